@@ -1,0 +1,54 @@
+# What one types. `make` alone explains every target.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+TASK ?= boolq
+MODEL ?=
+SCHEDULE ?=
+SEED ?=
+ARGS ?=
+OVERRIDES = task=$(TASK) $(if $(MODEL),model=$(MODEL)) $(if $(SCHEDULE),schedule=$(SCHEDULE)) $(if $(SEED),seed=$(SEED)) $(ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help install run plan test test-all check format backbone clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## make .venv with fpt (editable) and everything it needs
+
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+run: $(INSTALLED) ## train: make run TASK=boolq [MODEL=t5-large] [SCHEDULE=cr] [SEED=0] [ARGS="train.updates=500"]
+	@$(BIN)/fpt train $(OVERRIDES)
+
+plan: $(INSTALLED) ## price every stage before training, with run's variables
+	@$(BIN)/fpt plan $(OVERRIDES)
+
+test: $(INSTALLED) ## tests but the slow ones, a few minutes
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: $(INSTALLED) ## every test
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED) ## format, lint, strict types, import direction
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED) ## rewrite the code in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+backbone: $(INSTALLED) ## train the embedded model again (see fpt/backbones/tiny/README.md)
+	$(BIN)/python -m fpt.backbones.tiny.recipe $(ARGS)
+
+clean: ## remove .venv and caches; runs stay
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,125 @@
+"""The door: a verb and overrides become a typed configuration and one call; an error becomes one clear line."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fpt import __version__
+from fpt import config as configuration
+from fpt.errors import UserError, did_you_mean
+
+USAGE = """\
+fpt trains a soft prompt for a T5 by fast prompt tuning: on a small partial model first, then on larger ones.
+
+usage: fpt VERB [key=value …] [--json]
+
+  fpt train task=boolq                    train, or go on with a run that was stopped
+  fpt plan model=t5-large schedule=cr     what every stage will cost, without weights or data
+  fpt VERB --help                         every key with its default
+
+Overrides are Hydra's: group=option picks a file of conf/, key.sub=value sets one value.
+--json prints the result for programs.  --version prints the version.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 done, 2 the input cannot be used, 130 interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(words)
+    except UserError as error:
+        print(f"fpt: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("fpt: interrupted; the same command goes on from the last saved state", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def _run(words: list[str]) -> int:
+    flags = {word for word in words if word.startswith("-")}
+    rest = [word for word in words if word not in flags]
+    for flag in flags - {"--help", "-h", "--json", "--version"}:
+        known = ("--help", "--json", "--version")
+        raise UserError(f"{flag}: unknown option; allowed are {', '.join(known)}.{did_you_mean(flag, known)}")
+    if "--version" in flags:
+        print(__version__)
+        return 0
+    wants_help = bool(flags & {"--help", "-h"})
+    if not rest:
+        print(USAGE, end="", file=sys.stdout if wants_help else sys.stderr)
+        return 0 if wants_help else 2
+    verb, *overrides = rest
+    if verb not in VERBS:
+        raise UserError(f"{verb}: unknown verb; allowed are {', '.join(VERBS)}.{did_you_mean(verb, VERBS)}")
+    if wants_help:
+        print(_help(verb), end="")
+        return 0
+    VERBS[verb](configuration.load(overrides), "--json" in flags)
+    return 0
+
+
+def _train(config: configuration.RunConfig, as_json: bool) -> None:
+    from fpt.tasks import open_task
+    from stages import schedule
+
+    stages, task = schedule.of(config), open_task(config)
+    from fpt.tracking import Tracker, quiet_libraries
+
+    tracker = Tracker()
+    with tracker.console.status("importing torch and transformers"):
+        quiet_libraries()
+        from stages.run import run
+    result = run(config, stages, task, tracker)
+    if as_json:
+        print(json.dumps(result, indent=2))
+    else:
+        from fpt.report import print_result
+
+        print_result(result, str(config.folder))
+
+
+def _plan(config: configuration.RunConfig, as_json: bool) -> None:
+    from stages import schedule
+
+    stages = schedule.of(config)
+    from fpt.tracking import quiet_libraries
+
+    quiet_libraries()
+    from stages.plan import nominal
+
+    plan = nominal(config, stages)
+    if as_json:
+        print(json.dumps(plan, indent=2))
+    else:
+        from fpt.report import print_plan
+
+        print_plan(plan)
+
+
+VERBS: dict[str, Callable[[configuration.RunConfig, bool], None]] = {"train": _train, "plan": _plan}
+
+
+def _help(verb: str) -> str:
+    lines = [f"usage: fpt {verb} [key=value …] [--json]", "", "groups:"]
+    for group in configuration.GROUPS:
+        options = [name for name in configuration.group_options(group) if name != "custom"]
+        more = ", or a local folder, or a Hub id" if group == "model" else ""
+        lines.append(f"  {group}={' | '.join(options)}{more}")
+    lines += ["", "keys and what they are when nothing is said:"]
+    defaults = configuration.load([])
+    for key, (_, metadata) in configuration.settings().items():
+        value: Any = defaults
+        for part in key.split("."):
+            value = getattr(value, part)
+        shown = "…" if isinstance(value, list | dict) else json.dumps(value)
+        lines.append(f"  {key}={shown}")
+        lines.append(f"      {metadata['help']}")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

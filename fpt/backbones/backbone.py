@@ -1,0 +1,68 @@
+"""The full PLM on disk: its configuration, its weight files and its tokenizer."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config
+
+from fpt.backbones import t5
+from fpt.backbones.family import Shape, read_shape
+from fpt.backbones.source import locate, read_values
+from fpt.backbones.weights import WeightFiles
+from fpt.config import ModelConfig
+from fpt.errors import UserError
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The full PLM on disk; nothing here holds weights in memory."""
+
+    name: str
+    folder: Path
+    shape: Shape
+    config: T5Config
+
+    @cached_property
+    def files(self) -> WeightFiles:
+        """The tensors on disk."""
+        return WeightFiles(self.folder)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's own tokenizer."""
+        try:
+            return AutoTokenizer.from_pretrained(self.folder)
+        except Exception as error:  # transformers raises many types for a folder without a tokenizer
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"{self.folder}: no tokenizer can be opened there ({reason})") from None
+
+    def embeddings(self, ids: list[int]) -> Tensor:
+        """The input embeddings of some token ids, [len(ids), D], float32."""
+        return self.files.read(t5.embedding_name(self.files), rows=tuple(ids), dtype=torch.float32)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of configuration and weights."""
+        config = json.dumps(self.config.to_dict(), sort_keys=True, default=str)
+        return hashlib.sha256((config + self.files.fingerprint()).encode()).hexdigest()
+
+
+def open_backbone(config: ModelConfig) -> Backbone:
+    """The backbone that `model=` names; weights are found, not read.
+
+    Raises:
+        UserError: no such folder or Hub id, not a T5, weights missing, or not of the shape that conf/model says.
+    """
+    folder = locate(config)
+    values = read_values(folder)
+    shape = read_shape(values, str(folder))
+    if config.config is not None and (stated := read_shape(config.config, f"model={config.name}")) != shape:
+        raise UserError(f"model.weights={config.weights}: its shape is {shape}, model.config says {stated}")
+    backbone = Backbone(config.name, folder, shape, t5.read_config(values, str(folder)))
+    _ = backbone.files
+    return backbone

@@ -1,0 +1,129 @@
+"""The only file that spells T5's attribute and weight names (T5 1.0, 1.1, LM-adapted, Flan, mT5, ByT5)."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
+from transformers.initialization import no_init_weights
+
+from fpt.backbones.family import STACKS, Selection, Shape, Source
+from fpt.backbones.weights import WeightFiles
+from fpt.errors import UserError
+
+# Models are Any below: transformers' classes are annotated in part only.
+MODELS = {"t5": (T5Config, T5ForConditionalGeneration), "mt5": (MT5Config, MT5ForConditionalGeneration)}
+EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+HEAD = "lm_head.weight"
+
+
+def read_config(values: dict[str, Any], where: str) -> T5Config:
+    """The configuration of a supported family (see `family.read_shape`); `where` names its origin in errors.
+
+    Raises:
+        UserError: transformers finds a value wrong.
+    """
+    # Dropout is captured when modules are built, and prompt tuning wants none. T5's start token has no default.
+    settled = {"decoder_start_token_id": 0, **values, "dropout_rate": 0.0}
+    try:
+        return MODELS[values["model_type"]][0](**settled)
+    except Exception as error:  # transformers validates with many exception types
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise UserError(f"{where}: the configuration is not valid ({reason})") from None
+
+
+def skeleton(config: T5Config, shape: Shape) -> Any:
+    """A model of the given shape on the meta device: modules without weights, none of which trains.
+
+    The stacks' widths may differ, which a T5Config cannot say: its d_ff is the wider one.
+    """
+    config = copy.deepcopy(config)
+    config.num_layers, config.num_decoder_layers = shape.encoder.blocks, shape.decoder.blocks
+    config.d_ff = max(shape.encoder.neurons, shape.decoder.neurons)
+    config.use_cache = False
+    with torch.device("meta"), no_init_weights():
+        model = MODELS[config.model_type][1](config)
+        # Untie what a fresh model always ties; `tie_embeddings` says which tensors are shared.
+        model.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        for name in STACKS:
+            for block in stack_of(model, name).block:
+                _resize(block.layer[-1].DenseReluDense, shape.stack(name).neurons)
+    return model.requires_grad_(False).eval()
+
+
+def _resize(ffn: Any, neurons: int) -> None:
+    for name in ("wi", "wi_0", "wi_1"):
+        if hasattr(ffn, name):
+            setattr(ffn, name, nn.Linear(getattr(ffn, name).in_features, neurons, bias=False))
+    ffn.wo = nn.Linear(neurons, ffn.wo.out_features, bias=False)
+
+
+def stack_of(model: Any, name: str) -> Any:
+    """The encoder or the decoder."""
+    return getattr(model, name)
+
+
+def activations_of(model: Any, stack: str) -> list[nn.Module]:
+    """The modules whose input is a block's FFN activation (after the gate), [B, positions, F], block by block."""
+    return [block.layer[-1].DenseReluDense.wo for block in stack_of(model, stack).block]
+
+
+def body_sources(selection: Selection, model: Any) -> Iterator[tuple[str, Source]]:
+    """For every tensor of a partial PLM but embedding and head: its name there, and where it comes from."""
+    for name in (name for name, _ in model.named_parameters() if name.split(".")[0] in STACKS):
+        stack, *rest = name.split(".")
+        if rest[0] != "block":
+            if rest[0] != "embed_tokens":
+                yield name, Source(name)
+            continue
+        kept = selection.stack(stack)
+        position = int(rest[1])
+        # The bias of the whole stack lives in its first block, whichever block is first here.
+        block = 0 if "relative_attention_bias" in rest else kept.blocks[position]
+        source = ".".join((stack, "block", str(block), *rest[2:]))
+        neurons = kept.neurons[position] if kept.neurons is not None and "DenseReluDense" in rest else None
+        if neurons is None:
+            yield name, Source(source)
+        elif "wo" in rest:
+            yield name, Source(source, columns=neurons)
+        else:
+            yield name, Source(source, rows=neurons)
+
+
+def embedding_name(files: WeightFiles) -> str:
+    """The input embedding's name: whichever alias the checkpoint was saved under."""
+    return next((name for name in (*EMBEDDINGS, HEAD) if name in files), EMBEDDINGS[0])
+
+
+def unties(config: T5Config) -> bool:
+    """Whether checkpoints of this configuration have a head of their own: all but T5 1.0, which scales its states."""
+    return not getattr(config, "scale_decoder_outputs", False)
+
+
+def tie_embeddings(model: Any, embedding: torch.Tensor, head: torch.Tensor | None) -> None:
+    """Give both stacks the one embedding [V, D], and the head its own weight or, without one, the embedding."""
+    shared = nn.Parameter(embedding, requires_grad=False)
+    model.shared.weight = shared
+    for name in STACKS:
+        stack_of(model, name).embed_tokens.weight = shared
+    model.lm_head.weight = shared if head is None else nn.Parameter(head, requires_grad=False)
+
+
+def head_logits(model: Any, states: torch.Tensor) -> torch.Tensor:
+    """Vocabulary logits [..., V] of decoder states [..., D]; T5 1.0 scales the states by D^-½."""
+    if not unties(model.config):
+        states = states * model.config.d_model**-0.5
+    return model.lm_head(states)
+
+
+def widened(model: Any) -> dict[str, torch.Tensor]:
+    """The model's tensors, the narrower stack's FFN padded with zero neurons, which add exactly nothing."""
+    width = model.config.d_ff
+    tensors = model.state_dict()
+    for name, tensor in tensors.items():
+        if "DenseReluDense" in name:
+            missing = width - tensor.shape[1 if ".wo." in name else 0]
+            tensors[name] = nn.functional.pad(tensor, (0, missing) if ".wo." in name else (0, 0, 0, missing))
+    return tensors

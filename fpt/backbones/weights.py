@@ -1,0 +1,136 @@
+"""Strict reading of checkpoint files: one tensor, or some rows or columns of it, at a time.
+
+Files are mapped, not read: a tensor kept whole in its own precision shares the page cache, and what a partial
+PLM leaves out is never touched. The mapping is private, so nothing can write through to the files.
+"""
+
+import hashlib
+import json
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from fpt.backbones.source import WEIGHT_FILES
+from fpt.errors import UserError
+
+
+class WeightFiles:
+    """The tensors of a checkpoint folder, by name."""
+
+    def __init__(self, folder: Path) -> None:
+        """Find the files and which tensor lies in which.
+
+        Raises:
+            UserError: no weights in the folder, or a file that is missing or damaged.
+        """
+        self.folder = folder
+        main = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+        if main is None:
+            raise UserError(f"{folder}: no weights; expected one of {', '.join(WEIGHT_FILES)}")
+        files = _shards(main) if main.name.endswith(".index.json") else [main]
+        self._file_of: dict[str, Path] = {}
+        self._pickled: dict[Path, dict[str, torch.Tensor]] = {}
+        for file in files:
+            for name in self._names(file):
+                self._file_of[name] = file
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._file_of
+
+    @property
+    def names(self) -> list[str]:
+        """All tensor names."""
+        return sorted(self._file_of)
+
+    def read(
+        self,
+        name: str,
+        *,
+        shape: tuple[int, ...] | None = None,
+        rows: tuple[int, ...] | None = None,
+        columns: tuple[int, ...] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> torch.Tensor:
+        """The tensor, or the given rows (first axis) or columns (second axis) of it; a copy only where one is needed.
+
+        Raises:
+            UserError: there is no such tensor, its file is damaged, or it is not of the shape expected on disk.
+        """
+        if name not in self._file_of:
+            raise UserError(f"{self.folder}: the weights have no tensor '{name}'; is this a whole T5 checkpoint?")
+        tensor = self._open(self._file_of[name], name)
+        if shape is not None and tuple(tensor.shape) != shape:
+            raise UserError(
+                f"{self._file_of[name]}: '{name}' has shape {list(tensor.shape)}, config.json says {list(shape)}"
+            )
+        for axis, indices in ((0, rows), (1, columns)):
+            if indices is not None:
+                tensor = tensor.index_select(axis, torch.tensor(indices))
+        return tensor.to(dtype) if dtype else tensor
+
+    def fingerprint(self) -> str:
+        """A hash that tells one set of weights from another: names, sizes, and a sample of every file's bytes.
+
+        A checkpoint of T5-XXL has 45 GB; hashing all of it on every start would take minutes.
+        """
+        digest = hashlib.sha256("\n".join(self.names).encode())
+        for file in sorted(set(self._file_of.values())):
+            size = file.stat().st_size
+            digest.update(f"{file.name} {size}".encode())
+            with file.open("rb") as stream:
+                for start in range(0, size, max(size // 64, 1)):
+                    stream.seek(start)
+                    digest.update(stream.read(4096))
+        return digest.hexdigest()
+
+    def _names(self, file: Path) -> list[str]:
+        if file.suffix == ".bin":
+            self._pickled[file] = _load_bin(file)
+            return list(self._pickled[file])
+        with _open_safetensors(file) as handle:
+            return list(handle.keys())
+
+    def _open(self, file: Path, name: str) -> torch.Tensor:
+        if file in self._pickled:
+            return self._pickled[file][name]
+        with _open_safetensors(file) as handle:
+            return handle.get_tensor(name)
+
+
+def _open_safetensors(file: Path) -> safe_open:
+    try:
+        return safe_open(file, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file}: cannot be read as safetensors ({error})") from None
+
+
+def _load_bin(file: Path) -> dict[str, torch.Tensor]:
+    """A .bin file's tensors, mapped where its format allows; code in it is never run."""
+    try:
+        try:
+            loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap" not in str(error):
+                raise
+            loaded = torch.load(file, map_location="cpu", weights_only=True)  # written before torch 1.6
+    except pickle.UnpicklingError:
+        raise UserError(f"{file}: holds more than tensors, which would run code; convert it to safetensors") from None
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read as PyTorch weights ({str(error).splitlines()[0]})") from None
+    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+        raise UserError(f"{file}: expected a dictionary of tensors")
+    return loaded
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (json.JSONDecodeError, KeyError, AttributeError, UnicodeDecodeError):
+        raise UserError(f"{index}: not an index of weight files (JSON with a weight_map)") from None
+    files = [index.parent / name for name in names]
+    for file in files:
+        if file.parent != index.parent or not file.is_file():
+            raise UserError(f"{index}: names {file.name}, which is missing")
+    return files

@@ -1,0 +1,1 @@
+"""What is learned: prompts, and how they enter the frozen model."""

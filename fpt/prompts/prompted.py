@@ -1,0 +1,70 @@
+"""Frozen model and prompt as one: the loss of a batch, and generation; the one module that engines see.
+
+Letters: B batch, S source, T target, P prompt, D model, V vocabulary.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig
+from transformers.modeling_outputs import BaseModelOutput
+
+from fpt.backbones import t5
+from fpt.data import IGNORED, Batch
+from fpt.prompts.soft import SoftPrompt
+
+
+class PromptedModel(nn.Module):
+    """A frozen encoder-decoder with a prompt before its input."""
+
+    def __init__(self, body: Any, prompt: SoftPrompt) -> None:
+        """Join the two; `body` stays as it is, frozen and in eval mode."""
+        super().__init__()
+        self.body: Any = body
+        self.prompt = prompt
+
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Encoder states [B, P+S, D] and their mask [B, P+S]."""
+        embedded, mask = self.prompt.prepend(self.body.get_input_embeddings()(batch.source), batch.mask)
+        return self.body.encoder(inputs_embeds=embedded, attention_mask=mask).last_hidden_state, mask
+
+    def decode(self, batch: Batch, states: Tensor, mask: Tensor) -> Tensor:
+        """Decoder states [B, T, D] with the target given (teacher forcing)."""
+        start = self.body.config.decoder_start_token_id
+        inputs = batch.labels.roll(1, 1).masked_fill(batch.labels.roll(1, 1) == IGNORED, 0)
+        inputs[:, 0] = start
+        # Padding comes last and the decoder looks back only, so its real positions need no mask.
+        return self.body.decoder(
+            input_ids=inputs, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
+        ).last_hidden_state
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Cross-entropy summed over the batch's real target tokens; the head runs on those positions alone."""
+        states = self.decode(batch, *self.encode(batch))
+        real = batch.labels != IGNORED
+        logits = t5.head_logits(self.body, states[real])
+        return cross_entropy(logits.float(), batch.labels[real], reduction="sum")
+
+    @torch.no_grad()
+    def generate(self, batch: Batch, *, max_new_tokens: int) -> Tensor:
+        """Greedy output ids [B, ≤ max_new_tokens + 1], the start token first."""
+        states, mask = self.encode(batch)
+        config = self.body.config
+        greedy = GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            use_cache=True,
+            pad_token_id=config.pad_token_id,
+            eos_token_id=config.eos_token_id,
+            decoder_start_token_id=config.decoder_start_token_id,
+        )
+        return self.body.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            attention_mask=mask,
+            generation_config=greedy,
+            # transformers would size the cache by the encoder's depth, which fails for a deeper decoder.
+            past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
+        )

@@ -1,0 +1,103 @@
+"""The soft prompt [P, D]: where it starts, and how it is put before the embedded input (Lester et al. 2021).
+
+Letters: B batch, S source, P prompt, D model.
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from fpt.backbones.backbone import Backbone
+from fpt.config import PromptConfig
+from fpt.errors import UserError
+from fpt.streams import stream
+
+COMMON = 5000  # Lester et al. sample from the 5,000 most frequent pieces; sentencepiece sorts by frequency
+
+
+class SoftPrompt(nn.Module):
+    """P learned vectors, always in float32: their updates vanish in bfloat16."""
+
+    def __init__(self, vectors: Tensor) -> None:
+        """Start from vectors [P, D]."""
+        super().__init__()
+        self.vectors = nn.Parameter(vectors.detach().clone().float())
+
+    def prepend(self, embedded: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Embedded source [B, S, D] and its mask [B, S] with the prompt in front: [B, P+S, D], [B, P+S]."""
+        batch, length = embedded.shape[0], self.vectors.shape[0]
+        prompt = self.vectors.to(embedded.dtype).expand(batch, -1, -1)
+        return torch.cat([prompt, embedded], 1), torch.cat([mask.new_ones(batch, length), mask], 1)
+
+
+def initial(config: PromptConfig, backbone: Backbone, *, labels: tuple[str, ...], seed: int) -> Tensor:
+    """Vectors [P, D] to start from, float32; the same for every schedule.
+
+    Args:
+        config: length and kind of start.
+        backbone: whose embeddings, tokenizer and width count.
+        labels: the task's label words, for init=labels.
+        seed: of the run.
+
+    Raises:
+        UserError: nothing to start from, or a file of another shape.
+    """
+    size = (config.length, backbone.config.d_model)
+    random = stream(seed, "prompt")
+    if config.init == "uniform":
+        bound = size[1] ** -0.5
+        return torch.rand(size, generator=random) * 2 * bound - bound
+    if config.init == "file":
+        return _from_file(Path(str(config.file)).expanduser(), size)
+    if config.init == "text":
+        pieces = _pieces(backbone.tokenizer, str(config.text))
+        ids = [pieces[index % len(pieces)] for index in range(config.length)]
+    else:
+        words = [piece for label in labels for piece in _pieces(backbone.tokenizer, label)]
+        ids = words[: config.length] if config.init == "labels" else []
+        ids += _common(backbone.tokenizer, config.length - len(ids), random)
+    return backbone.embeddings(ids)
+
+
+def read_prompt(file: Path) -> Tensor:
+    """The tensor `prompt` [P, D] of a prompt.safetensors.
+
+    Raises:
+        UserError: no safetensors file, or no such tensor in it.
+    """
+    try:
+        with safe_open(file, framework="pt") as handle:
+            if "prompt" not in handle.keys():  # noqa: SIM118 - a safetensors handle is no dict
+                raise UserError(f"{file}: has no tensor 'prompt', but {', '.join(handle.keys()) or 'nothing'}")
+            return handle.get_tensor("prompt").float()
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file}: cannot be read as safetensors ({error})") from None
+
+
+def _from_file(file: Path, size: tuple[int, int]) -> Tensor:
+    prompt = read_prompt(file)
+    if tuple(prompt.shape) != size:
+        raise UserError(
+            f"prompt.file={file}: holds a prompt of shape {list(prompt.shape)}, this run needs {list(size)}"
+            " [prompt.length, d_model]"
+        )
+    return prompt
+
+
+def _pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    pieces: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if not pieces:
+        raise UserError(f"prompt.init: '{text}' has no token to start from")
+    return pieces
+
+
+def _common(tokenizer: PreTrainedTokenizerBase, count: int, random: torch.Generator) -> list[int]:
+    special = set(tokenizer.all_special_ids)
+    ids = [index for index in range(min(COMMON, len(tokenizer))) if index not in special]
+    picked = torch.randperm(len(ids), generator=random)[:count].tolist()
+    if len(picked) < count:
+        raise UserError(f"prompt.length: {count} pieces wanted, but the vocabulary has only {len(ids)}")
+    return [ids[index] for index in picked]

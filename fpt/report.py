@@ -1,0 +1,102 @@
+"""Plans and results as tables for people."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def print_plan(plan: dict[str, Any]) -> None:
+    """Every stage's shape, size and price, and the sum against vanilla prompt tuning."""
+    console = _output()
+    table = _table(
+        "stage", "layers enc+dec", "FFN enc/dec", "updates", "parameters", "weights", "FLOPs/update", "FLOPs", "of full"
+    )
+    for number, row in enumerate(plan["stages"], 1):
+        table.add_row(
+            str(number),
+            *_sizes(row),
+            f"{row['updates']:,}",
+            amount(row["parameters"]),
+            f"{amount(row['weight_bytes'])}B",
+            amount(row["flops_per_update"]),
+            amount(row["flops"]),
+            f"{row['flops_ratio']:.1%}",
+        )
+    console.print(
+        Text(
+            f"{plan['task']} on {plan['model']}, schedule {plan['schedule']}: {plan['updates']:,} updates of"
+            f" {plan['batch_size']} examples, {plan['source_length']} source tokens, prompt included,"
+            f" and {plan['target_length']} target tokens"
+        )
+    )
+    console.print(table)
+    console.print(_share(plan))
+
+
+def print_result(result: dict[str, Any], folder: str) -> None:
+    """What each stage did, and the final score beside the baselines."""
+    console = _output()
+    metric = result["metric"]
+    table = _table("stage", "layers enc+dec", "FFN enc/dec", "updates", "FLOPs", "seconds", f"{metric['name']} *")
+    for number, row in enumerate(result["stages"], 1):
+        table.add_row(
+            str(number),
+            *_sizes(row),
+            f"{row['updates']:,}",
+            amount(row["flops"]),
+            f"{row['seconds']:.1f}",
+            f"{row['score']:.2f}",
+        )
+    data = result["data"]
+    console.print(
+        Text(
+            f"{result['task']} ({data['origin']}, {data['train']:,} training and {data['validation']:,} validation"
+            f" examples) on {result['model']}, schedule {result['schedule']}, seed {result['seed']}"
+        )
+    )
+    console.print(table)
+    console.print(Text("* at the stage's end, on the stage's own model", style="dim"))
+    others = {"majority baseline": result["majority"], "untrained prompt": result["untrained"]}
+    beside = ", ".join(f"{name} {value:.2f}" for name, value in others.items() if value is not None)
+    console.print(Text(f"{metric['name']} {metric['value']:.2f}  ({beside})", style="bold"))
+    console.print(_share(result))
+    console.print(Text(f"prompt and records in {folder}"))
+
+
+def amount(value: float) -> str:
+    """A number with a metric prefix, three digits: 28.1 T."""
+    for prefix in ("", "k", "M", "G", "T", "P", "E"):
+        if value < 999.5:
+            return f"{value:.3g} {prefix}"
+        value /= 1000
+    return f"{value:.3g} Z"
+
+
+def _share(values: dict[str, Any]) -> Text:
+    scoring = values["flops_importance"] / values["flops_pt"]
+    note = f", {scoring:.1%} of it for scoring neurons" if scoring else ""
+    spent, vanilla = amount(values["flops"]), amount(values["flops_pt"])
+    return Text(
+        f"{spent}FLOPs, {values['flops_ratio']:.1%} of vanilla prompt tuning's {vanilla}FLOPs{note}", style="bold"
+    )
+
+
+def _sizes(row: dict[str, Any]) -> tuple[str, str]:
+    return f"{row['encoder_layers']}+{row['decoder_layers']}", f"{row['ffn']}/{row['decoder_ffn']}"
+
+
+def _output() -> Console:
+    """Standard output; a pipe or a file has no width to fit into."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 120
+    return console
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table

@@ -1,0 +1,93 @@
+"""What people see while a run goes on: progress bars on a terminal, a line per validation elsewhere."""
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+Item = TypeVar("Item")
+
+
+class Tracker:
+    """Progress on standard error; standard output stays free for results."""
+
+    def __init__(self) -> None:
+        """Nothing is shown before `running`."""
+        self.console = Console(stderr=True, highlight=False)
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+        self._total = self._bars.add_task("", visible=False)
+        self._score = "–"
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Bars are drawn within."""
+        with self._bars:
+            yield
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def expect(self, flops: int, *, done: int) -> None:
+        """The run's whole computation, so that the time left knows that later stages are slower."""
+        self._bars.reset(self._total, total=flops, completed=done, visible=True)
+
+    def updated(self, where: str, *, loss: float, flops: int) -> None:
+        """An optimizer update is done."""
+        detail = f"{where}  loss {loss:.3f}  score {self._score}"
+        self._bars.update(self._total, advance=flops, description=detail)
+
+    def scored(self, where: str, *, loss: float, score: float) -> None:
+        """A validation is done."""
+        self._score = f"{score:.2f}"
+        if not self.console.is_terminal:
+            self.say(f"{where}  loss {loss:.3f}  score {score:.2f}")
+
+    def watch(self, batches: Sequence[list[Item]], what: str) -> Iterable[list[Item]]:
+        """The batches, with a bar while they are worked through."""
+        bar = self._bars.add_task(what, total=sum(map(len, batches)))
+        try:
+            for batch in batches:
+                yield batch
+                self._bars.update(bar, advance=len(batch))
+        finally:
+            self._bars.remove_task(bar)
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        """Start now."""
+        self._start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Elapsed wall-clock seconds."""
+        return time.perf_counter() - self._start
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' own bars and advice off the screen; errors still come through."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    warnings.filterwarnings("ignore")
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)

@@ -1,0 +1,106 @@
+"""Which FFN neurons matter: mean absolute activation on training examples, per block (Huang et al. 2022).
+
+Letters: B batch, L blocks, F neurons.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from fpt.backbones import t5
+from fpt.backbones.family import STACKS
+from fpt.data import IGNORED, Encoded, batches_by_length
+from fpt.prompts.prompted import PromptedModel
+from fpt.streams import stream
+
+Watch = Callable[[Sequence[list[int]], str], Iterable[list[int]]]
+
+
+def sample(data: Encoded, count: int, seed: int) -> Encoded:
+    """`count` training examples, or all where there are fewer."""
+    picked = sorted(torch.randperm(len(data), generator=stream(seed, "importance"))[:count].tolist())
+    return Encoded([data.sources[i] for i in picked], [data.targets[i] for i in picked], pad=data.pad)
+
+
+def key(fingerprint: str, dtype: str, task: str, prompt: Tensor, examples: Encoded) -> str:
+    """Names the scores of one model at one precision, task, prompt and sample."""
+    about = [fingerprint, dtype, task, examples.sources, examples.targets]
+    digest = hashlib.sha256(json.dumps(about).encode())
+    digest.update(prompt.numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+@torch.no_grad()
+def measure(
+    model: PromptedModel, examples: Encoded, *, batch_size: int, device: torch.device, watch: Watch
+) -> dict[str, Tensor]:
+    """Scores [L, F] for each stack of the full model, float32.
+
+    A neuron's score is its mean absolute activation after the gate: over an example's real positions first (the
+    encoder's include the prompt's, the decoder's are the target's, teacher-forced), then over examples.
+    """
+    totals: dict[str, list[Tensor]] = {name: [] for name in STACKS}
+    weights: dict[str, Tensor] = {}
+
+    def record(stack: str, block: int) -> Callable[[torch.nn.Module, tuple[Tensor, ...]], None]:
+        def hook(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            score = torch.einsum("bpf,bp->f", inputs[0].float().abs(), weights[stack]).double()
+            if block == len(totals[stack]):
+                totals[stack].append(score)
+            else:
+                totals[stack][block] += score
+
+        return hook
+
+    hooks = [
+        module.register_forward_pre_hook(record(stack, block))
+        for stack in STACKS
+        for block, module in enumerate(t5.activations_of(model.body, stack))
+    ]
+    try:
+        for indices in watch(batches_by_length(examples, batch_size), "neuron importance"):
+            batch = examples.batch(indices).to(device)
+            prompt = batch.mask.new_ones(len(indices), model.prompt.vectors.shape[0])
+            weights["encoder"] = _mean_weights(torch.cat([prompt, batch.mask], 1))
+            weights["decoder"] = _mean_weights(batch.labels != IGNORED)
+            model.decode(batch, *model.encode(batch))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: (torch.stack(rows) / len(examples)).float().cpu() for name, rows in totals.items()}
+
+
+def scores(cache: Path, name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The scores called `name` (see `key`): from the cache if they are whole there, else computed and kept."""
+    file = cache / "importance" / f"{name}.safetensors"
+    if file.is_file():
+        with suppress(SafetensorError), safe_open(file, framework="pt") as handle:
+            found = {stack: handle.get_tensor(stack) for stack in handle.keys()}  # noqa: SIM118 - no dict
+            if (handle.metadata() or {}).get("sha256") == _digest(found):
+                return found
+    found = compute()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_suffix(f".{os.getpid()}.part")
+    aside.write_bytes(save(found, {"key": name, "sha256": _digest(found)}))
+    aside.replace(file)
+    return found
+
+
+def _digest(found: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for stack in sorted(found):
+        digest.update(stack.encode() + found[stack].numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _mean_weights(real: Tensor) -> Tensor:
+    """Weights [B, positions] that turn a sum over a batch into a sum of the examples' means."""
+    return real.float() / real.sum(1, keepdim=True)

@@ -1,0 +1,86 @@
+"""From a backbone and a selection to a partial PLM: an ordinary transformers model with a smaller shape.
+
+The full model is the partial PLM that keeps everything; the backbone's files are only ever read.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fpt.backbones import t5
+from fpt.backbones.backbone import Backbone
+from fpt.backbones.family import Selection, Shape, Source, Stack, StackSelection
+from fpt.backbones.weights import WeightFiles
+from fpt.errors import UserError
+
+
+def build(
+    backbone: Backbone,
+    selection: Selection,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Any:
+    """The frozen model made of the kept blocks and neurons, in eval mode; memory follows what is kept.
+
+    Raises:
+        UserError: a tensor is missing from the weights or has another shape than the configuration says.
+    """
+    config, files = backbone.config, backbone.files
+    model = t5.skeleton(config, shape_of(selection, backbone.shape))
+    for name, source in t5.body_sources(selection, model):
+        parent, _, leaf = name.rpartition(".")
+        shape = _shape_on_disk(model.get_parameter(name), source, config.d_ff)
+        tensor = files.read(source.name, shape=shape, rows=source.rows, columns=source.columns, dtype=dtype)
+        setattr(model.get_submodule(parent), leaf, nn.Parameter(tensor.to(device), requires_grad=False))
+    table = (config.vocab_size, config.d_model)
+    embedding = files.read(t5.embedding_name(files), shape=table, dtype=dtype).to(device)
+    head = files.read(t5.HEAD, shape=table, dtype=dtype).to(device) if has_own_head(files) else None
+    t5.tie_embeddings(model, embedding, head)
+    assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
+    return model
+
+
+def has_own_head(files: WeightFiles) -> bool:
+    """Whether the head differs from the embedding; older T5 1.0 files hold the tied head a second time."""
+    if t5.HEAD not in files or t5.embedding_name(files) == t5.HEAD:
+        return False
+    return not torch.equal(files.read(t5.HEAD), files.read(t5.embedding_name(files)))
+
+
+def shape_of(selection: Selection, full: Shape) -> Shape:
+    """The shape of the partial PLM that a selection makes."""
+
+    def stack(kept: StackSelection, whole: Stack) -> Stack:
+        return Stack(len(kept.blocks), whole.neurons if kept.neurons is None else len(kept.neurons[0]))
+
+    return Shape(stack(selection.encoder, full.encoder), stack(selection.decoder, full.decoder))
+
+
+def save(model: Any, backbone: Backbone, folder: Path) -> None:
+    """Write a partial PLM as a Hugging Face checkpoint that `from_pretrained` opens, tokenizer included.
+
+    Stacks of unequal width are padded with zero neurons to the wider one: a config.json has one d_ff.
+
+    Raises:
+        UserError: the folder exists.
+    """
+    if folder.exists():
+        raise UserError(f"{folder}: exists already; give a new folder")
+    aside = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    model.save_pretrained(aside, state_dict=t5.widened(model))
+    backbone.tokenizer.save_pretrained(aside)
+    aside.rename(folder)
+
+
+def _shape_on_disk(kept: nn.Parameter, source: Source, neurons: int) -> tuple[int, ...]:
+    shape = list(kept.shape)
+    if source.rows is not None:
+        shape[0] = neurons
+    if source.columns is not None:
+        shape[1] = neurons
+    return tuple(shape)

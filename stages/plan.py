@@ -1,0 +1,120 @@
+"""What every stage will cost, before anything is trained: shape, parameters, memory of weights, FLOPs."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fpt.backbones import t5
+from fpt.backbones.family import Shape
+from fpt.backbones.source import config_values
+from fpt.config import RunConfig
+from fpt.cost import BYTES, Price
+from stages.schedule import Schedule
+
+Sizes = Callable[
+    [int], Iterable[tuple[int, int, int]]
+]  # an update's (batch, source, target), micro-batch by micro-batch
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage's price; FLOPs in all, memory in bytes; the ratio is against the full model on the same batches."""
+
+    name: str
+    sizes: dict[str, int]
+    first_update: int
+    updates: int
+    parameters: int
+    weight_bytes: int
+    flops_per_update: int
+    flops: int
+    flops_ratio: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, with result.json's names."""
+        values = asdict(self)
+        sizes = values.pop("sizes")
+        return {"name": values.pop("name"), **sizes, **values}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages' prices and the whole against vanilla prompt tuning on the same batches.
+
+    `flops` is everything FPT spends: the stages' updates and the forward passes that score neurons.
+    """
+
+    stages: list[StagePlan]
+    updates: int
+    flops_importance: int
+    flops: int
+    flops_pt: int
+    flops_ratio: float
+
+    def flops_before(self, update: int) -> int:
+        """What the stages have spent when `update` updates are done."""
+        return sum(row.flops_per_update * min(max(update - row.first_update, 0), row.updates) for row in self.stages)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, with result.json's names."""
+        return {**asdict(self), "stages": [row.to_json() for row in self.stages]}
+
+
+def price(
+    schedule: Schedule, cost: Price, sizes: Sizes, *, dtype: str, importance: Iterable[tuple[int, int, int]]
+) -> Plan:
+    """Price a schedule on the batches that `sizes` names; `importance` are those that score neurons, if any do."""
+    rows, vanilla = [], 0
+    for stage in schedule.stages:
+        counted = Counter(size for update in range(stage.first_update, stage.end) for size in sizes(update))
+        flops, full = (_total(cost, shape, counted) for shape in (stage.shape, schedule.full))
+        parameters = cost.parameters(stage.shape)
+        rows.append(
+            StagePlan(
+                name=stage.name,
+                sizes=stage.sizes,
+                first_update=stage.first_update,
+                updates=stage.updates,
+                parameters=parameters,
+                weight_bytes=parameters * BYTES[dtype],
+                flops_per_update=flops // stage.updates,
+                flops=flops,
+                flops_ratio=flops / full,
+            )
+        )
+        vanilla += full
+    scoring = sum(
+        cost.forward(schedule.full, batch=batch, source=source, target=target) for batch, source, target in importance
+    )
+    total = scoring + sum(row.flops for row in rows)
+    return Plan(rows, schedule.updates, scoring, total, vanilla, total / vanilla)
+
+
+def _total(cost: Price, shape: Shape, counted: Counter[tuple[int, int, int]]) -> int:
+    return sum(
+        times * cost.update(shape, batch=batch, source=source, target=target)
+        for (batch, source, target), times in counted.items()
+    )
+
+
+def nominal(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
+    """The plan of a configuration at its length limits, without weights or data, with result.json's names."""
+    source, target = config.task.source_length + config.prompt.length, config.task.target_length
+    scored = config.schedule.importance_examples if any(schedule.reduces_width().values()) else 0
+    plan = price(
+        schedule,
+        Price(t5.read_config(*config_values(config.model))),
+        lambda _: [(config.train.batch_size, source, target)],
+        dtype=config.engine.dtype,
+        importance=[(scored, source, target)],
+    )
+    return {
+        "task": config.task.name,
+        "model": config.model.name,
+        "schedule": config.schedule.name,
+        "batch_size": config.train.batch_size,
+        "source_length": source,
+        "target_length": target,
+        **plan.to_json(),
+    }

@@ -1,0 +1,209 @@
+"""What a run needs before its first update: inputs opened and checked, neurons scored, every stage priced."""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from fpt.backbones.backbone import Backbone, open_backbone
+from fpt.backbones.family import STACKS
+from fpt.checkpoint import RunFolder
+from fpt.config import RunConfig
+from fpt.cost import Price
+from fpt.data import Encoded, Order, batches_by_length, encode
+from fpt.engine import dtype_of, open_device
+from fpt.errors import UserError
+from fpt.evaluation import Evaluation, evaluate, longest_answer
+from fpt.prompts import soft
+from fpt.prompts.prompted import PromptedModel
+from fpt.prompts.soft import SoftPrompt
+from fpt.tasks.task import Task
+from fpt.tracking import Stopwatch, Tracker
+from stages import importance, partial, selection
+from stages.plan import Plan, price
+from stages.schedule import Schedule
+
+BEGIN = "begin.json"
+SCORES = "scores.safetensors"
+
+
+@dataclass(frozen=True)
+class Materials:
+    """Everything opened and checked; no weights read yet."""
+
+    config: RunConfig
+    backbone: Backbone
+    schedule: Schedule
+    task: Task
+    train: Encoded
+    valid: Encoded
+    device: torch.device
+    tracker: Tracker
+
+    def initial_prompt(self) -> Tensor:
+        """Where the prompt starts, [P, D]; the same under every schedule."""
+        config = self.config
+        return soft.initial(config.prompt, self.backbone, labels=self.task.labels, seed=config.seed)
+
+    def full_model(self, prompt: Tensor) -> PromptedModel:
+        """The whole backbone with a prompt."""
+        body = partial.build(
+            self.backbone,
+            selection.everything(self.backbone.shape),
+            dtype=dtype_of(self.config.engine),
+            device=self.device,
+        )
+        return PromptedModel(body, SoftPrompt(prompt).to(self.device))
+
+    def evaluate(self, model: PromptedModel) -> Evaluation:
+        """The prompt's scores and answers on the validation examples."""
+        config, tokenizer = self.config, self.backbone.tokenizer
+        return evaluate(
+            model,
+            self.task,
+            self.valid,
+            tokenizer,
+            batch_size=config.train.eval_batch,
+            max_new_tokens=longest_answer(self.task, tokenizer, config.task.target_length),
+            device=self.device,
+            watch=self.tracker.watch,
+        )
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What is measured once, before the first update.
+
+    Attributes:
+        scores: importance [L, F] of each stack whose width is reduced.
+        untrained: the initial prompt's score on the full model, where it was asked for.
+        seconds: what scoring the neurons took.
+    """
+
+    scores: dict[str, Tensor]
+    untrained: float | None
+    seconds: float
+
+
+def gather(config: RunConfig, schedule: Schedule, task: Task, tracker: Tracker) -> Materials:
+    """Open the model and tokenise the data.
+
+    Raises:
+        UserError: the device, the model or its tokenizer cannot be used.
+    """
+    device = open_device(config.engine)
+    backbone = open_backbone(config.model)
+    train, valid = (
+        encode(
+            examples,
+            backbone.tokenizer,
+            source_length=config.task.source_length,
+            target_length=config.task.target_length,
+        )
+        for examples in (task.train, task.valid)
+    )
+    for split, data in (("training", train), ("validation", valid)):
+        if data.cut_sources or data.cut_targets:
+            tracker.say(
+                f"{split}: {data.cut_sources} of {len(data)} sources cut to {config.task.source_length} tokens,"
+                f" {data.cut_targets} targets to {config.task.target_length}"
+            )
+    if schedule.updates != config.train.updates:
+        tracker.say(
+            f"train.updates={config.train.updates} is set aside: the stages' own updates add up to {schedule.updates}"
+        )
+    return Materials(config, backbone, schedule, task, train, valid, device, tracker)
+
+
+def begin(folder: RunFolder, materials: Materials, prompt: Tensor) -> Beginning:
+    """Score the neurons, and the untrained prompt if asked for; read from the run folder if it is there.
+
+    Raises:
+        UserError: the run was begun with other weights or other data.
+    """
+    inputs = {"model": materials.backbone.fingerprint, "data": _digest(materials.train, materials.valid)}
+    if BEGIN in folder:
+        began = json.loads(folder.read(BEGIN))
+        for name, value in inputs.items():
+            if began[name] != value:
+                raise UserError(
+                    f"run.dir={folder.path}: the {name} has changed since this run began."
+                    " Give another run.dir, or start over with resume=never"
+                )
+        scores = load(folder.read(SCORES)) if SCORES in folder else {}
+        if began["scored"] == sorted(scores):
+            return Beginning(scores, began["untrained"], began["seconds"])
+    watch = Stopwatch()
+    scores = _scores(materials, prompt)
+    seconds = watch.seconds
+    untrained = None
+    if materials.config.train.score_untrained:
+        untrained = materials.evaluate(materials.full_model(prompt)).metrics[materials.task.metric]
+    if scores:
+        folder.write(SCORES, save(scores))
+    folder.write_json(BEGIN, {**inputs, "scored": sorted(scores), "untrained": untrained, "seconds": seconds})
+    return Beginning(scores, untrained, seconds)
+
+
+def _scores(materials: Materials, prompt: Tensor) -> dict[str, Tensor]:
+    config = materials.config
+    reduced = [name for name in STACKS if materials.schedule.reduces_width()[name]]
+    if not reduced:
+        return {}
+    sample = _sample(materials)
+    key = importance.key(materials.backbone.fingerprint, config.engine.dtype, config.task.name, prompt, sample)
+
+    def compute() -> dict[str, Tensor]:
+        return importance.measure(
+            materials.full_model(prompt),
+            sample,
+            batch_size=config.train.eval_batch,
+            device=materials.device,
+            watch=materials.tracker.watch,
+        )
+
+    found = importance.scores(Path(config.cache_dir).expanduser(), key, compute)
+    return {name: found[name] for name in reduced}
+
+
+def _sample(materials: Materials) -> Encoded:
+    config = materials.config
+    return importance.sample(materials.train, config.schedule.importance_examples, config.seed)
+
+
+def plan(materials: Materials, schedule: Schedule | None = None) -> Plan:
+    """The schedule priced on the very batches that training will see, prompt included."""
+    config, schedule = materials.config, schedule or materials.schedule
+    length = config.prompt.length
+    order = Order(materials.train, batch_size=config.train.batch_size, seed=config.seed)
+
+    def with_prompt(data: Encoded, batches: list[list[int]]) -> list[tuple[int, int, int]]:
+        sizes = (data.padded_size(indices) for indices in batches)
+        return [(batch, length + source, target) for batch, source, target in sizes]
+
+    sample = _sample(materials)
+    scored = batches_by_length(sample, config.train.eval_batch) if any(schedule.reduces_width().values()) else []
+    return price(
+        schedule,
+        Price(materials.backbone.config),
+        lambda update: with_prompt(materials.train, order.micro_batches(update, config.train.micro_batch)),
+        dtype=config.engine.dtype,
+        importance=with_prompt(sample, scored),
+    )
+
+
+def ended_at(schedule: Schedule, update: int) -> Schedule:
+    """The schedule as it was run when the last stage ended early, at `update`."""
+    last = schedule.stages[-1]
+    return replace(schedule, stages=(*schedule.stages[:-1], replace(last, updates=update - last.first_update)))
+
+
+def _digest(*parts: Encoded) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(json.dumps([part.sources, part.targets]).encode())
+    return digest.hexdigest()

@@ -1,0 +1,9 @@
+"""What goes on from one stage to the next: the prompt, and the optimizer's state unless told otherwise."""
+
+from fpt.checkpoint import TrainState
+from fpt.config import RecycleConfig
+
+
+def carry(state: TrainState, config: RecycleConfig) -> TrainState:
+    """The state in which the next stage starts (Huang et al. 2022): only the model under the prompt changes."""
+    return TrainState(update=state.update, prompt=state.prompt, optimizer=state.optimizer if config.optimizer else {})

@@ -1,0 +1,114 @@
+"""Where a run goes on: the run folder's last state, checked against the configuration and the recorded hashes."""
+
+from typing import Any
+
+from fpt.checkpoint import METRICS, RunFolder, TrainState, load_state, set_aside
+from fpt.config import RunConfig, differences, to_yaml
+from fpt.errors import UserError
+from stages.schedule import Schedule, Stage
+
+CONFIG = "config.yaml"
+RESULT = "result.json"
+PREDICTIONS = "predictions.jsonl"
+PROMPT = "prompt.safetensors"
+PLAN = "plan.json"
+OUTCOMES = (RESULT, PREDICTIONS, PROMPT)
+# Where a run is kept, how often it is saved and on which device it goes on is not part of what it computes.
+MAY_DIFFER = ("resume", "run.dir", "cache_dir", "engine.device", "train.save_every", "train.eval_batch")
+
+
+def state_file(stage: Stage) -> str:
+    """Where a stage's latest state is kept in the run folder."""
+    return f"{_folder(stage)}state.safetensors"
+
+
+def open_run(config: RunConfig, schedule: Schedule) -> tuple[RunFolder, TrainState | None]:
+    """Take the run's folder and find the last state in it, None before the first; `resume` says what may be.
+
+    Raises:
+        UserError: the folder is another run's, a file in it is damaged or missing, or resume=must finds nothing.
+    """
+    path = config.folder
+    if config.resume == "never":
+        set_aside(path)
+    if config.resume == "must" and not (path / CONFIG).is_file():
+        raise UserError(f"resume=must: there is no run in {path} to go on with; resume=auto starts one")
+    folder = RunFolder(path)
+    try:
+        damaged = _damaged(folder, schedule)
+        if damaged and config.resume != "repair":
+            name, problem = next(iter(damaged.items()))
+            raise UserError(
+                f"{path / name}: {problem}. The last good state is {_last_good(folder, schedule, damaged)}:"
+                " go on from it with resume=repair, or start over with resume=never"
+            )
+        if CONFIG in folder and CONFIG not in damaged:
+            _check_same(config, folder)
+        _drop(folder, schedule, damaged)
+        if CONFIG not in folder:
+            folder.write(CONFIG, to_yaml(config).encode())
+        state, mark = last_state(folder, schedule)
+        if RESULT not in folder:
+            folder.open_metrics(None if METRICS in damaged else mark)
+    except BaseException:
+        folder.close()
+        raise
+    return folder, state
+
+
+def last_state(folder: RunFolder, schedule: Schedule) -> tuple[TrainState | None, dict[str, Any] | None]:
+    """The latest stage's state, with its mark in metrics.jsonl."""
+    for stage in reversed(schedule.stages):
+        if state_file(stage) in folder:
+            return load_state(folder.read(state_file(stage)))
+    return None, None
+
+
+def read_state(folder: RunFolder, stage: Stage) -> TrainState:
+    """A stage's latest state."""
+    return load_state(folder.read(state_file(stage)))[0]
+
+
+def _check_same(config: RunConfig, folder: RunFolder) -> None:
+    changed = differences(folder.read(CONFIG).decode(), to_yaml(config))
+    wrong = [f"{key}: {old} then, {new} now" for key, (old, new) in changed.items() if key not in MAY_DIFFER]
+    if wrong:
+        raise UserError(
+            f"run.dir={folder.path}: holds a run with another configuration ({'; '.join(wrong)})."
+            " Give another run.dir, or start over with resume=never"
+        )
+
+
+def _damaged(folder: RunFolder, schedule: Schedule) -> dict[str, str]:
+    """Every file that is missing or not what was written, with the reason."""
+    damaged = {name: problem for name in folder.names() if (problem := folder.problem(name))}
+    if not damaged:
+        _, mark = last_state(folder, schedule)
+        problem = folder.metrics_problem(mark) if mark else None
+        damaged = {METRICS: problem} if problem else {}
+    return damaged
+
+
+def _first_bad(schedule: Schedule, damaged: dict[str, str]) -> int:
+    """The number of the first stage with a damaged file; past the last where there is none."""
+    bad = [stage.index for stage in schedule.stages if any(name.startswith(_folder(stage)) for name in damaged)]
+    return min(bad, default=len(schedule.stages) + 1)
+
+
+def _last_good(folder: RunFolder, schedule: Schedule, damaged: dict[str, str]) -> str:
+    for stage in reversed(schedule.stages[: _first_bad(schedule, damaged) - 1]):
+        if state_file(stage) in folder:
+            return f"update {read_state(folder, stage).update}, in stage {stage.index}"
+    return "the start of the run"
+
+
+def _drop(folder: RunFolder, schedule: Schedule, damaged: dict[str, str]) -> None:
+    """Remove what is damaged, the stages from the first damaged one on, and the results that rest on them."""
+    lost = [_folder(stage) for stage in schedule.stages if stage.index >= _first_bad(schedule, damaged)]
+    for name in folder.names():
+        if damaged and (name in damaged or name in OUTCOMES or name.startswith(tuple(lost))):
+            folder.forget(name)
+
+
+def _folder(stage: Stage) -> str:
+    return f"stages/{stage.name}/"

@@ -1,0 +1,195 @@
+"""The list of stages: which depth and width, for how many updates; read from `schedule.stages` and checked."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+from fpt.backbones.family import STACKS, Shape, Stack, read_shape
+from fpt.backbones.source import config_values
+from fpt.config import RunConfig, ScheduleConfig
+from fpt.errors import UserError, did_you_mean
+
+KEYS = ("depth", "width", "share", "updates")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One partial PLM and how long the prompt trains on it."""
+
+    index: int
+    shape: Shape
+    updates: int
+    first_update: int
+
+    @property
+    def name(self) -> str:
+        """Folder name in a run: number, encoder x decoder blocks, encoder x decoder neurons."""
+        encoder, decoder = self.shape.encoder, self.shape.decoder
+        return f"{self.index}-{encoder.blocks}x{decoder.blocks}-{encoder.neurons}x{decoder.neurons}"
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The model's size, with result.json's names; `ffn` is the encoder's width."""
+        encoder, decoder = self.shape.encoder, self.shape.decoder
+        return {
+            "encoder_layers": encoder.blocks,
+            "decoder_layers": decoder.blocks,
+            "ffn": encoder.neurons,
+            "decoder_ffn": decoder.neurons,
+        }
+
+    @property
+    def end(self) -> int:
+        """The update after the stage's last."""
+        return self.first_update + self.updates
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Stages in order; the last is the full model unless said otherwise."""
+
+    stages: tuple[Stage, ...]
+    full: Shape
+
+    @property
+    def updates(self) -> int:
+        """Updates of all stages together."""
+        return self.stages[-1].end
+
+    def reduces_width(self) -> dict[str, bool]:
+        """For each stack, whether some stage leaves out neurons, so that importance is needed."""
+        return {
+            name: any(stage.shape.stack(name).neurons < self.full.stack(name).neurons for stage in self.stages)
+            for name in STACKS
+        }
+
+
+def of(config: RunConfig) -> Schedule:
+    """The schedule of a run, from the model's shape alone: no weights, and nothing heavy imported.
+
+    Raises:
+        UserError: the model is unknown or unsupported, or the schedule does not fit it (see `build`).
+    """
+    values, where = config_values(config.model)
+    return build(
+        config.schedule,
+        full=read_shape(values, where),
+        updates=config.train.updates,
+        reduce_decoder=config.task.reduce_decoder,
+    )
+
+
+def build(config: ScheduleConfig, *, full: Shape, updates: int, reduce_decoder: bool) -> Schedule:
+    """The stages for a model of shape `full`.
+
+    Stages that give a number of updates decide the total themselves; shares divide `updates`.
+
+    Raises:
+        UserError: a malformed stage, shares that do not add up, a count out of range, a model that does not grow,
+            or a last stage that is not the full model without `schedule.partial_end=true`.
+    """
+    if not config.stages:
+        raise UserError("schedule.stages: the list is empty; give at least {depth: full, width: full, share: 1.0}")
+    reduced = {"encoder": True, "decoder": {"task": reduce_decoder, "encoder": False, "both": True}[config.reduce]}
+    rows = [_checked(row, number) for number, row in enumerate(config.stages, 1)]
+    shapes = [_shape(row, number, full, reduced) for number, row in enumerate(rows, 1)]
+    _check_growth(shapes, full, config.partial_end)
+    counts = _updates(rows, updates)
+    starts = [sum(counts[:index]) for index in range(len(counts))]
+    return Schedule(
+        tuple(
+            Stage(number, shape, count, start)
+            for number, (shape, count, start) in enumerate(zip(shapes, counts, starts, strict=True), 1)
+        ),
+        full,
+    )
+
+
+def _checked(row: Any, number: int) -> dict[str, Any]:
+    key = f"schedule.stages[{number}]"
+    if not isinstance(row, dict):
+        raise UserError(f"{key}={row}: expected {{depth: …, width: …, share: …}}")
+    for name in row:
+        if name not in KEYS:
+            raise UserError(f"{key}: unknown key '{name}'; allowed are {', '.join(KEYS)}.{did_you_mean(name, KEYS)}")
+    if ("share" in row) == ("updates" in row):
+        raise UserError(f"{key}: give either share (a fraction of train.updates) or updates (a number)")
+    return row
+
+
+def _shape(row: dict[str, Any], number: int, full: Shape, reduced: dict[str, bool]) -> Shape:
+    sizes = {}
+    for stack in STACKS:
+        whole = full.stack(stack)
+        blocks, neurons = (
+            _count(row.get(key, "full"), total, stack, reduced[stack], f"schedule.stages[{number}].{key}")
+            for key, total in (("depth", whole.blocks), ("width", whole.neurons))
+        )
+        sizes[stack] = Stack(blocks, neurons)
+    return Shape(sizes["encoder"], sizes["decoder"])
+
+
+def _count(value: Any, total: int, stack: str, reduced: bool, key: str) -> int:
+    """A count, a fraction of `total` or 'full', as a number; a value given for one stack alone always holds."""
+    if isinstance(value, dict):
+        if not value or set(value) - set(STACKS):
+            raise UserError(f"{key}={value}: expected {{encoder: …, decoder: …}}")
+        value, reduced, key = value.get(stack, "full"), True, f"{key}.{stack}"
+    if value == "full" or not reduced:
+        return total
+    if isinstance(value, float) and 0 < value <= 1:
+        return max(1, int(Fraction(str(value)) * total + Fraction(1, 2)))
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= total:
+        return value
+    raise UserError(
+        f"{key}={value}: expected a count from 1 to {total} (the model's {stack}), a fraction such as 0.25, or full"
+    )
+
+
+def _check_growth(shapes: list[Shape], full: Shape, partial_end: bool) -> None:
+    def sizes(shape: Shape) -> tuple[int, ...]:
+        return (shape.encoder.blocks, shape.encoder.neurons, shape.decoder.blocks, shape.decoder.neurons)
+
+    for number, (before, after) in enumerate(pairwise(shapes), 2):
+        if any(new < old for old, new in zip(sizes(before), sizes(after), strict=True)) or before == after:
+            verb = "is the same as" if before == after else "is smaller in part than"
+            raise UserError(
+                f"schedule.stages[{number}]: {_text(after)} {verb} the stage before, {_text(before)}; stages must grow"
+            )
+    if shapes[-1] != full and not partial_end:
+        raise UserError(
+            f"schedule.stages[{len(shapes)}]: the last stage is {_text(shapes[-1])}, not the full model,"
+            f" {_text(full)}. Write depth: full, width: full, or set schedule.partial_end=true"
+        )
+
+
+def _text(shape: Shape) -> str:
+    encoder, decoder = shape.encoder, shape.decoder
+    return f"{encoder.blocks}+{decoder.blocks} layers of {encoder.neurons}/{decoder.neurons} neurons"
+
+
+def _updates(rows: list[dict[str, Any]], updates: int) -> list[int]:
+    for number, row in enumerate(rows, 1):
+        for key, kind in (("share", (int, float)), ("updates", int)):
+            value = row.get(key, 1)
+            if isinstance(value, bool) or not isinstance(value, kind) or not value > 0:
+                expected = "a share above 0" if key == "share" else "a whole number above 0"
+                raise UserError(f"schedule.stages[{number}].{key}={value}: expected {expected}")
+    if all("updates" in row for row in rows):
+        return [row["updates"] for row in rows]
+    if any("updates" in row for row in rows):
+        raise UserError(
+            "schedule.stages: give every stage a share, or every stage a number of updates, not some of each"
+        )
+    shares = [Fraction(str(row["share"])) for row in rows]
+    total = sum(shares, Fraction())
+    if abs(total - 1) > Fraction(1, 1000):
+        raise UserError(f"schedule.stages: the shares add up to {float(total):g}, not 1")
+    bounds = [round(updates * sum(shares[:index], Fraction()) / total) for index in range(len(shares) + 1)]
+    counts = [end - start for start, end in pairwise(bounds)]
+    if 0 in counts:
+        raise UserError(
+            f"train.updates={updates}: too few for {len(rows)} stages; stage {counts.index(0) + 1} would get none"
+        )
+    return counts

@@ -1,0 +1,80 @@
+"""Which blocks and which neurons a stage keeps: index functions, no modules."""
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from fpt.backbones.family import STACKS, Selection, Shape, Stack, StackSelection
+
+
+def evenly(kept: int, total: int) -> tuple[int, ...]:
+    """`kept` of `total` block indices, spread evenly, first and last among them (Huang et al. 2022).
+
+    Gaps differ by at most one, and the wider gaps come last; a single block is the first.
+
+    Raises:
+        ValueError: `kept` is not between 1 and `total`.
+    """
+    if not 1 <= kept <= total:
+        raise ValueError(f"cannot keep {kept} of {total} blocks")
+    if kept == 1:
+        return (0,)
+    narrow, wider = divmod(total - 1, kept - 1)
+    gaps = [narrow] * (kept - 1 - wider) + [narrow + 1] * wider
+    return tuple(sum(gaps[:index]) for index in range(kept))
+
+
+def most_important(scores: Tensor, kept: int) -> tuple[int, ...]:
+    """The indices of the `kept` highest of scores [F], ascending; ties go to the lower index."""
+    order = scores.double().neg().argsort(stable=True)
+    return tuple(sorted(order[:kept].tolist()))
+
+
+def choose(shape: Shape, full: Shape, scores: dict[str, Tensor]) -> Selection:
+    """What a stage of the given shape keeps.
+
+    Args:
+        shape: the stage's blocks and neurons per stack.
+        full: the backbone's.
+        scores: importance [L, F] for each stack whose width is reduced.
+    """
+    picked = {name: _choose_stack(shape.stack(name), full.stack(name), scores.get(name)) for name in STACKS}
+    return Selection(picked["encoder"], picked["decoder"])
+
+
+def everything(full: Shape) -> Selection:
+    """The selection that keeps the whole model."""
+    return choose(full, full, {})
+
+
+def _choose_stack(kept: Stack, full: Stack, scores: Tensor | None) -> StackSelection:
+    blocks = evenly(kept.blocks, full.blocks)
+    if kept.neurons == full.neurons:
+        return StackSelection(blocks)
+    assert scores is not None
+    assert scores.shape == (full.blocks, full.neurons)
+    return StackSelection(blocks, tuple(most_important(scores[block], kept.neurons) for block in blocks))
+
+
+def dump(chosen: Selection) -> bytes:
+    """A selection as a safetensors file: `<stack>.blocks` [k] and `<stack>.neurons` [k, f], unless all are kept."""
+    tensors = {}
+    for name in STACKS:
+        kept = chosen.stack(name)
+        tensors[f"{name}.blocks"] = torch.tensor(kept.blocks)
+        if kept.neurons is not None:
+            tensors[f"{name}.neurons"] = torch.tensor(kept.neurons)
+    return save_tensors(tensors)
+
+
+def load(data: bytes) -> Selection:
+    """What `dump` wrote."""
+    tensors = load_tensors(data)
+
+    def stack(name: str) -> StackSelection:
+        neurons = tensors.get(f"{name}.neurons")
+        rows = None if neurons is None else tuple(tuple(row) for row in neurons.tolist())
+        return StackSelection(tuple(tensors[f"{name}.blocks"].tolist()), rows)
+
+    return Selection(stack("encoder"), stack("decoder"))

@@ -1,0 +1,126 @@
+"""Small random checkpoints of every family, saved by transformers, and the command line called in this process."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
+
+from fpt.__main__ import main
+from fpt.backbones import tiny
+from fpt.backbones.backbone import Backbone, open_backbone
+from fpt.config import ModelConfig
+from fpt.tracking import quiet_libraries
+
+SMALL = {"d_model": 32, "d_ff": 48, "d_kv": 8, "num_heads": 4, "vocab_size": 1200, "decoder_start_token_id": 0}
+GATED = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+FAMILIES: dict[str, tuple[Any, Any, dict[str, Any], bool]] = {
+    "T5 1.0": (T5Config, T5ForConditionalGeneration, {"num_layers": 4}, False),
+    "T5 1.1": (T5Config, T5ForConditionalGeneration, {"num_layers": 6, **GATED}, True),
+    "Flan-T5": (T5Config, T5ForConditionalGeneration, {"num_layers": 3, "n_positions": 512, **GATED}, True),
+    "mT5": (MT5Config, MT5ForConditionalGeneration, {"num_layers": 4}, True),
+    "ByT5": (T5Config, T5ForConditionalGeneration, {"num_layers": 6, "num_decoder_layers": 2, **GATED}, True),
+    "deep decoder": (T5Config, T5ForConditionalGeneration, {"num_layers": 2, "num_decoder_layers": 4, **GATED}, True),
+}
+
+
+def pytest_configure() -> None:
+    torch.set_num_threads(2)
+    quiet_libraries()
+
+
+def save_checkpoint(folder: Path, family: str, **save: Any) -> Path:
+    """A random model of a family, with the embedded model's tokenizer beside it."""
+    kind, cls, values, untied = FAMILIES[family]
+    torch.manual_seed(7)
+    model = cls(kind(**SMALL, **values, dropout_rate=0.1))
+    if untied:
+        model.lm_head = torch.nn.Linear(SMALL["d_model"], SMALL["vocab_size"], bias=False)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():  # a bias table and norms that matter
+            if "relative_attention_bias" in name or "layer_norm" in name:
+                parameter.copy_(torch.randn_like(parameter) + 1)
+    model.save_pretrained(folder, **save)
+    if untied:
+        # As the original checkpoints say it; transformers 5 writes tie_word_embeddings=true for every T5.
+        values = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**values, "tie_word_embeddings": False}))
+    for name in ("spiece.model", "tokenizer_config.json"):
+        shutil.copy(tiny.FOLDER / name, folder / name)
+    return folder
+
+
+def open_folder(folder: Path) -> Backbone:
+    return open_backbone(ModelConfig(name=folder.name, weights=str(folder)))
+
+
+def boolq_lines(count: int, start: int = 0) -> str:
+    """Records of which a random model can learn the label: it is told by the passage's first word."""
+    rows = []
+    for index in range(start, start + count):
+        label = index % 2 == 0
+        passage = ("the lamp is red . " if label else "a stone is old . ") * (1 + index % 5)
+        rows.append({"question": f"is it number {index}", "passage": passage, "idx": index, "label": label})
+    return "\n".join(map(json.dumps, rows)) + "\n"
+
+
+@dataclass
+class Outcome:
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """`cli("train", "seed=1")` is `fpt train seed=1` in this process."""
+
+    def call(*words: str) -> Outcome:
+        capsys.readouterr()
+        status = main(list(words))
+        captured = capsys.readouterr()
+        return Outcome(status, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random T5 1.1 of 6+6 blocks and 48 neurons."""
+    return save_checkpoint(tmp_path_factory.mktemp("t5") / "small", "T5 1.1")
+
+
+@pytest.fixture(scope="session")
+def boolq(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with BoolQ files: 48 training and 24 validation examples."""
+    folder = tmp_path_factory.mktemp("boolq")
+    (folder / "train.jsonl").write_text(boolq_lines(48))
+    (folder / "val.jsonl").write_text(boolq_lines(24, 1000))
+    return folder
+
+
+def quick_words(checkpoint: Path, boolq: Path, folder: Path) -> list[str]:
+    """Overrides for a run of a second or two: 20 updates in 4 stages on the random model."""
+    return [
+        f"model={checkpoint}",
+        f"task.data={boolq}",
+        f"run.dir={folder}",
+        f"cache_dir={folder.parent / 'cache'}",
+        "train.updates=20",
+        "train.batch_size=4",
+        "train.eval_every=5",
+        "train.save_every=1",
+        "prompt.length=5",
+        "schedule.importance_examples=10",
+    ]
+
+
+@pytest.fixture
+def quick(checkpoint: Path, boolq: Path, tmp_path: Path) -> list[str]:
+    """`quick_words` with a run folder of the test's own."""
+    return quick_words(checkpoint, boolq, tmp_path / "run")

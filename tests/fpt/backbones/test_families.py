@@ -1,0 +1,98 @@
+"""Our full model is transformers' own, to the last bit, for every family and every way its weights are kept."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForSeq2SeqLM
+
+from fpt.config import ModelConfig
+from fpt.errors import UserError
+from stages.partial import build
+from stages.selection import everything
+from tests.conftest import FAMILIES, SMALL, open_folder, save_checkpoint
+
+FORMATS: dict[str, dict[str, Any]] = {
+    "safetensors": {},
+    "sharded": {"max_shard_size": "60KB"},
+    "bin": {},
+    "sharded bin": {"max_shard_size": "60KB"},
+}
+
+
+def logits(model: Any) -> torch.Tensor:
+    random = torch.Generator().manual_seed(1)
+    source = torch.randint(3, SMALL["vocab_size"], (3, 11), generator=random)
+    target = torch.randint(3, SMALL["vocab_size"], (3, 4), generator=random)
+    mask = torch.ones_like(source)
+    mask[1, 7:] = 0
+    with torch.no_grad():
+        return model(input_ids=source, attention_mask=mask, decoder_input_ids=target).logits
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_full_model_equals_transformers(family: str, tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "model", family)
+    backbone = open_folder(folder)
+    theirs = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
+    assert torch.equal(logits(build(backbone, everything(backbone.shape))), logits(theirs))
+
+
+def to_bin(folder: Path) -> None:
+    """The same weights as PyTorch would have saved them, shard by shard."""
+    from safetensors.torch import load_file
+
+    for file in folder.glob("*.safetensors"):
+        torch.save(load_file(file), folder / file.name.replace("model", "pytorch_model").replace("safetensors", "bin"))
+        file.unlink()
+    for index in folder.glob("*.safetensors.index.json"):
+        text = index.read_text().replace("model-", "pytorch_model-").replace(".safetensors", ".bin")
+        (folder / "pytorch_model.bin.index.json").write_text(text)
+        index.unlink()
+
+
+@pytest.mark.parametrize("kept", FORMATS)
+def test_every_format_reads_the_same(kept: str, tmp_path: Path) -> None:
+    plain = open_folder(save_checkpoint(tmp_path / "plain", "T5 1.1"))
+    folder = save_checkpoint(tmp_path / "model", "T5 1.1", **FORMATS[kept])
+    if "bin" in kept:
+        to_bin(folder)
+    assert ("sharded" in kept) == (len(list(folder.glob("*model*-of-*"))) > 1)
+    backbone = open_folder(folder)
+    assert torch.equal(
+        logits(build(backbone, everything(backbone.shape))), logits(build(plain, everything(plain.shape)))
+    )
+
+
+def test_an_old_bin_that_holds_the_tied_head_twice_stays_tied(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "model", "T5 1.0")
+    theirs = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
+    (folder / "model.safetensors").unlink()
+    torch.save(theirs.state_dict(), folder / "pytorch_model.bin")
+    backbone = open_folder(folder)
+    model = build(backbone, everything(backbone.shape))
+    assert model.lm_head.weight is model.shared.weight
+    assert torch.equal(logits(model), logits(theirs))
+
+
+@pytest.mark.parametrize(
+    ("family", "word"),
+    [("umt5", "UMT5"), ("longt5", "LongT5"), ("t5gemma", "T5Gemma"), ("bart", "'bart'"), (None, "'None'")],
+)
+def test_other_families_are_refused_by_name(family: str | None, word: str, tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "model", "T5 1.1")
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**values, "model_type": family}))
+    with pytest.raises(UserError, match=word):
+        open_folder(folder)
+
+
+def test_a_shape_that_conf_does_not_state_is_refused(checkpoint: Path) -> None:
+    from fpt.backbones.backbone import open_backbone
+    from fpt.config import load
+
+    stated = load(["model=t5-small"]).model.config
+    with pytest.raises(UserError, match=r"model\.config says"):
+        open_backbone(ModelConfig(name="x", weights=str(checkpoint), config=stated))

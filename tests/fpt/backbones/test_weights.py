@@ -1,0 +1,106 @@
+"""Checkpoint files are read by slice, never written to, and refused in one line when they are not right."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from fpt.backbones.weights import WeightFiles
+from fpt.errors import UserError
+from tests.conftest import open_folder, save_checkpoint
+
+WI = "encoder.block.1.layer.1.DenseReluDense.wi_0.weight"
+
+
+def test_rows_and_columns_are_the_tensors_own(checkpoint: Path) -> None:
+    files, whole = WeightFiles(checkpoint), load_file(checkpoint / "model.safetensors")
+    assert torch.equal(files.read(WI), whole[WI])
+    assert torch.equal(files.read(WI, rows=(1, 40)), whole[WI][[1, 40]])
+    assert torch.equal(files.read(WI, columns=(0, 31)), whole[WI][:, [0, 31]])
+
+
+def test_whole_tensors_share_the_page_cache(tmp_path: Path) -> None:
+    """A full model costs no private memory beyond what is cast or sliced."""
+    save_file({"big": torch.ones(64, 1024, 1024)}, tmp_path / "model.safetensors")
+    script = """
+import sys, resource
+from pathlib import Path
+from fpt.backbones.weights import WeightFiles
+def private():
+    fields = dict(line.split(":") for line in open("/proc/self/status") if ":" in line)
+    return int(fields["RssAnon"].split()[0]) / 1024
+files = WeightFiles(Path(sys.argv[1])); before = private()
+tensor = files.read("big"); total = tensor.sum(); print(private() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 40  # of 256 MiB
+
+
+def test_a_tensor_of_another_shape_is_named(checkpoint: Path) -> None:
+    with pytest.raises(UserError, match=r"wi_0.*\[48, 32\].*\[64, 32\]"):
+        WeightFiles(checkpoint).read(WI, shape=(64, 32))
+
+
+def test_a_missing_tensor_is_named(checkpoint: Path) -> None:
+    with pytest.raises(UserError, match="no tensor 'nothing'"):
+        WeightFiles(checkpoint).read("nothing")
+
+
+def test_a_folder_without_weights_says_what_it_expects(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.safetensors"):
+        WeightFiles(tmp_path)
+
+
+def test_a_cut_file_is_refused(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "model", "T5 1.1")
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"model\.safetensors"):
+        open_folder(folder)
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "model", "T5 1.1", max_shard_size="60KB")
+    shard = sorted(folder.glob("model-*"))[1]
+    shard.unlink()
+    with pytest.raises(UserError, match=shard.name):
+        open_folder(folder)
+
+
+def test_an_index_cannot_point_outside_the_folder(tmp_path: Path) -> None:
+    index = {"weight_map": {"a": "../elsewhere.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="elsewhere"):
+        WeightFiles(tmp_path)
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (os.system, (f"touch {os.environ['FPT_BOMB']}",))
+
+
+def test_code_in_a_bin_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FPT_BOMB", str(tmp_path / "exploded"))
+    torch.save({"a": Bomb()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match="run code"):
+        WeightFiles(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps({"a": Bomb()}))
+    with pytest.raises(UserError):
+        WeightFiles(tmp_path)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_the_fingerprint_tells_weights_apart(checkpoint: Path, tmp_path: Path) -> None:
+    same = save_checkpoint(tmp_path / "same", "T5 1.1")
+    assert WeightFiles(same).fingerprint() == WeightFiles(checkpoint).fingerprint()
+    file = same / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1
+    file.write_bytes(bytes(data))
+    assert WeightFiles(same).fingerprint() != WeightFiles(checkpoint).fingerprint()

@@ -1,0 +1,111 @@
+"""Prompt and frozen model together give transformers' loss, PEFT's logits, and a gradient for the prompt alone."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PromptTuningConfig, TaskType, get_peft_model
+from transformers import AutoModelForSeq2SeqLM
+
+from fpt.config import OptimConfig
+from fpt.data import Encoded
+from fpt.loop import _update
+from fpt.optim import make
+from fpt.prompts.prompted import PromptedModel
+from fpt.prompts.soft import SoftPrompt
+from stages import partial
+from stages.selection import everything
+from tests.conftest import FAMILIES, open_folder, save_checkpoint
+
+DATA = Encoded(
+    sources=[[5, 6, 7, 1], [8, 9, 10, 11, 12, 13, 14, 1], [15, 1], [16, 17, 18, 19, 20, 1]],
+    targets=[[1100, 30, 1], [1100, 1], [1100, 31, 32, 33, 1], [1100, 34, 1]],
+)
+PROMPT = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
+
+
+def prompted(folder: Path, dtype: torch.dtype = torch.float32) -> PromptedModel:
+    backbone = open_folder(folder)
+    return PromptedModel(partial.build(backbone, everything(backbone.shape), dtype=dtype), SoftPrompt(PROMPT))
+
+
+def embedded(model: Any, indices: list[int]) -> dict[str, torch.Tensor]:
+    """What transformers needs to see the prompt before the source."""
+    batch = DATA.batch(indices)
+    vectors = torch.cat([PROMPT.expand(len(indices), -1, -1), model.get_input_embeddings()(batch.source)], 1)
+    mask = torch.cat([torch.ones(len(indices), len(PROMPT), dtype=torch.long), batch.mask], 1)
+    return {"inputs_embeds": vectors, "attention_mask": mask}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_loss_is_transformers_own(family: str, tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "model", family)
+    theirs = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
+    batch = DATA.batch([0, 1, 2, 3])
+    tokens = sum(map(len, DATA.targets))
+    with torch.no_grad():
+        expected = theirs(**embedded(theirs, [0, 1, 2, 3]), labels=batch.labels).loss
+        torch.testing.assert_close(prompted(folder)(batch) / tokens, expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_generation_is_transformers_own(family: str, tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "model", family)
+    theirs = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = prompted(folder)
+    for index in range(4):  # one by one and without a cache, which transformers cannot size for a deep decoder
+        expected = theirs.generate(**embedded(theirs, [index]), max_new_tokens=6, do_sample=False, use_cache=False)
+        assert torch.equal(model.generate(DATA.batch([index]), max_new_tokens=6), expected)
+
+
+def test_padding_changes_no_output(checkpoint: Path) -> None:
+    model = prompted(checkpoint)
+    together = model.generate(DATA.batch([0, 1, 2, 3]), max_new_tokens=5)
+    for index in range(4):
+        alone = model.generate(DATA.batch([index]), max_new_tokens=5)[0]
+        assert together[index][: len(alone)].tolist() == alone.tolist()
+
+
+def test_logits_equal_pefts_prompt_tuning(checkpoint: Path) -> None:
+    base = AutoModelForSeq2SeqLM.from_pretrained(checkpoint, dtype=torch.float32)
+    config = PromptTuningConfig(
+        task_type=TaskType.SEQ_2_SEQ_LM,
+        num_virtual_tokens=3,
+        num_transformer_submodules=1,
+        tokenizer_name_or_path=str(checkpoint),
+    )
+    theirs = get_peft_model(base, config).eval()
+    theirs.prompt_encoder["default"].embedding.weight.data.copy_(PROMPT)
+    batch = DATA.batch([0, 1, 2, 3])
+    with torch.no_grad():
+        loss = theirs(input_ids=batch.source, attention_mask=batch.mask, labels=batch.labels).loss
+        torch.testing.assert_close(prompted(checkpoint)(batch) / sum(map(len, DATA.targets)), loss)
+
+
+def test_only_the_prompt_gets_a_gradient_and_moves(checkpoint: Path) -> None:
+    model = prompted(checkpoint)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    optimizer = make(model.prompt.vectors, OptimConfig())
+    _update(model, optimizer, DATA, [[0, 1, 2, 3]], OptimConfig(), torch.device("cpu"))
+    moved = [name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])]
+    assert moved == ["prompt.vectors"]
+
+
+@pytest.mark.parametrize("micro_batches", [[[0], [1], [2], [3]], [[0, 1, 2], [3]], [[3, 1], [2, 0]]])
+def test_the_gradient_does_not_depend_on_the_micro_batches(checkpoint: Path, micro_batches: list[list[int]]) -> None:
+    """Targets differ in length, so a mean of the micro-batches' means would not pass."""
+    prompts = []
+    for parts in ([[0, 1, 2, 3]], micro_batches):
+        model = prompted(checkpoint)
+        config = OptimConfig(lr=0.01)
+        loss = _update(model, make(model.prompt.vectors, config), DATA, parts, config, torch.device("cpu"))
+        prompts.append((loss, model.prompt.vectors.detach()))
+    assert prompts[0][0] == pytest.approx(prompts[1][0], rel=1e-5)
+    torch.testing.assert_close(prompts[0][1], prompts[1][1], rtol=1e-4, atol=1e-5)
+
+
+def test_the_prompt_stays_in_float32_under_a_bfloat16_model(checkpoint: Path) -> None:
+    model = prompted(checkpoint, torch.bfloat16)
+    model(DATA.batch([0, 1])).backward()
+    assert model.prompt.vectors.dtype == model.prompt.vectors.grad.dtype == torch.float32

@@ -1,0 +1,81 @@
+"""Where a prompt starts: seeded, of the right shape, and from what was asked for."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from fpt.checkpoint import dump_prompt
+from fpt.config import PromptConfig
+from fpt.errors import UserError
+from fpt.prompts.soft import initial
+from tests.conftest import open_folder
+
+
+def start(checkpoint: Path, seed: int = 0, **config: Any) -> torch.Tensor:
+    backbone = open_folder(checkpoint)
+    return initial(PromptConfig(**{"length": 8, **config}), backbone, labels=("no", "yes"), seed=seed)
+
+
+def table(checkpoint: Path) -> torch.Tensor:
+    return load_file(checkpoint / "model.safetensors")["shared.weight"]
+
+
+def test_uniform_is_the_papers(checkpoint: Path) -> None:
+    prompt = start(checkpoint, length=400)
+    bound = 32**-0.5
+    assert prompt.shape == (400, 32)
+    assert prompt.abs().max() <= bound
+    assert prompt.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
+    assert torch.equal(prompt, start(checkpoint, length=400))
+    assert not torch.equal(prompt, start(checkpoint, length=400, seed=1))
+
+
+def test_vocab_rows_are_distinct_common_pieces(checkpoint: Path) -> None:
+    prompt, rows = start(checkpoint, init="vocab"), table(checkpoint)
+    ids = [int((rows == vector).all(1).nonzero()[0, 0]) for vector in prompt]
+    special = set(open_folder(checkpoint).tokenizer.all_special_ids)
+    assert len(set(ids)) == 8
+    assert not special & set(ids)
+    assert torch.equal(prompt, start(checkpoint, init="vocab"))
+    assert not torch.equal(prompt, start(checkpoint, init="vocab", seed=1))
+
+
+def test_labels_start_with_the_label_words(checkpoint: Path) -> None:
+    tokenizer = open_folder(checkpoint).tokenizer
+    words = [id for word in ("no", "yes") for id in tokenizer(word, add_special_tokens=False).input_ids]
+    assert torch.equal(start(checkpoint, init="labels")[: len(words)], table(checkpoint)[words])
+
+
+def test_text_is_repeated_to_the_length(checkpoint: Path) -> None:
+    ids = open_folder(checkpoint).tokenizer("is it red", add_special_tokens=False).input_ids
+    wanted = [ids[index % len(ids)] for index in range(8)]
+    assert torch.equal(start(checkpoint, init="text", text="is it red"), table(checkpoint)[wanted])
+
+
+def test_a_file_gives_its_own_vectors(checkpoint: Path, tmp_path: Path) -> None:
+    vectors = torch.randn(8, 32)
+    file = tmp_path / "prompt.safetensors"
+    file.write_bytes(dump_prompt(vectors))
+    assert torch.equal(start(checkpoint, init="file", file=str(file)), vectors)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "reason"),
+    [
+        ({"prompt": torch.zeros(8, 31)}, r"\[8, 31\].*\[8, 32\]"),
+        ({"prompt": torch.zeros(9, 32)}, r"\[9, 32\].*\[8, 32\]"),
+        ({"other": torch.zeros(8, 32)}, "no tensor 'prompt', but other"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_wrong_file_is_refused(checkpoint: Path, tmp_path: Path, tensors: Any, reason: str) -> None:
+    file = tmp_path / "prompt.safetensors"
+    if tensors is None:
+        file.write_bytes(b"not a tensor file")
+    else:
+        save_file(tensors, file)
+    with pytest.raises(UserError, match=reason):
+        start(checkpoint, init="file", file=str(file))

@@ -1,0 +1,92 @@
+"""Every example once an epoch, in an order that seed and update decide, with little padding and none computed on."""
+
+import pytest
+import torch
+
+from fpt.data import CHUNK, IGNORED, Encoded, Order, batches_by_length, encode
+from fpt.streams import stream
+from fpt.tasks.task import Example
+from tests.conftest import open_folder
+
+
+def lengths_like_boolq(count: int) -> Encoded:
+    random = stream(0, "lengths")
+    sizes = (torch.randn(count, generator=random) * 60 + 140).clamp(20, 492).int().tolist()
+    return Encoded([[7] * size for size in sizes], [[8, 9, 1]] * count)
+
+
+@pytest.mark.parametrize(("total", "size"), [(100, 8), (33, 32), (7, 32), (2000, 16)])
+def test_each_epoch_has_every_example_once(total: int, size: int) -> None:
+    order = Order(lengths_like_boolq(total), batch_size=size, seed=3)
+    updates = CHUNK * -(-total // size)  # whole chunks that hold at least CHUNK epochs' worth
+    drawn = [index for update in range(updates) for index in order.indices(update)]
+    counts = torch.bincount(torch.tensor(drawn), minlength=total)
+    assert counts.max() - counts.min() <= 1
+    assert all(len(order.indices(update)) == size for update in range(CHUNK))
+
+
+def test_order_is_a_function_of_seed_and_update() -> None:
+    data = lengths_like_boolq(300)
+    forward, backward = (Order(data, batch_size=8, seed=1) for _ in range(2))
+    ahead = [forward.indices(update) for update in range(100)]
+    assert [backward.indices(update) for update in reversed(range(100))] == ahead[::-1]
+    other = Order(data, batch_size=8, seed=2)
+    assert [other.indices(update) for update in range(100)] != ahead
+
+
+def test_batches_are_not_sorted_over_time() -> None:
+    data = lengths_like_boolq(2000)
+    order = Order(data, batch_size=16, seed=1)
+    longest = [data.padded_size(order.indices(update))[1] for update in range(CHUNK)]
+    assert longest != sorted(longest)
+
+
+def test_little_of_what_is_computed_is_padding() -> None:
+    data = lengths_like_boolq(4000)
+    order = Order(data, batch_size=32, seed=0)
+    real = padded = 0
+    for update in range(125):
+        batch = data.batch(order.indices(update))
+        real += int(batch.mask.sum())
+        padded += batch.source.numel()
+    assert 1 - real / padded < 0.10
+
+
+def test_micro_batches_are_parts_of_the_batch() -> None:
+    order = Order(lengths_like_boolq(100), batch_size=10, seed=0)
+    parts = order.micro_batches(3, 4)
+    assert [len(part) for part in parts] == [4, 4, 2]
+    assert [index for part in parts for index in part] == order.indices(3)
+    assert order.micro_batches(3, None) == [order.indices(3)]
+
+
+def test_a_batch_is_padded_to_its_own_longest() -> None:
+    data = Encoded([[5, 6, 1], [7, 1], [9] * 50], [[8, 1], [8, 9, 1], [1]])
+    batch = data.batch([0, 1])
+    assert batch.source.tolist() == [[5, 6, 1], [7, 1, 0]]
+    assert batch.mask.tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert batch.labels.tolist() == [[8, 1, IGNORED], [8, 9, 1]]
+    assert data.padded_size([0, 1]) == (2, 3, 3)
+
+
+def test_a_pass_by_length_has_every_example_once() -> None:
+    data = lengths_like_boolq(101)
+    batches = batches_by_length(data, 16)
+    assert sorted(index for batch in batches for index in batch) == list(range(101))
+    assert data.padded_size(batches[0])[1] == max(source for source, _ in data.lengths)
+
+
+def test_long_texts_are_cut_at_the_end_and_keep_their_closing_token(checkpoint) -> None:
+    tokenizer = open_folder(checkpoint).tokenizer
+    examples = [
+        Example("a", "question: is it red passage: " + "the lamp is red . " * 50, "<extra_id_0> yes", "yes"),
+        Example("b", "question: is it red", "<extra_id_0> " + "no " * 20, "no"),
+    ]
+    whole = encode(examples, tokenizer, source_length=10_000, target_length=10_000)
+    cut = encode(examples, tokenizer, source_length=16, target_length=5)
+    assert (whole.cut_sources, whole.cut_targets) == (0, 0)
+    assert (cut.cut_sources, cut.cut_targets) == (1, 1)
+    assert cut.sources[0] == [*whole.sources[0][:15], 1]
+    assert cut.targets[1] == [*whole.targets[1][:4], 1]
+    assert cut.sources[1] == whole.sources[1]
+    assert cut.targets[0] == whole.targets[0] == tokenizer("<extra_id_0> yes").input_ids

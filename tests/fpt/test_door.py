@@ -1,0 +1,68 @@
+"""The command line answers at once, ends with the right status, and never with a traceback."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.conftest import Outcome
+
+LIGHT = """
+import sys, time
+from fpt.__main__ import main
+status = main(sys.argv[1:])
+heavy = {"torch", "transformers", "datasets"} & set(sys.modules)
+sys.exit(f"imported {heavy}" if heavy else status)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["--help"], 0),
+        (["train", "--help"], 0),
+        (["plan", "--help"], 0),
+        (["--version"], 0),
+        ([], 2),
+        (["trian"], 2),
+        (["train", "--jsn"], 2),
+        (["train", "train.updats=3"], 2),
+        (["train", "schedule.stages=[{depth: 0.5, share: 1.0}]"], 2),
+        (["train", "task=mnli"], 2),
+        (["train", "task.data=/nowhere"], 2),
+        (["plan", "model=/nowhere"], 2),
+    ],
+)
+def test_help_and_errors_need_no_torch_and_less_than_two_seconds(words: list[str], status: int) -> None:
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", LIGHT, *words], capture_output=True, text=True)
+    seconds = time.perf_counter() - start
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    assert seconds < 2
+    if status == 2 and words:
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stderr.startswith("fpt: ")
+
+
+def test_help_lists_every_key(cli: Callable[..., Outcome]) -> None:
+    out = cli("train", "--help").out
+    for key in ("task=boolq | mnli", "train.updates=", "schedule.stages=", "resume=", "prompt.file=", "engine.dtype="):
+        assert key in out
+
+
+def test_plan_for_programs_is_json_on_standard_output(cli: Callable[..., Outcome]) -> None:
+    plan = json.loads(cli("plan", "task=mnli", "--json").out)
+    assert plan["schedule"] == "cr"
+    assert [row["encoder_layers"] for row in plan["stages"]] == [2, 4, 6, 8]
+    assert sum(row["updates"] for row in plan["stages"]) == plan["updates"]
+
+
+def test_plan_for_people_is_a_table(cli: Callable[..., Outcome]) -> None:
+    out = cli("plan", "model=t5-large", "schedule=ld", "task=xsum").out
+    assert "layers enc+dec" in out
+    assert "24+24" in out
+    assert "of vanilla prompt tuning" in out

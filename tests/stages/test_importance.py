@@ -1,0 +1,100 @@
+"""Neuron scores equal a slow reference: one example at a time, no padding, transformers' own forward."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForSeq2SeqLM
+
+from fpt.data import Encoded
+from fpt.prompts.prompted import PromptedModel
+from fpt.prompts.soft import SoftPrompt
+from stages import importance, partial
+from stages.selection import everything
+from tests.conftest import FAMILIES, open_folder, save_checkpoint
+
+EXAMPLES = Encoded(
+    sources=[[5, 6, 7, 1], [8, 9, 10, 11, 12, 13, 14, 1], [15, 1], [16, 17, 18, 19, 20, 1]],
+    targets=[[1100, 30, 1], [1100, 1], [1100, 31, 32, 33, 1], [1100, 34, 1]],
+)
+
+
+def reference(folder: Path, prompt: torch.Tensor) -> dict[str, torch.Tensor]:
+    model: Any = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
+    seen: dict[str, torch.Tensor] = {}
+    for stack in ("encoder", "decoder"):
+        for index, block in enumerate(getattr(model, stack).block):
+
+            def keep(_: Any, inputs: tuple[torch.Tensor], name: str = f"{stack} {index}") -> None:
+                seen[name] = inputs[0][0].abs().mean(0)
+
+            block.layer[-1].DenseReluDense.wo.register_forward_pre_hook(keep)
+    rows = []
+    with torch.no_grad():
+        for source, target in zip(EXAMPLES.sources, EXAMPLES.targets, strict=True):
+            embedded = torch.cat([prompt, model.get_input_embeddings()(torch.tensor(source))])
+            model(inputs_embeds=embedded[None], labels=torch.tensor([target]))
+            rows.append(dict(seen))
+    return {
+        stack: torch.stack(
+            [
+                torch.stack([row[f"{stack} {index}"] for row in rows]).mean(0)
+                for index in range(len(getattr(model, stack).block))
+            ]
+        )
+        for stack in ("encoder", "decoder")
+    }
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("batch_size", [1, 3, 4])
+def test_scores_equal_a_slow_reference(family: str, batch_size: int, tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "model", family)
+    backbone, prompt = open_folder(folder), torch.randn(3, 32)
+    model = PromptedModel(partial.build(backbone, everything(backbone.shape)), SoftPrompt(prompt))
+    scores = importance.measure(
+        model, EXAMPLES, batch_size=batch_size, device=torch.device("cpu"), watch=lambda batches, _: batches
+    )
+    for stack, expected in reference(folder, prompt).items():
+        torch.testing.assert_close(scores[stack], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_scores_are_kept_under_their_key_and_measured_again_when_damaged(tmp_path: Path) -> None:
+    made = []
+
+    def compute() -> dict[str, torch.Tensor]:
+        made.append(len(made))
+        return {"encoder": torch.full((2, 3), float(len(made)))}
+
+    first = importance.scores(tmp_path, "a", compute)
+    assert torch.equal(importance.scores(tmp_path, "a", compute)["encoder"], first["encoder"])
+    importance.scores(tmp_path, "b", compute)
+    assert made == [0, 1]
+    file = tmp_path / "importance" / "a.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(bytes(data))
+    assert importance.scores(tmp_path, "a", compute)["encoder"][0, 0] == 3
+
+
+def test_the_key_follows_model_precision_task_prompt_and_sample() -> None:
+    prompt, other = torch.zeros(2, 4), torch.ones(2, 4)
+    keys = {
+        importance.key("m", "float32", "boolq", prompt, EXAMPLES),
+        importance.key("n", "float32", "boolq", prompt, EXAMPLES),
+        importance.key("m", "bfloat16", "boolq", prompt, EXAMPLES),
+        importance.key("m", "float32", "qqp", prompt, EXAMPLES),
+        importance.key("m", "float32", "boolq", other, EXAMPLES),
+        importance.key("m", "float32", "boolq", prompt, importance.sample(EXAMPLES, 2, 0)),
+    }
+    assert len(keys) == 6
+
+
+def test_a_sample_is_seeded_and_without_repetition() -> None:
+    data = Encoded([[index] for index in range(100)], [[1]] * 100)
+    first = importance.sample(data, 30, seed=1).sources
+    assert len({tuple(source) for source in first}) == 30
+    assert first == importance.sample(data, 30, seed=1).sources
+    assert first != importance.sample(data, 30, seed=2).sources
+    assert importance.sample(data, 1000, seed=1).sources == data.sources

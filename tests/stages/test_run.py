@@ -1,0 +1,317 @@
+"""A run, whole: what it leaves behind, and that stopping it anywhere and going on changes nothing."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fpt.__main__ import main
+from fpt.checkpoint import TrainState, load_state
+from fpt.data import Encoded, Order
+from stages import run as story
+from tests.conftest import Outcome, quick_words
+
+Cli = Callable[..., Outcome]
+
+
+def final_prompt(folder: Path) -> torch.Tensor:
+    return load_file(folder / "prompt.safetensors")["prompt"].clone()  # the file is mapped, and tests change it
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [(row["update"], row["loss"]) for row in rows if "loss" in row]
+
+
+def without_times(result: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in result.items() if not key.startswith("seconds")}
+    kept["stages"] = [{k: v for k, v in row.items() if k != "seconds"} for row in result["stages"]]
+    return kept
+
+
+def words(quick: list[str], folder: Path, *more: str) -> list[str]:
+    return [*(word for word in quick if not word.startswith("run.dir=")), f"run.dir={folder}", *more]
+
+
+@pytest.fixture(scope="module")
+def never_stopped(checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("never") / "stopped"
+    assert main(["train", *quick_words(checkpoint, boolq, folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def whole(never_stopped: Path, tmp_path: Path) -> Path:
+    """The folder of a run that was never stopped; a copy to do with as one likes."""
+    return Path(shutil.copytree(never_stopped, tmp_path / "whole"))
+
+
+def test_a_run_leaves_everything_behind(whole: Path, quick: list[str]) -> None:
+    result = json.loads((whole / "result.json").read_text())
+    wanted = {"task", "model", "schedule", "seed", "metric", "metrics", "majority", "updates", "flops", "flops_pt"}
+    assert wanted | {"flops_ratio", "seconds", "versions", "stages"} <= set(result)
+    assert result["metric"] == {"name": "accuracy", "value": result["metrics"]["accuracy"]}
+    assert result["majority"] == 50
+    shapes = [(row["encoder_layers"], row["decoder_layers"], row["ffn"], row["updates"]) for row in result["stages"]]
+    assert shapes == [(2, 6, 12, 4), (3, 6, 24, 4), (5, 6, 36, 4), (6, 6, 48, 8)]
+    assert all({"flops", "seconds", "score"} <= set(row) for row in result["stages"])
+    assert result["flops"] == sum(row["flops"] for row in result["stages"]) + result["flops_importance"]
+
+    plan = json.loads((whole / "plan.json").read_text())
+    assert [plan[key] for key in ("updates", "flops", "flops_pt", "flops_ratio")] == [
+        result[key] for key in ("updates", "flops", "flops_pt", "flops_ratio")
+    ]
+    predictions = [json.loads(line) for line in (whole / "predictions.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in predictions] == [str(1000 + index) for index in range(24)]
+    assert 100 * sum(row["correct"] for row in predictions) / 24 == pytest.approx(result["metric"]["value"])
+    assert [update for update, _ in losses(whole)] == list(range(1, 21))
+    assert final_prompt(whole).shape == (5, 32)
+    assert "batch_size: 4" in (whole / "config.yaml").read_text()
+    for name in ("1-2x6-12x48", "2-3x6-24x48", "3-5x6-36x48", "4-6x6-48x48"):
+        stage = whole / "stages" / name
+        assert {file.name for file in stage.iterdir()} == {
+            "stage.json",
+            "selection.safetensors",
+            "prompt.safetensors",
+            "state.safetensors",
+        }
+    assert not list(whole.rglob("*.part"))
+
+
+class Stop(BaseException):
+    """Ends a run at once, as a kill would, wherever it is raised."""
+
+
+@pytest.mark.parametrize("update", [1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 19, 20])
+def test_stopped_after_any_update_and_resumed_is_the_same(
+    cli: Cli, quick: list[str], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, update: int
+) -> None:
+    """Around every boundary (4, 8, 12, 20), where the state was last saved at it, before it or after it."""
+    folder = tmp_path / "stopped"
+    save_every = "train.save_every=3"
+
+    def stop_after(*args: Any, **kwargs: Any) -> Any:
+        hooks = args[4]
+
+        def updated(done: int, loss: float) -> None:
+            hooks.updated(done, loss)
+            if done == update:
+                raise Stop
+
+        return train(*args[:4], type(hooks)(updated, hooks.validate, hooks.save), *args[5:], **kwargs)
+
+    train = story.train
+    monkeypatch.setattr(story, "train", stop_after)
+    with pytest.raises(Stop):
+        cli("train", *words(quick, folder, save_every))
+    assert not (folder / "result.json").exists()
+    monkeypatch.setattr(story, "train", train)
+    assert cli("train", *words(quick, folder, save_every, "resume=must")).status == 0
+    assert torch.equal(final_prompt(folder), final_prompt(whole))
+    assert losses(folder) == losses(whole)
+    assert (folder / "predictions.jsonl").read_bytes() == (whole / "predictions.jsonl").read_bytes()
+    ours, theirs = (json.loads((path / "result.json").read_text()) for path in (folder, whole))
+    assert without_times(ours) == without_times(theirs)
+
+
+KILLS = """
+import os, random, signal, sys, time
+import fpt.tracking
+fpt.tracking.quiet_libraries()
+import stages.run
+from fpt.__main__ import main
+# Children inherit the imports; this process runs nothing on torch's threads, so forking is safe.
+random.seed(5)
+undisturbed = os.fork()
+if undisturbed == 0:
+    os._exit(main(["train", *sys.argv[2:], f"run.dir={sys.argv[1]}"]))
+os.waitpid(undisturbed, 0)
+kills = 0
+while True:
+    child = os.fork()
+    if child == 0:
+        os._exit(main(["train", *sys.argv[2:]]))
+    limit = time.monotonic() + random.uniform(0.3, 2.5)
+    while kills < 12 and time.monotonic() < limit:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.01)
+    else:
+        if kills < 12:
+            os.kill(child, signal.SIGKILL)
+            kills += 1
+        done, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status):
+        print(kills)
+        sys.exit(os.WEXITSTATUS(status))
+"""
+
+
+def test_killed_at_random_points_ends_with_the_same_prompt(quick: list[str], tmp_path: Path) -> None:
+    folder, whole = tmp_path / "killed", tmp_path / "undisturbed"
+    done = subprocess.run(
+        [sys.executable, "-c", KILLS, str(whole), *words(quick, folder)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) >= 2
+    assert torch.equal(final_prompt(folder), final_prompt(whole))
+    assert losses(folder) == losses(whole)
+
+
+def test_another_seed_is_another_prompt(cli: Cli, quick: list[str], whole: Path, tmp_path: Path) -> None:
+    """The negative control of every equality above."""
+    cli("train", *words(quick, tmp_path / "other", "seed=1"))
+    assert not torch.equal(final_prompt(tmp_path / "other"), final_prompt(whole))
+
+
+def test_a_finished_run_is_not_run_again(cli: Cli, quick: list[str], whole: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in whole.rglob("*.*") if file.name != ".lock"}
+    done = cli("train", *words(quick, whole))
+    assert done.status == 0
+    assert "finished" in done.err
+    assert "accuracy" in done.out
+    assert before == {file: file.stat().st_mtime_ns for file in before}
+
+
+def test_a_changed_configuration_is_refused_with_its_keys(cli: Cli, quick: list[str], whole: Path) -> None:
+    done = cli("train", *words(quick, whole, "optim.lr=0.1", "train.batch_size=8"))
+    assert done.status == 2
+    assert "optim.lr: 0.3 then, 0.1 now" in done.err
+    assert "train.batch_size: 4 then, 8 now" in done.err
+    assert len(done.err.splitlines()) == 1
+    assert cli("train", *words(quick, whole, "optim.lr=0.1", "resume=never")).status == 0
+    assert (whole.parent / "whole.old-1" / "result.json").exists()
+
+
+def test_must_resume_refuses_to_start_anew(cli: Cli, quick: list[str], tmp_path: Path) -> None:
+    done = cli("train", *words(quick, tmp_path / "nothing", "resume=must"))
+    assert done.status == 2
+    assert "no run in" in done.err
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_changed_data_are_refused(cli: Cli, quick: list[str], whole: Path, boolq: Path, tmp_path: Path) -> None:
+    """The same path may hold other examples than when the run began."""
+    (whole / "result.json").unlink()
+    ledger = json.loads((whole / "checksums.json").read_text())
+    del ledger["result.json"]
+    (whole / "checksums.json").write_text(json.dumps(ledger))
+    lines = (boolq / "train.jsonl").read_text()
+    try:
+        (boolq / "train.jsonl").write_text("\n".join(lines.splitlines()[:-1]))
+        done = cli("train", *words(quick, whole))
+    finally:
+        (boolq / "train.jsonl").write_text(lines)
+    assert done.status == 2
+    assert "the data has changed" in done.err
+
+
+@pytest.mark.parametrize(
+    ("name", "last_good"),
+    [
+        ("stages/3-5x6-36x48/state.safetensors", "update 8, in stage 2"),
+        ("stages/1-2x6-12x48/selection.safetensors", "the start of the run"),
+        ("stages/4-6x6-48x48/prompt.safetensors", "update 12, in stage 3"),
+        ("scores.safetensors", "update 20, in stage 4"),
+        ("config.yaml", "update 20, in stage 4"),
+        ("metrics.jsonl", "update 20, in stage 4"),
+        ("prompt.safetensors", "update 20, in stage 4"),
+        ("result.json", "update 20, in stage 4"),
+    ],
+)
+@pytest.mark.parametrize("harm", ["damaged", "missing"])
+def test_a_harmed_file_is_named_and_repaired(
+    cli: Cli, quick: list[str], whole: Path, name: str, last_good: str, harm: str
+) -> None:
+    file, expected = whole / name, final_prompt(whole)
+    if harm == "missing":
+        file.unlink()
+    else:
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(bytes(data))
+    done = cli("train", *words(quick, whole))
+    assert done.status == 2
+    assert f"{name}: is {harm}" in done.err
+    assert f"The last good state is {last_good}" in done.err
+    assert len(done.err.splitlines()) == 1
+    repaired = cli("train", *words(quick, whole, "resume=repair"))
+    assert repaired.status == 0, repaired.err
+    assert torch.equal(final_prompt(whole), expected)
+
+
+def states(folder: Path) -> dict[str, TrainState]:
+    return {file.parent.name: load_state(file.read_bytes())[0] for file in folder.glob("stages/*/state.safetensors")}
+
+
+def test_every_schedule_starts_from_the_same_prompt_and_sees_the_same_data(
+    cli: Cli, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checked where training begins: the state it starts from, and the batch of each update."""
+    seen: list[tuple[torch.Tensor, list[list[int]]]] = []
+    train = story.train
+
+    def spy(model: Any, data: Encoded, state: TrainState, *rest: Any, **more: Any) -> TrainState:
+        if state.update == 0:
+            order = Order(data, batch_size=4, seed=more["seed"])
+            batches = [[data.sources[index] for index in order.indices(update)] for update in range(20)]
+            seen.append((state.prompt, batches))
+        return train(model, data, state, *rest, **more)
+
+    monkeypatch.setattr(story, "train", spy)
+    for preset in ("pt", "ld", "fr", "cr"):
+        assert cli("train", *words(quick, tmp_path / preset, f"schedule={preset}")).status == 0
+    assert len(seen) == 4
+    for prompt, batches in seen[1:]:
+        assert torch.equal(prompt, seen[0][0])
+        assert batches == seen[0][1]
+
+
+def test_the_optimizers_state_is_recycled_or_fresh(cli: Cli, quick: list[str], tmp_path: Path) -> None:
+    for name, value in (("kept", "true"), ("fresh", "false")):
+        assert cli("train", *words(quick, tmp_path / name, f"recycle.optimizer={value}")).status == 0
+    kept, fresh = (states(tmp_path / name) for name in ("kept", "fresh"))
+    assert [state.optimizer["step"] for _, state in sorted(kept.items())] == [4, 8, 12, 20]
+    assert [state.optimizer["step"] for _, state in sorted(fresh.items())] == [4, 4, 4, 8]
+
+
+def test_one_stage_alone_is_prompt_tuning_on_a_fixed_partial_plm(cli: Cli, quick: list[str], tmp_path: Path) -> None:
+    stages = "schedule.stages=[{depth: 0.5, width: 0.25, share: 1.0}]"
+    done = cli("train", *words(quick, tmp_path / "run", stages, "schedule.partial_end=true", "--json"))
+    assert done.status == 0, done.err
+    result = json.loads(done.out)
+    assert [row["encoder_layers"] for row in result["stages"]] == [3]
+    assert result["flops_ratio"] < 1
+
+
+def test_patience_ends_the_full_models_stage_alone(cli: Cli, quick: list[str], tmp_path: Path) -> None:
+    """With a learning rate of nearly nothing no score improves; partial stages run to their end all the same."""
+    more = ("optim.lr=1e-30", "train.eval_every=1", "train.patience=3")
+    assert cli("train", *words(quick, tmp_path / "run", *more)).status == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [row["updates"] for row in result["stages"]] == [4, 4, 4, 4]
+    assert result["updates"] == 16
+    assert result["best_update"] == 13
+    assert result["flops"] == sum(row["flops"] for row in result["stages"]) + result["flops_importance"]
+
+
+def test_a_loss_that_is_no_number_ends_in_one_line(cli: Cli, quick: list[str], tmp_path: Path) -> None:
+    done = cli("train", *words(quick, tmp_path / "run", "optim.lr=1e38"))
+    assert done.status == 2
+    assert "try a lower optim.lr" in done.err
+
+
+def test_losses_do_not_depend_on_the_micro_batch(cli: Cli, quick: list[str], tmp_path: Path) -> None:
+    """At a small learning rate: at 0.3 Adafactor makes much of the last bit."""
+    for name in ("null", "1"):
+        assert cli("train", *words(quick, tmp_path / name, "optim.lr=0.001", f"train.micro_batch={name}")).status == 0
+    pairs = zip(losses(tmp_path / "null"), losses(tmp_path / "1"), strict=True)
+    assert all(ours[1] == pytest.approx(theirs[1], rel=1e-4) for ours, theirs in pairs)

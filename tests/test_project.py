@@ -1,0 +1,70 @@
+"""The project as a whole: it installs as a wheel, its Makefile explains itself, and every file is found."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which the wheel was installed, away from the checkout."""
+    build = tmp_path_factory.mktemp("build")
+    source = build / "source"
+    ignored = shutil.ignore_patterns(".venv", ".git", "runs", "*.egg-info", "build", "dist")
+    shutil.copytree(ROOT, source, ignore=ignored)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    options = ["--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "wheel", *options, "--wheel-dir", str(build), str(source)], check=True)
+    target = build / "site"
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(target), *map(str, build.glob("*.whl"))], check=True)
+    return target
+
+
+def test_the_wheel_has_conf_model_and_types_and_trains(installed: Path, tmp_path: Path) -> None:
+    assert {path.name for path in (installed / "fpt" / "conf" / "schedule").iterdir()} == {
+        path.name for path in (ROOT / "conf" / "schedule").iterdir()
+    }
+    assert (installed / "fpt" / "py.typed").exists()
+    assert not (installed / "tests").exists()
+    words = ["train.updates=5", "train.eval_every=5", "task.train_examples=64", "task.valid_examples=8", "--json"]
+    folders = [f"run.dir={tmp_path / 'run'}", f"cache_dir={tmp_path / 'cache'}"]
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "fpt", "train", *words, *folders],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["updates"] == 5
+    where = "import fpt, stages; print(fpt.__file__, stages.__file__)"
+    found = subprocess.run(
+        [sys.executable, "-P", "-c", where],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+    )
+    assert all(path.startswith(str(installed)) for path in found.stdout.split())
+
+
+def test_make_explains_every_target() -> None:
+    text = (ROOT / "Makefile").read_text()
+    phony = re.search(r"\.PHONY: (.*)", text)
+    assert phony
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for target in phony[1].split():
+        assert re.search(rf"^  make {target} +\S", shown, re.MULTILINE)
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    for file in [*ROOT.glob("fpt/**/*.py"), *ROOT.glob("stages/**/*.py"), *ROOT.glob("tests/**/test_*.py")]:
+        assert file.read_text().startswith('"""'), file
