@@ -20,6 +20,7 @@ help: ## show this list
 install: $(INSTALLED) ## make .venv with fpt (editable) and everything it needs
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	@echo "setting up $(VENV): a few minutes, once"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'

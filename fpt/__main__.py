@@ -1,13 +1,16 @@
 """The door: a verb and overrides become a typed configuration and one call; an error becomes one clear line."""
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fpt import __version__
-from fpt import config as configuration
+from fpt import __version__, compose
+from fpt.config import RunConfig
 from fpt.errors import UserError, did_you_mean
+from fpt.tracking import quiet_libraries
 
 USAGE = """\
 fpt trains a soft prompt for a T5 by fast prompt tuning: on a small partial model first, then on larger ones.
@@ -24,19 +27,27 @@ Overrides are Hydra's: group=option picks a file of conf/, key.sub=value sets on
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 done, 2 the input cannot be used, 130 interrupted."""
+    """Run one command; returns the exit status: 0 done, 1 the disk fails, 2 the input cannot be used, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _run(words)
+        status = _run(words)
+        sys.stdout.flush()
+        return status
     except UserError as error:
         print(f"fpt: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("fpt: interrupted; the same command goes on from the last saved state", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()
+    except BrokenPipeError:  # the reader has what it wanted; nothing is left to flush at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"fpt: {where}{error.strerror}; the same command goes on from the last saved state", file=sys.stderr)
+        return 1
 
 
 def _run(words: list[str]) -> int:
@@ -58,20 +69,21 @@ def _run(words: list[str]) -> int:
     if wants_help:
         print(_help(verb), end="")
         return 0
-    VERBS[verb](configuration.load(overrides), "--json" in flags)
+    quiet_libraries()
+    VERBS[verb](compose.load(overrides), "--json" in flags)
     return 0
 
 
-def _train(config: configuration.RunConfig, as_json: bool) -> None:
+def _train(config: RunConfig, as_json: bool) -> None:
     from fpt.tasks import open_task
+    from fpt.tracking import Tracker
     from stages import schedule
 
-    stages, task = schedule.of(config), open_task(config)
-    from fpt.tracking import Tracker, quiet_libraries
-
     tracker = Tracker()
+    stages = schedule.of(config)
+    with tracker.console.status("reading the data"):
+        task = open_task(config)
     with tracker.console.status("importing torch and transformers"):
-        quiet_libraries()
         from stages.run import run
     result = run(config, stages, task, tracker)
     if as_json:
@@ -82,13 +94,10 @@ def _train(config: configuration.RunConfig, as_json: bool) -> None:
         print_result(result, str(config.folder))
 
 
-def _plan(config: configuration.RunConfig, as_json: bool) -> None:
+def _plan(config: RunConfig, as_json: bool) -> None:
     from stages import schedule
 
     stages = schedule.of(config)
-    from fpt.tracking import quiet_libraries
-
-    quiet_libraries()
     from stages.plan import nominal
 
     plan = nominal(config, stages)
@@ -100,18 +109,18 @@ def _plan(config: configuration.RunConfig, as_json: bool) -> None:
         print_plan(plan)
 
 
-VERBS: dict[str, Callable[[configuration.RunConfig, bool], None]] = {"train": _train, "plan": _plan}
+VERBS: dict[str, Callable[[RunConfig, bool], None]] = {"train": _train, "plan": _plan}
 
 
 def _help(verb: str) -> str:
     lines = [f"usage: fpt {verb} [key=value …] [--json]", "", "groups:"]
-    for group in configuration.GROUPS:
-        options = [name for name in configuration.group_options(group) if name != "custom"]
+    for group in compose.GROUPS:
+        options = [name for name in compose.group_options(group) if name != "custom"]
         more = ", or a local folder, or a Hub id" if group == "model" else ""
         lines.append(f"  {group}={' | '.join(options)}{more}")
     lines += ["", "keys and what they are when nothing is said:"]
-    defaults = configuration.load([])
-    for key, (_, metadata) in configuration.settings().items():
+    defaults = compose.load([])
+    for key, (_, metadata) in compose.settings().items():
         value: Any = defaults
         for part in key.split("."):
             value = getattr(value, part)

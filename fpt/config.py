@@ -1,30 +1,15 @@
-"""The typed configuration: its schema, its checks, and how it is composed from conf/ and the command line.
-
-DictConfig stops here; below this file every function receives the frozen group it needs.
-"""
+"""The typed configuration: every key, what it may be, and which settings clash."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, cast
-
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException, ValidationError
+from typing import Any, ClassVar
 
 from fpt.errors import UserError, did_you_mean
 
-GROUPS = ("task", "model", "schedule", "prompt", "engine", "experiment")
-
 
 def setting(help: str, default: Any = MISSING, **limits: Any) -> Any:
-    """A field with its one-line help and the limits it checks: choices=, above=, least=, most=."""
+    """A field with its one-line help and the limits it checks: choices=, above=, least=, most=, folder_name=."""
     return field(default=default, metadata={"help": help, **limits})
 
 
@@ -47,6 +32,8 @@ def _check_limits(name: str, value: Any, limits: dict[str, Any]) -> None:
         allowed = ", ".join(limits["choices"])
         hint = limits.get("refused", {}).get(value) or did_you_mean(str(value), limits["choices"])
         raise UserError(f"{name}={value}: allowed are {allowed}.{_spaced(hint)}")
+    if isinstance(value, str) and limits.get("folder_name") and (not value or set(value) & set("/\\\0")):
+        raise UserError(f"{name}='{value}': names a folder, so it cannot be empty or hold a slash")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{name}={value}: expected a finite number")
     if "above" in limits and not value > limits["above"]:
@@ -66,7 +53,7 @@ class ModelConfig(Group):
     """Which pre-trained T5 the prompt is for."""
 
     key: ClassVar[str] = "model"
-    name: str = setting("name used for the run folder and in reports")
+    name: str = setting("name used for the run folder and in reports", folder_name=True)
     weights: str = setting("'embedded', a local folder, or a Hub id such as google/t5-large-lm-adapt")
     revision: str | None = setting("branch, tag or commit of a Hub id", None)
     config: dict[str, Any] | None = setting(
@@ -79,7 +66,7 @@ class TaskConfig(Group):
     """Which data, how long, and whether the decoder is reduced with the encoder."""
 
     key: ClassVar[str] = "task"
-    name: str = setting("name of the task")
+    name: str = setting("name of the task", folder_name=True)
     data: str = setting(
         "'auto', 'world' (generated), 'hub', or a folder with the task's own files;"
         " auto: generated for the embedded model, else the Hub",
@@ -97,12 +84,12 @@ class ScheduleConfig(Group):
     """The partial PLMs to train on, in order."""
 
     key: ClassVar[str] = "schedule"
-    name: str = setting("name used for the run folder and in reports")
+    name: str = setting("name used for the run folder and in reports", folder_name=True)
     stages: list[Any] = field(
         default_factory=list,
         metadata={
-            "help": "list of {depth, width, share|updates}; depth and width: a count (6), a fraction"
-            " (0.25), full, or {encoder: …, decoder: …}"
+            "help": "list of {depth, width, share|updates}; depth and width: a count (6), a fraction (0.25), full,"
+            " or {encoder: …, decoder: …}. schedule=FILE.yaml takes such a list from a file"
         },
     )
     reduce: str = setting(
@@ -119,7 +106,7 @@ class PromptConfig(Group):
     """The soft prompt and where it starts."""
 
     key: ClassVar[str] = "prompt"
-    length: int = setting("number of prompt vectors P", 20, least=1)
+    length: int = setting("number of prompt vectors P", 20, least=1, most=10_000)
     init: str = setting(
         "uniform in ±1/sqrt(d_model), vocab (sampled embeddings), labels (label words), text, file",
         "uniform",
@@ -235,167 +222,9 @@ def _check_clashes(config: RunConfig) -> None:
             raise UserError(f"prompt.init={name} needs prompt.{name}=…")
         if value and prompt.init != name:
             raise UserError(f"prompt.{name} is given but prompt.init={prompt.init}: add prompt.init={name}")
+    if not config.model.weights:
+        raise UserError("model.weights is empty: give 'embedded', a local folder, or a Hub id")
     if prompt.file and not Path(prompt.file).expanduser().is_file():
         raise UserError(f"prompt.file={prompt.file}: no such file")
     if train.micro_batch and train.micro_batch > train.batch_size:
         raise UserError(f"train.micro_batch={train.micro_batch}: must be at most train.batch_size={train.batch_size}")
-
-
-def conf_dir() -> Path:
-    """The folder of YAML files: inside the package in a wheel, beside it in a checkout."""
-    here = Path(__file__).parent
-    return here / "conf" if (here / "conf").is_dir() else here.parent / "conf"
-
-
-def group_options(group: str) -> list[str]:
-    """The names that `group=` may take, from the files in conf/."""
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
-
-
-def settings() -> dict[str, tuple[type, dict[str, Any]]]:
-    """Every key a user may set, with its type and its metadata, in the schema's order."""
-    known: dict[str, tuple[type, dict[str, Any]]] = {}
-    for item in fields(RunConfig):
-        if isinstance(item.type, type) and issubclass(item.type, Group):
-            for inner in fields(item.type):
-                known[f"{item.name}.{inner.name}"] = (cast(type, inner.type), dict(inner.metadata))
-        else:
-            known[item.name] = (cast(type, item.type), dict(item.metadata))
-    return known
-
-
-def load(words: Sequence[str]) -> RunConfig:
-    """Compose conf/ with overrides in Hydra's grammar, and check everything that needs no weights.
-
-    Raises:
-        UserError: one line that names the key as typed, what was given and what is allowed.
-    """
-    overrides = [_parse(word) for word in words]
-    composed: list[str] = []
-    weights: str | None = None
-    for override in overrides:
-        word = str(override.input_line).lstrip("+")
-        if override.key_or_group == "model" and (path := _foreign_weights(override)) is not None:
-            weights, word = path, "model=custom"
-        elif override.key_or_group in GROUPS:
-            _check_option(override)
-        else:
-            _check_key(override)
-        composed.append(word)
-    typed = {override.key_or_group for override in overrides}
-    if "schedule.stages" in typed and "schedule.name" not in typed:
-        composed.append("schedule.name=custom")
-    return _compose(composed, weights)
-
-
-def _parse(word: str) -> Override:
-    try:
-        override = OverridesParser.create().parse_override(word)
-    except HydraException as error:
-        reason = str(error).splitlines()[0]
-        way_out = (
-            " Write key=value, for example task=boolq."
-            if "=" not in word
-            else " Quote a value with brackets, commas or colons: key='\"…\"'."
-        )
-        raise UserError(f"{word}: not an override ({reason}).{way_out}") from None
-    if override.is_delete():
-        raise UserError(f"{word}: settings cannot be deleted. Set {word.lstrip('~')}=null if it may be empty.")
-    if override.is_sweep_override():
-        raise UserError(f"{word}: several values at once are not possible; run the command once for each.")
-    return override
-
-
-def _foreign_weights(override: Override) -> str | None:
-    """The folder or Hub id in `model=…`, or None where it names a file in conf/model."""
-    value = str(override.value())
-    if value in group_options("model") and value != "custom":
-        return None
-    if "/" in value or value.startswith((".", "~")) or Path(value).is_dir():
-        return value
-    options = [name for name in group_options("model") if name != "custom"]
-    raise UserError(
-        f"model={value}: neither one of {', '.join(options)}, nor a local folder, nor a Hub id"
-        f" (owner/name).{did_you_mean(value, options)}"
-    )
-
-
-def _check_option(override: Override) -> None:
-    group, value = override.key_or_group, override.value()
-    options = group_options(group)
-    if value in options or (group == "experiment" and value is None):
-        return
-    allowed = ", ".join(options)
-    raise UserError(f"{group}={value}: allowed are {allowed}.{did_you_mean(str(value), options)}")
-
-
-def _check_key(override: Override) -> None:
-    key, known = override.key_or_group, settings()
-    if key in known or key.startswith("model.config."):
-        return
-    inner = [name.rpartition(".")[2] for name in known]
-    hint = did_you_mean(key, [*known, *GROUPS])
-    if not hint and key in inner:
-        hint = f" Did you mean '{list(known)[inner.index(key)]}'?"
-    raise UserError(f"{override.input_line}: unknown key '{key}'.{hint or ' See fpt train --help.'}")
-
-
-def _compose(words: list[str], weights: str | None) -> RunConfig:
-    # Hydra merges into plain defaults, the result into the typed schema: so every type error has one place.
-    ConfigStore.instance().store(name="schema", node=OmegaConf.to_container(_schema()))
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
-            tree = compose("config", overrides=words)
-        if weights is not None:
-            tree.model.weights = weights
-            tree.model.name = _short_name(weights)
-        return cast(RunConfig, OmegaConf.to_object(OmegaConf.merge(_schema(), tree)))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_explain(error, words)) from None
-
-
-def _schema() -> DictConfig:
-    """RunConfig with every group's defaults filled in, writable (OmegaConf locks frozen dataclasses)."""
-    schema = OmegaConf.structured(RunConfig)
-    OmegaConf.set_readonly(schema, False)
-    for item in fields(RunConfig):
-        if isinstance(item.type, type) and issubclass(item.type, Group):
-            schema[item.name] = OmegaConf.structured(item.type)
-            OmegaConf.set_readonly(schema[item.name], False)
-    return cast(DictConfig, schema)
-
-
-def _short_name(weights: str) -> str:
-    return Path(weights).expanduser().resolve().name if Path(weights).expanduser().exists() else weights.split("/")[-1]
-
-
-def _explain(error: Exception, words: list[str]) -> str:
-    """One line for a failed merge: the typed override, and what its key takes."""
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    key = str(getattr(cause, "full_key", "") or "")
-    typed = next((word for word in words if word.split("=", 1)[0] == key), key)
-    if isinstance(cause, ValidationError) and key in settings():
-        kind = str(getattr(settings()[key][0], "__name__", settings()[key][0]))
-        names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
-        allowed = " or ".join(names.get(part.strip(), part.strip()) for part in kind.split("|"))
-        return f"{typed}: expected {allowed.replace('None', 'null')}"
-    return f"{typed}: {str(cause).splitlines()[0]}" if typed else str(cause).splitlines()[0]
-
-
-def to_yaml(config: RunConfig) -> str:
-    """The resolved configuration as YAML, keys in the schema's order."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
-
-
-def differences(old: str, new: str) -> dict[str, tuple[Any, Any]]:
-    """Keys in which two resolved configurations (YAML) differ, with both values."""
-
-    def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-        if isinstance(tree, dict) and tree:
-            return {k: v for name, value in tree.items() for k, v in flat(value, f"{prefix}{name}.").items()}
-        return {prefix.rstrip("."): tree}
-
-    left, right = (flat(OmegaConf.to_container(OmegaConf.create(text))) for text in (old, new))
-    keys = [key for key in {**left, **right} if left.get(key) != right.get(key)]
-    return {key: (left.get(key), right.get(key)) for key in keys}

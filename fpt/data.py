@@ -85,21 +85,24 @@ def batches_by_length(data: Encoded, size: int) -> list[list[int]]:
 class Order:
     """Which examples an update trains on: a pure function of (seed, update).
 
-    Epochs follow each other without a break, each in an order of its own. The examples of CHUNK updates are
-    sorted by length and cut into batches, so that a batch holds little padding; the batches are then shuffled.
+    Epochs follow each other without a break, each in an order of its own. The examples of up to CHUNK updates
+    are sorted by length and cut into batches, so that a batch holds little padding; the batches are then shuffled.
     """
 
     def __init__(self, data: Encoded, *, batch_size: int, seed: int) -> None:
         """An order over all of `data`."""
         self._data, self._size, self._seed = data, batch_size, seed
+        # At most an epoch: sorting would bring the same example of several epochs into one batch.
+        self._chunk_size = max(1, min(CHUNK, len(data) // batch_size))
         self._chunk: tuple[int, list[list[int]]] = (-1, [])
+        self._epoch: tuple[int, list[int]] = (-1, [])
 
     def indices(self, update: int) -> list[int]:
-        """The example indices of an update, shortest first."""
-        number = update // CHUNK
+        """The example indices of an update, sorted by length."""
+        number, position = divmod(update, self._chunk_size)
         if self._chunk[0] != number:
             self._chunk = (number, self._batches(number))
-        return self._chunk[1][update % CHUNK]
+        return self._chunk[1][position]
 
     def micro_batches(self, update: int, size: int | None) -> list[list[int]]:
         """The update's examples in parts of at most `size`."""
@@ -108,18 +111,23 @@ class Order:
         return [indices[start : start + size] for start in range(0, len(indices), size)]
 
     def _batches(self, chunk: int) -> list[list[int]]:
-        count = CHUNK * self._size
-        drawn = list(self._drawn(chunk * count, count))
-        drawn.sort(key=lambda index: self._data.lengths[index])
+        count = self._chunk_size * self._size
+        drawn: list[int] = []
+        for number, part in enumerate(self._drawn(chunk * count, count)):
+            # Epoch by epoch, or an example's two copies would meet; down after up, so that lengths meet at the seam.
+            drawn += sorted(part, key=lambda index: self._data.lengths[index], reverse=number % 2 == 1)
         batches = [drawn[start : start + self._size] for start in range(0, count, self._size)]
-        shuffled = torch.randperm(CHUNK, generator=stream(self._seed, "batches", chunk)).tolist()
+        shuffled = torch.randperm(self._chunk_size, generator=stream(self._seed, "batches", chunk)).tolist()
         return [batches[index] for index in shuffled]
 
-    def _drawn(self, start: int, count: int) -> Iterator[int]:
+    def _drawn(self, start: int, count: int) -> Iterator[list[int]]:
+        """`count` examples from position `start` of all epochs in a row, one list for each epoch touched."""
         total = len(self._data)
         for epoch in range(start // total, (start + count - 1) // total + 1):
-            order = torch.randperm(total, generator=stream(self._seed, "data", epoch)).tolist()
-            yield from order[max(start - epoch * total, 0) : start + count - epoch * total]
+            if self._epoch[0] != epoch:
+                order = torch.randperm(total, generator=stream(self._seed, "data", epoch)).tolist()
+                self._epoch = (epoch, order)
+            yield self._epoch[1][max(start - epoch * total, 0) : start + count - epoch * total]
 
 
 def _tokenise(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:

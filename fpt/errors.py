@@ -8,7 +8,13 @@ class UserError(ValueError):
     """The user's input is at fault; the message is one line, and the program ends with status 2."""
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: object, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the closest known word, or an empty string."""
-    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    close = get_close_matches(str(word), list(known), n=1, cutoff=0.6)
     return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what a library says, after the error's type."""
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

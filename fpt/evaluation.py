@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerBase
 from fpt.data import Encoded, batches_by_length
 from fpt.prompts.prompted import PromptedModel
 from fpt.tasks.task import Example, Task
+from fpt.tracking import Watch
 
 SENTINEL = re.compile(r"<extra_id_\d+>")
-Watch = Callable[[Sequence[list[int]], str], Iterable[list[int]]]
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def train(
     span: Span,
     hooks: Hooks,
     *,
-    train: TrainConfig,
+    config: TrainConfig,
     optim: OptimConfig,
     seed: int,
     device: torch.device,
@@ -55,31 +55,31 @@ def train(
     prompt = model.prompt.vectors
     optimizer = make(prompt, optim)
     restore(optimizer, state.optimizer)
-    order = Order(data, batch_size=train.batch_size, seed=seed)
+    order = Order(data, batch_size=config.batch_size, seed=seed)
     before, watch = state.seconds, Stopwatch()
     while not state.done:
-        loss = _update(model, optimizer, data, order.micro_batches(state.update, train.micro_batch), optim, device)
+        loss = step(model, optimizer, data, order.micro_batches(state.update, config.micro_batch), optim, device)
         if not math.isfinite(loss):
             raise UserError(f"the loss is {loss} at update {state.update + 1}: try a lower optim.lr={optim.lr}")
         state = replace(state, update=state.update + 1)
         hooks.updated(state.update, loss)
-        if state.update % train.eval_every == 0 or state.update == span.end:
+        if state.update % config.eval_every == 0 or state.update == span.end:
             score = hooks.validate(state.update, loss)
             state = _judged(state, score, prompt.detach(), span.keep_best)
-        out_of_patience = train.patience is not None and state.stale >= train.patience
+        out_of_patience = config.patience is not None and state.stale >= config.patience
         state = replace(state, seconds=before + watch.seconds, done=state.update == span.end or out_of_patience)
-        if state.done or state.update % train.save_every == 0:
+        if state.done or state.update % config.save_every == 0:
             state = replace(state, prompt=prompt.detach().cpu().clone(), optimizer=pack(optimizer))
             hooks.save(state)
     return state
 
 
-def _update(
+def step(
     model: PromptedModel,
     optimizer: torch.optim.Optimizer,
     data: Encoded,
     micro_batches: list[list[int]],
-    config: OptimConfig,
+    optim: OptimConfig,
     device: torch.device,
 ) -> float:
     """One step on the mean gradient over all target tokens of the batch, whatever the micro-batches."""
@@ -89,7 +89,7 @@ def _update(
         loss = model(data.batch(indices).to(device)) / tokens
         loss.backward()
         total += loss.detach()
-    torch.nn.utils.clip_grad_norm_(model.prompt.parameters(), config.clip)
+    torch.nn.utils.clip_grad_norm_(model.prompt.parameters(), optim.clip)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return total.item()

@@ -1,10 +1,9 @@
 """What people see while a run goes on: progress bars on a terminal, a line per validation elsewhere."""
 
-import logging
 import os
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 Item = TypeVar("Item")
+Watch = Callable[[Sequence[list[int]], str], Iterable[list[int]]]  # batches of indices and what is done with them
 
 
 class Tracker:
@@ -82,12 +82,8 @@ class Stopwatch:
 
 
 def quiet_libraries() -> None:
-    """Keep the libraries' own bars and advice off the screen; errors still come through."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    """Keep the libraries' advice off the screen, before any is imported; errors and bars of downloads come through."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore")
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")

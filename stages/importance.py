@@ -6,7 +6,7 @@ Letters: B batch, L blocks, F neurons.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,10 +18,10 @@ from torch import Tensor
 from fpt.backbones import t5
 from fpt.backbones.family import STACKS
 from fpt.data import IGNORED, Encoded, batches_by_length
+from fpt.errors import UserError
 from fpt.prompts.prompted import PromptedModel
 from fpt.streams import stream
-
-Watch = Callable[[Sequence[list[int]], str], Iterable[list[int]]]
+from fpt.tracking import Watch
 
 
 def sample(data: Encoded, count: int, seed: int) -> Encoded:
@@ -30,9 +30,11 @@ def sample(data: Encoded, count: int, seed: int) -> Encoded:
     return Encoded([data.sources[i] for i in picked], [data.targets[i] for i in picked], pad=data.pad)
 
 
-def key(fingerprint: str, dtype: str, task: str, prompt: Tensor, examples: Encoded) -> str:
-    """Names the scores of one model at one precision, task, prompt and sample."""
-    about = [fingerprint, dtype, task, examples.sources, examples.targets]
+def key(
+    fingerprint: str, *, dtype: str, device: str, batch_size: int, task: str, prompt: Tensor, examples: Encoded
+) -> str:
+    """Names the scores of one model, task, prompt and sample, and of what changes their last bits."""
+    about = [fingerprint, dtype, device, batch_size, task, examples.sources, examples.targets]
     digest = hashlib.sha256(json.dumps(about).encode())
     digest.update(prompt.numpy().tobytes())
     return digest.hexdigest()[:32]
@@ -79,15 +81,22 @@ def measure(
 
 
 def scores(cache: Path, name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The scores called `name` (see `key`): from the cache if they are whole there, else computed and kept."""
+    """The scores called `name` (see `key`): from the cache if they are whole there, else computed and kept.
+
+    Raises:
+        UserError: the cache's folder cannot be made.
+    """
     file = cache / "importance" / f"{name}.safetensors"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cache_dir={cache}: cannot be used ({error.strerror}); give another folder") from None
     if file.is_file():
         with suppress(SafetensorError), safe_open(file, framework="pt") as handle:
             found = {stack: handle.get_tensor(stack) for stack in handle.keys()}  # noqa: SIM118 - no dict
             if (handle.metadata() or {}).get("sha256") == _digest(found):
                 return found
     found = compute()
-    file.parent.mkdir(parents=True, exist_ok=True)
     aside = file.with_suffix(f".{os.getpid()}.part")
     aside.write_bytes(save(found, {"key": name, "sha256": _digest(found)}))
     aside.replace(file)

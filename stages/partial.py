@@ -3,6 +3,7 @@
 The full model is the partial PLM that keeps everything; the backbone's files are only ever read.
 """
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import nn
 from fpt.backbones import t5
 from fpt.backbones.backbone import Backbone
 from fpt.backbones.family import Selection, Shape, Source, Stack, StackSelection
+from fpt.backbones.source import read_values
 from fpt.backbones.weights import WeightFiles
 from fpt.errors import UserError
 
@@ -73,6 +75,13 @@ def save(model: Any, backbone: Backbone, folder: Path) -> None:
     aside = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
     model.save_pretrained(aside, state_dict=t5.widened(model))
+    original = read_values(backbone.folder)
+    settled = {  # what building set aside, and what transformers 5 writes wrongly for a head of its own
+        "use_cache": original.get("use_cache", True),
+        "dropout_rate": original.get("dropout_rate", 0.1),
+        "tie_word_embeddings": model.lm_head.weight is model.shared.weight,
+    }
+    (aside / "config.json").write_text(json.dumps(read_values(aside) | settled, indent=2) + "\n")
     backbone.tokenizer.save_pretrained(aside)
     aside.rename(folder)
 

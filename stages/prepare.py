@@ -11,23 +11,24 @@ from torch import Tensor
 
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.family import STACKS
-from fpt.checkpoint import RunFolder
 from fpt.config import RunConfig
 from fpt.cost import Price
 from fpt.data import Encoded, Order, batches_by_length, encode
 from fpt.engine import dtype_of, open_device
 from fpt.errors import UserError
 from fpt.evaluation import Evaluation, evaluate, longest_answer
+from fpt.folder import RunFolder
 from fpt.prompts import soft
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.soft import SoftPrompt
 from fpt.tasks.task import Task
 from fpt.tracking import Stopwatch, Tracker
-from stages import importance, partial, selection
+from stages import importance, partial, resume, selection
 from stages.plan import Plan, price
 from stages.schedule import Schedule
 
-BEGIN = "begin.json"
+INPUTS = "inputs.json"
+MEASURED = "measured.json"
 SCORES = "scores.safetensors"
 
 
@@ -75,7 +76,7 @@ class Materials:
 
 
 @dataclass(frozen=True)
-class Beginning:
+class Measured:
     """What is measured once, before the first update.
 
     Attributes:
@@ -106,6 +107,12 @@ def gather(config: RunConfig, schedule: Schedule, task: Task, tracker: Tracker) 
         )
         for examples in (task.train, task.valid)
     )
+    unknown = max(max(ids) for data in (train, valid) for ids in (*data.sources, *data.targets))
+    if unknown >= backbone.config.vocab_size:
+        raise UserError(
+            f"{backbone.folder}: the tokenizer makes token {unknown}, but config.json says"
+            f" vocab_size={backbone.config.vocab_size}; they do not belong together"
+        )
     for split, data in (("training", train), ("validation", valid)):
         if data.cut_sources or data.cut_targets:
             tracker.say(
@@ -119,24 +126,43 @@ def gather(config: RunConfig, schedule: Schedule, task: Task, tracker: Tracker) 
     return Materials(config, backbone, schedule, task, train, valid, device, tracker)
 
 
-def begin(folder: RunFolder, materials: Materials, prompt: Tensor) -> Beginning:
-    """Score the neurons, and the untrained prompt if asked for; read from the run folder if it is there.
+def check_inputs(folder: RunFolder, materials: Materials, prompt: Tensor) -> None:
+    """Record what the run begins with, or compare it with what it began with.
 
     Raises:
-        UserError: the run was begun with other weights or other data.
+        UserError: weights, data, configuration or the prompt's start are not those the run began with.
     """
-    inputs = {"model": materials.backbone.fingerprint, "data": _digest(materials.train, materials.valid)}
-    if BEGIN in folder:
-        began = json.loads(folder.read(BEGIN))
-        for name, value in inputs.items():
-            if began[name] != value:
-                raise UserError(
-                    f"run.dir={folder.path}: the {name} has changed since this run began."
-                    " Give another run.dir, or start over with resume=never"
-                )
+    inputs = {
+        "model": materials.backbone.fingerprint,
+        "data": _digest(materials.train, materials.valid),
+        "prompt's start": hashlib.sha256(prompt.numpy().tobytes()).hexdigest(),
+        "configuration": hashlib.sha256(json.dumps(resume.fixed(materials.config)).encode()).hexdigest(),
+    }
+    threads = torch.get_num_threads()
+    if INPUTS not in folder:
+        folder.write_json(INPUTS, {**inputs, "threads": threads})
+        return
+    began = json.loads(folder.read(INPUTS))
+    for name, value in inputs.items():
+        if began[name] != value:
+            raise UserError(
+                f"run.dir={folder.path}: the {name} has changed since this run began."
+                " Give another run.dir, or start over with resume=never"
+            )
+    if began["threads"] != threads:
+        materials.tracker.say(
+            f"this run began with {began['threads']} threads and goes on with {threads}:"
+            " its prompt may differ in the last bits from an uninterrupted run's"
+        )
+
+
+def measure(folder: RunFolder, materials: Materials, prompt: Tensor) -> Measured:
+    """Score the neurons, and the untrained prompt if asked for; read from the run folder if they are there."""
+    if MEASURED in folder:
+        values = json.loads(folder.read(MEASURED))
         scores = load(folder.read(SCORES)) if SCORES in folder else {}
-        if began["scored"] == sorted(scores):
-            return Beginning(scores, began["untrained"], began["seconds"])
+        if sorted(scores) == values["scored"]:
+            return Measured(scores, values["untrained"], values["seconds"])
     watch = Stopwatch()
     scores = _scores(materials, prompt)
     seconds = watch.seconds
@@ -145,8 +171,8 @@ def begin(folder: RunFolder, materials: Materials, prompt: Tensor) -> Beginning:
         untrained = materials.evaluate(materials.full_model(prompt)).metrics[materials.task.metric]
     if scores:
         folder.write(SCORES, save(scores))
-    folder.write_json(BEGIN, {**inputs, "scored": sorted(scores), "untrained": untrained, "seconds": seconds})
-    return Beginning(scores, untrained, seconds)
+    folder.write_json(MEASURED, {"scored": sorted(scores), "untrained": untrained, "seconds": seconds})
+    return Measured(scores, untrained, seconds)
 
 
 def _scores(materials: Materials, prompt: Tensor) -> dict[str, Tensor]:
@@ -155,7 +181,15 @@ def _scores(materials: Materials, prompt: Tensor) -> dict[str, Tensor]:
     if not reduced:
         return {}
     sample = _sample(materials)
-    key = importance.key(materials.backbone.fingerprint, config.engine.dtype, config.task.name, prompt, sample)
+    key = importance.key(
+        materials.backbone.fingerprint,
+        dtype=config.engine.dtype,
+        device=materials.device.type,
+        batch_size=config.train.eval_batch,
+        task=config.task.name,
+        prompt=prompt,
+        examples=sample,
+    )
 
     def compute() -> dict[str, Tensor]:
         return importance.measure(

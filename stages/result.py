@@ -8,13 +8,13 @@ from fpt import __version__
 from fpt.checkpoint import TrainState
 from fpt.evaluation import Evaluation
 from stages.plan import Plan
-from stages.prepare import Beginning, Materials
+from stages.prepare import Materials, Measured
 
 LIBRARIES = ("torch", "transformers", "safetensors", "omegaconf", "hydra-core")
 
 
 def summarise(
-    materials: Materials, beginning: Beginning, plan: Plan, states: list[TrainState], evaluation: Evaluation
+    materials: Materials, measured: Measured, plan: Plan, states: list[TrainState], evaluation: Evaluation
 ) -> dict[str, Any]:
     """The values of result.json; scores between 0 and 100, FLOPs and seconds in all.
 
@@ -33,15 +33,15 @@ def summarise(
         "metric": {"name": task.metric, "value": evaluation.metrics[task.metric]},
         "metrics": evaluation.metrics,
         "majority": task.majority,
-        "untrained": beginning.untrained,
+        "untrained": measured.untrained,
         "updates": plan.updates,
         "best_update": states[-1].best_update,
         "flops": plan.flops,
         "flops_importance": plan.flops_importance,
         "flops_pt": plan.flops_pt,
         "flops_ratio": plan.flops_ratio,
-        "seconds": beginning.seconds + sum(state.seconds for state in states),
-        "seconds_importance": beginning.seconds,
+        "seconds": measured.seconds + sum(state.seconds for state in states),
+        "seconds_importance": measured.seconds,
         "data": {"origin": task.origin, "train": len(materials.train), "validation": len(materials.valid)},
         "stages": stages,
         "versions": {

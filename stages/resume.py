@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from fpt.checkpoint import METRICS, RunFolder, TrainState, load_state, set_aside
-from fpt.config import RunConfig, differences, to_yaml
+from fpt.checkpoint import TrainState, load_state
+from fpt.compose import flat, to_yaml
+from fpt.config import RunConfig
 from fpt.errors import UserError
+from fpt.folder import METRICS, RunFolder, set_aside
 from stages.schedule import Schedule, Stage
 
 CONFIG = "config.yaml"
@@ -14,7 +16,7 @@ PROMPT = "prompt.safetensors"
 PLAN = "plan.json"
 OUTCOMES = (RESULT, PREDICTIONS, PROMPT)
 # Where a run is kept, how often it is saved and on which device it goes on is not part of what it computes.
-MAY_DIFFER = ("resume", "run.dir", "cache_dir", "engine.device", "train.save_every", "train.eval_batch")
+MAY_DIFFER = ("resume", "run.dir", "cache_dir", "engine.device", "train.save_every")
 
 
 def state_file(stage: Stage) -> str:
@@ -22,8 +24,11 @@ def state_file(stage: Stage) -> str:
     return f"{_folder(stage)}state.safetensors"
 
 
-def open_run(config: RunConfig, schedule: Schedule) -> tuple[RunFolder, TrainState | None]:
-    """Take the run's folder and find the last state in it, None before the first; `resume` says what may be.
+Mark = dict[str, Any]  # how much of metrics.jsonl belongs to a state
+
+
+def open_run(config: RunConfig, schedule: Schedule) -> tuple[RunFolder, TrainState | None, Mark | None]:
+    """Take the run's folder and find the last state in it and its mark, None before the first.
 
     Raises:
         UserError: the folder is another run's, a file in it is damaged or missing, or resume=must finds nothing.
@@ -44,19 +49,23 @@ def open_run(config: RunConfig, schedule: Schedule) -> tuple[RunFolder, TrainSta
             )
         if CONFIG in folder and CONFIG not in damaged:
             _check_same(config, folder)
-        _drop(folder, schedule, damaged)
+        if damaged:
+            _drop(folder, schedule, damaged)
         if CONFIG not in folder:
             folder.write(CONFIG, to_yaml(config).encode())
         state, mark = last_state(folder, schedule)
-        if RESULT not in folder:
-            folder.open_metrics(None if METRICS in damaged else mark)
     except BaseException:
         folder.close()
         raise
-    return folder, state
+    return folder, state, None if METRICS in damaged else mark
 
 
-def last_state(folder: RunFolder, schedule: Schedule) -> tuple[TrainState | None, dict[str, Any] | None]:
+def fixed(config: RunConfig) -> dict[str, Any]:
+    """What may not change while a run goes on, key by key."""
+    return {key: value for key, value in flat(to_yaml(config)).items() if key not in MAY_DIFFER}
+
+
+def last_state(folder: RunFolder, schedule: Schedule) -> tuple[TrainState | None, Mark | None]:
     """The latest stage's state, with its mark in metrics.jsonl."""
     for stage in reversed(schedule.stages):
         if state_file(stage) in folder:
@@ -70,8 +79,8 @@ def read_state(folder: RunFolder, stage: Stage) -> TrainState:
 
 
 def _check_same(config: RunConfig, folder: RunFolder) -> None:
-    changed = differences(folder.read(CONFIG).decode(), to_yaml(config))
-    wrong = [f"{key}: {old} then, {new} now" for key, (old, new) in changed.items() if key not in MAY_DIFFER]
+    then, now = flat(folder.read(CONFIG).decode()), fixed(config)
+    wrong = [f"{key}: {then.get(key)} then, {value} now" for key, value in now.items() if then.get(key) != value]
     if wrong:
         raise UserError(
             f"run.dir={folder.path}: holds a run with another configuration ({'; '.join(wrong)})."
@@ -82,10 +91,11 @@ def _check_same(config: RunConfig, folder: RunFolder) -> None:
 def _damaged(folder: RunFolder, schedule: Schedule) -> dict[str, str]:
     """Every file that is missing or not what was written, with the reason."""
     damaged = {name: problem for name in folder.names() if (problem := folder.problem(name))}
-    if not damaged:
-        _, mark = last_state(folder, schedule)
-        problem = folder.metrics_problem(mark) if mark else None
-        damaged = {METRICS: problem} if problem else {}
+    good = _last_good_stage(folder, schedule, damaged)
+    if good:
+        _, mark = load_state(folder.read(state_file(good)))
+        if problem := folder.metrics_problem(mark):
+            damaged[METRICS] = problem
     return damaged
 
 
@@ -95,18 +105,22 @@ def _first_bad(schedule: Schedule, damaged: dict[str, str]) -> int:
     return min(bad, default=len(schedule.stages) + 1)
 
 
+def _last_good_stage(folder: RunFolder, schedule: Schedule, damaged: dict[str, str]) -> Stage | None:
+    """The last stage with a state, before any stage with a damaged file."""
+    before = schedule.stages[: _first_bad(schedule, damaged) - 1]
+    return next((stage for stage in reversed(before) if state_file(stage) in folder), None)
+
+
 def _last_good(folder: RunFolder, schedule: Schedule, damaged: dict[str, str]) -> str:
-    for stage in reversed(schedule.stages[: _first_bad(schedule, damaged) - 1]):
-        if state_file(stage) in folder:
-            return f"update {read_state(folder, stage).update}, in stage {stage.index}"
-    return "the start of the run"
+    stage = _last_good_stage(folder, schedule, damaged)
+    return f"update {read_state(folder, stage).update}, in stage {stage.index}" if stage else "the start of the run"
 
 
 def _drop(folder: RunFolder, schedule: Schedule, damaged: dict[str, str]) -> None:
     """Remove what is damaged, the stages from the first damaged one on, and the results that rest on them."""
     lost = [_folder(stage) for stage in schedule.stages if stage.index >= _first_bad(schedule, damaged)]
     for name in folder.names():
-        if damaged and (name in damaged or name in OUTCOMES or name.startswith(tuple(lost))):
+        if name in damaged or name in OUTCOMES or name.startswith(tuple(lost)):
             folder.forget(name)
 
 

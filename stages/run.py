@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from fpt.backbones.family import Selection
-from fpt.checkpoint import RunFolder, TrainState, dump_prompt, dump_state
+from fpt.checkpoint import TrainState, dump_prompt, dump_state
 from fpt.config import RunConfig
 from fpt.engine import dtype_of
 from fpt.evaluation import predictions
+from fpt.folder import RunFolder
 from fpt.loop import Hooks, Span, train
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.soft import SoftPrompt
@@ -18,7 +19,7 @@ from fpt.tasks.task import Task
 from fpt.tracking import Tracker
 from stages import partial, prepare, recycle, resume, selection
 from stages.plan import Plan
-from stages.prepare import Beginning, Materials
+from stages.prepare import Materials, Measured
 from stages.result import summarise
 from stages.schedule import Schedule, Stage
 
@@ -30,36 +31,37 @@ def run(config: RunConfig, schedule: Schedule, task: Task, tracker: Tracker) -> 
         UserError: the device, the weights, the prompt's start or the run folder cannot be used.
     """
     materials = prepare.gather(config, schedule, task, tracker)
-    folder, state = resume.open_run(config, schedule)
+    folder, state, mark = resume.open_run(config, schedule)
     try:
+        prompt = materials.initial_prompt()
+        prepare.check_inputs(folder, materials, prompt)
         if resume.RESULT in folder:
             tracker.say(f"{folder.path}: this run is finished; resume=never starts over")
             return dict(json.loads(folder.read(resume.RESULT)))
+        folder.open_metrics(mark)
         with tracker.running():
-            return _run(materials, folder, state)
+            return _run(materials, folder, state or TrainState(update=0, prompt=prompt), prompt)
     finally:
         folder.close()
 
 
-def _run(materials: Materials, folder: RunFolder, state: TrainState | None) -> dict[str, Any]:
-    prompt = materials.initial_prompt()
-    beginning = prepare.begin(folder, materials, prompt)
+def _run(materials: Materials, folder: RunFolder, state: TrainState, prompt: Tensor) -> dict[str, Any]:
+    measured = prepare.measure(folder, materials, prompt)
     plan = prepare.plan(materials)
     folder.write_json(resume.PLAN, plan.to_json())
-    state = state or TrainState(update=0, prompt=prompt)
     materials.tracker.expect(plan.flops - plan.flops_importance, done=plan.flops_before(state.update))
     model = None
     for stage in materials.schedule.stages:
         if state.update >= stage.end or (state.done and state.update > stage.first_update):
             continue
         model = None  # the smaller model goes before the larger one is built
-        model = _open_stage(materials, folder, stage, beginning.scores, state.prompt)
+        model = _open_stage(materials, folder, stage, measured.scores, state.prompt)
         if state.update == stage.first_update:
             state = recycle.carry(state, materials.config.recycle)
         state = _train_stage(materials, folder, stage, model, plan, state)
     last = materials.schedule.stages[-1]
-    model = model or _open_stage(materials, folder, last, beginning.scores, state.prompt)
-    return _finish(materials, folder, model, beginning, plan, state)
+    model = model or _open_stage(materials, folder, last, measured.scores, state.prompt)
+    return _finish(materials, folder, model, measured, plan, state)
 
 
 def _open_stage(
@@ -73,13 +75,13 @@ def _open_stage(
 
 def _selection(materials: Materials, folder: RunFolder, stage: Stage, scores: dict[str, Tensor]) -> Selection:
     """What the stage keeps: chosen once, then read from the run folder."""
-    name = f"stages/{stage.name}/selection.safetensors"
-    if name not in folder:
+    name, about = f"stages/{stage.name}/selection.safetensors", f"stages/{stage.name}/stage.json"
+    if name not in folder or about not in folder:
         chosen = selection.choose(stage.shape, materials.backbone.shape, scores)
-        folder.write(name, selection.dump(chosen))
-        shape = {"encoder_blocks": chosen.encoder.blocks, "decoder_blocks": chosen.decoder.blocks}
+        blocks = {"encoder_blocks": chosen.encoder.blocks, "decoder_blocks": chosen.decoder.blocks}
         span = {"first_update": stage.first_update, "updates": stage.updates}
-        folder.write_json(f"stages/{stage.name}/stage.json", {"index": stage.index, **stage.sizes, **shape, **span})
+        folder.write(name, selection.dump(chosen))
+        folder.write_json(about, {"index": stage.index, **stage.sizes, **blocks, **span})
     return selection.load(folder.read(name))
 
 
@@ -104,28 +106,28 @@ def _train_stage(
         return metrics[metric]
 
     def save(reached: TrainState) -> None:
+        if reached.done:  # before the state, which says that nothing is left to do
+            folder.write(f"stages/{stage.name}/prompt.safetensors", dump_prompt(reached.prompt, stage=stage.name))
         folder.write(resume.state_file(stage), dump_state(reached, folder.metrics_mark()))
 
-    state = train(
+    return train(
         model,
         materials.train,
         state,
         Span(stage.end, keep_best=stage is last),
         Hooks(updated, validate, save),
-        train=config.train,
+        config=config.train,
         optim=config.optim,
         seed=config.seed,
         device=materials.device,
     )
-    folder.write(f"stages/{stage.name}/prompt.safetensors", dump_prompt(state.prompt, stage=stage.name))
-    return state
 
 
 def _finish(
     materials: Materials,
     folder: RunFolder,
     model: PromptedModel,
-    beginning: Beginning,
+    measured: Measured,
     plan: Plan,
     state: TrainState,
 ) -> dict[str, Any]:
@@ -137,7 +139,7 @@ def _finish(
     if state.update < plan.updates:
         plan = prepare.plan(materials, prepare.ended_at(materials.schedule, state.update))
     states = [resume.read_state(folder, stage) for stage in materials.schedule.stages]
-    result = summarise(materials, beginning, plan, states, evaluation)
+    result = summarise(materials, measured, plan, states, evaluation)
     folder.write(resume.PREDICTIONS, predictions(evaluation, materials.task.valid))
     folder.write(resume.PROMPT, dump_prompt(state.best_prompt, model=materials.backbone.fingerprint))
     folder.write_json(resume.RESULT, result)

@@ -143,7 +143,7 @@ def _count(value: Any, total: int, stack: str, reduced: bool, key: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= total:
         return value
     raise UserError(
-        f"{key}={value}: expected a count from 1 to {total} (the model's {stack}), a fraction such as 0.25, or full"
+        f"{key}={value!r}: expected a count from 1 to {total} (the model's {stack}), a fraction such as 0.25, or full"
     )
 
 
@@ -173,9 +173,9 @@ def _updates(rows: list[dict[str, Any]], updates: int) -> list[int]:
     for number, row in enumerate(rows, 1):
         for key, kind in (("share", (int, float)), ("updates", int)):
             value = row.get(key, 1)
-            if isinstance(value, bool) or not isinstance(value, kind) or not value > 0:
+            if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value < float("inf"):
                 expected = "a share above 0" if key == "share" else "a whole number above 0"
-                raise UserError(f"schedule.stages[{number}].{key}={value}: expected {expected}")
+                raise UserError(f"schedule.stages[{number}].{key}={value!r}: expected {expected}")
     if all("updates" in row for row in rows):
         return [row["updates"] for row in rows]
     if any("updates" in row for row in rows):

@@ -17,7 +17,8 @@ from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.config import ModelConfig
 from fpt.tracking import quiet_libraries
 
-SMALL = {"d_model": 32, "d_ff": 48, "d_kv": 8, "num_heads": 4, "vocab_size": 1200, "decoder_start_token_id": 0}
+VOCABULARY = json.loads((tiny.FOLDER / "config.json").read_text())["vocab_size"]
+SMALL = {"d_model": 32, "d_ff": 48, "d_kv": 8, "num_heads": 4, "vocab_size": VOCABULARY, "decoder_start_token_id": 0}
 GATED = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 FAMILIES: dict[str, tuple[Any, Any, dict[str, Any], bool]] = {
     "T5 1.0": (T5Config, T5ForConditionalGeneration, {"num_layers": 4}, False),
@@ -34,13 +35,13 @@ def pytest_configure() -> None:
     quiet_libraries()
 
 
-def save_checkpoint(folder: Path, family: str, **save: Any) -> Path:
+def save_checkpoint(folder: Path, family: str, *, vocab_size: int = SMALL["vocab_size"], **save: Any) -> Path:
     """A random model of a family, with the embedded model's tokenizer beside it."""
     kind, cls, values, untied = FAMILIES[family]
     torch.manual_seed(7)
-    model = cls(kind(**SMALL, **values, dropout_rate=0.1))
+    model = cls(kind(**{**SMALL, **values, "vocab_size": vocab_size}, dropout_rate=0.1))
     if untied:
-        model.lm_head = torch.nn.Linear(SMALL["d_model"], SMALL["vocab_size"], bias=False)
+        model.lm_head = torch.nn.Linear(SMALL["d_model"], vocab_size, bias=False)
     with torch.no_grad():
         for name, parameter in model.named_parameters():  # a bias table and norms that matter
             if "relative_attention_bias" in name or "layer_norm" in name:

@@ -15,7 +15,9 @@ from fpt.backbones.family import Shape, read_shape
 from fpt.backbones.source import locate, read_values
 from fpt.backbones.weights import WeightFiles
 from fpt.config import ModelConfig
-from fpt.errors import UserError
+from fpt.errors import UserError, reason
+
+VOCABULARIES = ("spiece.model", "tokenizer.json")
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,19 @@ class Backbone:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The model's own tokenizer."""
+        """The model's own tokenizer.
+
+        Raises:
+            UserError: there is none; without a vocabulary transformers would make up an empty one.
+        """
+        about = self.folder / "tokenizer_config.json"
+        bytes_only = about.is_file() and '"ByT5Tokenizer' in about.read_text(encoding="utf-8", errors="replace")
+        if not bytes_only and not any((self.folder / name).is_file() for name in VOCABULARIES):
+            raise UserError(f"{self.folder}: no vocabulary; expected one of {', '.join(VOCABULARIES)}")
         try:
             return AutoTokenizer.from_pretrained(self.folder)
         except Exception as error:  # transformers raises many types for a folder without a tokenizer
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"{self.folder}: no tokenizer can be opened there ({reason})") from None
+            raise UserError(f"{self.folder}: no tokenizer can be opened there ({reason(error)})") from None
 
     def embeddings(self, ids: list[int]) -> Tensor:
         """The input embeddings of some token ids, [len(ids), D], float32."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from fpt.backbones import tiny
 from fpt.config import ModelConfig
-from fpt.errors import UserError
+from fpt.errors import UserError, reason
 
 WEIGHT_FILES = (
     "model.safetensors",
@@ -76,11 +76,21 @@ def _download(config: ModelConfig, only_config: bool) -> Path:
             wanted += [*TOKENIZER_FILES, str(weights), *shards]
         return Path(snapshot_download(config.weights, revision=config.revision, allow_patterns=wanted))
     except Exception as error:  # the Hub client raises httpx, OS and its own errors
-        try:
-            return Path(snapshot_download(config.weights, revision=config.revision, local_files_only=True))
-        except Exception:
-            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else 'no answer'}"
-            raise UserError(
-                f"model={config.weights}: cannot be fetched from the Hub ({reason})."
-                " Give a local folder, or log in with 'hf auth login' if the model is private"
-            ) from None
+        if cached := _cached(config, only_config):
+            return cached
+        raise UserError(
+            f"model={config.weights}: cannot be fetched from the Hub ({reason(error)})."
+            " Give a local folder, or log in with 'hf auth login' if the model is private"
+        ) from None
+
+
+def _cached(config: ModelConfig, only_config: bool) -> Path | None:
+    """An earlier download that has what is needed, for work without a network."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(config.weights, revision=config.revision, local_files_only=True))
+    except Exception:  # there is none
+        return None
+    has_weights = any((folder / name).is_file() for name in WEIGHT_FILES)
+    return folder if (folder / "config.json").is_file() and (has_weights or only_config) else None

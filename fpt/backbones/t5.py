@@ -9,9 +9,9 @@ from torch import nn
 from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
 from transformers.initialization import no_init_weights
 
-from fpt.backbones.family import STACKS, Selection, Shape, Source
+from fpt.backbones.family import STACKS, Selection, Shape, Source, Stack
 from fpt.backbones.weights import WeightFiles
-from fpt.errors import UserError
+from fpt.errors import UserError, reason
 
 # Models are Any below: transformers' classes are annotated in part only.
 MODELS = {"t5": (T5Config, T5ForConditionalGeneration), "mt5": (MT5Config, MT5ForConditionalGeneration)}
@@ -26,12 +26,13 @@ def read_config(values: dict[str, Any], where: str) -> T5Config:
         UserError: transformers finds a value wrong.
     """
     # Dropout is captured when modules are built, and prompt tuning wants none. T5's start token has no default.
-    settled = {"decoder_start_token_id": 0, **values, "dropout_rate": 0.0}
+    given = {key: value for key, value in values.items() if value is not None}
     try:
-        return MODELS[values["model_type"]][0](**settled)
-    except Exception as error:  # transformers validates with many exception types
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise UserError(f"{where}: the configuration is not valid ({reason})") from None
+        config = MODELS[values["model_type"]][0](**{"decoder_start_token_id": 0, **given, "dropout_rate": 0.0})
+        skeleton(config, Shape(Stack(1, 1), Stack(1, 1)))
+    except Exception as error:  # transformers validates with many exception types, some only when modules are built
+        raise UserError(f"{where}: the configuration is not valid ({reason(error)})") from None
+    return config
 
 
 def skeleton(config: T5Config, shape: Shape) -> Any:

@@ -1,5 +1,6 @@
 """Tasks whose answer is one of a few label words: one row of data each."""
 
+import codecs
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 from fpt import metrics
 from fpt.config import TaskConfig
-from fpt.errors import UserError
+from fpt.errors import UserError, reason
 from fpt.tasks import world
 from fpt.tasks.task import Example, Task
 
@@ -94,10 +95,12 @@ def _from_file(folder: Path, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
         raise UserError(f"task.data={folder}: no such folder; give 'world', 'hub', or a folder with {name}")
     file = folder / name
     try:
-        lines = file.read_bytes().splitlines()
+        lines = file.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
     except FileNotFoundError:
         found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
         raise UserError(f"task.data={folder}: has no {name}; it has {found}") from None
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     for number, line in enumerate(lines, 1):
         if line.strip():
             yield f"{file}, line {number}", _parse(line, f"{file}, line {number}")
@@ -110,6 +113,8 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
         raise UserError(f"{where}: not UTF-8 (byte {error.start}: {error.reason})") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not usable JSON ({reason(error)})") from None
     if not isinstance(record, dict):
         raise UserError(f"{where}: expected a JSON object, got {type(record).__name__}")
     return record
@@ -118,13 +123,11 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
 def _from_hub(row: LabelTask, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
     import datasets
 
-    datasets.disable_progress_bars()
     try:
         rows = datasets.load_dataset(*row.hub, split=split)
     except Exception as error:  # datasets and the Hub client raise many types
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"task.data=hub: {'/'.join(row.hub)} cannot be fetched ({type(error).__name__}: {reason})."
+            f"task.data=hub: {'/'.join(row.hub)} cannot be fetched ({reason(error)})."
             f" Give a folder with {' and '.join(row.files.values())} as task.data=DIR, or task.data=world"
         ) from None
     for number, record in enumerate(rows, 1):
@@ -136,6 +139,8 @@ def _example(row: LabelTask, record: dict[str, Any], where: str) -> Example:
         if not isinstance(record.get(name), str):
             given = "is missing" if name not in record else f"is {record[name]!r}"
             raise UserError(f"{where}: '{name}' {given}; expected a text")
+        if not record[name].isascii() and any("\ud800" <= letter <= "\udfff" for letter in record[name]):
+            raise UserError(f"{where}: '{name}' holds half of a surrogate pair, which is no character")
     # JSON's true equals Python's 1, which is how the Hub writes it.
     word = next((word for value, word in row.labels if value == record.get("label")), None)
     if word is None:

@@ -18,11 +18,18 @@ def lengths_like_boolq(count: int) -> Encoded:
 @pytest.mark.parametrize(("total", "size"), [(100, 8), (33, 32), (7, 32), (2000, 16)])
 def test_each_epoch_has_every_example_once(total: int, size: int) -> None:
     order = Order(lengths_like_boolq(total), batch_size=size, seed=3)
-    updates = CHUNK * -(-total // size)  # whole chunks that hold at least CHUNK epochs' worth
+    updates = 3 * CHUNK
     drawn = [index for update in range(updates) for index in order.indices(update)]
     counts = torch.bincount(torch.tensor(drawn), minlength=total)
     assert counts.max() - counts.min() <= 1
     assert all(len(order.indices(update)) == size for update in range(CHUNK))
+
+
+@pytest.mark.parametrize("total", [32, 64, 200, 500])
+def test_a_batch_of_few_data_holds_different_examples(total: int) -> None:
+    order = Order(lengths_like_boolq(total), batch_size=32, seed=0)
+    distinct = [len(set(order.indices(update))) for update in range(64)]
+    assert sum(distinct) / len(distinct) > 29
 
 
 def test_order_is_a_function_of_seed_and_update() -> None:

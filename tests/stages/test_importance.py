@@ -78,17 +78,26 @@ def test_scores_are_kept_under_their_key_and_measured_again_when_damaged(tmp_pat
     assert importance.scores(tmp_path, "a", compute)["encoder"][0, 0] == 3
 
 
-def test_the_key_follows_model_precision_task_prompt_and_sample() -> None:
-    prompt, other = torch.zeros(2, 4), torch.ones(2, 4)
-    keys = {
-        importance.key("m", "float32", "boolq", prompt, EXAMPLES),
-        importance.key("n", "float32", "boolq", prompt, EXAMPLES),
-        importance.key("m", "bfloat16", "boolq", prompt, EXAMPLES),
-        importance.key("m", "float32", "qqp", prompt, EXAMPLES),
-        importance.key("m", "float32", "boolq", other, EXAMPLES),
-        importance.key("m", "float32", "boolq", prompt, importance.sample(EXAMPLES, 2, 0)),
+def test_the_key_follows_whatever_the_scores_depend_on() -> None:
+    base: dict[str, Any] = {
+        "dtype": "float32",
+        "device": "cpu",
+        "batch_size": 8,
+        "task": "boolq",
+        "prompt": torch.zeros(2, 4),
+        "examples": EXAMPLES,
     }
-    assert len(keys) == 6
+    changes: list[dict[str, Any]] = [
+        {},
+        {"dtype": "bfloat16"},
+        {"device": "cuda"},
+        {"batch_size": 4},
+        {"task": "qqp"},
+        {"prompt": torch.ones(2, 4)},
+        {"examples": importance.sample(EXAMPLES, 2, 0)},
+    ]
+    keys = {importance.key("model", **{**base, **change}) for change in changes}
+    assert len(keys | {importance.key("another", **base)}) == len(changes) + 1
 
 
 def test_a_sample_is_seeded_and_without_repetition() -> None:

@@ -67,6 +67,8 @@ def test_a_saved_partial_opens_in_transformers(family: str, tmp_path: Path) -> N
     partial.save(model, backbone, tmp_path / "saved")
     theirs = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "saved", dtype=torch.float32).eval()
     assert theirs.config.d_ff == 24
+    assert theirs.config.use_cache
+    assert theirs.config.dropout_rate == 0.1
     torch.testing.assert_close(logits(theirs), logits(model), rtol=1e-5, atol=1e-5)
     assert AutoTokenizer.from_pretrained(tmp_path / "saved")("yes").input_ids == backbone.tokenizer("yes").input_ids
     with pytest.raises(UserError, match="exists already"):

@@ -5,33 +5,21 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import T5Config, T5ForConditionalGeneration
 
+from bench.paper_flops import PARTIAL, SCHEDULE, ratios
 from fpt.backbones import t5
 from fpt.backbones.family import Shape, Stack
-from fpt.config import load
+from fpt.compose import load
 from fpt.cost import Price
 from stages import schedule
 from stages.plan import nominal
 
-PAPER_TASKS = ("mnli", "qqp", "squad_v2", "record", "xsum")
-TABLE_1 = {  # Huang et al. 2022, FLOPs of a fixed partial T5-Large, percent of the full model's
-    "ld": (30, 54, 77),
-    "fr": (58, 72, 86),
-    "cr": (20, 40, 66),
-}
-TABLE_2 = {"pt": 100, "ld": 72, "fr": 83, "cr": 65}  # FLOPs of FPT, percent of vanilla prompt tuning's
 
-
-@pytest.mark.parametrize("preset", TABLE_2)
+@pytest.mark.parametrize("preset", SCHEDULE)
 def test_ratios_are_the_papers_within_three_points(preset: str) -> None:
-    plans = []
-    for task in PAPER_TASKS:
-        config = load(["experiment=large-cr", f"schedule={preset}", f"task={task}"])
-        plans.append(nominal(config, schedule.of(config)))
-    mean = sum(plan["flops_ratio"] for plan in plans) / len(plans)
-    assert 100 * mean == pytest.approx(TABLE_2[preset], abs=3)
-    for index, expected in enumerate(TABLE_1.get(preset, ())):
-        ratio = sum(plan["stages"][index]["flops_ratio"] for plan in plans) / len(plans)
-        assert 100 * ratio == pytest.approx(expected, abs=3)
+    whole, stages = ratios(preset)
+    assert whole == pytest.approx(SCHEDULE[preset], abs=3)
+    for ours, paper in zip(stages, PARTIAL.get(preset, ()), strict=False):
+        assert ours == pytest.approx(paper, abs=3)
 
 
 SMALL = {"d_model": 64, "d_ff": 96, "d_kv": 16, "num_heads": 4, "vocab_size": 500, "decoder_start_token_id": 0}

@@ -14,9 +14,8 @@ from safetensors.torch import load_file
 
 from fpt.__main__ import main
 from fpt.checkpoint import TrainState, load_state
-from fpt.data import Encoded, Order
 from stages import run as story
-from tests.conftest import Outcome, quick_words
+from tests.conftest import Outcome, quick_words, save_checkpoint
 
 Cli = Callable[..., Outcome]
 
@@ -166,6 +165,49 @@ def test_killed_at_random_points_ends_with_the_same_prompt(quick: list[str], tmp
     assert losses(folder) == losses(whole)
 
 
+@pytest.mark.slow
+def test_killed_at_any_write_ends_with_the_same_prompt_and_files(
+    cli: Cli, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every rename of a run in turn does not happen, nor anything after it; then the same command is run again."""
+    short = ("schedule.stages=[{width: 0.5, share: 0.5}, {share: 0.5}]", "train.updates=4", "train.eval_every=2")
+    replace = Path.replace
+
+    def run(folder: Path, stop_at: int | None) -> int:
+        count = 0
+
+        def counted(aside: Path, target: Path) -> Path:
+            nonlocal count
+            if folder in Path(target).parents:
+                count += 1
+                if count == stop_at:
+                    raise Stop
+            return replace(aside, target)
+
+        monkeypatch.setattr(Path, "replace", counted)
+        if stop_at is None:
+            assert cli("train", *words(quick, folder, *short)).status == 0
+        else:
+            with pytest.raises(Stop):
+                cli("train", *words(quick, folder, *short))
+        monkeypatch.setattr(Path, "replace", replace)
+        return count
+
+    def files(folder: Path) -> list[str]:
+        return sorted(str(file.relative_to(folder)) for file in folder.rglob("*.*") if file.suffix != ".part")
+
+    whole = tmp_path / "undisturbed"
+    total = run(whole, None)
+    assert total > 30
+    for stop_at in range(1, total + 1):
+        folder = tmp_path / str(stop_at)
+        run(folder, stop_at)
+        assert cli("train", *words(quick, folder, *short)).status == 0, stop_at
+        assert torch.equal(final_prompt(folder), final_prompt(whole)), stop_at
+        assert files(folder) == files(whole), stop_at
+        assert losses(folder) == losses(whole), stop_at
+
+
 def test_another_seed_is_another_prompt(cli: Cli, quick: list[str], whole: Path, tmp_path: Path) -> None:
     """The negative control of every equality above."""
     cli("train", *words(quick, tmp_path / "other", "seed=1"))
@@ -198,12 +240,9 @@ def test_must_resume_refuses_to_start_anew(cli: Cli, quick: list[str], tmp_path:
     assert not (tmp_path / "nothing").exists()
 
 
-def test_changed_data_are_refused(cli: Cli, quick: list[str], whole: Path, boolq: Path, tmp_path: Path) -> None:
-    """The same path may hold other examples than when the run began."""
-    (whole / "result.json").unlink()
-    ledger = json.loads((whole / "checksums.json").read_text())
-    del ledger["result.json"]
-    (whole / "checksums.json").write_text(json.dumps(ledger))
+def test_changed_data_are_refused_and_harm_nothing(cli: Cli, quick: list[str], whole: Path, boolq: Path) -> None:
+    """The same path may hold other examples than when the run began, even when it is finished."""
+    before = (whole / "metrics.jsonl").read_bytes()
     lines = (boolq / "train.jsonl").read_text()
     try:
         (boolq / "train.jsonl").write_text("\n".join(lines.splitlines()[:-1]))
@@ -212,6 +251,45 @@ def test_changed_data_are_refused(cli: Cli, quick: list[str], whole: Path, boolq
         (boolq / "train.jsonl").write_text(lines)
     assert done.status == 2
     assert "the data has changed" in done.err
+    assert (whole / "metrics.jsonl").read_bytes() == before
+    assert cli("train", *words(quick, whole)).status == 0
+
+
+def test_a_repair_cannot_slip_another_configuration_in(cli: Cli, quick: list[str], whole: Path) -> None:
+    (whole / "config.yaml").unlink()
+    done = cli("train", *words(quick, whole, "resume=repair", "optim.lr=0.1"))
+    assert done.status == 2
+    assert "the configuration has changed" in done.err
+
+
+def test_another_number_of_threads_is_said(cli: Cli, quick: list[str], whole: Path) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        assert f"began with {threads} threads and goes on with {threads + 1}" in cli("train", *words(quick, whole)).err
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_tokenizer_of_another_model_is_refused(cli: Cli, quick: list[str], tmp_path: Path, checkpoint: Path) -> None:
+    folder = save_checkpoint(tmp_path / "model", "T5 1.1", vocab_size=300)
+    done = cli("train", *words(quick, tmp_path / "run", f"model={folder}"))
+    assert done.status == 2
+    assert "vocab_size=300" in done.err
+
+
+def test_the_best_prompt_is_kept_and_only_of_the_full_model(cli: Cli, quick: list[str], tmp_path: Path) -> None:
+    """Scores come from the run's own log; the kept prompt gives the best of the last stage again."""
+    more = ("train.eval_every=1", "train.updates=40", "optim.lr=3.0", "schedule.partial_end=true", "prompt.init=labels")
+    assert cli("train", *words(quick, tmp_path / "run", *more)).status == 0
+    rows = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    scores = {row["update"]: row["accuracy"] for row in rows if row.get("split") == "validation" and row["stage"] == 4}
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["metric"]["value"] == max(scores.values())
+    assert result["best_update"] == min(update for update, score in scores.items() if score == max(scores.values()))
+    kept = states(tmp_path / "run")
+    assert [state.best_prompt is None for _, state in sorted(kept.items())] == [True, True, True, False]
+    assert torch.equal(final_prompt(tmp_path / "run"), kept["4-6x6-48x48"].best_prompt)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +299,7 @@ def test_changed_data_are_refused(cli: Cli, quick: list[str], whole: Path, boolq
         ("stages/1-2x6-12x48/selection.safetensors", "the start of the run"),
         ("stages/4-6x6-48x48/prompt.safetensors", "update 12, in stage 3"),
         ("scores.safetensors", "update 20, in stage 4"),
+        ("metrics.jsonl prompt.safetensors", "update 20, in stage 4"),
         ("config.yaml", "update 20, in stage 4"),
         ("metrics.jsonl", "update 20, in stage 4"),
         ("prompt.safetensors", "update 20, in stage 4"),
@@ -231,16 +310,17 @@ def test_changed_data_are_refused(cli: Cli, quick: list[str], whole: Path, boolq
 def test_a_harmed_file_is_named_and_repaired(
     cli: Cli, quick: list[str], whole: Path, name: str, last_good: str, harm: str
 ) -> None:
-    file, expected = whole / name, final_prompt(whole)
-    if harm == "missing":
-        file.unlink()
-    else:
-        data = bytearray(file.read_bytes())
-        data[len(data) // 2] ^= 1
-        file.write_bytes(bytes(data))
+    expected = final_prompt(whole)
+    for file in (whole / part for part in name.split()):
+        if harm == "missing":
+            file.unlink()
+        else:
+            data = bytearray(file.read_bytes())
+            data[len(data) // 2] ^= 1
+            file.write_bytes(bytes(data))
     done = cli("train", *words(quick, whole))
     assert done.status == 2
-    assert f"{name}: is {harm}" in done.err
+    assert f"{name.split()[-1]}: is {harm}" in done.err
     assert f"The last good state is {last_good}" in done.err
     assert len(done.err.splitlines()) == 1
     repaired = cli("train", *words(quick, whole, "resume=repair"))
@@ -255,24 +335,24 @@ def states(folder: Path) -> dict[str, TrainState]:
 def test_every_schedule_starts_from_the_same_prompt_and_sees_the_same_data(
     cli: Cli, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Checked where training begins: the state it starts from, and the batch of each update."""
-    seen: list[tuple[torch.Tensor, list[list[int]]]] = []
+    """Checked where the model meets them: the prompt of the first forward pass, and the source of every one."""
+    seen: dict[str, list[torch.Tensor]] = {}
     train = story.train
 
-    def spy(model: Any, data: Encoded, state: TrainState, *rest: Any, **more: Any) -> TrainState:
-        if state.update == 0:
-            order = Order(data, batch_size=4, seed=more["seed"])
-            batches = [[data.sources[index] for index in order.indices(update)] for update in range(20)]
-            seen.append((state.prompt, batches))
-        return train(model, data, state, *rest, **more)
-
-    monkeypatch.setattr(story, "train", spy)
     for preset in ("pt", "ld", "fr", "cr"):
+        sources, starts = seen.setdefault(preset, []), []
+
+        def watched(model: Any, *rest: Any, sources: Any = sources, starts: Any = starts, **more: Any) -> TrainState:
+            starts.append(model.prompt.vectors.detach().clone())
+            model.register_forward_pre_hook(lambda _, inputs: sources.append(inputs[0].source))
+            return train(model, *rest, **more)
+
+        monkeypatch.setattr(story, "train", watched)
         assert cli("train", *words(quick, tmp_path / preset, f"schedule={preset}")).status == 0
-    assert len(seen) == 4
-    for prompt, batches in seen[1:]:
-        assert torch.equal(prompt, seen[0][0])
-        assert batches == seen[0][1]
+        sources.insert(0, starts[0])
+    assert len(seen["pt"]) == 21
+    for tensors in seen.values():
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(tensors, seen["pt"], strict=True))
 
 
 def test_the_optimizers_state_is_recycled_or_fresh(cli: Cli, quick: list[str], tmp_path: Path) -> None:
@@ -315,3 +395,10 @@ def test_losses_do_not_depend_on_the_micro_batch(cli: Cli, quick: list[str], tmp
         assert cli("train", *words(quick, tmp_path / name, "optim.lr=0.001", f"train.micro_batch={name}")).status == 0
     pairs = zip(losses(tmp_path / "null"), losses(tmp_path / "1"), strict=True)
     assert all(ours[1] == pytest.approx(theirs[1], rel=1e-4) for ours, theirs in pairs)
+
+
+def test_a_bfloat16_model_trains_a_float32_prompt(cli: Cli, quick: list[str], tmp_path: Path) -> None:
+    assert cli("train", *words(quick, tmp_path / "run", "engine.dtype=bfloat16")).status == 0
+    assert final_prompt(tmp_path / "run").dtype == torch.float32
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert all(row["weight_bytes"] == 2 * row["parameters"] for row in plan["stages"])

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from fpt.backbones.family import Shape, Stack
-from fpt.config import ScheduleConfig, load
+from fpt.compose import load
+from fpt.config import ScheduleConfig
 from fpt.errors import UserError
 from stages.schedule import build
 
@@ -86,6 +87,9 @@ REFUSED: list[tuple[list[Any], str]] = [
     ([{"width": {"middle": 3}, "share": 0.5}, FULL], "encoder: …, decoder: …"),
     ([{"depth": 0.5, "share": 0.4}, FULL], r"add up to 0\.9"),
     ([{"depth": 0.5, "share": -0.5}, FULL], r"share=-0\.5"),
+    ([{"depth": 0.5, "share": float("inf")}, FULL], "share=inf"),
+    ([{"depth": 0.5, "share": float("nan")}, FULL], "share=nan"),
+    ([{1: 2, "share": 0.5}, FULL], "unknown key '1'"),
     ([{"depth": 0.5, "updates": 1.5}, FULL], r"updates=1\.5"),
     ([{"depth": 0.5, "updates": 10}, FULL], "not some of each"),
     ([{"depth": 0.5, "share": 0.5}, {"depth": 0.25, "share": 0.5}], "smaller in part"),

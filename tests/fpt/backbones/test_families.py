@@ -89,9 +89,29 @@ def test_other_families_are_refused_by_name(family: str | None, word: str, tmp_p
         open_folder(folder)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"d_model": "512"}, {"num_decoder_layers": 0}, {"d_ff": None}, {"dense_act_fn": "nothing"}, {"num_heads": True}],
+)
+def test_a_wrong_value_in_config_json_is_one_line(wrong: dict[str, Any], tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "model", "T5 1.1")
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**values, **wrong}))
+    with pytest.raises(UserError) as caught:
+        open_folder(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_null_start_token_is_t5s(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "model", "T5 1.1")
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**values, "decoder_start_token_id": None}))
+    assert open_folder(folder).config.decoder_start_token_id == 0
+
+
 def test_a_shape_that_conf_does_not_state_is_refused(checkpoint: Path) -> None:
     from fpt.backbones.backbone import open_backbone
-    from fpt.config import load
+    from fpt.compose import load
 
     stated = load(["model=t5-small"]).model.config
     with pytest.raises(UserError, match=r"model\.config says"):

@@ -100,7 +100,16 @@ def test_the_fingerprint_tells_weights_apart(checkpoint: Path, tmp_path: Path) -
     same = save_checkpoint(tmp_path / "same", "T5 1.1")
     assert WeightFiles(same).fingerprint() == WeightFiles(checkpoint).fingerprint()
     file = same / "model.safetensors"
-    data = bytearray(file.read_bytes())
-    data[-5] ^= 1
-    file.write_bytes(bytes(data))
-    assert WeightFiles(same).fingerprint() != WeightFiles(checkpoint).fingerprint()
+    whole = file.read_bytes()
+    for share in (0.1, 0.37, 0.5, 0.993):
+        data = bytearray(whole)
+        data[int(share * len(data))] ^= 1
+        file.write_bytes(bytes(data))
+        assert WeightFiles(same).fingerprint() != WeightFiles(checkpoint).fingerprint()
+
+
+def test_a_missing_vocabulary_is_not_made_up(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "model", "T5 1.1")
+    (folder / "spiece.model").unlink()
+    with pytest.raises(UserError, match=r"no vocabulary.*spiece\.model"):
+        _ = open_folder(folder).tokenizer

@@ -10,7 +10,7 @@ from transformers import AutoModelForSeq2SeqLM
 
 from fpt.config import OptimConfig
 from fpt.data import Encoded
-from fpt.loop import _update
+from fpt.loop import step
 from fpt.optim import make
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.soft import SoftPrompt
@@ -87,7 +87,7 @@ def test_only_the_prompt_gets_a_gradient_and_moves(checkpoint: Path) -> None:
     model = prompted(checkpoint)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     optimizer = make(model.prompt.vectors, OptimConfig())
-    _update(model, optimizer, DATA, [[0, 1, 2, 3]], OptimConfig(), torch.device("cpu"))
+    step(model, optimizer, DATA, [[0, 1, 2, 3]], OptimConfig(), torch.device("cpu"))
     moved = [name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])]
     assert moved == ["prompt.vectors"]
 
@@ -99,7 +99,7 @@ def test_the_gradient_does_not_depend_on_the_micro_batches(checkpoint: Path, mic
     for parts in ([[0, 1, 2, 3]], micro_batches):
         model = prompted(checkpoint)
         config = OptimConfig(lr=0.01)
-        loss = _update(model, make(model.prompt.vectors, config), DATA, parts, config, torch.device("cpu"))
+        loss = step(model, make(model.prompt.vectors, config), DATA, parts, config, torch.device("cpu"))
         prompts.append((loss, model.prompt.vectors.detach()))
     assert prompts[0][0] == pytest.approx(prompts[1][0], rel=1e-5)
     torch.testing.assert_close(prompts[0][1], prompts[1][1], rtol=1e-4, atol=1e-5)

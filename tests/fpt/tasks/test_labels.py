@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sklearn.metrics import accuracy_score
 
-from fpt import config, metrics
+from fpt import compose, metrics
 from fpt.errors import UserError
 from fpt.tasks import open_task
 from fpt.tasks.task import Task
@@ -20,7 +20,7 @@ def boolq(folder: Path, *rows: Any, words: tuple[str, ...] = ()) -> Task:
     for name in ("train.jsonl", "val.jsonl"):
         lines = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
         (folder / name).write_bytes(b"\n".join(lines))
-    return open_task(config.load(["task=boolq", f"task.data={folder}", *words]))
+    return open_task(compose.load(["task=boolq", f"task.data={folder}", *words]))
 
 
 def test_a_record_becomes_text(tmp_path: Path) -> None:
@@ -42,6 +42,9 @@ def test_a_record_becomes_text(tmp_path: Path) -> None:
         ({**GOOD, "label": "yes"}, "'label' is 'yes'; expected false or true"),
         ({key: value for key, value in GOOD.items() if key != "label"}, "'label' is missing"),
         ({**GOOD, "label": -1}, "'label' is -1"),
+        (b'{"question": "\\ud83d", "passage": "x", "label": true}', "half of a surrogate pair"),
+        (b'{"idx": ' + b"9" * 5000 + b"}", "not usable JSON"),
+        (b"[" * 100_000, "not usable JSON"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, row: Any, reason: str) -> None:
@@ -53,19 +56,34 @@ def test_a_wrong_line_is_named(tmp_path: Path, row: Any, reason: str) -> None:
 
 def test_a_missing_file_folder_or_record_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
-        open_task(config.load([f"task.data={tmp_path / 'nowhere'}"]))
+        open_task(compose.load([f"task.data={tmp_path / 'nowhere'}"]))
     (tmp_path / "train.json").touch()
     with pytest.raises(UserError, match=r"has no train\.jsonl; it has train\.json"):
-        open_task(config.load([f"task.data={tmp_path}"]))
+        open_task(compose.load([f"task.data={tmp_path}"]))
     with pytest.raises(UserError, match="the train split is empty"):
         boolq(tmp_path)
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path) -> None:
+    plain = boolq(tmp_path, GOOD, {**GOOD, "label": False})
+    for name in ("train.jsonl", "val.jsonl"):
+        file = tmp_path / name
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    again = open_task(compose.load([f"task.data={tmp_path}"]))
+    assert (again.train, again.valid) == (plain.train, plain.valid)
+
+
+def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"train\.jsonl: cannot be read"):
+        open_task(compose.load([f"task.data={tmp_path}"]))
 
 
 def test_fewer_examples_on_request(tmp_path: Path) -> None:
     rows = [{**GOOD, "idx": index} for index in range(9)]
     task = boolq(tmp_path, *rows, words=("task.train_examples=4", "task.valid_examples=2"))
     assert (len(task.train), len(task.valid)) == (4, 2)
-    assert len(open_task(config.load(["task.train_examples=40", "task.valid_examples=20"])).train) == 40
+    assert len(open_task(compose.load(["task.train_examples=40", "task.valid_examples=20"])).train) == 40
 
 
 def test_the_hub_out_of_reach_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -74,7 +92,7 @@ def test_the_hub_out_of_reach_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     with pytest.raises(UserError, match=r"task\.data=hub.*task\.data=DIR") as caught:
-        open_task(config.load(["task.data=hub"]))
+        open_task(compose.load(["task.data=hub"]))
     assert "\n" not in str(caught.value)
 
 

@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from fpt import config
+from fpt import compose
 from fpt.errors import UserError
 
 
-@pytest.mark.parametrize("group", config.GROUPS)
+@pytest.mark.parametrize("group", compose.GROUPS)
 def test_every_file_composes(group: str) -> None:
-    for option in config.group_options(group):
+    for option in compose.group_options(group):
         if (group, option) != ("model", "custom"):
-            loaded = config.load([f"{group}={option}"])
+            loaded = compose.load([f"{group}={option}"])
             if group not in ("experiment", "prompt"):
                 assert getattr(loaded, group).name == option
 
@@ -21,7 +21,7 @@ def test_every_file_composes(group: str) -> None:
 @pytest.mark.parametrize(("size", "updates"), [("large", 30000), ("xl", 15000)])
 @pytest.mark.parametrize("schedule", ["pt", "ld", "fr", "cr"])
 def test_experiments_are_the_papers_recipes(size: str, updates: int, schedule: str) -> None:
-    loaded = config.load([f"experiment={size}-{schedule}", "task=mnli"])
+    loaded = compose.load([f"experiment={size}-{schedule}", "task=mnli"])
     assert (loaded.model.name, loaded.schedule.name, loaded.train.updates) == (f"t5-{size}", schedule, updates)
     assert (loaded.prompt.length, loaded.prompt.init) == (20, "uniform")
     assert (loaded.optim.lr, loaded.optim.weight_decay, loaded.optim.clip) == (0.3, 1e-5, 1.0)
@@ -53,6 +53,10 @@ MISTAKES = {
     "train.updates=1,2": ["train.updates=1,2", "once for each"],
     "boolq": ["boolq", "key=value"],
     "~train": ["~train", "deleted"],
+    "prompt.length=20000000000": ["prompt.length=20000000000", "at most"],
+    "task@foo=boolq": ["task@foo=boolq", "packages"],
+    "model=": ["model=", "neither one of"],
+    "model.name=../x": ["model.name", "slash"],
     "seed=-1": ["seed=-1", "at least 0"],
 }
 
@@ -60,7 +64,7 @@ MISTAKES = {
 @pytest.mark.parametrize("words", MISTAKES)
 def test_a_mistake_is_one_clear_line(words: str) -> None:
     with pytest.raises(UserError) as caught:
-        config.load(words.split())
+        compose.load(words.split())
     message = str(caught.value)
     assert "\n" not in message
     for part in MISTAKES[words]:
@@ -68,21 +72,43 @@ def test_a_mistake_is_one_clear_line(words: str) -> None:
 
 
 def test_a_folder_or_hub_id_is_a_model(tmp_path: Path) -> None:
-    assert config.load([f"model={tmp_path}"]).model.weights == str(tmp_path)
-    loaded = config.load(["model=google/mt5-small", "seed=3"])
+    assert compose.load([f"model={tmp_path}"]).model.weights == str(tmp_path)
+    loaded = compose.load(["model=google/mt5-small", "seed=3"])
     assert (loaded.model.weights, loaded.model.name) == ("google/mt5-small", "mt5-small")
     assert loaded.folder == Path("runs/boolq-mt5-small-cr-s3")
 
 
 def test_own_stages_get_a_name_of_their_own() -> None:
-    assert config.load(["schedule.stages=[{share: 1.0}]"]).schedule.name == "custom"
-    assert config.load(["schedule.stages=[{share: 1.0}]", "schedule.name=mine"]).folder.name == "boolq-tiny-mine-s0"
+    assert compose.load(["schedule.stages=[{share: 1.0}]"]).schedule.name == "custom"
+    assert compose.load(["schedule.stages=[{share: 1.0}]", "schedule.name=mine"]).folder.name == "boolq-tiny-mine-s0"
 
 
 def test_resolved_yaml_holds_every_key_and_shows_differences() -> None:
-    first, second = (config.to_yaml(config.load(words)) for words in (["seed=1"], ["seed=2", "optim.lr=0.1"]))
+    first, second = (compose.to_yaml(compose.load(words)) for words in (["seed=1"], ["seed=2", "optim.lr=0.1"]))
     tree = OmegaConf.create(first)
-    for key in config.settings():
+    for key in compose.settings():
         assert OmegaConf.select(tree, key, default="absent") != "absent"
-    assert config.differences(first, second) == {"seed": (1, 2), "optim.lr": (0.3, 0.1)}
-    assert config.differences(first, first) == {}
+    before, after = compose.flat(first), compose.flat(second)
+    assert set(before) >= {key for key in compose.settings() if key != "model.config"}
+    changed = {key: (before[key], after[key]) for key in before if before[key] != after[key]}
+    assert changed == {"seed": (1, 2), "optim.lr": (0.3, 0.1)}
+
+
+@pytest.mark.parametrize(
+    "text", ["- {depth: 0.5, share: 0.5}\n- {share: 0.5}\n", "stages: [{depth: 0.5, share: 0.5}, {share: 0.5}]\n"]
+)
+def test_a_schedule_may_be_a_file(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "halves.yaml"
+    file.write_text(text)
+    schedule = compose.load([f"schedule={file}", "schedule.reduce=both"]).schedule
+    assert (schedule.name, schedule.reduce) == ("halves", "both")
+    assert schedule.stages == [{"depth": 0.5, "share": 0.5}, {"share": 0.5}]
+
+
+@pytest.mark.parametrize("text", ["3", "{", "stages: 3", "steps: []", ""])
+def test_a_file_that_is_no_schedule_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    for name in ("x.yaml", "missing.yaml"):
+        with pytest.raises(UserError, match=f"schedule=.*{name}: ") as caught:
+            compose.load([f"schedule={tmp_path / name}"])
+        assert "\n" not in str(caught.value)

@@ -1,0 +1,202 @@
+"""From conf/ and the command line's overrides, in Hydra's grammar, to the typed configuration.
+
+DictConfig stops here: below this file every function receives the frozen group it needs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, cast
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException, ValidationError
+
+from fpt.config import Group, RunConfig, ScheduleConfig
+from fpt.errors import UserError, did_you_mean, reason
+
+GROUPS = ("task", "model", "schedule", "prompt", "engine", "experiment")
+
+
+def conf_dir() -> Path:
+    """The folder of YAML files: inside the package in a wheel, beside it in a checkout."""
+    here = Path(__file__).parent
+    return here / "conf" if (here / "conf").is_dir() else here.parent / "conf"
+
+
+def group_options(group: str) -> list[str]:
+    """The names that `group=` may take, from the files in conf/."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+def settings() -> dict[str, tuple[type, dict[str, Any]]]:
+    """Every key a user may set, with its type and its metadata, in the schema's order."""
+    known: dict[str, tuple[type, dict[str, Any]]] = {}
+    for item in fields(RunConfig):
+        if isinstance(item.type, type) and issubclass(item.type, Group):
+            for inner in fields(item.type):
+                known[f"{item.name}.{inner.name}"] = (cast(type, inner.type), dict(inner.metadata))
+        else:
+            known[item.name] = (cast(type, item.type), dict(item.metadata))
+    return known
+
+
+def load(words: Sequence[str]) -> RunConfig:
+    """Compose conf/ with overrides in Hydra's grammar, and check everything that needs no weights.
+
+    Raises:
+        UserError: one line that names the key as typed, what was given and what is allowed.
+    """
+    overrides = [_parse(word) for word in words]
+    composed: list[str] = []
+    fill: dict[str, Any] = {}  # what is put in after composition, for values that are not in conf/
+    for override in overrides:
+        word, key = str(override.input_line).lstrip("+"), override.key_or_group
+        if key == "model" and (weights := _foreign_weights(override)) is not None:
+            fill |= {"model.weights": weights, "model.name": _short_name(weights)}
+            word = "model=custom"
+        elif key == "schedule" and str(override.value()).endswith((".yaml", ".yml")):
+            fill |= _schedule_file(override)
+            word = "schedule=pt"
+        elif key in GROUPS:
+            _check_option(override)
+        else:
+            _check_key(override)
+        composed.append(word)
+    typed = {override.key_or_group for override in overrides}
+    if "schedule.stages" in typed:
+        fill.setdefault("schedule.name", "custom")
+    return _compose(composed, {key: value for key, value in fill.items() if key not in typed})
+
+
+def _parse(word: str) -> Override:
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        said = str(error).splitlines()[0]
+        way_out = (
+            " Write key=value, for example task=boolq."
+            if "=" not in word
+            else " Quote a value with brackets, commas, colons or letters beyond ASCII: 'key=\"…\"'."
+        )
+        raise UserError(f"{word}: not an override ({said}).{way_out}") from None
+    if override.package is not None:
+        raise UserError(f"{word}: packages (@) are not used here. Write {override.key_or_group}=…")
+    if override.is_delete():
+        raise UserError(f"{word}: settings cannot be deleted. Set {word.lstrip('~')}=null if it may be empty.")
+    if override.is_sweep_override():
+        raise UserError(f"{word}: several values at once are not possible; run the command once for each.")
+    return override
+
+
+def _foreign_weights(override: Override) -> str | None:
+    """The folder or Hub id in `model=…`, or None where it names a file in conf/model."""
+    value = str(override.value())
+    if value in group_options("model") and value != "custom":
+        return None
+    if "/" in value or value.startswith((".", "~")) or (value and Path(value).is_dir()):
+        return value
+    options = [name for name in group_options("model") if name != "custom"]
+    raise UserError(
+        f"model={value}: neither one of {', '.join(options)}, nor a local folder, nor a Hub id"
+        f" (owner/name).{did_you_mean(value, options)}"
+    )
+
+
+def _schedule_file(override: Override) -> dict[str, Any]:
+    """Name and stages from a YAML file of the user's: a list of stages, or a mapping as in conf/schedule."""
+    file = Path(str(override.value())).expanduser()
+    try:
+        tree = OmegaConf.to_container(OmegaConf.load(file))
+    except FileNotFoundError:
+        raise UserError(f"schedule={file}: no such file; allowed are {', '.join(group_options('schedule'))}") from None
+    except Exception as error:  # the YAML parser has types of its own
+        raise UserError(f"schedule={file}: cannot be read as YAML ({reason(error)})") from None
+    values: Any = {"stages": tree} if isinstance(tree, list) else tree
+    keys = [item.name for item in fields(ScheduleConfig)]
+    if not isinstance(values, dict) or set(values) - set(keys) or not isinstance(values.get("stages"), list):
+        raise UserError(f"schedule={file}: expected a list of stages, or a mapping with stages and {', '.join(keys)}")
+    return {"schedule.name": file.stem} | {f"schedule.{key}": value for key, value in values.items()}
+
+
+def _check_option(override: Override) -> None:
+    group, value = override.key_or_group, override.value()
+    options = group_options(group)
+    if value in options or (group == "experiment" and value is None):
+        return
+    allowed = ", ".join(options)
+    raise UserError(f"{group}={value}: allowed are {allowed}.{did_you_mean(str(value), options)}")
+
+
+def _check_key(override: Override) -> None:
+    key, known = override.key_or_group, settings()
+    if key in known:
+        return
+    inner = [name.rpartition(".")[2] for name in known]
+    hint = did_you_mean(key, [*known, *GROUPS])
+    if not hint and key in inner:
+        hint = f" Did you mean '{list(known)[inner.index(key)]}'?"
+    raise UserError(f"{override.input_line}: unknown key '{key}'.{hint or ' See fpt train --help.'}")
+
+
+def _compose(words: list[str], fill: dict[str, Any]) -> RunConfig:
+    # Hydra merges into plain defaults, the result into the typed schema: so every type error has one place.
+    ConfigStore.instance().store(name="schema", node=OmegaConf.to_container(_schema()))
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
+            tree = compose("config", overrides=words)
+        for key, value in fill.items():
+            OmegaConf.update(tree, key, value, merge=False)
+        return cast(RunConfig, OmegaConf.to_object(OmegaConf.merge(_schema(), tree)))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_explain(error, words)) from None
+
+
+def _schema() -> DictConfig:
+    """RunConfig with every group's defaults filled in, writable (OmegaConf locks frozen dataclasses)."""
+    schema = OmegaConf.structured(RunConfig)
+    OmegaConf.set_readonly(schema, False)
+    for item in fields(RunConfig):
+        if isinstance(item.type, type) and issubclass(item.type, Group):
+            schema[item.name] = OmegaConf.structured(item.type)
+            OmegaConf.set_readonly(schema[item.name], False)
+    return cast(DictConfig, schema)
+
+
+def _short_name(weights: str) -> str:
+    return Path(weights).expanduser().resolve().name if Path(weights).expanduser().exists() else weights.split("/")[-1]
+
+
+def _explain(error: Exception, words: list[str]) -> str:
+    """One line for a failed merge: the typed override, and what its key takes."""
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    key = str(getattr(cause, "full_key", "") or "")
+    typed = next((word for word in words if word.split("=", 1)[0] == key), key)
+    if isinstance(cause, ValidationError) and key in settings():
+        kind = str(getattr(settings()[key][0], "__name__", settings()[key][0]))
+        names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+        allowed = " or ".join(names.get(part.strip(), part.strip()) for part in kind.split("|"))
+        return f"{typed}: expected {allowed.replace('None', 'null')}"
+    return f"{typed}: {str(cause).splitlines()[0]}" if typed else str(cause).splitlines()[0]
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The resolved configuration as YAML, keys in the schema's order."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def flat(text: str) -> dict[str, Any]:
+    """A resolved configuration (YAML) as one value per dotted key; lists stay whole."""
+
+    def walk(tree: Any, key: str) -> dict[str, Any]:
+        if isinstance(tree, dict) and tree:
+            return {inner: value for name in tree for inner, value in walk(tree[name], f"{key}.{name}").items()}
+        return {key.lstrip("."): tree}
+
+    return walk(OmegaConf.to_container(OmegaConf.create(text)), "")
