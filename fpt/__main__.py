@@ -27,7 +27,7 @@ Overrides are Hydra's: group=option picks a file of conf/, key.sub=value sets on
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 done, 1 the disk fails, 2 the input cannot be used, 130 interrupted."""
+    """Run one command; returns the exit status: 0 done, 1 disk failed, 2 input cannot be used, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         status = _run(words)

@@ -12,7 +12,6 @@ from typing import Any
 from fpt import metrics
 from fpt.config import TaskConfig
 from fpt.errors import UserError, reason
-from fpt.tasks import world
 from fpt.tasks.task import Example, Task
 
 ANSWER = "<extra_id_0> {label}"  # the paper's targets: the label word after T5's first sentinel
@@ -84,6 +83,8 @@ def _examples(row: LabelTask, source: str, split: str, wanted: int | None) -> li
 
 
 def _generated(row: LabelTask, split: str, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    from fpt.tasks import world  # it is also run as a module
+
     # The generator's records go through the text of the original file format, as a user's files do.
     make = getattr(world, row.name)
     for number, record in enumerate(make(split, num=count, seed=WORLD_SEED), 1):

@@ -127,17 +127,19 @@ fpt.tracking.quiet_libraries()
 import stages.run
 from fpt.__main__ import main
 # Children inherit the imports; this process runs nothing on torch's threads, so forking is safe.
-random.seed(5)
+random.seed(1)
+start = time.monotonic()
 undisturbed = os.fork()
 if undisturbed == 0:
     os._exit(main(["train", *sys.argv[2:], f"run.dir={sys.argv[1]}"]))
 os.waitpid(undisturbed, 0)
+seconds = time.monotonic() - start
 kills = 0
 while True:
     child = os.fork()
     if child == 0:
         os._exit(main(["train", *sys.argv[2:]]))
-    limit = time.monotonic() + random.uniform(0.3, 2.5)
+    limit = time.monotonic() + random.uniform(0.1, 1.0) * seconds
     while kills < 12 and time.monotonic() < limit:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
