@@ -5,24 +5,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from fpt.backbones.family import STACKS, Selection, Shape, Stack, StackSelection
-
-
-def evenly(kept: int, total: int) -> tuple[int, ...]:
-    """`kept` of `total` block indices, spread evenly, first and last among them (Huang et al. 2022).
-
-    Gaps differ by at most one, and the wider gaps come last; a single block is the first.
-
-    Raises:
-        ValueError: `kept` is not between 1 and `total`.
-    """
-    if not 1 <= kept <= total:
-        raise ValueError(f"cannot keep {kept} of {total} blocks")
-    if kept == 1:
-        return (0,)
-    narrow, wider = divmod(total - 1, kept - 1)
-    gaps = [narrow] * (kept - 1 - wider) + [narrow + 1] * wider
-    return tuple(sum(gaps[:index]) for index in range(kept))
+from fpt.backbones.family import STACKS, Selection, Shape, Stack, StackSelection, evenly
 
 
 def most_important(scores: Tensor, kept: int) -> tuple[int, ...]:

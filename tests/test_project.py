@@ -65,6 +65,14 @@ def test_make_explains_every_target() -> None:
         assert re.search(rf"^  make {target} +\S", shown, re.MULTILINE)
 
 
+def test_make_run_passes_its_variables_through() -> None:
+    words = ["run", "TASK=boolq", "MODEL=t5-large", "SCHEDULE=ld", "ARGS=train.updates=500 seed=1"]
+    shown = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    command = shown.splitlines()[-1].split()
+    assert command[1:] == ["train", "task=boolq", "model=t5-large", "schedule=ld", "train.updates=500", "seed=1"]
+    assert command[0].endswith("bin/fpt")
+
+
 def test_every_module_says_what_it_is_for() -> None:
     for file in [*ROOT.glob("fpt/**/*.py"), *ROOT.glob("stages/**/*.py"), *ROOT.glob("tests/**/test_*.py")]:
         assert file.read_text().startswith('"""'), file

@@ -72,6 +72,23 @@ class Source:
     columns: tuple[int, ...] | None = None
 
 
+def evenly(kept: int, total: int) -> tuple[int, ...]:
+    """`kept` of `total` block indices, spread evenly, first and last among them (Huang et al. 2022).
+
+    Gaps differ by at most one, and the wider gaps come last; a single block is the first.
+
+    Raises:
+        ValueError: `kept` is not between 1 and `total`.
+    """
+    if not 1 <= kept <= total:
+        raise ValueError(f"cannot keep {kept} of {total} blocks")
+    if kept == 1:
+        return (0,)
+    narrow, wider = divmod(total - 1, kept - 1)
+    gaps = [narrow] * (kept - 1 - wider) + [narrow + 1] * wider
+    return tuple(sum(gaps[:index]) for index in range(kept))
+
+
 def read_shape(values: dict[str, Any], where: str) -> Shape:
     """The full model's size, from the values of its config.json; `where` names their origin in errors.
 

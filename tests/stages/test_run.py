@@ -404,3 +404,15 @@ def test_a_bfloat16_model_trains_a_float32_prompt(cli: Cli, quick: list[str], tm
     assert final_prompt(tmp_path / "run").dtype == torch.float32
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())
     assert all(row["weight_bytes"] == 2 * row["parameters"] for row in plan["stages"])
+
+
+def test_a_prompt_trained_through_growing_models_beats_the_untrained_one(cli: Cli, tmp_path: Path) -> None:
+    """On the embedded model and its generated BoolQ, with fewer updates and examples than by default."""
+    few = ["train.updates=60", "train.eval_every=60", "task.train_examples=1000", "task.valid_examples=200"]
+    stages = "schedule.stages=[{depth: 0.5, width: 0.5, share: 0.5}, {share: 0.5}]"
+    folders = [f"run.dir={tmp_path / 'run'}", f"cache_dir={tmp_path / 'cache'}"]
+    assert cli("train", *few, stages, *folders).status == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["metric"]["value"] > 65
+    assert result["metric"]["value"] > result["untrained"] + 10
+    assert result["majority"] == 50

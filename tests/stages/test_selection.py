@@ -5,9 +5,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from fpt.backbones.family import Selection, Shape, Stack, StackSelection
+from fpt.backbones.family import Selection, Shape, Stack, StackSelection, evenly
 from stages import selection
-from stages.selection import choose, evenly, everything, most_important
+from stages.selection import choose, everything, most_important
 
 PAPER = {  # Huang et al. 2022, T5-Large's 24 layers
     6: (0, 4, 8, 13, 18, 23),

@@ -20,6 +20,8 @@ from transformers.models.t5.modeling_t5 import (
     T5Stack,
 )
 
+from fpt.backbones.family import evenly
+
 # Chosen by short runs: the residual stream must neither drown the blocks nor be drowned by them.
 _EMBEDDING_SCALE = 1.0
 _MATCH_SCALE = 0.25
@@ -94,17 +96,6 @@ def _start_feed_forward(module: T5DenseGatedActDense, generator: torch.Generator
         rows, columns = projection.weight.shape
         weight = torch.randn(rows, columns, generator=generator)
         projection.weight.copy_(gain * weight / math.sqrt(columns))
-
-
-def evenly(kept: int, num: int) -> list[int]:
-    """`kept` of `num` blocks: first and last always, gaps that differ by at most one, the wider ones last."""
-    if kept == 1:
-        return [0]
-    gap, wider = divmod(num - 1, kept - 1)
-    indices = [0]
-    for step in range(kept - 1):
-        indices.append(indices[-1] + gap + (step >= kept - 1 - wider))
-    return indices
 
 
 def grown(small: T5ForConditionalGeneration, config: T5Config, *, seed: int) -> T5ForConditionalGeneration:

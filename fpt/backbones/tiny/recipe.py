@@ -337,7 +337,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    make(options.out, updates=options.updates, seed=options.seed)
+    try:
+        make(options.out, updates=options.updates, seed=options.seed)
+    except ValueError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":
