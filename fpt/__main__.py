@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"fpt: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("fpt: interrupted; the same command goes on from the last saved state", file=sys.stderr)
+        print("fpt: interrupted; the same command goes on with a run from its last saved state", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader has what it wanted; nothing is left to flush at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -46,7 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
         where = f"{error.filename}: " if error.filename else ""
-        print(f"fpt: {where}{error.strerror}; the same command goes on from the last saved state", file=sys.stderr)
+        print(
+            f"fpt: {where}{error.strerror}; the same command goes on with a run from its last state",
+            file=sys.stderr,
+        )
         return 1
 
 
@@ -67,7 +70,7 @@ def _run(words: list[str]) -> int:
     if verb not in VERBS:
         raise UserError(f"{verb}: unknown verb; allowed are {', '.join(VERBS)}.{did_you_mean(verb, VERBS)}")
     if wants_help:
-        print(_help(verb), end="")
+        print(_help(verb, overrides), end="")
         return 0
     quiet_libraries()
     VERBS[verb](compose.load(overrides), "--json" in flags)
@@ -112,14 +115,14 @@ def _plan(config: RunConfig, as_json: bool) -> None:
 VERBS: dict[str, Callable[[RunConfig, bool], None]] = {"train": _train, "plan": _plan}
 
 
-def _help(verb: str) -> str:
+def _help(verb: str, overrides: list[str]) -> str:
     lines = [f"usage: fpt {verb} [key=value …] [--json]", "", "groups:"]
     for group in compose.GROUPS:
         options = [name for name in compose.group_options(group) if name != "custom"]
         more = ", or a local folder, or a Hub id" if group == "model" else ""
         lines.append(f"  {group}={' | '.join(options)}{more}")
-    lines += ["", "keys and what they are when nothing is said:"]
-    defaults = compose.load([])
+    lines += ["", f"keys and what they are in {' '.join(['fpt', verb, *overrides])}:"]
+    defaults = compose.load(overrides)
     for key, (_, metadata) in compose.settings().items():
         value: Any = defaults
         for part in key.split("."):

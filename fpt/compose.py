@@ -137,10 +137,9 @@ def _check_key(override: Override) -> None:
     key, known = override.key_or_group, settings()
     if key in known:
         return
-    inner = [name.rpartition(".")[2] for name in known]
-    hint = did_you_mean(key, [*known, *GROUPS])
-    if not hint and key in inner:
-        hint = f" Did you mean '{list(known)[inner.index(key)]}'?"
+    by_last = {name.rpartition(".")[2]: name for name in reversed(known)}
+    meant = by_last.get(key.rpartition(".")[2])
+    hint = f" Did you mean '{meant}'?" if meant else did_you_mean(key, [*known, *GROUPS])
     raise UserError(f"{override.input_line}: unknown key '{key}'.{hint or ' See fpt train --help.'}")
 
 

@@ -75,8 +75,12 @@ class TaskConfig(Group):
     source_length: int = setting("longest source, in tokens with </s>, prompt not counted", 492, least=2)
     target_length: int = setting("longest target, in tokens with </s>", least=2)
     reduce_decoder: bool = setting("stages reduce the decoder too (the paper: not for short labels)")
-    train_examples: int | None = setting("use only so many training examples; null: all", None, least=1)
-    valid_examples: int | None = setting("use only so many validation examples; null: all", None, least=1)
+    train_examples: int | None = setting(
+        "only the first so many training examples; null: all (of generated ones 4,000)", None, least=1
+    )
+    valid_examples: int | None = setting(
+        "only the first so many validation examples; null: all (of generated ones 500)", None, least=1
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,6 @@ from transformers import T5Config
 from fpt.backbones import t5
 from fpt.backbones.family import Shape, Stack
 
-BYTES = {"float32": 4, "bfloat16": 2}
-
 
 class Price:
     """Prices of the partial PLMs of one backbone."""

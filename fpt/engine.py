@@ -28,4 +28,5 @@ def open_device(config: EngineConfig) -> torch.device:
 
 def dtype_of(config: EngineConfig) -> torch.dtype:
     """The frozen model's precision."""
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]
+    dtype: torch.dtype = getattr(torch, config.dtype)
+    return dtype

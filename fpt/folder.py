@@ -29,6 +29,7 @@ class RunFolder:
             UserError: it cannot be made, holds something else, its ledger is damaged, or another process has it.
         """
         self.path = path
+        _refuse_foreign(path)
         self._lock = _locked(path)
         self._recorded = self._read_ledger()
         self._ledger = self._settled(self._recorded)
@@ -131,14 +132,7 @@ class RunFolder:
 
     def _read_ledger(self) -> dict[str, list[str | None]]:
         file = self.path / LEDGER
-        others = [item.name for item in self.path.iterdir() if not item.name.startswith(".")]
         if not file.is_file():
-            if others:
-                listed = ", ".join(sorted(others)[:4])
-                way_out = " or start over with resume=never" if "config.yaml" in others else ""
-                raise UserError(
-                    f"run.dir={self.path}: has files ({listed}) but no {LEDGER}; give another run.dir{way_out}"
-                )
             return {}
         try:
             ledger: dict[str, list[str | None]] = json.loads(file.read_text())
@@ -168,6 +162,15 @@ def set_aside(path: Path) -> Path | None:
     _locked(path).close()
     number = next(n for n in count(1) if not path.with_name(f"{path.name}.old-{n}").exists())
     return path.rename(path.with_name(f"{path.name}.old-{number}"))
+
+
+def _refuse_foreign(path: Path) -> None:
+    """A folder with files but without a ledger is not a run's, or not a whole one's."""
+    others = [item.name for item in path.iterdir() if not item.name.startswith(".")] if path.is_dir() else []
+    if others and LEDGER not in others:
+        listed = ", ".join(sorted(others)[:4])
+        way_out = " or start over with resume=never" if "config.yaml" in others else ""
+        raise UserError(f"run.dir={path}: has files ({listed}) but no {LEDGER}; give another run.dir{way_out}")
 
 
 def _locked(path: Path) -> IO[str]:

@@ -75,8 +75,8 @@ def amount(value: float) -> str:
 
 
 def _share(values: dict[str, Any]) -> Text:
-    scoring = values["flops_importance"] / values["flops_pt"]
-    note = f", {scoring:.1%} of it for scoring neurons" if scoring else ""
+    scoring = values["flops_importance"] / values["flops"]
+    note = f"; {scoring:.1%} of them went into scoring neurons" if scoring else ""
     spent, vanilla = amount(values["flops"]), amount(values["flops_pt"])
     return Text(
         f"{spent}FLOPs, {values['flops_ratio']:.1%} of vanilla prompt tuning's {vanilla}FLOPs{note}", style="bold"
@@ -87,9 +87,17 @@ def _sizes(row: dict[str, Any]) -> tuple[str, str]:
     return f"{row['encoder_layers']}+{row['decoder_layers']}", f"{row['ffn']}/{row['decoder_ffn']}"
 
 
+class _Output(Console):
+    """Standard output that leaves a closed pipe to the door; rich would end the program with status 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Let the error through."""
+        raise
+
+
 def _output() -> Console:
     """Standard output; a pipe or a file has no width to fit into."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = _Output(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = 120
     return console

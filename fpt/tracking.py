@@ -5,12 +5,10 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-Item = TypeVar("Item")
 Watch = Callable[[Sequence[list[int]], str], Iterable[list[int]]]  # batches of indices and what is done with them
 
 
@@ -28,6 +26,7 @@ class Tracker:
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
+            disable=not self.console.is_terminal,
         )
         self._total = self._bars.add_task("", visible=False)
         self._score = "–"
@@ -57,7 +56,7 @@ class Tracker:
         if not self.console.is_terminal:
             self.say(f"{where}  loss {loss:.3f}  score {score:.2f}")
 
-    def watch(self, batches: Sequence[list[Item]], what: str) -> Iterable[list[Item]]:
+    def watch(self, batches: Sequence[list[int]], what: str) -> Iterable[list[int]]:
         """The batches, with a bar while they are worked through."""
         bar = self._bars.add_task(what, total=sum(map(len, batches)))
         try:

@@ -15,7 +15,6 @@ from fpt.backbones import t5
 from fpt.backbones.backbone import Backbone
 from fpt.backbones.family import Selection, Shape, Source, Stack, StackSelection
 from fpt.backbones.source import read_values
-from fpt.backbones.weights import WeightFiles
 from fpt.errors import UserError
 
 
@@ -40,17 +39,10 @@ def build(
         setattr(model.get_submodule(parent), leaf, nn.Parameter(tensor.to(device), requires_grad=False))
     table = (config.vocab_size, config.d_model)
     embedding = files.read(t5.embedding_name(files), shape=table, dtype=dtype).to(device)
-    head = files.read(t5.HEAD, shape=table, dtype=dtype).to(device) if has_own_head(files) else None
+    head = files.read(t5.HEAD, shape=table, dtype=dtype).to(device) if backbone.has_own_head else None
     t5.tie_embeddings(model, embedding, head)
     assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
     return model
-
-
-def has_own_head(files: WeightFiles) -> bool:
-    """Whether the head differs from the embedding; older T5 1.0 files hold the tied head a second time."""
-    if t5.HEAD not in files or t5.embedding_name(files) == t5.HEAD:
-        return False
-    return not torch.equal(files.read(t5.HEAD), files.read(t5.embedding_name(files)))
 
 
 def shape_of(selection: Selection, full: Shape) -> Shape:

@@ -5,16 +5,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 from fpt.backbones import t5
 from fpt.backbones.family import Shape
 from fpt.backbones.source import config_values
 from fpt.config import RunConfig
-from fpt.cost import BYTES, Price
+from fpt.cost import Price
+from fpt.data import Encoded, Order, batches_by_length
+from stages.prepare import Materials, importance_sample
 from stages.schedule import Schedule
 
-Sizes = Callable[
-    [int], Iterable[tuple[int, int, int]]
-]  # an update's (batch, source, target), micro-batch by micro-batch
+# An update's batches, micro-batch by micro-batch: (examples, source length with the prompt, target length).
+Size = tuple[int, int, int]
+Sizes = Callable[[int], Iterable[Size]]
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class StagePlan:
 class Plan:
     """The stages' prices and the whole against vanilla prompt tuning on the same batches.
 
-    `flops` is everything FPT spends: the stages' updates and the forward passes that score neurons.
+    `flops` counts the stages' updates and the forward passes that score neurons, not validation.
     """
 
     stages: list[StagePlan]
@@ -61,9 +65,7 @@ class Plan:
         return {**asdict(self), "stages": [row.to_json() for row in self.stages]}
 
 
-def price(
-    schedule: Schedule, cost: Price, sizes: Sizes, *, dtype: str, importance: Iterable[tuple[int, int, int]]
-) -> Plan:
+def price(schedule: Schedule, cost: Price, sizes: Sizes, *, dtype: str, importance: Iterable[Size]) -> Plan:
     """Price a schedule on the batches that `sizes` names; `importance` are those that score neurons, if any do."""
     rows, vanilla = [], 0
     for stage in schedule.stages:
@@ -77,7 +79,7 @@ def price(
                 first_update=stage.first_update,
                 updates=stage.updates,
                 parameters=parameters,
-                weight_bytes=parameters * BYTES[dtype],
+                weight_bytes=parameters * getattr(torch, dtype).itemsize,
                 flops_per_update=flops // stage.updates,
                 flops=flops,
                 flops_ratio=flops / full,
@@ -91,10 +93,32 @@ def price(
     return Plan(rows, schedule.updates, scoring, total, vanilla, total / vanilla)
 
 
-def _total(cost: Price, shape: Shape, counted: Counter[tuple[int, int, int]]) -> int:
+def _total(cost: Price, shape: Shape, counted: Counter[Size]) -> int:
     return sum(
         times * cost.update(shape, batch=batch, source=source, target=target)
         for (batch, source, target), times in counted.items()
+    )
+
+
+def of_run(materials: Materials, schedule: Schedule) -> Plan:
+    """The schedule priced on the very batches that training sees."""
+    config = materials.config
+    order = Order(materials.train, batch_size=config.train.batch_size, seed=config.seed)
+
+    def sizes(data: Encoded, batches: list[list[int]]) -> list[Size]:
+        padded = (data.padded_size(indices) for indices in batches)
+        return [(batch, config.prompt.length + source, target) for batch, source, target in padded]
+
+    scored: list[Size] = []
+    if any(schedule.reduces_width().values()):
+        sample = importance_sample(materials)
+        scored = sizes(sample, batches_by_length(sample, config.train.eval_batch))
+    return price(
+        schedule,
+        Price(materials.backbone.config),
+        lambda update: sizes(materials.train, order.micro_batches(update, config.train.micro_batch)),
+        dtype=config.engine.dtype,
+        importance=scored,
     )
 
 

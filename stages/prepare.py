@@ -1,8 +1,8 @@
-"""What a run needs before its first update: inputs opened and checked, neurons scored, every stage priced."""
+"""What a run needs before its first update: inputs opened and checked, neurons scored."""
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,8 +12,7 @@ from torch import Tensor
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.family import STACKS
 from fpt.config import RunConfig
-from fpt.cost import Price
-from fpt.data import Encoded, Order, batches_by_length, encode
+from fpt.data import Encoded, encode
 from fpt.engine import dtype_of, open_device
 from fpt.errors import UserError
 from fpt.evaluation import Evaluation, evaluate, longest_answer
@@ -24,7 +23,6 @@ from fpt.prompts.soft import SoftPrompt
 from fpt.tasks.task import Task
 from fpt.tracking import Stopwatch, Tracker
 from stages import importance, partial, resume, selection
-from stages.plan import Plan, price
 from stages.schedule import Schedule
 
 INPUTS = "inputs.json"
@@ -34,7 +32,7 @@ SCORES = "scores.safetensors"
 
 @dataclass(frozen=True)
 class Materials:
-    """Everything opened and checked; no weights read yet."""
+    """Everything opened and checked; no model built yet."""
 
     config: RunConfig
     backbone: Backbone
@@ -107,10 +105,10 @@ def gather(config: RunConfig, schedule: Schedule, task: Task, tracker: Tracker) 
         )
         for examples in (task.train, task.valid)
     )
-    unknown = max(max(ids) for data in (train, valid) for ids in (*data.sources, *data.targets))
-    if unknown >= backbone.config.vocab_size:
+    largest = max(max(ids) for data in (train, valid) for ids in (*data.sources, *data.targets))
+    if largest >= backbone.config.vocab_size:
         raise UserError(
-            f"{backbone.folder}: the tokenizer makes token {unknown}, but config.json says"
+            f"{backbone.folder}: the tokenizer makes token {largest}, but config.json says"
             f" vocab_size={backbone.config.vocab_size}; they do not belong together"
         )
     for split, data in (("training", train), ("validation", valid)):
@@ -180,7 +178,7 @@ def _scores(materials: Materials, prompt: Tensor) -> dict[str, Tensor]:
     reduced = [name for name in STACKS if materials.schedule.reduces_width()[name]]
     if not reduced:
         return {}
-    sample = _sample(materials)
+    sample = importance_sample(materials)
     key = importance.key(
         materials.backbone.fingerprint,
         dtype=config.engine.dtype,
@@ -204,36 +202,10 @@ def _scores(materials: Materials, prompt: Tensor) -> dict[str, Tensor]:
     return {name: found[name] for name in reduced}
 
 
-def _sample(materials: Materials) -> Encoded:
+def importance_sample(materials: Materials) -> Encoded:
+    """The training examples that score the neurons."""
     config = materials.config
     return importance.sample(materials.train, config.schedule.importance_examples, config.seed)
-
-
-def plan(materials: Materials, schedule: Schedule | None = None) -> Plan:
-    """The schedule priced on the very batches that training will see, prompt included."""
-    config, schedule = materials.config, schedule or materials.schedule
-    length = config.prompt.length
-    order = Order(materials.train, batch_size=config.train.batch_size, seed=config.seed)
-
-    def with_prompt(data: Encoded, batches: list[list[int]]) -> list[tuple[int, int, int]]:
-        sizes = (data.padded_size(indices) for indices in batches)
-        return [(batch, length + source, target) for batch, source, target in sizes]
-
-    sample = _sample(materials)
-    scored = batches_by_length(sample, config.train.eval_batch) if any(schedule.reduces_width().values()) else []
-    return price(
-        schedule,
-        Price(materials.backbone.config),
-        lambda update: with_prompt(materials.train, order.micro_batches(update, config.train.micro_batch)),
-        dtype=config.engine.dtype,
-        importance=with_prompt(sample, scored),
-    )
-
-
-def ended_at(schedule: Schedule, update: int) -> Schedule:
-    """The schedule as it was run when the last stage ended early, at `update`."""
-    last = schedule.stages[-1]
-    return replace(schedule, stages=(*schedule.stages[:-1], replace(last, updates=update - last.first_update)))
 
 
 def _digest(*parts: Encoded) -> str:

@@ -18,7 +18,7 @@ from fpt.prompts.soft import SoftPrompt
 from fpt.tasks.task import Task
 from fpt.tracking import Tracker
 from stages import partial, prepare, recycle, resume, selection
-from stages.plan import Plan
+from stages.plan import Plan, of_run
 from stages.prepare import Materials, Measured
 from stages.result import summarise
 from stages.schedule import Schedule, Stage
@@ -47,21 +47,25 @@ def run(config: RunConfig, schedule: Schedule, task: Task, tracker: Tracker) -> 
 
 def _run(materials: Materials, folder: RunFolder, state: TrainState, prompt: Tensor) -> dict[str, Any]:
     measured = prepare.measure(folder, materials, prompt)
-    plan = prepare.plan(materials)
+    plan = of_run(materials, materials.schedule)
     folder.write_json(resume.PLAN, plan.to_json())
     materials.tracker.expect(plan.flops - plan.flops_importance, done=plan.flops_before(state.update))
     model = None
     for stage in materials.schedule.stages:
-        if state.update >= stage.end or (state.done and state.update > stage.first_update):
+        if _is_over(stage, state):
             continue
         model = None  # the smaller model goes before the larger one is built
         model = _open_stage(materials, folder, stage, measured.scores, state.prompt)
         if state.update == stage.first_update:
             state = recycle.carry(state, materials.config.recycle)
         state = _train_stage(materials, folder, stage, model, plan, state)
-    last = materials.schedule.stages[-1]
-    model = model or _open_stage(materials, folder, last, measured.scores, state.prompt)
+    model = model or _open_stage(materials, folder, materials.schedule.last, measured.scores, state.prompt)
     return _finish(materials, folder, model, measured, plan, state)
+
+
+def _is_over(stage: Stage, state: TrainState) -> bool:
+    """Whether the state lies past the stage, or in it with nothing left to do (it ran out of patience)."""
+    return state.update >= stage.end or (state.done and state.update > stage.first_update)
 
 
 def _open_stage(
@@ -90,7 +94,7 @@ def _train_stage(
 ) -> TrainState:
     """Train the prompt on one stage's model, from wherever the state is."""
     config, tracker, metric = materials.config, materials.tracker, materials.task.metric
-    last = materials.schedule.stages[-1]
+    last = materials.schedule.last
 
     def where(update: int) -> str:
         return f"stage {stage.index}/{last.index}  update {update}/{last.end}"
@@ -137,7 +141,7 @@ def _finish(
         model.prompt.vectors.copy_(state.best_prompt)
     evaluation = materials.evaluate(model)
     if state.update < plan.updates:
-        plan = prepare.plan(materials, prepare.ended_at(materials.schedule, state.update))
+        plan = of_run(materials, materials.schedule.ended_at(state.update))
     states = [resume.read_state(folder, stage) for stage in materials.schedule.stages]
     result = summarise(materials, measured, plan, states, evaluation)
     folder.write(resume.PREDICTIONS, predictions(evaluation, materials.task.valid))

@@ -1,6 +1,6 @@
 """The list of stages: which depth and width, for how many updates; read from `schedule.stages` and checked."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -53,9 +53,19 @@ class Schedule:
     full: Shape
 
     @property
+    def last(self) -> Stage:
+        """The stage that the run's prompt comes from."""
+        return self.stages[-1]
+
+    @property
     def updates(self) -> int:
         """Updates of all stages together."""
-        return self.stages[-1].end
+        return self.last.end
+
+    def ended_at(self, update: int) -> "Schedule":
+        """The schedule as it was run when the last stage ended early, at `update`."""
+        last = replace(self.last, updates=update - self.last.first_update)
+        return replace(self, stages=(*self.stages[:-1], last))
 
     def reduces_width(self) -> dict[str, bool]:
         """For each stack, whether some stage leaves out neurons, so that importance is needed."""

@@ -24,7 +24,6 @@ VOCABULARIES = ("spiece.model", "tokenizer.json")
 class Backbone:
     """The full PLM on disk; nothing here holds weights in memory."""
 
-    name: str
     folder: Path
     shape: Shape
     config: T5Config
@@ -50,6 +49,14 @@ class Backbone:
         except Exception as error:  # transformers raises many types for a folder without a tokenizer
             raise UserError(f"{self.folder}: no tokenizer can be opened there ({reason(error)})") from None
 
+    @cached_property
+    def has_own_head(self) -> bool:
+        """Whether the head differs from the embedding; older T5 1.0 files hold the tied head a second time."""
+        embedding = t5.embedding_name(self.files)
+        if t5.HEAD not in self.files or embedding == t5.HEAD:
+            return False
+        return not torch.equal(self.files.read(t5.HEAD), self.files.read(embedding))
+
     def embeddings(self, ids: list[int]) -> Tensor:
         """The input embeddings of some token ids, [len(ids), D], float32."""
         return self.files.read(t5.embedding_name(self.files), rows=tuple(ids), dtype=torch.float32)
@@ -72,6 +79,6 @@ def open_backbone(config: ModelConfig) -> Backbone:
     shape = read_shape(values, str(folder))
     if config.config is not None and (stated := read_shape(config.config, f"model={config.name}")) != shape:
         raise UserError(f"model.weights={config.weights}: its shape is {shape}, model.config says {stated}")
-    backbone = Backbone(config.name, folder, shape, t5.read_config(values, str(folder)))
+    backbone = Backbone(folder, shape, t5.read_config(values, str(folder)))
     _ = backbone.files
     return backbone

@@ -1,6 +1,6 @@
 """What the trainer may ask of any model: its shape, and which part of it to keep.
 
-Letters: L blocks of a stack, F FFN neurons of a block, D model, V vocabulary.
+Letters: L blocks of a stack, F FFN neurons of a block.
 """
 
 from dataclasses import dataclass
@@ -99,11 +99,11 @@ def read_shape(values: dict[str, Any], where: str) -> Shape:
     if family not in FAMILIES:
         reason = REFUSED.get(str(family), f"its model_type is '{family}'")
         raise UserError(f"{where}: not a supported model: {reason}. Supported are T5, T5 1.1, Flan-T5, mT5 and ByT5")
-    sizes = {key: values.get(key) for key in NEEDED}
+    sizes: dict[str, Any] = {key: values.get(key) for key in NEEDED}
     decoder = values.get("num_decoder_layers")
     sizes["num_decoder_layers"] = sizes["num_layers"] if decoder is None else decoder
     for key, value in sizes.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UserError(f"{where}: config.json says {key}={value!r}; expected a whole number above 0")
     neurons = values["d_ff"]
-    return Shape(Stack(values["num_layers"], neurons), Stack(sizes["num_decoder_layers"] or 0, neurons))
+    return Shape(Stack(values["num_layers"], neurons), Stack(sizes["num_decoder_layers"], neurons))

@@ -32,9 +32,9 @@ class PromptedModel(nn.Module):
 
     def decode(self, batch: Batch, states: Tensor, mask: Tensor) -> Tensor:
         """Decoder states [B, T, D] with the target given (teacher forcing)."""
-        start = self.body.config.decoder_start_token_id
-        inputs = batch.labels.roll(1, 1).masked_fill(batch.labels.roll(1, 1) == IGNORED, 0)
-        inputs[:, 0] = start
+        inputs = batch.labels.roll(1, 1)
+        inputs[:, 0] = self.body.config.decoder_start_token_id
+        inputs = inputs.masked_fill(inputs == IGNORED, 0)
         # Padding comes last and the decoder looks back only, so its real positions need no mask.
         return self.body.decoder(
             input_ids=inputs, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False

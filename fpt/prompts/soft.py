@@ -15,7 +15,7 @@ from fpt.config import PromptConfig
 from fpt.errors import UserError
 from fpt.streams import stream
 
-COMMON = 5000  # Lester et al. sample from the 5,000 most frequent pieces; sentencepiece sorts by frequency
+COMMON = 5000  # Lester et al. sample from the 5,000 most frequent pieces; T5's vocabulary is sorted by frequency
 
 
 class SoftPrompt(nn.Module):

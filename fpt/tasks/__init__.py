@@ -5,8 +5,6 @@ from fpt.errors import UserError
 from fpt.tasks import labels
 from fpt.tasks.task import Task
 
-READABLE = tuple(labels.TASKS)
-
 
 def open_task(config: RunConfig) -> Task:
     """The task's examples as text, read and checked whole.
@@ -17,6 +15,7 @@ def open_task(config: RunConfig) -> Task:
     name = config.task.name
     if name not in labels.TASKS:
         raise UserError(
-            f"task={name}: can be planned (fpt plan task={name}), not trained yet; trainable are {', '.join(READABLE)}"
+            f"task={name}: can be planned (fpt plan task={name}), not trained yet;"
+            f" trainable are {', '.join(labels.TASKS)}"
         )
     return labels.open_label_task(labels.TASKS[name], config.task, embedded=config.model.weights == "embedded")

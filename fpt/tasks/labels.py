@@ -16,7 +16,6 @@ from fpt.tasks.task import Example, Task
 
 ANSWER = "<extra_id_0> {label}"  # the paper's targets: the label word after T5's first sentinel
 SPLITS = ("train", "validation")
-GENERATED = {"train": 4000, "validation": 500}
 WORLD_SEED = 0  # the generated data are one data set, whatever the run's seed
 
 
@@ -71,29 +70,31 @@ def open_label_task(row: LabelTask, config: TaskConfig, *, embedded: bool) -> Ta
 
 def _examples(row: LabelTask, source: str, split: str, wanted: int | None) -> list[Example]:
     if source == "world":
-        records = _generated(row, split, wanted or GENERATED[split])
+        records = _generated(row, split, wanted)
     elif source == "hub":
         records = _from_hub(row, split)
     else:
-        records = _from_file(Path(source).expanduser(), row.files[split])
+        records = _from_file(Path(source).expanduser(), row.files[split], tuple(row.files.values()))
     examples = [_example(row, record, where) for where, record in islice(records, wanted)]
     if not examples:
         raise UserError(f"task.data={source}: the {split} split is empty")
     return examples
 
 
-def _generated(row: LabelTask, split: str, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    from fpt.tasks import world  # it is also run as a module
+def _generated(row: LabelTask, split: str, wanted: int | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    from fpt.tasks import world  # here, because `python -m fpt.tasks.world` would import itself twice
 
-    # The generator's records go through the text of the original file format, as a user's files do.
-    make = getattr(world, row.name)
-    for number, record in enumerate(make(split, num=count, seed=WORLD_SEED), 1):
-        yield f"generated {split} record {number}", json.loads(json.dumps(record))
+    # Never fewer than the whole, which is then cut: fewer examples are a part of it, not other ones.
+    count = max(wanted or 0, world.SIZES[split])
+    for number, record in enumerate(getattr(world, row.name)(split, num=count, seed=WORLD_SEED), 1):
+        yield f"generated {split} record {number}", record
 
 
-def _from_file(folder: Path, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _from_file(folder: Path, name: str, names: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
     if not folder.is_dir():
-        raise UserError(f"task.data={folder}: no such folder; give 'world', 'hub', or a folder with {name}")
+        raise UserError(
+            f"task.data={folder}: no such folder; give 'world', 'hub', or a folder with {' and '.join(names)}"
+        )
     file = folder / name
     try:
         lines = file.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()

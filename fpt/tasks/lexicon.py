@@ -1,4 +1,4 @@
-"""What is the generated world made of? Names, the properties things can have, and how English speaks of them.
+"""What the generated world is made of: names, the properties things can have, and how English speaks of them.
 
 Data only: what is drawn from it, and how, is decided in `world.py`.
 """

@@ -1,4 +1,4 @@
-"""What data is there without a network? A generated world, written in the original tasks' file formats.
+"""The data that are there without a network: a generated world, written in the original tasks' file formats.
 
 The world holds people, places and things. Each is called by a name of two words ("Mira Tanaka", "Port Linden", "the
 royal lamp"), and a stable hash of that name decides which split it belongs to. Every fact is about such entities, and
@@ -28,6 +28,9 @@ Split = Literal["pretraining", "train", "validation"]
 
 # Tenths of all names: pre-training wants the widest variety, a validation split only enough to be fair.
 _SPLIT_OF_TENTH: tuple[Split, ...] = ("validation",) + ("train",) * 2 + ("pretraining",) * 7
+
+
+SIZES = {"train": 4000, "validation": 500}  # rows of each split where nothing else is asked for
 
 
 @dataclass(frozen=True, order=True)
@@ -287,10 +290,13 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m fpt.tasks.world", description=__doc__.splitlines()[0])
     parser.add_argument("task", choices=["boolq"])
     parser.add_argument("folder", type=Path, help="where train.jsonl and val.jsonl go")
-    parser.add_argument("--train", type=int, default=4000, help="training rows (default %(default)s)")
-    parser.add_argument("--val", type=int, default=1000, help="validation rows (default %(default)s)")
+    parser.add_argument("--train", type=int, default=SIZES["train"], help="training rows (default %(default)s)")
+    parser.add_argument("--val", type=int, default=SIZES["validation"], help="validation rows (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if min(options.train, options.val) < 0:
+        parser.error("a number of rows cannot be negative")
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

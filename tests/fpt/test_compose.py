@@ -31,6 +31,7 @@ def test_experiments_are_the_papers_recipes(size: str, updates: int, schedule: s
 
 MISTAKES = {
     "train.updats=3": ["train.updats=3", "'train.updates'"],
+    "train.lr=3": ["train.lr=3", "'optim.lr'"],
     "updates=3": ["updates=3", "'train.updates'"],
     "train.updates=abc": ["train.updates=abc", "whole number"],
     "train.updates=1.5": ["train.updates=1.5", "whole number"],

@@ -54,6 +54,17 @@ def test_help_lists_every_key(cli: Callable[..., Outcome]) -> None:
         assert key in out
 
 
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    for words in ("plan", "plan --json", "plan --help"):
+        command = f"set -o pipefail; {sys.executable} -m fpt {words} | head -1"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_help_shows_the_values_of_the_overrides(cli: Callable[..., Outcome]) -> None:
+    assert "train.updates=15000" in cli("train", "experiment=xl-cr", "--help").out
+
+
 def test_plan_for_programs_is_json_on_standard_output(cli: Callable[..., Outcome]) -> None:
     plan = json.loads(cli("plan", "task=mnli", "--json").out)
     assert plan["schedule"] == "cr"

@@ -1,4 +1,4 @@
-"""Where is the embedded backbone? In this folder: weights, vocabulary, card, log, and the recipe that made them."""
+"""The embedded backbone: weights, vocabulary, card and log in this folder, and the recipe that made them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What should someone know before using the embedded backbone? The card that its recipe writes beside the weights."""
+"""What one should know before using the embedded backbone: the card that its recipe writes beside the weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does the embedded backbone read in pre-training? Texts and instructions made from the generated world.
+"""What the embedded backbone reads in pre-training: texts and instructions made from the generated world.
 
 Everything is told about entities of the split `pretraining` only. An example is a pair of texts, source and target, in
 T5's own notation: sentinels stand for what is asked for and open each answer. A maker draws one example from a random

@@ -1,4 +1,4 @@
-"""How does the embedded backbone start, grow, and learn to do without some of its parts?
+"""How the embedded backbone starts, grows, and learns to do without some of its parts.
 
 Legend: D model, H heads, K a head's width, F neurons, L blocks, V vocabulary.
 """

@@ -1,4 +1,4 @@
-"""How was the embedded backbone made? `python -m fpt.backbones.tiny.recipe` makes it again, from nothing.
+"""How the embedded backbone was made: `python -m fpt.backbones.tiny.recipe` makes it again, from nothing.
 
 A vocabulary first, then phases: reading of ever longer passages (span corruption and questions) by a shallow model,
 adaptation to instructions, and last the same with twice the blocks, of which some are left out at random, as are
@@ -141,7 +141,7 @@ def accuracies(
 class State:
     """Everything a run needs to go on: the model, its optimizer, how far it has come, and what was logged."""
 
-    plan: list[int]  # the run's seed and the updates of its phases
+    plan: list[int]  # the run's seed, its vocabulary's size and the updates of its phases
     model: T5ForConditionalGeneration
     optimizer: torch.optim.AdamW
     phase: int
@@ -174,15 +174,15 @@ def _optimizer(model: nn.Module) -> torch.optim.AdamW:
     )
 
 
-def _plan(phases: Sequence[Phase], seed: int) -> list[int]:
-    return [seed, *(phase.updates for phase in phases)]
+def _plan(phases: Sequence[Phase], vocabulary_size: int, seed: int) -> list[int]:
+    return [seed, vocabulary_size, *(phase.updates for phase in phases)]
 
 
 def _load(path: Path, phases: Sequence[Phase], vocabulary_size: int, seed: int) -> State:
     content = torch.load(path, weights_only=True)
-    if content["plan"] != _plan(phases, seed):
+    if content["plan"] != _plan(phases, vocabulary_size, seed):
         raise ValueError(
-            f"{path} belongs to a run with another seed or other updates: finish that run or delete the file"
+            f"{path} belongs to a run with another seed, vocabulary or number of updates: finish it or delete the file"
         )
     phase, update, seconds = content["progress"]
     model = growing.lean(growing.new(shape(vocabulary_size, phases[phase]), seed=0))
@@ -194,7 +194,7 @@ def _load(path: Path, phases: Sequence[Phase], vocabulary_size: int, seed: int) 
 
 def _start(phases: Sequence[Phase], vocabulary_size: int, seed: int) -> State:
     model = growing.lean(growing.new(shape(vocabulary_size, phases[0]), seed=seed))
-    return State(_plan(phases, seed), model, _optimizer(model), 0, 0, 0.0, [])
+    return State(_plan(phases, vocabulary_size, seed), model, _optimizer(model), 0, 0, 0.0, [])
 
 
 def _enter(state: State, phases: Sequence[Phase], vocabulary_size: int, seed: int) -> None:
@@ -280,7 +280,9 @@ def export(model: T5ForConditionalGeneration, folder: Path) -> None:
     save_file(tensors, folder / ".weights", metadata={"format": "pt"})
     (folder / ".weights").chmod(0o644)
     (folder / ".weights").replace(folder / "model.safetensors")
-    (folder / "config.json").write_text(model.config.to_json_string(use_diff=False), encoding="utf-8")
+    # As T5 1.1's own checkpoints say; transformers 5 writes true for every T5.
+    values = json.loads(model.config.to_json_string(use_diff=False)) | {"tie_word_embeddings": False}
+    (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def describe(state: State, phases: Sequence[Phase], folder: Path, *, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""How does the embedded backbone cut text into pieces? By sentencepiece, each of the world's words in one piece.
+"""How the embedded backbone cuts text into pieces: by sentencepiece, each of the world's words in one piece.
 
 Sentencepiece's unigram model is trained on the list of words, for anything the world does not say; then every word
 of the list becomes a piece of its own. Text is folded to lower case. As in T5, padding is 0, end of text 1, unknown 2,

@@ -50,8 +50,7 @@ def test_words_alone_do_not_give_the_label_away(fields: tuple[str, ...]) -> None
 
 
 def test_written_files_are_read_as_boolqs_own(tmp_path: Path) -> None:
-    world.main(["boolq", str(tmp_path), "--train", "30", "--val", "10"])
-    files = open_task(compose.load([f"task.data={tmp_path}"]))
-    direct = open_task(compose.load(["task.train_examples=30", "task.valid_examples=10"]))
+    world.main(["boolq", str(tmp_path)])
+    files, direct = (open_task(compose.load([f"task.data={data}"])) for data in (tmp_path, "world"))
     assert [files.train, files.valid] == [direct.train, direct.valid]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["train.jsonl", "val.jsonl"]
