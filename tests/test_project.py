@@ -70,7 +70,8 @@ def test_make_explains_every_target() -> None:
 
 def test_make_run_passes_its_variables_through() -> None:
     words = ["run", "TASK=boolq", "MODEL=t5-large", "SCHEDULE=ld", "ARGS=train.updates=500 seed=1"]
-    shown = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    quiet = ["make", "--dry-run", "--no-print-directory", *words]
+    shown = subprocess.run(quiet, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     command = shown.splitlines()[-1].split()
     assert command[1:] == ["train", "task=boolq", "model=t5-large", "schedule=ld", "train.updates=500", "seed=1"]
     assert command[0].endswith("bin/fpt")

@@ -415,4 +415,4 @@ def test_a_prompt_trained_through_growing_models_beats_the_untrained_one(cli: Cl
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["metric"]["value"] > 65
     assert result["metric"]["value"] > result["untrained"] + 10
-    assert result["majority"] == 50
+    assert result["majority"] == pytest.approx(50, abs=5)
