@@ -9,10 +9,11 @@ MODEL ?=
 SCHEDULE ?=
 SEED ?=
 ARGS ?=
+PROCESSES ?= 2
 OVERRIDES = task=$(TASK) $(if $(MODEL),model=$(MODEL)) $(if $(SCHEDULE),schedule=$(SCHEDULE)) $(if $(SEED),seed=$(SEED)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run plan test test-all check format backbone clean
+.PHONY: help install run plan show test test-all check format backbone clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +33,9 @@ run: $(INSTALLED) ## train: make run TASK=boolq [MODEL=t5-large] [SCHEDULE=cr] [
 plan: $(INSTALLED) ## price every stage before training, with run's variables
 	@$(BIN)/fpt plan $(OVERRIDES)
 
+show: $(INSTALLED) ## the task's data as the model sees them: make show TASK=mnli [ARGS="n=5"]
+	@$(BIN)/fpt show $(OVERRIDES)
+
 test: $(INSTALLED) ## tests but the slow ones, a few minutes
 	$(BIN)/python -m pytest -m 'not slow'
 
@@ -48,8 +52,8 @@ format: $(INSTALLED) ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-backbone: $(INSTALLED) ## train the embedded model again (see fpt/backbones/tiny/README.md)
-	$(BIN)/python -m fpt.backbones.tiny.recipe $(ARGS)
+backbone: $(INSTALLED) ## train the embedded model again, an hour and more on two cores [PROCESSES=2; 1 for a GPU]
+	$(BIN)/torchrun --nproc-per-node $(PROCESSES) -m fpt.backbones.tiny.recipe $(ARGS)
 
 clean: ## remove .venv and caches; runs stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -3,8 +3,8 @@
 Data only: what is drawn from it, and how, is decided in `world.py`.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 Kind = Literal["person", "place", "thing"]
@@ -55,7 +55,9 @@ CALLED: dict[Kind, str] = {"person": "{}", "place": "{}", "thing": "the {}"}
 class Relation:
     """One property of one kind of entity, and the ways English speaks of it.
 
-    In the templates `{e}` is the entity, `{v}` the value that holds, `{w}` a value that does not.
+    In the templates `{e}` is the entity, `{v}` the value that holds, `{w}` a value that does not. `groups` are what
+    several values have in common and can be said in a value's place: who lives in Oslo lives in Europe. Where values
+    have an order, `order` asks which of two entities comes first.
     """
 
     kind: Kind
@@ -66,6 +68,8 @@ class Relation:
     denial: str
     asks: tuple[str, ...]
     seeks: tuple[str, ...]
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    order: str | None = None
 
 
 RELATIONS: tuple[Relation, ...] = (
@@ -81,6 +85,15 @@ RELATIONS: tuple[Relation, ...] = (
         "{e} does not live in {w}.",
         ("does {e} live in {v}", "is the home of {e} in {v}"),
         ("where does {e} live", "where is the home of {e}"),
+        {
+            "Europe": _words(
+                "Oslo Bergen Porto Vienna Dublin Madrid Naples Prague Riga Sofia Warsaw Zagreb Athens Berlin Geneva "
+                "Krakow London Milan"
+            ),
+            "Africa": _words("Cairo Lagos Tunis Nairobi"),
+            "Asia": _words("Kyoto Delhi Hanoi Jakarta"),
+            "America": _words("Lima Havana Quito Ottawa"),
+        },
     ),
     Relation(
         "person",
@@ -118,6 +131,10 @@ RELATIONS: tuple[Relation, ...] = (
         "{e} does not like {w}.",
         ("does {e} like {v}", "is {v} the favourite food of {e}"),
         ("what does {e} like", "what is the favourite food of {e}"),
+        {
+            "fruit": _words("apples cherries grapes peaches pears plums"),
+            "vegetables": _words("beans carrots lentils mushrooms onions potatoes salad tomatoes"),
+        },
     ),
     Relation(
         "person",
@@ -141,6 +158,22 @@ RELATIONS: tuple[Relation, ...] = (
         "{e} does not have a {w}.",
         ("does {e} have a {v}", "is the pet of {e} a {v}"),
         ("what does {e} have", "what is the pet of {e}"),
+        {
+            "bird": _words("parrot duck pigeon"),
+            "reptile": _words("turtle snake lizard"),
+            "mammal": _words("cat dog horse rabbit goat hamster donkey pony sheep"),
+        },
+    ),
+    Relation(
+        "person",
+        "arrival",
+        _words("January February March April May June July August September October November December"),
+        ("{e} arrived in {v}.", "The arrival of {e} was in {v}."),
+        ("{e} arrived in {v} and not in {w}.", "{e} did not arrive in {w} but in {v}."),
+        "{e} did not arrive in {w}.",
+        ("did {e} arrive in {v}", "was the arrival of {e} in {v}"),
+        ("when did {e} arrive", "when was the arrival of {e}"),
+        order="did {e} arrive {v} {w}",
     ),
     Relation(
         "place",
@@ -154,6 +187,14 @@ RELATIONS: tuple[Relation, ...] = (
         "{e} does not lie in {w}.",
         ("does {e} lie in {v}", "is {e} a town in {v}"),
         ("where does {e} lie", "in which country is {e}"),
+        {
+            "Europe": _words(
+                "Norway Portugal Austria Ireland Spain Italy Latvia Bulgaria Poland Croatia Greece Germany"
+            ),
+            "Africa": _words("Egypt Nigeria Tunisia Kenya"),
+            "Asia": _words("Japan India Vietnam"),
+            "America": _words("Peru Cuba Chile Canada Brazil"),
+        },
     ),
     Relation(
         "place",
@@ -174,6 +215,7 @@ RELATIONS: tuple[Relation, ...] = (
         "{e} was not founded in {w}.",
         ("was {e} founded in {v}", "is the founding year of {e} {v}"),
         ("when was {e} founded", "what is the founding year of {e}"),
+        order="was {e} founded {v} {w}",
     ),
     Relation(
         "place",
@@ -184,6 +226,10 @@ RELATIONS: tuple[Relation, ...] = (
         "The flag of {e} does not show a {w}.",
         ("does the flag of {e} show a {v}", "does {e} have a {v} on its flag"),
         ("what does the flag of {e} show", "what does {e} have on its flag"),
+        {
+            "bird": _words("swan crane raven hawk"),
+            "mammal": _words("lion wolf bear fox whale tiger stag beaver dolphin boar lynx seal"),
+        },
     ),
     Relation(
         "thing",
@@ -233,23 +279,62 @@ RELATIONS: tuple[Relation, ...] = (
 
 @dataclass(frozen=True)
 class Scale:
-    """Something two entities of a kind are compared by: the adjective and its opposite."""
+    """Something two entities of a kind are compared by: the comparison and its opposite, a statement and a question.
+
+    In the templates `{e}` and `{w}` are the two entities, `{v}` is `more` or `less`.
+    """
 
     kind: Kind
     more: str
     less: str
+    state: str = "{e} is {v} than {w}."
+    ask: str = "is {e} {v} than {w}"
 
 
 SCALES: tuple[Scale, ...] = (
     Scale("person", "taller", "shorter"),
     Scale("person", "older", "younger"),
-    Scale("person", "faster", "slower"),
+    Scale("person", "before", "after", "{e} left {v} {w}.", "did {e} leave {v} {w}"),
     Scale("place", "larger", "smaller"),
     Scale("place", "colder", "warmer"),
     Scale("place", "richer", "poorer"),
     Scale("thing", "heavier", "lighter"),
     Scale("thing", "longer", "shorter"),
     Scale("thing", "newer", "older"),
+)
+
+BEFORE, AFTER = "before", "after"  # what an ordered relation is asked with
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Two relations of a kind that are told together in one sentence, in the words of a summary or in others."""
+
+    kind: Kind
+    relations: tuple[str, str]
+    text: str
+    others: tuple[str, ...]
+
+
+SUMMARIES: tuple[Summary, ...] = (
+    Summary(
+        "person",
+        ("job", "home"),
+        "{e} is a {v} from {w}.",
+        ("{w} is the home of {e}, a {v}.", "The {v} {e} lives in {w}."),
+    ),
+    Summary(
+        "place",
+        ("product", "country"),
+        "{e} makes {v} in {w}.",
+        ("The {v} of {e} comes from {w}.", "In {w}, {e} is known for {v}."),
+    ),
+    Summary(
+        "thing",
+        ("material", "room"),
+        "{E} of {v} is in the {w}.",
+        ("The {w} holds {e} of {v}.", "Made of {v}, {e} is in the {w}."),
+    ),
 )
 
 
@@ -260,3 +345,4 @@ def words() -> Iterator[str]:
         yield from lasts
     for relation in RELATIONS:
         yield from relation.values
+        yield from relation.groups

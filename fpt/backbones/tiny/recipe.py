@@ -1,8 +1,10 @@
 """How the embedded backbone was made: `python -m fpt.backbones.tiny.recipe` makes it again, from nothing.
 
-A vocabulary first, then phases: reading of ever longer passages (span corruption and questions) by a shallow model,
-adaptation to instructions, and last the same with twice the blocks, of which some are left out at random, as are
-neurons, so that partial models stay useful. A run that was interrupted goes on from its own last state.
+A vocabulary first, then phases: reading of short passages by a shallow model (span corruption and questions), reading
+of longer ones with twice the blocks, and adaptation to instructions. Once the model is whole, blocks and neurons are
+left out at random, so that partial models stay useful. A run that was interrupted goes on from its own last state.
+
+Under `torchrun --nproc-per-node N -m fpt.backbones.tiny.recipe` each batch is shared among N processes.
 """
 
 from __future__ import annotations
@@ -19,13 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from rich.console import Console
 from rich.progress import Progress
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from transformers import T5Config, T5ForConditionalGeneration
 
-from fpt.backbones.tiny import FOLDER, card, corpus, growing, vocabulary
+from fpt.backbones.tiny import FOLDER, card, corpus, growing, instructions, vocabulary
 from fpt.backbones.tiny.corpus import Maker
 
 Pair = tuple[list[int], list[int]]
@@ -44,25 +48,25 @@ class Phase:
     decoder_layers: int
     lr_from: float
     lr_to: float
-    match_rate: float = 1.0  # the learning rate's share for query and key maps, whose product T5 does not scale down
     lacking: bool = False  # some blocks and neurons are left out
 
 
 PHASES = (
-    Phase("read 1", 600, 1, corpus.READING, 4, 2, 1e-3, 1e-3),
     Phase("read 2", 2500, 2, corpus.READING, 4, 2, 1e-3, 1e-3),
-    Phase("read 4", 700, 4, corpus.READING, 4, 2, 1e-3, 1e-3, match_rate=0.3),
-    Phase("adapt", 1700, 4, corpus.ADAPTATION, 4, 2, 1e-3, 6e-4, match_rate=0.3),
-    Phase("grow", 2000, 4, corpus.ADAPTATION, 8, 4, 6e-4, 5e-5, match_rate=0.3, lacking=True),
+    Phase("read 4", 3000, 4, corpus.READING, 8, 4, 1e-3, 1e-3, lacking=True),
+    Phase("adapt", 5400, 4, instructions.ADAPTATION, 8, 4, 1e-3, 3e-5, lacking=True),
 )
 BATCH_SIZE = 32
 # Batches are cut from this many batches' worth of examples sorted by length, so that little is padding.
 POOL = 32
 WARM_UP = 100
 WEIGHT_DECAY = 0.01
+# The learning rate's share for query and key maps, whose product T5 does not scale down: at the full rate attention
+# hardens before it has learned what to look for.
+MATCH_RATE = 0.3
 SAVE_EVERY = 250
 SCORED = 256
-MAKERS: tuple[Maker, ...] = (corpus.restore, corpus.seek, corpus.judge, corpus.judge_one, corpus.instruct)
+MAKERS: tuple[Maker, ...] = (*corpus.READING, instructions.instruct)
 
 
 def shape(vocabulary_size: int, phase: Phase) -> T5Config:
@@ -109,12 +113,30 @@ def batches(phase: Phase, codec: vocabulary.Codec, *, seed: int, first: int) -> 
         pool += 1
 
 
-def loss_of(model: T5ForConditionalGeneration, batch: Batch) -> Tensor:
-    """Mean cross entropy of a batch's target tokens."""
-    source, target = batch
-    loss = model(input_ids=source, attention_mask=(source != 0).long(), labels=target).loss
-    assert isinstance(loss, Tensor)
-    return loss
+def predict(model: T5ForConditionalGeneration, source: Tensor, target: Tensor) -> Tensor:
+    """Logits [B, T, V] of every target token from those before it."""
+    before = model.prepare_decoder_input_ids_from_labels(target)
+    logits = model(input_ids=source, attention_mask=(source != 0).long(), decoder_input_ids=before).logits
+    assert isinstance(logits, Tensor)
+    return logits
+
+
+def backward(model: T5ForConditionalGeneration, batch: Batch) -> float:
+    """Gradients of the mean cross entropy of a batch's target tokens, over all processes; the mean itself."""
+    rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    source, target = (part[rank::size].contiguous().to(model.device) for part in batch)
+    logits = predict(model, source, target)
+    loss = cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="sum") / (batch[1] != -100).sum()
+    torch.autograd.backward(loss)
+    total = loss.detach()
+    if size > 1:
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        together = torch.cat([total.reshape(1), *(gradient.flatten() for gradient in gradients)])
+        dist.all_reduce(together)
+        total, *parts = torch.split(together, [1, *(gradient.numel() for gradient in gradients)])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+    return total.item()
 
 
 @torch.no_grad()
@@ -128,8 +150,9 @@ def accuracies(
         right = total = 0
         for _ in range(0, num, 64):
             texts = [maker(stream, statements) for _ in range(64)]
-            source, target = collate([(codec.encode(first), codec.encode(second)) for first, second in texts])
-            logits = model(input_ids=source, attention_mask=(source != 0).long(), labels=target).logits
+            pairs = [(codec.encode(first), codec.encode(second)) for first, second in texts]
+            source, target = (part.to(model.device) for part in collate(pairs))
+            logits = predict(model, source, target)
             counted = (target > vocabulary.END) & (target < codec.first_sentinel)
             right += int(((logits.argmax(-1) == target) & counted).sum())
             total += int(counted.sum())
@@ -174,6 +197,15 @@ def _optimizer(model: nn.Module) -> torch.optim.AdamW:
     )
 
 
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _leads() -> bool:
+    """Whether this process, of all that share the batches, is the one that scores, prints and saves."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
 def _plan(phases: Sequence[Phase], vocabulary_size: int, seed: int) -> list[int]:
     return [seed, vocabulary_size, *(phase.updates for phase in phases)]
 
@@ -185,7 +217,7 @@ def _load(path: Path, phases: Sequence[Phase], vocabulary_size: int, seed: int) 
             f"{path} belongs to a run with another seed, vocabulary or number of updates: finish it or delete the file"
         )
     phase, update, seconds = content["progress"]
-    model = growing.lean(growing.new(shape(vocabulary_size, phases[phase]), seed=0))
+    model = growing.lean(growing.new(shape(vocabulary_size, phases[phase]), seed=0)).to(_device())
     model.load_state_dict(content["model"])
     optimizer = _optimizer(model)
     optimizer.load_state_dict(content["optimizer"])
@@ -193,7 +225,7 @@ def _load(path: Path, phases: Sequence[Phase], vocabulary_size: int, seed: int) 
 
 
 def _start(phases: Sequence[Phase], vocabulary_size: int, seed: int) -> State:
-    model = growing.lean(growing.new(shape(vocabulary_size, phases[0]), seed=seed))
+    model = growing.lean(growing.new(shape(vocabulary_size, phases[0]), seed=seed)).to(_device())
     return State(_plan(phases, vocabulary_size, seed), model, _optimizer(model), 0, 0, 0.0, [])
 
 
@@ -204,7 +236,7 @@ def _enter(state: State, phases: Sequence[Phase], vocabulary_size: int, seed: in
     state.update = 0
     if (before.encoder_layers, before.decoder_layers) != (after.encoder_layers, after.decoder_layers):
         config = shape(vocabulary_size, after)
-        state.model = growing.lean(growing.grown(state.model, config, seed=seed + 1))
+        state.model = growing.lean(growing.grown(state.model, config, seed=seed + 1)).to(_device())
     state.optimizer = _optimizer(state.model)
 
 
@@ -219,15 +251,14 @@ def train_phase(state: State, phase: Phase, codec: vocabulary.Codec, *, seed: in
     supply = batches(phase, codec, seed=seed, first=state.update)
     losses: list[float] = []
     began = time.monotonic() - state.seconds
-    with Progress(console=Console(stderr=True, highlight=False)) as progress:
+    with Progress(console=Console(stderr=True, highlight=False), disable=not _leads()) as progress:
         bar = progress.add_task(phase.name, total=phase.updates, completed=state.update)
         while state.update < phase.updates:
             losses.append(_update(state, phase, next(supply), seed=seed))
             progress.update(bar, completed=state.update)
-            if state.update % SAVE_EVERY == 0 or state.update == phase.updates:
-                scores = accuracies(
-                    state.model, codec, statements=phase.statements, num=min(SCORED, 64 + phase.updates)
-                )
+            if _leads() and (state.update % SAVE_EVERY == 0 or state.update == phase.updates):
+                num = min(SCORED, 64 + phase.updates)
+                scores = accuracies(state.model, codec, statements=phase.statements, num=num)
                 state.seconds = time.monotonic() - began
                 line = {
                     "phase": phase.name,
@@ -235,6 +266,7 @@ def train_phase(state: State, phase: Phase, codec: vocabulary.Codec, *, seed: in
                     "examples": state.update * BATCH_SIZE,
                     "loss": round(sum(losses) / len(losses), 4),
                     "seconds": round(state.seconds),
+                    "processes": dist.get_world_size() if dist.is_initialized() else 1,
                     "scores": scores,
                 }
                 progress.console.print(json.dumps(line), markup=False, soft_wrap=True)
@@ -247,16 +279,15 @@ def _update(state: State, phase: Phase, batch: Batch, *, seed: int) -> float:
     """One optimizer step; its loss."""
     other, match = state.optimizer.param_groups
     other["lr"] = learning_rate(phase, state.update)
-    match["lr"] = other["lr"] * phase.match_rate
+    match["lr"] = other["lr"] * MATCH_RATE
     stream = random.Random(f"{seed} lacking {state.update}")
     with growing.without_some(state.model, stream) if phase.lacking else nullcontext():
-        loss = loss_of(state.model, batch)
-        torch.autograd.backward(loss)
+        loss = backward(state.model, batch)
     nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
     state.optimizer.step()
     state.optimizer.zero_grad()
     state.update += 1
-    return loss.item()
+    return loss
 
 
 def scaled(updates: int | None) -> tuple[Phase, ...]:
@@ -304,20 +335,32 @@ def describe(state: State, phases: Sequence[Phase], folder: Path, *, seed: int) 
         "weight_decay": WEIGHT_DECAY,
         "batch_size": BATCH_SIZE,
         "warm_up": WARM_UP,
+        "match_rate": MATCH_RATE,
         "seed": seed,
         "seconds": state.seconds,
-        "machine": f"{torch.get_num_threads()} of {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}",
+        "machine": _machine(state.log),
         "num": SCORED,
     }
     text = card.write(shape, [asdict(phase) for phase in phases], state.log, settings)
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
+def _machine(log: Sequence[Mapping[str, Any]]) -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    processes = sorted({line["processes"] for line in log})
+    threads = f"{' and later '.join(map(str, processes))} process(es) of {torch.get_num_threads()} thread(s)"
+    return f"{os.cpu_count()} cores ({torch.backends.cpu.get_cpu_capability()}), {threads}"
+
+
 def make(folder: Path, *, updates: int | None = None, seed: int = 0) -> None:
     """Everything in the folder, going on from an interrupted run's `.training.pt` if there is one."""
     phases = scaled(updates)
     folder.mkdir(parents=True, exist_ok=True)
-    vocabulary.train(corpus.words(), folder)
+    if _leads():
+        vocabulary.train(corpus.words(), folder)
+    if dist.is_initialized():
+        dist.barrier()
     codec = vocabulary.Codec(folder)
     saved = folder / ".training.pt"
     state = _load(saved, phases, codec.size, seed) if saved.exists() else _start(phases, codec.size, seed)
@@ -325,9 +368,10 @@ def make(folder: Path, *, updates: int | None = None, seed: int = 0) -> None:
     while state.phase + 1 < len(phases):
         _enter(state, phases, codec.size, seed)
         train_phase(state, phases[state.phase], codec, seed=seed, saved=saved)
-    export(state.model, folder)
-    describe(state, phases, folder, seed=seed)
-    saved.unlink()
+    if _leads():
+        export(state.model, folder)
+        describe(state, phases, folder, seed=seed)
+        saved.unlink()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -336,9 +380,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder (default: this package's own)")
     parser.add_argument("--updates", type=int, help="in all, spread over the phases as they are")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    threads = (os.cpu_count() or 1) // int(os.environ.get("WORLD_SIZE", 1))
+    parser.add_argument("--threads", type=int, default=max(1, threads), help="of each process (default %(default)s)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group("gloo")
     try:
         make(options.out, updates=options.updates, seed=options.seed)
     except ValueError as error:

@@ -1,6 +1,8 @@
 """The embedded model is a T5 like any other, small enough to ship, and its recipe can be repeated."""
 
 import json
+import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +11,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+from fpt import compose
 from fpt.backbones import tiny
-from fpt.tasks import world
+from fpt.backbones.tiny import instructions, recipe
+from fpt.tasks import open_task, world
 
 
 def test_it_is_small_and_in_16_bit() -> None:
@@ -33,11 +37,55 @@ def test_its_vocabulary_is_as_t5s() -> None:
     assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id) == (0, 1, 2)
     assert tokenizer.convert_tokens_to_ids("<extra_id_0>") == size - 1
     assert tokenizer.convert_tokens_to_ids("<extra_id_99>") == size - 100
-    rows = list(world.boolq("validation", num=200, seed=0))
-    for row in rows:
-        assert (
-            tokenizer.unk_token_id not in tokenizer(f"question: {row['question']} passage: {row['passage']}").input_ids
+    for task in world.TASKS:
+        for example in open_task(compose.load([f"task={task}"])).valid:
+            assert tokenizer.unk_token_id not in tokenizer(example.source).input_ids
+
+
+def test_bare_forms_are_laid_out_as_the_trainer_does() -> None:
+    for task, form in zip(world.TASKS, instructions.FORMS, strict=True):
+        pieces = re.split(r"{\w+}", form.layout)
+        laid_out = re.compile(".+".join(map(re.escape, pieces)))
+        for example in open_task(compose.load([f"task={task}"])).valid[:20]:
+            assert laid_out.fullmatch(example.source), (form.layout, example.source)
+
+
+def test_every_instruction_can_be_answered() -> None:
+    stream = random.Random(0)
+    for form in instructions.FORMS:
+        texts = [form.draw(stream, 4) for _ in range(60)]
+        for command in form.commands:
+            answers = {instructions.answer(command, each) for each in texts}
+            assert len(answers) > 1, command  # what is always the same needs no reading
+
+
+GRADIENTS = """
+import sys, torch, torch.distributed as dist
+from fpt.backbones.tiny import FOLDER, growing, recipe, vocabulary
+torch.set_num_threads(1)
+dist.init_process_group("gloo")
+codec = vocabulary.Codec(FOLDER)
+phase = recipe.PHASES[0]
+batch = next(recipe.batches(phase, codec, seed=0, first=0))
+model = growing.new(recipe.shape(codec.size, phase), seed=0)
+loss = recipe.backward(model, batch)
+if dist.get_rank() == 0:
+    torch.save([loss, *(parameter.grad for parameter in model.parameters())], sys.argv[1])
+"""
+
+
+def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
+    script = tmp_path / "gradients.py"
+    script.write_text(GRADIENTS)
+    for processes in (1, 2):
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        done = subprocess.run(
+            [*launch, str(script), str(tmp_path / str(processes))], capture_output=True, text=True, timeout=300
         )
+        assert done.returncode == 0, done.stderr
+    one, two = (torch.load(tmp_path / name) for name in "12")
+    for expected, found in zip(one, two, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_recipe_makes_a_model_that_opens(tmp_path: Path) -> None:
@@ -52,6 +100,6 @@ def test_the_recipe_makes_a_model_that_opens(tmp_path: Path) -> None:
     assert (tmp_path / "spiece.model").read_bytes() == (tiny.FOLDER / "spiece.model").read_bytes()
     assert tokenizer("is it red").input_ids == AutoTokenizer.from_pretrained(tiny.FOLDER)("is it red").input_ids
     log = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
-    assert len({line["phase"] for line in log}) == 5
+    assert [line["phase"] for line in log] == [phase.name for phase in recipe.PHASES]
     assert "## Training" in (tmp_path / "README.md").read_text()
     assert not (tmp_path / ".training.pt").exists()
