@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fpt import __version__, compose
-from fpt.config import RunConfig
 from fpt.errors import UserError, did_you_mean
 from fpt.tracking import quiet_libraries
 
@@ -19,6 +18,7 @@ usage: fpt VERB [key=value …] [--json]
 
   fpt train task=boolq                    train, or go on with a run that was stopped
   fpt plan model=t5-large schedule=cr     what every stage will cost, without weights or data
+  fpt show task=boolq n=3                 the task's data as the model will see them
   fpt VERB --help                         every key with its default
 
 Overrides are Hydra's: group=option picks a file of conf/, key.sub=value sets one value.
@@ -73,12 +73,21 @@ def _run(words: list[str]) -> int:
         print(_help(verb, overrides), end="")
         return 0
     quiet_libraries()
-    VERBS[verb](compose.load(overrides), "--json" in flags)
+    VERBS[verb](overrides, "--json" in flags)
     return 0
 
 
-def _train(config: RunConfig, as_json: bool) -> None:
-    from fpt.tasks import open_task
+def _number(words: list[str]) -> tuple[int, list[str]]:
+    """How many examples `n=` asks for, 3 if it does not, and the words without it: it is no part of a run."""
+    given = [word.removeprefix("n=") for word in words if word.startswith("n=")]
+    if any(not number.isdecimal() for number in given):
+        raise UserError(f"n={given[-1]}: expected a whole number, of examples to show")
+    return int(given[-1]) if given else 3, [word for word in words if not word.startswith("n=")]
+
+
+def _train(overrides: list[str], as_json: bool) -> None:
+    config = compose.load(overrides)
+    from fpt.tasks.kept import open_task
     from fpt.tracking import Tracker
     from stages import schedule
 
@@ -97,7 +106,8 @@ def _train(config: RunConfig, as_json: bool) -> None:
         print_result(result, str(config.folder))
 
 
-def _plan(config: RunConfig, as_json: bool) -> None:
+def _plan(overrides: list[str], as_json: bool) -> None:
+    config = compose.load(overrides)
     from stages import schedule
 
     stages = schedule.of(config)
@@ -112,11 +122,37 @@ def _plan(config: RunConfig, as_json: bool) -> None:
         print_plan(plan)
 
 
-VERBS: dict[str, Callable[[RunConfig, bool], None]] = {"train": _train, "plan": _plan}
+def _show(overrides: list[str], as_json: bool) -> None:
+    number, overrides = _number(overrides)
+    config = compose.load(overrides)
+    from fpt.tasks.kept import open_task
+    from fpt.tracking import Tracker
+
+    tracker = Tracker()
+    with tracker.console.status("reading the data"):
+        task = open_task(config)
+    with tracker.console.status("importing torch and transformers"):
+        from fpt.show import look
+    with tracker.running():
+        shown = look(config, task, number, tracker.watch)
+    if as_json:
+        print(json.dumps(shown, indent=2, ensure_ascii=False))
+    else:
+        from fpt.report import print_look
+
+        print_look(shown)
+
+
+VERBS: dict[str, Callable[[list[str], bool], None]] = {"train": _train, "plan": _plan, "show": _show}
 
 
 def _help(verb: str, overrides: list[str]) -> str:
-    lines = [f"usage: fpt {verb} [key=value …] [--json]", "", "groups:"]
+    more = " [n=3]" if verb == "show" else ""
+    number, overrides = _number(overrides) if verb == "show" else (0, overrides)
+    lines = [f"usage: fpt {verb} [key=value …]{more} [--json]", ""]
+    if verb == "show":
+        lines += [f"n={number}", "  how many examples to show", ""]
+    lines += ["groups:"]
     for group in compose.GROUPS:
         options = [name for name in compose.group_options(group) if name != "custom"]
         more = ", or a local folder, or a Hub id" if group == "model" else ""

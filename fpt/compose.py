@@ -3,6 +3,7 @@
 DictConfig stops here: below this file every function receives the frozen group it needs.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -76,7 +77,7 @@ def load(words: Sequence[str]) -> RunConfig:
 
 def _parse(word: str) -> Override:
     try:
-        override = OverridesParser.create().parse_override(word)
+        override = OverridesParser.create().parse_override(_verbatim(word))
     except HydraException as error:
         said = str(error).splitlines()[0]
         way_out = (
@@ -92,6 +93,16 @@ def _parse(word: str) -> Override:
     if override.is_sweep_override():
         raise UserError(f"{word}: several values at once are not possible; run the command once for each.")
     return override
+
+
+def _verbatim(word: str) -> str:
+    """The override, quoted for Hydra where its value is a text that is taken as it stands, braces and all."""
+    key, _, value = word.partition("=")
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in ("'", '"')
+    if not settings().get(key, (str, {}))[1].get("verbatim") or value == "null" or quoted:
+        return word
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
+    return f"{key}='{escaped}'"
 
 
 def _foreign_weights(override: Override) -> str | None:

@@ -9,7 +9,10 @@ from fpt.errors import UserError, did_you_mean
 
 
 def setting(help: str, default: Any = MISSING, **limits: Any) -> Any:
-    """A field with its one-line help and the limits it checks: choices=, above=, least=, most=, folder_name=."""
+    """A field with its one-line help and the limits it checks: choices=, above=, least=, most=, folder_name=.
+
+    With verbatim=True the value is taken as typed, braces and all.
+    """
     return field(default=default, metadata={"help": help, **limits})
 
 
@@ -72,6 +75,7 @@ class TaskConfig(Group):
         " auto: generated for the embedded model, else the Hub",
         "auto",
     )
+    valid_split: str = setting("which of the task's validation sets; mnli: matched or mismatched", "validation")
     source_length: int = setting("longest source, in tokens with </s>, prompt not counted", 492, least=2)
     target_length: int = setting("longest target, in tokens with </s>", least=2)
     reduce_decoder: bool = setting("stages reduce the decoder too (the paper: not for short labels)")
@@ -80,6 +84,43 @@ class TaskConfig(Group):
     )
     valid_examples: int | None = setting(
         "only the first so many validation examples; null: all (of generated ones 500)", None, least=1
+    )
+    shots: int | None = setting(
+        "train on a sample of so many examples per label (in all, where there are no labels), drawn with the seed",
+        None,
+        least=1,
+    )
+    template: str | None = setting(
+        "the source's text with fields of the task's records, as in 'premise: {premise} hypothesis: {hypothesis}';"
+        " null: the task's own",
+        None,
+        verbatim=True,
+    )
+    on_error: str = setting(
+        "a record that cannot be used stops the run, or is skipped, counted and listed",
+        "stop",
+        choices=("stop", "skip"),
+    )
+    train: str | None = setting("task=files: JSONL, CSV, TSV or Parquet to train on", None)
+    valid: str | None = setting("task=files: such a file to validate on; null: a part of the training file", None)
+    valid_share: float = setting(
+        "task=files without task.valid: share of the training file, drawn with the seed", 0.1, above=0.0, most=0.5
+    )
+    source: str | None = setting(
+        "task=files: the source's text, as in 'question: {question} context: {passage}'", None, verbatim=True
+    )
+    target: str | None = setting("task=files: what to answer, as in '{answer}'", None, verbatim=True)
+    spare: str | None = setting(
+        "task=files: the field to cut where a source is too long; null: an example's longest", None
+    )
+    id: str | None = setting("task=files: the field that names an example; null: its place in the file", None)
+    labels: dict[Any, Any] | None = setting(
+        "task=files: the target's values and the label words they stand for, as in {0: no, 1: yes}", None
+    )
+    metric: str | None = setting(
+        "task=files: accuracy, f1, macro_f1 or matthews of labels; exact_match or f1 of words; pearson or spearman of"
+        " numbers; rougeL, rouge1 or rouge2; null: accuracy with task.labels, else exact_match",
+        None,
     )
 
 
@@ -205,7 +246,7 @@ class RunConfig(Group):
         "auto",
         choices=("auto", "never", "must", "repair"),
     )
-    cache_dir: str = setting("where neuron scores are kept for the next run", "~/.cache/fpt")
+    cache_dir: str = setting("where neuron scores, tokens and large data are kept for the next run", "~/.cache/fpt")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,18 +3,25 @@
 Letters: B batch, S source, T target.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from fpt.metrics import normalise
 from fpt.streams import stream
 from fpt.tasks.task import Example
+from fpt.tracking import Watch
 
 IGNORED = -100  # label of a padded target position
 CHUNK = 32  # updates whose examples are sorted by length together
+PART = 2000  # examples that are tokenised at once
 
 
 @dataclass(frozen=True)
@@ -30,20 +37,83 @@ class Batch:
         return Batch(self.source.to(device), self.mask.to(device), self.labels.to(device))
 
 
+class Rows:
+    """Lists of token ids, one after another in one array: row i is ids[starts[i] : starts[i + 1]]."""
+
+    def __init__(self, ids: NDArray[np.int32], starts: NDArray[np.int64]) -> None:
+        """Of all ids, and of the rows' starts with the end of the last behind them."""
+        self.ids, self.starts = ids, starts
+
+    @classmethod
+    def of(cls, rows: Iterable[Sequence[int]]) -> "Rows":
+        """The same lists in one array."""
+        writer = _Writer()
+        for row in rows:
+            writer.add(row)
+        return writer.rows
+
+    @property
+    def lengths(self) -> list[int]:
+        """Each row's number of ids."""
+        lengths: list[int] = np.diff(self.starts).tolist()
+        return lengths
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> list[int]:
+        row: list[int] = self.ids[self.starts[index] : self.starts[index + 1]].tolist()
+        return row
+
+
+class _Writer:
+    """Rows that grow at the end."""
+
+    def __init__(self) -> None:
+        self._ids, self._starts = array("i"), array("q", [0])
+
+    def add(self, row: Sequence[int]) -> None:
+        self._ids.extend(row)
+        self._starts.append(len(self._ids))
+
+    @property
+    def rows(self) -> Rows:
+        return Rows(np.array(self._ids, np.int32), np.array(self._starts, np.int64))
+
+
 @dataclass(frozen=True)
 class Encoded:
-    """Tokenised examples, and how many sources and targets were cut to the limits."""
+    """Tokenised examples.
 
-    sources: list[list[int]]
-    targets: list[list[int]]
-    cut_sources: int = 0
-    cut_targets: int = 0
+    Attributes:
+        sources: their token ids.
+        targets: likewise.
+        whole: numbers of tokens before cutting, [examples, 2]: sources and targets; None: nothing was cut.
+        lost_answers: of the examples whose source was cut, how many have no gold left in it that was there before.
+        pad: what a source is padded with.
+    """
+
+    sources: Rows
+    targets: Rows
+    whole: NDArray[np.int32] | None = None
+    lost_answers: int = 0
     pad: int = 0
-    lengths: list[tuple[int, int]] = field(init=False)
 
-    def __post_init__(self) -> None:
-        pairs = zip(self.sources, self.targets, strict=True)
-        object.__setattr__(self, "lengths", [(len(source), len(target)) for source, target in pairs])
+    @cached_property
+    def lengths(self) -> list[tuple[int, int]]:
+        """Each example's numbers of source and target tokens."""
+        return list(zip(self.sources.lengths, self.targets.lengths, strict=True))
+
+    @cached_property
+    def num_cut(self) -> tuple[int, int]:
+        """How many sources and targets were longer than their limits."""
+        if self.whole is None:
+            return 0, 0
+        sources, targets = (self.whole > np.array(self.lengths)).sum(axis=0).tolist()
+        return sources, targets
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -51,7 +121,7 @@ class Encoded:
     def batch(self, indices: Sequence[int]) -> Batch:
         """The examples at `indices`, padded to the longest of them."""
         source = _pad([self.sources[index] for index in indices], self.pad)
-        lengths = torch.tensor([len(self.sources[index]) for index in indices])
+        lengths = torch.tensor([self.lengths[index][0] for index in indices])
         mask = (torch.arange(source.shape[1]) < lengths[:, None]).long()
         return Batch(source, mask, _pad([self.targets[index] for index in indices], IGNORED))
 
@@ -62,18 +132,45 @@ class Encoded:
 
 
 def encode(
-    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, source_length: int, target_length: int
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    source_length: int,
+    target_length: int,
+    find_answers: bool = False,
+    watch: Watch = lambda parts, _: parts,
 ) -> Encoded:
-    """Token ids of every example, cut at the end to the limits, closing </s> kept."""
-    sources = _tokenise([example.source for example in examples], tokenizer)
-    targets = _tokenise([example.target for example in examples], tokenizer)
-    return Encoded(
-        [_cut(ids, source_length) for ids in sources],
-        [_cut(ids, target_length) for ids in targets],
-        cut_sources=sum(len(ids) > source_length for ids in sources),
-        cut_targets=sum(len(ids) > target_length for ids in targets),
-        pad=int(tokenizer.pad_token_id or 0),
-    )
+    """Token ids of every example, closing </s> kept where they are cut to the limits.
+
+    A source gives up its spare part from that part's end, and only then the end of the rest; a target its end.
+
+    Args:
+        examples: what to tokenise.
+        tokenizer: the model's own.
+        source_length: limit in tokens.
+        target_length: likewise.
+        find_answers: whether golds are pieces of their source, so that a cut may lose them.
+        watch: shows how far this is.
+    """
+    sources, targets = _Writer(), _Writer()
+    whole = np.empty((len(examples), 2), np.int32)
+    lost = 0
+    parts = [list(range(start, min(start + PART, len(examples)))) for start in range(0, len(examples), PART)]
+    for indices in watch(parts, "tokenising"):
+        part = [examples[index] for index in indices]
+        sources_of_part = _tokenise([example.source for example in part], tokenizer)
+        for index, example, ids in zip(indices, part, sources_of_part, strict=True):
+            whole[index, 0] = len(ids)
+            if len(ids) > source_length:
+                ids = _cut_source(example, ids, tokenizer, source_length)
+                lost += find_answers and _is_lost(example, ids, tokenizer)
+            sources.add(ids)
+        distinct = list(dict.fromkeys(example.target for example in part))
+        ids_of = dict(zip(distinct, _tokenise(distinct, tokenizer), strict=True))
+        for index, example in zip(indices, part, strict=True):
+            whole[index, 1] = len(ids_of[example.target])
+            targets.add(_cut(ids_of[example.target], target_length))
+    return Encoded(sources.rows, targets.rows, whole, lost, pad=int(tokenizer.pad_token_id or 0))
 
 
 def batches_by_length(data: Encoded, size: int) -> list[list[int]]:
@@ -130,9 +227,31 @@ class Order:
             yield self._epoch[1][max(start - epoch * total, 0) : start + count - epoch * total]
 
 
-def _tokenise(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    ids: list[list[int]] = tokenizer(texts, add_special_tokens=True, verbose=False)["input_ids"]
+def _tokenise(texts: list[str], tokenizer: PreTrainedTokenizerBase, *, closed: bool = True) -> list[list[int]]:
+    """Token ids of each text, `closed` with </s>."""
+    found = tokenizer(texts, add_special_tokens=closed, return_attention_mask=False, verbose=False)
+    ids: list[list[int]] = found["input_ids"]
     return ids
+
+
+def _cut_source(example: Example, ids: list[int], tokenizer: PreTrainedTokenizerBase, limit: int) -> list[int]:
+    """The ids without as much of the end of the spare part as it takes, or of the whole where that is not enough."""
+    start, end = example.spare
+    if start == end:
+        return _cut(ids, limit)
+    (before,) = _tokenise([example.source[:start]], tokenizer, closed=False)
+    (after,) = _tokenise([example.source[end:]], tokenizer)
+    room = limit - len(after)
+    return [*ids[:room], *after] if room >= len(before) else _cut([*before, *after], limit)
+
+
+def _is_lost(example: Example, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the source had a gold in it and the cut one has none."""
+    golds = {gold: f" {normalise(gold)} " for gold in example.golds if normalise(gold)}
+    if not any(gold in example.source for gold in golds):
+        return False
+    left = f" {normalise(tokenizer.decode(ids, skip_special_tokens=True))} "
+    return not any(gold in left for gold in golds.values())
 
 
 def _cut(ids: list[int], limit: int) -> list[int]:

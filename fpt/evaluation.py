@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from fpt.data import Encoded, batches_by_length
 from fpt.prompts.prompted import PromptedModel
-from fpt.tasks.task import Example, Task
+from fpt.tasks.task import Task
 from fpt.tracking import Watch
 
 SENTINEL = re.compile(r"<extra_id_\d+>")
@@ -46,16 +45,20 @@ def evaluate(
     return Evaluation(task.score(answers, task.valid), outputs, answers)
 
 
-def longest_answer(task: Task, tokenizer: PreTrainedTokenizerBase, limit: int) -> int:
-    """How many tokens to generate: a label task's longest label decides, since more could only be wrong."""
-    if not task.labels:
-        return limit
-    targets = sorted({example.target for example in task.train})
-    return min(limit, max(len(ids) for ids in tokenizer(targets)["input_ids"]))
+def longest_answer(task: Task, train: Encoded, limit: int) -> int:
+    """How many tokens to generate: a longer label could only be wrong; free text may be twice as long as in training.
+
+    Only training targets decide, so that nothing is known of the validation's.
+    """
+    longest = max(target for _, target in train.lengths)
+    return min(limit, longest if task.labels else 2 * longest)
 
 
-def predictions(evaluation: Evaluation, examples: Sequence[Example]) -> bytes:
-    """predictions.jsonl: id, input, output, answer, gold and correctness of every example."""
+def predictions(evaluation: Evaluation, task: Task) -> bytes:
+    """predictions.jsonl: id, input, output, answer, golds and correctness of every validation example.
+
+    Correctness is null where answers are not simply right or wrong.
+    """
     lines = [
         json.dumps(
             {
@@ -63,11 +66,11 @@ def predictions(evaluation: Evaluation, examples: Sequence[Example]) -> bytes:
                 "input": example.source,
                 "output": output,
                 "answer": answer,
-                "gold": example.gold,
-                "correct": answer == example.gold,
+                "gold": example.golds,
+                "correct": task.correct(answer, example) if task.correct else None,
             },
             ensure_ascii=False,
         )
-        for example, output, answer in zip(examples, evaluation.outputs, evaluation.answers, strict=True)
+        for example, output, answer in zip(task.valid, evaluation.outputs, evaluation.answers, strict=True)
     ]
     return ("\n".join(lines) + "\n").encode()

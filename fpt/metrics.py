@@ -1,15 +1,102 @@
-"""Scores of answers against gold, between 0 and 100."""
+"""Scores of answers against gold, between 0 and 100 (correlations from -100); of a single answer, between 0 and 1."""
 
+import re
+import string
 from collections import Counter
 from collections.abc import Sequence
+from statistics import fmean
+
+ARTICLES = re.compile(r"\b(a|an|the)\b")
+PUNCTUATION = str.maketrans("", "", string.punctuation)
+ROUGES = ("rougeL", "rouge1", "rouge2")
 
 
 def accuracy(answers: Sequence[str], golds: Sequence[str]) -> float:
     """Percentage of answers that equal their gold; anything else, garbage included, is wrong."""
-    return 100 * sum(answer == gold for answer, gold in zip(answers, golds, strict=True)) / len(golds)
+    return 100 * sum(answer == gold for answer, gold in _pairs(answers, golds)) / len(golds)
+
+
+def f1(answers: Sequence[str], golds: Sequence[str], positive: str) -> float:
+    """F1 of one label; every wrong answer counts against it, so garbage does not pass for another label."""
+    pairs = _pairs(answers, golds)
+    right = sum(answer == gold == positive for answer, gold in pairs)
+    # A wrong answer to a positive is a miss, to a negative a false alarm; with two labels this is plain F1.
+    wrong = sum(answer != gold for answer, gold in pairs)
+    return 200 * right / (2 * right + wrong) if right else 0.0
+
+
+def macro_f1(answers: Sequence[str], golds: Sequence[str], labels: Sequence[str]) -> float:
+    """Mean F1 of the labels; an answer that is none of them is a miss for its gold."""
+    from sklearn.metrics import f1_score  # takes a second to import
+
+    return 100 * float(f1_score(golds, answers, labels=list(labels), average="macro", zero_division=0))
+
+
+def matthews(answers: Sequence[str], golds: Sequence[str], labels: Sequence[str]) -> float:
+    """Matthews' correlation of two labels; any wrong answer, garbage included, counts as the other label."""
+    from sklearn.metrics import matthews_corrcoef
+
+    first, second = labels
+    read = [gold if answer == gold else second if gold == first else first for answer, gold in _pairs(answers, golds)]
+    return 100 * float(matthews_corrcoef(golds, read))
+
+
+def grouped_exact_match(answers: Sequence[str], golds: Sequence[str], groups: Sequence[str]) -> float:
+    """Percentage of groups all of whose answers equal their golds."""
+    whole: dict[str, bool] = {}
+    for answer, gold, group in zip(answers, golds, groups, strict=True):
+        whole[group] = whole.get(group, True) and answer == gold
+    return 100 * fmean(whole.values())
+
+
+def correlations(numbers: Sequence[float], golds: Sequence[float]) -> dict[str, float]:
+    """Pearson's and Spearman's correlation; 0 where either side is constant, of which neither is defined."""
+    from scipy.stats import pearsonr, spearmanr
+
+    if len(set(numbers)) == 1 or len(set(golds)) == 1:
+        return {"pearson": 0.0, "spearman": 0.0}
+    return {
+        "pearson": 100 * float(pearsonr(numbers, golds).statistic),
+        "spearman": 100 * float(spearmanr(numbers, golds).statistic),
+    }
 
 
 def most_common(golds: Sequence[str]) -> str:
     """The most frequent gold, the alphabetically first among equals."""
     counts = Counter(golds)
     return min(counts, key=lambda gold: (-counts[gold], gold))
+
+
+def normalise(text: str) -> str:
+    """SQuAD's normal form: lower case, no punctuation, no articles, single spaces (Rajpurkar et al. 2016)."""
+    return " ".join(ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split())
+
+
+def exact_match(answer: str, golds: Sequence[str]) -> bool:
+    """Whether the answer is one of the golds, in SQuAD's normal form."""
+    return normalise(answer) in map(normalise, golds)
+
+
+def word_f1(answer: str, golds: Sequence[str]) -> float:
+    """F1 (0 to 1) of the answer's words, in SQuAD's normal form, against the gold it meets best."""
+    return max(_overlap(normalise(answer).split(), normalise(gold).split()) for gold in golds)
+
+
+def _overlap(answer: list[str], gold: list[str]) -> float:
+    if not answer or not gold:  # no answer: right only where there is none
+        return float(answer == gold)
+    common = (Counter(answer) & Counter(gold)).total()
+    return 2 * common / (len(answer) + len(gold))
+
+
+def _pairs(answers: Sequence[str], golds: Sequence[str]) -> list[tuple[str, str]]:
+    return list(zip(answers, golds, strict=True))
+
+
+def rouge(answers: Sequence[str], golds: Sequence[str]) -> dict[str, float]:
+    """Mean F-measure of ROUGE-L, ROUGE-1 and ROUGE-2 with Porter's stemmer (Lin 2004)."""
+    from rouge_score.rouge_scorer import RougeScorer  # imports nltk, which takes a second
+
+    scorer = RougeScorer(ROUGES, use_stemmer=True)
+    scores = [scorer.score(gold, answer) for answer, gold in zip(answers, golds, strict=True)]
+    return {name: 100 * fmean(score[name].fmeasure for score in scores) for name in ROUGES}

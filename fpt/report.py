@@ -58,11 +58,70 @@ def print_result(result: dict[str, Any], folder: str) -> None:
     )
     console.print(table)
     console.print(Text("* at the stage's end, on the stage's own model", style="dim"))
-    others = {"majority baseline": result["majority"], "untrained prompt": result["untrained"]}
+    others = {result["baseline"]: result["majority"], "untrained prompt": result["untrained"]}
     beside = ", ".join(f"{name} {value:.2f}" for name, value in others.items() if value is not None)
     console.print(Text(f"{metric['name']} {metric['value']:.2f}  ({beside})", style="bold"))
     console.print(_share(result))
     console.print(Text(f"prompt and records in {folder}"))
+
+
+def print_look(look: dict[str, Any]) -> None:
+    """A task's splits in numbers, then examples as the model sees them."""
+    console, splits, limits = _output(), look["splits"], look["limits"]
+    baseline = f"{look['baseline']['name']} scores {look['baseline']['score']:.2f}"
+    console.print(
+        Text(
+            f"{look['task']} ({look['origin']}), in tokens of {look['model']}; main metric {look['metric']}, {baseline}"
+        )
+    )
+    for note in look["notes"]:
+        console.print(Text(note))
+    table = _table("split", "examples", *(f"'{label}'" for label in look["labels"]))
+    for split in splits:
+        shares = (f"{count:,} ({count / split['examples']:.1%})" for count in split["labels"].values())
+        table.add_row(split["name"], f"{split['examples']:,}", *shares)
+    with_answers = [] if look["labels"] else ["answers lost"]
+    lengths = _table("tokens of", "limit", *splits[0]["source_tokens"], "cut", *with_answers)
+    for split in splits:
+        for side in ("source", "target"):
+            numbers = (f"{number:,}" for number in split[f"{side}_tokens"].values())
+            cut = split[f"cut_{side}s"]
+            lost = [f"{split['lost_answers']:,}" if side == "source" else ""] if with_answers else []
+            share = f"{cut:,} ({cut / split['examples']:.1%})"
+            lengths.add_row(f"{split['name']} {side}s", f"{limits[side]:,}", *numbers, share, *lost)
+    for made in (table, lengths):
+        made.columns[0].justify = "left"
+        console.print()
+        console.print(made)
+    for example in look["examples"]:
+        _print_example(console, example)
+
+
+def _print_example(console: Console, example: dict[str, Any]) -> None:
+    """An example's texts and tokens, a row each."""
+    cut = f" ({example['cut']:,} more cut)" if example["cut"] else ""
+    lengths = f"{len(example['source_tokens']):,} source tokens{cut}, {len(example['target_tokens']):,} target tokens"
+    console.print()
+    console.print(Text(f"{example['id']}: {lengths}", style="bold"))
+    rows = Table.grid(padding=(0, 2))
+    for name, content in (
+        ("source", Text(example["source"])),
+        ("tokens", _tokens(example["source_tokens"])),
+        ("target", Text(example["target"])),
+        ("tokens", _tokens(example["target_tokens"])),
+        ("gold", Text(" | ".join(gold or "∅" for gold in example["golds"]))),
+    ):
+        rows.add_row(name, content)
+    console.print(rows)
+
+
+def _tokens(tokens: list[str]) -> Text:
+    """Tokens apart from each other, the middle of many left out."""
+    most = 80
+    if len(tokens) > most:
+        left_out = f"… {len(tokens) - most:,} tokens …"
+        tokens = [*tokens[: most - 20], left_out, *tokens[-20:]]
+    return Text(" ".join(tokens), style="cyan")
 
 
 def amount(value: float) -> str:

@@ -5,20 +5,16 @@ Letters: B batch, L blocks, F neurons.
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from fpt.backbones import t5
 from fpt.backbones.family import STACKS
-from fpt.data import IGNORED, Encoded, batches_by_length
-from fpt.errors import UserError
+from fpt.cache import kept
+from fpt.data import IGNORED, Encoded, Rows, batches_by_length
 from fpt.prompts.prompted import PromptedModel
 from fpt.streams import stream
 from fpt.tracking import Watch
@@ -27,14 +23,15 @@ from fpt.tracking import Watch
 def sample(data: Encoded, count: int, seed: int) -> Encoded:
     """`count` training examples, or all where there are fewer."""
     picked = sorted(torch.randperm(len(data), generator=stream(seed, "importance"))[:count].tolist())
-    return Encoded([data.sources[i] for i in picked], [data.targets[i] for i in picked], pad=data.pad)
+    sources, targets = (Rows.of(rows[index] for index in picked) for rows in (data.sources, data.targets))
+    return Encoded(sources, targets, pad=data.pad)
 
 
 def key(
     fingerprint: str, *, dtype: str, device: str, batch_size: int, task: str, prompt: Tensor, examples: Encoded
 ) -> str:
     """Names the scores of one model, task, prompt and sample, and of what changes their last bits."""
-    about = [fingerprint, dtype, device, batch_size, task, examples.sources, examples.targets]
+    about = [fingerprint, dtype, device, batch_size, task, list(examples.sources), list(examples.targets)]
     digest = hashlib.sha256(json.dumps(about).encode())
     digest.update(prompt.numpy().tobytes())
     return digest.hexdigest()[:32]
@@ -86,28 +83,7 @@ def scores(cache: Path, name: str, compute: Callable[[], dict[str, Tensor]]) -> 
     Raises:
         UserError: the cache's folder cannot be made.
     """
-    file = cache / "importance" / f"{name}.safetensors"
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cache_dir={cache}: cannot be used ({error.strerror}); give another folder") from None
-    if file.is_file():
-        with suppress(SafetensorError), safe_open(file, framework="pt") as handle:
-            found = {stack: handle.get_tensor(stack) for stack in handle.keys()}  # noqa: SIM118 - no dict
-            if (handle.metadata() or {}).get("sha256") == _digest(found):
-                return found
-    found = compute()
-    aside = file.with_suffix(f".{os.getpid()}.part")
-    aside.write_bytes(save(found, {"key": name, "sha256": _digest(found)}))
-    aside.replace(file)
-    return found
-
-
-def _digest(found: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for stack in sorted(found):
-        digest.update(stack.encode() + found[stack].numpy().tobytes())
-    return digest.hexdigest()
+    return kept(cache, "importance", name, compute)
 
 
 def _mean_weights(real: Tensor) -> Tensor:

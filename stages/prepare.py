@@ -12,7 +12,7 @@ from torch import Tensor
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.family import STACKS
 from fpt.config import RunConfig
-from fpt.data import Encoded, encode
+from fpt.data import Encoded
 from fpt.engine import dtype_of, open_device
 from fpt.errors import UserError
 from fpt.evaluation import Evaluation, evaluate, longest_answer
@@ -21,6 +21,7 @@ from fpt.prompts import soft
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.soft import SoftPrompt
 from fpt.tasks.task import Task
+from fpt.tokens import tokenised
 from fpt.tracking import Stopwatch, Tracker
 from stages import importance, partial, resume, selection
 from stages.schedule import Schedule
@@ -67,7 +68,7 @@ class Materials:
             self.valid,
             tokenizer,
             batch_size=config.train.eval_batch,
-            max_new_tokens=longest_answer(self.task, tokenizer, config.task.target_length),
+            max_new_tokens=longest_answer(self.task, self.train, config.task.target_length),
             device=self.device,
             watch=self.tracker.watch,
         )
@@ -96,26 +97,28 @@ def gather(config: RunConfig, schedule: Schedule, task: Task, tracker: Tracker) 
     """
     device = open_device(config.engine)
     backbone = open_backbone(config.model)
-    train, valid = (
-        encode(
-            examples,
-            backbone.tokenizer,
-            source_length=config.task.source_length,
-            target_length=config.task.target_length,
-        )
-        for examples in (task.train, task.valid)
-    )
-    largest = max(max(ids) for data in (train, valid) for ids in (*data.sources, *data.targets))
+    with tracker.running():
+        train, valid = tokenised(task, backbone, config.task, Path(config.cache_dir).expanduser(), tracker.watch)
+    largest = max(int(rows.ids.max()) for data in (train, valid) for rows in (data.sources, data.targets))
     if largest >= backbone.config.vocab_size:
         raise UserError(
             f"{backbone.folder}: the tokenizer makes token {largest}, but config.json says"
             f" vocab_size={backbone.config.vocab_size}; they do not belong together"
         )
+    if task.labels and (train.num_cut[1] or valid.num_cut[1]):
+        raise UserError(
+            f"task.target_length={config.task.target_length}: cuts the labels of {task.name}"
+            f" ({', '.join(task.labels)}), and a label that is cut is never right. Give a larger one"
+        )
+    for note in task.notes:
+        tracker.say(note)
     for split, data in (("training", train), ("validation", valid)):
-        if data.cut_sources or data.cut_targets:
+        sources, targets = data.num_cut
+        if sources or targets:
+            lost = f" ({data.lost_answers:,} answers lost by it)" if data.lost_answers else ""
             tracker.say(
-                f"{split}: {data.cut_sources} of {len(data)} sources cut to {config.task.source_length} tokens,"
-                f" {data.cut_targets} targets to {config.task.target_length}"
+                f"{split}: {sources:,} of {len(data):,} sources{lost} cut to {config.task.source_length} tokens,"
+                f" {targets:,} targets to {config.task.target_length}"
             )
     if schedule.updates != config.train.updates:
         tracker.say(
@@ -211,5 +214,7 @@ def importance_sample(materials: Materials) -> Encoded:
 def _digest(*parts: Encoded) -> str:
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(json.dumps([part.sources, part.targets]).encode())
+        for rows in (part.sources, part.targets):
+            digest.update(rows.ids.data)
+            digest.update(rows.starts.data)
     return digest.hexdigest()

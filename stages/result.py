@@ -32,6 +32,7 @@ def summarise(
         "seed": config.seed,
         "metric": {"name": task.metric, "value": evaluation.metrics[task.metric]},
         "metrics": evaluation.metrics,
+        "baseline": task.baseline_name,
         "majority": task.majority,
         "untrained": measured.untrained,
         "updates": plan.updates,

@@ -144,7 +144,7 @@ def _finish(
         plan = of_run(materials, materials.schedule.ended_at(state.update))
     states = [resume.read_state(folder, stage) for stage in materials.schedule.stages]
     result = summarise(materials, measured, plan, states, evaluation)
-    folder.write(resume.PREDICTIONS, predictions(evaluation, materials.task.valid))
+    folder.write(resume.PREDICTIONS, predictions(evaluation, materials.task))
     folder.write(resume.PROMPT, dump_prompt(state.best_prompt, model=materials.backbone.fingerprint))
     folder.write_json(resume.RESULT, result)
     return result

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config
 
 from fpt.backbones import t5
 from fpt.backbones.family import Shape, read_shape
-from fpt.backbones.source import locate, read_values
+from fpt.backbones.source import TOKENIZER_FILES, locate, read_values
 from fpt.backbones.weights import WeightFiles
 from fpt.config import ModelConfig
 from fpt.errors import UserError, reason
@@ -50,6 +50,15 @@ class Backbone:
             raise UserError(f"{self.folder}: no tokenizer can be opened there ({reason(error)})") from None
 
     @cached_property
+    def vocabulary(self) -> str:
+        """Hash of the tokenizer's files."""
+        digest = hashlib.sha256()
+        for name in TOKENIZER_FILES:
+            file = self.folder / name
+            digest.update(name.encode() + (hashlib.sha256(file.read_bytes()).digest() if file.is_file() else b""))
+        return digest.hexdigest()
+
+    @cached_property
     def has_own_head(self) -> bool:
         """Whether the head differs from the embedding; older T5 1.0 files hold the tied head a second time."""
         embedding = t5.embedding_name(self.files)
@@ -68,17 +77,18 @@ class Backbone:
         return hashlib.sha256((config + self.files.fingerprint()).encode()).hexdigest()
 
 
-def open_backbone(config: ModelConfig) -> Backbone:
-    """The backbone that `model=` names; weights are found, not read.
+def open_backbone(config: ModelConfig, *, with_weights: bool = True) -> Backbone:
+    """The backbone that `model=` names; weights are found, not read, and without `with_weights` not looked for.
 
     Raises:
         UserError: no such folder or Hub id, not a T5, weights missing, or not of the shape that conf/model says.
     """
-    folder = locate(config)
+    folder = locate(config, with_weights=with_weights)
     values = read_values(folder)
     shape = read_shape(values, str(folder))
     if config.config is not None and (stated := read_shape(config.config, f"model={config.name}")) != shape:
         raise UserError(f"model.weights={config.weights}: its shape is {shape}, model.config says {stated}")
     backbone = Backbone(folder, shape, t5.read_config(values, str(folder)))
-    _ = backbone.files
+    if with_weights:
+        _ = backbone.files
     return backbone

@@ -25,7 +25,7 @@ def config_values(config: ModelConfig) -> tuple[dict[str, Any], str]:
     """
     if config.config is not None:
         return config.config, f"model={config.name}"
-    folder = locate(config, only_config=True)
+    folder = locate(config, with_weights=False)
     return read_values(folder), str(folder)
 
 
@@ -47,7 +47,7 @@ def read_values(folder: Path) -> dict[str, Any]:
     return values
 
 
-def locate(config: ModelConfig, *, only_config: bool = False) -> Path:
+def locate(config: ModelConfig, *, with_weights: bool = True) -> Path:
     """The folder with the model's files, downloaded from the Hub if need be.
 
     Raises:
@@ -60,23 +60,23 @@ def locate(config: ModelConfig, *, only_config: bool = False) -> Path:
         return local
     if local.exists() or config.weights.startswith(("/", ".", "~")) or config.weights.count("/") != 1:
         raise UserError(f"model={config.weights}: no such folder, and not a Hub id (owner/name)")
-    return _download(config, only_config)
+    return _download(config, with_weights)
 
 
-def _download(config: ModelConfig, only_config: bool) -> Path:
+def _download(config: ModelConfig, with_weights: bool) -> Path:
     """The snapshot of a Hub id in Hugging Face's own cache: the best weight format it has, and no other."""
     from huggingface_hub import HfApi, snapshot_download
 
     try:
-        wanted = ["config.json"]
-        if not only_config:
+        wanted = ["config.json", *TOKENIZER_FILES]
+        if with_weights:
             listed = HfApi().list_repo_files(config.weights, revision=config.revision)
             weights = next((name for name in WEIGHT_FILES if name in listed), None)
             shards = ["model-*.safetensors"] if str(weights).startswith("model") else ["pytorch_model-*.bin"]
-            wanted += [*TOKENIZER_FILES, str(weights), *shards]
+            wanted += [str(weights), *shards]
         return Path(snapshot_download(config.weights, revision=config.revision, allow_patterns=wanted))
     except Exception as error:  # the Hub client raises httpx, OS and its own errors
-        if cached := _cached(config, only_config):
+        if cached := _cached(config, with_weights):
             return cached
         raise UserError(
             f"model={config.weights}: cannot be fetched from the Hub ({reason(error)})."
@@ -84,7 +84,7 @@ def _download(config: ModelConfig, only_config: bool) -> Path:
         ) from None
 
 
-def _cached(config: ModelConfig, only_config: bool) -> Path | None:
+def _cached(config: ModelConfig, with_weights: bool) -> Path | None:
     """An earlier download that has what is needed, for work without a network."""
     from huggingface_hub import snapshot_download
 
@@ -93,4 +93,4 @@ def _cached(config: ModelConfig, only_config: bool) -> Path | None:
     except Exception:  # there is none
         return None
     has_weights = any((folder / name).is_file() for name in WEIGHT_FILES)
-    return folder if (folder / "config.json").is_file() and (has_weights or only_config) else None
+    return folder if (folder / "config.json").is_file() and (has_weights or not with_weights) else None

@@ -1,21 +1,170 @@
 """What the prompt is trained for: tasks as text to text."""
 
-from fpt.config import RunConfig
-from fpt.errors import UserError
-from fpt.tasks import labels
-from fpt.tasks.task import Task
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+
+from fpt.config import RunConfig, TaskConfig
+from fpt.errors import UserError, did_you_mean
+from fpt.tasks import files, labels, ratings, reading, sources, summary
+from fpt.tasks.sources import Omissions
+from fpt.tasks.task import ANSWER, Example, Form, Task
+
+FORMS: dict[str, Form] = {**labels.FORMS, **ratings.FORMS, **reading.FORMS, **summary.FORMS}
 
 
 def open_task(config: RunConfig) -> Task:
     """The task's examples as text, read and checked whole.
 
     Raises:
-        UserError: no reader for the task yet, a source that cannot be reached, or a malformed line.
+        UserError: a source that cannot be reached, a malformed record, or an empty split.
     """
-    name = config.task.name
-    if name not in labels.TASKS:
-        raise UserError(
-            f"task={name}: can be planned (fpt plan task={name}), not trained yet;"
-            f" trainable are {', '.join(labels.TASKS)}"
-        )
-    return labels.open_label_task(labels.TASKS[name], config.task, embedded=config.model.weights == "embedded")
+    task = config.task
+    form = form_of(task)
+    allowed = [split for split in form.records.splits if split != "train"]
+    if task.valid_split not in allowed:
+        raise UserError(f"task.valid_split={task.valid_split}: {task.name} has {' and '.join(allowed)}")
+    omissions = Omissions(skip=task.on_error == "skip")
+    data = data_of(config, form)
+    train = _examples(form, data, "train", task.train_examples, omissions)
+    notes: tuple[str, ...] = ()
+    if _is_own(task) and task.valid is None:
+        train, valid = _parted(train, task.valid_share, config.seed)
+        share = f"{len(valid):,} of its {len(train) + len(valid):,} examples"
+        notes = (f"{task.train}: {share} are for validation, drawn with the seed, as there is no task.valid",)
+        valid = valid[: task.valid_examples]
+    else:
+        valid = _examples(form, data, task.valid_split, task.valid_examples, omissions)
+    if task.shots is not None:
+        train = _shots(train, task.shots, config.seed, by_label=bool(form.labels))
+    if form.each_gold:
+        train = [
+            example._replace(target=ANSWER.format(answer=gold), golds=(gold,))
+            for example in train
+            for gold in example.golds
+        ][: task.train_examples]
+    baseline_name, answers = form.baseline(train, valid)
+    origin = " and ".join(filter(None, (task.train, task.valid))) or form.records.origin(data)
+    return Task(
+        **vars(form),
+        name=task.name,
+        train=train,
+        valid=valid,
+        origin=f"{origin}, {task.valid_split}" if len(allowed) > 1 else origin,
+        notes=(*omissions.notes, *notes),
+        baseline_name=baseline_name,
+        majority=form.score(answers, valid)[form.metric],
+    )
+
+
+def form_of(task: TaskConfig) -> Form:
+    """The task's rules, with the user's template where there is one.
+
+    Raises:
+        UserError: no such task, or a setting that it does not have.
+    """
+    if _is_own(task):
+        if task.template is not None:
+            raise UserError("task.template is for tasks that have one of their own; for task=files give task.source")
+        return files.form(task)
+    if task.name not in FORMS:
+        raise UserError(f"task.name={task.name}: allowed are {', '.join(FORMS)}.{did_you_mean(task.name, FORMS)}")
+    files.check_unused(task)
+    form = FORMS[task.name]
+    if task.template is None:
+        return form
+    template = replace(form.template, text=task.template)
+    template.check("task.template", form.template.fields, task.name)
+    return replace(form, template=template)
+
+
+def _is_own(task: TaskConfig) -> bool:
+    """Whether the data are the user's: task=files, under whatever name."""
+    return task.name == "files" or (task.train is not None and task.name not in FORMS)
+
+
+def data_of(config: RunConfig, form: Form) -> str:
+    """Where the data are: 'world', 'hub' or a folder."""
+    if _is_own(config.task):
+        return "."
+    generated = config.model.weights == "embedded" and form.records.generated
+    return ("world" if generated else "hub") if config.task.data == "auto" else config.task.data
+
+
+def _examples(form: Form, data: str, split: str, wanted: int | None, omissions: Omissions) -> list[Example]:
+    """A split's first `wanted` examples.
+
+    Raises:
+        UserError: a malformed record, an id that occurs twice, or no example at all.
+    """
+    records = sources.records(form.records, data, split, least=wanted or 0, omissions=omissions)
+
+    make, template, prepare = form.example, form.template, form.records.prepare
+
+    def read() -> Iterator[Example]:
+        seen: set[str] = set()
+        for where, record in records:
+            try:
+                example = make(template, prepare(record, where), where)
+            except UserError as error:
+                omissions.fault(error)
+                continue
+            if example.id in seen:
+                omissions.fault(
+                    UserError(
+                        f"{where}: the id '{example.id}' occurs a second time; make ids unique, or skip the second"
+                        " with task.on_error=skip"
+                    )
+                )
+                continue
+            seen.add(example.id)
+            yield example
+
+    examples = list(islice(read(), wanted))
+    if not examples:
+        first = f": every record was skipped, the first as {omissions.faults[0]}" if omissions.faults else ""
+        place = form.records.splits[split].files[0] if form.records.is_own else f"task.data={data}"
+        raise UserError(f"{place}: the {split} split is empty{first}")
+    return examples
+
+
+def _parted(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """Examples without a sample of them, and the sample, both in their own order."""
+    if len(examples) < 2:
+        raise UserError("task.train: one example cannot be parted into training and validation; give task.valid")
+    drawn = _drawn(len(examples), max(1, round(share * len(examples))), seed, "validation")
+    return (
+        [example for index, example in enumerate(examples) if index not in drawn],
+        [example for index, example in enumerate(examples) if index in drawn],
+    )
+
+
+def _shots(examples: Sequence[Example], shots: int, seed: int, *, by_label: bool) -> list[Example]:
+    """A sample of `shots` examples of each label, or of all, in their own order.
+
+    Raises:
+        UserError: there are fewer.
+    """
+    members: dict[str, list[int]] = defaultdict(list)
+    for index, example in enumerate(examples):
+        members[example.golds[0] if by_label else "all"].append(index)
+    few = Counter({label: len(indices) for label, indices in members.items() if len(indices) < shots})
+    if few:
+        label, count = few.most_common()[-1]
+        of = f" of '{label}'" if by_label else ""
+        raise UserError(f"task.shots={shots}: there are only {count} training examples{of}; give a smaller number")
+    kept = {
+        indices[position]
+        for label, indices in members.items()
+        for position in _drawn(len(indices), shots, seed, f"shots of {label}")
+    }
+    return [example for index, example in enumerate(examples) if index in kept]
+
+
+def _drawn(total: int, count: int, seed: int, name: str) -> set[int]:
+    import torch  # here, because an error must not wait for it
+
+    from fpt.streams import stream
+
+    return set(torch.randperm(total, generator=stream(seed, name))[:count].tolist())

@@ -1,163 +1,246 @@
 """Tasks whose answer is one of a few label words: one row of data each."""
 
-import codecs
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from fpt import metrics
-from fpt.config import TaskConfig
-from fpt.errors import UserError, reason
-from fpt.tasks.task import Example, Task
+from fpt.errors import UserError
+from fpt.tasks import sources
+from fpt.tasks.sources import Located, Omissions, Reader, Record, Source, Split
+from fpt.tasks.task import ANSWER, Example, Form, Template
 
-ANSWER = "<extra_id_0> {label}"  # the paper's targets: the label word after T5's first sentinel
-SPLITS = ("train", "validation")
-WORLD_SEED = 0  # the generated data are one data set, whatever the run's seed
+# A metric of answers and examples, given the labels; where one of two labels counts, it is the second.
+Measure = Callable[[Sequence[str], Sequence[Example], Sequence[str]], float]
+MEASURES: dict[str, Measure] = {
+    "accuracy": lambda answers, examples, _: metrics.accuracy(answers, _golds(examples)),
+    "f1": lambda answers, examples, labels: metrics.f1(answers, _golds(examples), labels[1]),
+    "macro_f1": lambda answers, examples, labels: metrics.macro_f1(answers, _golds(examples), labels),
+    "matthews": lambda answers, examples, labels: metrics.matthews(answers, _golds(examples), labels),
+    "grouped_exact_match": lambda answers, examples, _: metrics.grouped_exact_match(
+        answers, _golds(examples), [example.group for example in examples]
+    ),
+}
+MEASURES["f1a"] = MEASURES["f1"]  # MultiRC's: over all answers of all questions
+OF_TWO = ("f1", "f1a", "matthews")
 
 
 @dataclass(frozen=True)
 class LabelTask:
-    """One row: how a record becomes text, what its labels are called, and where the records are."""
+    """One row: how a record becomes text, what its labels are called, where the records are, and how it is scored."""
 
-    name: str
-    template: str
-    fields: tuple[str, ...]
+    template: Template
     labels: tuple[tuple[Any, str], ...]  # (value in the record, label word)
-    files: dict[str, str]
-    hub: tuple[str, str]
+    records: Source
+    metrics: tuple[str, ...] = ("accuracy",)  # the main one first
+    group: tuple[str, ...] = ()  # keys of the record's idx that name its group
 
 
+def _glue(name: str, columns: Mapping[str, str], label: str, values: Sequence[str] | None, **more: Any) -> Source:
+    """A source of GLUE's; `values` in the column `label` are 0, 1 … on the Hub."""
+    labels = {value: number for number, value in enumerate(values)} if values is not None else None
+    read = partial(sources.table, columns=dict(columns), label=label, labels=labels, header=more.pop("header", ()))
+    return Source(("nyu-mll/glue", name), more.pop("splits", sources.two_splits("train.tsv", "dev.tsv")), read, **more)
+
+
+def _super_glue(name: str, read: Reader = sources.json_lines, **more: Any) -> Source:
+    return Source(("aps/super_glue", name), sources.two_splits("train.jsonl", "val.jsonl"), read, **more)
+
+
+def _same(*names: str) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+def _multirc_file(file: Path, omissions: Omissions) -> Iterator[Located]:
+    """A record for each answer of each question of each passage."""
+    for where, line in sources.json_lines(file, omissions):
+        with omissions:
+            passage, within = sources.mapping(line, "passage", where), f"{where}, passage"
+            for at_question, question in sources.objects(passage, "questions", within, omissions):
+                for place, answer in sources.objects(question, "answers", at_question, omissions):
+                    index = {"paragraph": line.get("idx"), "question": question.get("idx"), "answer": answer.get("idx")}
+                    values = {"question": question.get("question"), "answer": answer.get("text")}
+                    yield place, {**answer, **values, "paragraph": passage.get("text"), "idx": index}
+
+
+def _plain(record: Record, where: str) -> Record:
+    """MultiRC's paragraph without its markup, as T5 has it."""
+    paragraph = sources.text(record, "paragraph", where)
+    return {**record, "paragraph": re.sub("</?b>", "", paragraph.replace("<br>", " "))}
+
+
+def _marked(record: Record, where: str) -> Record:
+    """WSC's text with its two spans marked, # the pronoun # and * the noun *, as T5 has it."""
+    text = sources.text(record, "text", where)
+    spans = sources.mapping(record, "target", where) if "target" in record else record
+    places = [
+        (*_span(text, spans.get(f"span{number}_index"), sources.text(spans, f"span{number}_text", where), where), mark)
+        for number, mark in ((1, "*"), (2, "#"))
+    ]
+    for start, end, mark in sorted(places, reverse=True):
+        text = f"{text[:start]}{mark} {text[start:end]} {mark}{text[end:]}"
+    return {**record, "text": text}
+
+
+def _span(text: str, index: Any, span: str, where: str) -> tuple[int, int]:
+    """Start and end of a span at word number `index`; by its number of words where the text spells it otherwise."""
+    words = list(re.finditer(r"\S+", text))
+    if not (isinstance(index, int) and 0 <= index < len(words)):
+        raise UserError(f"{where}: span index {index!r} marks no word in a text of {len(words)} words")
+    start = words[index].start()
+    if text.startswith(span, start):
+        return start, start + len(span)
+    return start, words[min(index + len(span.split()), len(words)) - 1].end()
+
+
+ENTAILED = ((0, "entailment"), (1, "not_entailment"))
+TRUTH = ((0, "False"), (1, "True"))
+SENTENCES = Template("sentence1: {sentence1} sentence2: {sentence2}", ("sentence1", "sentence2"))
+NLI = Template("hypothesis: {hypothesis} premise: {premise}", ("premise",))
 TASKS = {
     "boolq": LabelTask(
-        name="boolq",
-        template="question: {question} passage: {passage}",
-        fields=("question", "passage"),
-        labels=((False, "no"), (True, "yes")),
-        files={"train": "train.jsonl", "validation": "val.jsonl"},
-        hub=("aps/super_glue", "boolq"),
+        Template("question: {question} passage: {passage}", ("passage",)),
+        ((False, "no"), (True, "yes")),
+        _super_glue("boolq", generated="boolq"),
+    ),
+    "mnli": LabelTask(
+        NLI,
+        ((0, "entailment"), (1, "neutral"), (2, "contradiction")),
+        _glue(
+            "mnli",
+            {"premise": "sentence1", "hypothesis": "sentence2"},
+            "gold_label",
+            ("entailment", "neutral", "contradiction"),
+            generated="mnli",
+            splits={
+                "train": Split(("train.tsv",), "train", "train"),
+                "matched": Split(("dev_matched.tsv",), "validation_matched", "validation"),
+                "mismatched": Split(("dev_mismatched.tsv",), "validation_mismatched", "validation_mismatched"),
+            },
+        ),
+    ),
+    "qqp": LabelTask(
+        Template("question1: {question1} question2: {question2}", ("question1", "question2")),
+        ((0, "not_duplicate"), (1, "is_duplicate")),
+        _glue("qqp", _same("question1", "question2"), "is_duplicate", ("0", "1"), generated="qqp"),
+        ("accuracy", "f1"),
+    ),
+    "cola": LabelTask(
+        Template("sentence: {sentence}", ("sentence",)),
+        ((0, "unacceptable"), (1, "acceptable")),
+        _glue("cola", _same("sentence"), "label", ("0", "1"), header=("source", "label", "star", "sentence")),
+        ("matthews", "accuracy"),
+    ),
+    "sst2": LabelTask(
+        Template("sentence: {sentence}", ("sentence",)),
+        ((0, "negative"), (1, "positive")),
+        _glue("sst2", _same("sentence"), "label", ("0", "1")),
+    ),
+    "mrpc": LabelTask(
+        SENTENCES,
+        ((0, "not_equivalent"), (1, "equivalent")),
+        _glue("mrpc", {"sentence1": "#1 String", "sentence2": "#2 String"}, "Quality", ("0", "1")),
+        ("accuracy", "f1"),
+    ),
+    "qnli": LabelTask(
+        Template("question: {question} sentence: {sentence}", ("sentence",)),
+        ENTAILED,
+        _glue("qnli", _same("question", "sentence"), "label", ("entailment", "not_entailment")),
+    ),
+    "rte": LabelTask(
+        SENTENCES,
+        ENTAILED,
+        _glue("rte", _same("sentence1", "sentence2"), "label", ("entailment", "not_entailment")),
+    ),
+    "wnli": LabelTask(
+        SENTENCES,
+        ((0, "not_entailment"), (1, "entailment")),
+        _glue("wnli", _same("sentence1", "sentence2"), "label", ("0", "1")),
+    ),
+    "cb": LabelTask(
+        NLI,
+        (
+            *enumerate(("entailment", "contradiction", "neutral")),
+            *((word, word) for word in ("entailment", "contradiction", "neutral")),
+        ),
+        _super_glue("cb"),
+        ("accuracy", "macro_f1"),
+    ),
+    "copa": LabelTask(
+        Template("choice1: {choice1} choice2: {choice2} premise: {premise} question: {question}", ("premise",)),
+        ((0, "choice1"), (1, "choice2")),
+        _super_glue("copa"),
+    ),
+    "multirc": LabelTask(
+        Template("question: {question} answer: {answer} paragraph: {paragraph}", ("paragraph",)),
+        TRUTH,
+        _super_glue("multirc", _multirc_file, prepare=_plain),
+        ("f1a", "grouped_exact_match", "accuracy"),
+        group=("paragraph", "question"),
+    ),
+    "wic": LabelTask(
+        Template("sentence1: {sentence1} sentence2: {sentence2} word: {word}", ("sentence1", "sentence2")),
+        TRUTH,
+        _super_glue("wic"),
+    ),
+    "wsc": LabelTask(
+        Template("text: {text}", ("text",)),
+        TRUTH,
+        _super_glue("wsc", prepare=_marked),
     ),
 }
 
 
-def open_label_task(row: LabelTask, config: TaskConfig, *, embedded: bool) -> Task:
-    """Read both splits from the generator, a folder or the Hub.
-
-    Raises:
-        UserError: a missing file, a malformed line (file, line and reason), an empty split, or an unreachable Hub.
-    """
-    source = ("world" if embedded else "hub") if config.data == "auto" else config.data
-    wanted = {"train": config.train_examples, "validation": config.valid_examples}
-    train, valid = (_examples(row, source, split, wanted[split]) for split in SPLITS)
-    words = tuple(word for _, word in row.labels)
-    common = metrics.most_common([example.gold for example in train])
-    golds = [example.gold for example in valid]
-    return Task(
-        name=row.name,
-        train=train,
-        valid=valid,
-        origin={"world": "generated", "hub": f"Hub {'/'.join(row.hub)}"}.get(source, source),
+def form(row: LabelTask) -> Form:
+    """The rules of a label task."""
+    words = tuple(dict.fromkeys(word for _, word in row.labels))
+    return Form(
+        records=row.records,
+        template=row.template,
+        example=partial(_example, row, dict(row.labels)),
         labels=words,
-        metric="accuracy",
-        from_text=partial(_from_text, words),
-        score=_score,
-        majority=metrics.accuracy([common] * len(golds), golds),
+        metric=row.metrics[0],
+        from_text=partial(_from_text, {word.lower(): word for word in words}),
+        score=lambda answers, examples: {name: MEASURES[name](answers, examples, words) for name in row.metrics},
+        correct=lambda answer, example: answer in example.golds,
+        baseline=_most_common_label,
     )
 
 
-def _examples(row: LabelTask, source: str, split: str, wanted: int | None) -> list[Example]:
-    if source == "world":
-        records = _generated(row, split, wanted)
-    elif source == "hub":
-        records = _from_hub(row, split)
-    else:
-        records = _from_file(Path(source).expanduser(), row.files[split], tuple(row.files.values()))
-    examples = [_example(row, record, where) for where, record in islice(records, wanted)]
-    if not examples:
-        raise UserError(f"task.data={source}: the {split} split is empty")
-    return examples
-
-
-def _generated(row: LabelTask, split: str, wanted: int | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    from fpt.tasks import world  # here, because `python -m fpt.tasks.world` would import itself twice
-
-    # Never fewer than the whole, which is then cut: fewer examples are a part of it, not other ones.
-    count = max(wanted or 0, world.SIZES[split])
-    for number, record in enumerate(getattr(world, row.name)(split, num=count, seed=WORLD_SEED), 1):
-        yield f"generated {split} record {number}", record
-
-
-def _from_file(folder: Path, name: str, names: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
-    if not folder.is_dir():
-        raise UserError(
-            f"task.data={folder}: no such folder; give 'world', 'hub', or a folder with {' and '.join(names)}"
-        )
-    file = folder / name
-    try:
-        lines = file.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
-    except FileNotFoundError:
-        found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
-        raise UserError(f"task.data={folder}: has no {name}; it has {found}") from None
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            yield f"{file}, line {number}", _parse(line, f"{file}, line {number}")
-
-
-def _parse(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where}: not UTF-8 (byte {error.start}: {error.reason})") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not usable JSON ({reason(error)})") from None
-    if not isinstance(record, dict):
-        raise UserError(f"{where}: expected a JSON object, got {type(record).__name__}")
-    return record
-
-
-def _from_hub(row: LabelTask, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    import datasets
-
-    try:
-        rows = datasets.load_dataset(*row.hub, split=split)
-    except Exception as error:  # datasets and the Hub client raise many types
-        raise UserError(
-            f"task.data=hub: {'/'.join(row.hub)} cannot be fetched ({reason(error)})."
-            f" Give a folder with {' and '.join(row.files.values())} as task.data=DIR, or task.data=world"
-        ) from None
-    for number, record in enumerate(rows, 1):
-        yield f"Hub {'/'.join(row.hub)} {split} record {number}", dict(record)
-
-
-def _example(row: LabelTask, record: dict[str, Any], where: str) -> Example:
-    for name in row.fields:
-        if not isinstance(record.get(name), str):
-            given = "is missing" if name not in record else f"is {record[name]!r}"
-            raise UserError(f"{where}: '{name}' {given}; expected a text")
-        if not record[name].isascii() and any("\ud800" <= letter <= "\udfff" for letter in record[name]):
-            raise UserError(f"{where}: '{name}' holds half of a surrogate pair, which is no character")
+def _example(row: LabelTask, words: Mapping[Any, str], template: Template, record: Record, where: str) -> Example:
+    source, spare = template.fill(sources.texts_of(record, template.fields, where))
+    label = record.get("label")
     # JSON's true equals Python's 1, which is how the Hub writes it.
-    word = next((word for value, word in row.labels if value == record.get("label")), None)
+    word = words.get(label) if isinstance(label, str | int) else None
     if word is None:
         allowed = " or ".join(json.dumps(value) for value, _ in row.labels)
         given = "is missing" if "label" not in record else f"is {record['label']!r}"
         raise UserError(f"{where}: 'label' {given}; expected {allowed}")
-    source = row.template.format(**{name: record[name] for name in row.fields})
-    return Example(str(record.get("idx", where)), source, ANSWER.format(label=word), word)
+    index = record.get("idx", where)
+    name, group = (_joined(index, index), _joined(index, row.group)) if isinstance(index, dict) else (str(index), "")
+    return Example(name, source, ANSWER.format(answer=word), (word,), spare, group)
 
 
-def _from_text(words: tuple[str, ...], text: str) -> str:
+def _joined(index: Record, keys: Sequence[str] | Record) -> str:
+    return "-".join(str(index.get(key)) for key in keys)
+
+
+def _from_text(words: Mapping[str, str], text: str) -> str:
     """The answer as it stands, without case where it is a label word."""
     answer = text.strip()
-    return answer.lower() if answer.lower() in words else answer
+    return words.get(answer.lower(), answer)
 
 
-def _score(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
-    return {"accuracy": metrics.accuracy(answers, [example.gold for example in examples])}
+def _golds(examples: Sequence[Example]) -> list[str]:
+    return [example.golds[0] for example in examples]
+
+
+def _most_common_label(train: Sequence[Example], valid: Sequence[Example]) -> tuple[str, list[str]]:
+    return "most common label", [metrics.most_common(_golds(train))] * len(valid)
+
+
+FORMS = {name: form(row) for name, row in TASKS.items()}

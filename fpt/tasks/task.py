@@ -1,41 +1,148 @@
 """What every task gives the trainer: examples as text, how an output is read, and how outputs are scored."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from string import Formatter
+from typing import NamedTuple
+
+from fpt.errors import UserError, did_you_mean
+from fpt.tasks.sources import Record, Source
+
+ANSWER = "<extra_id_0> {answer}"  # the paper's targets: the answer after T5's first sentinel
 
 
-@dataclass(frozen=True)
-class Example:
-    """One example as the model sees it; `gold` is what metrics compare with."""
+class Example(NamedTuple):
+    """One example as the model sees it.
+
+    Attributes:
+        id: unique in its split.
+        source: the text before the model.
+        target: what it is to say.
+        golds: the answers that metrics accept.
+        spare: start and end of the part of `source` that is cut first where it is too long.
+        group: what several examples belong to, where a metric counts such groups.
+    """
 
     id: str
     source: str
     target: str
-    gold: str
+    golds: tuple[str, ...]
+    spare: tuple[int, int] = (0, 0)
+    group: str = ""
 
 
 @dataclass(frozen=True)
-class Task:
-    """A task's data and the rules that turn text into scores (between 0 and 100).
+class Template:
+    """A text with {fields}; of those in `spare`, an example's longest is cut where the whole is too long."""
+
+    text: str
+    spare: tuple[str, ...] = ()
+
+    @cached_property
+    def parts(self) -> list[tuple[str, str | None]]:
+        """Pairs of plain text and the field after it.
+
+        Raises:
+            ValueError: braces that do not match, or more than a name within.
+        """
+        parts = []
+        for plain, name, form, conversion in Formatter().parse(self.text):
+            if name is not None and (not name or form or conversion):
+                raise ValueError("expected a name between braces; {{ and }} stand for braces")
+            parts.append((plain, name))
+        return parts
+
+    @cached_property
+    def fields(self) -> tuple[str, ...]:
+        """The fields' names."""
+        return tuple(dict.fromkeys(name for _, name in self.parts if name is not None))
+
+    def check(self, key: str, known: Sequence[str], what: str) -> None:
+        """Refuse a template of the user's that names other fields than those known.
+
+        Raises:
+            UserError: it does, or cannot be read.
+        """
+        try:
+            unknown = next((name for name in self.fields if name not in known), None)
+        except ValueError as error:
+            raise UserError(f"{key}={self.text}: not a template ({error})") from None
+        if not self.fields:
+            raise UserError(f"{key}={self.text}: names no field; {what} has {', '.join(known)}, written {{{known[0]}}}")
+        if unknown is not None:
+            raise UserError(
+                f"{key}={self.text}: {what} has no '{unknown}'; it has {', '.join(known)}."
+                f"{did_you_mean(unknown, known)}"
+            )
+
+    def fill(self, values: Mapping[str, str]) -> tuple[str, tuple[int, int]]:
+        """The text with its fields' values, and where its spare part starts and ends."""
+        longest = self._spared[0] if len(self._spared) == 1 else None
+        if len(self._spared) > 1:
+            longest = max(self._spared, key=lambda name: len(values[name]))
+        text, spare = "", (0, 0)
+        for plain, name in self.parts:
+            text += plain
+            if name is not None:
+                text += values[name]
+                if name == longest:
+                    spare = (len(text) - len(values[name]), len(text))
+        return text, spare
+
+    @cached_property
+    def _spared(self) -> list[str]:
+        """Those of `spare` that are in the text."""
+        return [name for name in self.spare if name in self.fields]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """The rules that turn records into text and text into scores (between 0 and 100; correlations from -100).
+
+    Attributes:
+        records: where the records are.
+        template: how a record's fields become a source.
+        example: a template, a record and its place to an example; UserError where the record is malformed.
+        each_gold: training takes every gold in turn, an example each, not the first alone.
+        labels: the label words; empty where the answer is free text.
+        metric: the main metric's name, a key of what `score` returns.
+        from_text: a decoded output to an answer.
+        score: answers and examples to metrics.
+        correct: whether an answer is right; None where answers are not simply right or wrong.
+        baseline: training and validation examples to answers that need no model, and what to call them.
+    """
+
+    records: Source
+    template: Template
+    example: Callable[[Template, Record, str], Example]
+    each_gold: bool = False
+    labels: tuple[str, ...] = ()
+    metric: str
+    from_text: Callable[[str], str]
+    score: Callable[[Sequence[str], Sequence[Example]], dict[str, float]]
+    correct: Callable[[str, Example], bool] | None
+    baseline: Callable[[Sequence[Example], Sequence[Example]], tuple[str, list[str]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(Form):
+    """A form with its data.
 
     Attributes:
         name: as in `task=`.
         train: examples to train on.
         valid: examples to score, in their own order.
         origin: where the examples come from, for people.
-        labels: the label words; empty where the answer is free text.
-        metric: the main metric's name, a key of what `score` returns.
-        from_text: a decoded output to an answer.
-        score: answers and examples to metrics.
-        majority: what answering the most common training label scores, on the main metric.
+        notes: what was left out of the data, for people.
+        baseline_name: what the baseline answers.
+        majority: what the baseline scores, on the main metric.
     """
 
     name: str
     train: Sequence[Example]
     valid: Sequence[Example]
     origin: str
-    labels: tuple[str, ...]
-    metric: str
-    from_text: Callable[[str], str]
-    score: Callable[[Sequence[str], Sequence[Example]], dict[str, float]]
+    notes: tuple[str, ...]
+    baseline_name: str
     majority: float

@@ -79,6 +79,17 @@ def test_a_folder_or_hub_id_is_a_model(tmp_path: Path) -> None:
     assert loaded.folder == Path("runs/boolq-mt5-small-cr-s3")
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["a: {b}, {c}", "it's {b}", "{b}", "'{b}'", '"{b}"', r"a\{b}", "a\\", r"\'", "'a' {b}", "a=b", "a\tb", " {b} "],
+)
+def test_a_template_is_taken_as_it_stands(value: str) -> None:
+    """As a shell hands it over when it is quoted once; quoted twice, as Hydra has it, it may be too."""
+    expected = value[1:-1] if value in ("'{b}'", '"{b}"') else value
+    assert compose.load([f"task.template={value}"]).task.template == expected
+    assert compose.load(["task.template=null"]).task.template is None
+
+
 def test_own_stages_get_a_name_of_their_own() -> None:
     assert compose.load(["schedule.stages=[{share: 1.0}]"]).schedule.name == "custom"
     assert compose.load(["schedule.stages=[{share: 1.0}]", "schedule.name=mine"]).folder.name == "boolq-tiny-mine-s0"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fpt.data import CHUNK, IGNORED, Encoded, Order, batches_by_length, encode
+from fpt.data import CHUNK, IGNORED, Encoded, Order, Rows, batches_by_length, encode
 from fpt.streams import stream
 from fpt.tasks.task import Example
 from tests.conftest import open_folder
@@ -12,7 +12,7 @@ from tests.conftest import open_folder
 def lengths_like_boolq(count: int) -> Encoded:
     random = stream(0, "lengths")
     sizes = (torch.randn(count, generator=random) * 60 + 140).clamp(20, 492).int().tolist()
-    return Encoded([[7] * size for size in sizes], [[8, 9, 1]] * count)
+    return Encoded(Rows.of([7] * size for size in sizes), Rows.of([[8, 9, 1]] * count))
 
 
 @pytest.mark.parametrize(("total", "size"), [(100, 8), (33, 32), (7, 32), (2000, 16)])
@@ -68,7 +68,7 @@ def test_micro_batches_are_parts_of_the_batch() -> None:
 
 
 def test_a_batch_is_padded_to_its_own_longest() -> None:
-    data = Encoded([[5, 6, 1], [7, 1], [9] * 50], [[8, 1], [8, 9, 1], [1]])
+    data = Encoded(Rows.of([[5, 6, 1], [7, 1], [9] * 50]), Rows.of([[8, 1], [8, 9, 1], [1]]))
     batch = data.batch([0, 1])
     assert batch.source.tolist() == [[5, 6, 1], [7, 1, 0]]
     assert batch.mask.tolist() == [[1, 1, 1], [1, 1, 0]]
@@ -86,14 +86,66 @@ def test_a_pass_by_length_has_every_example_once() -> None:
 def test_long_texts_are_cut_at_the_end_and_keep_their_closing_token(checkpoint) -> None:
     tokenizer = open_folder(checkpoint).tokenizer
     examples = [
-        Example("a", "question: is it red passage: " + "the lamp is red . " * 50, "<extra_id_0> yes", "yes"),
-        Example("b", "question: is it red", "<extra_id_0> " + "no " * 20, "no"),
+        Example("a", "question: is it red passage: " + "the lamp is red . " * 50, "<extra_id_0> yes", ("yes",)),
+        Example("b", "question: is it red", "<extra_id_0> " + "no " * 20, ("no",)),
     ]
     whole = encode(examples, tokenizer, source_length=10_000, target_length=10_000)
     cut = encode(examples, tokenizer, source_length=16, target_length=5)
-    assert (whole.cut_sources, whole.cut_targets) == (0, 0)
-    assert (cut.cut_sources, cut.cut_targets) == (1, 1)
+    assert whole.num_cut == (0, 0)
+    assert cut.num_cut == (1, 1)
+    assert cut.whole.tolist() == [list(pair) for pair in whole.lengths]
     assert cut.sources[0] == [*whole.sources[0][:15], 1]
     assert cut.targets[1] == [*whole.targets[1][:4], 1]
     assert cut.sources[1] == whole.sources[1]
     assert cut.targets[0] == whole.targets[0] == tokenizer("<extra_id_0> yes").input_ids
+
+
+def test_what_is_cut_is_the_end_of_the_spare_part(checkpoint) -> None:
+    """Whatever comes after it, and to the token: all others are those of the whole source."""
+    tokenizer = open_folder(checkpoint).tokenizer
+    passage = "the lamp is red . " * 30 + "the stone is old ."
+    for plain in ("passage: {} question: is it old?", "passage: {}", "passage: ({})?", "{} is it"):
+        start = plain.index("{}")
+        example = Example("a", plain.format(passage), "yes", ("yes",), (start, start + len(passage)))
+        whole, cut = (
+            encode([example], tokenizer, source_length=limit, target_length=9).sources[0] for limit in (999, 40)
+        )
+        after = tokenizer(plain[start + 2 :]).input_ids
+        assert len(cut) == 40
+        assert cut == [*whole[: 40 - len(after)], *after]
+        assert tokenizer.decode(cut).replace(" ", "").endswith(plain[start + 2 :].replace(" ", "") + "</s>")
+
+
+def test_where_the_rest_alone_is_too_long_its_end_is_cut(checkpoint) -> None:
+    tokenizer = open_folder(checkpoint).tokenizer
+    before, passage, after = "question: " + "is it red " * 9, "the lamp " * 9, " is it old"
+    example = Example("a", before + passage + after, "yes", ("yes",), (len(before), len(before + passage)))
+    (cut,) = encode([example], tokenizer, source_length=12, target_length=9).sources
+    assert cut == [*tokenizer(before + after).input_ids[:11], 1]
+
+
+def test_answers_are_lost_where_no_gold_is_left(checkpoint) -> None:
+    tokenizer = open_folder(checkpoint).tokenizer
+    passage = "the red lamp fell . " + "it is old . " * 30 + "the grey stone broke ."
+    golds = [("stone broke",), ("stone broke", "Lamp fell."), ("red lamp",), ("",), ("blue",), ("lamp fell", "x")]
+    examples = [Example(str(index), passage, "x", gold, (0, len(passage))) for index, gold in enumerate(golds)]
+    cut = encode(examples, tokenizer, source_length=30, target_length=9, find_answers=True)
+    # "Lamp fell." is not in the source as it stands, but what is left of it says the same.
+    assert (cut.num_cut, cut.lost_answers) == ((6, 0), 1)
+    assert encode(examples, tokenizer, source_length=999, target_length=9, find_answers=True).lost_answers == 0
+    assert encode(examples, tokenizer, source_length=30, target_length=9).lost_answers == 0
+
+
+def test_parts_do_not_matter(checkpoint, monkeypatch) -> None:
+    tokenizer = open_folder(checkpoint).tokenizer
+    examples = [Example(str(n), f"is it {n} " * (n % 7 + 1), f"<extra_id_0> {n % 3}", ("x",)) for n in range(23)]
+    whole = encode(examples, tokenizer, source_length=20, target_length=9)
+    seen: list[list[int]] = []
+    monkeypatch.setattr("fpt.data.PART", 5)
+    again = encode(
+        examples, tokenizer, source_length=20, target_length=9, watch=lambda parts, _: seen.extend(parts) or parts
+    )
+    assert [index for part in seen for index in part] == list(range(23))
+    assert (list(again.sources), list(again.targets)) == (list(whole.sources), list(whole.targets))
+    assert again.num_cut[0] == whole.num_cut[0] > 0
+    assert list(whole.targets) == [tokenizer(example.target).input_ids for example in examples]

@@ -25,13 +25,16 @@ sys.exit(f"imported {heavy}" if heavy else status)
         (["--help"], 0),
         (["train", "--help"], 0),
         (["plan", "--help"], 0),
+        (["show", "--help", "n=5"], 0),
+        (["show", "n=many"], 2),
+        (["show", "task=files"], 2),
         (["--version"], 0),
         ([], 2),
         (["trian"], 2),
         (["train", "--jsn"], 2),
         (["train", "train.updats=3"], 2),
         (["train", "schedule.stages=[{depth: 0.5, share: 1.0}]"], 2),
-        (["train", "task=mnli"], 2),
+        (["train", "task.valid_split=mismatched"], 2),
         (["train", "task.data=/nowhere"], 2),
         (["plan", "model=/nowhere"], 2),
     ],
@@ -50,7 +53,7 @@ def test_help_and_errors_need_no_torch_and_less_than_two_seconds(words: list[str
 
 def test_help_lists_every_key(cli: Callable[..., Outcome]) -> None:
     out = cli("train", "--help").out
-    for key in ("task=boolq | mnli", "train.updates=", "schedule.stages=", "resume=", "prompt.file=", "engine.dtype="):
+    for key in ("task=boolq | cb |", "train.updates=", "schedule.stages=", "resume=", "prompt.file=", "engine.dtype="):
         assert key in out
 
 

@@ -1,12 +1,13 @@
 """Outputs come back in the data's order, whatever order and batches they were generated in."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from fpt.data import encode
-from fpt.evaluation import evaluate, longest_answer
+from fpt.evaluation import Evaluation, evaluate, longest_answer, predictions
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.soft import SoftPrompt
 from fpt.tasks import open_task
@@ -46,5 +47,40 @@ def test_a_label_task_generates_no_longer_than_its_longest_label(checkpoint: Pat
 
     task, tokenizer = open_task(load([f"task.data={boolq}"])), open_folder(checkpoint).tokenizer
     longest = max(len(tokenizer(f"<extra_id_0> {word}").input_ids) for word in ("yes", "no"))
-    assert longest_answer(task, tokenizer, 10) == longest
-    assert longest_answer(task, tokenizer, 2) == 2
+    data = encode(task.train, tokenizer, source_length=64, target_length=10)
+    assert longest_answer(task, data, 10) == longest
+    assert longest_answer(task, data, 2) == 2
+
+
+def test_free_text_may_be_twice_as_long_as_in_training(checkpoint: Path, tmp_path: Path) -> None:
+    """Whatever the validation's targets are: nothing may be known of them."""
+    from fpt.compose import load
+
+    for name, summary in (("train", "the lamp"), ("val", "the lamp is red . " * 9)):
+        row = {"document": "the lamp is red .", "summary": summary, "id": name}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row))
+    task, tokenizer = open_task(load(["task=xsum", f"task.data={tmp_path}"])), open_folder(checkpoint).tokenizer
+    data = encode(task.train, tokenizer, source_length=64, target_length=512)
+    assert longest_answer(task, data, 512) == 2 * len(tokenizer("<extra_id_0> the lamp").input_ids)
+    assert longest_answer(task, data, 5) == 5
+
+
+@pytest.mark.parametrize(("name", "correct"), [("squad_v2", [True, True, False]), ("xsum", [None])])
+def test_predictions_hold_every_gold_and_whether_it_was_met(tmp_path: Path, name: str, correct: list[object]) -> None:
+    from fpt.compose import load
+
+    lamps = [{"text": "the lamp"}, {"text": "a red lamp"}]
+    asked = [{"id": str(number), "question": "what", "answers": lamps[number:]} for number in range(3)]
+    tree = {"data": [{"paragraphs": [{"context": "the lamp is red", "qas": asked}]}]}
+    for file in ("train-v2.0.json", "dev-v2.0.json"):
+        (tmp_path / file).write_text(json.dumps(tree))
+    for file in ("train.jsonl", "val.jsonl"):
+        (tmp_path / file).write_text(json.dumps({"document": "the lamp is red", "summary": "red", "id": "0"}))
+    task = open_task(load([f"task={name}", f"task.data={tmp_path}"]))
+    outputs = ["Lamp.", "red lamp", "lamp"][: len(correct)]
+    found = Evaluation({}, outputs, [task.from_text(output) for output in outputs])
+    rows = [json.loads(line) for line in predictions(found, task).splitlines()]
+    assert [row["correct"] for row in rows] == correct
+    golds = [["the lamp", "a red lamp"], ["a red lamp"], [""]] if name == "squad_v2" else [["red"]]
+    assert [row["gold"] for row in rows] == golds
+    assert list(rows[0]) == ["id", "input", "output", "answer", "gold", "correct"]

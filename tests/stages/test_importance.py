@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM
 
-from fpt.data import Encoded
+from fpt.data import Encoded, Rows
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.soft import SoftPrompt
 from stages import importance, partial
@@ -15,8 +15,8 @@ from stages.selection import everything
 from tests.conftest import FAMILIES, open_folder, save_checkpoint
 
 EXAMPLES = Encoded(
-    sources=[[5, 6, 7, 1], [8, 9, 10, 11, 12, 13, 14, 1], [15, 1], [16, 17, 18, 19, 20, 1]],
-    targets=[[1100, 30, 1], [1100, 1], [1100, 31, 32, 33, 1], [1100, 34, 1]],
+    sources=Rows.of([[5, 6, 7, 1], [8, 9, 10, 11, 12, 13, 14, 1], [15, 1], [16, 17, 18, 19, 20, 1]]),
+    targets=Rows.of([[1100, 30, 1], [1100, 1], [1100, 31, 32, 33, 1], [1100, 34, 1]]),
 )
 
 
@@ -101,9 +101,9 @@ def test_the_key_follows_whatever_the_scores_depend_on() -> None:
 
 
 def test_a_sample_is_seeded_and_without_repetition() -> None:
-    data = Encoded([[index] for index in range(100)], [[1]] * 100)
-    first = importance.sample(data, 30, seed=1).sources
+    data = Encoded(Rows.of([index] for index in range(100)), Rows.of([[1]] * 100))
+    first = list(importance.sample(data, 30, seed=1).sources)
     assert len({tuple(source) for source in first}) == 30
-    assert first == importance.sample(data, 30, seed=1).sources
-    assert first != importance.sample(data, 30, seed=2).sources
-    assert importance.sample(data, 1000, seed=1).sources == data.sources
+    assert first == list(importance.sample(data, 30, seed=1).sources)
+    assert first != list(importance.sample(data, 30, seed=2).sources)
+    assert list(importance.sample(data, 1000, seed=1).sources) == list(data.sources)

@@ -9,7 +9,7 @@ from peft import PromptTuningConfig, TaskType, get_peft_model
 from transformers import AutoModelForSeq2SeqLM
 
 from fpt.config import OptimConfig
-from fpt.data import Encoded
+from fpt.data import Encoded, Rows
 from fpt.loop import step
 from fpt.optim import make
 from fpt.prompts.prompted import PromptedModel
@@ -19,8 +19,8 @@ from stages.selection import everything
 from tests.conftest import FAMILIES, open_folder, save_checkpoint
 
 DATA = Encoded(
-    sources=[[5, 6, 7, 1], [8, 9, 10, 11, 12, 13, 14, 1], [15, 1], [16, 17, 18, 19, 20, 1]],
-    targets=[[1100, 30, 1], [1100, 1], [1100, 31, 32, 33, 1], [1100, 34, 1]],
+    sources=Rows.of([[5, 6, 7, 1], [8, 9, 10, 11, 12, 13, 14, 1], [15, 1], [16, 17, 18, 19, 20, 1]]),
+    targets=Rows.of([[1100, 30, 1], [1100, 1], [1100, 31, 32, 33, 1], [1100, 34, 1]]),
 )
 PROMPT = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
 

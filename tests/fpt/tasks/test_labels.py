@@ -1,16 +1,17 @@
-"""BoolQ is read as it is distributed, and a line that is wrong is named with its reason."""
+"""Label tasks are read as they are distributed, and a line that is wrong is named with its reason."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sklearn.metrics import accuracy_score
 
-from fpt import compose, metrics
+from fpt import compose
 from fpt.errors import UserError
 from fpt.tasks import open_task
 from fpt.tasks.task import Task
+from tests.conftest import Outcome, quick_words
 
 GOOD = {"question": "is the lamp red", "passage": "The lamp is red.", "idx": 4, "label": True}
 
@@ -65,7 +66,7 @@ def test_a_missing_file_folder_or_record_is_named(tmp_path: Path) -> None:
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path) -> None:
-    plain = boolq(tmp_path, GOOD, {**GOOD, "label": False})
+    plain = boolq(tmp_path, GOOD, {**GOOD, "label": False, "idx": 5})
     for name in ("train.jsonl", "val.jsonl"):
         file = tmp_path / name
         file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
@@ -110,9 +111,101 @@ def test_answers_are_read_strictly(tmp_path: Path) -> None:
     ]
 
 
-def test_accuracy_is_scikit_learns_and_garbage_is_wrong() -> None:
-    golds = ["yes", "no", "no", "yes", "no"]
-    answers = ["yes", "no", "yes", "", "garbage"]
-    assert metrics.accuracy(answers, golds) == pytest.approx(100 * accuracy_score(golds, answers))
-    assert metrics.accuracy(["", "x"], ["yes", "no"]) == 0
-    assert metrics.most_common(["no", "yes", "yes", "no", "maybe"]) == "no"
+MNLI = ["index", "promptID", "sentence1", "sentence2", "label1", "gold_label"]
+QQP = ["id", "qid1", "qid2", "question1", "question2", "is_duplicate"]
+
+
+def lines(header: list[str], *rows: tuple[str, str, str]) -> str:
+    """A GLUE file: the two texts and the label of each row stand in the third to last and before."""
+    fillers = [["7", "x"], ["y"]] if header is MNLI else [["9", "1", "2"], []]
+    table = [header, *([*fillers[0], first, second, *fillers[1], label] for first, second, label in rows)]
+    return "".join("\t".join(row) + "\n" for row in table)
+
+
+def mnli(folder: Path, text: str, *words: str) -> Task:
+    (folder / "train.tsv").write_text(lines(MNLI, ("a", "b", "neutral")))
+    (folder / "dev_matched.tsv").write_bytes(text.encode())
+    return open_task(compose.load(["task=mnli", f"task.data={folder}", *words]))
+
+
+def test_mnli_quotes_are_letters_and_unlabelled_rows_are_counted(tmp_path: Path) -> None:
+    text = lines(MNLI, ('He said "no', "He spoke\r", "entailment"), ("a", "b", "-"), ('c"', "", "contradiction"))
+    task = mnli(tmp_path, text.replace("\n", "\r\n"))
+    assert [example.source for example in task.valid] == [
+        'hypothesis: He spoke\r premise: He said "no',
+        'hypothesis:  premise: c"',
+    ]
+    assert [example.target for example in task.valid] == ["<extra_id_0> entailment", "<extra_id_0> contradiction"]
+    assert [example.id for example in task.valid] == ["0", "2"]
+    assert task.labels == ("entailment", "neutral", "contradiction")
+    assert task.notes == (f"{tmp_path / 'dev_matched.tsv'}: lines without a gold label: 1 left out",)
+    assert (task.baseline_name, task.majority) == ("most common label", 0)
+
+
+def test_mnli_has_two_validation_sets(tmp_path: Path) -> None:
+    (tmp_path / "dev_mismatched.tsv").write_text(lines(MNLI, ("other", "b", "neutral")))
+    text = lines(MNLI, ("same", "b", "neutral"))
+    assert mnli(tmp_path, text).valid[0].source.endswith("premise: same")
+    other = mnli(tmp_path, text, "task.valid_split=mismatched")
+    assert other.valid[0].source.endswith("premise: other")
+    assert other.origin == f"{tmp_path}, mismatched"
+    with pytest.raises(UserError, match=r"task\.valid_split=test: mnli has matched and mismatched"):
+        mnli(tmp_path, text, "task.valid_split=test")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (lines(MNLI, ("a", "b", "maybe")), "line 2: 'gold_label' is 'maybe'; expected entailment or neutral or"),
+        (lines(MNLI, ("a", "b", "neutral"), ("a", "b\tc", "neutral")), "line 3: 7 columns, expected 6"),
+        (lines(MNLI, ("a", "b", "neutral")).replace("sentence2", "second"), "line 1: no column 'sentence2'; it has"),
+        (lines(MNLI), "the matched split is empty"),
+        ("", "the matched split is empty"),
+    ],
+)
+def test_a_wrong_row_is_named(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(UserError) as caught:
+        mnli(tmp_path, text)
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_few_broken_lines_of_a_large_file_are_counted(tmp_path: Path) -> None:
+    """As in GLUE's QQP, where some twenty of 364,000 rows are torn apart."""
+    rows = lines(QQP, *[(f"q{number}", "r", "01"[number % 2]) for number in range(1500)])
+    for name in ("train.tsv", "dev.tsv"):
+        (tmp_path / name).write_text(rows + "9\t1\t2\ttorn\n")
+    task = open_task(compose.load(["task=qqp", f"task.data={tmp_path}"]))
+    assert len(task.valid) == len(task.train) == 1500
+    assert task.notes[1] == f"{tmp_path / 'dev.tsv'}: broken lines: 1 left out"
+    assert task.valid[1].source == "question1: q1 question2: r"
+    assert [example.golds for example in task.valid[:2]] == [("not_duplicate",), ("is_duplicate",)]
+    (tmp_path / "dev.tsv").write_text(rows + "9\t1\t2\ttorn\nin two\t0\n")
+    with pytest.raises(UserError, match=r"dev\.tsv, line 1502: 4 columns, expected 6"):
+        open_task(compose.load(["task=qqp", f"task.data={tmp_path}"]))
+
+
+def test_qqp_scores_accuracy_first_and_garbage_is_wrong(tmp_path: Path) -> None:
+    for name in ("train.tsv", "dev.tsv"):
+        (tmp_path / name).write_text(lines(QQP, ("a", "b", "0"), ("c", "d", "1"), ("e", "f", "0")))
+    task = open_task(compose.load(["task=qqp", f"task.data={tmp_path}"]))
+    assert task.score(["not_duplicate", "is_duplicate", "not_duplicate"], task.valid) == {"accuracy": 100, "f1": 100}
+    assert task.score(["", "x", "0"], task.valid) == {"accuracy": 0, "f1": 0}
+    scores = task.score(["x", "is_duplicate", "x"], task.valid)
+    assert scores["f1"] == pytest.approx(50)  # two false alarms; as negatives they would have made it 100
+    assert task.majority == pytest.approx(200 / 3)
+
+
+def test_a_run_says_what_is_left_out_and_refuses_labels_that_are_cut(
+    tmp_path: Path, checkpoint: Path, cli: Callable[..., Outcome]
+) -> None:
+    mnli(tmp_path, lines(MNLI, ("a", "b", "-"), *[("a", "b", "neutral")] * 4))
+    (tmp_path / "train.tsv").write_text(lines(MNLI, *[("a", "b", "neutral")] * 4))
+    words = ["task=mnli", *quick_words(checkpoint, tmp_path, tmp_path / "run"), "train.updates=8"]
+    cut = cli("train", *words, "task.target_length=2")
+    assert (cut.status, len(cut.err.splitlines())) == (2, 1)
+    assert "task.target_length=2: cuts the labels of mnli (entailment, neutral" in cut.err
+    done = cli("train", *words)
+    assert done.status == 0, done.err
+    assert "dev_matched.tsv: lines without a gold label: 1 left out" in done.err
+    assert "most common label 100.00" in done.out

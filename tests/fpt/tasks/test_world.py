@@ -1,6 +1,11 @@
-"""The generated BoolQ has no shortcut, and nothing of its validation split is seen before."""
+"""The generated tasks have no shortcut, nothing of their validation splits is seen before, and answers are right."""
 
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sklearn.feature_extraction.text import CountVectorizer
@@ -8,49 +13,134 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from fpt import compose
-from fpt.tasks import open_task, world
+from fpt.backbones.tiny import corpus, instructions
+from fpt.tasks import open_task, scenes, world
+
+FIELDS = {  # by label task: what a model sees, and how often a label would be right by chance
+    "boolq": ("question", "passage"),
+    "mnli": ("hypothesis", "premise"),
+    "qqp": ("question1", "question2"),
+}
 
 
-def test_a_seed_decides_all() -> None:
-    first = list(world.boolq("train", num=50, seed=1))
-    assert first == list(world.boolq("train", num=50, seed=1))
-    assert first != list(world.boolq("train", num=50, seed=2))
-    assert set(first[0]) == {"question", "passage", "idx", "label"}
+def rows(task: str, split: str, num: int, seed: int = 0) -> list[dict[str, Any]]:
+    return list(world.TASKS[task](split, num=num, seed=seed))
 
 
-def test_labels_are_balanced() -> None:
-    assert sum(row["label"] for row in world.boolq("train", num=1000, seed=0)) == 500
+def texts(value: Any) -> Iterator[str]:
+    """Every text in a record."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from texts(part)
 
 
-@pytest.mark.parametrize("other", ["train", "pretraining"])
-def test_no_fact_and_no_name_of_the_validation_split_is_seen_before(other: world.Split) -> None:
-    held_out = list(world.boolq_examples("validation", num=2000, seed=0))
-    seen = list(world.boolq_examples(other, num=4000, seed=0))
-    facts, earlier = (frozenset().union(*(example.facts for example in part)) for part in (held_out, seen))
-    assert facts
-    assert not facts & earlier
-    names, before = (
-        frozenset().union(*(world.names_in(example.row["passage"]) for example in part)) for part in (held_out, seen)
-    )
-    assert names
-    assert not names & before
+def names(records: list[dict[str, Any]]) -> frozenset[str]:
+    return frozenset().union(*(scenes.names_in(text) for text in texts(records)))
 
 
-@pytest.mark.parametrize("fields", [("question",), ("passage",), ("question", "passage")])
-def test_words_alone_do_not_give_the_label_away(fields: tuple[str, ...]) -> None:
-    """Word pairs of the question, the passage or both, without seeing how they belong together, stay at chance."""
+@pytest.mark.parametrize("task", world.TASKS)
+def test_a_seed_decides_all(task: str) -> None:
+    assert rows(task, "train", 50, seed=1) == rows(task, "train", 50, seed=1)
+    assert rows(task, "train", 50, seed=1) != rows(task, "train", 50, seed=2)
 
-    def texts(split: world.Split, num: int) -> tuple[list[str], list[bool]]:
-        rows = list(world.boolq(split, num=num, seed=0))
-        return [" ".join(row[field] for field in fields) for row in rows], [row["label"] for row in rows]
+
+@pytest.mark.parametrize(("task", "counts"), [("boolq", [500, 500]), ("mnli", [334, 333, 333]), ("qqp", [500, 500])])
+def test_labels_are_balanced(task: str, counts: list[int]) -> None:
+    assert sorted(Counter(row["label"] for row in rows(task, "train", 1000)).values(), reverse=True) == counts
+
+
+@pytest.mark.parametrize("task", world.TASKS)
+def test_no_name_of_a_validation_split_is_seen_before(task: str) -> None:
+    """Every fact is about somebody's name, so no fact is either."""
+    held_out = names(rows(task, "validation", 1000))
+    assert len(held_out) > 50
+    assert not held_out & names(rows(task, "train", 2000))
+    stream = random.Random(0)
+    for maker in (*corpus.READING, instructions.instruct, instructions.guess):
+        read = [{"texts": list(maker(stream, 4))} for _ in range(300)]
+        assert not held_out & names(read)
+
+
+# Not the words of both of QQP's questions: a pair that names two people is no duplicate, and words do tell that.
+@pytest.mark.parametrize(("task", "part"), [(task, part) for task in FIELDS for part in range(3 - (task == "qqp"))])
+def test_words_alone_do_not_give_the_label_away(task: str, part: int) -> None:
+    """Word pairs of either text or of both, without seeing how the two belong together, stay near chance."""
+    fields = FIELDS[task] if part == 2 else (FIELDS[task][part],)
+
+    def data(split: str, num: int) -> tuple[list[str], list[int]]:
+        drawn = rows(task, split, num)
+        return [" ".join(row[field] for field in fields) for row in drawn], [row["label"] for row in drawn]
 
     model = make_pipeline(CountVectorizer(ngram_range=(1, 2), binary=True), LogisticRegression(max_iter=500, C=0.1))
-    model.fit(*texts("train", 3000))
-    assert model.score(*texts("validation", 2000)) < 0.6
+    model.fit(*data("train", 3000))
+    chance = 1 / len(set(data("train", 100)[1]))
+    assert model.score(*data("validation", 2000)) < chance + 0.12
 
 
-def test_written_files_are_read_as_boolqs_own(tmp_path: Path) -> None:
-    world.main(["boolq", str(tmp_path)])
-    files, direct = (open_task(compose.load([f"task.data={data}"])) for data in (tmp_path, "world"))
-    assert [files.train, files.valid] == [direct.train, direct.valid]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["train.jsonl", "val.jsonl"]
+def test_mismatched_mnli_is_of_a_genre_that_training_lacks() -> None:
+    genres = [{row["genre"] for row in rows("mnli", split, 200)} for split in world.FILES["mnli"][1]]
+    assert genres == [{"people", "places"}, {"people", "places"}, {"things"}]
+
+
+def test_answers_stand_where_they_are_said_to() -> None:
+    answered = 0
+    for row in rows("squad_v2", "train", 900):
+        for text, start in zip(row["answers"]["text"], row["answers"]["answer_start"], strict=True):
+            assert row["context"][start : start + len(text)] == text
+            answered += 1
+    assert answered == 600
+
+
+def test_a_gap_has_one_right_entity() -> None:
+    for row in rows("record", "train", 500):
+        assert set(row["answers"]) < set(row["entities"])
+        assert row["query"].count("@placeholder") == 1
+        assert all(name in row["passage"] or name in row["passage"].lower() for name in row["entities"])
+
+
+def test_the_first_sentence_is_no_summary() -> None:
+    for row in rows("xsum", "train", 300):
+        assert row["summary"] not in row["document"]
+        assert len(scenes.names_in(row["summary"])) == 1 < len(scenes.names_in(row["document"]))
+
+
+def verdict(premise: str, hypothesis: str) -> int | None:
+    """MNLI's label of two plain statements about one home, read off their words."""
+    told, claimed = (
+        dict(zip(("who", "where"), text.rstrip(".").split(" lives in "), strict=True)) for text in (premise, hypothesis)
+    )
+    if told["who"] != claimed["who"]:
+        return 1
+    return 0 if told["where"] == claimed["where"] else 2
+
+
+def test_labels_agree_with_what_the_words_say() -> None:
+    """The plainest of all MNLI examples, judged here by their words alone."""
+    judged = Counter()  # type: Counter[int]
+    for row in rows("mnli", "train", 30000):
+        pair = (row["premise"], row["hypothesis"])
+        plain = all(text.count(" lives in ") == 1 and text.count(".") == 1 and " not " not in text for text in pair)
+        if plain and pair[1].rstrip(".").split()[-1] not in ("Europe", "Africa", "Asia", "America"):
+            assert row["label"] == verdict(*pair)
+            judged[row["label"]] += 1
+    assert min(judged.values()) >= 5
+
+
+@pytest.mark.parametrize("task", world.TASKS)
+def test_written_files_are_read_as_the_tasks_own(task: str, tmp_path: Path) -> None:
+    world.main([task, str(tmp_path)])
+    files, direct = (open_task(compose.load([f"task={task}", f"task.data={data}"])) for data in (tmp_path, "world"))
+    assert [(one.source, one.target, one.golds) for one in (*files.train, *files.valid)] == [
+        (one.source, one.target, one.golds) for one in (*direct.train, *direct.valid)
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(world.FILES[task][1].values())
+
+
+def test_squad_files_have_the_original_shape(tmp_path: Path) -> None:
+    world.main(["squad_v2", str(tmp_path), "--train", "30", "--val", "30"])
+    content = json.loads((tmp_path / "dev-v2.0.json").read_text())
+    assert content["version"] == "v2.0"
+    asked = [qa for article in content["data"] for paragraph in article["paragraphs"] for qa in paragraph["qas"]]
+    assert sum(qa["is_impossible"] for qa in asked) == 10 == sum(not qa["answers"] for qa in asked)

@@ -1,0 +1,74 @@
+"""How long data of MNLI's size take to be ready for training: the first time, and when their tokens are kept.
+
+`python -m bench.tasks [--pairs 392702] [--folder DIR] [model=t5-large …]`; without a folder, in a temporary one.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from fpt import compose
+from fpt.tasks.kept import open_task
+from fpt.tracking import Stopwatch, Tracker, quiet_libraries
+
+PAIRS = 392_702  # MNLI's training set
+VALID = 9_815  # its matched validation set
+
+
+def write(folder: Path, pairs: int) -> None:
+    """MNLI's files with `pairs` generated training rows, by another process: its memory is not counted."""
+    command = [sys.executable, "-m", "fpt.tasks.world", "mnli", str(folder), "--train", str(pairs), "--val", str(VALID)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def ready(words: Sequence[str]) -> tuple[float, float, int]:
+    """Seconds to read and to tokenise a task's examples, and their tokens."""
+    from fpt.backbones.backbone import open_backbone
+    from fpt.tokens import tokenised
+
+    config, tracker = compose.load(words), Tracker()
+    backbone = open_backbone(config.model, with_weights=False)
+    _ = backbone.tokenizer
+    reading = Stopwatch()
+    task = open_task(config)
+    read, tokenising = reading.seconds, Stopwatch()
+    with tracker.running():
+        train, _ = tokenised(task, backbone, config.task, Path(config.cache_dir), tracker.watch)
+    return read, tokenising.seconds, len(train.sources.ids)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="python -m bench.tasks", description=__doc__)
+    parser.add_argument("--pairs", type=int, default=PAIRS)
+    parser.add_argument("--folder", type=Path, help="where the files and the cache are kept")
+    options, words = parser.parse_known_args(arguments)
+    quiet_libraries()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        write(folder, options.pairs)
+        table = Table(box=None, pad_edge=False)
+        for column in ("", "reading", "tokenising", "ready after", "tokens", "peak memory"):
+            table.add_column(column, justify="right")
+        for name in ("first time", "next time"):
+            read, tokenised, tokens = ready(
+                ["task=mnli", f"task.data={folder}", f"cache_dir={folder / 'cache'}", *words]
+            )
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+            seconds = (f"{value:.1f} s" for value in (read, tokenised, read + tokenised))
+            table.add_row(name, *seconds, f"{tokens / 1e6:.1f} M", f"{peak / 1e9:.2f} GB")
+    console = Console(width=110)
+    console.print(f"{options.pairs:,} generated pairs in MNLI's files")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

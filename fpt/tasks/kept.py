@@ -1,0 +1,111 @@
+"""Large data are read once: the examples are kept for the next run, by the content of their files."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+from fpt import tasks
+from fpt.config import RunConfig
+from fpt.tasks import sources
+from fpt.tasks.task import Example, Form, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LARGE = 10_000_000  # bytes of data from which on they are kept: a second or two of reading
+
+
+class Stored(Sequence[Example]):
+    """Examples in one array of bytes, made when they are asked for.
+
+    Attributes:
+        fingerprint: of all of them.
+    """
+
+    def __init__(self, data: "Tensor", starts: "Tensor", fingerprint: str) -> None:
+        """Of the examples' bytes, and of where each starts, with the end of the last behind them."""
+        self._data, self._starts, self.fingerprint = data.numpy().data, starts.tolist(), fingerprint
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __iter__(self) -> Iterator[Example]:
+        return (self[index] for index in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        start, end = self._starts[range(len(self))[index]], self._starts[range(len(self))[index] + 1]
+        name, source, target, golds, spare, group = json.loads(bytes(self._data[start:end]))
+        return Example(name, source, target, tuple(golds), tuple(spare), group)
+
+
+def open_task(config: RunConfig) -> Task:
+    """The task as `fpt.tasks.open_task` has it; from the cache where its files are large and were read before.
+
+    Raises:
+        UserError: as there, or the cache's folder cannot be made.
+    """
+    form = tasks.form_of(config.task)
+    files = _files(config, form)
+    if sum(file.stat().st_size for file in files) < LARGE:
+        return tasks.open_task(config)
+    from fpt.cache import kept
+
+    key = _key(config, files)
+    found = kept(Path(config.cache_dir).expanduser(), "tasks", key, lambda: _stored(tasks.open_task(config)))
+    train, valid = (Stored(found[name], found[f"{name} starts"], f"{key} {name}") for name in ("train", "valid"))
+    about = json.loads(bytes(found["about"].numpy()))
+    return Task(
+        **vars(form),
+        name=config.task.name,
+        train=train,
+        valid=list(valid),
+        **{**about, "notes": tuple(about["notes"])},
+    )
+
+
+def _files(config: RunConfig, form: Form) -> list[Path]:
+    """The files that the task is read from; none where that is no folder's."""
+    data = tasks.data_of(config, form)
+    if data in ("world", "hub"):
+        return []
+    splits = [split for split in ("train", config.task.valid_split) if split in form.records.splits]
+    return [sources.file_of(form.records, data, split) for split in splits]
+
+
+def _key(config: RunConfig, files: Sequence[Path]) -> str:
+    """Names what is read from the files, by this version of the code, with these settings."""
+    digest = hashlib.sha256(json.dumps([asdict(config.task), config.seed], default=str).encode())
+    code = Path(tasks.__file__).parent
+    for file in (*files, *sorted(code.glob("*.py")), code.with_name("metrics.py")):
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:32]
+
+
+def _stored(task: Task) -> "dict[str, Tensor]":
+    import numpy as np
+    import torch
+
+    def packed(lines: Iterable[bytes]) -> "tuple[Tensor, Tensor]":
+        data, starts = bytearray(), [0]
+        for line in lines:
+            data += line
+            starts.append(len(data))
+        return torch.from_numpy(np.frombuffer(data, np.uint8)), torch.tensor(starts)
+
+    about = {name: getattr(task, name) for name in ("origin", "notes", "baseline_name", "majority")}
+    found = {"about": packed([json.dumps(about).encode()])[0]}
+    for name, examples in (("train", task.train), ("valid", task.valid)):
+        found[name], found[f"{name} starts"] = packed(json.dumps(example).encode() for example in examples)
+    return found

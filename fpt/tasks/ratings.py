@@ -1,0 +1,73 @@
+"""Tasks whose answer is a number: STS-B, whose numbers T5 says in steps of 0.2."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+from fpt import metrics
+from fpt.errors import UserError
+from fpt.tasks import sources
+from fpt.tasks.sources import Record, Source
+from fpt.tasks.task import ANSWER, Example, Form, Template
+
+LEAST, MOST = 0.0, 5.0  # of STS-B
+
+
+def _example(template: Template, record: Record, where: str) -> Example:
+    source, spare = template.fill(sources.texts_of(record, template.fields, where))
+    value = number(str(record.get("label")))
+    if value is None or not LEAST <= value <= MOST:
+        raise UserError(f"{where}: the score is {record.get('label')!r}; expected a number from 0 to 5")
+    rounded = ANSWER.format(answer=f"{round(value * 5) / 5:.1f}")
+    # The Hub has the files' three decimals in float32.
+    return Example(str(record.get("idx", where)), source, rounded, (str(round(value, 3)),), spare)
+
+
+def number(text: str) -> float | None:
+    """The finite number that a text is, or None."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def score(
+    answers: Sequence[str], examples: Sequence[Example], *, limits: tuple[float, float] | None
+) -> dict[str, float]:
+    """Correlations; an answer that is no number, or none within the limits, is as wrong as can be.
+
+    It counts as the limit that is farther from its gold: as the golds' own least or greatest where none are given.
+    """
+    golds = [float(example.golds[0]) for example in examples]
+    least, most = limits or (min(golds), max(golds))
+    read = []
+    for answer, gold in zip(answers, golds, strict=True):
+        value = number(answer)
+        if value is None or (limits and not least <= value <= most):
+            value = least if gold - least > most - gold else most
+        read.append(value)
+    return metrics.correlations(read, golds)
+
+
+def any_constant(_: Sequence[Example], valid: Sequence[Example]) -> tuple[str, list[str]]:
+    """The same number always, which correlates with nothing."""
+    return "any constant", ["0"] * len(valid)
+
+
+FORMS = {
+    "stsb": Form(
+        records=Source(
+            hub=("nyu-mll/glue", "stsb"),
+            splits=sources.two_splits("train.tsv", "dev.tsv"),
+            read=partial(sources.table, columns={"sentence1": "sentence1", "sentence2": "sentence2"}, label="score"),
+        ),
+        template=Template("sentence1: {sentence1} sentence2: {sentence2}", ("sentence1", "sentence2")),
+        example=_example,
+        metric="pearson",
+        from_text=str.strip,
+        score=partial(score, limits=(LEAST, MOST)),
+        correct=None,
+        baseline=any_constant,
+    ),
+}

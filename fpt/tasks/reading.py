@@ -1,0 +1,143 @@
+"""Tasks whose answer is a piece of a text that is read: SQuAD 2.0 and ReCoRD."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from fpt import metrics
+from fpt.errors import UserError
+from fpt.tasks import sources
+from fpt.tasks.sources import Located, Omissions, Record, Source
+from fpt.tasks.task import ANSWER, Example, Form, Template
+
+NO_ANSWER = "no answer"
+NOTHING = "∅"  # what an output without words is read as
+UNANSWERABLE = ("",)  # the golds of a question without an answer, as the official evaluation has it
+
+
+def _squad_example(template: Template, record: Record, where: str) -> Example:
+    values = {name: sources.text(record, name, where) for name in ("question", "context")}
+    answers = sources.texts(sources.mapping(record, "answers", where), "text", where)
+    golds = tuple(dict.fromkeys(answer for answer in answers if metrics.normalise(answer))) or UNANSWERABLE
+    source, spare = template.fill(values)
+    return Example(str(record.get("id", where)), source, ANSWER.format(answer=golds[0] or NO_ANSWER), golds, spare)
+
+
+def _squad_file(file: Path, omissions: Omissions) -> Iterator[Located]:
+    for at_article, article in sources.objects(sources.json_file(file), "data", str(file), omissions):
+        for at_paragraph, paragraph in sources.objects(article, "paragraphs", at_article, omissions):
+            for place, question in sources.objects(paragraph, "qas", at_paragraph, omissions):
+                with omissions:
+                    answers = [
+                        sources.text(answer, "text", at) for at, answer in sources.objects(question, "answers", place)
+                    ]
+                    yield place, {**question, "context": paragraph.get("context"), "answers": {"text": answers}}
+
+
+def _squad_from_text(text: str) -> str:
+    """The answer as it stands; empty where it says that there is none, which to say nothing does not."""
+    words = metrics.normalise(text)
+    return "" if words == NO_ANSWER else text.strip() if words else NOTHING
+
+
+def _squad_score(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+    scores = score(answers, examples)
+    pairs = list(zip(answers, examples, strict=True))
+    for name, unanswerable in (("has_answer", False), ("no_answer", True)):
+        part = [
+            correct(answer, example) for answer, example in pairs if (example.golds == UNANSWERABLE) == unanswerable
+        ]
+        if part:
+            scores[f"{name}_exact_match"] = 100 * fmean(part)
+    return scores
+
+
+def _record_example(template: Template, record: Record, where: str) -> Example:
+    values = {name: sources.text(record, name, where) for name in ("query", "passage")}
+    entities, answers = (sources.texts(record, name, where) for name in ("entities", "answers"))
+    if not answers:
+        raise UserError(f"{where}: 'answers' is empty; expected at least one")
+    source, spare = template.fill({**values, "entities": ", ".join(entities)})
+    golds = tuple(dict.fromkeys(answers))
+    index = record.get("idx")
+    name = f"{index.get('passage')}-{index.get('query')}" if isinstance(index, dict) else where
+    return Example(name, source, ANSWER.format(answer=golds[0]), golds, spare)
+
+
+def _record_file(file: Path, omissions: Omissions) -> Iterator[Located]:
+    for where, line in sources.json_lines(file, omissions):
+        with omissions:
+            passage, within = sources.mapping(line, "passage", where), f"{where}, passage"
+            text = sources.text(passage, "text", within)
+            spans = sources.objects(passage, "entities", within)
+            entities = list(dict.fromkeys(_span(text, entity, place) for place, entity in spans))
+            for place, query in sources.objects(line, "qas", where, omissions):
+                with omissions:
+                    marked = sources.objects(query, "answers", place)
+                    answers = [sources.text(answer, "text", at) for at, answer in marked]
+                    index = {"passage": line.get("idx"), "query": query.get("idx")}
+                    yield place, {**query, "passage": text, "entities": entities, "answers": answers, "idx": index}
+
+
+def _span(text: str, entity: dict[str, Any], place: str) -> str:
+    """The piece of text an entity marks; its end is the last letter."""
+    start, end = entity.get("start"), entity.get("end")
+    if not (isinstance(start, int) and isinstance(end, int) and 0 <= start <= end < len(text)):
+        raise UserError(f"{place}: start {start!r} and end {end!r} mark nothing in a text of {len(text)} letters")
+    return text[start : end + 1]
+
+
+def score(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+    """Exact match and F1 of words, in SQuAD's normal form."""
+    pairs = list(zip(answers, examples, strict=True))
+    return {
+        "exact_match": 100 * fmean(correct(answer, example) for answer, example in pairs),
+        "f1": 100 * fmean(metrics.word_f1(answer, example.golds) for answer, example in pairs),
+    }
+
+
+def correct(answer: str, example: Example) -> bool:
+    """Whether the answer is one of the golds."""
+    return metrics.exact_match(answer, example.golds)
+
+
+def most_common_answer(train: Sequence[Example], valid: Sequence[Example]) -> tuple[str, list[str]]:
+    """The answer given most often in training, which may be that there is none."""
+    common = metrics.most_common([example.golds[0] for example in train])
+    return "most common answer" if common else "always no answer", [common] * len(valid)
+
+
+FORMS = {
+    "squad_v2": Form(
+        records=Source(
+            generated="squad_v2",
+            hub=("rajpurkar/squad_v2",),
+            splits=sources.two_splits("train-v2.0.json", "dev-v2.0.json"),
+            read=_squad_file,
+        ),
+        template=Template("question: {question} context: {context}", spare=("context",)),
+        example=_squad_example,
+        metric="exact_match",
+        from_text=_squad_from_text,
+        score=_squad_score,
+        correct=correct,
+        baseline=most_common_answer,
+    ),
+    "record": Form(
+        records=Source(
+            generated="record",
+            hub=("aps/super_glue", "record"),
+            splits=sources.two_splits("train.jsonl", "val.jsonl"),
+            read=_record_file,
+        ),
+        template=Template("query: {query} entities: {entities} passage: {passage}", spare=("passage",)),
+        example=_record_example,
+        each_gold=True,
+        metric="exact_match",
+        from_text=str.strip,
+        score=score,
+        correct=correct,
+        baseline=most_common_answer,
+    ),
+}

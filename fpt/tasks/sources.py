@@ -1,0 +1,338 @@
+"""Where records come from: the generator, a folder with the original distribution's files, or the Hub.
+
+Each yields records in the form in which the Hub's data set gives them, with their place for error messages.
+"""
+
+import codecs
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from fpt.errors import UserError, reason
+
+Record = dict[str, Any]
+Located = tuple[str, Record]  # (place, record)
+
+WORLD_SEED = 0  # the generated data are one data set, whatever the run's seed
+BROKEN_LINES = 1000  # up to one line in so many is left out; GLUE's own QQP has some twenty in 364,000
+SHOWN = 3  # faults that are spelt out
+
+
+@dataclass
+class Omissions:
+    """What is not read: lines that the distribution itself leaves out, and with `skip` records that are wrong."""
+
+    skip: bool = False
+    left_out: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+
+    def fault(self, error: UserError) -> None:
+        """Note a record that cannot be used; it is an error unless such are skipped."""
+        if not self.skip:
+            raise error from None
+        self.faults.append(str(error))
+
+    def __enter__(self) -> None:
+        """Within, an error is such a fault."""
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> bool:
+        """Go on after a fault where such are skipped."""
+        if isinstance(error, UserError) and self.skip:
+            self.fault(error)
+            return True
+        return False
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was not read, for people."""
+        notes = [f"{what}: {count:,} left out" for what, count in self.left_out.items()]
+        if self.faults:
+            more = f"; and {len(self.faults) - SHOWN:,} more" if len(self.faults) > SHOWN else ""
+            notes.append(f"task.on_error=skip: {len(self.faults):,} skipped: {'; '.join(self.faults[:SHOWN])}{more}")
+        return tuple(notes)
+
+
+Reader = Callable[[Path, Omissions], Iterator[Located]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a split is called: in a folder (any of `files` will do), on the Hub, and by the generator."""
+
+    files: tuple[str, ...]
+    hub: str
+    generated: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a task's records are.
+
+    Attributes:
+        hub: the Hub's data set and its configuration; empty for files of the user's own.
+        splits: 'train', then the validation sets by name.
+        read: records from one of the files.
+        generated: the function of `fpt.tasks.world` that makes them; None: there is none.
+        prepare: what is done to every record, given its place, wherever it is from.
+        revision: of the Hub's data set; None: the default.
+    """
+
+    hub: tuple[str, ...]
+    splits: dict[str, Split]
+    read: Reader
+    generated: str | None = None
+    prepare: Callable[[Record, str], Record] = lambda record, _: record
+    revision: str | None = None
+
+    @property
+    def is_own(self) -> bool:
+        """Whether these are files of the user's, found by their path."""
+        return not self.hub
+
+    @property
+    def files(self) -> str:
+        """What a folder must have, for people."""
+        return " and ".join(split.files[0] for split in self.splits.values())
+
+    def origin(self, data: str) -> str:
+        """Where `data` come from, for people."""
+        return {"world": "generated", "hub": f"Hub {'/'.join(self.hub)}"}.get(data, data)
+
+
+def two_splits(train: str, *validation: str) -> dict[str, Split]:
+    """The usual splits, called train and validation by Hub and generator; further file names are accepted too."""
+    return {
+        "train": Split((train,), "train", "train"),
+        "validation": Split(validation, "validation", "validation"),
+    }
+
+
+def records(source: Source, data: str, split: str, *, least: int, omissions: Omissions) -> Iterator[Located]:
+    """A split's records from `data`: 'world' (at least so many of them), 'hub', or a folder.
+
+    Raises:
+        UserError: a missing file, a malformed record (file, line or path, and reason), or an unreachable Hub.
+    """
+    if data == "world":
+        return _generated(source, split, least)
+    if data == "hub":
+        return _from_hub(source, split)
+    return source.read(file_of(source, data, split), omissions)
+
+
+def _generated(source: Source, split: str, least: int) -> Iterator[Located]:
+    from fpt.tasks import world  # here, because `python -m fpt.tasks.world` would import itself twice
+
+    if source.generated is None:
+        raise UserError(
+            f"task.data=world: there is no generator for this task; give a folder with {source.files}"
+            " as task.data=DIR, or task.data=hub"
+        )
+    name = source.splits[split].generated
+    # Never fewer than the whole, which is then cut: fewer examples are a part of it, not other ones.
+    count = max(least, world.SIZES["train" if split == "train" else "validation"])
+    for number, record in enumerate(getattr(world, source.generated)(name, num=count, seed=WORLD_SEED), 1):
+        yield f"generated {name} record {number}", record
+
+
+def _from_hub(source: Source, split: str) -> Iterator[Located]:
+    import datasets
+
+    name, hub = source.splits[split].hub, "/".join(source.hub)
+    try:
+        rows = datasets.load_dataset(*source.hub, split=name, revision=source.revision)
+    except Exception as error:  # datasets and the Hub client raise many types
+        raise UserError(
+            f"task.data=hub: {hub} cannot be fetched ({reason(error)})."
+            f" Give a folder with {source.files} as task.data=DIR{', or task.data=world' if source.generated else ''}"
+        ) from None
+    for number, record in enumerate(rows, 1):
+        yield f"Hub {hub} {name} record {number}", dict(record)
+
+
+def file_of(source: Source, data: str, split: str) -> Path:
+    """The file that has a split.
+
+    Raises:
+        UserError: no such folder, or none of the split's files in it.
+    """
+    folder = Path(data).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"task.data={folder}: no such folder; give 'world', 'hub', or a folder with {source.files}")
+    names = source.splits[split].files
+    for name in names:
+        if (folder / name).exists():
+            return folder / name
+    found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+    raise UserError(f"task.data={folder}: has no {' or '.join(names)}; it has {found}")
+
+
+def json_lines(file: Path, omissions: Omissions) -> Iterator[Located]:
+    """One record a line."""
+    for number, line in lines(file, omissions):
+        if line.strip():
+            where = f"{file}, line {number}"
+            with omissions:
+                yield where, _parse(line, where)
+
+
+def json_file(file: Path) -> Record:
+    """The one object of a file."""
+    try:
+        data = file.read_bytes().removeprefix(codecs.BOM_UTF8)
+    except OSError as error:
+        raise _unreadable(file, error) from None
+    return _parse(_decode(data, str(file)), str(file))
+
+
+def table(
+    file: Path,
+    omissions: Omissions,
+    *,
+    columns: dict[str, str],
+    label: str,
+    labels: dict[str, Any] | None = None,
+    header: tuple[str, ...] = (),
+) -> Iterator[Located]:
+    """GLUE's tab-separated values, whose quotes are not special; `label` '-' means that annotators did not agree.
+
+    Args:
+        file: the first line names the columns.
+        omissions: takes up lines that are left out, and labels that are wrong.
+        columns: the column for each field of the record.
+        label: the column with the label.
+        labels: the values in that column, to the record's; None: as they stand.
+        header: the columns' names where no line names them.
+    """
+    rows = lines(file, omissions)
+    names = list(header) or next(rows, (1, ""))[1].split("\t")
+    missing = next((name for name in (*columns.values(), label) if name not in names), None)
+    if names != [""] and missing:
+        raise UserError(f"{file}, line 1: no column '{missing}'; it has {', '.join(names)[:100]}")
+    if missing:
+        return
+    picked, labelled = [(field, names.index(column)) for field, column in columns.items()], names.index(label)
+    place, first, count, broken = f"{file}, line ", 1 if header else 2, 0, []
+    for number, line in rows:
+        cells = line.split("\t")
+        if len(cells) != len(names):
+            if line.strip():
+                broken.append((number, len(cells)))
+            continue
+        count += 1
+        value = cells[labelled]
+        if value == "-":
+            omissions.left_out[f"{file}: lines without a gold label"] += 1
+        elif labels is not None and value not in labels:
+            allowed = " or ".join(labels)
+            omissions.fault(UserError(f"{place}{number}: '{label}' is {value[:100]!r}; expected {allowed}"))
+        else:
+            record: Record = {field: cells[column] for field, column in picked}
+            record["label"] = labels[value] if labels is not None else value
+            record["idx"] = number - first
+            yield f"{place}{number}", record
+    if len(broken) * BROKEN_LINES > count:
+        for number, found in broken:
+            like = f"{len(names)}: {', '.join(names)}" if header else f"{len(names)} as in line 1"
+            omissions.fault(UserError(f"{place}{number}: {found} columns, expected {like}"))
+    elif broken:
+        omissions.left_out[f"{file}: broken lines"] += len(broken)
+
+
+def lines(file: Path, omissions: Omissions) -> Iterator[tuple[int, str]]:
+    """Every line with its number, read one by one; a line that is not UTF-8 is a fault."""
+    try:
+        with file.open("rb") as stream:
+            for number, line in enumerate(stream, 1):
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
+                try:
+                    decoded = line.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    omissions.fault(_not_utf8(f"{file}, line {number}", error))
+                else:
+                    yield number, decoded.removesuffix("\n").removesuffix("\r")
+    except OSError as error:
+        raise _unreadable(file, error) from None
+
+
+def texts_of(record: Record, names: Iterable[str], where: str) -> dict[str, str]:
+    """The texts in a record's fields."""
+    return {name: text(record, name, where) for name in names}
+
+
+def text(record: Record, name: str, where: str) -> str:
+    """The text in a record's field."""
+    value = record.get(name)
+    if not isinstance(value, str):
+        value = str(_field(record, name, where, str, "a text"))
+    if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise UserError(f"{where}: '{name}' holds half of a surrogate pair, which is no character")
+    return value
+
+
+def texts(record: Record, name: str, where: str) -> list[str]:
+    """The texts in a record's list."""
+    items = {f"{name}[{number}]": item for number, item in enumerate(_field(record, name, where, list, "a list"))}
+    return [text(items, key, where) for key in items]
+
+
+def objects(record: Record, name: str, where: str, omissions: Omissions | None = None) -> Iterator[Located]:
+    """The objects in a record's list, each with its place; without `omissions` none of them may be wrong."""
+    omissions = omissions or Omissions()
+    items: list[Any] = []
+    with omissions:
+        items = _field(record, name, where, list, "a list")
+    for number, item in enumerate(items):
+        place = f"{where}{'.' if where.endswith(']') else ', '}{name}[{number}]"
+        if isinstance(item, dict):
+            yield place, item
+        else:
+            omissions.fault(UserError(f"{place}: expected an object, got {type(item).__name__}"))
+
+
+def mapping(record: Record, name: str, where: str) -> Record:
+    """The object in a record's field."""
+    value: Record = _field(record, name, where, dict, "an object")
+    return value
+
+
+def _field(record: Record, name: str, where: str, kind: type, expected: str) -> Any:
+    if not isinstance(record.get(name), kind):
+        if name in record:
+            raise UserError(f"{where}: '{name}' is {record[name]!r:.100}; expected {expected}")
+        others = f". There are {', '.join(map(str, record))[:100]}" if record else ""
+        raise UserError(f"{where}: '{name}' is missing; expected {expected}{others}")
+    return record[name]
+
+
+def _unreadable(file: Path, error: OSError) -> UserError:
+    return UserError(f"{file}: cannot be read ({error.strerror})")
+
+
+def _decode(data: bytes, where: str) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _not_utf8(where, error) from None
+
+
+def _not_utf8(where: str, error: UnicodeDecodeError) -> UserError:
+    return UserError(f"{where}: not UTF-8 (byte {error.start}: {error.reason}); save the file as UTF-8")
+
+
+def _parse(content: str, where: str) -> Record:
+    try:
+        record = json.loads(content)
+    except json.JSONDecodeError as error:
+        place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
+        raise UserError(f"{where}: not JSON ({error.msg} at {place})") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not usable JSON ({reason(error)})") from None
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: expected a JSON object, got {type(record).__name__}")
+    return record

@@ -1,0 +1,227 @@
+"""GLUE's and SuperGLUE's tasks are read as they are distributed, and the Hub's records give the same."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fpt import compose
+from fpt.errors import UserError
+from fpt.tasks import FORMS, open_task
+from fpt.tasks.task import Task
+
+MULTIRC = {
+    "idx": 4,
+    "version": 1.1,
+    "passage": {
+        "text": "<b>Sent 1: </b>The lamp fell.<br><b>Sent 2: </b>It broke.",
+        "questions": [
+            {
+                "question": "What broke?",
+                "idx": 7,
+                "answers": [{"text": "A lamp", "idx": 1, "label": 1}, {"text": "He", "idx": 2, "label": 0}],
+            }
+        ],
+    },
+}
+PARAGRAPH = "paragraph: Sent 1: The lamp fell. Sent 2: It broke."
+SPANS = {"span1_index": 1, "span1_text": "lamp", "span2_index": 5, "span2_text": "it"}
+WIC = {"word": "lamp", "sentence1": "A lamp.", "sentence2": "Lamp it", "start1": 2, "end1": 6, "start2": 0, "end2": 4}
+COPA = {"premise": "It fell.", "choice1": "It broke.", "choice2": "It sang.", "question": "effect"}
+
+
+def tsv(*rows: str) -> str:
+    return "".join(row.replace("|", "\t") + "\n" for row in rows)
+
+
+def jsonl(*rows: Any) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+# The original file, each example's (id, source, answer), and the Hub's records of the same.
+CASES: dict[str, tuple[str, list[tuple[str, str, str]], list[dict[str, Any]]]] = {
+    "cola": (
+        tsv('gj04|1||The "lamp fell.', "gj04|0|*|Lamp the."),
+        [("0", 'sentence: The "lamp fell.', "acceptable"), ("1", "sentence: Lamp the.", "unacceptable")],
+        [
+            {"sentence": 'The "lamp fell.', "label": 1, "idx": 0},
+            {"sentence": "Lamp the.", "label": 0, "idx": 1},
+        ],
+    ),
+    "sst2": (
+        tsv("sentence|label", "a fine lamp |1"),
+        [("0", "sentence: a fine lamp ", "positive")],
+        [{"sentence": "a fine lamp ", "label": 1, "idx": 0}],
+    ),
+    "mrpc": (
+        "\ufeff" + tsv("Quality|#1 ID|#2 ID|#1 String|#2 String", "1|702|703|It fell.|Down it went."),
+        [("0", "sentence1: It fell. sentence2: Down it went.", "equivalent")],
+        [{"sentence1": "It fell.", "sentence2": "Down it went.", "label": 1, "idx": 0}],
+    ),
+    "stsb": (
+        tsv(
+            "index|genre|filename|year|old_index|source1|source2|sentence1|sentence2|score",
+            "0|main-captions|MSRvid|2012test|1|none|none|A lamp falls.|A lamp fell.|4.467",
+            "1|main-captions|MSRvid|2012test|2|none|none|A lamp.|A stone.|0.500",
+        ),
+        [
+            ("0", "sentence1: A lamp falls. sentence2: A lamp fell.", "4.4"),
+            ("1", "sentence1: A lamp. sentence2: A stone.", "0.4"),
+        ],
+        [
+            {"sentence1": "A lamp falls.", "sentence2": "A lamp fell.", "label": 4.4670000076293945, "idx": 0},
+            {"sentence1": "A lamp.", "sentence2": "A stone.", "label": 0.5, "idx": 1},
+        ],
+    ),
+    "qnli": (
+        tsv("index|question|sentence|label", "0|What fell?|The lamp.|entailment", "1|Who?|Then.|not_entailment"),
+        [
+            ("0", "question: What fell? sentence: The lamp.", "entailment"),
+            ("1", "question: Who? sentence: Then.", "not_entailment"),
+        ],
+        [
+            {"question": "What fell?", "sentence": "The lamp.", "label": 0, "idx": 0},
+            {"question": "Who?", "sentence": "Then.", "label": 1, "idx": 1},
+        ],
+    ),
+    "rte": (
+        tsv("index|sentence1|sentence2|label", "0|It fell.|It sang.|not_entailment"),
+        [("0", "sentence1: It fell. sentence2: It sang.", "not_entailment")],
+        [{"sentence1": "It fell.", "sentence2": "It sang.", "label": 1, "idx": 0}],
+    ),
+    "wnli": (
+        tsv("index|sentence1|sentence2|label", "0|It fell on him.|The lamp fell.|1"),
+        [("0", "sentence1: It fell on him. sentence2: The lamp fell.", "entailment")],
+        [{"sentence1": "It fell on him.", "sentence2": "The lamp fell.", "label": 1, "idx": 0}],
+    ),
+    "cb": (
+        jsonl({"premise": "p", "hypothesis": "h", "label": "contradiction", "idx": 3}),
+        [("3", "hypothesis: h premise: p", "contradiction")],
+        [{"premise": "p", "hypothesis": "h", "label": 1, "idx": 3}],
+    ),
+    "copa": (
+        jsonl({**COPA, "label": 0, "idx": 2}),
+        [("2", "choice1: It broke. choice2: It sang. premise: It fell. question: effect", "choice1")],
+        [{**COPA, "label": 0, "idx": 2}],
+    ),
+    "multirc": (
+        jsonl(MULTIRC),
+        [
+            ("4-7-1", f"question: What broke? answer: A lamp {PARAGRAPH}", "True"),
+            ("4-7-2", f"question: What broke? answer: He {PARAGRAPH}", "False"),
+        ],
+        [
+            {
+                "paragraph": MULTIRC["passage"]["text"],  # type: ignore[index]
+                "question": "What broke?",
+                "answer": answer,
+                "label": label,
+                "idx": {"paragraph": 4, "question": 7, "answer": number},
+            }
+            for answer, label, number in (("A lamp", 1, 1), ("He", 0, 2))
+        ],
+    ),
+    "wic": (
+        jsonl({**WIC, "label": False, "idx": 0, "version": 1.1}),
+        [("0", "sentence1: A lamp. sentence2: Lamp it word: lamp", "False")],
+        [{**WIC, "label": 0, "idx": 0}],
+    ),
+    "wsc": (
+        jsonl({"text": "The lamp fell, and then it, too.", "target": SPANS, "label": True, "idx": 0}),
+        [("0", "text: The * lamp * fell, and then # it #, too.", "True")],
+        [{"text": "The lamp fell, and then it, too.", **SPANS, "label": 1, "idx": 0}],
+    ),
+}
+
+
+def opened(folder: Path, name: str, content: str, *words: str) -> Task:
+    for split in FORMS[name].records.splits.values():
+        (folder / split.files[0]).write_text(content)
+    return open_task(compose.load([f"task={name}", f"task.data={folder}", *words]))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_original_files_and_hub_records_become_text(tmp_path: Path, name: str) -> None:
+    content, expected, records = CASES[name]
+    task, form = opened(tmp_path, name, content), FORMS[name]
+    shown = [(example.id, example.source, example.target.removeprefix("<extra_id_0> ")) for example in task.valid]
+    assert shown == expected
+    hub = [form.example(form.template, form.records.prepare(record, "x"), "x") for record in records]
+    assert hub == list(task.valid)
+    golds = [example.golds[0] for example in task.valid]
+    assert task.from_text(f" {golds[0].upper()} ") == golds[0]
+    if name not in ("cola", "stsb") and len(set(golds)) > 1:
+        assert task.score(golds, task.valid)[task.metric] == 100
+    assert not compose.load([f"task={name}"]).task.reduce_decoder
+
+
+def test_every_task_with_labels_has_a_case() -> None:
+    assert set(FORMS) - set(CASES) == {"boolq", "mnli", "qqp", "squad_v2", "record", "xsum"}
+
+
+@pytest.mark.parametrize(
+    ("name", "metrics"),
+    [
+        ("cola", ["matthews", "accuracy"]),
+        ("mrpc", ["accuracy", "f1"]),
+        ("stsb", ["pearson", "spearman"]),
+        ("cb", ["accuracy", "macro_f1"]),
+        ("multirc", ["f1a", "grouped_exact_match", "accuracy"]),
+        ("wnli", ["accuracy"]),
+    ],
+)
+def test_the_benchmarks_own_metric_is_the_main_one(tmp_path: Path, name: str, metrics: list[str]) -> None:
+    task = opened(tmp_path, name, CASES[name][0])
+    assert list(task.score(["x"] * len(task.valid), task.valid)) == metrics
+    assert task.metric == metrics[0]
+
+
+def test_multirc_counts_a_question_once(tmp_path: Path) -> None:
+    other = {**MULTIRC, "idx": 5}
+    task = opened(tmp_path, "multirc", jsonl(MULTIRC, other))
+    assert len({example.group for example in task.valid}) == 2
+    scores = task.score(["True", "False", "True", "True"], task.valid)
+    assert scores == pytest.approx({"f1a": 80, "grouped_exact_match": 50, "accuracy": 75})
+
+
+def test_a_wsc_span_that_is_spelt_otherwise_is_marked_by_its_words(tmp_path: Path) -> None:
+    spans = {**SPANS, "span1_index": 0, "span1_text": "the Lamp", "span2_index": 4, "span2_text": "it"}
+    row = {"text": "The lamp, fell and It, too.", "target": spans, "label": True, "idx": 0}
+    assert opened(tmp_path, "wsc", jsonl(row)).valid[0].source == "text: * The lamp, * fell and # It, # too."
+    with pytest.raises(UserError, match=r"line 1: span index 9 marks no word in a text of 6 words"):
+        opened(tmp_path, "wsc", jsonl({**row, "target": {**spans, "span2_index": 9}}))
+
+
+def test_stsb_reads_numbers_and_takes_garbage_as_far_off(tmp_path: Path) -> None:
+    task = opened(tmp_path, "stsb", CASES["stsb"][0])
+    assert [example.golds for example in task.valid] == [("4.467",), ("0.5",)]
+    assert task.score(["4.4", "0.4"], task.valid)["pearson"] == pytest.approx(100)
+    assert task.score(["", "none"], task.valid)["pearson"] == pytest.approx(-100)
+    assert task.score(["9", "nan"], task.valid) == task.score(["0", "5"], task.valid)
+    assert task.score(["3", "3"], task.valid) == {"pearson": 0, "spearman": 0}
+    assert (task.baseline_name, task.majority) == ("any constant", 0)
+    with pytest.raises(UserError, match=r"line 2: the score is 'high'; expected a number from 0 to 5"):
+        opened(tmp_path, "stsb", CASES["stsb"][0].replace("4.467", "high"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("cola", tsv("sentence|label", "x|1"), "line 1: 2 columns, expected 4: source, label, star, sentence"),
+        ("cola", tsv("gj04|2||x"), "line 1: 'label' is '2'; expected 0 or 1"),
+        ("qnli", tsv("index|question|sentence|label", "0|q|s|1"), "line 2: 'label' is '1'; expected entailment or not"),
+        ("wsc", jsonl({"text": "x", "target": 3, "label": True}), "line 1: 'target' is 3; expected an object"),
+        ("multirc", jsonl({"passage": {"text": "x"}}), "line 1, passage: 'questions' is missing; expected a list"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, name: str, content: str, reason: str) -> None:
+    with pytest.raises(UserError) as caught:
+        opened(tmp_path, name, content)
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_a_generator_the_way_out_is_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no generator for this task; give a folder with train\.tsv and dev\.tsv"):
+        open_task(compose.load(["task=cola", "task.data=world"]))

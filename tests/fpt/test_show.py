@@ -1,0 +1,91 @@
+"""What `fpt show` says of a task is what training would see."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from fpt.backbones import tiny
+from tests.conftest import Outcome, quick_words
+
+
+def shown(cli: Callable[..., Outcome], cache: Path, *words: str) -> dict[str, Any]:
+    done = cli("show", f"cache_dir={cache}", *words, "--json")
+    assert done.status == 0, done.err
+    look: dict[str, Any] = json.loads(done.out)
+    return look
+
+
+def test_counts_lengths_and_examples(cli: Callable[..., Outcome], boolq: Path, tmp_path: Path) -> None:
+    look = shown(cli, tmp_path, f"task.data={boolq}", "n=5")
+    train, valid = look["splits"]
+    assert (train["examples"], train["labels"]) == (48, {"no": 24, "yes": 24})
+    assert (valid["examples"], valid["labels"]) == (24, {"no": 12, "yes": 12})
+    assert (look["metric"], look["baseline"]) == ("accuracy", {"name": "most common label", "score": 50})
+    assert [example["id"] for example in look["examples"]] == ["0", "9", "19", "28", "38"]
+    tokenizer = AutoTokenizer.from_pretrained(tiny.FOLDER)
+    lines = [json.loads(line) for line in (boolq / "train.jsonl").read_text().splitlines()]
+    lengths = []
+    for line in lines:
+        lengths.append(len(tokenizer(f"question: {line['question']} passage: {line['passage']}").input_ids))
+    assert train["source_tokens"] == {
+        "median": sorted(lengths)[23],
+        "90 %": sorted(lengths)[43],
+        "99 %": max(lengths),
+        "longest": max(lengths),
+    }
+    for example in look["examples"]:
+        line = lines[int(example["id"])]
+        assert example["source"] == f"question: {line['question']} passage: {line['passage']}"
+        assert example["source_tokens"] == tokenizer.convert_ids_to_tokens(tokenizer(example["source"]).input_ids)
+        assert example["target_tokens"][-1] == "</s>"
+        assert example["golds"] == ["yes" if line["label"] else "no"]
+        assert example["cut"] == 0
+
+
+def long_squad(folder: Path) -> None:
+    """Three questions on a context whose end, with the second answer, has to go."""
+    for name in ("train-v2.0.json", "dev-v2.0.json"):
+        asked = [
+            {"id": text, "question": "what?", "answers": [{"text": text}] if text != "x" else []}
+            for text in ("the lamp", "the stone", "x")
+        ]
+        context = "the lamp is red . " + "it is old . " * 20 + "the stone is grey ."
+        (folder / name).write_text(json.dumps({"data": [{"paragraphs": [{"context": context, "qas": asked}]}]}))
+
+
+def test_what_is_cut_and_lost_is_counted(cli: Callable[..., Outcome], tmp_path: Path) -> None:
+    long_squad(tmp_path)
+    words = ("task=squad_v2", f"task.data={tmp_path}", "task.source_length=24")
+    look = shown(cli, tmp_path, *words, "n=2")
+    assert [split["cut_sources"] for split in look["splits"]] == [3, 3]
+    assert [split["lost_answers"] for split in look["splits"]] == [1, 1]
+    assert [example["id"] for example in look["examples"]] == ["the lamp", "the stone"]
+    assert all(len(example["source_tokens"]) == 24 and example["cut"] > 50 for example in look["examples"])
+    out = cli("show", f"cache_dir={tmp_path}", *words, "n=1").out
+    assert "3 (100.0%)             1" in out
+    assert "24 source tokens (" in out
+    assert shown(cli, tmp_path, *words, "n=0")["examples"] == []
+
+
+def test_a_run_says_it_too(cli: Callable[..., Outcome], checkpoint: Path, tmp_path: Path) -> None:
+    long_squad(tmp_path)
+    words = ["task=squad_v2", *quick_words(checkpoint, tmp_path, tmp_path / "run"), "train.updates=8"]
+    done = cli("train", *words, "task.source_length=24", "task.target_length=3")
+    assert done.status == 0, done.err
+    said = "3 of 3 sources (1 answers lost by it) cut to 24 tokens, 3 targets to 3"
+    assert f"training: {said}" in done.err
+    assert f"validation: {said}" in done.err
+
+
+@pytest.mark.parametrize("task", ["boolq", "record", "xsum"])
+def test_for_people_it_is_a_page(cli: Callable[..., Outcome], tmp_path: Path, task: str) -> None:
+    done = cli("show", f"task={task}", f"cache_dir={tmp_path}", "task.train_examples=20", "task.valid_examples=10")
+    assert done.status == 0, done.err
+    assert f"{task} (generated), in tokens of tiny; main metric" in done.out
+    assert done.out.count("source tokens") == 3
+    assert "<extra_id_0>" in done.out
+    assert ("answers lost" in done.out) == (task != "boolq")
