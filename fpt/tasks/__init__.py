@@ -1,6 +1,5 @@
 """What the prompt is trained for: tasks as text to text."""
 
-from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -37,7 +36,7 @@ def open_task(config: RunConfig) -> Task:
     else:
         valid = _examples(form, data, task.valid_split, task.valid_examples, omissions)
     if task.shots is not None:
-        train = _shots(train, task.shots, config.seed, by_label=bool(form.labels))
+        train = _shots(train, task.shots, config.seed, labels=form.labels)
     if form.each_gold:
         train = [
             example._replace(target=ANSWER.format(answer=gold), golds=(gold,))
@@ -140,20 +139,24 @@ def _parted(examples: Sequence[Example], share: float, seed: int) -> tuple[list[
     )
 
 
-def _shots(examples: Sequence[Example], shots: int, seed: int, *, by_label: bool) -> list[Example]:
+def _shots(examples: Sequence[Example], shots: int, seed: int, *, labels: Sequence[str]) -> list[Example]:
     """A sample of `shots` examples of each label, or of all, in their own order.
 
     Raises:
         UserError: there are fewer.
     """
-    members: dict[str, list[int]] = defaultdict(list)
+    members: dict[str, list[int]] = {label: [] for label in labels or ("all",)}
     for index, example in enumerate(examples):
-        members[example.golds[0] if by_label else "all"].append(index)
-    few = Counter({label: len(indices) for label, indices in members.items() if len(indices) < shots})
-    if few:
-        label, count = few.most_common()[-1]
-        of = f" of '{label}'" if by_label else ""
-        raise UserError(f"task.shots={shots}: there are only {count} training examples{of}; give a smaller number")
+        members[example.golds[0] if labels else "all"].append(index)
+    label, fewest = min(members.items(), key=lambda member: len(member[1]))
+    if len(fewest) < shots:
+        there = {0: "are no training examples", 1: "is only 1 training example"}
+        of = f" of '{label}'" if labels else ""
+        way_out = "give a smaller number" if fewest else "leave out task.shots, or add some"
+        raise UserError(
+            f"task.shots={shots}: there {there.get(len(fewest), f'are only {len(fewest)} training examples')}{of};"
+            f" {way_out}"
+        )
     kept = {
         indices[position]
         for label, indices in members.items()

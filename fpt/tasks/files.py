@@ -2,7 +2,8 @@
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from fpt.tasks.task import ANSWER, Example, Form, Template
 OWN = ("train", "valid", "source", "target", "spare", "id", "labels", "metric")  # keys that belong to task=files
 OF_LABELS = ("accuracy", "f1", "macro_f1", "matthews")
 OF_TEXT = ("exact_match", "f1", "pearson", "spearman", "rougeL", "rouge1", "rouge2")
+NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what "surrogateescape" reads such bytes as
 
 
 def form(config: TaskConfig) -> Form:
@@ -26,15 +28,16 @@ def form(config: TaskConfig) -> Form:
     Raises:
         UserError: a setting is missing or wrong, or there is no such file.
     """
+    records = _records(config)
     source, target = _template(config, "source"), _template(config, "target")
     if config.spare is not None:
         Template(f"{{{config.spare}}}").check("task.spare", source.fields, "task.source")
-    words = None if config.labels is None else {_text(key): str(word) for key, word in config.labels.items()}
+    words = None if config.labels is None else _words(config.labels)
     scored = _scored_as_text(config.metric or "exact_match") if words is None else _scored_as_label(config, words)
     numbers = scored.metric in ("pearson", "spearman")
     return replace(
         scored,
-        records=_records(config),
+        records=records,
         template=Template(source.text, source.fields if config.spare is None else (config.spare,)),
         example=partial(_example, target, config.id, words, numbers),
         each_gold=False,
@@ -62,6 +65,27 @@ def _scored_as_text(metric: str) -> Form:
         return replace(ratings.FORMS["stsb"], metric=metric, score=partial(ratings.score, limits=None))
     free = summary.FORMS["xsum"] if metric.startswith("rouge") else reading.FORMS["record"]
     return replace(free, metric=metric, baseline=reading.most_common_answer)
+
+
+def _words(given: Mapping[Any, Any]) -> dict[str, str]:
+    """Label words by the value, as text, that they stand for; an answer is compared without case and outer space."""
+    words: dict[str, str] = {}
+    spelt: dict[str, str] = {}
+    for key, word in given.items():
+        text = str(word)
+        if not isinstance(word, str | int | float) or not text or text != text.strip():
+            raise UserError(
+                f"task.labels: the label word of {key} is {word!r}; expected a text, not empty, and without white"
+                " space around it"
+            )
+        other = spelt.setdefault(labels.folded(text), text)
+        if other != text:
+            raise UserError(
+                f"task.labels: {other!r} and {text!r} are one label word, as answers are read without case; spell them"
+                " alike, or give two words"
+            )
+        words[_text(key)] = text
+    return words
 
 
 def _scored_as_label(config: TaskConfig, words: Mapping[str, str]) -> Form:
@@ -133,6 +157,8 @@ def _template(config: TaskConfig, key: str) -> Template:
 
 
 def _records(config: TaskConfig) -> Source:
+    if config.data != "auto":
+        raise UserError(f"task.data={config.data}: is for the named tasks; for task=files give task.train=FILE")
     if config.train is None:
         raise UserError(f"task=files needs task.train=FILE: {', '.join(READERS)}")
     files = {"train": config.train, "valid": config.valid or config.train}
@@ -145,29 +171,55 @@ def _records(config: TaskConfig) -> Source:
     return Source((), splits, lambda file, omissions: READERS[file.suffix.lower()](file, omissions))
 
 
-def _separated(file: Path, omissions: Omissions, *, separator: str) -> Iterator[Located]:
-    """A record a row under a row of names. CSV may quote, also over several lines; TSV's quotes are letters."""
-    text = (f"{line}\n" for _, line in sources.lines(file, omissions))
-    options: dict[str, Any] = {} if separator == "," else {"quoting": csv.QUOTE_NONE}
-    rows = csv.reader(text, delimiter=separator, strict=True, **options)
+Row = tuple[int, int, list[str]]  # its first line, its last, and its cells; none where the line is empty
+
+
+def _separated(file: Path, omissions: Omissions, *, rows: Callable[[Path], Iterator[Row]]) -> Iterator[Located]:
+    """A record a row under a row of names."""
     names: list[str] = []
-    while True:
-        try:
-            cells = next(rows)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            omissions.fault(UserError(f"{file}, line {rows.line_num}: not {file.suffix[1:].upper()} ({error})"))
-            continue
-        where = f"{file}, line {rows.line_num}"
+    for first, last, cells in rows(file):
+        where = f"{file}, line {first}"
+        broken = any(NOT_UTF8.search(cell) for cell in cells if not cell.isascii())
+        fault = UserError(f"{where}: not UTF-8; save the file as UTF-8") if broken else None
         if not names:
+            if fault:
+                raise fault  # even where such are skipped: the next row's cells are no names
             names = cells
+            sources.check_names(names, where)
+        elif fault:
+            omissions.fault(fault)
         elif len(cells) == len(names):
             yield where, dict(zip(names, cells, strict=True))
         elif any(cells):
-            omissions.fault(
-                UserError(f"{where}: {len(cells)} columns, expected {len(names)}: {', '.join(names)[:200]}")
-            )
+            number = f"{len(cells)} columns" + (f" in a row that ends on line {last}" if last > first else "")
+            omissions.fault(UserError(f"{where}: {number}, expected {len(names)}: {', '.join(names)[:200]}"))
+
+
+def _csv(file: Path) -> Iterator[Row]:
+    """Fields may be quoted, also over several lines and of any length."""
+    text = (f"{line}\n" for _, line in sources.lines(file, Omissions(), errors="surrogateescape"))
+    rows = csv.reader(text, strict=True)
+    while True:
+        first, limit = rows.line_num + 1, csv.field_size_limit(2**31 - 1)
+        try:
+            cells = next(rows, None)
+        except csv.Error as error:
+            # Even where such are skipped: a quote that is not closed may have swallowed any number of rows.
+            raise UserError(
+                f"{file}, line {first}: not CSV ({error}) in the row that begins there; a quote within a quoted field"
+                " is written twice"
+            ) from None
+        finally:
+            csv.field_size_limit(limit)
+        if cells is None:
+            return
+        yield first, rows.line_num, cells
+
+
+def _tsv(file: Path) -> Iterator[Row]:
+    """A row a line, whose quotes are letters."""
+    for number, line in sources.lines(file, Omissions(), errors="surrogateescape"):
+        yield number, number, line.split("\t") if line else []
 
 
 def _parquet(file: Path, _: Omissions) -> Iterator[Located]:
@@ -177,7 +229,9 @@ def _parquet(file: Path, _: Omissions) -> Iterator[Located]:
 
     number = 0
     try:
-        for batch in ParquetFile(file).iter_batches(1000):
+        table = ParquetFile(file)
+        sources.check_names(table.schema_arrow.names, str(file))
+        for batch in table.iter_batches(1000):
             for record in batch.to_pylist():
                 number += 1
                 yield f"{file}, row {number}", record
@@ -187,7 +241,7 @@ def _parquet(file: Path, _: Omissions) -> Iterator[Located]:
 
 READERS: dict[str, Reader] = {
     ".jsonl": sources.json_lines,
-    ".csv": partial(_separated, separator=","),
-    ".tsv": partial(_separated, separator="\t"),
+    ".csv": partial(_separated, rows=_csv),
+    ".tsv": partial(_separated, rows=_tsv),
     ".parquet": _parquet,
 }

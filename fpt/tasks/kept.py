@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LARGE = 10_000_000  # bytes of data from which on they are kept: a second or two of reading
+UNREAD = ("source_length", "target_length", "reduce_decoder")  # settings that do not decide what is read
 
 
 class Stored(Sequence[Example]):
@@ -61,7 +62,7 @@ def open_task(config: RunConfig) -> Task:
         return tasks.open_task(config)
     from fpt.cache import kept
 
-    key = _key(config, files)
+    key = _key(config, form, files)
     found = kept(Path(config.cache_dir).expanduser(), "tasks", key, lambda: _stored(tasks.open_task(config)))
     train, valid = (Stored(found[name], found[f"{name} starts"], f"{key} {name}") for name in ("train", "valid"))
     about = json.loads(bytes(found["about"].numpy()))
@@ -83,9 +84,13 @@ def _files(config: RunConfig, form: Form) -> list[Path]:
     return [sources.file_of(form.records, data, split) for split in splits]
 
 
-def _key(config: RunConfig, files: Sequence[Path]) -> str:
-    """Names what is read from the files, by this version of the code, with these settings."""
-    digest = hashlib.sha256(json.dumps([asdict(config.task), config.seed], default=str).encode())
+def _key(config: RunConfig, form: Form, files: Sequence[Path]) -> str:
+    """Names what is read from the files, by this version of the code, with those settings that decide it."""
+    own = form.records.is_own
+    left_out = ("name", *UNREAD) if own else UNREAD
+    task = {name: value for name, value in asdict(config.task).items() if name not in left_out}
+    drawn = config.task.shots is not None or (own and config.task.valid is None)
+    digest = hashlib.sha256(json.dumps([task, config.seed if drawn else None], default=str).encode())
     code = Path(tasks.__file__).parent
     for file in (*files, *sorted(code.glob("*.py")), code.with_name("metrics.py")):
         with file.open("rb") as stream:

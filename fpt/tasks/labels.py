@@ -204,7 +204,7 @@ def form(row: LabelTask) -> Form:
         example=partial(_example, row, dict(row.labels)),
         labels=words,
         metric=row.metrics[0],
-        from_text=partial(_from_text, {word.lower(): word for word in words}),
+        from_text=partial(_from_text, {folded(word): word for word in words}),
         score=lambda answers, examples: {name: MEASURES[name](answers, examples, words) for name in row.metrics},
         correct=lambda answer, example: answer in example.golds,
         baseline=_most_common_label,
@@ -229,10 +229,14 @@ def _joined(index: Record, keys: Sequence[str] | Record) -> str:
     return "-".join(str(index.get(key)) for key in keys)
 
 
+def folded(text: str) -> str:
+    """What is compared of a label word: neither its case nor white space around it."""
+    return text.strip().casefold()
+
+
 def _from_text(words: Mapping[str, str], text: str) -> str:
-    """The answer as it stands, without case where it is a label word."""
-    answer = text.strip()
-    return words.get(answer.lower(), answer)
+    """The label word that the answer is, else the answer as it stands."""
+    return words.get(folded(text), text.strip())
 
 
 def _golds(examples: Sequence[Example]) -> list[str]:

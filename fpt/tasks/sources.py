@@ -6,7 +6,7 @@ Each yields records in the form in which the Hub's data set gives them, with the
 import codecs
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -210,6 +210,7 @@ def table(
     """
     rows = lines(file, omissions)
     names = list(header) or next(rows, (1, ""))[1].split("\t")
+    check_names(names, f"{file}, line 1")
     missing = next((name for name in (*columns.values(), label) if name not in names), None)
     if names != [""] and missing:
         raise UserError(f"{file}, line 1: no column '{missing}'; it has {', '.join(names)[:100]}")
@@ -243,15 +244,26 @@ def table(
         omissions.left_out[f"{file}: broken lines"] += len(broken)
 
 
-def lines(file: Path, omissions: Omissions) -> Iterator[tuple[int, str]]:
-    """Every line with its number, read one by one; a line that is not UTF-8 is a fault."""
+def check_names(names: Sequence[str], where: str) -> None:
+    """Refuse columns of one name, of which but one would be read.
+
+    Raises:
+        UserError: there are such.
+    """
+    name, count = Counter(filter(None, names)).most_common(1)[0] if any(names) else ("", 0)
+    if count > 1:
+        raise UserError(f"{where}: {count} columns are called '{name}'; give each a name of its own")
+
+
+def lines(file: Path, omissions: Omissions, errors: str = "strict") -> Iterator[tuple[int, str]]:
+    """Every line with its number, read one by one; a line that is not UTF-8 is a fault, unless `errors` is lenient."""
     try:
         with file.open("rb") as stream:
             for number, line in enumerate(stream, 1):
                 if number == 1:
                     line = line.removeprefix(codecs.BOM_UTF8)
                 try:
-                    decoded = line.decode("utf-8")
+                    decoded = line.decode("utf-8", errors)
                 except UnicodeDecodeError as error:
                     omissions.fault(_not_utf8(f"{file}, line {number}", error))
                 else:
@@ -327,12 +339,22 @@ def _not_utf8(where: str, error: UnicodeDecodeError) -> UserError:
 
 def _parse(content: str, where: str) -> Record:
     try:
-        record = json.loads(content)
+        record = json.loads(content, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
         raise UserError(f"{where}: not JSON ({error.msg} at {place})") from None
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not usable JSON ({reason(error)})") from None
     if not isinstance(record, dict):
         raise UserError(f"{where}: expected a JSON object, got {type(record).__name__}")
+    return record
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Record:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise UserError(f"the key '{twice}' occurs twice in one object; give it once")
     return record

@@ -93,7 +93,7 @@ def _with_value(split: Split, stream: random.Random) -> tuple[Scene, Statement]:
 
 
 def record(split: Split, *, num: int, seed: int) -> Iterator[Record]:
-    """`num` records: passage, query (with @placeholder), entities (three), answers (one of them), idx."""
+    """`num` records: passage, query (with @placeholder), entities (two or three), answers (one of them), idx."""
     stream = _stream("record", split, num, seed)
     for index in range(num):
         told, asked = _with_one_subject(split, stream)

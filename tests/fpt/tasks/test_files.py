@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas
+import pyarrow as arrow
+import pyarrow.parquet
 import pytest
 
 from fpt import compose
@@ -83,6 +85,14 @@ def test_values_stand_for_label_words(tmp_path: Path) -> None:
         opened(files[0], "task.target='{right}'", "task.labels={1: ja, 2: nein}")
 
 
+def test_values_may_share_a_label_word_which_is_read_without_case(tmp_path: Path) -> None:
+    rows = [{**ROWS[0], "right": number} for number in range(3)]
+    file = save(tmp_path / "a.jsonl", rows)
+    task = opened(file, "task.target='{right}'", "task.labels={0: 'Straße', 1: ja, 2: ja}")
+    assert task.labels == ("Straße", "ja")
+    assert [task.from_text(text) for text in (" STRASSE ", "Ja", "nein ")] == ["Straße", "ja", "nein"]
+
+
 @pytest.mark.parametrize(
     ("metric", "answers", "scores"),
     [
@@ -143,6 +153,12 @@ def test_without_a_validation_file_a_part_of_the_training_file_is_drawn(tmp_path
         (["task.labels={0: a, 1: a}"], "expected at least two label words"),
         (["task.spare=passages"], "task.source has no 'passages'; it has question, passage. Did you mean 'passage'?"),
         (["task.template=x"], "for task=files give task.source"),
+        (["task.data=world"], "task.data=world: is for the named tasks; for task=files give task.train=FILE"),
+        (["task.train=null", "task.source=null"], "task=files needs task.train=FILE"),
+        (["task.labels={0: a, 1: ' b'}"], "task.labels: the label word of 1 is ' b'; expected a text, not empty, and"),
+        (["task.labels={0: a, 1: ''}"], "task.labels: the label word of 1 is ''"),
+        (["task.labels={0: a, 1: null}"], "task.labels: the label word of 1 is None"),
+        (["task.labels={0: Yes, 1: yes}"], "task.labels: 'Yes' and 'yes' are one label word"),
         (["task=boolq"], "task.train is for task=files, not for boolq."),
         (["task.id=nam"], "no field 'nam'"),
     ],
@@ -184,9 +200,76 @@ def test_a_file_that_is_broken_is_named(tmp_path: Path, name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+TABLE = "question,passage,answer\n"
+
+
+def csv_of(folder: Path, text: str | bytes, *more: str) -> Task:
+    (folder / "a.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    return opened(folder / "a.csv", *more)
+
+
+@pytest.mark.parametrize("more", [(), ("task.on_error=skip",)])
+@pytest.mark.parametrize("rest", ["", 'p,"q" r,s\n'])
+def test_a_broken_quote_is_named_where_its_row_begins_even_if_records_are_skipped(
+    tmp_path: Path, more: tuple[str, ...], rest: str
+) -> None:
+    text = TABLE + 'a,"b\nb",c\nd,"e,f\ng,h,i\nj,k,l\n' + rest
+    with pytest.raises(UserError, match=r"a\.csv, line 4: not CSV \(.*\) in the row that begins there") as caught:
+        csv_of(tmp_path, text, *more)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_row_that_swallows_others_is_named_from_its_first_line_to_its_last(tmp_path: Path) -> None:
+    text = TABLE + 'a,b,c\nd,"e,f\ng,h,i\nj,k",l,m\n'
+    with pytest.raises(UserError, match=r"line 3: 4 columns in a row that ends on line 5, expected 3"):
+        csv_of(tmp_path, text)
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_a_field_may_have_any_length(tmp_path: Path, ending: str) -> None:
+    limit = csv.field_size_limit()
+    task = opened(save(tmp_path / f"a.{ending}", [{**ROWS[0], "passage": "x" * 200_000}]))
+    assert task.train[0].source.endswith("context: " + "x" * 200_000)
+    assert csv.field_size_limit() == limit
+
+
+@pytest.mark.parametrize(("ending", "separator"), [("csv", ","), ("tsv", "\t")])
+def test_lines_are_numbered_as_in_the_file_after_one_that_is_not_utf8(
+    tmp_path: Path, ending: str, separator: str
+) -> None:
+    lines = [b"question,passage,answer", b"a,b,c", b"d,\xff,f", b"", b"g,h,i", b"j,k", b""]
+    file = tmp_path / f"a.{ending}"
+    file.write_bytes(b"\n".join(lines).replace(b",", separator.encode()))
+    with pytest.raises(UserError, match=r"line 3: not UTF-8"):
+        opened(file)
+    task = opened(file, "task.on_error=skip")
+    assert [example.id for example in task.train] == ["line 2", "line 5"]
+    assert f"4 skipped: {file}, line 3: not UTF-8; save the file as UTF-8; {file}, line 6: 2 columns" in task.notes[0]
+    file.write_bytes(b"\xff\n" + file.read_bytes())
+    with pytest.raises(UserError, match=r"line 1: not UTF-8"):  # the second line must not be taken for the names
+        opened(file, "task.on_error=skip")
+
+
+def test_a_quoted_row_that_is_not_utf8_is_skipped_whole(tmp_path: Path) -> None:
+    task = csv_of(tmp_path, TABLE.encode() + b'a,b,c\nd,"\xff\ne",f\ng,h,i\n', "task.on_error=skip")
+    assert [example.id for example in task.train] == ["line 2", "line 5"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet"])
+def test_columns_of_one_name_are_refused(tmp_path: Path, ending: str) -> None:
+    file = tmp_path / f"a.{ending}"
+    names = ["question", "passage", "answer", "passage"]
+    if ending == "parquet":
+        arrow.parquet.write_table(arrow.table([["a"], ["b"], ["c"], ["d"]], names=names), file)
+    else:
+        file.write_text("\n".join(({"csv": ",", "tsv": "\t"}[ending]).join(row) for row in (names, "abcd", "")))
+    with pytest.raises(UserError, match=rf"a\.{ending}.*: 2 columns are called 'passage'; give each a name of its own"):
+        opened(file, "task.on_error=skip")
+
+
 def test_a_run_on_ones_own_files(tmp_path: Path, checkpoint: Path, cli: Callable[..., Outcome]) -> None:
     file = save(tmp_path / "a.jsonl", [{**ROWS[0], "name": str(number)} for number in range(20)])
-    quick = quick_words(checkpoint, tmp_path, tmp_path / "run")
+    quick = [word for word in quick_words(checkpoint, tmp_path, tmp_path / "run") if "task.data" not in word]
     done = cli("train", *words(file, "task.valid=null", "task.name=lamps"), *quick, "train.updates=8")
     assert done.status == 0, done.err
     assert f"{file}: 2 of its 20 examples are for validation" in done.err

@@ -60,6 +60,21 @@ def test_other_files_settings_or_seeds_are_read_anew(tmp_path: Path, boolq: Path
         open_task(config(tmp_path, tmp_path))
 
 
+def test_only_what_decides_the_reading_makes_it_read_anew(boolq: Path, tmp_path: Path) -> None:
+    def stored(cache: str, *words: str) -> int:
+        open_task(compose.load([f"cache_dir={tmp_path / cache}", *words]))
+        return len(list((tmp_path / cache / "tasks").iterdir()))
+
+    data = f"task.data={boolq}"
+    lengths = ("task.source_length=9", "task.target_length=3", "task.reduce_decoder=true")
+    assert [stored("a", data, *words) for words in ((), ("seed=1",), lengths)] == [1, 1, 1]
+    assert [stored("a", data, "task.shots=2", *words) for words in ((), ("seed=1",))] == [2, 3]
+    file = boolq / "train.jsonl"
+    own = ["task=files", f"task.train={file}", "task.source={question}", "task.target={label}"]
+    assert [stored("b", *own, *words) for words in ((), ("task.name=lamps",), ("seed=1",))] == [1, 1, 2]
+    assert [stored("c", *own, f"task.valid={file}", *words) for words in ((), ("seed=1",))] == [1, 1]
+
+
 def test_its_tokens_are_kept_too(boolq: Path, tmp_path: Path, checkpoint: Path) -> None:
     values, backbone, seen = config(boolq, tmp_path, "task.source_length=20"), open_folder(checkpoint), []
     for _ in range(2):

@@ -36,6 +36,7 @@ def test_a_record_becomes_text(tmp_path: Path) -> None:
     ("row", "reason"),
     [
         (b"{", "not JSON"),
+        (b'{"idx": 1, "label": true, "idx": 2}', "the key 'idx' occurs twice in one object; give it once"),
         (b"[1]", "expected a JSON object, got list"),
         (b'{"question": "\xff"}', "not UTF-8"),
         ({**GOOD, "passage": None}, "'passage' is None"),
@@ -159,6 +160,10 @@ def test_mnli_has_two_validation_sets(tmp_path: Path) -> None:
         (lines(MNLI, ("a", "b", "maybe")), "line 2: 'gold_label' is 'maybe'; expected entailment or neutral or"),
         (lines(MNLI, ("a", "b", "neutral"), ("a", "b\tc", "neutral")), "line 3: 7 columns, expected 6"),
         (lines(MNLI, ("a", "b", "neutral")).replace("sentence2", "second"), "line 1: no column 'sentence2'; it has"),
+        (
+            lines(MNLI, ("a", "b", "neutral")).replace("label1", "sentence2"),
+            "line 1: 2 columns are called 'sentence2'; give each a name of its own",
+        ),
         (lines(MNLI), "the matched split is empty"),
         ("", "the matched split is empty"),
     ],

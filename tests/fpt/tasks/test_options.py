@@ -62,6 +62,12 @@ def test_shots_are_per_label_and_drawn_with_the_seed(tmp_path: Path) -> None:
     assert [int(example.id) for example in first] == sorted(int(example.id) for example in first)
     with pytest.raises(UserError, match=r"task\.shots=11: there are only 10 training examples of 'yes'"):
         boolq(tmp_path, *ROWS, words=("task.shots=11",))
+    with pytest.raises(UserError, match=r"task\.shots=2: there is only 1 training example of 'yes'; give a smaller"):
+        boolq(tmp_path, *ROWS[:3], words=("task.shots=2",))
+    with pytest.raises(
+        UserError, match=r"task\.shots=1: there are no training examples of 'yes'; leave out task.shots"
+    ):
+        boolq(tmp_path, *ROWS[1:3], words=("task.shots=1",))
 
 
 def test_shots_without_labels_are_that_many_in_all(tmp_path: Path) -> None:
