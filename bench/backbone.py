@@ -6,9 +6,9 @@ Every run is an ordinary `fpt train` under runs/backbone; after an interruption 
 import argparse
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout
 from itertools import combinations
 from multiprocessing import get_context
 from pathlib import Path
@@ -99,8 +99,7 @@ def train(words: Sequence[str]) -> int:
     from fpt.__main__ import main as fpt
 
     torch.set_num_threads(1)
-    with open(os.devnull, "w") as nowhere:
-        sys.stdout = sys.stderr = nowhere
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         return fpt(["train", *words])
 
 

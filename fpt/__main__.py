@@ -147,11 +147,16 @@ VERBS: dict[str, Callable[[list[str], bool], None]] = {"train": _train, "plan": 
 
 
 def _help(verb: str, overrides: list[str]) -> str:
-    more = " [n=3]" if verb == "show" else ""
-    number, overrides = _number(overrides) if verb == "show" else (0, overrides)
-    lines = [f"usage: fpt {verb} [key=value …]{more} [--json]", ""]
+    lines = [f"usage: fpt {verb} [key=value …] [--json]", ""]
     if verb == "show":
-        lines += [f"n={number}", "  how many examples to show", ""]
+        number, overrides = _number(overrides)
+        lines = [
+            f"usage: fpt {verb} [key=value …] [n=3] [--json]",
+            "",
+            f"n={number}",
+            "  how many examples to show",
+            "",
+        ]
     lines += ["groups:"]
     for group in compose.GROUPS:
         options = [name for name in compose.group_options(group) if name != "custom"]

@@ -6,14 +6,12 @@ Letters: B batch, L blocks, F neurons.
 import hashlib
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from fpt.backbones import t5
 from fpt.backbones.family import STACKS
-from fpt.cache import kept
 from fpt.data import IGNORED, Encoded, Rows, batches_by_length
 from fpt.prompts.prompted import PromptedModel
 from fpt.streams import stream
@@ -75,15 +73,6 @@ def measure(
         for hook in hooks:
             hook.remove()
     return {name: (torch.stack(rows) / len(examples)).float().cpu() for name, rows in totals.items()}
-
-
-def scores(cache: Path, name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The scores called `name` (see `key`): from the cache if they are whole there, else computed and kept.
-
-    Raises:
-        UserError: the cache's folder cannot be made.
-    """
-    return kept(cache, "importance", name, compute)
 
 
 def _mean_weights(real: Tensor) -> Tensor:

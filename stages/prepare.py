@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.family import STACKS
+from fpt.cache import kept
 from fpt.config import RunConfig
 from fpt.data import Encoded
 from fpt.engine import dtype_of, open_device
@@ -201,7 +202,7 @@ def _scores(materials: Materials, prompt: Tensor) -> dict[str, Tensor]:
             watch=materials.tracker.watch,
         )
 
-    found = importance.scores(Path(config.cache_dir).expanduser(), key, compute)
+    found = kept(Path(config.cache_dir).expanduser(), "importance", key, compute)
     return {name: found[name] for name in reduced}
 
 

@@ -1,6 +1,6 @@
 """What the generated world is made of: names, the properties things can have, and how English speaks of them.
 
-Data only: what is drawn from it, and how, is decided in `world.py`.
+Data only: what is drawn from it, and how, is decided in `scenes.py`.
 """
 
 from collections.abc import Iterator, Mapping

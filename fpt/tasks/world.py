@@ -23,7 +23,7 @@ from fpt.tasks.scenes import Inference, Scene, Split, Statement
 
 Record = dict[str, Any]
 Label = TypeVar("Label")
-SIZES = {"train": 4000, "validation": 500, "validation_mismatched": 500}  # rows where nothing else is asked for
+SIZES = {"train": 4000, "validation": 500}  # rows where nothing else is asked for
 INFERENCES: tuple[Inference, ...] = get_args(Inference)
 # What MNLI calls genres. Things are those that training says nothing of.
 _GENRES: dict[Kind, str] = {"person": "people", "place": "places", "thing": "things"}

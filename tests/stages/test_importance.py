@@ -60,24 +60,6 @@ def test_scores_equal_a_slow_reference(family: str, batch_size: int, tmp_path: P
         torch.testing.assert_close(scores[stack], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_scores_are_kept_under_their_key_and_measured_again_when_damaged(tmp_path: Path) -> None:
-    made = []
-
-    def compute() -> dict[str, torch.Tensor]:
-        made.append(len(made))
-        return {"encoder": torch.full((2, 3), float(len(made)))}
-
-    first = importance.scores(tmp_path, "a", compute)
-    assert torch.equal(importance.scores(tmp_path, "a", compute)["encoder"], first["encoder"])
-    importance.scores(tmp_path, "b", compute)
-    assert made == [0, 1]
-    file = tmp_path / "importance" / "a.safetensors"
-    data = bytearray(file.read_bytes())
-    data[-1] ^= 1
-    file.write_bytes(bytes(data))
-    assert importance.scores(tmp_path, "a", compute)["encoder"][0, 0] == 3
-
-
 def test_the_key_follows_whatever_the_scores_depend_on() -> None:
     base: dict[str, Any] = {
         "dtype": "float32",

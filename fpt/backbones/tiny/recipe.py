@@ -390,6 +390,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         make(options.out, updates=options.updates, seed=options.seed)
     except ValueError as error:
         parser.error(str(error))
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 if __name__ == "__main__":
