@@ -74,6 +74,8 @@ model = growing.new(recipe.shape(codec.size, phase), seed=0)
 loss = recipe.backward(model, batch)
 if dist.get_rank() == 0:
     torch.save([loss, *(parameter.grad for parameter in model.parameters())], sys.argv[1])
+dist.barrier()
+dist.destroy_process_group()
 """
 
 
