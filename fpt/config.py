@@ -1,6 +1,7 @@
 """The typed configuration: every key, what it may be, and which settings clash."""
 
 import math
+import re
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -39,6 +40,8 @@ def _check_limits(name: str, value: Any, limits: dict[str, Any]) -> None:
         raise UserError(f"{name}='{value}': names a folder, so it cannot be empty or hold a slash")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{name}={value}: expected a finite number")
+    if isinstance(value, str):
+        return
     if "above" in limits and not value > limits["above"]:
         raise UserError(f"{name}={value}: must be greater than {limits['above']}")
     if "least" in limits and value < limits["least"]:
@@ -178,8 +181,14 @@ class TrainConfig(Group):
     key: ClassVar[str] = "train"
     updates: int = setting("optimizer updates over all stages", 30000, least=1)
     batch_size: int = setting("examples per update", 32, least=1)
-    micro_batch: int | None = setting(
-        "examples per forward pass; null: the whole batch. The gradient does not depend on it", None, least=1
+    micro_batch: int | str | None = setting(
+        "examples per forward pass of a process; null: its whole share of the batch; auto: as many as fit into"
+        " engine.device_memory. The gradient does not depend on it",
+        None,
+        least=1,
+    )
+    activation_checkpointing: bool = setting(
+        "keep each block's input alone and compute the rest again on the way back: less memory, more time", False
     )
     eval_every: int = setting("updates between validations", 500, least=1)
     eval_batch: int = setting("examples per batch of generation", 128, least=1)
@@ -200,10 +209,15 @@ class RecycleConfig(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig(Group):
-    """Where the frozen model lives."""
+    """Where the frozen model lives, and how many processes share the work."""
 
     key: ClassVar[str] = "engine"
-    name: str = setting("torch: one process, one device", "torch", choices=("torch",))
+    name: str = setting(
+        "torch: a whole copy in every process; deepspeed: shared out between them, or kept off the device;"
+        " auto: torch where it fits",
+        "auto",
+        choices=("auto", "torch", "deepspeed"),
+    )
     device: str = setting("auto, cpu, cuda or cuda:N; auto: cuda where there is one", "auto")
     dtype: str = setting(
         "precision of the frozen model; the prompt is always float32",
@@ -216,6 +230,28 @@ class EngineConfig(Group):
             "fp32": "Did you mean 'float32'?",
         },
     )
+    processes: int = setting("processes on each machine, one for each GPU; on a CPU they share its cores", 1, least=1)
+    zero_stage: int = setting(
+        "of engine=deepspeed, for the frozen model only: 3 shares its weights out; 0, 1 and 2 leave them whole,"
+        " as what 1 and 2 share out a frozen model does not have",
+        3,
+        least=0,
+        most=3,
+    )
+    offload: str = setting(
+        "with zero_stage=3: keep each process's share of the weights off the device",
+        "none",
+        choices=("none", "cpu", "nvme"),
+    )
+    nvme_dir: str | None = setting("folder for engine.offload=nvme, on a fast local disk", None)
+    device_memory: str | None = setting("memory of one device, as in 24GiB; null: what this machine has", None)
+    hostfile: str | None = setting(
+        "DeepSpeed's hostfile, lines of 'host slots=N': start processes on all of these machines over ssh", None
+    )
+    nodes: int = setting("machines, each started with this command and its own engine.node_rank", 1, least=1)
+    node_rank: int | None = setting("which of the machines this is, from 0", None, least=0)
+    rendezvous: str | None = setting("where the machines meet: host:port of machine 0", None)
+    timeout: int = setting("seconds after which a process that does not answer is given up", 60, least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,5 +307,59 @@ def _check_clashes(config: RunConfig) -> None:
         raise UserError("model.weights is empty: give 'embedded', a local folder, or a Hub id")
     if prompt.file and not Path(prompt.file).expanduser().is_file():
         raise UserError(f"prompt.file={prompt.file}: no such file")
-    if train.micro_batch and train.micro_batch > train.batch_size:
+    if isinstance(train.micro_batch, str) and train.micro_batch != "auto":
+        raise UserError(f"train.micro_batch={train.micro_batch}: expected a whole number, auto or null")
+    if isinstance(train.micro_batch, int) and train.micro_batch > train.batch_size:
         raise UserError(f"train.micro_batch={train.micro_batch}: must be at most train.batch_size={train.batch_size}")
+    _check_engine(config.engine, train.batch_size)
+
+
+def _check_engine(engine: EngineConfig, batch_size: int) -> None:
+    if engine.device_memory is not None:
+        bytes_of(engine.device_memory)
+    sharded = engine.name != "torch" and engine.zero_stage == 3
+    if engine.offload != "none" and not sharded:
+        raise UserError(
+            f"engine.offload={engine.offload}: is for engine=deepspeed with engine.zero_stage=3;"
+            f" this is engine={engine.name} with engine.zero_stage={engine.zero_stage}"
+        )
+    if (engine.offload == "nvme") != (engine.nvme_dir is not None):
+        raise UserError("engine.offload=nvme and engine.nvme_dir=DIR belong together; give both or neither")
+    if engine.processes * engine.nodes > batch_size:
+        raise UserError(
+            f"engine.processes={engine.processes}: with {engine.nodes} machines these are more processes than"
+            f" train.batch_size={batch_size} has examples; give fewer, or a larger batch"
+        )
+    if engine.processes > 1 and ":" in engine.device:
+        raise UserError(
+            f"engine.device={engine.device}: is one device, for engine.processes=1; engine.device=cuda is all"
+        )
+    meets = engine.rendezvous is not None, engine.node_rank is not None, engine.nodes > 1
+    if any(meets) != all(meets):
+        raise UserError(
+            "engine.nodes=N, engine.node_rank=K and engine.rendezvous=HOST:PORT belong together; give all three or none"
+        )
+    if engine.node_rank is not None and engine.node_rank >= engine.nodes:
+        raise UserError(f"engine.node_rank={engine.node_rank}: engine.nodes={engine.nodes} are numbered from 0")
+    if engine.rendezvous is not None and not re.fullmatch(r"[^:\s]+:\d{1,5}", engine.rendezvous):
+        raise UserError(f"engine.rendezvous={engine.rendezvous}: expected HOST:PORT, as in 10.0.0.1:29500")
+    if engine.hostfile is not None and engine.nodes > 1:
+        raise UserError("engine.hostfile starts the processes of all machines itself; leave out engine.nodes")
+    if engine.hostfile is not None and not Path(engine.hostfile).expanduser().is_file():
+        raise UserError(f"engine.hostfile={engine.hostfile}: no such file")
+
+
+UNITS = {"B": 1, **{f"{unit}B": 1000**power for power, unit in enumerate("KMGT", 1)}}
+UNITS |= {f"{unit}iB": 1024**power for power, unit in enumerate("KMGT", 1)}
+
+
+def bytes_of(memory: str) -> int:
+    """Bytes of `engine.device_memory`, such as 24GiB.
+
+    Raises:
+        UserError: no such amount.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", memory.strip())
+    if not found or found[2] not in UNITS or not float(found[1]):
+        raise UserError(f"engine.device_memory={memory}: expected a number and a unit, as in 24GiB or 80GB")
+    return int(float(found[1]) * UNITS[found[2]])
