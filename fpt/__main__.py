@@ -7,8 +7,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fpt import __version__, compose
+from fpt import __version__, compose, interrupts, launch
+from fpt.config import RunConfig
 from fpt.errors import UserError, did_you_mean
+from fpt.interrupts import Interrupted
+from fpt.launch import GOES_ON, Failed
 from fpt.tracking import quiet_libraries
 
 USAGE = """\
@@ -36,8 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"fpt: {error}", file=sys.stderr)
         return 2
+    except Failed as error:
+        print(f"fpt: {error}", file=sys.stderr)
+        return error.status
+    except Interrupted as error:
+        print(f"fpt: {error}; {GOES_ON}", file=sys.stderr)
+        return 128 + error.signal
     except KeyboardInterrupt:
-        print("fpt: interrupted; the same command goes on with a run from its last saved state", file=sys.stderr)
+        print("fpt: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader has what it wanted; nothing is left to flush at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -47,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         where = f"{error.filename}: " if error.filename else ""
         print(
-            f"fpt: {where}{error.strerror}; the same command goes on with a run from its last state",
+            f"fpt: {where}{error.strerror}; {GOES_ON}",
             file=sys.stderr,
         )
         return 1
@@ -67,13 +76,13 @@ def _run(words: list[str]) -> int:
         print(USAGE, end="", file=sys.stdout if wants_help else sys.stderr)
         return 0 if wants_help else 2
     verb, *overrides = rest
-    if verb not in VERBS:
+    if verb not in VERBS | OF_LAUNCHERS:
         raise UserError(f"{verb}: unknown verb; allowed are {', '.join(VERBS)}.{did_you_mean(verb, VERBS)}")
     if wants_help:
         print(_help(verb, overrides), end="")
         return 0
     quiet_libraries()
-    VERBS[verb](overrides, "--json" in flags)
+    (VERBS | OF_LAUNCHERS)[verb](overrides, "--json" in flags)
     return 0
 
 
@@ -87,17 +96,47 @@ def _number(words: list[str]) -> tuple[int, list[str]]:
 
 def _train(overrides: list[str], as_json: bool) -> None:
     config = compose.load(overrides)
+    from fpt.tasks import form_of
     from fpt.tasks.kept import open_task
     from fpt.tracking import Tracker
     from stages import schedule
 
-    tracker = Tracker()
-    stages = schedule.of(config)
+    tracker, stages = Tracker(), schedule.of(config)
+    if launch.is_for(config):
+        form_of(config.task)
+        launch.start(config, ["--json"] if as_json else [])
+        return
+    if launch.is_worker():
+        _share(config, as_json)
+        return
     with tracker.console.status("reading the data"):
         task = open_task(config)
     with tracker.console.status("importing torch and transformers"):
         from stages.run import run
-    result = run(config, stages, task, tracker)
+    with interrupts.heard():
+        _print_result(run(config, stages, lambda: task, tracker), config, as_json)
+
+
+def _worker(words: list[str], as_json: bool) -> None:
+    """One process of several: `fpt worker FILE`, which launchers call."""
+    (file,) = words
+    _share(launch.read_config(file), as_json)
+
+
+def _share(config: RunConfig, as_json: bool) -> None:
+    """Train as one of several processes."""
+    with launch.reporting(config.folder), interrupts.heard():
+        from fpt.tasks.kept import open_task
+        from fpt.tracking import Tracker
+        from stages import schedule
+        from stages.run import run
+
+        result = run(config, schedule.of(config), lambda: open_task(config), Tracker())
+        if os.environ["RANK"] == "0":
+            _print_result(result, config, as_json)
+
+
+def _print_result(result: dict[str, Any], config: RunConfig, as_json: bool) -> None:
     if as_json:
         print(json.dumps(result, indent=2))
     else:
@@ -144,6 +183,7 @@ def _show(overrides: list[str], as_json: bool) -> None:
 
 
 VERBS: dict[str, Callable[[list[str], bool], None]] = {"train": _train, "plan": _plan, "show": _show}
+OF_LAUNCHERS = {"worker": _worker}  # called by processes, not by people
 
 
 def _help(verb: str, overrides: list[str]) -> str:

@@ -14,6 +14,7 @@ class TrainState:
 
     Attributes:
         update: optimizer updates done since the start of the run.
+        judged: the last of them after which there was a validation.
         prompt: [P, D], float32.
         optimizer: packed state of the optimizer.
         seconds: spent in this stage, validation included.
@@ -26,6 +27,7 @@ class TrainState:
     update: int
     prompt: Tensor
     optimizer: dict[str, Tensor | float | int] = field(default_factory=dict)
+    judged: int = 0
     seconds: float = 0.0
     score: float | None = None
     best_score: float | None = None
@@ -46,7 +48,7 @@ def dump_state(state: TrainState, metrics: dict[str, Any]) -> bytes:
             tensors[f"optimizer.{name}"] = value
         else:
             plain[name] = value
-    names = ("update", "seconds", "score", "best_score", "best_update", "stale", "done")
+    names = ("update", "judged", "seconds", "score", "best_score", "best_update", "stale", "done")
     values = {name: getattr(state, name) for name in names}
     meta = json.dumps({"values": values, "optimizer": plain, "metrics": metrics})
     return save({name: tensor.contiguous() for name, tensor in tensors.items()}, {"state": meta})

@@ -201,6 +201,11 @@ def to_yaml(config: RunConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
+def read(text: str) -> RunConfig:
+    """A resolved configuration, from the YAML of `to_yaml`."""
+    return cast(RunConfig, OmegaConf.to_object(OmegaConf.merge(_schema(), OmegaConf.create(text))))
+
+
 def flat(text: str) -> dict[str, Any]:
     """A resolved configuration (YAML) as one value per dotted key; lists stay whole."""
 

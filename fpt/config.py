@@ -251,7 +251,7 @@ class EngineConfig(Group):
     nodes: int = setting("machines, each started with this command and its own engine.node_rank", 1, least=1)
     node_rank: int | None = setting("which of the machines this is, from 0", None, least=0)
     rendezvous: str | None = setting("where the machines meet: host:port of machine 0", None)
-    timeout: int = setting("seconds after which a process that does not answer is given up", 60, least=1)
+    timeout: int = setting("seconds after which a process that does not answer is given up", 30, least=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,7 +43,10 @@ class Price:
     def parameters(self, shape: Shape) -> int:
         """Frozen parameters of a partial PLM, embedding and head included, a tied head once."""
         model = t5.skeleton(self._config, shape)
-        t5.tie_embeddings(model, model.shared.weight, model.lm_head.weight if t5.unties(self._config) else None)
+        head = model.lm_head.weight
+        t5.tie_embeddings(model, model.shared.weight)
+        if t5.unties(self._config):
+            t5.untie_head(model, head)
         return sum(parameter.numel() for parameter in model.parameters())
 
     def _encoder_block(self, neurons: int) -> tuple[int, int]:

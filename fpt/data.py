@@ -32,6 +32,10 @@ class Batch:
     mask: Tensor
     labels: Tensor
 
+    def unlabelled(self) -> "Batch":
+        """The same batch without a target token, whose loss is 0."""
+        return Batch(self.source, self.mask, torch.full_like(self.labels, IGNORED))
+
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on a device."""
         return Batch(self.source.to(device), self.mask.to(device), self.labels.to(device))
@@ -179,6 +183,23 @@ def batches_by_length(data: Encoded, size: int) -> list[list[int]]:
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
+def in_turn(batches: list[list[int]], process: int, processes: int) -> list[list[int]]:
+    """One process's batches, as many as any other's; where there are not enough, the last is empty."""
+    own = batches[process::processes]
+    return own if process < len(batches) % processes or len(batches) % processes == 0 else [*own, []]
+
+
+def micro_batches(indices: list[int], size: int | None, *, process: int = 0, processes: int = 1) -> list[list[int]]:
+    """One process's share of an update's examples, in parts of at most `size`.
+
+    Every process has as many parts, of which its last may be empty: a model whose weights are shared out runs in step.
+    Shares are taken in turn, so that each has short and long examples.
+    """
+    size = size or len(indices)
+    share, largest = indices[process::processes], -(-len(indices) // processes)
+    return [share[start : start + size] for start in range(0, largest, size)]
+
+
 class Order:
     """Which examples an update trains on: a pure function of (seed, update).
 
@@ -200,12 +221,6 @@ class Order:
         if self._chunk[0] != number:
             self._chunk = (number, self._batches(number))
         return self._chunk[1][position]
-
-    def micro_batches(self, update: int, size: int | None) -> list[list[int]]:
-        """The update's examples in parts of at most `size`."""
-        indices = self.indices(update)
-        size = size or len(indices)
-        return [indices[start : start + size] for start in range(0, len(indices), size)]
 
     def _batches(self, chunk: int) -> list[list[int]]:
         count = self._chunk_size * self._size

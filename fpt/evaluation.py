@@ -4,10 +4,11 @@ import json
 import re
 from dataclasses import dataclass
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
-from fpt.data import Encoded, batches_by_length
+from fpt import distributed, interrupts
+from fpt.data import Encoded, batches_by_length, in_turn
+from fpt.engine import Engine
 from fpt.prompts.prompted import PromptedModel
 from fpt.tasks.task import Task
 from fpt.tracking import Watch
@@ -32,15 +33,27 @@ def evaluate(
     *,
     batch_size: int,
     max_new_tokens: int,
-    device: torch.device,
+    engine: Engine,
     watch: Watch,
 ) -> Evaluation:
-    """Score the prompt on the task's validation examples, `data` being their tokens."""
-    outputs = [""] * len(data)
-    for indices in watch(batches_by_length(data, batch_size), "validation"):
-        ids = model.generate(data.batch(indices).to(device), max_new_tokens=max_new_tokens)
-        for index, text in zip(indices, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):
-            outputs[index] = SENTINEL.sub("", text).strip()
+    """Score the prompt on the task's validation examples, `data` being their tokens.
+
+    The batches are the same for any number of processes, which take them in turn; so are the outputs.
+
+    Raises:
+        Interrupted: the run was told to stop.
+    """
+    batches, own = batches_by_length(data, batch_size), dict[int, str]()
+    for indices in watch(in_turn(batches, distributed.rank(), distributed.size()), "validation"):
+        if indices or engine.is_sharded:  # without a batch of its own a process still has a share of the weights
+            batch = data.batch(indices or batches[0]).to(engine.device)
+            ids = model.generate(batch, max_new_tokens=max_new_tokens, in_step=engine.is_sharded)
+            texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+            own |= {index: SENTINEL.sub("", text).strip() for index, text in zip(indices, texts, strict=False)}
+        if distributed.any_of(interrupts.requested()):
+            interrupts.stop()
+    found = {index: text for part in distributed.gather(own) for index, text in part.items()}
+    outputs = [found[index] for index in range(len(data))]
     answers = [task.from_text(output) for output in outputs]
     return Evaluation(task.score(answers, task.valid), outputs, answers)
 

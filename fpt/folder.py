@@ -16,6 +16,7 @@ from typing import IO, Any
 from fpt.errors import UserError
 
 LEDGER = "checksums.json"
+LOGS = "logs"  # of processes other than the main one
 METRICS = "metrics.jsonl"
 
 
@@ -153,7 +154,7 @@ def set_aside(path: Path) -> Path | None:
         UserError: the folder holds something that is not a run, or another process is at work in it.
     """
     path = path.resolve()
-    if not path.is_dir() or not any(not item.name.startswith(".") for item in path.iterdir()):
+    if not _contents(path):
         return None
     if not any((path / name).is_file() for name in (LEDGER, "config.yaml")):
         raise UserError(
@@ -164,9 +165,14 @@ def set_aside(path: Path) -> Path | None:
     return path.rename(path.with_name(f"{path.name}.old-{number}"))
 
 
+def _contents(path: Path) -> list[str]:
+    """What is in a folder, but for hidden files and the launcher's logs."""
+    return [item.name for item in path.iterdir() if item.name[0] != "." and item.name != LOGS] if path.is_dir() else []
+
+
 def _refuse_foreign(path: Path) -> None:
     """A folder with files but without a ledger is not a run's, or not a whole one's."""
-    others = [item.name for item in path.iterdir() if not item.name.startswith(".")] if path.is_dir() else []
+    others = _contents(path)
     if others and LEDGER not in others:
         listed = ", ".join(sorted(others)[:4])
         way_out = " or start over with resume=never" if "config.yaml" in others else ""

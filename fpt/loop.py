@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from fpt import distributed, interrupts
 from fpt.checkpoint import TrainState
 from fpt.config import OptimConfig, TrainConfig
-from fpt.data import Encoded, Order
+from fpt.data import Encoded, Order, micro_batches
 from fpt.errors import UserError
 from fpt.optim import make, pack, restore
 from fpt.prompts.prompted import PromptedModel
@@ -29,7 +30,7 @@ class Hooks:
     """What the loop tells the outside: each update's loss, each validation, each state worth saving."""
 
     updated: Callable[[int, float], None]
-    validate: Callable[[int, float], float]
+    validate: Callable[[int], float]
     save: Callable[[TrainState], None]
 
 
@@ -47,30 +48,52 @@ def train(
 ) -> TrainState:
     """Train the prompt from `state` to the end of the span; the state at the end is saved and returned.
 
-    The state decides where to start, so a run that was stopped anywhere goes on as if it had not been.
+    The state decides where to start, so a run that was stopped anywhere goes on as if it had not been. It is saved
+    before a validation too, which may take long.
 
     Raises:
         UserError: the loss is no longer a number.
+        Interrupted: the run was told to stop; its state is saved.
     """
+    assert not isinstance(config.micro_batch, str)
     prompt = model.prompt.vectors
     optimizer = make(prompt, optim)
     restore(optimizer, state.optimizer)
     order = Order(data, batch_size=config.batch_size, seed=seed)
     before, watch = state.seconds, Stopwatch()
-    while not state.done:
-        loss = step(model, optimizer, data, order.micro_batches(state.update, config.micro_batch), optim, device)
-        if not math.isfinite(loss):
-            raise UserError(f"the loss is {loss} at update {state.update + 1}: try a lower optim.lr={optim.lr}")
-        state = replace(state, update=state.update + 1)
-        hooks.updated(state.update, loss)
-        if state.update % config.eval_every == 0 or state.update == span.end:
-            score = hooks.validate(state.update, loss)
-            state = _judged(state, score, prompt.detach(), span.keep_best)
-        out_of_patience = config.patience is not None and state.stale >= config.patience
-        state = replace(state, seconds=before + watch.seconds, done=state.update == span.end or out_of_patience)
-        if state.done or state.update % config.save_every == 0:
-            state = replace(state, prompt=prompt.detach().cpu().clone(), optimizer=pack(optimizer))
-            hooks.save(state)
+
+    def is_due() -> bool:
+        return state.judged < state.update and (state.update % config.eval_every == 0 or state.update == span.end)
+
+    def saved() -> TrainState:
+        reached = replace(
+            state,
+            prompt=prompt.detach().cpu().clone(),
+            optimizer=pack(optimizer),
+            seconds=before + watch.seconds,
+        )
+        hooks.save(reached)
+        return reached
+
+    with interrupts.deferred():
+        while not state.done:
+            if not is_due():
+                loss, is_told = step(
+                    model, optimizer, data, order.indices(state.update), config.micro_batch, optim, device
+                )
+                if not math.isfinite(loss):
+                    raise UserError(f"the loss is {loss} at update {state.update + 1}: try a lower optim.lr={optim.lr}")
+                state = replace(state, update=state.update + 1)
+                hooks.updated(state.update, loss)
+                if is_told or is_due() or state.update % config.save_every == 0:
+                    state = saved()
+                if is_told:
+                    interrupts.stop()
+            if is_due():
+                state = _judged(state, hooks.validate(state.update), prompt.detach(), span.keep_best)
+                out_of_patience = config.patience is not None and state.stale >= config.patience
+                state = replace(state, done=state.update == span.end or out_of_patience)
+                state = saved()
     return state
 
 
@@ -78,28 +101,37 @@ def step(
     model: PromptedModel,
     optimizer: torch.optim.Optimizer,
     data: Encoded,
-    micro_batches: list[list[int]],
+    indices: list[int],
+    micro_batch: int | None,
     optim: OptimConfig,
     device: torch.device,
-) -> float:
-    """One step on the mean gradient over all target tokens of the batch, whatever the micro-batches."""
-    tokens = sum(len(data.targets[index]) for indices in micro_batches for index in indices)
-    total = torch.zeros((), device=device)
-    for indices in micro_batches:
-        loss = model(data.batch(indices).to(device)) / tokens
-        loss.backward()
-        total += loss.detach()
+) -> tuple[float, bool]:
+    """One step on the mean gradient over all target tokens of the examples, however these are parted.
+
+    Returns:
+        the loss, and whether any process was told to stop.
+    """
+    tokens = sum(len(data.targets[index]) for index in indices)
+    loss, told = torch.zeros(1, device=device), torch.tensor([float(interrupts.requested())], device=device)
+    for part in micro_batches(indices, micro_batch, process=distributed.rank(), processes=distributed.size()):
+        batch = data.batch(part) if part else data.batch(indices[:1]).unlabelled()
+        share = model(batch.to(device)) / tokens
+        share.backward()
+        loss += share.detach()
+    gradients = [parameter.grad for parameter in model.prompt.parameters() if parameter.grad is not None]
+    distributed.add_up([*gradients, loss, told])
     torch.nn.utils.clip_grad_norm_(model.prompt.parameters(), optim.clip)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return total.item()
+    return loss.item(), told.item() > 0
 
 
 def _judged(state: TrainState, score: float, prompt: torch.Tensor, keep_best: bool) -> TrainState:
     """The state after a validation; only the full model's scores decide which prompt is best."""
+    state = replace(state, score=score, judged=state.update)
     if not keep_best:
-        return replace(state, score=score)
-    changes: dict[str, Any] = {"score": score, "stale": state.stale + 1}
+        return state
+    changes: dict[str, Any] = {"stale": state.stale + 1}
     if state.best_score is None or score > state.best_score:
         best = prompt.cpu().clone()
         changes |= {"best_score": score, "best_update": state.update, "best_prompt": best, "stale": 0}

@@ -1,5 +1,6 @@
 """What people see while a run goes on: progress bars on a terminal, a line per validation elsewhere."""
 
+import math
 import os
 import time
 import warnings
@@ -29,7 +30,7 @@ class Tracker:
             disable=not self.console.is_terminal,
         )
         self._total = self._bars.add_task("", visible=False)
-        self._score = "–"
+        self._score, self._loss = "–", math.nan
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -47,14 +48,16 @@ class Tracker:
 
     def updated(self, where: str, *, loss: float, flops: int) -> None:
         """An optimizer update is done."""
+        self._loss = loss
         detail = f"{where}  loss {loss:.3f}  score {self._score}"
         self._bars.update(self._total, advance=flops, description=detail)
 
-    def scored(self, where: str, *, loss: float, score: float) -> None:
+    def scored(self, where: str, *, score: float) -> None:
         """A validation is done."""
         self._score = f"{score:.2f}"
         if not self.console.is_terminal:
-            self.say(f"{where}  loss {loss:.3f}  score {score:.2f}")
+            loss = "" if math.isnan(self._loss) else f"  loss {self._loss:.3f}"
+            self.say(f"{where}{loss}  score {score:.2f}")
 
     def watch(self, batches: Sequence[list[int]], what: str) -> Iterable[list[int]]:
         """The batches, with a bar while they are worked through."""

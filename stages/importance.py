@@ -6,13 +6,16 @@ Letters: B batch, L blocks, F neurons.
 import hashlib
 import json
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from fpt import distributed
 from fpt.backbones import t5
 from fpt.backbones.family import STACKS
-from fpt.data import IGNORED, Encoded, Rows, batches_by_length
+from fpt.data import IGNORED, Encoded, Rows, batches_by_length, in_turn
+from fpt.engine import Engine
 from fpt.prompts.prompted import PromptedModel
 from fpt.streams import stream
 from fpt.tracking import Watch
@@ -37,42 +40,50 @@ def key(
 
 @torch.no_grad()
 def measure(
-    model: PromptedModel, examples: Encoded, *, batch_size: int, device: torch.device, watch: Watch
+    model: PromptedModel, examples: Encoded, *, batch_size: int, engine: Engine, watch: Watch
 ) -> dict[str, Tensor]:
-    """Scores [L, F] for each stack of the full model, float32.
+    """Scores [L, F] for each stack of the full model, float32; the processes take its batches in turn.
 
     A neuron's score is its mean absolute activation after the gate: over an example's real positions first (the
     encoder's include the prompt's, the decoder's are the target's, teacher-forced), then over examples.
     """
-    totals: dict[str, list[Tensor]] = {name: [] for name in STACKS}
+    modules = {name: t5.activations_of(model.body, name) for name in STACKS}
+    totals = {name: [_zeros(module, engine.device) for module in modules[name]] for name in STACKS}
     weights: dict[str, Tensor] = {}
 
     def record(stack: str, block: int) -> Callable[[torch.nn.Module, tuple[Tensor, ...]], None]:
         def hook(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            score = torch.einsum("bpf,bp->f", inputs[0].float().abs(), weights[stack]).double()
-            if block == len(totals[stack]):
-                totals[stack].append(score)
-            else:
-                totals[stack][block] += score
+            totals[stack][block] += torch.einsum("bpf,bp->f", inputs[0].float().abs(), weights[stack]).double()
 
         return hook
 
     hooks = [
         module.register_forward_pre_hook(record(stack, block))
         for stack in STACKS
-        for block, module in enumerate(t5.activations_of(model.body, stack))
+        for block, module in enumerate(modules[stack])
     ]
     try:
-        for indices in watch(batches_by_length(examples, batch_size), "neuron importance"):
-            batch = examples.batch(indices).to(device)
-            prompt = batch.mask.new_ones(len(indices), model.prompt.vectors.shape[0])
-            weights["encoder"] = _mean_weights(torch.cat([prompt, batch.mask], 1))
-            weights["decoder"] = _mean_weights(batch.labels != IGNORED)
+        batches = batches_by_length(examples, batch_size)
+        for indices in watch(in_turn(batches, distributed.rank(), distributed.size()), "neuron importance"):
+            if not indices and not engine.is_sharded:
+                continue
+            batch = examples.batch(indices or batches[0]).to(engine.device)
+            prompt = batch.mask.new_ones(len(batch.mask), model.prompt.vectors.shape[0])
+            counts = float(bool(indices))  # a process without a batch of its own only lends its share of the weights
+            weights["encoder"] = _mean_weights(torch.cat([prompt, batch.mask], 1)) * counts
+            weights["decoder"] = _mean_weights(batch.labels != IGNORED) * counts
             model.decode(batch, *model.encode(batch))
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: (torch.stack(rows) / len(examples)).float().cpu() for name, rows in totals.items()}
+    means = {name: torch.stack(rows) / len(examples) for name, rows in totals.items()}
+    distributed.add_up(list(means.values()))
+    return {name: rows.float().cpu() for name, rows in means.items()}
+
+
+def _zeros(module: torch.nn.Module, device: torch.device) -> Tensor:
+    neurons: Any = module.in_features
+    return torch.zeros(neurons, dtype=torch.float64, device=device)
 
 
 def _mean_weights(real: Tensor) -> Tensor:

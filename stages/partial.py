@@ -5,6 +5,8 @@ The full model is the partial PLM that keeps everything; the backbone's files ar
 
 import json
 import shutil
+from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +26,30 @@ def build(
     *,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    shard: Callable[[nn.Module], None] = lambda _: None,
 ) -> Any:
     """The frozen model made of the kept blocks and neurons, in eval mode; memory follows what is kept.
+
+    Each module goes to `shard` when its own weights are read, before the next ones are.
 
     Raises:
         UserError: a tensor is missing from the weights or has another shape than the configuration says.
     """
     config, files = backbone.config, backbone.files
     model = t5.skeleton(config, shape_of(selection, backbone.shape))
-    for name, source in t5.body_sources(selection, model):
-        parent, _, leaf = name.rpartition(".")
-        shape = _shape_on_disk(model.get_parameter(name), source, config.d_ff)
-        tensor = files.read(source.name, shape=shape, rows=source.rows, columns=source.columns, dtype=dtype)
-        setattr(model.get_submodule(parent), leaf, nn.Parameter(tensor.to(device), requires_grad=False))
+    for parent, leaves in groupby(t5.body_sources(selection, model), key=lambda item: item[0].rpartition(".")[0]):
+        module = model.get_submodule(parent)
+        for name, source in leaves:
+            shape = _shape_on_disk(model.get_parameter(name), source, config.d_ff)
+            tensor = files.read(source.name, shape=shape, rows=source.rows, columns=source.columns, dtype=dtype)
+            setattr(module, name.rpartition(".")[2], nn.Parameter(tensor.to(device), requires_grad=False))
+        shard(module)
     table = (config.vocab_size, config.d_model)
-    embedding = files.read(t5.embedding_name(files), shape=table, dtype=dtype).to(device)
-    head = files.read(t5.HEAD, shape=table, dtype=dtype).to(device) if backbone.has_own_head else None
-    t5.tie_embeddings(model, embedding, head)
+    t5.tie_embeddings(model, files.read(t5.embedding_name(files), shape=table, dtype=dtype).to(device))
+    shard(model.shared)
+    if backbone.has_own_head:
+        t5.untie_head(model, files.read(t5.HEAD, shape=table, dtype=dtype).to(device))
+        shard(model.lm_head)
     assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
     return model
 

@@ -1,18 +1,19 @@
 """What every stage will cost, before anything is trained: shape, parameters, memory of weights, FLOPs."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
+from fpt import distributed
 from fpt.backbones import t5
 from fpt.backbones.family import Shape
 from fpt.backbones.source import config_values
 from fpt.config import RunConfig
 from fpt.cost import Price
-from fpt.data import Encoded, Order, batches_by_length
+from fpt.data import Encoded, Order, batches_by_length, micro_batches
 from stages.prepare import Materials, importance_sample
 from stages.schedule import Schedule
 
@@ -109,6 +110,12 @@ def of_run(materials: Materials, schedule: Schedule) -> Plan:
         padded = (data.padded_size(indices) for indices in batches)
         return [(batch, config.prompt.length + source, target) for batch, source, target in padded]
 
+    def of_all(update: int) -> Iterator[list[int]]:
+        size, processes = config.train.micro_batch, distributed.size()
+        assert not isinstance(size, str)
+        for process in range(processes):
+            yield from micro_batches(order.indices(update), size, process=process, processes=processes)
+
     scored: list[Size] = []
     if any(schedule.reduces_width().values()):
         sample = importance_sample(materials)
@@ -116,7 +123,7 @@ def of_run(materials: Materials, schedule: Schedule) -> Plan:
     return price(
         schedule,
         Price(materials.backbone.config),
-        lambda update: sizes(materials.train, order.micro_batches(update, config.train.micro_batch)),
+        lambda update: sizes(materials.train, [part for part in of_all(update) if part]),
         dtype=config.engine.dtype,
         importance=scored,
     )

@@ -2,25 +2,28 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from fpt import distributed
 from fpt.backbones.backbone import Backbone, open_backbone
-from fpt.backbones.family import STACKS
-from fpt.cache import kept
+from fpt.backbones.family import STACKS, Selection
+from fpt.cache import find, keep
 from fpt.config import RunConfig
 from fpt.data import Encoded
-from fpt.engine import dtype_of, open_device
+from fpt.engine import Engine, open_device
 from fpt.errors import UserError
 from fpt.evaluation import Evaluation, evaluate, longest_answer
-from fpt.folder import RunFolder
 from fpt.prompts import soft
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.soft import SoftPrompt
+from fpt.shared import SharedFolder
 from fpt.tasks.task import Task
 from fpt.tokens import tokenised
 from fpt.tracking import Stopwatch, Tracker
@@ -42,7 +45,7 @@ class Materials:
     task: Task
     train: Encoded
     valid: Encoded
-    device: torch.device
+    engine: Engine
     tracker: Tracker
 
     def initial_prompt(self) -> Tensor:
@@ -50,15 +53,19 @@ class Materials:
         config = self.config
         return soft.initial(config.prompt, self.backbone, labels=self.task.labels, seed=config.seed)
 
-    def full_model(self, prompt: Tensor) -> PromptedModel:
-        """The whole backbone with a prompt."""
-        body = partial.build(
-            self.backbone,
-            selection.everything(self.backbone.shape),
-            dtype=dtype_of(self.config.engine),
-            device=self.device,
-        )
-        return PromptedModel(body, SoftPrompt(prompt).to(self.device))
+    @contextmanager
+    def model(self, chosen: Selection, prompt: Tensor) -> Iterator[PromptedModel]:
+        """The partial PLM that a selection makes, with a prompt; within, the engine holds it."""
+        engine = self.engine
+        body = partial.build(self.backbone, chosen, dtype=engine.dtype, device=engine.device, shard=engine.shard)
+        with engine.holding(body) as held:
+            distributed.wait()  # one process may take longer than another to read the weights
+            yield PromptedModel(held, SoftPrompt(prompt).to(engine.device))
+
+    @property
+    def everything(self) -> Selection:
+        """What the whole backbone keeps."""
+        return selection.everything(self.backbone.shape)
 
     def evaluate(self, model: PromptedModel) -> Evaluation:
         """The prompt's scores and answers on the validation examples."""
@@ -70,7 +77,7 @@ class Materials:
             tokenizer,
             batch_size=config.train.eval_batch,
             max_new_tokens=longest_answer(self.task, self.train, config.task.target_length),
-            device=self.device,
+            engine=self.engine,
             watch=self.tracker.watch,
         )
 
@@ -90,16 +97,28 @@ class Measured:
     seconds: float
 
 
-def gather(config: RunConfig, schedule: Schedule, task: Task, tracker: Tracker) -> Materials:
+def open_engine(config: RunConfig) -> Engine:
+    """What holds the frozen models of this run.
+
+    Raises:
+        UserError: the device cannot be used.
+    """
+    engine = config.engine
+    if engine.name == "auto":
+        engine = replace(engine, name="torch")
+    return Engine(engine, open_device(engine))
+
+
+def gather(config: RunConfig, engine: Engine, schedule: Schedule, task: Task, tracker: Tracker) -> Materials:
     """Open the model and tokenise the data.
 
     Raises:
-        UserError: the device, the model or its tokenizer cannot be used.
+        UserError: the model or its tokenizer cannot be used.
     """
-    device = open_device(config.engine)
-    backbone = open_backbone(config.model)
+    backbone = distributed.main_first(lambda: open_backbone(config.model))
+    cache = Path(config.cache_dir).expanduser()
     with tracker.running():
-        train, valid = tokenised(task, backbone, config.task, Path(config.cache_dir).expanduser(), tracker.watch)
+        train, valid = distributed.main_first(lambda: tokenised(task, backbone, config.task, cache, tracker.watch))
     largest = max(int(rows.ids.max()) for data in (train, valid) for rows in (data.sources, data.targets))
     if largest >= backbone.config.vocab_size:
         raise UserError(
@@ -125,10 +144,10 @@ def gather(config: RunConfig, schedule: Schedule, task: Task, tracker: Tracker) 
         tracker.say(
             f"train.updates={config.train.updates} is set aside: the stages' own updates add up to {schedule.updates}"
         )
-    return Materials(config, backbone, schedule, task, train, valid, device, tracker)
+    return Materials(config, backbone, schedule, task, train, valid, engine, tracker)
 
 
-def check_inputs(folder: RunFolder, materials: Materials, prompt: Tensor) -> None:
+def check_inputs(folder: SharedFolder, materials: Materials, prompt: Tensor) -> None:
     """Record what the run begins with, or compare it with what it began with.
 
     Raises:
@@ -140,6 +159,8 @@ def check_inputs(folder: RunFolder, materials: Materials, prompt: Tensor) -> Non
         "prompt's start": hashlib.sha256(prompt.numpy().tobytes()).hexdigest(),
         "configuration": hashlib.sha256(json.dumps(resume.fixed(materials.config)).encode()).hexdigest(),
     }
+    if len(set(distributed.gather(json.dumps(inputs)))) > 1:
+        raise UserError("the processes read different models or data; give all machines the same files")
     threads = torch.get_num_threads()
     if INPUTS not in folder:
         folder.write_json(INPUTS, {**inputs, "threads": threads})
@@ -158,7 +179,7 @@ def check_inputs(folder: RunFolder, materials: Materials, prompt: Tensor) -> Non
         )
 
 
-def measure(folder: RunFolder, materials: Materials, prompt: Tensor) -> Measured:
+def measure(folder: SharedFolder, materials: Materials, prompt: Tensor) -> Measured:
     """Score the neurons, and the untrained prompt if asked for; read from the run folder if they are there."""
     if MEASURED in folder:
         values = json.loads(folder.read(MEASURED))
@@ -170,7 +191,8 @@ def measure(folder: RunFolder, materials: Materials, prompt: Tensor) -> Measured
     seconds = watch.seconds
     untrained = None
     if materials.config.train.score_untrained:
-        untrained = materials.evaluate(materials.full_model(prompt)).metrics[materials.task.metric]
+        with materials.model(materials.everything, prompt) as model:
+            untrained = materials.evaluate(model).metrics[materials.task.metric]
     if scores:
         folder.write(SCORES, save(scores))
     folder.write_json(MEASURED, {"scored": sorted(scores), "untrained": untrained, "seconds": seconds})
@@ -186,7 +208,7 @@ def _scores(materials: Materials, prompt: Tensor) -> dict[str, Tensor]:
     key = importance.key(
         materials.backbone.fingerprint,
         dtype=config.engine.dtype,
-        device=materials.device.type,
+        device=materials.engine.device.type,
         batch_size=config.train.eval_batch,
         task=config.task.name,
         prompt=prompt,
@@ -194,16 +216,28 @@ def _scores(materials: Materials, prompt: Tensor) -> dict[str, Tensor]:
     )
 
     def compute() -> dict[str, Tensor]:
-        return importance.measure(
-            materials.full_model(prompt),
-            sample,
-            batch_size=config.train.eval_batch,
-            device=materials.device,
-            watch=materials.tracker.watch,
-        )
+        with materials.model(materials.everything, prompt) as model:
+            return importance.measure(
+                model,
+                sample,
+                batch_size=config.train.eval_batch,
+                engine=materials.engine,
+                watch=materials.tracker.watch,
+            )
 
-    found = kept(Path(config.cache_dir).expanduser(), "importance", key, compute)
+    found = _kept_by_main(Path(config.cache_dir).expanduser(), key, compute)
     return {name: found[name] for name in reduced}
+
+
+def _kept_by_main(cache: Path, key: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The scores from the main process's cache; computed by all together where it has none."""
+    there = distributed.from_main(lambda: find(cache, "importance", key))
+    if there is not None:
+        return there
+    computed = compute()
+    if distributed.is_main():
+        keep(cache, "importance", key, computed)
+    return computed
 
 
 def importance_sample(materials: Materials) -> Encoded:

@@ -6,4 +6,5 @@ from fpt.config import RecycleConfig
 
 def carry(state: TrainState, config: RecycleConfig) -> TrainState:
     """The state in which the next stage starts (Huang et al. 2022): only the model under the prompt changes."""
-    return TrainState(update=state.update, prompt=state.prompt, optimizer=state.optimizer if config.optimizer else {})
+    optimizer = state.optimizer if config.optimizer else {}
+    return TrainState(update=state.update, judged=state.judged, prompt=state.prompt, optimizer=optimizer)

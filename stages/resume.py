@@ -7,6 +7,7 @@ from fpt.compose import flat, to_yaml
 from fpt.config import RunConfig
 from fpt.errors import UserError
 from fpt.folder import METRICS, RunFolder, set_aside
+from fpt.shared import SharedFolder
 from stages.schedule import Schedule, Stage
 
 CONFIG = "config.yaml"
@@ -15,8 +16,15 @@ PREDICTIONS = "predictions.jsonl"
 PROMPT = "prompt.safetensors"
 PLAN = "plan.json"
 OUTCOMES = (RESULT, PREDICTIONS, PROMPT)
-# Where a run is kept, how often it is saved and on which device it goes on is not part of what it computes.
-MAY_DIFFER = ("resume", "run.dir", "cache_dir", "engine.device", "train.save_every")
+# Where a run is kept, how often it is saved and which engine computes it is not part of what it computes.
+MAY_DIFFER = (
+    "resume",
+    "run.dir",
+    "cache_dir",
+    "train.save_every",
+    "train.micro_batch",
+    "train.activation_checkpointing",
+)
 
 
 def state_file(stage: Stage) -> str:
@@ -27,12 +35,27 @@ def state_file(stage: Stage) -> str:
 Mark = dict[str, Any]  # how much of metrics.jsonl belongs to a state
 
 
-def open_run(config: RunConfig, schedule: Schedule) -> tuple[RunFolder, TrainState | None, Mark | None]:
+def open_run(config: RunConfig, schedule: Schedule) -> tuple[SharedFolder, TrainState | None, Mark | None]:
     """Take the run's folder and find the last state in it and its mark, None before the first.
+
+    Every process gets the state; the folder is the main one's, which answers for it.
 
     Raises:
         UserError: the folder is another run's, a file in it is damaged or missing, or resume=must finds nothing.
     """
+    found: list[tuple[TrainState | None, Mark | None]] = []
+
+    def open_it() -> RunFolder:
+        folder, state, mark = _open(config, schedule)
+        found.append((state, mark))
+        return folder
+
+    folder = SharedFolder(config.folder, open_it)
+    state, mark = folder.ask(lambda _: found[0])
+    return folder, state, mark
+
+
+def _open(config: RunConfig, schedule: Schedule) -> tuple[RunFolder, TrainState | None, Mark | None]:
     path = config.folder
     if config.resume == "never":
         set_aside(path)
@@ -62,7 +85,12 @@ def open_run(config: RunConfig, schedule: Schedule) -> tuple[RunFolder, TrainSta
 
 def fixed(config: RunConfig) -> dict[str, Any]:
     """What may not change while a run goes on, key by key."""
-    return {key: value for key, value in flat(to_yaml(config)).items() if key not in MAY_DIFFER}
+    settings = flat(to_yaml(config)).items()
+    return {key: value for key, value in settings if key not in MAY_DIFFER and _decides(key)}
+
+
+def _decides(key: str) -> bool:
+    return key == "engine.dtype" or not key.startswith("engine.")
 
 
 def last_state(folder: RunFolder, schedule: Schedule) -> tuple[TrainState | None, Mark | None]:
@@ -73,7 +101,7 @@ def last_state(folder: RunFolder, schedule: Schedule) -> tuple[TrainState | None
     return None, None
 
 
-def read_state(folder: RunFolder, stage: Stage) -> TrainState:
+def read_state(folder: RunFolder | SharedFolder, stage: Stage) -> TrainState:
     """A stage's latest state."""
     return load_state(folder.read(state_file(stage)))[0]
 

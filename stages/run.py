@@ -1,83 +1,81 @@
 """The story of a run: one prompt, carried through growing partial PLMs to the full model."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fpt import distributed
 from fpt.backbones.family import Selection
 from fpt.checkpoint import TrainState, dump_prompt, dump_state
 from fpt.config import RunConfig
-from fpt.engine import dtype_of
 from fpt.evaluation import predictions
-from fpt.folder import RunFolder
 from fpt.loop import Hooks, Span, train
 from fpt.prompts.prompted import PromptedModel
-from fpt.prompts.soft import SoftPrompt
+from fpt.shared import SharedFolder
 from fpt.tasks.task import Task
 from fpt.tracking import Tracker
-from stages import partial, prepare, recycle, resume, selection
+from stages import prepare, recycle, resume, selection
 from stages.plan import Plan, of_run
 from stages.prepare import Materials, Measured
 from stages.result import summarise
 from stages.schedule import Schedule, Stage
 
 
-def run(config: RunConfig, schedule: Schedule, task: Task, tracker: Tracker) -> dict[str, Any]:
+def run(config: RunConfig, schedule: Schedule, read: Callable[[], Task], tracker: Tracker) -> dict[str, Any]:
     """Train the prompt through the schedule's stages, going on where an earlier run stopped; returns result.json.
+
+    In a run of several processes each calls this; the main one writes. `read` gives the task.
 
     Raises:
         UserError: the device, the weights, the prompt's start or the run folder cannot be used.
+        Interrupted: the run was told to stop, and has saved its state.
     """
-    materials = prepare.gather(config, schedule, task, tracker)
-    folder, state, mark = resume.open_run(config, schedule)
-    try:
-        prompt = materials.initial_prompt()
-        prepare.check_inputs(folder, materials, prompt)
-        if resume.RESULT in folder:
-            tracker.say(f"{folder.path}: this run is finished; resume=never starts over")
-            return dict(json.loads(folder.read(resume.RESULT)))
-        folder.open_metrics(mark)
-        with tracker.running():
-            return _run(materials, folder, state or TrainState(update=0, prompt=prompt), prompt)
-    finally:
-        folder.close()
+    engine = prepare.open_engine(config)
+    with distributed.joined(engine.config, engine.device):
+        materials = prepare.gather(config, engine, schedule, distributed.main_first(read), tracker)
+        folder, state, mark = resume.open_run(config, schedule)
+        try:
+            prompt = materials.initial_prompt()
+            prepare.check_inputs(folder, materials, prompt)
+            if resume.RESULT in folder:
+                tracker.say(f"{folder.path}: this run is finished; resume=never starts over")
+                return dict(json.loads(folder.read(resume.RESULT)))
+            folder.open_metrics(mark)
+            with tracker.running():
+                return _run(materials, folder, state or TrainState(update=0, prompt=prompt), prompt)
+        finally:
+            folder.close()
 
 
-def _run(materials: Materials, folder: RunFolder, state: TrainState, prompt: Tensor) -> dict[str, Any]:
+def _run(materials: Materials, folder: SharedFolder, state: TrainState, prompt: Tensor) -> dict[str, Any]:
     measured = prepare.measure(folder, materials, prompt)
     plan = of_run(materials, materials.schedule)
     folder.write_json(resume.PLAN, plan.to_json())
     materials.tracker.expect(plan.flops - plan.flops_importance, done=plan.flops_before(state.update))
-    model = None
-    for stage in materials.schedule.stages:
-        if _is_over(stage, state):
-            continue
-        model = None  # the smaller model goes before the larger one is built
-        model = _open_stage(materials, folder, stage, measured.scores, state.prompt)
-        if state.update == stage.first_update:
-            state = recycle.carry(state, materials.config.recycle)
-        state = _train_stage(materials, folder, stage, model, plan, state)
-    model = model or _open_stage(materials, folder, materials.schedule.last, measured.scores, state.prompt)
-    return _finish(materials, folder, model, measured, plan, state)
+    for stage in materials.schedule.stages[:-1]:
+        if not _is_over(stage, state):
+            chosen = _selection(materials, folder, stage, measured.scores)
+            with materials.model(chosen, state.prompt) as model:
+                state = _train_stage(materials, folder, stage, model, plan, state)
+            del model  # the smaller model goes before the larger one is built
+    chosen = _selection(materials, folder, materials.schedule.last, measured.scores)
+    with materials.model(chosen, state.prompt) as model:
+        if not _is_over(materials.schedule.last, state):
+            state = _train_stage(materials, folder, materials.schedule.last, model, plan, state)
+        return _finish(materials, folder, model, measured, plan, state)
 
 
 def _is_over(stage: Stage, state: TrainState) -> bool:
     """Whether the state lies past the stage, or in it with nothing left to do (it ran out of patience)."""
-    return state.update >= stage.end or (state.done and state.update > stage.first_update)
+    if state.update < stage.end:
+        return state.done and state.update > stage.first_update
+    return state.update > stage.end or state.judged == stage.end
 
 
-def _open_stage(
-    materials: Materials, folder: RunFolder, stage: Stage, scores: dict[str, Tensor], prompt: Tensor
-) -> PromptedModel:
-    """The stage's partial PLM with the prompt before it."""
-    chosen = _selection(materials, folder, stage, scores)
-    body = partial.build(materials.backbone, chosen, dtype=dtype_of(materials.config.engine), device=materials.device)
-    return PromptedModel(body, SoftPrompt(prompt).to(materials.device))
-
-
-def _selection(materials: Materials, folder: RunFolder, stage: Stage, scores: dict[str, Tensor]) -> Selection:
+def _selection(materials: Materials, folder: SharedFolder, stage: Stage, scores: dict[str, Tensor]) -> Selection:
     """What the stage keeps: chosen once, then read from the run folder."""
     name, about = f"stages/{stage.name}/selection.safetensors", f"stages/{stage.name}/stage.json"
     if name not in folder or about not in folder:
@@ -90,11 +88,13 @@ def _selection(materials: Materials, folder: RunFolder, stage: Stage, scores: di
 
 
 def _train_stage(
-    materials: Materials, folder: RunFolder, stage: Stage, model: PromptedModel, plan: Plan, state: TrainState
+    materials: Materials, folder: SharedFolder, stage: Stage, model: PromptedModel, plan: Plan, state: TrainState
 ) -> TrainState:
     """Train the prompt on one stage's model, from wherever the state is."""
     config, tracker, metric = materials.config, materials.tracker, materials.task.metric
     last = materials.schedule.last
+    if state.update == stage.first_update:
+        state = recycle.carry(state, config.recycle)
 
     def where(update: int) -> str:
         return f"stage {stage.index}/{last.index}  update {update}/{last.end}"
@@ -103,10 +103,10 @@ def _train_stage(
         folder.log({"update": update, "stage": stage.index, "loss": loss, "lr": config.optim.lr})
         tracker.updated(where(update), loss=loss, flops=plan.stages[stage.index - 1].flops_per_update)
 
-    def validate(update: int, loss: float) -> float:
+    def validate(update: int) -> float:
         metrics = materials.evaluate(model).metrics
         folder.log({"update": update, "stage": stage.index, "split": "validation", **metrics})
-        tracker.scored(where(update), loss=loss, score=metrics[metric])
+        tracker.scored(where(update), score=metrics[metric])
         return metrics[metric]
 
     def save(reached: TrainState) -> None:
@@ -123,13 +123,13 @@ def _train_stage(
         config=config.train,
         optim=config.optim,
         seed=config.seed,
-        device=materials.device,
+        device=materials.engine.device,
     )
 
 
 def _finish(
     materials: Materials,
-    folder: RunFolder,
+    folder: SharedFolder,
     model: PromptedModel,
     measured: Measured,
     plan: Plan,

@@ -14,9 +14,11 @@ from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5For
 from fpt.__main__ import main
 from fpt.backbones import tiny
 from fpt.backbones.backbone import Backbone, open_backbone
-from fpt.config import ModelConfig
+from fpt.config import EngineConfig, ModelConfig
+from fpt.engine import Engine
 from fpt.tracking import quiet_libraries
 
+ON_CPU = Engine(EngineConfig(name="torch"), torch.device("cpu"))
 VOCABULARY = json.loads((tiny.FOLDER / "config.json").read_text())["vocab_size"]
 SMALL = {"d_model": 32, "d_ff": 48, "d_kv": 8, "num_heads": 4, "vocab_size": VOCABULARY, "decoder_start_token_id": 0}
 GATED = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}

@@ -103,13 +103,18 @@ def unties(config: T5Config) -> bool:
     return not getattr(config, "scale_decoder_outputs", False)
 
 
-def tie_embeddings(model: Any, embedding: torch.Tensor, head: torch.Tensor | None) -> None:
-    """Give both stacks the one embedding [V, D], and the head its own weight or, without one, the embedding."""
+def tie_embeddings(model: Any, embedding: torch.Tensor) -> None:
+    """Give both stacks and the head the one embedding [V, D]."""
     shared = nn.Parameter(embedding, requires_grad=False)
     model.shared.weight = shared
     for name in STACKS:
         stack_of(model, name).embed_tokens.weight = shared
-    model.lm_head.weight = shared if head is None else nn.Parameter(head, requires_grad=False)
+    model.lm_head.weight = shared
+
+
+def untie_head(model: Any, head: torch.Tensor) -> None:
+    """Give the head a weight [V, D] of its own."""
+    model.lm_head.weight = nn.Parameter(head, requires_grad=False)
 
 
 def head_logits(model: Any, states: torch.Tensor) -> torch.Tensor:

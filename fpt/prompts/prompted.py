@@ -48,8 +48,11 @@ class PromptedModel(nn.Module):
         return cross_entropy(logits.float(), batch.labels[real], reduction="sum")
 
     @torch.no_grad()
-    def generate(self, batch: Batch, *, max_new_tokens: int) -> Tensor:
-        """Greedy output ids [B, ≤ max_new_tokens + 1], the start token first."""
+    def generate(self, batch: Batch, *, max_new_tokens: int, in_step: bool = False) -> Tensor:
+        """Greedy output ids [B, ≤ max_new_tokens + 1], the start token first.
+
+        With `in_step` every process goes on until the last has finished, as a model whose weights are shared out needs.
+        """
         states, mask = self.encode(batch)
         config = self.body.config
         greedy = GenerationConfig(
@@ -65,6 +68,7 @@ class PromptedModel(nn.Module):
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
             attention_mask=mask,
             generation_config=greedy,
+            synced_gpus=in_step,
             # transformers would size the cache by the encoder's depth, which fails for a deeper decoder.
             past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
         )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fpt.data import CHUNK, IGNORED, Encoded, Order, Rows, batches_by_length, encode
+from fpt.data import CHUNK, IGNORED, Encoded, Order, Rows, batches_by_length, encode, in_turn, micro_batches
 from fpt.streams import stream
 from fpt.tasks.task import Example
 from tests.conftest import open_folder
@@ -60,11 +60,25 @@ def test_little_of_what_is_computed_is_padding() -> None:
 
 
 def test_micro_batches_are_parts_of_the_batch() -> None:
-    order = Order(lengths_like_boolq(100), batch_size=10, seed=0)
-    parts = order.micro_batches(3, 4)
-    assert [len(part) for part in parts] == [4, 4, 2]
-    assert [index for part in parts for index in part] == order.indices(3)
-    assert order.micro_batches(3, None) == [order.indices(3)]
+    assert micro_batches([5, 3, 8, 1, 2], 2) == [[5, 3], [8, 1], [2]]
+    assert micro_batches([5, 3, 8, 1, 2], None) == [[5, 3, 8, 1, 2]]
+
+
+@pytest.mark.parametrize("size", [None, 1, 2, 3])
+@pytest.mark.parametrize("processes", [1, 2, 3, 4])
+def test_processes_share_a_batch_in_as_many_parts(processes: int, size: int | None) -> None:
+    """Else one would wait for ever: a model whose weights are shared out runs in step."""
+    parts = [micro_batches(list(range(7)), size, process=rank, processes=processes) for rank in range(processes)]
+    assert len({len(own) for own in parts}) == 1
+    assert sorted(index for own in parts for part in own for index in part) == list(range(7))
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 4, 9])
+def test_processes_take_batches_in_turn(processes: int) -> None:
+    batches = [[1, 2], [3, 4], [5, 6], [7]]
+    turns = [in_turn(batches, rank, processes) for rank in range(processes)]
+    assert len({len(own) for own in turns}) == 1
+    assert sorted(batch for own in turns for batch in own if batch) == batches
 
 
 def test_a_batch_is_padded_to_its_own_longest() -> None:

@@ -13,7 +13,7 @@ from fpt.prompts.soft import SoftPrompt
 from fpt.tasks import open_task
 from stages import partial
 from stages.selection import everything
-from tests.conftest import open_folder
+from tests.conftest import ON_CPU, open_folder
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 100])
@@ -33,7 +33,7 @@ def test_outputs_are_those_of_each_example_alone(checkpoint: Path, boolq: Path, 
         tokenizer,
         batch_size=batch_size,
         max_new_tokens=4,
-        device=torch.device("cpu"),
+        engine=ON_CPU,
         watch=lambda batches, _: batches,
     )
     assert len(set(found.outputs)) > 1

@@ -12,7 +12,7 @@ from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.soft import SoftPrompt
 from stages import importance, partial
 from stages.selection import everything
-from tests.conftest import FAMILIES, open_folder, save_checkpoint
+from tests.conftest import FAMILIES, ON_CPU, open_folder, save_checkpoint
 
 EXAMPLES = Encoded(
     sources=Rows.of([[5, 6, 7, 1], [8, 9, 10, 11, 12, 13, 14, 1], [15, 1], [16, 17, 18, 19, 20, 1]]),
@@ -53,9 +53,7 @@ def test_scores_equal_a_slow_reference(family: str, batch_size: int, tmp_path: P
     folder = save_checkpoint(tmp_path / "model", family)
     backbone, prompt = open_folder(folder), torch.randn(3, 32)
     model = PromptedModel(partial.build(backbone, everything(backbone.shape)), SoftPrompt(prompt))
-    scores = importance.measure(
-        model, EXAMPLES, batch_size=batch_size, device=torch.device("cpu"), watch=lambda batches, _: batches
-    )
+    scores = importance.measure(model, EXAMPLES, batch_size=batch_size, engine=ON_CPU, watch=lambda batches, _: batches)
     for stack, expected in reference(folder, prompt).items():
         torch.testing.assert_close(scores[stack], expected, rtol=1e-5, atol=1e-6)
 

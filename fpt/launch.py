@@ -1,0 +1,190 @@
+"""Start the processes of a run: torchrun's agent on each machine, or DeepSpeed's launcher over a hostfile.
+
+The configuration is composed once, here; the processes read the resolved file. The main one speaks, the others write to
+files. Whichever fails first is named, by the reports that they leave.
+"""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fpt import compose
+from fpt.config import RunConfig
+from fpt.errors import UserError, reason
+from fpt.folder import LOGS, set_aside
+
+REPORTS = "FPT_REPORTS"  # environment variable: the folder for the processes' last words
+GRACE = 25  # seconds for the others to save and end, when one has failed or all were told to stop
+GOES_ON = "the same command goes on with the run from its last saved state"
+
+
+class Failed(Exception):  # noqa: N818 - like KeyboardInterrupt, it names what happened
+    """A run of several processes has ended early; the message names rank and cause.
+
+    Attributes:
+        status: for the shell.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        """With what to say and the status to end with."""
+        super().__init__(message)
+        self.status = status
+
+
+def is_worker() -> bool:
+    """Whether a launcher (ours, torchrun or DeepSpeed's) started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def is_for(config: RunConfig) -> bool:
+    """Whether the run needs processes that are still to be started."""
+    engine = config.engine
+    return not is_worker() and (engine.processes > 1 or engine.nodes > 1 or engine.hostfile is not None)
+
+
+def start(config: RunConfig, flags: list[str]) -> None:
+    """Run `fpt worker` in every process to its end; this one waits.
+
+    Raises:
+        UserError: the device cannot be used, or the run's folder.
+        Failed: a process failed, or the run was told to stop.
+    """
+    if config.resume == "never" and not config.engine.node_rank:
+        set_aside(config.folder)
+        config = replace(config, resume="auto")
+    folder = config.folder.resolve() / ".launch" / str(config.engine.node_rank or 0)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text(compose.to_yaml(config))
+    except OSError as error:
+        raise UserError(f"run.dir={config.folder}: cannot be written ({error.strerror})") from None
+    os.environ[REPORTS] = str(folder)
+    command = ["-m", "fpt", "worker", str(folder / "config.yaml"), *flags]
+    try:
+        if config.engine.hostfile is not None:
+            _deepspeed(config, folder, command)
+        else:
+            _torchrun(config, folder, command)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_config(file: str) -> RunConfig:
+    """The configuration that the launcher resolved."""
+    return compose.read(Path(file).read_text())
+
+
+def _torchrun(config: RunConfig, folder: Path, command: list[str]) -> None:
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    from fpt.engine import open_device
+
+    engine = config.engine
+    if open_device(engine).type == "cpu":
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // engine.processes)))
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # what matters is said below, in one line
+    several: dict[str, Any] = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0"}
+    if engine.rendezvous is not None:
+        meeting = {"rank": engine.node_rank, "timeout": 900}
+        several = {"rdzv_backend": "static", "rdzv_endpoint": engine.rendezvous, "rdzv_configs": meeting}
+    agent = LaunchConfig(
+        min_nodes=engine.nodes,
+        max_nodes=engine.nodes,
+        nproc_per_node=engine.processes,
+        run_id=uuid.uuid4().hex if engine.rendezvous is None else "fpt",
+        max_restarts=0,
+        shutdown_timeout=GRACE,
+        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
+        **several,
+    )
+    try:
+        elastic_launch(agent, sys.executable)(*command)
+    except ChildFailedError as error:
+        killed = {rank: -failure.exitcode for rank, failure in error.failures.items() if failure.exitcode < 0}
+        raise _cause(folder, config, killed) from None
+    except SignalException as error:
+        raise Failed(f"stopped by {error.sigval.name}; {GOES_ON}", 128 + error.sigval) from None
+
+
+def _deepspeed(config: RunConfig, folder: Path, command: list[str]) -> None:
+    runner = [sys.executable, "-m", "deepspeed.launcher.runner", "--quiet", "--no_local_rank"]
+    hostfile = str(Path(str(config.engine.hostfile)).expanduser())
+    done = subprocess.run([*runner, "--hostfile", hostfile, "--module", *command[1:]], check=False)
+    if done.returncode:
+        raise _cause(folder, config, {})
+
+
+def _cause(folder: Path, config: RunConfig, killed: dict[int, int]) -> Failed:
+    """Which process failed, and of what: one that was killed, else one that says why, else one that lost others."""
+    import signal
+
+    reports = [json.loads(file.read_text()) for file in sorted(folder.glob("rank-*.json"))]
+    theirs = {report["rank"] for report in reports}
+    for rank, number in killed.items():
+        if rank not in theirs:
+            name = signal.Signals(number).name
+            memory = ", as a machine does that is out of memory" if number == signal.SIGKILL else ""
+            return Failed(f"rank {rank} was killed by {name}{memory}; {GOES_ON}", 1)
+    if reports:
+        first = min(reports, key=lambda report: (report["lost_others"], report["time"]))
+        return Failed(first["message"], first["status"])
+    return Failed(f"a process ended without a word; see {config.folder / LOGS}; {GOES_ON}", 1)
+
+
+@contextmanager
+def reporting(folder: Path) -> Iterator[None]:
+    """Within, a process but the main one writes to the run's logs; what ends it early is left for `start`."""
+    rank = int(os.environ["RANK"])
+    log = folder / LOGS / f"rank-{rank}.txt"
+    if rank:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        stream = log.open("a")
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    try:
+        yield
+    except BaseException as error:
+        if REPORTS not in os.environ:  # started by another launcher than ours
+            raise
+        message, status, lost_others = _last_words(error, rank, log)
+        about = {"rank": rank, "time": time.time(), "message": message, "status": status, "lost_others": lost_others}
+        file = Path(os.environ[REPORTS]) / f"rank-{rank}.json"
+        file.with_suffix(".part").write_text(json.dumps(about))
+        file.with_suffix(".part").rename(file)
+        if status == 1 and not lost_others and not isinstance(error, OSError):
+            raise
+        sys.stdout.flush()
+        os._exit(status)  # at once: tidying up would wait for processes that may be gone
+
+
+def _last_words(error: BaseException, rank: int, log: Path) -> tuple[str, int, bool]:
+    """Message, exit status, and whether it is but the loss of another process."""
+    from torch.distributed import DistError
+
+    from fpt.interrupts import Interrupted
+
+    if isinstance(error, UserError):
+        return str(error), 2, False
+    if isinstance(error, Interrupted):
+        return f"{error}; {GOES_ON}", 128 + error.signal, False
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"rank {rank}: {where}{error.strerror}; {GOES_ON}", 1, False
+    text = str(error)
+    lost = isinstance(error, DistError) or any(word in text for word in ("by peer", "Timed out", "timed out"))
+    what = "lost the others" if lost else "failed"
+    place = f" (see {log})" if rank else ""
+    return f"rank {rank} {what}: {reason(error)}{place}; {GOES_ON}", 1, lost
