@@ -79,6 +79,11 @@ class TaskConfig(Group):
         "auto",
     )
     valid_split: str = setting("which of the task's validation sets; mnli: matched or mismatched", "validation")
+    test_split: str | None = setting(
+        "the test split whose outputs are kept when the run ends, and scored where it has labels: test; mnli:"
+        " test_matched or test_mismatched; null: none",
+        None,
+    )
     source_length: int = setting("longest source, in tokens with </s>, prompt not counted", 492, least=2)
     target_length: int = setting("longest target, in tokens with </s>", least=2)
     reduce_decoder: bool = setting("stages reduce the decoder too (the paper: not for short labels)")
@@ -106,6 +111,7 @@ class TaskConfig(Group):
     )
     train: str | None = setting("task=files: JSONL, CSV, TSV or Parquet to train on", None)
     valid: str | None = setting("task=files: such a file to validate on; null: a part of the training file", None)
+    test: str | None = setting("task=files: such a file to test on in the end; its records need no target", None)
     valid_share: float = setting(
         "task=files without task.valid: share of the training file, drawn with the seed", 0.1, above=0.0, most=0.5
     )

@@ -62,7 +62,14 @@ def print_result(result: dict[str, Any], folder: str) -> None:
     beside = ", ".join(f"{name} {value:.2f}" for name, value in others.items() if value is not None)
     console.print(Text(f"{metric['name']} {metric['value']:.2f}  ({beside})", style="bold"))
     console.print(_share(result))
+    if test := result["test"]:
+        console.print(Text(_tested(test, metric["name"])))
     console.print(Text(f"prompt and records in {folder}"))
+
+
+def _tested(test: dict[str, Any], metric: str) -> str:
+    score = f"{metric} {test['metrics'][metric]:.2f}" if test["metrics"] else "without labels, so not scored"
+    return f"{test['split']} split, {test['examples']:,} examples: {score}"
 
 
 def print_look(look: dict[str, Any]) -> None:
@@ -78,12 +85,12 @@ def print_look(look: dict[str, Any]) -> None:
         console.print(Text(note))
     table = _table("split", "examples", *(f"'{label}'" for label in look["labels"]))
     for split in splits:
-        shares = (f"{count:,} ({count / split['examples']:.1%})" for count in split["labels"].values())
+        shares = (f"{count:,} ({count / split['examples']:.1%})" for count in (split["labels"] or {}).values())
         table.add_row(split["name"], f"{split['examples']:,}", *shares)
     with_answers = [] if look["labels"] else ["answers lost"]
     lengths = _table("tokens of", "limit", *splits[0]["source_tokens"], "cut", *with_answers)
     for split in splits:
-        for side in ("source", "target"):
+        for side in ("source", "target") if split["target_tokens"] else ("source",):
             numbers = (f"{number:,}" for number in split[f"{side}_tokens"].values())
             cut = split[f"cut_{side}s"]
             lost = [f"{split['lost_answers']:,}" if side == "source" else ""] if with_answers else []

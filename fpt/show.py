@@ -25,7 +25,7 @@ def look(config: RunConfig, task: Task, number: int, watch: Watch) -> dict[str, 
     """
     backbone = open_backbone(config.model, with_weights=False)
     cache = Path(config.cache_dir).expanduser()
-    parts = dict(zip(("train", "validation"), tokenised(task, backbone, config.task, cache, watch), strict=True))
+    parts = dict(zip(task.parts, tokenised(task, backbone, config.task, cache, watch), strict=True))
     train, number = parts["train"], min(number, len(task.train))
     return {
         "task": task.name,
@@ -36,10 +36,7 @@ def look(config: RunConfig, task: Task, number: int, watch: Watch) -> dict[str, 
         "labels": list(task.labels),
         "limits": {"source": config.task.source_length, "target": config.task.target_length},
         "notes": list(task.notes),
-        "splits": [
-            _split(name, examples, parts[name], task.labels)
-            for name, examples in (("train", task.train), ("validation", task.valid))
-        ],
+        "splits": [_split(name, examples, parts[name], task.labels) for name, examples in task.parts.items()],
         "examples": [
             _example(task.train[index], index, train, backbone)
             for index in (position * len(task.train) // number for position in range(number))
@@ -48,15 +45,17 @@ def look(config: RunConfig, task: Task, number: int, watch: Watch) -> dict[str, 
 
 
 def _split(name: str, examples: Sequence[Example], data: Encoded, labels: Sequence[str]) -> dict[str, Any]:
+    """A split in numbers; null for those of its labels and targets where it has none."""
     assert data.whole is not None
-    counts = Counter(example.golds[0] for example in examples) if labels else {}
+    answered = bool(examples[0].golds)
+    counts = Counter(example.golds[0] for example in examples) if answered and labels else {}
     sources, targets = data.num_cut
     return {
         "name": name,
         "examples": len(examples),
-        "labels": {label: counts[label] for label in labels},
+        "labels": {label: counts[label] for label in labels} if answered else None,
         "source_tokens": _quantiles(data.whole[:, 0]),
-        "target_tokens": _quantiles(data.whole[:, 1]),
+        "target_tokens": _quantiles(data.whole[:, 1]) if answered else None,
         "cut_sources": sources,
         "cut_targets": targets,
         "lost_answers": data.lost_answers,

@@ -21,14 +21,13 @@ PART = 10_000  # examples that are hashed at once
 MADE_BY = 1  # one more whenever the same texts give other tokens
 
 
-def tokenised(task: Task, backbone: Backbone, config: TaskConfig, cache: Path, watch: Watch) -> tuple[Encoded, Encoded]:
-    """The task's training and validation examples as token ids, from the cache where they are there.
+def tokenised(task: Task, backbone: Backbone, config: TaskConfig, cache: Path, watch: Watch) -> tuple[Encoded, ...]:
+    """The task's parts as token ids, training first, then validation; from the cache where they are there.
 
     Raises:
         UserError: the tokenizer or the cache's folder cannot be used.
     """
-    train, valid = (_tokenised(part, task, backbone, config, cache, watch) for part in (task.train, task.valid))
-    return train, valid
+    return tuple(_tokenised(part, task, backbone, config, cache, watch) for part in task.parts.values())
 
 
 def _tokenised(

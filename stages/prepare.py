@@ -19,7 +19,7 @@ from fpt.config import RunConfig
 from fpt.data import Encoded
 from fpt.engine import Engine, open_device
 from fpt.errors import UserError
-from fpt.evaluation import Evaluation, evaluate, longest_answer
+from fpt.evaluation import Answers, Evaluation, generate, longest_answer
 from fpt.prompts import soft
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.soft import SoftPrompt
@@ -45,6 +45,7 @@ class Materials:
     task: Task
     train: Encoded
     valid: Encoded
+    test: Encoded | None
     engine: Engine
     tracker: Tracker
 
@@ -69,16 +70,25 @@ class Materials:
 
     def evaluate(self, model: PromptedModel) -> Evaluation:
         """The prompt's scores and answers on the validation examples."""
+        answers = self._answers(model, self.valid, "validation")
+        return Evaluation(self.task.score(answers.read, self.task.valid), answers)
+
+    def answer_test(self, model: PromptedModel) -> Answers | None:
+        """The prompt's answers to the test split, if one was asked for."""
+        return self._answers(model, self.test, "test") if self.test else None
+
+    def _answers(self, model: PromptedModel, data: Encoded, what: str) -> Answers:
         config, tokenizer = self.config, self.backbone.tokenizer
-        return evaluate(
+        return generate(
             model,
             self.task,
-            self.valid,
+            data,
             tokenizer,
             batch_size=config.train.eval_batch,
             max_new_tokens=longest_answer(self.task, self.train, config.task.target_length),
             engine=self.engine,
             watch=self.tracker.watch,
+            what=what,
         )
 
 
@@ -118,21 +128,21 @@ def gather(config: RunConfig, engine: Engine, schedule: Schedule, task: Task, tr
     backbone = distributed.main_first(lambda: open_backbone(config.model))
     cache = Path(config.cache_dir).expanduser()
     with tracker.running():
-        train, valid = distributed.main_first(lambda: tokenised(task, backbone, config.task, cache, tracker.watch))
-    largest = max(int(rows.ids.max()) for data in (train, valid) for rows in (data.sources, data.targets))
+        parts = distributed.main_first(lambda: tokenised(task, backbone, config.task, cache, tracker.watch))
+    largest = max(int(rows.ids.max()) for data in parts for rows in (data.sources, data.targets))
     if largest >= backbone.config.vocab_size:
         raise UserError(
             f"{backbone.folder}: the tokenizer makes token {largest}, but config.json says"
             f" vocab_size={backbone.config.vocab_size}; they do not belong together"
         )
-    if task.labels and (train.num_cut[1] or valid.num_cut[1]):
+    if task.labels and any(data.num_cut[1] for data in parts):
         raise UserError(
             f"task.target_length={config.task.target_length}: cuts the labels of {task.name}"
             f" ({', '.join(task.labels)}), and a label that is cut is never right. Give a larger one"
         )
     for note in task.notes:
         tracker.say(note)
-    for split, data in (("training", train), ("validation", valid)):
+    for split, data in zip(("training", "validation", "test"), parts, strict=False):
         sources, targets = data.num_cut
         if sources or targets:
             lost = f" ({data.lost_answers:,} answers lost by it)" if data.lost_answers else ""
@@ -144,7 +154,9 @@ def gather(config: RunConfig, engine: Engine, schedule: Schedule, task: Task, tr
         tracker.say(
             f"train.updates={config.train.updates} is set aside: the stages' own updates add up to {schedule.updates}"
         )
-    return Materials(config, backbone, schedule, task, train, valid, engine, tracker)
+    train, valid, *tests = parts
+    test = tests[0] if tests else None
+    return Materials(config, backbone, schedule, task, train, valid, test, engine, tracker)
 
 
 def check_inputs(folder: SharedFolder, materials: Materials, prompt: Tensor) -> None:
@@ -155,7 +167,7 @@ def check_inputs(folder: SharedFolder, materials: Materials, prompt: Tensor) -> 
     """
     inputs = {
         "model": materials.backbone.fingerprint,
-        "data": _digest(materials.train, materials.valid),
+        "data": _digest(*filter(None, (materials.train, materials.valid, materials.test))),
         "prompt's start": hashlib.sha256(prompt.numpy().tobytes()).hexdigest(),
         "configuration": hashlib.sha256(json.dumps(resume.fixed(materials.config)).encode()).hexdigest(),
     }

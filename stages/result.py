@@ -6,7 +6,7 @@ from typing import Any
 
 from fpt import __version__
 from fpt.checkpoint import TrainState
-from fpt.evaluation import Evaluation
+from fpt.evaluation import Answers, Evaluation
 from stages.plan import Plan
 from stages.prepare import Materials, Measured
 
@@ -14,13 +14,23 @@ LIBRARIES = ("torch", "transformers", "safetensors", "omegaconf", "hydra-core")
 
 
 def summarise(
-    materials: Materials, measured: Measured, plan: Plan, states: list[TrainState], evaluation: Evaluation
+    materials: Materials,
+    measured: Measured,
+    plan: Plan,
+    states: list[TrainState],
+    evaluation: Evaluation,
+    tested: Answers | None,
 ) -> dict[str, Any]:
     """The values of result.json; scores between 0 and 100, FLOPs and seconds in all.
 
     A stage's score is its last, on its own partial PLM; the run's value is the best prompt's, on the last model.
     """
     config, task = materials.config, materials.task
+    test = tested and {
+        "split": task.test_split,
+        "examples": len(task.test),
+        "metrics": task.score_test(tested.read),
+    }
     stages = [
         {**row.sizes, "updates": row.updates, "flops": row.flops, "seconds": state.seconds, "score": state.score}
         for row, state in zip(plan.stages, states, strict=True)
@@ -32,6 +42,7 @@ def summarise(
         "seed": config.seed,
         "metric": {"name": task.metric, "value": evaluation.metrics[task.metric]},
         "metrics": evaluation.metrics,
+        "test": test,
         "baseline": task.baseline_name,
         "majority": task.majority,
         "untrained": measured.untrained,

@@ -13,9 +13,10 @@ from stages.schedule import Schedule, Stage
 CONFIG = "config.yaml"
 RESULT = "result.json"
 PREDICTIONS = "predictions.jsonl"
+TEST_PREDICTIONS = "predictions.test.jsonl"
 PROMPT = "prompt.safetensors"
 PLAN = "plan.json"
-OUTCOMES = (RESULT, PREDICTIONS, PROMPT)
+OUTCOMES = (RESULT, PREDICTIONS, TEST_PREDICTIONS, PROMPT)
 # Where a run is kept, how often it is saved and which engine computes it is not part of what it computes.
 MAY_DIFFER = (
     "resume",

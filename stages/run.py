@@ -139,12 +139,14 @@ def _finish(
     assert state.best_prompt is not None
     with torch.no_grad():
         model.prompt.vectors.copy_(state.best_prompt)
-    evaluation = materials.evaluate(model)
+    evaluation, tested = materials.evaluate(model), materials.answer_test(model)
     if state.update < plan.updates:
         plan = of_run(materials, materials.schedule.ended_at(state.update))
     states = [resume.read_state(folder, stage) for stage in materials.schedule.stages]
-    result = summarise(materials, measured, plan, states, evaluation)
-    folder.write(resume.PREDICTIONS, predictions(evaluation, materials.task))
+    result = summarise(materials, measured, plan, states, evaluation, tested)
+    folder.write(resume.PREDICTIONS, predictions(evaluation.answers, materials.task, materials.task.valid))
+    if tested:
+        folder.write(resume.TEST_PREDICTIONS, predictions(tested, materials.task, materials.task.test))
     folder.write(resume.PROMPT, dump_prompt(state.best_prompt, model=materials.backbone.fingerprint))
     folder.write_json(resume.RESULT, result)
     return result

@@ -26,6 +26,7 @@ def open_task(config: RunConfig) -> Task:
         raise UserError(f"task.valid_split={task.valid_split}: {task.name} has {' and '.join(allowed)}")
     omissions = Omissions(skip=task.on_error == "skip")
     data = data_of(config, form)
+    test_split = asked_test_split(config, form)
     train = _examples(form, data, "train", task.train_examples, omissions)
     notes: tuple[str, ...] = ()
     if _is_own(task) and task.valid is None:
@@ -35,6 +36,7 @@ def open_task(config: RunConfig) -> Task:
         valid = valid[: task.valid_examples]
     else:
         valid = _examples(form, data, task.valid_split, task.valid_examples, omissions)
+    test = _examples(form, data, test_split, None, omissions) if test_split else []
     if task.shots is not None:
         train = _shots(train, task.shots, config.seed, labels=form.labels)
     if form.each_gold:
@@ -54,6 +56,8 @@ def open_task(config: RunConfig) -> Task:
         notes=(*omissions.notes, *notes),
         baseline_name=baseline_name,
         majority=form.score(answers, valid)[form.metric],
+        test_split=test_split,
+        test=test,
     )
 
 
@@ -78,6 +82,30 @@ def form_of(task: TaskConfig) -> Form:
     return replace(form, template=template)
 
 
+def asked_test_split(config: RunConfig, form: Form) -> str | None:
+    """The test split that is asked for, if one is.
+
+    Raises:
+        UserError: the task has no such split.
+    """
+    task, tests = config.task, form.records.tests
+    own = _is_own(task)
+    wanted = "test" if own and task.test and task.test_split is None else task.test_split
+    if wanted is None:
+        return None
+    key = f"task.test_split={wanted}"
+    if own and not tests:
+        raise UserError(f"{key}: for task=files give task.test=FILE, or leave it out")
+    if wanted not in tests:
+        raise UserError(f"{key}: {task.name} has {' and '.join(tests)}.{did_you_mean(wanted, tests)}")
+    if not tests[wanted].files and data_of(config, form) != "world":
+        raise UserError(
+            f"{key}: {task.name} has no public test split; leave it out, or give questions of yours as task=files"
+            " with task.test=FILE"
+        )
+    return wanted
+
+
 def _is_own(task: TaskConfig) -> bool:
     """Whether the data are the user's: task=files, under whatever name."""
     return task.name == "files" or (task.train is not None and task.name not in FORMS)
@@ -95,17 +123,21 @@ def _examples(form: Form, data: str, split: str, wanted: int | None, omissions: 
     """A split's first `wanted` examples.
 
     Raises:
-        UserError: a malformed record, an id that occurs twice, or no example at all.
+        UserError: a malformed record, an id that occurs twice, no example at all, or a test split of which some
+            records have answers and some have none.
     """
     records = sources.records(form.records, data, split, least=wanted or 0, omissions=omissions)
 
-    make, template, prepare = form.example, form.template, form.records.prepare
+    template, prepare, is_test = form.template, form.records.prepare, split in form.records.tests
 
     def read() -> Iterator[Example]:
         seen: set[str] = set()
+        first: dict[bool, str] = {}  # where the first record is that has an answer, and that has none
         for where, record in records:
             try:
-                example = make(template, prepare(record, where), where)
+                record = prepare(record, where)
+                answered = not is_test or form.answered(record)
+                example = form.example(record, where) if answered else form.question(template, record, where)
             except UserError as error:
                 omissions.fault(error)
                 continue
@@ -118,12 +150,18 @@ def _examples(form: Form, data: str, split: str, wanted: int | None, omissions: 
                 )
                 continue
             seen.add(example.id)
+            first.setdefault(answered, where)
+            if len(first) > 1:  # even where such are skipped: the rest would be taken for the whole
+                raise UserError(
+                    f"{first[True]}: has a label or an answer, and {first[False]} has none; a test split is scored"
+                    " whole or not at all, so add those that are missing, or take out all"
+                )
             yield example
 
     examples = list(islice(read(), wanted))
     if not examples:
         first = f": every record was skipped, the first as {omissions.faults[0]}" if omissions.faults else ""
-        place = form.records.splits[split].files[0] if form.records.is_own else f"task.data={data}"
+        place = form.records.split(split).files[0] if form.records.is_own else f"task.data={data}"
         raise UserError(f"{place}: the {split} split is empty{first}")
     return examples
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,12 +13,21 @@ from fpt.errors import UserError, did_you_mean, reason
 from fpt.tasks import labels, ratings, reading, sources, summary
 from fpt.tasks.labels import LabelTask
 from fpt.tasks.sources import Located, Omissions, Reader, Record, Source
-from fpt.tasks.task import ANSWER, Example, Form, Template
+from fpt.tasks.task import Example, Form, Golds, Template
 
-OWN = ("train", "valid", "source", "target", "spare", "id", "labels", "metric")  # keys that belong to task=files
+OWN = (
+    "train",
+    "valid",
+    "test",
+    "source",
+    "target",
+    "spare",
+    "id",
+    "labels",
+    "metric",
+)  # keys that belong to task=files
 OF_LABELS = ("accuracy", "f1", "macro_f1", "matthews")
 OF_TEXT = ("exact_match", "f1", "pearson", "spearman", "rougeL", "rouge1", "rouge2")
-NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what "surrogateescape" reads such bytes as
 
 
 def form(config: TaskConfig) -> Form:
@@ -39,7 +47,9 @@ def form(config: TaskConfig) -> Form:
         scored,
         records=records,
         template=Template(source.text, source.fields if config.spare is None else (config.spare,)),
-        example=partial(_example, target, config.id, words, numbers),
+        question=partial(_question, config.id),
+        answer=partial(_answer, target, words, numbers),
+        answered=partial(_is_answered, target),
         each_gold=False,
     )
 
@@ -52,7 +62,10 @@ def check_unused(config: TaskConfig) -> None:
     """
     given = next((key for key in OWN if getattr(config, key) is not None), None)
     if given is not None:
-        other = {"source": " Another wording for the task's source is task.template", "train": "", "valid": ""}
+        other = {
+            "source": " Another wording for the task's source is task.template",
+            "test": " Its own test split is task.test_split=test",
+        }
         raise UserError(f"task.{given} is for task=files, not for {config.name}.{other.get(given, '')}")
 
 
@@ -84,6 +97,11 @@ def _words(given: Mapping[Any, Any]) -> dict[str, str]:
                 f"task.labels: {other!r} and {text!r} are one label word, as answers are read without case; spell them"
                 " alike, or give two words"
             )
+        if _text(key) in words:
+            raise UserError(
+                f"task.labels: two keys read {_text(key)}, a number or truth value and a text, and the target's values"
+                " are compared as texts; give one of them"
+            )
         words[_text(key)] = text
     return words
 
@@ -103,16 +121,15 @@ def _scored_as_label(config: TaskConfig, words: Mapping[str, str]) -> Form:
     return labels.form(LabelTask(Template(""), tuple(words.items()), _records(config), names))
 
 
-def _example(
-    target: Template,
-    id_field: str | None,
-    words: Mapping[str, str] | None,
-    numbers: bool,
-    source: Template,
-    record: Record,
-    where: str,
-) -> Example:
+def _question(id_field: str | None, source: Template, record: Record, where: str) -> Example:
     text, spare = source.fill(_values(record, source.fields, where))
+    name = _values(record, (id_field,), where)[id_field] if id_field else where.rpartition(", ")[2]
+    return Example(name, text, "", (), spare)
+
+
+def _answer(
+    target: Template, words: Mapping[str, str] | None, numbers: bool, record: Record, where: str
+) -> tuple[str, Golds]:
     answer, _ = target.fill(_values(record, target.fields, where))
     if words is not None:
         if answer not in words:
@@ -122,8 +139,13 @@ def _example(
         raise UserError(f"{where}: the target is {answer[:100]!r}; expected a number")
     elif not answer.strip():
         raise UserError(f"{where}: the target is empty; expected a text")
-    name = _values(record, (id_field,), where)[id_field] if id_field else where.rpartition(", ")[2]
-    return Example(name, text, ANSWER.format(answer=answer), (answer,), spare)
+    return answer, (answer,)
+
+
+def _is_answered(target: Template, record: Record) -> bool:
+    """Whether the target's fields are there and not all empty, as a table's are where nothing is known."""
+    values = [record.get(name) for name in target.fields]
+    return None not in values and any(value != "" for value in values)
 
 
 def _values(record: Record, names: Sequence[str], where: str) -> dict[str, str]:
@@ -162,13 +184,19 @@ def _records(config: TaskConfig) -> Source:
     if config.train is None:
         raise UserError(f"task=files needs task.train=FILE: {', '.join(READERS)}")
     files = {"train": config.train, "valid": config.valid or config.train}
-    for key, name in files.items():
+    tests = {} if config.test is None else {"test": config.test}
+    for key, name in (files | tests).items():
         if Path(name).suffix.lower() not in READERS:
             raise UserError(f"task.{key}={name}: the name must end in one of {', '.join(READERS)}")
         if not Path(name).expanduser().is_file():
             raise UserError(f"task.{key}={name}: no such file")
     splits = sources.two_splits(*(str(Path(name).expanduser()) for name in files.values()))
-    return Source((), splits, lambda file, omissions: READERS[file.suffix.lower()](file, omissions))
+    return Source(
+        (),
+        splits,
+        lambda file, omissions: READERS[file.suffix.lower()](file, omissions),
+        tests=sources.held_out({key: (str(Path(name).expanduser()),) for key, name in tests.items()}),
+    )
 
 
 Row = tuple[int, int, list[str]]  # its first line, its last, and its cells; none where the line is empty
@@ -179,7 +207,7 @@ def _separated(file: Path, omissions: Omissions, *, rows: Callable[[Path], Itera
     names: list[str] = []
     for first, last, cells in rows(file):
         where = f"{file}, line {first}"
-        broken = any(NOT_UTF8.search(cell) for cell in cells if not cell.isascii())
+        broken = any(sources.NOT_UTF8.search(cell) for cell in cells if not cell.isascii())
         fault = UserError(f"{where}: not UTF-8; save the file as UTF-8") if broken else None
         if not names:
             if fault:

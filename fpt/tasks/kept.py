@@ -64,13 +64,19 @@ def open_task(config: RunConfig) -> Task:
 
     key = _key(config, form, files)
     found = kept(Path(config.cache_dir).expanduser(), "tasks", key, lambda: _stored(tasks.open_task(config)))
-    train, valid = (Stored(found[name], found[f"{name} starts"], f"{key} {name}") for name in ("train", "valid"))
+    parts = {
+        name: Stored(found[name], found[f"{name} starts"], f"{key} {name}")
+        for name in ("train", "valid", "test")
+        if name in found
+    }
     about = json.loads(bytes(found["about"].numpy()))
     return Task(
         **vars(form),
         name=config.task.name,
-        train=train,
-        valid=list(valid),
+        train=parts["train"],
+        valid=list(parts["valid"]),
+        test_split=tasks.asked_test_split(config, form),
+        test=parts.get("test", ()),
         **{**about, "notes": tuple(about["notes"])},
     )
 
@@ -81,7 +87,9 @@ def _files(config: RunConfig, form: Form) -> list[Path]:
     if data in ("world", "hub"):
         return []
     splits = [split for split in ("train", config.task.valid_split) if split in form.records.splits]
-    return [sources.file_of(form.records, data, split) for split in splits]
+    if test := tasks.asked_test_split(config, form):
+        splits.append(test)
+    return [file for split in splits for file in sources.files_of(form.records, data, split)]
 
 
 def _key(config: RunConfig, form: Form, files: Sequence[Path]) -> str:
@@ -111,6 +119,7 @@ def _stored(task: Task) -> "dict[str, Tensor]":
 
     about = {name: getattr(task, name) for name in ("origin", "notes", "baseline_name", "majority")}
     found = {"about": packed([json.dumps(about).encode()])[0]}
-    for name, examples in (("train", task.train), ("valid", task.valid)):
+    parts = {"train": task.train, "valid": task.valid, **({"test": task.test} if task.test else {})}
+    for name, examples in parts.items():
         found[name], found[f"{name} starts"] = packed(json.dumps(example).encode() for example in examples)
     return found

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from fpt import metrics
 from fpt.errors import UserError
 from fpt.tasks import sources
 from fpt.tasks.sources import Located, Omissions, Reader, Record, Source, Split
-from fpt.tasks.task import ANSWER, Example, Form, Template
+from fpt.tasks.tables import table
+from fpt.tasks.task import Example, Form, Golds, Template
 
 # A metric of answers and examples, given the labels; where one of two labels counts, it is the second.
 Measure = Callable[[Sequence[str], Sequence[Example], Sequence[str]], float]
@@ -43,12 +44,16 @@ class LabelTask:
 def _glue(name: str, columns: Mapping[str, str], label: str, values: Sequence[str] | None, **more: Any) -> Source:
     """A source of GLUE's; `values` in the column `label` are 0, 1 … on the Hub."""
     labels = {value: number for number, value in enumerate(values)} if values is not None else None
-    read = partial(sources.table, columns=dict(columns), label=label, labels=labels, header=more.pop("header", ()))
-    return Source(("nyu-mll/glue", name), more.pop("splits", sources.two_splits("train.tsv", "dev.tsv")), read, **more)
+    splits = more.pop("splits", sources.two_splits("train.tsv", "dev.tsv"))
+    read = partial(table, columns=dict(columns), label=label, labels=labels)
+    tests = sources.held_out(more.pop("tests", {"test": ("test.tsv",)}), partial(read, test=True))
+    read = partial(read, header=more.pop("header", ()))
+    return Source(("nyu-mll/glue", name), splits, read, tests=tests, **more)
 
 
 def _super_glue(name: str, read: Reader = sources.json_lines, **more: Any) -> Source:
-    return Source(("aps/super_glue", name), sources.two_splits("train.jsonl", "val.jsonl"), read, **more)
+    tests = sources.held_out({"test": ("test.jsonl",)})
+    return Source(("aps/super_glue", name), sources.two_splits("train.jsonl", "val.jsonl"), read, tests=tests, **more)
 
 
 def _same(*names: str) -> dict[str, str]:
@@ -65,6 +70,31 @@ def _multirc_file(file: Path, omissions: Omissions) -> Iterator[Located]:
                     index = {"paragraph": line.get("idx"), "question": question.get("idx"), "answer": answer.get("idx")}
                     values = {"question": question.get("question"), "answer": answer.get("text")}
                     yield place, {**answer, **values, "paragraph": passage.get("text"), "idx": index}
+
+
+def _rte_file(file: Path, omissions: Omissions, *, glue: Reader) -> Iterator[Located]:
+    """GLUE's table, or SuperGLUE's lines of the same pairs under other names."""
+    if file.suffix != ".jsonl":
+        yield from glue(file, omissions)
+        return
+    other = {"premise": "sentence1", "hypothesis": "sentence2"}
+    for where, line in sources.json_lines(file, omissions):
+        yield where, {other.get(name, name): value for name, value in line.items()}
+
+
+def _rte() -> Source:
+    glue = _glue("rte", _same("sentence1", "sentence2"), "label", ("entailment", "not_entailment"))
+    test = glue.tests["test"].read
+    assert test is not None
+    return replace(
+        glue,
+        splits={
+            name: replace(split, files=(*split.files, f"{'val' if name == 'validation' else name}.jsonl"))
+            for name, split in glue.splits.items()
+        },
+        tests=sources.held_out({"test": ("test.tsv", "test.jsonl")}, partial(_rte_file, glue=test)),
+        read=partial(_rte_file, glue=glue.read),
+    )
 
 
 def _plain(record: Record, where: str) -> Record:
@@ -121,6 +151,7 @@ TASKS = {
                 "matched": Split(("dev_matched.tsv",), "validation_matched", "validation"),
                 "mismatched": Split(("dev_mismatched.tsv",), "validation_mismatched", "validation_mismatched"),
             },
+            tests={name: (f"{name}.tsv",) for name in ("test_matched", "test_mismatched")},
         ),
     ),
     "qqp": LabelTask(
@@ -153,8 +184,8 @@ TASKS = {
     ),
     "rte": LabelTask(
         SENTENCES,
-        ENTAILED,
-        _glue("rte", _same("sentence1", "sentence2"), "label", ("entailment", "not_entailment")),
+        (*ENTAILED, *((word, word) for _, word in ENTAILED)),
+        _rte(),
     ),
     "wnli": LabelTask(
         SENTENCES,
@@ -201,7 +232,9 @@ def form(row: LabelTask) -> Form:
     return Form(
         records=row.records,
         template=row.template,
-        example=partial(_example, row, dict(row.labels)),
+        question=partial(_question, row.group),
+        answer=partial(_answer, dict(row.labels)),
+        answered=has_label,
         labels=words,
         metric=row.metrics[0],
         from_text=partial(_from_text, {folded(word): word for word in words}),
@@ -211,18 +244,28 @@ def form(row: LabelTask) -> Form:
     )
 
 
-def _example(row: LabelTask, words: Mapping[Any, str], template: Template, record: Record, where: str) -> Example:
+def _question(group: Sequence[str], template: Template, record: Record, where: str) -> Example:
     source, spare = template.fill(sources.texts_of(record, template.fields, where))
+    index = record.get("idx", where)
+    if isinstance(index, dict):
+        return Example(_joined(index, index), source, "", (), spare, _joined(index, group))
+    return Example(str(index), source, "", (), spare)
+
+
+def _answer(words: Mapping[Any, str], record: Record, where: str) -> tuple[str, Golds]:
     label = record.get("label")
     # JSON's true equals Python's 1, which is how the Hub writes it.
     word = words.get(label) if isinstance(label, str | int) else None
     if word is None:
-        allowed = " or ".join(json.dumps(value) for value, _ in row.labels)
+        allowed = " or ".join(map(json.dumps, words))
         given = "is missing" if "label" not in record else f"is {record['label']!r}"
         raise UserError(f"{where}: 'label' {given}; expected {allowed}")
-    index = record.get("idx", where)
-    name, group = (_joined(index, index), _joined(index, row.group)) if isinstance(index, dict) else (str(index), "")
-    return Example(name, source, ANSWER.format(answer=word), (word,), spare, group)
+    return word, (word,)
+
+
+def has_label(record: Record) -> bool:
+    """Whether a test record has its label: the Hub's -1 is none."""
+    return record.get("label") not in (None, -1)
 
 
 def _joined(index: Record, keys: Sequence[str] | Record) -> str:

@@ -7,20 +7,25 @@ from functools import partial
 from fpt import metrics
 from fpt.errors import UserError
 from fpt.tasks import sources
+from fpt.tasks.labels import has_label
 from fpt.tasks.sources import Record, Source
-from fpt.tasks.task import ANSWER, Example, Form, Template
+from fpt.tasks.tables import table
+from fpt.tasks.task import Example, Form, Golds, Template
 
 LEAST, MOST = 0.0, 5.0  # of STS-B
 
 
-def _example(template: Template, record: Record, where: str) -> Example:
+def _question(template: Template, record: Record, where: str) -> Example:
     source, spare = template.fill(sources.texts_of(record, template.fields, where))
+    return Example(str(record.get("idx", where)), source, "", (), spare)
+
+
+def _answer(record: Record, where: str) -> tuple[str, Golds]:
     value = number(str(record.get("label")))
     if value is None or not LEAST <= value <= MOST:
         raise UserError(f"{where}: the score is {record.get('label')!r}; expected a number from 0 to 5")
-    rounded = ANSWER.format(answer=f"{round(value * 5) / 5:.1f}")
     # The Hub has the files' three decimals in float32.
-    return Example(str(record.get("idx", where)), source, rounded, (str(round(value, 3)),), spare)
+    return f"{round(value * 5) / 5:.1f}", (str(round(value, 3)),)
 
 
 def number(text: str) -> float | None:
@@ -55,15 +60,19 @@ def any_constant(_: Sequence[Example], valid: Sequence[Example]) -> tuple[str, l
     return "any constant", ["0"] * len(valid)
 
 
+_READ = partial(table, columns={"sentence1": "sentence1", "sentence2": "sentence2"}, label="score")
 FORMS = {
     "stsb": Form(
         records=Source(
             hub=("nyu-mll/glue", "stsb"),
             splits=sources.two_splits("train.tsv", "dev.tsv"),
-            read=partial(sources.table, columns={"sentence1": "sentence1", "sentence2": "sentence2"}, label="score"),
+            read=_READ,
+            tests=sources.held_out({"test": ("test.tsv",)}, partial(_READ, test=True)),
         ),
         template=Template("sentence1: {sentence1} sentence2: {sentence2}", ("sentence1", "sentence2")),
-        example=_example,
+        question=_question,
+        answer=_answer,
+        answered=has_label,
         metric="pearson",
         from_text=str.strip,
         score=partial(score, limits=(LEAST, MOST)),

@@ -1,6 +1,7 @@
 """Tasks whose answer is a piece of a text that is read: SQuAD 2.0 and ReCoRD."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -9,19 +10,22 @@ from fpt import metrics
 from fpt.errors import UserError
 from fpt.tasks import sources
 from fpt.tasks.sources import Located, Omissions, Record, Source
-from fpt.tasks.task import ANSWER, Example, Form, Template
+from fpt.tasks.task import Example, Form, Golds, Template
 
 NO_ANSWER = "no answer"
 NOTHING = "∅"  # what an output without words is read as
 UNANSWERABLE = ("",)  # the golds of a question without an answer, as the official evaluation has it
 
 
-def _squad_example(template: Template, record: Record, where: str) -> Example:
-    values = {name: sources.text(record, name, where) for name in ("question", "context")}
+def _squad_question(template: Template, record: Record, where: str) -> Example:
+    source, spare = template.fill(sources.texts_of(record, ("question", "context"), where))
+    return Example(str(record.get("id", where)), source, "", (), spare)
+
+
+def _squad_answer(record: Record, where: str) -> tuple[str, Golds]:
     answers = sources.texts(sources.mapping(record, "answers", where), "text", where)
     golds = tuple(dict.fromkeys(answer for answer in answers if metrics.normalise(answer))) or UNANSWERABLE
-    source, spare = template.fill(values)
-    return Example(str(record.get("id", where)), source, ANSWER.format(answer=golds[0] or NO_ANSWER), golds, spare)
+    return golds[0] or NO_ANSWER, golds
 
 
 def _squad_file(file: Path, omissions: Omissions) -> Iterator[Located]:
@@ -53,19 +57,24 @@ def _squad_score(answers: Sequence[str], examples: Sequence[Example]) -> dict[st
     return scores
 
 
-def _record_example(template: Template, record: Record, where: str) -> Example:
-    values = {name: sources.text(record, name, where) for name in ("query", "passage")}
-    entities, answers = (sources.texts(record, name, where) for name in ("entities", "answers"))
-    if not answers:
-        raise UserError(f"{where}: 'answers' is empty; expected at least one")
+def _record_question(template: Template, record: Record, where: str) -> Example:
+    values = sources.texts_of(record, ("query", "passage"), where)
+    entities = sources.texts(record, "entities", where)
     source, spare = template.fill({**values, "entities": ", ".join(entities)})
-    golds = tuple(dict.fromkeys(answers))
     index = record.get("idx")
     name = f"{index.get('passage')}-{index.get('query')}" if isinstance(index, dict) else where
-    return Example(name, source, ANSWER.format(answer=golds[0]), golds, spare)
+    return Example(name, source, "", (), spare)
 
 
-def _record_file(file: Path, omissions: Omissions) -> Iterator[Located]:
+def _record_answer(record: Record, where: str) -> tuple[str, Golds]:
+    answers = sources.texts(record, "answers", where)
+    if not answers:
+        raise UserError(f"{where}: 'answers' is empty; expected at least one")
+    return answers[0], tuple(dict.fromkeys(answers))
+
+
+def _record_file(file: Path, omissions: Omissions, *, test: bool = False) -> Iterator[Located]:
+    """A record for each query of each passage; without answers in a test file that has none."""
     for where, line in sources.json_lines(file, omissions):
         with omissions:
             passage, within = sources.mapping(line, "passage", where), f"{where}, passage"
@@ -74,7 +83,7 @@ def _record_file(file: Path, omissions: Omissions) -> Iterator[Located]:
             entities = list(dict.fromkeys(_span(text, entity, place) for place, entity in spans))
             for place, query in sources.objects(line, "qas", where, omissions):
                 with omissions:
-                    marked = sources.objects(query, "answers", place)
+                    marked = sources.objects(query, "answers", place) if "answers" in query or not test else ()
                     answers = [sources.text(answer, "text", at) for at, answer in marked]
                     index = {"passage": line.get("idx"), "query": query.get("idx")}
                     yield place, {**query, "passage": text, "entities": entities, "answers": answers, "idx": index}
@@ -115,9 +124,12 @@ FORMS = {
             hub=("rajpurkar/squad_v2",),
             splits=sources.two_splits("train-v2.0.json", "dev-v2.0.json"),
             read=_squad_file,
+            tests=sources.held_out({"test": ()}),
         ),
         template=Template("question: {question} context: {context}", spare=("context",)),
-        example=_squad_example,
+        question=_squad_question,
+        answer=_squad_answer,
+        answered=lambda _: True,
         metric="exact_match",
         from_text=_squad_from_text,
         score=_squad_score,
@@ -130,9 +142,12 @@ FORMS = {
             hub=("aps/super_glue", "record"),
             splits=sources.two_splits("train.jsonl", "val.jsonl"),
             read=_record_file,
+            tests=sources.held_out({"test": ("test.jsonl",)}, partial(_record_file, test=True)),
         ),
         template=Template("query: {query} entities: {entities} passage: {passage}", spare=("passage",)),
-        example=_record_example,
+        question=_record_question,
+        answer=_record_answer,
+        answered=lambda record: record.get("answers") not in (None, []),
         each_gold=True,
         metric="exact_match",
         from_text=str.strip,

@@ -5,6 +5,7 @@ Each yields records in the form in which the Hub's data set gives them, with the
 
 import codecs
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ Record = dict[str, Any]
 Located = tuple[str, Record]  # (place, record)
 
 WORLD_SEED = 0  # the generated data are one data set, whatever the run's seed
-BROKEN_LINES = 1000  # up to one line in so many is left out; GLUE's own QQP has some twenty in 364,000
+NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what "surrogateescape" reads such bytes as
 SHOWN = 3  # faults that are spelt out
 
 
@@ -61,11 +62,15 @@ Reader = Callable[[Path, Omissions], Iterator[Located]]
 
 @dataclass(frozen=True)
 class Split:
-    """What a split is called: in a folder (any of `files` will do), on the Hub, and by the generator."""
+    """What a split is called: in a folder (any of `files` will do), on the Hub, and by the generator.
+
+    `read` is what reads its files where that is not what reads the others'.
+    """
 
     files: tuple[str, ...]
     hub: str
     generated: str
+    read: Reader | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,8 @@ class Source:
         generated: the function of `fpt.tasks.world` that makes them; None: there is none.
         prepare: what is done to every record, given its place, wherever it is from.
         revision: of the Hub's data set; None: the default.
+        tests: the test splits by name; without files where there is but a generated one.
+        beside: by how a file's name ends, how that of the file ends which is read with it.
     """
 
     hub: tuple[str, ...]
@@ -87,6 +94,12 @@ class Source:
     generated: str | None = None
     prepare: Callable[[Record, str], Record] = lambda record, _: record
     revision: str | None = None
+    tests: dict[str, Split] = field(default_factory=dict)
+    beside: dict[str, str] = field(default_factory=dict)
+
+    def split(self, name: str) -> Split:
+        """A split, of whatever kind."""
+        return self.tests[name] if name in self.tests else self.splits[name]
 
     @property
     def is_own(self) -> bool:
@@ -111,6 +124,11 @@ def two_splits(train: str, *validation: str) -> dict[str, Split]:
     }
 
 
+def held_out(names: dict[str, tuple[str, ...]], read: Reader | None = None) -> dict[str, Split]:
+    """Test splits with their files; Hub and generator call them by the same names."""
+    return {name: Split(files, name, name, read) for name, files in names.items()}
+
+
 def records(source: Source, data: str, split: str, *, least: int, omissions: Omissions) -> Iterator[Located]:
     """A split's records from `data`: 'world' (at least so many of them), 'hub', or a folder.
 
@@ -121,7 +139,7 @@ def records(source: Source, data: str, split: str, *, least: int, omissions: Omi
         return _generated(source, split, least)
     if data == "hub":
         return _from_hub(source, split)
-    return source.read(file_of(source, data, split), omissions)
+    return (source.split(split).read or source.read)(file_of(source, data, split), omissions)
 
 
 def _generated(source: Source, split: str, least: int) -> Iterator[Located]:
@@ -132,7 +150,7 @@ def _generated(source: Source, split: str, least: int) -> Iterator[Located]:
             f"task.data=world: there is no generator for this task; give a folder with {source.files}"
             " as task.data=DIR, or task.data=hub"
         )
-    name = source.splits[split].generated
+    name = source.split(split).generated
     # Never fewer than the whole, which is then cut: fewer examples are a part of it, not other ones.
     count = max(least, world.SIZES["train" if split == "train" else "validation"])
     for number, record in enumerate(getattr(world, source.generated)(name, num=count, seed=WORLD_SEED), 1):
@@ -142,7 +160,7 @@ def _generated(source: Source, split: str, least: int) -> Iterator[Located]:
 def _from_hub(source: Source, split: str) -> Iterator[Located]:
     import datasets
 
-    name, hub = source.splits[split].hub, "/".join(source.hub)
+    name, hub = source.split(split).hub, "/".join(source.hub)
     try:
         rows = datasets.load_dataset(*source.hub, split=name, revision=source.revision)
     except Exception as error:  # datasets and the Hub client raise many types
@@ -163,12 +181,23 @@ def file_of(source: Source, data: str, split: str) -> Path:
     folder = Path(data).expanduser()
     if not folder.is_dir():
         raise UserError(f"task.data={folder}: no such folder; give 'world', 'hub', or a folder with {source.files}")
-    names = source.splits[split].files
+    names = source.split(split).files
     for name in names:
         if (folder / name).exists():
             return folder / name
     found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
     raise UserError(f"task.data={folder}: has no {' or '.join(names)}; it has {found}")
+
+
+def files_of(source: Source, data: str, split: str) -> list[Path]:
+    """The file that has a split, and the one that is read with it if it is there.
+
+    Raises:
+        UserError: as `file_of`.
+    """
+    file = file_of(source, data, split)
+    beside = source.beside.get(file.suffix)
+    return [file, *(other for other in [file.with_suffix(beside or "")] if beside and other.is_file())]
 
 
 def json_lines(file: Path, omissions: Omissions) -> Iterator[Located]:
@@ -187,61 +216,6 @@ def json_file(file: Path) -> Record:
     except OSError as error:
         raise _unreadable(file, error) from None
     return _parse(_decode(data, str(file)), str(file))
-
-
-def table(
-    file: Path,
-    omissions: Omissions,
-    *,
-    columns: dict[str, str],
-    label: str,
-    labels: dict[str, Any] | None = None,
-    header: tuple[str, ...] = (),
-) -> Iterator[Located]:
-    """GLUE's tab-separated values, whose quotes are not special; `label` '-' means that annotators did not agree.
-
-    Args:
-        file: the first line names the columns.
-        omissions: takes up lines that are left out, and labels that are wrong.
-        columns: the column for each field of the record.
-        label: the column with the label.
-        labels: the values in that column, to the record's; None: as they stand.
-        header: the columns' names where no line names them.
-    """
-    rows = lines(file, omissions)
-    names = list(header) or next(rows, (1, ""))[1].split("\t")
-    check_names(names, f"{file}, line 1")
-    missing = next((name for name in (*columns.values(), label) if name not in names), None)
-    if names != [""] and missing:
-        raise UserError(f"{file}, line 1: no column '{missing}'; it has {', '.join(names)[:100]}")
-    if missing:
-        return
-    picked, labelled = [(field, names.index(column)) for field, column in columns.items()], names.index(label)
-    place, first, count, broken = f"{file}, line ", 1 if header else 2, 0, []
-    for number, line in rows:
-        cells = line.split("\t")
-        if len(cells) != len(names):
-            if line.strip():
-                broken.append((number, len(cells)))
-            continue
-        count += 1
-        value = cells[labelled]
-        if value == "-":
-            omissions.left_out[f"{file}: lines without a gold label"] += 1
-        elif labels is not None and value not in labels:
-            allowed = " or ".join(labels)
-            omissions.fault(UserError(f"{place}{number}: '{label}' is {value[:100]!r}; expected {allowed}"))
-        else:
-            record: Record = {field: cells[column] for field, column in picked}
-            record["label"] = labels[value] if labels is not None else value
-            record["idx"] = number - first
-            yield f"{place}{number}", record
-    if len(broken) * BROKEN_LINES > count:
-        for number, found in broken:
-            like = f"{len(names)}: {', '.join(names)}" if header else f"{len(names)} as in line 1"
-            omissions.fault(UserError(f"{place}{number}: {found} columns, expected {like}"))
-    elif broken:
-        omissions.left_out[f"{file}: broken lines"] += len(broken)
 
 
 def check_names(names: Sequence[str], where: str) -> None:

@@ -1,20 +1,57 @@
 """Tasks whose answer sums up a document: XSum."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import zip_longest
+from pathlib import Path
 
 from fpt import metrics
+from fpt.errors import UserError
 from fpt.tasks import sources
-from fpt.tasks.sources import Record, Source
-from fpt.tasks.task import ANSWER, Example, Form, Template
+from fpt.tasks.sources import NOT_UTF8, Located, Omissions, Record, Source, Split
+from fpt.tasks.task import Example, Form, Golds, Template
 
+PAIRS = {".source": ".target", ".document": ".summary"}  # endings of files whose lines belong together
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
 
 
-def _example(template: Template, record: Record, where: str) -> Example:
-    document, summary = (sources.text(record, name, where) for name in ("document", "summary"))
-    source, spare = template.fill({"document": document})
-    return Example(str(record.get("id", where)), source, ANSWER.format(answer=summary), (summary,), spare)
+def _question(template: Template, record: Record, where: str) -> Example:
+    source, spare = template.fill(sources.texts_of(record, ("document",), where))
+    return Example(str(record.get("id", where)), source, "", (), spare)
+
+
+def _answer(record: Record, where: str) -> tuple[str, Golds]:
+    summary = sources.text(record, "summary", where)
+    return summary, (summary,)
+
+
+def _file(file: Path, omissions: Omissions, *, test: bool = False) -> Iterator[Located]:
+    """A record a line: of JSON, or of a file of documents and one of summaries, which a test split may lack."""
+    if file.suffix not in PAIRS:
+        yield from sources.json_lines(file, omissions)
+        return
+    other = file.with_suffix(PAIRS[file.suffix])
+    if not other.exists() and not test:
+        raise UserError(f"{other}: no such file; it has the summaries of {file.name}, line by line")
+    files = {"document": file, **({"summary": other} if other.exists() else {})}
+    for rows in zip_longest(*(sources.lines(each, Omissions(), "surrogateescape") for each in files.values())):
+        number = next(row[0] for row in rows if row)
+        if None in rows:
+            # Even where such are skipped: nobody can say from where on the lines do not belong together.
+            short, long = (file, other) if rows[0] is None else (other, file)
+            raise UserError(
+                f"{short}: ends before line {number}, which {long.name} has; a line of one belongs to the same line of"
+                " the other, so give them equally many"
+            )
+        record = {name: line for name, (_, line) in zip(files, rows, strict=True)}
+        with omissions:
+            for name, line in record.items():
+                if not line.isascii() and NOT_UTF8.search(line):
+                    raise UserError(f"{files[name]}, line {number}: not UTF-8; save the file as UTF-8")
+                if not line.strip():
+                    raise UserError(f"{files[name]}, line {number}: the {name} is empty; expected a text")
+            yield f"{file}, line {number}", {**record, "id": f"line {number}"}
 
 
 def score(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
@@ -32,12 +69,21 @@ FORMS = {
         records=Source(
             generated="xsum",
             hub=("EdinburghNLP/xsum",),
-            splits=sources.two_splits("train.jsonl", "validation.jsonl", "val.jsonl"),
-            read=sources.json_lines,
+            splits={
+                "train": Split(("train.jsonl", "train.source", "train.document"), "train", "train"),
+                "validation": Split(
+                    ("validation.jsonl", "val.jsonl", "val.source", "validation.document"), "validation", "validation"
+                ),
+            },
+            tests=sources.held_out({"test": ("test.jsonl", "test.source", "test.document")}, partial(_file, test=True)),
+            read=_file,
+            beside=PAIRS,
             revision="refs/convert/parquet",  # datasets no longer runs the script that made it
         ),
         template=Template("summarize: {document}", spare=("document",)),  # T5's own
-        example=_example,
+        question=_question,
+        answer=_answer,
+        answered=lambda record: record.get("summary") is not None,
         metric="rougeL",
         from_text=str.strip,
         score=score,

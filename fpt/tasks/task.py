@@ -12,14 +12,17 @@ from fpt.tasks.sources import Record, Source
 ANSWER = "<extra_id_0> {answer}"  # the paper's targets: the answer after T5's first sentinel
 
 
+Golds = tuple[str, ...]
+
+
 class Example(NamedTuple):
     """One example as the model sees it.
 
     Attributes:
         id: unique in its split.
         source: the text before the model.
-        target: what it is to say.
-        golds: the answers that metrics accept.
+        target: what it is to say; empty where that is not known, as in a test split.
+        golds: the answers that metrics accept; none where they are not known.
         spare: start and end of the part of `source` that is cut first where it is too long.
         group: what several examples belong to, where a metric counts such groups.
     """
@@ -27,7 +30,7 @@ class Example(NamedTuple):
     id: str
     source: str
     target: str
-    golds: tuple[str, ...]
+    golds: Golds
     spare: tuple[int, int] = (0, 0)
     group: str = ""
 
@@ -103,7 +106,10 @@ class Form:
     Attributes:
         records: where the records are.
         template: how a record's fields become a source.
-        example: a template, a record and its place to an example; UserError where the record is malformed.
+        question: a template, a record and its place to an example without target and golds; UserError where the
+            record is malformed.
+        answer: a record and its place to what is to be said, and to the golds; UserError likewise.
+        answered: whether a record of a test split has its answer.
         each_gold: training takes every gold in turn, an example each, not the first alone.
         labels: the label words; empty where the answer is free text.
         metric: the main metric's name, a key of what `score` returns.
@@ -115,7 +121,9 @@ class Form:
 
     records: Source
     template: Template
-    example: Callable[[Template, Record, str], Example]
+    question: Callable[[Template, Record, str], Example]
+    answer: Callable[[Record, str], tuple[str, Golds]]
+    answered: Callable[[Record], bool]
     each_gold: bool = False
     labels: tuple[str, ...] = ()
     metric: str
@@ -123,6 +131,16 @@ class Form:
     score: Callable[[Sequence[str], Sequence[Example]], dict[str, float]]
     correct: Callable[[str, Example], bool] | None
     baseline: Callable[[Sequence[Example], Sequence[Example]], tuple[str, list[str]]]
+
+    def example(self, record: Record, where: str) -> Example:
+        """A record and its place to an example.
+
+        Raises:
+            UserError: the record is malformed.
+        """
+        name, source, _, _, spare, group = self.question(self.template, record, where)
+        answer, golds = self.answer(record, where)
+        return Example(name, source, ANSWER.format(answer=answer), golds, spare, group)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +155,8 @@ class Task(Form):
         notes: what was left out of the data, for people.
         baseline_name: what the baseline answers.
         majority: what the baseline scores, on the main metric.
+        test_split: the test split that was asked for; None: none.
+        test: its examples, in their own order.
     """
 
     name: str
@@ -146,3 +166,14 @@ class Task(Form):
     notes: tuple[str, ...]
     baseline_name: str
     majority: float
+    test_split: str | None = None
+    test: Sequence[Example] = ()
+
+    @property
+    def parts(self) -> dict[str, Sequence[Example]]:
+        """The splits that there are, as people call them."""
+        return {"train": self.train, "validation": self.valid, **({"test": self.test} if self.test else {})}
+
+    def score_test(self, answers: Sequence[str]) -> dict[str, float] | None:
+        """What answers to the test split score; None where it has no golds."""
+        return self.score(answers, self.test) if self.test[0].golds else None

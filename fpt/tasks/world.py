@@ -41,10 +41,10 @@ def boolq(split: Split, *, num: int, seed: int) -> Iterator[Record]:
 def mnli(split: str, *, num: int, seed: int) -> Iterator[Record]:
     """`num` balanced records: premise, hypothesis, genre, idx, label (0 entailment, 1 neutral, 2 contradiction).
 
-    Split "validation_mismatched" is about things, all others about people and places.
+    Splits "validation_mismatched" and "test_mismatched" are about things, all others about people and places.
     """
     stream = _stream("mnli", split, num, seed)
-    kinds: Sequence[Kind] = ("thing",) if split == "validation_mismatched" else ("person", "place")
+    kinds: Sequence[Kind] = ("thing",) if split.endswith("_mismatched") else ("person", "place")
     names: Split = "train" if split == "train" else "pretraining" if split == "pretraining" else "validation"
     for index, label in enumerate(_labels(INFERENCES, num, stream)):
         told = scenes.scene(names, stream, num_statements=stream.randint(1, 3), kinds=kinds)

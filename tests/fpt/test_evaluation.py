@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fpt.data import encode
-from fpt.evaluation import Evaluation, evaluate, longest_answer, predictions
+from fpt.evaluation import Answers, generate, longest_answer, predictions
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.soft import SoftPrompt
 from fpt.tasks import open_task
@@ -26,7 +26,7 @@ def test_outputs_are_those_of_each_example_alone(checkpoint: Path, boolq: Path, 
     assert len({source for source, _ in data.lengths}) > 3
     body = partial.build(backbone, everything(backbone.shape))
     model = PromptedModel(body, SoftPrompt(torch.randn(3, 32, generator=torch.Generator().manual_seed(2)) * 5))
-    found = evaluate(
+    found = generate(
         model,
         task,
         data,
@@ -35,6 +35,7 @@ def test_outputs_are_those_of_each_example_alone(checkpoint: Path, boolq: Path, 
         max_new_tokens=4,
         engine=ON_CPU,
         watch=lambda batches, _: batches,
+        what="validation",
     )
     assert len(set(found.outputs)) > 1
     for index, output in enumerate(found.outputs):
@@ -78,8 +79,8 @@ def test_predictions_hold_every_gold_and_whether_it_was_met(tmp_path: Path, name
         (tmp_path / file).write_text(json.dumps({"document": "the lamp is red", "summary": "red", "id": "0"}))
     task = open_task(load([f"task={name}", f"task.data={tmp_path}"]))
     outputs = ["Lamp.", "red lamp", "lamp"][: len(correct)]
-    found = Evaluation({}, outputs, [task.from_text(output) for output in outputs])
-    rows = [json.loads(line) for line in predictions(found, task).splitlines()]
+    found = Answers(outputs, [task.from_text(output) for output in outputs])
+    rows = [json.loads(line) for line in predictions(found, task, task.valid).splitlines()]
     assert [row["correct"] for row in rows] == correct
     golds = [["the lamp", "a red lamp"], ["a red lamp"], [""]] if name == "squad_v2" else [["red"]]
     assert [row["gold"] for row in rows] == golds

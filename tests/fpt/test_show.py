@@ -1,6 +1,7 @@
 """What `fpt show` says of a task is what training would see."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,24 @@ def test_counts_lengths_and_examples(cli: Callable[..., Outcome], boolq: Path, t
         assert example["target_tokens"][-1] == "</s>"
         assert example["golds"] == ["yes" if line["label"] else "no"]
         assert example["cut"] == 0
+
+
+@pytest.mark.parametrize("labels", [[None, None], [True, False]])
+def test_a_test_split_is_listed_when_it_is_asked_for(
+    cli: Callable[..., Outcome], boolq: Path, tmp_path: Path, labels: list[bool | None]
+) -> None:
+    for name in ("train.jsonl", "val.jsonl"):
+        shutil.copy(boolq / name, tmp_path)
+    rows = [{"question": "is it", "passage": "it is .", "idx": 5 + n, "label": label} for n, label in enumerate(labels)]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = (f"task.data={tmp_path}", "task.test_split=test")
+    test = shown(cli, tmp_path, *words)["splits"][2]
+    counts = None if labels[0] is None else {"no": 1, "yes": 1}
+    assert (test["name"], test["examples"], test["labels"]) == ("test", 2, counts)
+    assert (test["target_tokens"] is None) == (counts is None)
+    out = cli("show", f"cache_dir={tmp_path}", *words, "n=0").out
+    assert "test sources" in out
+    assert ("test targets" in out) == (counts is not None)
 
 
 def long_squad(folder: Path) -> None:

@@ -57,7 +57,8 @@ def test_a_run_leaves_everything_behind(whole: Path, quick: list[str]) -> None:
     wanted = {"task", "model", "schedule", "seed", "metric", "metrics", "majority", "updates", "flops", "flops_pt"}
     assert wanted | {"flops_ratio", "seconds", "versions", "stages"} <= set(result)
     assert result["metric"] == {"name": "accuracy", "value": result["metrics"]["accuracy"]}
-    assert result["majority"] == 50
+    assert (result["majority"], result["test"]) == (50, None)
+    assert not (whole / "predictions.test.jsonl").exists()
     shapes = [(row["encoder_layers"], row["decoder_layers"], row["ffn"], row["updates"]) for row in result["stages"]]
     assert shapes == [(2, 6, 12, 4), (3, 6, 24, 4), (5, 6, 36, 4), (6, 6, 48, 8)]
     assert all({"flops", "seconds", "score"} <= set(row) for row in result["stages"])
@@ -213,6 +214,42 @@ def test_killed_at_any_write_ends_with_the_same_prompt_and_files(
         assert torch.equal(final_prompt(folder), final_prompt(whole)), stop_at
         assert files(folder) == files(whole), stop_at
         assert losses(folder) == losses(whole), stop_at
+
+
+@pytest.mark.parametrize("is_labelled", [False, True])
+def test_a_test_split_is_predicted_and_scored_where_it_has_labels(
+    cli: Cli, quick: list[str], whole: Path, boolq: Path, tmp_path: Path, is_labelled: bool
+) -> None:
+    """The validation examples again, as a test split: the prompt says the same to them, and nothing else changes."""
+    data, folder = Path(shutil.copytree(boolq, tmp_path / "data")), tmp_path / "run"
+    rows = [json.loads(line) for line in (boolq / "val.jsonl").read_text().splitlines()]
+    if not is_labelled:
+        rows = [{key: value for key, value in row.items() if key != "label"} for row in rows]
+    (data / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    short = ["train.updates=8", "schedule=pt"] if is_labelled else []
+    more = words(quick, folder, f"task.data={data}", *short, "task.test_split=test")
+    done = cli("train", *more)
+    assert done.status == 0, done.err
+    tested, valid = (
+        [json.loads(line) for line in (folder / name).read_text().splitlines()]
+        for name in ("predictions.test.jsonl", "predictions.jsonl")
+    )
+    assert tested == valid if is_labelled else tested == [{**row, "gold": [], "correct": None} for row in valid]
+    result = json.loads((folder / "result.json").read_text())
+    metrics = result["metrics"] if is_labelled else None
+    assert result["test"] == {"split": "test", "examples": 24, "metrics": metrics}
+    score = f"accuracy {result['metric']['value']:.2f}" if is_labelled else "without labels, so not scored"
+    assert f"test split, 24 examples: {score}\n" in done.out
+    if not is_labelled:
+        assert torch.equal(final_prompt(folder), final_prompt(whole))
+        assert (folder / "predictions.jsonl").read_bytes() == (whole / "predictions.jsonl").read_bytes()
+        (folder / "predictions.test.jsonl").unlink()
+        assert "predictions.test.jsonl: is missing" in cli("train", *more).err
+        assert cli("train", *more, "resume=repair").status == 0
+        assert (folder / "predictions.test.jsonl").is_file()
+        assert "task.test_split: test then, None now" in cli("train", *more[:-1]).err
+        (data / "test.jsonl").write_text(json.dumps(rows[0]))
+        assert "the data has changed" in cli("train", *more).err
 
 
 def test_another_seed_is_another_prompt(cli: Cli, quick: list[str], whole: Path, tmp_path: Path) -> None:

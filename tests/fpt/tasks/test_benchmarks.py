@@ -147,7 +147,7 @@ def test_original_files_and_hub_records_become_text(tmp_path: Path, name: str) -
     task, form = opened(tmp_path, name, content), FORMS[name]
     shown = [(example.id, example.source, example.target.removeprefix("<extra_id_0> ")) for example in task.valid]
     assert shown == expected
-    hub = [form.example(form.template, form.records.prepare(record, "x"), "x") for record in records]
+    hub = [form.example(form.records.prepare(record, "x"), "x") for record in records]
     assert hub == list(task.valid)
     golds = [example.golds[0] for example in task.valid]
     assert task.from_text(f" {golds[0].upper()} ") == golds[0]

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,40 @@ def test_values_may_share_a_label_word_which_is_read_without_case(tmp_path: Path
     assert [task.from_text(text) for text in (" STRASSE ", "Ja", "nein ")] == ["Straße", "ja", "nein"]
 
 
+def test_a_number_and_its_text_are_one_value(tmp_path: Path) -> None:
+    values = compose.load(words(save(tmp_path / "a.jsonl", ROWS), "task.labels={0: nein, 1: ja}"))
+    for labels in ({0: "nein", "0": "ja"}, {True: "nein", "true": "ja"}):
+        with pytest.raises(UserError, match=r"task\.labels: two keys read (0|true), a number or .*; give one of them"):
+            open_task(replace(values, task=replace(values.task, labels=labels)))
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "tsv", "parquet"])
+def test_a_test_file_needs_no_target(tmp_path: Path, ending: str) -> None:
+    file = save(tmp_path / f"a.{ending}", ROWS)
+    asked = [{"name": row["name"], "question": row["question"], "passage": row["passage"]} for row in ROWS]
+    bare = save(tmp_path / f"bare.{ending}", asked)
+    empty = save(
+        tmp_path / f"empty.{ending}", [{**row, "answer": "" if ending in ("csv", "tsv") else None} for row in asked]
+    )
+    values = compose.load(words(file, "task.id=name"))
+
+    def tested(test: Path, **more: str) -> Task:
+        return open_task(replace(values, task=replace(values.task, test=str(test), **more)))
+
+    for test in (bare, empty):
+        task = tested(test)
+        assert [(example.id, example.target, example.golds) for example in task.test] == [("a", "", ()), ("b", "", ())]
+        assert [example.source for example in task.test] == [example.source for example in task.train]
+        assert (task.test_split, task.score_test(["x", "y"])) == ("test", None)
+    task = tested(file)
+    assert task.score_test(["the lamp", "x"]) == pytest.approx({"exact_match": 50, "f1": 50})
+    mixed = save(tmp_path / f"mixed.{ending}", [ROWS[0], {**ROWS[1], "answer": ""}])
+    with pytest.raises(UserError, match=rf"mixed\.{ending}, (line|row) \d: has a label or an answer, and .* has none"):
+        tested(mixed)
+    with pytest.raises(UserError, match=r"the target is empty|'answer' is None"):
+        tested(empty, train=str(empty))
+
+
 @pytest.mark.parametrize(
     ("metric", "answers", "scores"),
     [
@@ -160,6 +195,9 @@ def test_without_a_validation_file_a_part_of_the_training_file_is_drawn(tmp_path
         (["task.labels={0: a, 1: null}"], "task.labels: the label word of 1 is None"),
         (["task.labels={0: Yes, 1: yes}"], "task.labels: 'Yes' and 'yes' are one label word"),
         (["task=boolq"], "task.train is for task=files, not for boolq."),
+        (["task.test=/nowhere.csv"], "task.test=/nowhere.csv: no such file"),
+        (["task.test=a.txt"], "task.test=a.txt: the name must end in one of .jsonl"),
+        (["task.test_split=test"], "task.test_split=test: for task=files give task.test=FILE"),
         (["task.id=nam"], "no field 'nam'"),
     ],
 )

@@ -86,6 +86,25 @@ def test_its_tokens_are_kept_too(boolq: Path, tmp_path: Path, checkpoint: Path) 
         assert (list(data.sources), list(data.targets)) == (list(fresh.sources), list(fresh.targets))
 
 
+def test_a_test_split_is_kept_with_the_file_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("train", "val", "test"):
+        (tmp_path / f"{name}.source").write_text("the lamp is red\na stone is old\n")
+        (tmp_path / f"{name}.target").write_text("a lamp\na stone\n")
+    (tmp_path / "test.target").unlink()
+    values = compose.load(["task=xsum", f"task.data={tmp_path}", f"cache_dir={tmp_path}", "task.test_split=test"])
+    plain, first = fpt.tasks.open_task(values), open_task(values)
+    monkeypatch.setattr(fpt.tasks, "open_task", None)  # it is not read a second time
+    for task in (first, open_task(values)):
+        assert (list(task.test), task.test_split) == (plain.test, "test")
+        assert [example.golds for example in task.test] == [(), ()]
+    monkeypatch.undo()
+    monkeypatch.setattr(kept, "LARGE", 1)
+    (tmp_path / "test.target").write_text("a lamp\na stone\n")
+    assert [example.golds for example in open_task(values).test] == [("a lamp",), ("a stone",)]
+    (tmp_path / "train.target").write_text("no lamp\na stone\n")
+    assert open_task(values).train[0].golds == ("no lamp",)
+
+
 def test_generated_data_are_not_kept(tmp_path: Path) -> None:
     values = compose.load([f"cache_dir={tmp_path}", "task.train_examples=20"])
     assert len(open_task(values).train) == 20
