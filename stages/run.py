@@ -11,6 +11,7 @@ from fpt import distributed
 from fpt.backbones.family import Selection
 from fpt.checkpoint import TrainState, dump_prompt, dump_state
 from fpt.config import RunConfig
+from fpt.engine import Engine
 from fpt.evaluation import predictions
 from fpt.loop import Hooks, Span, train
 from fpt.prompts.prompted import PromptedModel
@@ -35,19 +36,26 @@ def run(config: RunConfig, schedule: Schedule, read: Callable[[], Task], tracker
     """
     engine = prepare.open_engine(config)
     with distributed.joined(engine.config, engine.device):
-        materials = prepare.gather(config, engine, schedule, distributed.main_first(read), tracker)
-        folder, state, mark = resume.open_run(config, schedule)
-        try:
-            prompt = materials.initial_prompt()
-            prepare.check_inputs(folder, materials, prompt)
-            if resume.RESULT in folder:
-                tracker.say(f"{folder.path}: this run is finished; resume=never starts over")
-                return dict(json.loads(folder.read(resume.RESULT)))
-            folder.open_metrics(mark)
-            with tracker.running():
-                return _run(materials, folder, state or TrainState(update=0, prompt=prompt), prompt)
-        finally:
-            folder.close()
+        return run_joined(config, engine, schedule, read, tracker)
+
+
+def run_joined(
+    config: RunConfig, engine: Engine, schedule: Schedule, read: Callable[[], Task], tracker: Tracker
+) -> dict[str, Any]:
+    """The same, with processes that can reach each other."""
+    materials = prepare.gather(config, engine, schedule, distributed.main_first(read), tracker)
+    folder, state, mark = resume.open_run(config, schedule)
+    try:
+        prompt = materials.initial_prompt()
+        prepare.check_inputs(folder, materials, prompt)
+        if resume.RESULT in folder:
+            tracker.say(f"{folder.path}: this run is finished; resume=never starts over")
+            return dict(json.loads(folder.read(resume.RESULT)))
+        folder.open_metrics(mark)
+        with tracker.running():
+            return _run(materials, folder, state or TrainState(update=0, prompt=prompt), prompt)
+    finally:
+        folder.close()
 
 
 def _run(materials: Materials, folder: SharedFolder, state: TrainState, prompt: Tensor) -> dict[str, Any]:

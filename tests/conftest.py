@@ -37,13 +37,16 @@ def pytest_configure() -> None:
     quiet_libraries()
 
 
-def save_checkpoint(folder: Path, family: str, *, vocab_size: int = SMALL["vocab_size"], **save: Any) -> Path:
+def save_checkpoint(
+    folder: Path, family: str, *, sizes: dict[str, int] | None = None, vocab_size: int = VOCABULARY, **save: Any
+) -> Path:
     """A random model of a family, with the embedded model's tokenizer beside it."""
     kind, cls, values, untied = FAMILIES[family]
+    values = {**SMALL, **values, **(sizes or {}), "vocab_size": vocab_size}
     torch.manual_seed(7)
-    model = cls(kind(**{**SMALL, **values, "vocab_size": vocab_size}, dropout_rate=0.1))
+    model = cls(kind(**values, dropout_rate=0.1))
     if untied:
-        model.lm_head = torch.nn.Linear(SMALL["d_model"], vocab_size, bias=False)
+        model.lm_head = torch.nn.Linear(values["d_model"], vocab_size, bias=False)
     with torch.no_grad():
         for name, parameter in model.named_parameters():  # a bias table and norms that matter
             if "relative_attention_bias" in name or "layer_norm" in name:

@@ -1,0 +1,184 @@
+"""One prompt, whatever computes it: 1, 2 or 4 processes, torch or DeepSpeed at any ZeRO stage, on the CPU over gloo."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fpt.__main__ import main
+from tests.conftest import quick_words, save_checkpoint
+
+ALL_RUNS = """
+import json, sys
+from fpt.tracking import Tracker, quiet_libraries
+quiet_libraries()
+from fpt import compose, distributed
+from fpt.tasks import open_task
+from stages import prepare, schedule
+from stages.run import run_joined
+runs = [compose.load(words) for words in json.loads(sys.argv[1])]
+first = prepare.open_engine(runs[0])
+with distributed.joined(first.config, first.device):
+    for config in runs:
+        run_joined(config, prepare.open_engine(config), schedule.of(config), lambda: open_task(config), Tracker())
+"""
+EXACT = ["optim.lr=0.01", "prompt.init=vocab"]  # from ±1/sqrt(d_model) such steps double any rounding at every update
+ENGINES = {
+    "torch": ["engine=torch"],
+    "ZeRO 0": ["engine=deepspeed", "engine.zero_stage=0"],
+    "ZeRO 1": ["engine=deepspeed", "engine.zero_stage=1"],
+    "ZeRO 2": ["engine=deepspeed", "engine.zero_stage=2"],
+    "ZeRO 3": ["engine=deepspeed"],
+    "ZeRO 3, offloaded": ["engine=deepspeed", "engine.offload=cpu"],
+    "ZeRO 3, micro-batches of 1": ["engine=deepspeed", "train.micro_batch=1"],
+    "ZeRO 3, checkpointing": ["engine=deepspeed", "train.activation_checkpointing=true"],
+}
+OF_FOUR = {name: ENGINES[name] for name in ("torch", "ZeRO 3")}
+
+
+def in_processes(number: int, script: str, *arguments: str) -> None:
+    """Run a script in so many processes, started by torchrun."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={number}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*torchrun, "--no-python", sys.executable, "-c", script, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def words(checkpoint: Path, boolq: Path, folder: Path, *more: str) -> list[str]:
+    return [*quick_words(checkpoint, boolq, folder), *EXACT, *more]
+
+
+@pytest.fixture(scope="module")
+def alone(checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run in this process."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    assert main(["train", *words(checkpoint, boolq, folder, "engine=torch")]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def together(checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], Path]:
+    """Run folders by the number of processes and the engine."""
+    folders: dict[tuple[int, str], Path] = {}
+    for number, engines in ((2, ENGINES), (4, OF_FOUR)):
+        place = tmp_path_factory.mktemp(f"of-{number}")
+        runs = []
+        for index, (name, engine) in enumerate(engines.items()):
+            folders[number, name] = place / f"caches-{index}" / "run"  # neurons are scored anew in each
+            runs.append(words(checkpoint, boolq, folders[number, name], *engine))
+        in_processes(number, ALL_RUNS, json.dumps(runs))
+    return folders
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [*((2, name) for name in ENGINES), *((4, name) for name in OF_FOUR)], ids=str
+)
+def test_the_prompt_is_that_of_one_process(
+    alone: Path, together: dict[tuple[int, str], Path], number: int, name: str
+) -> None:
+    """Over 20 updates of Adafactor and four stages, to 1e-5; the untrained prompt is farther away than that."""
+    found, wanted = (load_file(folder / "prompt.safetensors")["prompt"] for folder in (together[number, name], alone))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+    for stage in (alone / "stages").iterdir():
+        ours, theirs = (
+            load_file(folder / "stages" / stage.name / "selection.safetensors")
+            for folder in (together[number, name], alone)
+        )
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+@pytest.mark.parametrize(("number", "name"), [(2, "torch"), (2, "ZeRO 3"), (4, "torch"), (4, "ZeRO 3")], ids=str)
+def test_each_example_is_predicted_once_and_as_by_one_process(
+    alone: Path, together: dict[tuple[int, str], Path], number: int, name: str
+) -> None:
+    """24 examples in one batch: all processes but one have none."""
+    assert (together[number, name] / "predictions.jsonl").read_text() == (alone / "predictions.jsonl").read_text()
+
+
+def test_only_one_process_writes_the_records(alone: Path, together: dict[tuple[int, str], Path]) -> None:
+    def kinds(folder: Path) -> list[tuple[int, bool]]:
+        rows: list[dict[str, Any]] = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return [(row["update"], "loss" in row) for row in rows]
+
+    for folder in together.values():
+        assert kinds(folder) == kinds(alone)
+
+
+MEMORY = """
+import gc, json, sys, threading, time
+from pathlib import Path
+from fpt.tracking import Tracker, quiet_libraries
+quiet_libraries()
+import torch
+from fpt import compose, distributed
+from fpt.config import OptimConfig
+from fpt.loop import step
+from fpt.optim import make
+from fpt.tasks import open_task
+from stages import prepare, schedule, selection
+
+def anonymous():  # bytes of this process's own; pages of the weight files are not
+    gc.collect()
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("Anonymous:")))
+
+def highest(call):
+    peak, done = [anonymous()], threading.Event()
+    def watch():
+        while not done.is_set():
+            peak.append(anonymous())
+            time.sleep(0.002)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    call()
+    done.set()
+    watcher.join()
+    return max(peak) - peak[0]
+
+config = compose.load(json.loads(sys.argv[1]))
+engine = prepare.open_engine(config)
+with distributed.joined(config.engine, engine.device):
+    materials = prepare.gather(config, engine, schedule.of(config), open_task(config), Tracker())
+    prompt, found = materials.initial_prompt(), {"after": []}
+    sizes = [schedule.of(config).stages[number].shape for number in (0, 1, 2, 3)]
+    def train(shape, updates):
+        chosen = selection.choose(shape, materials.backbone.shape, scores)
+        with materials.model(chosen, prompt) as model:
+            optimizer = make(model.prompt.vectors, OptimConfig())
+            for update in range(updates):
+                step(model, optimizer, materials.train, [update, update + 1], None, OptimConfig(), engine.device)
+    scores = {name: torch.rand(stack.blocks, stack.neurons, generator=torch.Generator().manual_seed(0))
+              for name in ("encoder", "decoder") for stack in [materials.backbone.shape.stack(name)]}
+    train(sizes[0], 2)  # what the libraries allocate once
+    found["peak"] = highest(lambda: train(sizes[-1], 2))
+    for _ in range(10):
+        train(sizes[_ % 4], 1)
+        found["after"].append(anonymous())
+    if distributed.is_main():
+        Path(sys.argv[2]).write_text(json.dumps(found))
+"""
+
+
+def test_no_process_holds_more_than_its_share_and_engines_leave_nothing_behind(boolq: Path, tmp_path: Path) -> None:
+    """The rank that reads the weights included; over ten models memory stays as it is."""
+    checkpoint = save_checkpoint(tmp_path / "wide", "T5 1.1", sizes={"d_model": 256, "d_ff": 2048, "num_layers": 6})
+    weights = (checkpoint / "model.safetensors").stat().st_size
+    assert weights > 90e6
+    run = [*quick_words(checkpoint, boolq, tmp_path / "run"), "engine=deepspeed", "schedule.reduce=both"]
+    in_processes(2, MEMORY, json.dumps(run), str(tmp_path / "found.json"))
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["peak"] < 0.75 * weights
+    assert max(found["after"][4:]) - min(found["after"][4:]) < 0.05 * weights
