@@ -111,9 +111,10 @@ def _plan(overrides: list[str], as_json: bool) -> None:
     from stages import schedule
 
     stages = schedule.of(config)
+    from stages import fit
     from stages.plan import nominal
 
-    plan = nominal(config, stages)
+    plan = {**nominal(config, stages), "memory": fit.plan_memory(config, stages).to_json()}
     if as_json:
         print(json.dumps(plan, indent=2))
     else:

@@ -52,6 +52,7 @@ def train(
     Raises:
         UserError: the loss is no longer a number.
     """
+    assert not isinstance(config.micro_batch, str)
     prompt = model.prompt.vectors
     optimizer = make(prompt, optim)
     restore(optimizer, state.optimizer)

@@ -1,6 +1,7 @@
 """The story of a run: one prompt, carried through growing partial PLMs to the full model."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.soft import SoftPrompt
 from fpt.tasks.task import Task
 from fpt.tracking import Tracker
-from stages import partial, prepare, recycle, resume, selection
+from stages import fit, partial, prepare, recycle, resume, selection
 from stages.plan import Plan, of_run
 from stages.prepare import Materials, Measured
 from stages.result import summarise
@@ -46,9 +47,12 @@ def run(config: RunConfig, schedule: Schedule, task: Task, tracker: Tracker) -> 
 
 
 def _run(materials: Materials, folder: RunFolder, state: TrainState, prompt: Tensor) -> dict[str, Any]:
+    config, schedule, lengths = materials.config, materials.schedule, fit.longest(materials.train)
+    memory = fit.plan_memory(config, schedule, lengths)
+    materials = replace(materials, config=fit.with_micro_batch(config, schedule, lengths))
     measured = prepare.measure(folder, materials, prompt)
     plan = of_run(materials, materials.schedule)
-    folder.write_json(resume.PLAN, plan.to_json())
+    folder.write_json(resume.PLAN, {**plan.to_json(), "memory": memory.to_json()})
     materials.tracker.expect(plan.flops - plan.flops_importance, done=plan.flops_before(state.update))
     model = None
     for stage in materials.schedule.stages:
@@ -74,7 +78,8 @@ def _open_stage(
     """The stage's partial PLM with the prompt before it."""
     chosen = _selection(materials, folder, stage, scores)
     body = partial.build(materials.backbone, chosen, dtype=dtype_of(materials.config.engine), device=materials.device)
-    return PromptedModel(body, SoftPrompt(prompt).to(materials.device))
+    checkpointing = materials.config.train.activation_checkpointing
+    return PromptedModel(body, SoftPrompt(prompt).to(materials.device), checkpointing=checkpointing)
 
 
 def _selection(materials: Materials, folder: RunFolder, stage: Stage, scores: dict[str, Tensor]) -> Selection:
