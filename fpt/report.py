@@ -39,10 +39,11 @@ def print_plan(plan: dict[str, Any]) -> None:
 def _print_memory(console: Console, memory: dict[str, Any]) -> None:
     """What every stage takes on one device, and what would make the largest fit."""
     checkpointing = "on" if memory["activation_checkpointing"] else "off"
+    processes = f"{memory['processes']} process{'es' if memory['processes'] > 1 else ''}"
     console.print()
     console.print(
         Text(
-            f"memory of one device, engine {memory['engine']} with {memory['processes']} processes,"
+            f"memory of one device, engine {memory['engine']}, {processes},"
             f" {memory['micro_batch']} examples at once, activation checkpointing {checkpointing}"
         )
     )

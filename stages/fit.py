@@ -73,7 +73,7 @@ def longest(data: Encoded) -> Lengths:
 
 
 def choose_engine(config: RunConfig, schedule: Schedule, lengths: Lengths | None = None) -> tuple[EngineConfig, str]:
-    """The engine that engine=auto stands for, and why: torch where the largest stage fits, else deepspeed.
+    """The engine that engine=auto stands for, and why: torch where it fits, or sharing wins nothing.
 
     Args:
         config: of the run.
@@ -92,10 +92,13 @@ def choose_engine(config: RunConfig, schedule: Schedule, lengths: Lengths | None
     of = f"{amount(memory)}B of memory"
     if needs.fits(plain, whole):
         return plain.engine, f"engine=torch: the largest stage takes {amount(whole)}B of {of}"
-    reason = f"engine=deepspeed: with engine=torch the largest stage takes {amount(whole)}B of {of}"
-    if needs.fits(shared, needs.least(shared)):
-        return deepspeed, f"{reason}, shared out {amount(needs.least(shared))}B"
-    return deepspeed, f"{reason}, shared out still {amount(needs.least(shared))}B; engine.offload=cpu takes less"
+    parts = needs.least(shared)
+    reason = f"with engine=torch the largest stage takes {amount(whole)}B of {of}, shared out {amount(parts)}B"
+    if parts >= whole:
+        return plain.engine, f"engine=torch: {reason}; fpt plan says what would make it fit"
+    if needs.fits(shared, parts):
+        return deepspeed, f"engine=deepspeed: {reason}"
+    return deepspeed, f"engine=deepspeed: {reason}; engine.offload=cpu takes less"
 
 
 def with_micro_batch(config: RunConfig, schedule: Schedule, lengths: Lengths | None = None) -> RunConfig:

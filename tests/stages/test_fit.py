@@ -65,6 +65,12 @@ def test_auto_is_torch_where_it_fits_and_deepspeed_where_not() -> None:
         assert choose_engine(given, schedule.of(given))[0].name == "torch"
 
 
+def test_auto_stays_with_torch_where_sharing_wins_nothing() -> None:
+    plan = memory("model=t5-large", "schedule=ld", "engine.device_memory=24GiB")
+    assert plan.engine == "torch"
+    assert plan.advice == ["train.micro_batch=11"]
+
+
 def test_auto_is_the_largest_micro_batch_that_fits() -> None:
     words = (*XXL, "engine=torch", "engine.device_memory=80GB")
     config = load([*words, "train.micro_batch=auto"])
