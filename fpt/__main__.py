@@ -102,17 +102,20 @@ def _train(overrides: list[str], as_json: bool) -> None:
     from stages import schedule
 
     tracker, stages = Tracker(), schedule.of(config)
-    if launch.is_for(config):
-        form_of(config.task)
-        launch.start(config, ["--json"] if as_json else [])
-        return
     if launch.is_worker():
         _share(config, as_json)
         return
+    is_alone = not launch.is_for(config)
+    form_of(config.task)
     with tracker.console.status("reading the data"):
-        task = open_task(config)
+        task = open_task(config) if is_alone else None
     with tracker.console.status("importing torch and transformers"):
+        from stages import fit
         from stages.run import run
+    config = fit.with_engine(config, stages, tracker)
+    if task is None:
+        launch.start(config, ["--json"] if as_json else [])
+        return
     with interrupts.heard():
         _print_result(run(config, stages, lambda: task, tracker), config, as_json)
 
@@ -150,9 +153,10 @@ def _plan(overrides: list[str], as_json: bool) -> None:
     from stages import schedule
 
     stages = schedule.of(config)
+    from stages import fit
     from stages.plan import nominal
 
-    plan = nominal(config, stages)
+    plan = {**nominal(config, stages), "memory": fit.plan_memory(config, stages).to_json()}
     if as_json:
         print(json.dumps(plan, indent=2))
     else:

@@ -42,12 +42,7 @@ class Price:
 
     def parameters(self, shape: Shape) -> int:
         """Frozen parameters of a partial PLM, embedding and head included, a tied head once."""
-        model = t5.skeleton(self._config, shape)
-        head = model.lm_head.weight
-        t5.tie_embeddings(model, model.shared.weight)
-        if t5.unties(self._config):
-            t5.untie_head(model, head)
-        return sum(parameter.numel() for parameter in model.parameters())
+        return sum(parameter.numel() for parameter in t5.tied(self._config, shape).parameters())
 
     def _encoder_block(self, neurons: int) -> tuple[int, int]:
         """Coefficients of S and S² in the FLOPs of an encoder block."""

@@ -47,6 +47,14 @@ def open_device(config: EngineConfig) -> torch.device:
     return device
 
 
+KEPT_WHOLE = 10**5  # parameters up to which DeepSpeed leaves a tensor whole in every process: norms, the bias tables
+
+
+def fetched_ahead(device: str) -> int:
+    """How many parameters DeepSpeed gathers before they are needed; on a CPU nothing runs beside a transfer."""
+    return 0 if device == "cpu" else 5 * 10**7
+
+
 @dataclass(frozen=True)
 class Engine:
     """What holds the frozen models of a run, one after the other.
@@ -97,6 +105,11 @@ class Engine:
     def _settings(self) -> dict[str, Any]:
         """DeepSpeed's configuration; stages 1 and 2 share out what only an optimizer of the model's own would have."""
         zero: dict[str, Any] = {"stage": 3 if self.is_sharded else 0}
+        if self.is_sharded:
+            # A parameter is let go as soon as its layer has run; left to itself, DeepSpeed keeps the first 10^9.
+            ahead = fetched_ahead(self.device.type)
+            zero |= {"stage3_max_reuse_distance": 0, "stage3_prefetch_bucket_size": ahead}
+            zero |= {"stage3_param_persistence_threshold": KEPT_WHOLE}
         if self.is_sharded and self.config.offload != "none":
             offload = {"device": self.config.offload, "pin_memory": self.device.type == "cuda"}
             if self.config.nvme_dir is not None:

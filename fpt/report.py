@@ -33,6 +33,34 @@ def print_plan(plan: dict[str, Any]) -> None:
     )
     console.print(table)
     console.print(_share(plan))
+    _print_memory(console, plan["memory"])
+
+
+def _print_memory(console: Console, memory: dict[str, Any]) -> None:
+    """What every stage takes on one device, and what would make the largest fit."""
+    checkpointing = "on" if memory["activation_checkpointing"] else "off"
+    processes = f"{memory['processes']} process{'es' if memory['processes'] > 1 else ''}"
+    console.print()
+    console.print(
+        Text(
+            f"memory of one device, engine {memory['engine']}, {processes},"
+            f" {memory['micro_batch']} examples at once, activation checkpointing {checkpointing}"
+        )
+    )
+    table = _table("stage", "weights", "activations", "checkpointed", "rest", "total", "fits")
+    for number, row in enumerate(memory["stages"], 1):
+        sizes = (row[key] for key in ("weights", "activations", "activations_checkpointed", "rest", "total"))
+        table.add_row(str(number), *(f"{amount(size)}B" for size in sizes), "yes" if row["fits"] else "no")
+    console.print(table)
+    has = f"{amount(memory['device_memory'])}B of memory, a tenth of it left free"
+    if memory["fits"]:
+        verdict = f"every stage fits into {has}"
+    elif memory["advice"] is None:
+        verdict = f"the largest stage does not fit into {has}, whatever the settings; take a smaller model"
+    else:
+        verdict = f"the largest stage does not fit into {has}; it takes {amount(memory['advised_bytes'])}B with\n  "
+        verdict += " ".join(memory["advice"])
+    console.print(Text(verdict, style="bold"))
 
 
 def print_result(result: dict[str, Any], folder: str) -> None:

@@ -104,6 +104,8 @@ def _total(cost: Price, shape: Shape, counted: Counter[Size]) -> int:
 def of_run(materials: Materials, schedule: Schedule) -> Plan:
     """The schedule priced on the very batches that training sees."""
     config = materials.config
+    micro_batch = config.train.micro_batch
+    assert not isinstance(micro_batch, str)
     order = Order(materials.train, batch_size=config.train.batch_size, seed=config.seed)
 
     def sizes(data: Encoded, batches: list[list[int]]) -> list[Size]:

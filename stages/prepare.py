@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -61,7 +61,8 @@ class Materials:
         body = partial.build(self.backbone, chosen, dtype=engine.dtype, device=engine.device, shard=engine.shard)
         with engine.holding(body) as held:
             distributed.wait()  # one process may take longer than another to read the weights
-            yield PromptedModel(held, SoftPrompt(prompt).to(engine.device))
+            checkpointing = self.config.train.activation_checkpointing
+            yield PromptedModel(held, SoftPrompt(prompt).to(engine.device), checkpointing=checkpointing)
 
     @property
     def everything(self) -> Selection:
@@ -107,24 +108,13 @@ class Measured:
     seconds: float
 
 
-def open_engine(config: RunConfig) -> Engine:
-    """What holds the frozen models of this run.
-
-    Raises:
-        UserError: the device cannot be used.
-    """
-    engine = config.engine
-    if engine.name == "auto":
-        engine = replace(engine, name="torch")
-    return Engine(engine, open_device(engine))
-
-
-def gather(config: RunConfig, engine: Engine, schedule: Schedule, task: Task, tracker: Tracker) -> Materials:
+def gather(config: RunConfig, schedule: Schedule, task: Task, tracker: Tracker) -> Materials:
     """Open the model and tokenise the data.
 
     Raises:
-        UserError: the model or its tokenizer cannot be used.
+        UserError: the device, the model or its tokenizer cannot be used.
     """
+    engine = Engine(config.engine, open_device(config.engine))
     backbone = distributed.main_first(lambda: open_backbone(config.model))
     cache = Path(config.cache_dir).expanduser()
     with tracker.running():

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,14 +12,14 @@ from fpt import distributed
 from fpt.backbones.family import Selection
 from fpt.checkpoint import TrainState, dump_prompt, dump_state
 from fpt.config import RunConfig
-from fpt.engine import Engine
+from fpt.engine import open_device
 from fpt.evaluation import predictions
 from fpt.loop import Hooks, Span, train
 from fpt.prompts.prompted import PromptedModel
 from fpt.shared import SharedFolder
 from fpt.tasks.task import Task
 from fpt.tracking import Tracker
-from stages import prepare, recycle, resume, selection
+from stages import fit, prepare, recycle, resume, selection
 from stages.plan import Plan, of_run
 from stages.prepare import Materials, Measured
 from stages.result import summarise
@@ -34,16 +35,15 @@ def run(config: RunConfig, schedule: Schedule, read: Callable[[], Task], tracker
         UserError: the device, the weights, the prompt's start or the run folder cannot be used.
         Interrupted: the run was told to stop, and has saved its state.
     """
-    engine = prepare.open_engine(config)
-    with distributed.joined(engine.config, engine.device):
-        return run_joined(config, engine, schedule, read, tracker)
+    with distributed.joined(config.engine, open_device(config.engine)):
+        return run_joined(config, schedule, read, tracker)
 
 
-def run_joined(
-    config: RunConfig, engine: Engine, schedule: Schedule, read: Callable[[], Task], tracker: Tracker
-) -> dict[str, Any]:
+def run_joined(config: RunConfig, schedule: Schedule, read: Callable[[], Task], tracker: Tracker) -> dict[str, Any]:
     """The same, with processes that can reach each other."""
-    materials = prepare.gather(config, engine, schedule, distributed.main_first(read), tracker)
+    if config.engine.name == "auto":  # several, started by another launcher than ours
+        config = distributed.from_main(lambda: fit.with_engine(config, schedule, tracker))
+    materials = prepare.gather(config, schedule, distributed.main_first(read), tracker)
     folder, state, mark = resume.open_run(config, schedule)
     try:
         prompt = materials.initial_prompt()
@@ -59,9 +59,13 @@ def run_joined(
 
 
 def _run(materials: Materials, folder: SharedFolder, state: TrainState, prompt: Tensor) -> dict[str, Any]:
+    config, schedule, lengths = materials.config, materials.schedule, fit.longest(materials.train)
+    memory = distributed.from_main(lambda: fit.plan_memory(config, schedule, lengths))
+    settled = distributed.from_main(lambda: fit.with_micro_batch(config, schedule, lengths))
+    materials = replace(materials, config=settled)
     measured = prepare.measure(folder, materials, prompt)
     plan = of_run(materials, materials.schedule)
-    folder.write_json(resume.PLAN, plan.to_json())
+    folder.write_json(resume.PLAN, {**plan.to_json(), "memory": memory.to_json()})
     materials.tracker.expect(plan.flops - plan.flops_importance, done=plan.flops_before(state.update))
     for stage in materials.schedule.stages[:-1]:
         if not _is_over(stage, state):

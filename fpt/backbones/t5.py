@@ -1,11 +1,14 @@
 """The only file that spells T5's attribute and weight names (T5 1.0, 1.1, LM-adapted, Flan, mT5, ByT5)."""
 
 import copy
+import weakref
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
 from transformers.initialization import no_init_weights
 
@@ -66,6 +69,29 @@ def stack_of(model: Any, name: str) -> Any:
     return getattr(model, name)
 
 
+def blocks_of(model: Any, stack: str) -> list[nn.Module]:
+    """A stack's blocks; each gives a tuple, hidden states [B, positions, D] first."""
+    return list(stack_of(model, stack).block)
+
+
+def checkpoint_blocks(model: Any) -> None:
+    """Have training keep each block's input alone, and compute the rest again on the way back.
+
+    Exact, since without dropout nothing in a block is random; and idle where no gradient is asked for. transformers'
+    own way would need train mode, in which generation loses its cache and attention's bias wants a gradient.
+    """
+    for stack in STACKS:
+        for block in blocks_of(model, stack):
+            # A strong reference would be a cycle, and keep a stage's weights in memory while the next is built.
+            block.forward = partial(_run_checkpointed, weakref.ref(block))
+
+
+def _run_checkpointed(reference: Any, *inputs: Any, **more: Any) -> Any:
+    block = reference()
+    run = partial(type(block).forward, block)
+    return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False, **more)
+
+
 def activations_of(model: Any, stack: str) -> list[nn.Module]:
     """The modules whose input is a block's FFN activation (after the gate), [B, positions, F], block by block."""
     return [block.layer[-1].DenseReluDense.wo for block in stack_of(model, stack).block]
@@ -115,6 +141,16 @@ def tie_embeddings(model: Any, embedding: torch.Tensor) -> None:
 def untie_head(model: Any, head: torch.Tensor) -> None:
     """Give the head a weight [V, D] of its own."""
     model.lm_head.weight = nn.Parameter(head, requires_grad=False)
+
+
+def tied(config: T5Config, shape: Shape) -> Any:
+    """A skeleton whose embedding, and head if it has none of its own, is counted once."""
+    model = skeleton(config, shape)
+    head = model.lm_head.weight
+    tie_embeddings(model, model.shared.weight)
+    if unties(config):
+        untie_head(model, head)
+    return model
 
 
 def head_logits(model: Any, states: torch.Tensor) -> torch.Tensor:

@@ -19,9 +19,11 @@ from fpt.prompts.soft import SoftPrompt
 class PromptedModel(nn.Module):
     """A frozen encoder-decoder with a prompt before its input."""
 
-    def __init__(self, body: Any, prompt: SoftPrompt) -> None:
-        """Join the two; `body` stays as it is, frozen and in eval mode."""
+    def __init__(self, body: Any, prompt: SoftPrompt, *, checkpointing: bool = False) -> None:
+        """Join the two; `body` stays frozen and in eval mode. `checkpointing` trades time for memory, nothing else."""
         super().__init__()
+        if checkpointing:
+            t5.checkpoint_blocks(body)
         self.body: Any = body
         self.prompt = prompt
 
@@ -42,7 +44,11 @@ class PromptedModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Cross-entropy summed over the batch's real target tokens; the head runs on those positions alone."""
-        states = self.decode(batch, *self.encode(batch))
+        return self.loss(batch, *self.encode(batch))
+
+    def loss(self, batch: Batch, states: Tensor, mask: Tensor) -> Tensor:
+        """The same from the encoder's states [B, P+S, D] and their mask on."""
+        states = self.decode(batch, states, mask)
         real = batch.labels != IGNORED
         logits = t5.head_logits(self.body, states[real])
         return cross_entropy(logits.float(), batch.labels[real], reduction="sum")

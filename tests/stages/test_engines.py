@@ -20,13 +20,13 @@ from fpt.tracking import Tracker, quiet_libraries
 quiet_libraries()
 from fpt import compose, distributed
 from fpt.tasks import open_task
-from stages import prepare, schedule
+from fpt.engine import open_device
+from stages import schedule
 from stages.run import run_joined
 runs = [compose.load(words) for words in json.loads(sys.argv[1])]
-first = prepare.open_engine(runs[0])
-with distributed.joined(first.config, first.device):
+with distributed.joined(runs[0].engine, open_device(runs[0].engine)):
     for config in runs:
-        run_joined(config, prepare.open_engine(config), schedule.of(config), lambda: open_task(config), Tracker())
+        run_joined(config, schedule.of(config), lambda: open_task(config), Tracker())
 """
 EXACT = ["optim.lr=0.01", "prompt.init=vocab"]  # from ±1/sqrt(d_model) such steps double any rounding at every update
 ENGINES = {
@@ -125,6 +125,7 @@ quiet_libraries()
 import torch
 from fpt import compose, distributed
 from fpt.config import OptimConfig
+from fpt.engine import open_device
 from fpt.loop import step
 from fpt.optim import make
 from fpt.tasks import open_task
@@ -149,9 +150,8 @@ def highest(call):
     return max(peak) - peak[0]
 
 config = compose.load(json.loads(sys.argv[1]))
-engine = prepare.open_engine(config)
-with distributed.joined(config.engine, engine.device):
-    materials = prepare.gather(config, engine, schedule.of(config), open_task(config), Tracker())
+with distributed.joined(config.engine, open_device(config.engine)):
+    materials = prepare.gather(config, schedule.of(config), open_task(config), Tracker())
     prompt, found = materials.initial_prompt(), {"after": []}
     sizes = [schedule.of(config).stages[number].shape for number in (0, 1, 2, 3)]
     def train(shape, updates):
@@ -159,7 +159,8 @@ with distributed.joined(config.engine, engine.device):
         with materials.model(chosen, prompt) as model:
             optimizer = make(model.prompt.vectors, OptimConfig())
             for update in range(updates):
-                step(model, optimizer, materials.train, [update, update + 1], None, OptimConfig(), engine.device)
+                step(model, optimizer, materials.train, [update, update + 1], None, OptimConfig(), device)
+    device = materials.engine.device
     scores = {name: torch.rand(stack.blocks, stack.neurons, generator=torch.Generator().manual_seed(0))
               for name in ("encoder", "decoder") for stack in [materials.backbone.shape.stack(name)]}
     train(sizes[0], 2)  # what the libraries allocate once

@@ -441,6 +441,28 @@ def test_losses_do_not_depend_on_the_micro_batch(cli: Cli, quick: list[str], tmp
     assert all(ours[1] == pytest.approx(theirs[1], rel=1e-4) for ours, theirs in pairs)
 
 
+def test_neither_an_automatic_micro_batch_nor_checkpointing_changes_the_losses(
+    cli: Cli, quick: list[str], tmp_path: Path
+) -> None:
+    """On a device that has just what four examples at once take, and nothing left free."""
+
+    def memory(name: str, *more: str) -> dict[str, Any]:
+        assert cli("train", *words(quick, tmp_path / name, "optim.lr=0.001", "schedule=ld", *more)).status == 0
+        planned: dict[str, Any] = json.loads((tmp_path / name / "plan.json").read_text())["memory"]
+        return planned
+
+    plain = memory("plain")
+    size = f"engine.device_memory={plain['stages'][-1]['total']}B"
+    automatic = memory("auto", "train.micro_batch=auto", "engine=torch", size)
+    assert plain["micro_batch"] == 4
+    assert automatic["micro_batch"] in (1, 2, 3)
+    assert automatic["fits"]
+    assert memory("checkpointed", "train.activation_checkpointing=true")["activation_checkpointing"]
+    assert losses(tmp_path / "checkpointed") == losses(tmp_path / "plain")
+    pairs = zip(losses(tmp_path / "plain"), losses(tmp_path / "auto"), strict=True)
+    assert all(ours[1] == pytest.approx(theirs[1], rel=1e-4) for ours, theirs in pairs)
+
+
 def test_a_bfloat16_model_trains_a_float32_prompt(cli: Cli, quick: list[str], tmp_path: Path) -> None:
     assert cli("train", *words(quick, tmp_path / "run", "engine.dtype=bfloat16")).status == 0
     assert final_prompt(tmp_path / "run").dtype == torch.float32

@@ -1,5 +1,7 @@
 """Prompt and frozen model together give transformers' loss, PEFT's logits, and a gradient for the prompt alone."""
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,10 @@ DATA = Encoded(
 PROMPT = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
 
 
-def prompted(folder: Path, dtype: torch.dtype = torch.float32) -> PromptedModel:
+def prompted(folder: Path, dtype: torch.dtype = torch.float32, **more: bool) -> PromptedModel:
     backbone = open_folder(folder)
-    return PromptedModel(partial.build(backbone, everything(backbone.shape), dtype=dtype), SoftPrompt(PROMPT))
+    body = partial.build(backbone, everything(backbone.shape), dtype=dtype)
+    return PromptedModel(body, SoftPrompt(PROMPT), **more)
 
 
 def embedded(model: Any, indices: list[int]) -> dict[str, torch.Tensor]:
@@ -110,3 +113,42 @@ def test_the_prompt_stays_in_float32_under_a_bfloat16_model(checkpoint: Path) ->
     model = prompted(checkpoint, torch.bfloat16)
     model(DATA.batch([0, 1])).backward()
     assert model.prompt.vectors.dtype == model.prompt.vectors.grad.dtype == torch.float32
+
+
+def bytes_kept(model: PromptedModel) -> tuple[torch.Tensor, int]:
+    """A loss, and the bytes that the way back keeps, as autograd itself tells."""
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = model(DATA.batch([0, 1, 2, 3]))
+    return loss, sum(kept.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_checkpointing_changes_nothing_but_memory(checkpoint: Path, dtype: torch.dtype) -> None:
+    plain, less = prompted(checkpoint, dtype), prompted(checkpoint, dtype, checkpointing=True)
+    (loss, kept), (same_loss, fewer) = bytes_kept(plain), bytes_kept(less)
+    loss.backward()
+    same_loss.backward()
+    assert torch.equal(loss, same_loss)
+    assert torch.equal(plain.prompt.vectors.grad, less.prompt.vectors.grad)
+    assert fewer < kept / 2
+    outputs = [model.generate(DATA.batch([0, 1, 2, 3]), max_new_tokens=5) for model in (plain, less)]
+    assert torch.equal(*outputs)
+
+
+def test_a_checkpointed_model_is_freed_when_it_is_dropped(checkpoint: Path) -> None:
+    """The next stage's weights are read right after; waiting for the garbage collector would hold both."""
+    model = prompted(checkpoint, checkpointing=True)
+    model(DATA.batch([0, 1])).backward()
+    block = weakref.ref(model.body.encoder.block[0])
+    gc.disable()
+    try:
+        del model
+        assert block() is None
+    finally:
+        gc.enable()
