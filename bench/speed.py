@@ -2,7 +2,7 @@
 
 update: an update of ours against PEFT's in transformers' Trainer. schedule: whole schedules against vanilla prompt
 tuning, beside their FLOPs. padding: the share of positions that are padding. memory: a stage's peak against what its
-model needs. start: seconds from the command to the first update. Under ten minutes on two cores in all; nothing is
+model needs. start: seconds from the command to the first update. Meant for ten minutes on two idle cores; nothing is
 written without --json. Sides take turns within a round, and ratios are of medians over the rounds.
 """
 
@@ -135,7 +135,7 @@ def _update_of(task: str, ours: OurSide, theirs: dict[str, PeftSide], rounds: in
         timed[name] = strata(side.batches(data), data, count)
     sides: dict[str, Callable[[], float]] = {"ours": partial(ours.seconds, data, timed["ours"])}
     sides |= {name: partial(side.seconds, data, timed[name]) for name, side in theirs.items() if "bf16" not in name}
-    for run in (ours.seconds, *(side.seconds for side in theirs.values())):
+    for run in (ours.seconds, *(theirs[name].seconds for name in sides if name != "ours")):
         run(data, timed["ours"][:1])  # warm
     seconds = in_turns(rounds, sides)
     if task == "mnli":
