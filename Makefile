@@ -13,7 +13,7 @@ PROCESSES ?= 2
 OVERRIDES = task=$(TASK) $(if $(MODEL),model=$(MODEL)) $(if $(SCHEDULE),schedule=$(SCHEDULE)) $(if $(SEED),seed=$(SEED)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run plan show test test-all check format backbone clean
+.PHONY: help install run plan show test test-all check format backbone bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ format: $(INSTALLED) ## rewrite the code in the project's format
 
 backbone: $(INSTALLED) ## train the embedded model again, an hour and more on two cores [PROCESSES=2; 1 for a GPU]
 	$(BIN)/torchrun --nproc-per-node $(PROCESSES) -m fpt.backbones.tiny.recipe $(ARGS)
+
+bench: $(INSTALLED) ## speed and memory against PEFT and between stages, ten minutes [ARGS="--only update,padding"]
+	$(BIN)/python -m bench.speed $(ARGS)
 
 clean: ## remove .venv and caches; runs stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
+from transformers.activations import NewGELUActivation
 from transformers.initialization import no_init_weights
 
 from fpt.backbones.family import STACKS, Selection, Shape, Source, Stack
@@ -62,6 +63,8 @@ def _resize(ffn: Any, neurons: int) -> None:
         if hasattr(ffn, name):
             setattr(ffn, name, nn.Linear(getattr(ffn, name).in_features, neurons, bias=False))
     ffn.wo = nn.Linear(neurons, ffn.wo.out_features, bias=False)
+    if isinstance(ffn.act, NewGELUActivation):
+        ffn.act = nn.GELU(approximate="tanh")  # the same in one step, where transformers takes eight
 
 
 def stack_of(model: Any, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Our full model is transformers' own, to the last bit, for every family and every way its weights are kept."""
+"""Our full model computes what transformers' own does, for every family and every way its weights are kept."""
 
 import json
 from pathlib import Path
@@ -37,7 +37,10 @@ def test_full_model_equals_transformers(family: str, tmp_path: Path) -> None:
     folder = save_checkpoint(tmp_path / "model", family)
     backbone = open_folder(folder)
     theirs = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
-    assert torch.equal(logits(build(backbone, everything(backbone.shape))), logits(theirs))
+    # To the last bit but for the gate, whose tanh GELU torch rounds otherwise than transformers' many steps do.
+    bound = 0.0 if family == "T5 1.0" else 1e-5
+    ours = logits(build(backbone, everything(backbone.shape)))
+    torch.testing.assert_close(ours, logits(theirs), rtol=bound, atol=bound)
 
 
 def to_bin(folder: Path) -> None:
