@@ -37,7 +37,7 @@ def ours(folder: Path, data: Encoded, shape: Shape) -> None:
     model, optim = part(open_backbone(folder), shape), OptimConfig()
     optimizer = make(model.prompt.vectors, optim)
     for _ in range(2):
-        step(model, optimizer, data, [list(range(len(data)))], optim, torch.device("cpu"))
+        step(model, optimizer, data, list(range(len(data))), None, optim, torch.device("cpu"))
 
 
 def plain(data: Encoded, shape: Shape) -> None:

@@ -64,7 +64,7 @@ class OurSide:
         """Train on these batches, one update each."""
         start = now()
         for indices in batches:
-            step(self.model, self._optimizer, data, [indices], OPTIM, CPU)
+            step(self.model, self._optimizer, data, indices, None, OPTIM, CPU)
         return now() - start
 
     @torch.no_grad()
