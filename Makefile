@@ -8,9 +8,10 @@ TASK ?= boolq
 MODEL ?=
 SCHEDULE ?=
 SEED ?=
+GPUS ?=
 ARGS ?=
 PROCESSES ?= 2
-OVERRIDES = task=$(TASK) $(if $(MODEL),model=$(MODEL)) $(if $(SCHEDULE),schedule=$(SCHEDULE)) $(if $(SEED),seed=$(SEED)) $(ARGS)
+OVERRIDES = task=$(TASK) $(if $(MODEL),model=$(MODEL)) $(if $(SCHEDULE),schedule=$(SCHEDULE)) $(if $(SEED),seed=$(SEED)) $(if $(GPUS),engine.processes=$(GPUS)) $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help install run plan show test test-all check format backbone bench clean
@@ -27,7 +28,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-run: $(INSTALLED) ## train: make run TASK=boolq [MODEL=t5-large] [SCHEDULE=cr] [SEED=0] [ARGS="train.updates=500"]
+run: $(INSTALLED) ## train: make run TASK=boolq [MODEL=t5-large] [SCHEDULE=cr] [SEED=0] [GPUS=2] [ARGS="train.updates=500"]
 	@$(BIN)/fpt train $(OVERRIDES)
 
 plan: $(INSTALLED) ## price every stage before training, with run's variables

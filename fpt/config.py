@@ -331,9 +331,10 @@ def _check_engine(engine: EngineConfig, batch_size: int) -> None:
         )
     if (engine.offload == "nvme") != (engine.nvme_dir is not None):
         raise UserError("engine.offload=nvme and engine.nvme_dir=DIR belong together; give both or neither")
+    machines = "1 machine" if engine.nodes == 1 else f"{engine.nodes} machines"
     if engine.processes * engine.nodes > batch_size:
         raise UserError(
-            f"engine.processes={engine.processes}: with {engine.nodes} machines these are more processes than"
+            f"engine.processes={engine.processes}: with {machines} these are more processes than"
             f" train.batch_size={batch_size} has examples; give fewer, or a larger batch"
         )
     if engine.processes > 1 and ":" in engine.device:

@@ -145,8 +145,11 @@ _LINEAR = functional.linear
 
 
 def _release(body: Any) -> None:
-    """Free what DeepSpeed 0.19's destroy() leaves behind: one model's shares for each engine, and its own linear()."""
+    """Free what DeepSpeed 0.19's destroy() leaves behind: shares, modules, and its own linear()."""
+    from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
+
     functional.linear = _LINEAR
+    FWD_MODULE_STACK.clear()
     for parameter in body.parameters():
         parameter.ds_tensor.data = torch.empty(0, dtype=parameter.dtype)
         parameter.data = torch.empty(0, dtype=parameter.dtype)

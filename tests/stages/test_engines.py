@@ -28,7 +28,9 @@ with distributed.joined(runs[0].engine, open_device(runs[0].engine)):
     for config in runs:
         run_joined(config, schedule.of(config), lambda: open_task(config), Tracker())
 """
-EXACT = ["optim.lr=0.01", "prompt.init=vocab"]  # from ±1/sqrt(d_model) such steps double any rounding at every update
+TWO_STAGES = "schedule.stages=[{depth: 0.5, width: 0.5, share: 0.4}, {share: 0.6}]"
+# From ±1/sqrt(d_model) steps this long double any rounding at every update, so the prompt starts from embeddings.
+EXACT = ["optim.lr=0.01", "prompt.init=vocab", "train.eval_every=20", "train.save_every=20", TWO_STAGES]
 ENGINES = {
     "torch": ["engine=torch"],
     "ZeRO 0": ["engine=deepspeed", "engine.zero_stage=0"],
@@ -36,8 +38,11 @@ ENGINES = {
     "ZeRO 2": ["engine=deepspeed", "engine.zero_stage=2"],
     "ZeRO 3": ["engine=deepspeed"],
     "ZeRO 3, offloaded": ["engine=deepspeed", "engine.offload=cpu"],
-    "ZeRO 3, micro-batches of 1": ["engine=deepspeed", "train.micro_batch=1"],
-    "ZeRO 3, checkpointing": ["engine=deepspeed", "train.activation_checkpointing=true"],
+    "ZeRO 3, checkpointed micro-batches": [
+        "engine=deepspeed",
+        "train.micro_batch=1",
+        "train.activation_checkpointing=true",
+    ],
 }
 OF_FOUR = {name: ENGINES[name] for name in ("torch", "ZeRO 3")}
 
@@ -45,7 +50,8 @@ OF_FOUR = {name: ENGINES[name] for name in ("torch", "ZeRO 3")}
 def in_processes(number: int, script: str, *arguments: str) -> None:
     """Run a script in so many processes, started by torchrun."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={number}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # What is freed goes back to the system at once, so that its memory tells what is held.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
     done = subprocess.run(
         [*torchrun, "--no-python", sys.executable, "-c", script, *arguments],
         env=environment,
@@ -57,20 +63,26 @@ def in_processes(number: int, script: str, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr[-4000:]
 
 
+@pytest.fixture(scope="module")
+def shallow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model of 3+3 blocks: with ZeRO-3 an update costs as much as it has layers."""
+    return save_checkpoint(tmp_path_factory.mktemp("shallow") / "model", "Flan-T5")
+
+
 def words(checkpoint: Path, boolq: Path, folder: Path, *more: str) -> list[str]:
     return [*quick_words(checkpoint, boolq, folder), *EXACT, *more]
 
 
 @pytest.fixture(scope="module")
-def alone(checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(shallow: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run in this process."""
     folder = tmp_path_factory.mktemp("alone") / "run"
-    assert main(["train", *words(checkpoint, boolq, folder, "engine=torch")]) == 0
+    assert main(["train", *words(shallow, boolq, folder, "engine=torch")]) == 0
     return folder
 
 
 @pytest.fixture(scope="module")
-def together(checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], Path]:
+def together(shallow: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], Path]:
     """Run folders by the number of processes and the engine."""
     folders: dict[tuple[int, str], Path] = {}
     for number, engines in ((2, ENGINES), (4, OF_FOUR)):
@@ -78,7 +90,7 @@ def together(checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFac
         runs = []
         for index, (name, engine) in enumerate(engines.items()):
             folders[number, name] = place / f"caches-{index}" / "run"  # neurons are scored anew in each
-            runs.append(words(checkpoint, boolq, folders[number, name], *engine))
+            runs.append(words(shallow, boolq, folders[number, name], *engine))
         in_processes(number, ALL_RUNS, json.dumps(runs))
     return folders
 
@@ -89,7 +101,7 @@ def together(checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFac
 def test_the_prompt_is_that_of_one_process(
     alone: Path, together: dict[tuple[int, str], Path], number: int, name: str
 ) -> None:
-    """Over 20 updates of Adafactor and four stages, to 1e-5; the untrained prompt is farther away than that."""
+    """To 1e-5, over 20 updates of Adafactor in two stages; neurons were scored anew."""
     found, wanted = (load_file(folder / "prompt.safetensors")["prompt"] for folder in (together[number, name], alone))
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
     for stage in (alone / "stages").iterdir():
@@ -132,16 +144,16 @@ from fpt.tasks import open_task
 from stages import prepare, schedule, selection
 
 def anonymous():  # bytes of this process's own; pages of the weight files are not
-    gc.collect()
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return 1024 * int(next(line.split()[1] for line in lines if line.startswith("Anonymous:")))
 
 def highest(call):
+    gc.collect()
     peak, done = [anonymous()], threading.Event()
     def watch():
         while not done.is_set():
             peak.append(anonymous())
-            time.sleep(0.002)
+            time.sleep(0.005)
     watcher = threading.Thread(target=watch)
     watcher.start()
     call()
@@ -163,10 +175,11 @@ with distributed.joined(config.engine, open_device(config.engine)):
     device = materials.engine.device
     scores = {name: torch.rand(stack.blocks, stack.neurons, generator=torch.Generator().manual_seed(0))
               for name in ("encoder", "decoder") for stack in [materials.backbone.shape.stack(name)]}
-    train(sizes[0], 2)  # what the libraries allocate once
+    train(sizes[-1], 1)  # what the libraries allocate once
     found["peak"] = highest(lambda: train(sizes[-1], 2))
-    for _ in range(10):
-        train(sizes[_ % 4], 1)
+    for number in range(10):
+        train(sizes[number % 4], 1)
+        gc.collect()
         found["after"].append(anonymous())
     if distributed.is_main():
         Path(sys.argv[2]).write_text(json.dumps(found))
@@ -175,7 +188,7 @@ with distributed.joined(config.engine, open_device(config.engine)):
 
 def test_no_process_holds_more_than_its_share_and_engines_leave_nothing_behind(boolq: Path, tmp_path: Path) -> None:
     """The rank that reads the weights included; over ten models memory stays as it is."""
-    checkpoint = save_checkpoint(tmp_path / "wide", "T5 1.1", sizes={"d_model": 256, "d_ff": 2048, "num_layers": 6})
+    checkpoint = save_checkpoint(tmp_path / "wide", "T5 1.1", sizes={"d_model": 256, "d_ff": 2048, "num_layers": 8})
     weights = (checkpoint / "model.safetensors").stat().st_size
     assert weights > 90e6
     run = [*quick_words(checkpoint, boolq, tmp_path / "run"), "engine=deepspeed", "schedule.reduce=both"]
