@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from fpt import __version__, compose, interrupts, launch
@@ -122,13 +123,13 @@ def _train(overrides: list[str], as_json: bool) -> None:
 
 def _worker(words: list[str], as_json: bool) -> None:
     """One process of several: `fpt worker FILE`, which launchers call."""
-    (file,) = words
-    _share(launch.read_config(file), as_json)
+    file = Path(*words)
+    _share(launch.read_config(file), as_json, reports=file.parent)
 
 
-def _share(config: RunConfig, as_json: bool) -> None:
+def _share(config: RunConfig, as_json: bool, *, reports: Path | None = None) -> None:
     """Train as one of several processes."""
-    with launch.reporting(config.folder), interrupts.heard():
+    with launch.reporting(config.folder, reports), interrupts.heard():
         from fpt.tasks.kept import open_task
         from fpt.tracking import Tracker
         from stages import schedule

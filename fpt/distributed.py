@@ -4,6 +4,7 @@ Every process runs the same program. What only one may do, such as writing to th
 the others get its answer.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -45,6 +46,9 @@ def joined(config: EngineConfig, device: torch.device) -> Iterator[None]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(seconds=config.timeout)
     if is_worker():
+        if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+            here = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE", "1"))
+            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // here))
         dist.init_process_group(backend, timeout=timeout)
         _patient = dist.new_group(backend="gloo", timeout=PATIENCE)
     elif config.name == "deepspeed":

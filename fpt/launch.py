@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -23,7 +24,6 @@ from fpt.config import RunConfig
 from fpt.errors import UserError, reason
 from fpt.folder import LOGS, set_aside
 
-REPORTS = "FPT_REPORTS"  # environment variable: the folder for the processes' last words
 GRACE = 25  # seconds for the others to save and end, when one has failed or all were told to stop
 GOES_ON = "the same command goes on with the run from its last saved state"
 
@@ -69,7 +69,6 @@ def start(config: RunConfig, flags: list[str]) -> None:
         (folder / "config.yaml").write_text(compose.to_yaml(config))
     except OSError as error:
         raise UserError(f"run.dir={config.folder}: cannot be written ({error.strerror})") from None
-    os.environ[REPORTS] = str(folder)
     command = ["-m", "fpt", "worker", str(folder / "config.yaml"), *flags]
     try:
         if config.engine.hostfile is not None:
@@ -80,9 +79,9 @@ def start(config: RunConfig, flags: list[str]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def read_config(file: str) -> RunConfig:
+def read_config(file: Path) -> RunConfig:
     """The configuration that the launcher resolved."""
-    return compose.read(Path(file).read_text())
+    return compose.read(file.read_text())
 
 
 def _torchrun(config: RunConfig, folder: Path, command: list[str]) -> None:
@@ -93,8 +92,7 @@ def _torchrun(config: RunConfig, folder: Path, command: list[str]) -> None:
     from fpt.engine import open_device
 
     engine = config.engine
-    if open_device(engine).type == "cpu":
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // engine.processes)))
+    open_device(engine)  # what is wrong with it is said here, before any process starts
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # what matters is said below, in one line
     several: dict[str, Any] = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0"}
     if engine.rendezvous is not None:
@@ -120,11 +118,25 @@ def _torchrun(config: RunConfig, folder: Path, command: list[str]) -> None:
 
 
 def _deepspeed(config: RunConfig, folder: Path, command: list[str]) -> None:
-    runner = [sys.executable, "-m", "deepspeed.launcher.runner", "--quiet", "--no_local_rank"]
-    hostfile = str(Path(str(config.engine.hostfile)).expanduser())
-    done = subprocess.run([*runner, "--hostfile", hostfile, "--module", *command[1:]], check=False)
+    hostfile = Path(str(config.engine.hostfile)).expanduser()
+    hosts = [line.split()[0] for line in hostfile.read_text().splitlines() if line.strip() and line.strip()[0] != "#"]
+    if not hosts:
+        raise UserError(f"engine.hostfile={hostfile}: names no machine; expected lines of 'host slots=N'")
+    runner = [sys.executable, "-m", "deepspeed.launcher.runner", "--quiet", "--no_local_rank", "--no_ssh_check"]
+    meeting = ["--hostfile", str(hostfile), "--master_addr", hosts[0], "--master_port", str(_port(hosts))]
+    done = subprocess.run([*runner, *meeting, "--module", *command[1:]], check=False)
     if done.returncode:
         raise _cause(folder, config, {})
+
+
+def _port(hosts: list[str]) -> int:
+    """Where the processes meet on the first machine: a free port where that is this one, else DeepSpeed's own."""
+    if set(hosts) - {"localhost", "127.0.0.1"}:
+        return 29500
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
 
 
 def _cause(folder: Path, config: RunConfig, killed: dict[int, int]) -> Failed:
@@ -145,8 +157,11 @@ def _cause(folder: Path, config: RunConfig, killed: dict[int, int]) -> Failed:
 
 
 @contextmanager
-def reporting(folder: Path) -> Iterator[None]:
-    """Within, a process but the main one writes to the run's logs; what ends it early is left for `start`."""
+def reporting(folder: Path, reports: Path | None) -> Iterator[None]:
+    """Within, a process but the main one writes to the run's logs; what ends it early is left in `reports`.
+
+    Started by another launcher than ours there are none, and the process says it itself.
+    """
     rank = int(os.environ["RANK"])
     log = folder / LOGS / f"rank-{rank}.txt"
     if rank:
@@ -157,11 +172,11 @@ def reporting(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if REPORTS not in os.environ:  # started by another launcher than ours
+        if reports is None:
             raise
         message, status, lost_others = _last_words(error, rank, log)
         about = {"rank": rank, "time": time.time(), "message": message, "status": status, "lost_others": lost_others}
-        file = Path(os.environ[REPORTS]) / f"rank-{rank}.json"
+        file = reports / f"rank-{rank}.json"
         file.with_suffix(".part").write_text(json.dumps(about))
         file.with_suffix(".part").rename(file)
         if status == 1 and not lost_others and not isinstance(error, OSError):

@@ -122,6 +122,17 @@ def test_two_machines_of_two_processes_train_the_prompt_of_one(
     assert {file.name for file in (folder / "logs").iterdir()} == {f"rank-{rank}.txt" for rank in (1, 2, 3)}
 
 
+def test_deepspeeds_launcher_starts_what_a_hostfile_names(model: Path, boolq: Path, tmp_path: Path) -> None:
+    """This machine alone, which takes no ssh."""
+    (tmp_path / "hosts").write_text("# here\nlocalhost slots=2\n")
+    folder = tmp_path / "run"
+    run = started(model, boolq, folder, "train.updates=4", f"engine.hostfile={tmp_path / 'hosts'}")
+    out, said = run.communicate(timeout=240)
+    assert run.returncode == 0, said
+    assert "prompt and records in" in out
+    assert [file.name for file in (folder / "logs").iterdir()] == ["rank-1.txt"]
+
+
 def test_bad_input_in_a_run_of_several_is_one_line(model: Path, boolq: Path, tmp_path: Path) -> None:
     """Found by the processes, said once."""
     empty = tmp_path / "empty"
