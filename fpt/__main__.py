@@ -113,8 +113,9 @@ def _train(overrides: list[str], as_json: bool) -> None:
     with tracker.console.status("importing torch and transformers"):
         from stages import fit
         from stages.run import run
-    config = fit.with_engine(config, stages, tracker)
     if task is None:
+        config, reason = fit.with_engine(config, stages)
+        tracker.say(reason)
         launch.start(config, ["--json"] if as_json else [])
         return
     with interrupts.heard():

@@ -62,8 +62,7 @@ def start(config: RunConfig, flags: list[str]) -> None:
     if config.resume == "never" and not config.engine.node_rank:
         set_aside(config.folder)
         config = replace(config, resume="auto")
-    folder = config.folder.resolve() / ".launch" / str(config.engine.node_rank or 0)
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = config.folder.resolve() / ".launch" / uuid.uuid4().hex
     try:
         folder.mkdir(parents=True)
         (folder / "config.yaml").write_text(compose.to_yaml(config))

@@ -15,7 +15,6 @@ from fpt.data import Encoded
 from fpt.errors import UserError
 from fpt.memory import Memory, Need, is_sharded
 from fpt.report import amount
-from fpt.tracking import Tracker
 from stages.schedule import Schedule, Stage
 
 ROOM = 0.9  # of a device's memory that a plan may fill
@@ -102,13 +101,10 @@ def choose_engine(config: RunConfig, schedule: Schedule, lengths: Lengths | None
     return deepspeed, f"engine=deepspeed: {reason}; engine.offload=cpu takes less"
 
 
-def with_engine(config: RunConfig, schedule: Schedule, tracker: Tracker) -> RunConfig:
-    """The configuration with engine=auto as the engine it stands for, which is said."""
-    if config.engine.name != "auto":
-        return config
-    engine, reason = choose_engine(config, schedule)
-    tracker.say(reason)
-    return replace(config, engine=engine)
+def with_engine(config: RunConfig, schedule: Schedule, lengths: Lengths | None = None) -> tuple[RunConfig, str]:
+    """The configuration with engine=auto as the engine it stands for, and why that one."""
+    engine, reason = choose_engine(config, schedule, lengths)
+    return replace(config, engine=engine), reason
 
 
 def with_micro_batch(config: RunConfig, schedule: Schedule, lengths: Lengths | None = None) -> RunConfig:
@@ -119,7 +115,7 @@ def with_micro_batch(config: RunConfig, schedule: Schedule, lengths: Lengths | N
     """
     if config.train.micro_batch != "auto":
         return config
-    chosen = _resolved(config, schedule, lengths)[0]
+    chosen = with_engine(config, schedule, lengths)[0]
     needs = _Needs(config, schedule, lengths)
     found = needs.largest(chosen)
     if found is None:
@@ -134,7 +130,7 @@ def with_micro_batch(config: RunConfig, schedule: Schedule, lengths: Lengths | N
 
 def plan_memory(config: RunConfig, schedule: Schedule, lengths: Lengths | None = None) -> MemoryPlan:
     """What every stage takes on one device of the chosen engine, and what would help if that is too much."""
-    chosen, reason = _resolved(config, schedule, lengths)
+    chosen, reason = with_engine(config, schedule, lengths)
     needs = _Needs(config, schedule, lengths)
     memory = device_memory(chosen.engine)
     micro_batch = needs.micro_batch(chosen) or 1
@@ -223,11 +219,6 @@ class _Needs:
             middle = (low + high) // 2
             low, high = (middle, high) if self.fits(config, self.total(config, middle)) else (low, middle)
         return low or None
-
-
-def _resolved(config: RunConfig, schedule: Schedule, lengths: Lengths | None) -> tuple[RunConfig, str]:
-    engine, reason = choose_engine(config, schedule, lengths)
-    return replace(config, engine=engine), reason
 
 
 def _processes(engine: EngineConfig) -> int:

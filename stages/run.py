@@ -14,6 +14,7 @@ from fpt.checkpoint import TrainState, dump_prompt, dump_state
 from fpt.config import RunConfig
 from fpt.engine import open_device
 from fpt.evaluation import predictions
+from fpt.launch import is_worker
 from fpt.loop import Hooks, Span, train
 from fpt.prompts.prompted import PromptedModel
 from fpt.shared import SharedFolder
@@ -35,14 +36,19 @@ def run(config: RunConfig, schedule: Schedule, read: Callable[[], Task], tracker
         UserError: the device, the weights, the prompt's start or the run folder cannot be used.
         Interrupted: the run was told to stop, and has saved its state.
     """
+    reason = None
+    if config.engine.name == "auto" and not is_worker():
+        config, reason = fit.with_engine(config, schedule)
     with distributed.joined(config.engine, open_device(config.engine)):
-        return run_joined(config, schedule, read, tracker)
+        return run_joined(config, schedule, read, tracker, reason)
 
 
-def run_joined(config: RunConfig, schedule: Schedule, read: Callable[[], Task], tracker: Tracker) -> dict[str, Any]:
-    """The same, with processes that can reach each other."""
+def run_joined(
+    config: RunConfig, schedule: Schedule, read: Callable[[], Task], tracker: Tracker, reason: str | None = None
+) -> dict[str, Any]:
+    """The same, with processes that can reach each other; `reason` says why this engine."""
     if config.engine.name == "auto":  # several, started by another launcher than ours
-        config = distributed.from_main(lambda: fit.with_engine(config, schedule, tracker))
+        config, reason = distributed.from_main(lambda: fit.with_engine(config, schedule))
     materials = prepare.gather(config, schedule, distributed.main_first(read), tracker)
     folder, state, mark = resume.open_run(config, schedule)
     try:
@@ -51,6 +57,8 @@ def run_joined(config: RunConfig, schedule: Schedule, read: Callable[[], Task], 
         if resume.RESULT in folder:
             tracker.say(f"{folder.path}: this run is finished; resume=never starts over")
             return dict(json.loads(folder.read(resume.RESULT)))
+        if reason is not None:
+            tracker.say(reason)
         folder.open_metrics(mark)
         with tracker.running():
             return _run(materials, folder, state or TrainState(update=0, prompt=prompt), prompt)

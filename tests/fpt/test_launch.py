@@ -141,7 +141,7 @@ def test_bad_input_in_a_run_of_several_is_one_line(model: Path, boolq: Path, tmp
     out, said = run.communicate(timeout=240)
     assert run.returncode == 2
     assert out == ""
-    lines = [line for line in said.splitlines() if not line.startswith("engine=torch")]
+    lines = [line for line in said.splitlines() if not line.startswith("engine=torch:")]
     assert lines == [f"fpt: task.data={empty}: has no train.jsonl; it has nothing"]
 
 
