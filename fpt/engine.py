@@ -126,7 +126,6 @@ def _import_deepspeed(device: torch.device) -> Any:
     """DeepSpeed, told its accelerator, and quiet."""
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     os.environ.setdefault("LOCAL_RANK", "0")
-    os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
     with _silence():
         import deepspeed
 

@@ -1,5 +1,6 @@
 """What people see while a run goes on: progress bars on a terminal, a line per validation elsewhere."""
 
+import logging
 import math
 import os
 import time
@@ -89,3 +90,5 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    # DeepSpeed warns on standard output, and accelerate imports it for transformers.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
