@@ -114,8 +114,9 @@ def _train(overrides: list[str], as_json: bool) -> None:
         from stages import fit
         from stages.run import run
     if task is None:
-        config, reason = fit.with_engine(config, stages)
-        tracker.say(reason)
+        if config.engine.name == "auto":
+            config, reason = fit.with_engine(config, stages)
+            tracker.say(reason)
         launch.start(config, ["--json"] if as_json else [])
         return
     with interrupts.heard():

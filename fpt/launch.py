@@ -8,13 +8,14 @@ import json
 import logging
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from fpt.config import RunConfig
 from fpt.errors import UserError, reason
 from fpt.folder import LOGS, set_aside
 
-GRACE = 25  # seconds for the others to save and end, when one has failed or all were told to stop
+GRACE = 20  # seconds for the others to save and end, when one has failed or all were told to stop
 GOES_ON = "the same command goes on with the run from its last saved state"
 
 
@@ -76,6 +77,8 @@ def start(config: RunConfig, flags: list[str]) -> None:
             _torchrun(config, folder, command)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # another launcher may be at work in the same place
+            folder.parent.rmdir()
 
 
 def read_config(file: Path) -> RunConfig:
@@ -139,19 +142,21 @@ def _port(hosts: list[str]) -> int:
 
 
 def _cause(folder: Path, config: RunConfig, killed: dict[int, int]) -> Failed:
-    """Which process failed, and of what: one that was killed, else one that says why, else one that lost others."""
-    import signal
-
-    reports = [json.loads(file.read_text()) for file in sorted(folder.glob("rank-*.json"))]
-    theirs = {report["rank"] for report in reports}
-    for rank, number in killed.items():
-        if rank not in theirs:
-            name = signal.Signals(number).name
-            memory = ", as a machine does that is out of memory" if number == signal.SIGKILL else ""
-            return Failed(f"rank {rank} was killed by {name}{memory}; {GOES_ON}", 1)
+    """Which process failed, and of what; that others lost it, and were then ended, is only what came of it."""
+    reports = sorted((json.loads(file.read_text()) for file in folder.glob("rank-*.json")), key=lambda one: one["time"])
+    theirs = [report["rank"] for report in reports]
+    silent = {rank: signal.Signals(number).name for rank, number in killed.items() if rank not in theirs}
+    why = next((report for report in reports if not report["lost_others"]), None)
+    if why is not None:
+        return Failed(why["message"], why["status"])
+    for rank, name in silent.items():
+        if any(report["waited"] for report in reports):
+            waited = f"rank {rank} did not answer for {config.engine.timeout} seconds (engine.timeout)"
+            return Failed(f"{waited}; {GOES_ON}", 1)
+        memory = ", as a machine does that is out of memory" if name == "SIGKILL" else ""
+        return Failed(f"rank {rank} was killed by {name}{memory}; {GOES_ON}", 1)
     if reports:
-        first = min(reports, key=lambda report: (report["lost_others"], report["time"]))
-        return Failed(first["message"], first["status"])
+        return Failed(reports[0]["message"], 1)
     return Failed(f"a process ended without a word; see {config.folder / LOGS}; {GOES_ON}", 1)
 
 
@@ -174,7 +179,9 @@ def reporting(folder: Path, reports: Path | None) -> Iterator[None]:
         if reports is None:
             raise
         message, status, lost_others = _last_words(error, rank, log)
-        about = {"rank": rank, "time": time.time(), "message": message, "status": status, "lost_others": lost_others}
+        waited = lost_others and "timed out" in str(error).lower()
+        about = {"rank": rank, "time": time.time(), "message": message, "status": status}
+        about |= {"lost_others": lost_others, "waited": waited}
         file = reports / f"rank-{rank}.json"
         file.with_suffix(".part").write_text(json.dumps(about))
         file.with_suffix(".part").rename(file)
@@ -197,8 +204,8 @@ def _last_words(error: BaseException, rank: int, log: Path) -> tuple[str, int, b
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"rank {rank}: {where}{error.strerror}; {GOES_ON}", 1, False
-    text = str(error)
-    lost = isinstance(error, DistError) or any(word in text for word in ("by peer", "Timed out", "timed out"))
+    text = str(error).lower()
+    lost = isinstance(error, DistError) or any(word in text for word in ("by peer", "timed out"))
     what = "lost the others" if lost else "failed"
     place = f" (see {log})" if rank else ""
     return f"rank {rank} {what}: {reason(error)}{place}; {GOES_ON}", 1, lost

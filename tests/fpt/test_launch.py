@@ -78,6 +78,17 @@ def test_a_killed_rank_ends_all_with_one_line(model: Path, boolq: Path, tmp_path
     assert "seed: 0 then, 1 now" in outcome.err
 
 
+@pytest.mark.slow
+def test_a_rank_that_does_not_answer_ends_all_within_a_minute(model: Path, boolq: Path, tmp_path: Path) -> None:
+    run = started(model, boolq, tmp_path / "run", "engine.processes=2", "engine.timeout=5")
+    wait_for_updates(run, tmp_path / "run", 12)
+    workers(run)[1].suspend()
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 1
+    waited = f"fpt: rank 1 did not answer for 5 seconds (engine.timeout); {launch.GOES_ON}"
+    assert re.findall(r"^fpt: .*", said, re.M) == [waited]
+
+
 def test_told_to_stop_a_run_saves_and_goes_on_with_another_number_of_processes(
     model: Path, boolq: Path, tmp_path: Path, cli: Cli
 ) -> None:
