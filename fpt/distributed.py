@@ -46,6 +46,8 @@ def joined(config: EngineConfig, device: torch.device) -> Iterator[None]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(seconds=config.timeout)
     if is_worker():
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
         if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
             here = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE", "1"))
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // here))
