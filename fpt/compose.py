@@ -47,8 +47,10 @@ def settings() -> dict[str, tuple[type, dict[str, Any]]]:
     return known
 
 
-def load(words: Sequence[str]) -> RunConfig:
+def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
     """Compose conf/ with overrides in Hydra's grammar, and check everything that needs no weights.
+
+    With a `base`, groups and keys that no word names are as they are there.
 
     Raises:
         UserError: one line that names the key as typed, what was given and what is allowed.
@@ -72,6 +74,11 @@ def load(words: Sequence[str]) -> RunConfig:
     typed = {override.key_or_group for override in overrides}
     if "schedule.stages" in typed:
         fill.setdefault("schedule.name", "custom")
+    if base is not None:
+        if "experiment" in typed:
+            raise UserError("experiment=…: sets keys of several groups, and is for a new run; give the keys themselves")
+        kept = (key for key in settings() if key.partition(".")[0] not in typed)
+        fill = {**{key: value_of(base, key) for key in kept}, **fill}
     return _compose(composed, {key: value for key, value in fill.items() if key not in typed})
 
 
@@ -194,6 +201,14 @@ def _explain(error: Exception, words: list[str]) -> str:
         allowed = " or ".join(names.get(part.strip(), part.strip()) for part in kind.split("|"))
         return f"{typed}: expected {allowed.replace('None', 'null')}"
     return f"{typed}: {str(cause).splitlines()[0]}" if typed else str(cause).splitlines()[0]
+
+
+def value_of(config: RunConfig, key: str) -> Any:
+    """The value of a dotted key."""
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
 
 
 def to_yaml(config: RunConfig) -> str:

@@ -32,7 +32,7 @@ class RunFolder:
         self.path = path
         _refuse_foreign(path)
         self._lock = _locked(path)
-        self._recorded = self._read_ledger()
+        self._recorded = read_ledger(path)
         self._ledger = self._settled(self._recorded)
         self._metrics: IO[bytes] | None = None
         self._metrics_hash = hashlib.sha256()
@@ -74,10 +74,7 @@ class RunFolder:
 
     def problem(self, name: str) -> str | None:
         """Why a recorded file cannot be trusted, or None."""
-        digest = _digest(self.path / name)
-        if digest is None:
-            return "is missing"
-        return None if digest == self._ledger[name][0] else "is damaged: it is not what was written"
+        return problem_of(self.path / name, self._ledger[name][:1])
 
     def names(self) -> list[str]:
         """Every recorded file, in the order of their first writing."""
@@ -131,20 +128,34 @@ class RunFolder:
                 settled[name] = hashes
         return settled
 
-    def _read_ledger(self) -> dict[str, list[str | None]]:
-        file = self.path / LEDGER
-        if not file.is_file():
-            return {}
-        try:
-            ledger: dict[str, list[str | None]] = json.loads(file.read_text())
-            assert all(isinstance(value, list) for value in ledger.values())
-        except (ValueError, AssertionError, AttributeError):
-            raise UserError(f"{file}: is damaged. Start over with resume=never") from None
-        return ledger
-
     def _write_ledger(self) -> None:
         _replace(self.path / LEDGER, (json.dumps(self._ledger, indent=1) + "\n").encode())
         self._recorded = dict(self._ledger)
+
+
+def read_ledger(path: Path) -> dict[str, list[str | None]]:
+    """The hashes of a run folder's files; none where there is no ledger.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    file = path / LEDGER
+    if not file.is_file():
+        return {}
+    try:
+        ledger: dict[str, list[str | None]] = json.loads(file.read_text())
+        assert all(isinstance(value, list) for value in ledger.values())
+    except (ValueError, AssertionError, AttributeError):
+        raise UserError(f"{file}: is damaged. Start over with resume=never") from None
+    return ledger
+
+
+def problem_of(file: Path, hashes: list[str | None]) -> str | None:
+    """Why a file with these recorded hashes cannot be trusted, or None."""
+    digest = _digest(file)
+    if digest is None:
+        return "is missing"
+    return None if digest in hashes else "is damaged: it is not what was written"
 
 
 def set_aside(path: Path) -> Path | None:

@@ -27,10 +27,13 @@ class Span:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop tells the outside: each update's loss, each validation, each state worth saving."""
+    """What the loop tells the outside: each update's loss, each validation, each state worth saving.
 
-    updated: Callable[[int, float], None]
-    validate: Callable[[int], float]
+    Of updates and validations it tells the update and the seconds in this stage; a validation gives the score.
+    """
+
+    updated: Callable[[int, float, float], None]
+    validate: Callable[[int, float], float]
     save: Callable[[TrainState], None]
 
 
@@ -84,13 +87,14 @@ def train(
                 if not math.isfinite(loss):
                     raise UserError(f"the loss is {loss} at update {state.update + 1}: try a lower optim.lr={optim.lr}")
                 state = replace(state, update=state.update + 1)
-                hooks.updated(state.update, loss)
+                hooks.updated(state.update, loss, before + watch.seconds)
                 if is_told or is_due() or state.update % config.save_every == 0:
                     state = saved()
                 if is_told:
                     interrupts.stop()
             if is_due():
-                state = _judged(state, hooks.validate(state.update), prompt.detach(), span.keep_best)
+                score = hooks.validate(state.update, before + watch.seconds)
+                state = _judged(state, score, prompt.detach(), span.keep_best)
                 out_of_patience = config.patience is not None and state.stale >= config.patience
                 state = replace(state, done=state.update == span.end or out_of_patience)
                 state = saved()

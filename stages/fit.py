@@ -11,10 +11,10 @@ import torch
 from fpt.backbones import t5
 from fpt.backbones.source import config_values
 from fpt.config import EngineConfig, RunConfig, bytes_of
+from fpt.console import amount
 from fpt.data import Encoded
 from fpt.errors import UserError
 from fpt.memory import Memory, Need, is_sharded
-from fpt.report import amount
 from stages.schedule import Schedule, Stage
 
 ROOM = 0.9  # of a device's memory that a plan may fill

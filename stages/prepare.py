@@ -15,7 +15,7 @@ from fpt import distributed
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.family import STACKS, Selection
 from fpt.cache import find, keep
-from fpt.config import RunConfig
+from fpt.config import RunConfig, TrainConfig
 from fpt.data import Encoded
 from fpt.engine import Engine, open_device
 from fpt.errors import UserError
@@ -57,12 +57,8 @@ class Materials:
     @contextmanager
     def model(self, chosen: Selection, prompt: Tensor) -> Iterator[PromptedModel]:
         """The partial PLM that a selection makes, with a prompt; within, the engine holds it."""
-        engine = self.engine
-        body = partial.build(self.backbone, chosen, dtype=engine.dtype, device=engine.device, shard=engine.shard)
-        with engine.holding(body) as held:
-            distributed.wait()  # one process may take longer than another to read the weights
-            checkpointing = self.config.train.activation_checkpointing
-            yield PromptedModel(held, SoftPrompt(prompt).to(engine.device), checkpointing=checkpointing)
+        with prompted(self.backbone, chosen, prompt, self.config.train, self.engine) as model:
+            yield model
 
     @property
     def everything(self) -> Selection:
@@ -91,6 +87,17 @@ class Materials:
             watch=self.tracker.watch,
             what=what,
         )
+
+
+@contextmanager
+def prompted(
+    backbone: Backbone, chosen: Selection, prompt: Tensor, config: TrainConfig, engine: Engine
+) -> Iterator[PromptedModel]:
+    """The partial PLM that a selection makes, with a prompt; within, the engine holds it."""
+    body = partial.build(backbone, chosen, dtype=engine.dtype, device=engine.device, shard=engine.shard)
+    with engine.holding(body) as held:
+        distributed.wait()  # one process may take longer than another to read the weights
+        yield PromptedModel(held, SoftPrompt(prompt).to(engine.device), checkpointing=config.activation_checkpointing)
 
 
 @dataclass(frozen=True)
@@ -140,10 +147,6 @@ def gather(config: RunConfig, schedule: Schedule, task: Task, tracker: Tracker) 
                 f"{split}: {sources:,} of {len(data):,} sources{lost} cut to {config.task.source_length} tokens,"
                 f" {targets:,} targets to {config.task.target_length}"
             )
-    if schedule.updates != config.train.updates:
-        tracker.say(
-            f"train.updates={config.train.updates} is set aside: the stages' own updates add up to {schedule.updates}"
-        )
     train, valid, *tests = parts
     test = tests[0] if tests else None
     return Materials(config, backbone, schedule, task, train, valid, test, engine, tracker)

@@ -7,15 +7,10 @@ from fpt.compose import flat, to_yaml
 from fpt.config import RunConfig
 from fpt.errors import UserError
 from fpt.folder import METRICS, RunFolder, set_aside
+from fpt.records import CONFIG, PREDICTIONS, PROMPT, RESULT, TEST_PREDICTIONS
 from fpt.shared import SharedFolder
 from stages.schedule import Schedule, Stage
 
-CONFIG = "config.yaml"
-RESULT = "result.json"
-PREDICTIONS = "predictions.jsonl"
-TEST_PREDICTIONS = "predictions.test.jsonl"
-PROMPT = "prompt.safetensors"
-PLAN = "plan.json"
 OUTCOMES = (RESULT, PREDICTIONS, TEST_PREDICTIONS, PROMPT)
 # Where a run is kept, how often it is saved and which engine computes it is not part of what it computes.
 MAY_DIFFER = (

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fpt import distributed
+from fpt import distributed, records
 from fpt.backbones.family import Selection
 from fpt.checkpoint import TrainState, dump_prompt, dump_state
 from fpt.config import RunConfig
@@ -50,13 +50,17 @@ def run_joined(
     if config.engine.name == "auto":  # several, started by another launcher than ours
         config, reason = distributed.from_main(lambda: fit.with_engine(config, schedule))
     materials = prepare.gather(config, schedule, distributed.main_first(read), tracker)
+    if schedule.updates != config.train.updates:
+        tracker.say(
+            f"train.updates={config.train.updates} is set aside: the stages' own updates add up to {schedule.updates}"
+        )
     folder, state, mark = resume.open_run(config, schedule)
     try:
         prompt = materials.initial_prompt()
         prepare.check_inputs(folder, materials, prompt)
-        if resume.RESULT in folder:
+        if records.RESULT in folder:
             tracker.say(f"{folder.path}: this run is finished; resume=never starts over")
-            return dict(json.loads(folder.read(resume.RESULT)))
+            return dict(json.loads(folder.read(records.RESULT)))
         if reason is not None:
             tracker.say(reason)
         folder.open_metrics(mark)
@@ -73,18 +77,18 @@ def _run(materials: Materials, folder: SharedFolder, state: TrainState, prompt: 
     materials = replace(materials, config=settled)
     measured = prepare.measure(folder, materials, prompt)
     plan = of_run(materials, materials.schedule)
-    folder.write_json(resume.PLAN, {**plan.to_json(), "memory": memory.to_json()})
+    folder.write_json(records.PLAN, {**plan.to_json(), "memory": memory.to_json()})
     materials.tracker.expect(plan.flops - plan.flops_importance, done=plan.flops_before(state.update))
     for stage in materials.schedule.stages[:-1]:
         if not _is_over(stage, state):
             chosen = _selection(materials, folder, stage, measured.scores)
             with materials.model(chosen, state.prompt) as model:
-                state = _train_stage(materials, folder, stage, model, plan, state)
+                state = _train_stage(materials, folder, stage, model, plan, measured, state)
             del model  # the smaller model goes before the larger one is built
     chosen = _selection(materials, folder, materials.schedule.last, measured.scores)
     with materials.model(chosen, state.prompt) as model:
         if not _is_over(materials.schedule.last, state):
-            state = _train_stage(materials, folder, materials.schedule.last, model, plan, state)
+            state = _train_stage(materials, folder, materials.schedule.last, model, plan, measured, state)
         return _finish(materials, folder, model, measured, plan, state)
 
 
@@ -108,24 +112,38 @@ def _selection(materials: Materials, folder: SharedFolder, stage: Stage, scores:
 
 
 def _train_stage(
-    materials: Materials, folder: SharedFolder, stage: Stage, model: PromptedModel, plan: Plan, state: TrainState
+    materials: Materials,
+    folder: SharedFolder,
+    stage: Stage,
+    model: PromptedModel,
+    plan: Plan,
+    measured: Measured,
+    state: TrainState,
 ) -> TrainState:
     """Train the prompt on one stage's model, from wherever the state is."""
     config, tracker, metric = materials.config, materials.tracker, materials.task.metric
     last = materials.schedule.last
+    earlier = [resume.read_state(folder, before).seconds for before in materials.schedule.stages[: stage.index - 1]]
     if state.update == stage.first_update:
         state = recycle.carry(state, config.recycle)
 
     def where(update: int) -> str:
         return f"stage {stage.index}/{last.index}  update {update}/{last.end}"
 
-    def updated(update: int, loss: float) -> None:
-        folder.log({"update": update, "stage": stage.index, "loss": loss, "lr": config.optim.lr})
+    def spent(update: int, seconds: float) -> dict[str, float]:
+        """Of the run so far; the scoring of neurons is part of it."""
+        flops = plan.flops_importance + plan.flops_before(update)
+        return {"flops": flops, "seconds": round(measured.seconds + sum(earlier) + seconds, 3)}
+
+    def updated(update: int, loss: float, seconds: float) -> None:
+        about = {"update": update, "stage": stage.index, **spent(update, seconds)}
+        folder.log({**about, "loss": loss, "lr": config.optim.lr})
         tracker.updated(where(update), loss=loss, flops=plan.stages[stage.index - 1].flops_per_update)
 
-    def validate(update: int) -> float:
+    def validate(update: int, seconds: float) -> float:
         metrics = materials.evaluate(model).metrics
-        folder.log({"update": update, "stage": stage.index, "split": "validation", **metrics})
+        about = {"update": update, "stage": stage.index, **spent(update, seconds)}
+        folder.log({**about, "split": "validation", **metrics})
         tracker.scored(where(update), score=metrics[metric])
         return metrics[metric]
 
@@ -164,9 +182,9 @@ def _finish(
         plan = of_run(materials, materials.schedule.ended_at(state.update))
     states = [resume.read_state(folder, stage) for stage in materials.schedule.stages]
     result = summarise(materials, measured, plan, states, evaluation, tested)
-    folder.write(resume.PREDICTIONS, predictions(evaluation.answers, materials.task, materials.task.valid))
+    folder.write(records.PREDICTIONS, predictions(evaluation.answers, materials.task, materials.task.valid))
     if tested:
-        folder.write(resume.TEST_PREDICTIONS, predictions(tested, materials.task, materials.task.test))
-    folder.write(resume.PROMPT, dump_prompt(state.best_prompt, model=materials.backbone.fingerprint))
-    folder.write_json(resume.RESULT, result)
+        folder.write(records.TEST_PREDICTIONS, predictions(tested, materials.task, materials.task.test))
+    folder.write(records.PROMPT, dump_prompt(state.best_prompt, model=materials.backbone.fingerprint))
+    folder.write_json(records.RESULT, result)
     return result

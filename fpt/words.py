@@ -1,0 +1,91 @@
+"""A command's words: options of the verb, overrides of the configuration, and places (folders, files)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from fpt.errors import UserError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Option:
+    """What a verb takes besides overrides, written `name=value`, `--name value` or `--name=value`.
+
+    Attributes:
+        name: with dashes where it has several words.
+        help: one line.
+        takes: what the value is, as in DIR; empty: the option is there or not.
+        default: for help.
+    """
+
+    name: str
+    help: str
+    takes: str = ""
+    default: str = ""
+
+    @property
+    def shown(self) -> str:
+        """As people may write it."""
+        flag = f"--{self.name}"
+        return f"{self.name}={self.takes}  or  {flag} {self.takes}" if self.takes else flag
+
+
+JSON = Option("json", "print the result for programs")
+HELP = Option("help", "show this help")
+
+
+@dataclass(frozen=True)
+class Words:
+    """A command, taken apart."""
+
+    overrides: list[str] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
+    options: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def as_json(self) -> bool:
+        """Whether the result is for programs."""
+        return "json" in self.options
+
+    def number(self, name: str, default: int, *, least: int = 1) -> int:
+        """An option's whole number.
+
+        Raises:
+            UserError: it is none, or too small.
+        """
+        given = self.options.get(name, str(default))
+        if not given.isdecimal() or int(given) < least:
+            raise UserError(f"{name}={given}: expected a whole number, at least {least}")
+        return int(given)
+
+
+def parse(words: Sequence[str], options: Sequence[Option], *, takes_places: bool = False) -> Words:
+    """Take a verb's words apart; a word with = whose name is no option is an override.
+
+    Raises:
+        UserError: an unknown or repeated option, or one without its value.
+    """
+    known = {option.name: option for option in (*options, JSON, HELP)}
+    found, rest = Words(), list(words)
+    while rest:
+        word = rest.pop(0)
+        name, has_value, value = word.removeprefix("--").partition("=")
+        if word == "-h":
+            name = "help"
+        elif word.startswith("-") and word != "-":
+            if name not in known or not word.startswith("--"):
+                allowed = ", ".join(f"--{option}" for option in known)
+                hint = did_you_mean(word, [f"--{option}" for option in known])
+                raise UserError(f"{word}: unknown option; allowed are {allowed}.{hint}")
+        elif name not in known or not has_value:
+            (found.places if takes_places and not has_value else found.overrides).append(word)
+            continue
+        if known[name].takes and not has_value:
+            if not rest:
+                raise UserError(f"--{name}: needs a value, --{name} {known[name].takes}")
+            value = rest.pop(0)
+        if not known[name].takes and has_value:
+            raise UserError(f"{word}: takes no value; write --{name}")
+        if name in found.options:
+            raise UserError(f"{word}: {name} is given twice")
+        found.options[name] = value
+    return found
