@@ -53,6 +53,18 @@ def is_for(config: RunConfig) -> bool:
     return not is_worker() and (engine.processes > 1 or engine.nodes > 1 or engine.hostfile is not None)
 
 
+def alone(config: RunConfig) -> RunConfig:
+    """The configuration of what runs in this process alone.
+
+    Raises:
+        UserError: more processes are asked for.
+    """
+    engine = config.engine
+    if engine.processes > 1 or engine.nodes > 1 or engine.hostfile is not None:
+        raise UserError(f"engine.processes={engine.processes}: only fpt train takes several processes; leave it out")
+    return replace(config, engine=replace(engine, name="torch" if engine.name == "auto" else engine.name))
+
+
 def start(config: RunConfig, flags: list[str]) -> None:
     """Run `fpt worker` in every process to its end; this one waits.
 

@@ -7,12 +7,12 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpt import compose, interrupts, launch
-from fpt.config import EngineConfig, RunConfig
+from fpt.config import RunConfig
 from fpt.errors import UserError
 from fpt.folder import replace_file
 from fpt.records import PROMPT, Records, open_records
@@ -153,25 +153,12 @@ def _after(words: Words) -> tuple[Records | None, RunConfig]:
             raise UserError("run=… and prompt.file=… both name a prompt; give one of them")
         records = open_records(words.options["run"])
         _ = records.result  # refuses a run that is not finished
-        config = compose.load(words.overrides, base=records.config)
-        return records, replace(config, engine=_one_process(config.engine))
+        return records, launch.alone(compose.load(words.overrides, base=records.config))
     if "prompt.file" not in typed:
         raise UserError("which prompt? give run=DIR, a run's folder, or prompt.file=FILE with model= and task=")
     if "stage" in words.options:
         raise UserError("stage=…: is for run=DIR; a prompt file has no stages")
-    config = compose.load([*words.overrides, "prompt.init=file"])
-    return None, replace(config, engine=_one_process(config.engine))
-
-
-def _one_process(engine: EngineConfig) -> EngineConfig:
-    """The engine of a verb that runs in this process alone.
-
-    Raises:
-        UserError: more processes are asked for.
-    """
-    if engine.processes > 1 or engine.nodes > 1 or engine.hostfile:
-        raise UserError(f"engine.processes={engine.processes}: only fpt train takes several processes; leave it out")
-    return replace(engine, name="torch") if engine.name == "auto" else engine
+    return None, launch.alone(compose.load([*words.overrides, "prompt.init=file"]))
 
 
 def _trained(words: Words, records: Records | None, config: RunConfig) -> "Trained":
@@ -226,7 +213,7 @@ def _predict(words: Words) -> None:
     if name is not None:
         asked.check(Path(name).expanduser())
     prompt = str(config.prompt.file) if records is None else records.ledger[PROMPT]
-    about = {"prompt": prompt, "stage": words.options.get("stage"), "words": sorted(words.overrides)}
+    about: dict[str, Any] = {"prompt": prompt, "stage": words.options.get("stage"), "words": sorted(words.overrides)}
     about |= {"beams": beams, "max_new_tokens": limit}
     output = Growing(_output(words, Path()), about) if "output" in words.options else None
     if name is not None:

@@ -9,9 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
-
-from fpt.checkpoint import dump_prompt
 
 ROOT = Path(__file__).parent.parent
 
@@ -75,17 +72,6 @@ def test_make_run_passes_its_variables_through() -> None:
     command = shown.splitlines()[-1].split()
     assert command[1:] == ["train", "task=boolq", "model=t5-large", "schedule=ld", "train.updates=500", "seed=1"]
     assert command[0].endswith("bin/fpt")
-
-
-def test_the_readmes_python_runs(tmp_path: Path) -> None:
-    """With a prompt of the right shape in place of a trained one."""
-    code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(code) == 1
-    folder = tmp_path / "runs" / "boolq-tiny-cr-s0"
-    folder.mkdir(parents=True)
-    (folder / "prompt.safetensors").write_bytes(dump_prompt(torch.zeros(20, 128)))
-    done = subprocess.run([sys.executable, "-c", code[0]], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def test_every_module_says_what_it_is_for() -> None:

@@ -78,7 +78,7 @@ class PromptedModel(nn.Module):
     def _log_probabilities(self, states: Tensor, labels: Tensor) -> Tensor:
         found = torch.zeros(labels.shape, device=labels.device)
         real = labels != IGNORED
-        parts = zip(states[real].split(AT_ONCE), labels[real].split(AT_ONCE), strict=True)
+        parts = zip(torch.split(states[real], AT_ONCE), torch.split(labels[real], AT_ONCE), strict=True)
         found[real] = torch.cat([-cross_entropy(self._logits(some), ids, reduction="none") for some, ids in parts])
         return found
 

@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from resource import RLIMIT_FSIZE, setrlimit
+from typing import Any
 
 import psutil
 import pytest
@@ -28,7 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_checkpoint(tmp_path_factory.mktemp("launch") / "model", "Flan-T5")
 
 
-def started(model: Path, boolq: Path, folder: Path, *more: str) -> "subprocess.Popen[str]":
+def started(model: Path, boolq: Path, folder: Path, *more: str, **options: Any) -> "subprocess.Popen[str]":
     """`fpt train` in a process of its own, of a hundred thousand updates unless told otherwise."""
     words = [*quick_words(model, boolq, folder), *MORE, "train.updates=100000", *more]
     return subprocess.Popen(
@@ -37,6 +39,7 @@ def started(model: Path, boolq: Path, folder: Path, *more: str) -> "subprocess.P
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        **options,
     )
 
 
@@ -112,6 +115,25 @@ def test_told_to_stop_a_run_saves_and_goes_on_with_another_number_of_processes(
     assert cli("train", *quick_words(model, boolq, whole), *words).status == 0
     found, wanted = (load_file(path / "prompt.safetensors")["prompt"] for path in (folder, whole))
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-3)
+
+
+def test_a_full_disk_ends_all_with_one_line_and_the_run_goes_on(
+    model: Path, boolq: Path, tmp_path: Path, cli: Cli
+) -> None:
+    """No file may grow beyond 12 kB, as if there were no more room."""
+    folder = tmp_path / "run"
+    words = ["train.updates=150", "engine.processes=2"]
+    run = started(model, boolq, folder, *words, preexec_fn=lambda: setrlimit(RLIMIT_FSIZE, (12_000, 12_000)))
+    _, said = run.communicate(timeout=120)
+    assert run.returncode == 1, said
+    lines = [line for line in said.splitlines() if line.startswith("fpt: ")]
+    assert lines == [f"fpt: rank 0: File too large; {launch.GOES_ON}"]
+    assert "Traceback" not in said
+    done = len((folder / "metrics.jsonl").read_text().splitlines())
+    assert 20 < done < 150
+    assert cli("train", *quick_words(model, boolq, folder), *MORE, "train.updates=150", "resume=must").status == 0
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["update"] for row in rows if "loss" in row] == list(range(1, 151))
 
 
 def test_two_machines_of_two_processes_train_the_prompt_of_one(

@@ -1,0 +1,125 @@
+"""What the verbs do, for Python: configure, train, score and predict; and the parts to build with.
+
+Paths are those of run folders. Progress goes to standard error. What is wrong with the input raises `UserError`, a
+`ValueError` with one clear line.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fpt import compose, launch
+from fpt.backbones.backbone import Backbone, open_backbone
+from fpt.backbones.family import Selection, Shape, Stack
+from fpt.config import RunConfig
+from fpt.errors import UserError
+from fpt.prediction import Prediction, Predictor
+from fpt.prompts.prompted import PromptedModel
+from fpt.prompts.soft import SoftPrompt
+from fpt.records import Records, open_records
+from fpt.tasks import with_split
+from fpt.tasks.kept import open_task
+from fpt.tracking import Tracker, quiet_libraries
+from stages import evaluate, predict, schedule, trained
+from stages.partial import build
+from stages.plan import nominal
+from stages.run import run
+from stages.selection import choose
+
+__all__ = [
+    "Backbone",
+    "Prediction",
+    "Predictor",
+    "PromptedModel",
+    "Records",
+    "RunConfig",
+    "Selection",
+    "Shape",
+    "SoftPrompt",
+    "Stack",
+    "UserError",
+    "build",
+    "choose",
+    "configure",
+    "open_backbone",
+    "open_records",
+    "plan",
+    "predictor",
+    "score",
+    "train",
+]
+
+quiet_libraries()
+
+
+def configure(*overrides: str) -> RunConfig:
+    """The configuration that `fpt train` would have with these overrides, checked.
+
+    Raises:
+        UserError: an override cannot be used.
+    """
+    return compose.load(overrides)
+
+
+def plan(config: RunConfig) -> dict[str, Any]:
+    """What every stage will cost, as `fpt plan --json` prints it, without the memory.
+
+    Raises:
+        UserError: the schedule does not fit the model.
+    """
+    return nominal(config, schedule.of(config))
+
+
+def train(config: RunConfig) -> Records:
+    """Train the prompt through the schedule's stages, or go on with a run that was stopped, in this process.
+
+    Raises:
+        UserError: something of the input cannot be used; `engine.processes` above 1 needs `fpt train`.
+    """
+    _ = launch.alone(config)
+    run(config, schedule.of(config), lambda: open_task(config), Tracker())
+    return open_records(config.folder)
+
+
+def score(path: str | Path, *overrides: str, split: str | None = None, stage: int | None = None) -> dict[str, Any]:
+    """What a finished run's prompt scores on a split of its task, or of another by override: `fpt eval`'s JSON.
+
+    Args:
+        path: the run's folder.
+        overrides: keys that differ from the run's.
+        split: train, a validation split or a test split; None: the run's validation split.
+        stage: take this stage's prompt, on its partial PLM; None: the best prompt, on the last stage's model.
+
+    Raises:
+        UserError: the run is not finished, or something else cannot be used.
+    """
+    records = open_records(path)
+    config = with_split(_settings(records, overrides), split)
+    return evaluate.evaluate(config, open_task(config), split, trained.of_run(records, stage), Tracker()).about
+
+
+@contextmanager
+def predictor(
+    path: str | Path,
+    *overrides: str,
+    stage: int | None = None,
+    beams: int = 1,
+    max_new_tokens: int | None = None,
+) -> Iterator[Predictor]:
+    """Within, a finished run's prompt answers lists of texts.
+
+    Arguments are `score`'s, and `fpt predict`'s options.
+
+    Raises:
+        UserError: the run is not finished, or something else cannot be used.
+    """
+    records = open_records(path)
+    config = _settings(records, overrides)
+    opened = predict.predictor(config, trained.of_run(records, stage), beams=beams, max_new_tokens=max_new_tokens)
+    with opened as answer:
+        yield answer
+
+
+def _settings(records: Records, overrides: tuple[str, ...]) -> RunConfig:
+    return launch.alone(compose.load(overrides, base=records.config))

@@ -1,0 +1,125 @@
+"""What README and docs/ tell people to type does what they say.
+
+Commands that need no more than this machine has are run, with fewer updates and examples. Of the others, `fpt plan`
+takes the same words; and where even that needs the Hub, the configuration is composed.
+"""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from fpt import compose
+from fpt.__main__ import main
+from tests.conftest import Outcome, boolq_lines
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FEW = [
+    "train.updates=8",
+    "train.batch_size=4",
+    "train.eval_every=8",
+    "train.eval_batch=8",
+    "schedule.importance_examples=8",
+]
+FEW_EXAMPLES = ["schedule.importance_examples=8", "task.train_examples=16", "task.valid_examples=8"]
+OF_OTHERS = ("model=", "engine", "experiment=", "updates:", "GPUS=")  # a command with one of these is planned
+NO_KEYS = ("n=", "run=", "schedules=", "seeds=")  # options, which are no part of the configuration
+OF_HUB = ("model=google/", "prompt.file=")  # and with one of these composed
+
+
+@dataclass(frozen=True)
+class Command:
+    """A line of a page, and the file that a here-document before it writes."""
+
+    words: tuple[str, ...]
+    writes: tuple[str, str] | None = None
+
+    def __str__(self) -> str:
+        return " ".join(self.words)
+
+
+def commands(page: Path) -> list[Command]:
+    found = []
+    for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL):
+        written = re.search(r"cat > (\S+) <<'END'\n(.*?)END\n", block, re.DOTALL)
+        lines = re.sub(r"cat > .*?\nEND\n", "", block, flags=re.DOTALL).replace("\\\n", " ").splitlines()
+        for line in lines:
+            words = tuple(shlex.split(line, comments=True))
+            if words:
+                found.append(Command(words, (written[1], written[2]) if written else None))
+    return found
+
+
+def typed(program: str) -> list[Command]:
+    return list(dict.fromkeys(command for page in PAGES for command in commands(page) if command.words[0] == program))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the pages' commands name."""
+    folder = tmp_path_factory.mktemp("pages")
+    words = [*FEW, *FEW_EXAMPLES, f"cache_dir={folder}/cache"]
+    assert main(["train", "task=boolq", f"run.dir={folder}/runs/boolq-tiny-cr-s0", *words]) == 0
+    (folder / "stages.yaml").write_text("[{depth: 4, share: 0.5}, {share: 0.5}]\n")
+    (folder / "hosts").write_text("localhost slots=8\n")
+    (folder / "DIR").mkdir()
+    (folder / "prompt.safetensors").touch()
+    (folder / "asked.jsonl").write_text(boolq_lines(3))
+    (folder / "texts.txt").write_text("question: is the lamp red passage: The lamp is red.\n")
+    return folder
+
+
+@pytest.mark.parametrize("command", typed("fpt"), ids=str)
+def test_a_command_does_what_it_says(
+    cli: Callable[..., Outcome],
+    place: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(place)
+    if command.writes:
+        Path(command.writes[0]).write_text(command.writes[1])
+    words = list(command.words[1:])
+    stdin = Path(words.pop()) if "<" in words else Path("/dev/null")
+    words = [word for word in words if word != "<"]
+    if any(word.startswith(OF_HUB) for word in words):
+        compose.load([word for word in words[1:] if "=" in word])
+        return
+    if words[0] in ("train", "compare") and any(part in word for word in words for part in OF_OTHERS):
+        words = ["plan", *(word for word in words[1:] if "=" in word and not word.startswith(NO_KEYS))]
+    elif words[0] in ("train", "compare"):
+        few = FEW if any("task.train=" in word for word in words) else [*FEW, *FEW_EXAMPLES]
+        words += [*few, f"cache_dir={place}/cache"] if "--help" not in words else []
+    with stdin.open() as stream:
+        monkeypatch.setattr(sys, "stdin", stream)
+        done = cli(*words)
+    assert done.status == 0, done.err
+    assert done.out or done.err
+
+
+@pytest.mark.parametrize("command", typed("make"), ids=str)
+def test_make_passes_a_command_on(command: Command) -> None:
+    """What `make` would run is composed."""
+    quiet = ["make", "--dry-run", "--no-print-directory", *command.words[1:]]
+    shown = subprocess.run(quiet, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    words = shlex.split(shown.splitlines()[-1])
+    if words[0].endswith("bin/fpt"):
+        compose.load([word for word in words[2:] if "=" in word and not word.startswith(NO_KEYS)])
+
+
+def test_the_readmes_python_runs(place: Path) -> None:
+    """Each block in a process of its own; nothing in them is changed but the number of updates and examples."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    for code in blocks:
+        extra = ", ".join(map(json.dumps, [*FEW[1:], *FEW_EXAMPLES, f"cache_dir={place}/cache"]))
+        code = code.replace('"train.updates=80", "train.eval_every=20",', f'"train.updates=8", {extra},')
+        done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
