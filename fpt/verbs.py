@@ -40,12 +40,15 @@ class Verb:
 
 def _train(words: Words) -> None:
     config = compose.load(words.overrides)
+    from fpt.backbones.source import config_values
+    from fpt.prompts import files
     from fpt.tasks import form_of
     from fpt.tasks.kept import open_task
     from fpt.tracking import Tracker
     from stages import schedule
 
     tracker, stages = Tracker(), schedule.of(config)
+    files.check(config.prompt, config_values(config.model)[0]["d_model"])
     if launch.is_worker():
         _share(config, words)
         return

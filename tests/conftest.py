@@ -130,3 +130,11 @@ def quick_words(checkpoint: Path, boolq: Path, folder: Path) -> list[str]:
 def quick(checkpoint: Path, boolq: Path, tmp_path: Path) -> list[str]:
     """`quick_words` with a run folder of the test's own."""
     return quick_words(checkpoint, boolq, tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def finished(checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of `quick_words`; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    assert main(["train", *quick_words(checkpoint, boolq, folder)]) == 0
+    return folder
