@@ -168,8 +168,8 @@ class PromptConfig(Group):
     )
     text: str | None = setting("the words whose embeddings start the prompt, for prompt.init=text", None)
     file: str | None = setting(
-        "what to start from, for prompt.init=file: a prompt.safetensors, a .npy, the folder of a run or of a PEFT prompt"
-        " adapter",
+        "what to start from, for prompt.init=file: a prompt.safetensors, a .npy, the folder of a run or of a PEFT"
+        " prompt adapter",
         None,
     )
 
