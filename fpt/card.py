@@ -6,6 +6,7 @@ from fpt.backbones import tiny
 from fpt.backbones.family import Shape
 from fpt.console import amount
 from fpt.export import Export, is_local
+from fpt.markdown import table
 from fpt.tasks import data_of, form_of
 
 TAGS = ["prompt-tuning", "soft-prompt", "fpt"]
@@ -28,7 +29,7 @@ def text(made: Export, *, length: int) -> str:
         f" {_model_name(made)}, learned by prompt tuning with the schedule {result['schedule']} of fpt"
         f" {result['versions']['fpt']}, the model's own weights left as they are. This is {made.what}, as"
         f" {CONTENTS[made.to]}. Scores are between 0 and 100, correlations between -100 and 100.",
-        _table(("", ""), _facts(made)),
+        table(("", ""), _facts(made)),
         "## Stages",
         "FLOPs are those of training; a stage's score is that of its last prompt, on its own model.",
         _stages(made),
@@ -115,7 +116,7 @@ def _stages(made: Export) -> str:
         for number, row in enumerate(result["stages"], 1)
     ]
     columns = ("stage", "blocks enc + dec", "FFN enc / dec", "updates", "FLOPs", result["metric"]["name"])
-    return _table(columns, rows)
+    return table(columns, rows)
 
 
 def _snippet(made: Export) -> str:
@@ -200,8 +201,3 @@ def _sized(shape: Shape) -> str:
         f"{encoder.blocks} encoder blocks of {encoder.neurons} FFN neurons,"
         f" {decoder.blocks} decoder blocks of {decoder.neurons}"
     )
-
-
-def _table(columns: tuple[str, ...], rows: list[Any]) -> str:
-    lines = [columns, ("---",) * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
