@@ -121,7 +121,8 @@ def _stages(made: Export) -> str:
 
 def _snippet(made: Export) -> str:
     """Python that answers one source."""
-    task, dtype = made.run.config.task, made.run.config.engine.dtype
+    config = made.run.config
+    dtype, longest = config.engine.dtype, made.run.result.get("max_new_tokens", config.task.target_length)
     imports = {"import torch", "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer"}
     if made.repo:
         imports |= {"from huggingface_hub import snapshot_download"}
@@ -150,12 +151,12 @@ def _snippet(made: Export) -> str:
         lines += ['prompt = load_file(f"{folder}/prompt.safetensors")["prompt"]']
     lines += ["", f"text = {_source(made)!r}", 'inputs = tokenizer(text, return_tensors="pt")']
     if made.to == "peft":
-        lines += [f"output = model.generate(**inputs, max_new_tokens={task.target_length})"]
+        lines += [f"output = model.generate(**inputs, max_new_tokens={longest})"]
     else:
         lines += [
             "embedded = model.get_input_embeddings()(inputs.input_ids)",
             "embedded = torch.cat([prompt[None].to(embedded.dtype), embedded], dim=1)",
-            f"output = model.generate(inputs_embeds=embedded, max_new_tokens={task.target_length})",
+            f"output = model.generate(inputs_embeds=embedded, max_new_tokens={longest})",
         ]
     lines += ["print(tokenizer.decode(output[0], skip_special_tokens=True))"]
     return "\n".join([*sorted(imports, key=lambda line: (line.startswith("from"), line)), "", *lines])

@@ -100,6 +100,23 @@ def _tested(test: dict[str, Any], metric: str) -> str:
     return f"{test['split']} split, {test['examples']:,} examples: {score}"
 
 
+def print_scores(about: dict[str, Any]) -> None:
+    """What a prompt scores on a split."""
+    console = _output()
+    console.print(Text(f"{about['task']} ({about['origin']}), {about['split']} split, {about['examples']:,} examples"))
+    console.print(Text(f"{about['prompt']} on {about['model']}"))
+    if about["metrics"] is None:
+        console.print(Text("without labels, so not scored", style="bold"))
+    else:
+        beside = "" if about["majority"] is None else f"  ({about['baseline']} {about['majority']:.2f})"
+        main = about["metrics"][about["metric"]]
+        console.print(Text(f"{about['metric']} {main:.2f}{beside}", style="bold"))
+        for name, value in about["metrics"].items():
+            if name != about["metric"]:
+                console.print(Text(f"{name} {value:.2f}"))
+    console.print(Text(f"predictions in {about['predictions']}"))
+
+
 def print_look(look: dict[str, Any]) -> None:
     """A task's splits in numbers, then examples as the model sees them."""
     console, splits, limits = _output(), look["splits"], look["limits"]

@@ -5,15 +5,23 @@ Imports that take long stand in the functions: an error in the words must not wa
 
 import json
 import os
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fpt import compose, interrupts, launch
-from fpt.config import RunConfig
+from fpt.config import EngineConfig, RunConfig
 from fpt.errors import UserError
+from fpt.folder import replace_file
+from fpt.records import PROMPT, Records, open_records
 from fpt.words import Option, Words
+
+AT_ONCE = 32  # batches whose texts are sorted by length together
+
+if TYPE_CHECKING:
+    from stages.trained import Trained
 
 
 @dataclass(frozen=True)
@@ -140,6 +148,132 @@ def _show(words: Words) -> None:
         print_look(shown)
 
 
+def _after(words: Words) -> tuple[Records | None, RunConfig]:
+    """What a verb after training is about: a finished run, or prompt.file; and the configuration."""
+    typed = {word.partition("=")[0] for word in words.overrides}
+    if "run" in words.options:
+        if "prompt.file" in typed:
+            raise UserError("run=… and prompt.file=… both name a prompt; give one of them")
+        records = open_records(words.options["run"])
+        _ = records.result  # refuses a run that is not finished
+        config = compose.load(words.overrides, base=records.config)
+        return records, replace(config, engine=_one_process(config.engine))
+    if "prompt.file" not in typed:
+        raise UserError("which prompt? give run=DIR, a run's folder, or prompt.file=FILE with model= and task=")
+    if "stage" in words.options:
+        raise UserError("stage=…: is for run=DIR; a prompt file has no stages")
+    config = compose.load([*words.overrides, "prompt.init=file"])
+    return None, replace(config, engine=_one_process(config.engine))
+
+
+def _one_process(engine: EngineConfig) -> EngineConfig:
+    """The engine of a verb that runs in this process alone.
+
+    Raises:
+        UserError: more processes are asked for.
+    """
+    if engine.processes > 1 or engine.nodes > 1 or engine.hostfile:
+        raise UserError(f"engine.processes={engine.processes}: only fpt train takes several processes; leave it out")
+    return replace(engine, name="torch") if engine.name == "auto" else engine
+
+
+def _trained(words: Words, records: Records | None, config: RunConfig) -> "Trained":
+    from stages import trained
+
+    if records is None:
+        return trained.of_file(config)
+    stage = words.number("stage", 1) if "stage" in words.options else None
+    return trained.of_run(records, stage)
+
+
+def _eval(words: Words) -> None:
+    records, config = _after(words)
+    from fpt.tasks import with_split
+    from fpt.tasks.kept import open_task
+    from fpt.tracking import Tracker
+
+    split = words.options.get("split")
+    config = with_split(config, split)
+    name = f"{config.task.name}-{config.model.name}-{split or config.task.valid_split}.jsonl"
+    folder = Path("runs") if records is None else records.path
+    output = _output(words, folder / "evals" / name)
+    tracker = Tracker()
+    with tracker.console.status("reading the data"):
+        task = open_task(config)
+    with tracker.console.status("importing torch and transformers"):
+        from stages.evaluate import evaluate
+    scored = evaluate(config, task, split, _trained(words, records, config), tracker)
+    replace_file(output, scored.predictions)
+    about = {**scored.about, "predictions": str(output)}
+    if words.as_json:
+        _print_json(about)
+    else:
+        from fpt.console import print_scores
+
+        print_scores(about)
+
+
+def _predict(words: Words) -> None:
+    records, config = _after(words)
+    from fpt import asked
+    from fpt.asked import grouped
+    from fpt.growing import Growing, one_line
+    from fpt.tasks import form_of
+    from fpt.tracking import Tracker
+
+    text, name = words.options.get("text"), words.options.get("input")
+    if text is not None and name is not None:
+        raise UserError("text=… and input=… both say what to answer; give one of them")
+    beams, limit = words.number("beams", 1), words.number("max-new-tokens", 0, least=0) or None
+    form, tracker = form_of(config.task), Tracker()
+    if name is not None:
+        asked.check(Path(name).expanduser())
+    prompt = str(config.prompt.file) if records is None else records.ledger[PROMPT]
+    about = {"prompt": prompt, "stage": words.options.get("stage"), "words": sorted(words.overrides)}
+    about |= {"beams": beams, "max_new_tokens": limit}
+    output = Growing(_output(words, Path()), about) if "output" in words.options else None
+    if name is not None:
+        questions = grouped(asked.of_file(Path(name).expanduser(), form), AT_ONCE * config.train.eval_batch)
+    elif text is not None:
+        questions = iter([[asked.of_text(text)]])
+    else:
+        if sys.stdin.isatty():
+            tracker.say("a text a line; Ctrl-D ends")
+        questions = asked.of_stream(sys.stdin.fileno(), AT_ONCE * config.train.eval_batch)
+    with tracker.console.status("importing torch and transformers"):
+        from stages.predict import predictor
+    with predictor(config, _trained(words, records, config), beams=beams, max_new_tokens=limit) as answer:
+        for window in questions if output is None else output.unanswered(questions):
+            with tracker.running():
+                predictions = answer.answer(window, tracker.watch)
+            if output is not None:
+                output.add(prediction.to_json() for prediction in predictions)
+            for prediction in predictions if output is None else ():
+                line = json.dumps(prediction.to_json(), ensure_ascii=False)
+                print(line if words.as_json else one_line(prediction.answer), flush=True)
+    if output is not None:
+        output.finish()
+        tracker.say(f"answers in {words.options['output']}")
+
+
+def _output(words: Words, default: Path) -> Path:
+    """The file that `output=` names.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    file = Path(words.options["output"]).expanduser() if "output" in words.options else default
+    if file.is_dir():
+        raise UserError(f"output={file}: is a folder; give a file")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output={file}: its folder cannot be made ({error.strerror})") from None
+    if not os.access(file.parent, os.W_OK):
+        raise UserError(f"output={file}: its folder cannot be written to; give another output=FILE")
+    return file
+
+
 def _export(words: Words) -> None:
     _refuse_overrides(words)
     given = words.options
@@ -177,6 +311,10 @@ def _refuse_overrides(words: Words) -> None:
         raise UserError(f"{words.overrides[0]}: unknown option; --help lists what there is")
 
 
+RUN = Option("run", "the run whose prompt it is; keys that are not given are as they were there", "DIR")
+STAGE = Option(
+    "stage", "the prompt with which this stage of the run ended, on its partial PLM", "K", "the best, on the last"
+)
 VERBS = {
     "train": Verb(
         _train,
@@ -196,6 +334,41 @@ VERBS = {
         example="show task=boolq n=3",
         usage="show [key=value …] [n=3] [--json]",
         options=(Option("n", "how many examples to show", "N", "3"),),
+    ),
+    "eval": Verb(
+        _eval,
+        about="score a finished run's prompt, or a prompt file, on any split",
+        example="eval run=runs/boolq-tiny-cr-s0",
+        usage="eval run=DIR | prompt.file=FILE [split=SPLIT] [stage=K] [output=FILE] [key=value …] [--json]",
+        options=(
+            RUN,
+            STAGE,
+            Option(
+                "split", "train, a validation split or a test split of the task", "SPLIT", "the run's validation split"
+            ),
+            Option("output", "where the predictions go", "FILE", "DIR/evals/TASK-MODEL-SPLIT.jsonl"),
+        ),
+    ),
+    "predict": Verb(
+        _predict,
+        about="answer a text, a file's records or lines, or standard input line by line",
+        example="predict run=DIR text='…'",
+        usage="predict run=DIR | prompt.file=FILE [text=TEXT | input=FILE] [output=FILE] [key=value …] [--json]",
+        options=(
+            RUN,
+            STAGE,
+            Option("text", "the source as the model is to see it", "TEXT"),
+            Option(
+                "input",
+                ".jsonl, .csv, .tsv or .parquet with the fields of the task's template, or the whole source as 'text';"
+                " .txt with a source a line",
+                "FILE",
+                "standard input, a source a line",
+            ),
+            Option("output", ".jsonl or .txt; one that was left half goes on", "FILE", "standard output"),
+            Option("beams", "of beam search", "N", "1: greedy"),
+            Option("max-new-tokens", "no output is longer", "N", "as in the run"),
+        ),
     ),
     "export": Verb(
         _export,

@@ -1,6 +1,5 @@
 """A run's prompt, and the partial PLM it belongs to, written in a format that others read."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ from fpt.errors import UserError
 from fpt.export import Export, adapter, array, made_aside
 from fpt.records import PROMPT
 from fpt.tracking import Tracker
-from stages import partial, selection
-from stages.prepare import INPUTS
+from stages import partial, trained
+from stages.trained import Trained
 
 
 def export(made: Export, tracker: Tracker) -> dict[str, Any]:
@@ -21,11 +20,12 @@ def export(made: Export, tracker: Tracker) -> dict[str, Any]:
     Raises:
         UserError: a file of the run is damaged, its model is another now, or the Hub cannot be reached.
     """
-    prompt = made.run.prompt(None if made.number is None else made.stage)
+    learned = trained.of_run(made.run, made.number)
+    prompt = learned.prompt
     with made_aside(made.folder) as aside:
         if made.to == "hf":
             with tracker.console.status("writing the model"):
-                _write_model(made, aside)
+                _write_model(made, learned, aside)
             files = {PROMPT: dump_prompt(prompt, stage=made.stage.name)}
         elif made.to == "npy":
             aside.mkdir()
@@ -45,10 +45,9 @@ def export(made: Export, tracker: Tracker) -> dict[str, Any]:
     return {"to": made.to, "prompt": made.what, "folder": str(made.folder), "files": names, "url": url}
 
 
-def _write_model(made: Export, folder: Path) -> None:
+def _write_model(made: Export, learned: Trained, folder: Path) -> None:
     """The stage's model as a checkpoint, in float32, which holds every weight on disk as it is."""
     backbone = open_backbone(made.run.config.model)
-    if json.loads(made.run.read(INPUTS))["model"] != backbone.fingerprint:
+    if learned.fingerprint != backbone.fingerprint:
         raise UserError(f"run={made.run.path}: the model has changed since this run; {backbone.folder} is another now")
-    chosen = selection.load(made.run.read(f"stages/{made.stage.name}/selection.safetensors"))
-    partial.save(partial.build(backbone, chosen), backbone, folder)
+    partial.save(partial.build(backbone, learned.selection(backbone)), backbone, folder)

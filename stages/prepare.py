@@ -65,16 +65,22 @@ class Materials:
         """What the whole backbone keeps."""
         return selection.everything(self.backbone.shape)
 
+    @property
+    def max_new_tokens(self) -> int:
+        """How many tokens an answer may have."""
+        return longest_answer(self.task, self.train, self.config.task.target_length)
+
     def evaluate(self, model: PromptedModel) -> Evaluation:
         """The prompt's scores and answers on the validation examples."""
-        answers = self._answers(model, self.valid, "validation")
+        answers = self.answers(model, self.valid, "validation")
         return Evaluation(self.task.score(answers.read, self.task.valid), answers)
 
     def answer_test(self, model: PromptedModel) -> Answers | None:
         """The prompt's answers to the test split, if one was asked for."""
-        return self._answers(model, self.test, "test") if self.test else None
+        return self.answers(model, self.test, "test") if self.test else None
 
-    def _answers(self, model: PromptedModel, data: Encoded, what: str) -> Answers:
+    def answers(self, model: PromptedModel, data: Encoded, what: str) -> Answers:
+        """The prompt's answers to some of the task's examples; `what` they are, for people."""
         config, tokenizer = self.config, self.backbone.tokenizer
         return generate(
             model,
@@ -82,7 +88,7 @@ class Materials:
             data,
             tokenizer,
             batch_size=config.train.eval_batch,
-            max_new_tokens=longest_answer(self.task, self.train, config.task.target_length),
+            max_new_tokens=self.max_new_tokens,
             engine=self.engine,
             watch=self.tracker.watch,
             what=what,

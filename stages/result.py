@@ -46,6 +46,7 @@ def summarise(
         "baseline": task.baseline_name,
         "majority": task.majority,
         "untrained": measured.untrained,
+        "max_new_tokens": materials.max_new_tokens,
         "updates": plan.updates,
         "best_update": states[-1].best_update,
         "flops": plan.flops,

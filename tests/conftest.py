@@ -134,7 +134,7 @@ def quick(checkpoint: Path, boolq: Path, tmp_path: Path) -> list[str]:
 
 @pytest.fixture(scope="session")
 def finished(checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run of `quick_words`; not to be changed."""
+    """The folder of a finished run on the random model; tests only read it, or write beside its records."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     assert main(["train", *quick_words(checkpoint, boolq, folder)]) == 0
     return folder

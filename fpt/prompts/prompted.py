@@ -3,6 +3,7 @@
 Letters: B batch, S source, T target, P prompt, D model, V vocabulary.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from transformers.modeling_outputs import BaseModelOutput
 from fpt.backbones import t5
 from fpt.data import IGNORED, Batch
 from fpt.prompts.soft import SoftPrompt
+
+AT_ONCE = 1024  # target positions whose logits [V] are held at the same time
 
 
 class PromptedModel(nn.Module):
@@ -50,21 +53,45 @@ class PromptedModel(nn.Module):
         """The same from the encoder's states [B, P+S, D] and their mask on."""
         states = self.decode(batch, states, mask)
         real = batch.labels != IGNORED
-        logits = t5.head_logits(self.body, states[real])
-        return cross_entropy(logits.float(), batch.labels[real], reduction="sum")
+        return cross_entropy(self._logits(states[real]), batch.labels[real], reduction="sum")
 
     @torch.no_grad()
-    def generate(self, batch: Batch, *, max_new_tokens: int, in_step: bool = False) -> Tensor:
-        """Greedy output ids [B, ≤ max_new_tokens + 1], the start token first.
+    def generate(self, batch: Batch, *, max_new_tokens: int, beams: int = 1, in_step: bool = False) -> Tensor:
+        """Output ids [B, ≤ max_new_tokens + 1], the start token first; greedy, or the best of a beam search.
 
         With `in_step` every process goes on until the last has finished, as a model whose weights are shared out needs.
         """
+        return self._generate(*self.encode(batch), max_new_tokens, beams, in_step)
+
+    @torch.no_grad()
+    def answer(self, batch: Batch, *, max_new_tokens: int, beams: int = 1) -> tuple[Tensor, Tensor]:
+        """Output ids [B, T] without the start token, IGNORED behind each end; and the log-probability of each, 0 there.
+
+        A token's probability is the model's own, given the source and the tokens before it.
+        """
         states, mask = self.encode(batch)
+        ids = self._generate(states, mask, max_new_tokens, beams, in_step=False)[:, 1:]
+        ended = (ids == self.body.config.eos_token_id).cumsum(1)
+        labels = ids.masked_fill(ended.cumsum(1) > 1, IGNORED)  # the end itself is part of the output
+        return labels, self._log_probabilities(self.decode(replace(batch, labels=labels), states, mask), labels)
+
+    def _log_probabilities(self, states: Tensor, labels: Tensor) -> Tensor:
+        found = torch.zeros(labels.shape, device=labels.device)
+        real = labels != IGNORED
+        parts = zip(states[real].split(AT_ONCE), labels[real].split(AT_ONCE), strict=True)
+        found[real] = torch.cat([-cross_entropy(self._logits(some), ids, reduction="none") for some, ids in parts])
+        return found
+
+    def _logits(self, states: Tensor) -> Tensor:
+        """Logits [N, V] of decoder states [N, D], in float32."""
+        return t5.head_logits(self.body, states).float()
+
+    def _generate(self, states: Tensor, mask: Tensor, max_new_tokens: int, beams: int, in_step: bool) -> Tensor:
         config = self.body.config
-        greedy = GenerationConfig(
+        settings = GenerationConfig(
             max_new_tokens=max_new_tokens,
             do_sample=False,
-            num_beams=1,
+            num_beams=beams,
             use_cache=True,
             pad_token_id=config.pad_token_id,
             eos_token_id=config.eos_token_id,
@@ -73,7 +100,7 @@ class PromptedModel(nn.Module):
         return self.body.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
             attention_mask=mask,
-            generation_config=greedy,
+            generation_config=settings,
             synced_gpus=in_step,
             # transformers would size the cache by the encoder's depth, which fails for a deeper decoder.
             past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),

@@ -106,6 +106,25 @@ def asked_test_split(config: RunConfig, form: Form) -> str | None:
     return wanted
 
 
+def with_split(config: RunConfig, split: str | None) -> RunConfig:
+    """The configuration under which a split is read: a validation split's name, a test split's, or train.
+
+    Raises:
+        UserError: the task has no such split.
+    """
+    form = form_of(config.task)
+    only_valid = replace(config.task, test_split=None, test=None)
+    valid = [name for name in form.records.splits if name != "train"]
+    if split is None or split == "train" or (split == "validation" and split not in valid):
+        return replace(config, task=only_valid)
+    if split in valid:
+        return replace(config, task=replace(only_valid, valid_split=split))
+    if split in form.records.tests:
+        return replace(config, task=replace(config.task, test_split=split))
+    allowed = ["train", *valid, *form.records.tests]
+    raise UserError(f"split={split}: {config.task.name} has {', '.join(allowed)}.{did_you_mean(split, allowed)}")
+
+
 def _is_own(task: TaskConfig) -> bool:
     """Whether the data are the user's: task=files, under whatever name."""
     return task.name == "files" or (task.train is not None and task.name not in FORMS)

@@ -156,10 +156,19 @@ def _values(record: Record, names: Sequence[str], where: str) -> dict[str, str]:
             raise UserError(
                 f"{where}: no field '{name}'; it has {', '.join(map(str, record))[:200]}.{did_you_mean(name, record)}"
             )
-        if not isinstance(record[name], str | int | float):
-            raise UserError(f"{where}: '{name}' is {record[name]!r:.100}; expected a text or a number")
-        values[name] = _text(record[name])
+        values[name] = text_of(record, name, where)
     return values
+
+
+def text_of(record: Record, name: str, where: str) -> str:
+    """A field's text; numbers and truth values as JSON writes them.
+
+    Raises:
+        UserError: it is a list or an object, or empty.
+    """
+    if not isinstance(record[name], str | int | float):
+        raise UserError(f"{where}: '{name}' is {record[name]!r:.100}; expected a text or a number")
+    return _text(record[name])
 
 
 def _text(value: Any) -> str:

@@ -55,14 +55,11 @@ def batch(folder: Path | str) -> Batch:
     return Encoded(Rows.of(sources), Rows.of(TARGETS)).batch([0, 1, 2])
 
 
-def ours(model: PromptedModel, given: Batch, **how: Any) -> torch.Tensor:
-    """Transformers' generation from our embedded prompt and source; with `labels` the logits instead."""
+def logits(model: PromptedModel, given: Batch) -> torch.Tensor:
+    """[B, T, V] with the target given, from our embedded prompt and source."""
     embedded, mask = model.prompt.prepend(model.body.get_input_embeddings()(given.source), given.mask)
-    if "labels" in how:
-        logits: torch.Tensor = model.body(inputs_embeds=embedded, attention_mask=mask, **how).logits
-        return logits
-    ids: torch.Tensor = model.body.generate(inputs_embeds=embedded, attention_mask=mask, **how)
-    return ids
+    found: torch.Tensor = model.body(inputs_embeds=embedded, attention_mask=mask, labels=given.labels).logits
+    return found
 
 
 def assert_same_answers(model: PromptedModel, theirs: Any, given: Batch) -> None:
@@ -71,12 +68,11 @@ def assert_same_answers(model: PromptedModel, theirs: Any, given: Batch) -> None
     for part in (Batch(given.source[row], given.mask[row], given.labels[row]) for row in rows):
         inputs = {"input_ids": part.source, "attention_mask": part.mask}
         with torch.no_grad():
-            logits = ours(model, part, labels=part.labels)
-            torch.testing.assert_close(theirs(**inputs, labels=part.labels).logits, logits, rtol=1e-5, atol=1e-5)
-        greedy = theirs.generate(**inputs, max_new_tokens=6, do_sample=False)
-        assert torch.equal(greedy, model.generate(part, max_new_tokens=6))
-        beams = {"max_new_tokens": 6, "do_sample": False, "num_beams": 3}
-        assert torch.equal(theirs.generate(**inputs, **beams), ours(model, part, **beams))
+            found = theirs(**inputs, labels=part.labels).logits
+            torch.testing.assert_close(found, logits(model, part), rtol=1e-5, atol=1e-5)
+        for beams in (1, 3):
+            wanted = model.generate(part, max_new_tokens=6, beams=beams)
+            assert torch.equal(theirs.generate(**inputs, max_new_tokens=6, num_beams=beams), wanted)
 
 
 def peft_model(folder: Path) -> Any:
@@ -168,7 +164,8 @@ def test_the_cards_python_answers_as_the_prompt_does(
     (text,) = re.findall(r"text = '(.*)'", code)
     tokenizer = open_backbone(open_records(run).config.model).tokenizer
     source = Encoded(Rows.of(tokenizer([text]).input_ids), Rows.of([[1]])).batch([0])
-    answer = prompted(run, 1 if more else None).generate(source, max_new_tokens=10)[0]
+    longest = open_records(run).result["max_new_tokens"]
+    answer = prompted(run, 1 if more else None).generate(source, max_new_tokens=longest)[0]
     assert capsys.readouterr().out == tokenizer.decode(answer, skip_special_tokens=True) + "\n"
 
 
