@@ -7,7 +7,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, cast
+from types import NoneType, UnionType
+from typing import Any, cast, get_args, get_origin
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -196,11 +197,17 @@ def _explain(error: Exception, words: list[str]) -> str:
     key = str(getattr(cause, "full_key", "") or "")
     typed = next((word for word in words if word.split("=", 1)[0] == key), key)
     if isinstance(cause, ValidationError) and key in settings():
-        kind = str(getattr(settings()[key][0], "__name__", settings()[key][0]))
-        names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
-        allowed = " or ".join(names.get(part.strip(), part.strip()) for part in kind.split("|"))
-        return f"{typed}: expected {allowed.replace('None', 'null')}"
+        return f"{typed}: expected {kind_of(key)}"
     return f"{typed}: {str(cause).splitlines()[0]}" if typed else str(cause).splitlines()[0]
+
+
+def kind_of(key: str) -> str:
+    """What a key takes, in words."""
+    kind = settings()[key][0]
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", NoneType: "null"}
+    names |= {list: "a list", dict: "a mapping"}
+    parts = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    return " or ".join(names[get_origin(part) or part] for part in parts)
 
 
 def value_of(config: RunConfig, key: str) -> Any:

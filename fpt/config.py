@@ -167,7 +167,11 @@ class PromptConfig(Group):
         choices=("uniform", "vocab", "labels", "text", "file"),
     )
     text: str | None = setting("the words whose embeddings start the prompt, for prompt.init=text", None)
-    file: str | None = setting("a prompt.safetensors to start from, for prompt.init=file", None)
+    file: str | None = setting(
+        "what to start from, for prompt.init=file: a prompt.safetensors, a .npy, the folder of a run or of a PEFT"
+        " prompt adapter",
+        None,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,8 +315,8 @@ def _check_clashes(config: RunConfig) -> None:
             raise UserError(f"prompt.{name} is given but prompt.init={prompt.init}: add prompt.init={name}")
     if not config.model.weights:
         raise UserError("model.weights is empty: give 'embedded', a local folder, or a Hub id")
-    if prompt.file and not Path(prompt.file).expanduser().is_file():
-        raise UserError(f"prompt.file={prompt.file}: no such file")
+    if prompt.file and not Path(prompt.file).expanduser().exists():
+        raise UserError(f"prompt.file={prompt.file}: no such file or folder")
     if isinstance(train.micro_batch, str) and train.micro_batch != "auto":
         raise UserError(f"train.micro_batch={train.micro_batch}: expected a whole number, auto or null")
     if isinstance(train.micro_batch, int) and train.micro_batch > train.batch_size:

@@ -142,7 +142,7 @@ class Records:
 
     def prompt(self, stage: StageRecord | None = None) -> "Tensor":
         """The run's best prompt [P, D], or the one with which a stage ended."""
-        from fpt.prompts.soft import read_prompt  # here, because an error must not wait for torch
+        from fpt.prompts.files import read_prompt  # here, because that reads run folders with this module
 
         name = PROMPT if stage is None else f"stages/{stage.name}/{PROMPT}"
         self.read(name)

@@ -49,12 +49,15 @@ class Verb:
 
 def _train(words: Words) -> None:
     config = compose.load(words.overrides)
+    from fpt.backbones.source import config_values
+    from fpt.prompts import files
     from fpt.tasks import form_of
     from fpt.tasks.kept import open_task
     from fpt.tracking import Tracker
     from stages import schedule
 
     tracker, stages = Tracker(), schedule.of(config)
+    files.check(config.prompt, config_values(config.model)[0]["d_model"])
     if launch.is_worker():
         _share(config, words)
         return
@@ -258,6 +261,43 @@ def _output(words: Words, default: Path) -> Path:
     return file
 
 
+def _export(words: Words) -> None:
+    _refuse_overrides(words)
+    given = words.options
+    run, to = (_required(words, name) for name in ("run", "to"))
+    number = words.number("stage", 1) if "stage" in given else None
+    from fpt import export, hub
+
+    repo = given.get("push-to-hub")
+    made = export.order(run, to, number=number, folder=given.get("output"), base=given.get("base"), repo=repo)
+    if repo is not None:
+        hub.check(repo)
+    from fpt.tracking import Tracker
+
+    tracker = Tracker()
+    with tracker.console.status("importing torch and transformers"):
+        from stages.export import export as write
+    written = write(made, tracker)
+    if words.as_json:
+        _print_json(written)
+    else:
+        print(f"{written['prompt']} is in {written['folder']}: {', '.join(written['files'])}")
+        if written["url"]:
+            print(f"and at {written['url']}")
+
+
+def _required(words: Words, name: str) -> str:
+    if name not in words.options:
+        raise UserError(f"{name}=…: is needed; --help says what it is")
+    return words.options[name]
+
+
+def _refuse_overrides(words: Words) -> None:
+    """For a verb whose configuration is a run's."""
+    if words.overrides:
+        raise UserError(f"{words.overrides[0]}: unknown option; --help lists what there is")
+
+
 RUN = Option("run", "the run whose prompt it is; keys that are not given are as they were there", "DIR")
 STAGE = Option(
     "stage", "the prompt with which this stage of the run ended, on its partial PLM", "K", "the best, on the last"
@@ -316,6 +356,34 @@ VERBS = {
             Option("beams", "of beam search", "N", "1: greedy"),
             Option("max-new-tokens", "no output is longer", "N", "as in the run"),
         ),
+    ),
+    "export": Verb(
+        _export,
+        about="a run's prompt for PEFT, numpy or transformers",
+        example="export run=DIR --to peft",
+        usage="export run=DIR --to peft|npy|hf [stage=K] [output=DIR] [--push-to-hub OWNER/NAME] [--json]",
+        options=(
+            Option("run", "the folder of a finished run", "DIR"),
+            Option(
+                "to",
+                "peft: an adapter's folder; npy: an array, as google-research/prompt-tuning writes it; hf: the stage's"
+                " model as a Hugging Face checkpoint, with the prompt beside it",
+                "FORMAT",
+            ),
+            Option(
+                "stage", "the prompt with which this stage ended, and its model", "K", "the best prompt, last stage"
+            ),
+            Option("output", "a new folder", "DIR", "export/FORMAT in the run's folder, export/FORMAT-stageK"),
+            Option(
+                "base",
+                "to=peft and npy: the model that the prompt goes before; must be given for a partial PLM, which to=hf"
+                " writes",
+                "MODEL",
+                "the run's",
+            ),
+            Option("push-to-hub", "send the folder there too; made if need be", "OWNER/NAME"),
+        ),
+        takes_overrides=False,
     ),
 }
 OF_LAUNCHERS = {"worker": Verb(_worker, takes_places=True)}  # called by processes, not by people

@@ -83,6 +83,10 @@ def save(model: Any, backbone: Backbone, folder: Path) -> None:
         "tie_word_embeddings": model.lm_head.weight is model.shared.weight,
     }
     (aside / "config.json").write_text(json.dumps(read_values(aside) | settled, indent=2) + "\n")
+    generation = aside / "generation_config.json"
+    # transformers sizes its cache by the encoder's depth, which fails for a deeper decoder.
+    cached = {"use_cache": model.config.num_decoder_layers <= model.config.num_layers}
+    generation.write_text(json.dumps(json.loads(generation.read_text()) | cached, indent=2) + "\n")
     backbone.tokenizer.save_pretrained(aside)
     aside.rename(folder)
 

@@ -10,7 +10,7 @@ from fpt.backbones.backbone import Backbone
 from fpt.backbones.family import Selection
 from fpt.config import RunConfig
 from fpt.errors import UserError
-from fpt.prompts.soft import read_prompt
+from fpt.prompts.files import read_prompt
 from fpt.records import Records
 from stages import selection
 from stages.prepare import INPUTS

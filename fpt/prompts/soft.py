@@ -6,13 +6,13 @@ Letters: B batch, S source, P prompt, D model.
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from fpt.backbones.backbone import Backbone
 from fpt.config import PromptConfig
 from fpt.errors import UserError
+from fpt.prompts import files
 from fpt.streams import stream
 
 COMMON = 5000  # Lester et al. sample from the 5,000 most frequent pieces; T5's vocabulary is sorted by frequency
@@ -51,7 +51,8 @@ def initial(config: PromptConfig, backbone: Backbone, *, labels: tuple[str, ...]
         bound = size[1] ** -0.5
         return torch.rand(size, generator=random) * 2 * bound - bound
     if config.init == "file":
-        return _from_file(Path(str(config.file)).expanduser(), size)
+        files.check(config, size[1])
+        return files.read_prompt(Path(str(config.file)).expanduser())
     if config.init == "text":
         pieces = _pieces(backbone.tokenizer, str(config.text))
         ids = [pieces[index % len(pieces)] for index in range(config.length)]
@@ -60,31 +61,6 @@ def initial(config: PromptConfig, backbone: Backbone, *, labels: tuple[str, ...]
         ids = words[: config.length] if config.init == "labels" else []
         ids += _common(backbone.tokenizer, config.length - len(ids), random)
     return backbone.embeddings(ids)
-
-
-def read_prompt(file: Path) -> Tensor:
-    """The tensor `prompt` [P, D] of a prompt.safetensors.
-
-    Raises:
-        UserError: no safetensors file, or no such tensor in it.
-    """
-    try:
-        with safe_open(file, framework="pt") as handle:
-            if "prompt" not in handle.keys():  # noqa: SIM118 - a safetensors handle is no dict
-                raise UserError(f"{file}: has no tensor 'prompt', but {', '.join(handle.keys()) or 'nothing'}")
-            return handle.get_tensor("prompt").float()
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file}: cannot be read as safetensors ({error})") from None
-
-
-def _from_file(file: Path, size: tuple[int, int]) -> Tensor:
-    prompt = read_prompt(file)
-    if tuple(prompt.shape) != size:
-        raise UserError(
-            f"prompt.file={file}: holds a prompt of shape {list(prompt.shape)}, this run needs {list(size)}"
-            " [prompt.length, d_model]"
-        )
-    return prompt
 
 
 def _pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

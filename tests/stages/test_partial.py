@@ -68,6 +68,8 @@ def test_a_saved_partial_opens_in_transformers(family: str, tmp_path: Path) -> N
     theirs = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "saved", dtype=torch.float32).eval()
     assert theirs.config.d_ff == 24
     assert theirs.config.use_cache
+    assert theirs.generation_config.use_cache == (len(kept.decoder.blocks) <= len(kept.encoder.blocks))
+    theirs.generate(torch.tensor([[5, 6, 1]]), max_new_tokens=2)  # with a cache it fails for a deeper decoder
     assert theirs.config.dropout_rate == 0.1
     torch.testing.assert_close(logits(theirs), logits(model), rtol=1e-5, atol=1e-5)
     assert AutoTokenizer.from_pretrained(tmp_path / "saved")("yes").input_ids == backbone.tokenizer("yes").input_ids

@@ -1,0 +1,53 @@
+"""A run's prompt, and the partial PLM it belongs to, written in a format that others read."""
+
+from pathlib import Path
+from typing import Any
+
+from fpt import card, hub
+from fpt.backbones.backbone import open_backbone
+from fpt.checkpoint import dump_prompt
+from fpt.errors import UserError
+from fpt.export import Export, adapter, array, made_aside
+from fpt.records import PROMPT
+from fpt.tracking import Tracker
+from stages import partial, trained
+from stages.trained import Trained
+
+
+def export(made: Export, tracker: Tracker) -> dict[str, Any]:
+    """Write what was asked for, with its model card, and send it to the Hub if that was asked for too.
+
+    Raises:
+        UserError: a file of the run is damaged, its model is another now, or the Hub cannot be reached.
+    """
+    learned = trained.of_run(made.run, made.number)
+    prompt = learned.prompt
+    with made_aside(made.folder) as aside:
+        if made.to == "hf":
+            with tracker.console.status("writing the model"):
+                _write_model(made, learned, aside)
+            files = {PROMPT: dump_prompt(prompt, stage=made.stage.name)}
+        elif made.to == "npy":
+            aside.mkdir()
+            files = array(prompt)
+        else:
+            aside.mkdir()
+            layers, heads = made.shape.encoder.blocks, made.values["num_heads"]
+            revision = card.revision(made)
+            files = adapter(prompt, base=made.base, revision=revision, layers=layers, heads=heads)
+        for name, data in (files | {"README.md": card.text(made, length=prompt.shape[0]).encode()}).items():
+            (aside / name).write_bytes(data)
+    url = None
+    if made.repo:
+        with tracker.console.status(f"sending it to {made.repo}"):
+            url = hub.push(made.folder, made.repo)
+    names = sorted(file.name for file in made.folder.iterdir())
+    return {"to": made.to, "prompt": made.what, "folder": str(made.folder), "files": names, "url": url}
+
+
+def _write_model(made: Export, learned: Trained, folder: Path) -> None:
+    """The stage's model as a checkpoint, in float32, which holds every weight on disk as it is."""
+    backbone = open_backbone(made.run.config.model)
+    if learned.fingerprint != backbone.fingerprint:
+        raise UserError(f"run={made.run.path}: the model has changed since this run; {backbone.folder} is another now")
+    partial.save(partial.build(backbone, learned.selection(backbone)), backbone, folder)
