@@ -58,6 +58,15 @@ def workers(run: "subprocess.Popen[str]") -> dict[int, psutil.Process]:
     return {int(child.environ()["RANK"]): child for child in children if "worker" in child.cmdline()}
 
 
+def of_two_machines(processes: int) -> list[list[str]]:
+    """The words that each of two machines has, which meet on this one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = f"127.0.0.1:{free.getsockname()[1]}"
+    words = [f"engine.processes={processes}", "engine.nodes=2", f"engine.rendezvous={meeting}"]
+    return [[*words, f"engine.node_rank={rank}"] for rank in (0, 1)]
+
+
 def test_a_killed_rank_ends_all_with_one_line(model: Path, boolq: Path, tmp_path: Path, cli: Cli) -> None:
     folder = tmp_path / "run"
     run = started(model, boolq, folder, "engine.processes=2")
@@ -139,12 +148,8 @@ def test_a_full_disk_ends_all_with_one_line_and_the_run_goes_on(
 def test_two_machines_of_two_processes_train_the_prompt_of_one(
     model: Path, boolq: Path, tmp_path: Path, cli: Cli
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        meeting = f"127.0.0.1:{free.getsockname()[1]}"
-    words = ["train.updates=10", "engine.processes=2", "engine.nodes=2", f"engine.rendezvous={meeting}"]
     folder, alone = tmp_path / "run", tmp_path / "alone"
-    runs = [started(model, boolq, folder, *words, f"engine.node_rank={rank}") for rank in (0, 1)]
+    runs = [started(model, boolq, folder, *words, "train.updates=10") for words in of_two_machines(2)]
     said = [run.communicate(timeout=300) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
     assert "accuracy" in said[0][0]  # the first machine speaks for both
@@ -153,6 +158,24 @@ def test_two_machines_of_two_processes_train_the_prompt_of_one(
     found, wanted = (load_file(path / "prompt.safetensors")["prompt"] for path in (folder, alone))
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
     assert {file.name for file in (folder / "logs").iterdir()} == {f"rank-{rank}.txt" for rank in (1, 2, 3)}
+
+
+def test_a_rank_killed_on_one_machine_ends_both(model: Path, boolq: Path, tmp_path: Path) -> None:
+    """Where it was, its end is named; the other machine says that it lost it."""
+    folder = tmp_path / "run"
+    runs = [started(model, boolq, folder, *words) for words in of_two_machines(1)]
+    wait_for_updates(runs[0], folder, 12)
+    workers(runs[1])[1].kill()
+    start = time.monotonic()
+    said = [run.communicate(timeout=60)[1] for run in runs]
+    assert time.monotonic() - start < 60
+    assert [run.returncode for run in runs] == [1, 1]
+    lines = [re.findall(r"^fpt: .*", text, re.M) for text in said]
+    assert [len(line) for line in lines] == [1, 1]
+    assert lines[0][0].startswith("fpt: rank 0 lost the others: ")
+    assert lines[1][0].startswith("fpt: rank 1 was killed by SIGKILL")
+    assert "Traceback" not in "".join(said)
+    assert not list(folder.rglob("*.part"))
 
 
 def test_deepspeeds_launcher_starts_what_a_hostfile_names(model: Path, boolq: Path, tmp_path: Path) -> None:
