@@ -54,7 +54,7 @@ class RunFolder:
         digest = hashlib.sha256(data).hexdigest()
         self._ledger[name] = [digest, self._ledger.get(name, [None])[0]]
         self._write_ledger()
-        _replace(self.path / name, data)
+        replace_file(self.path / name, data)
         self._ledger[name] = [digest]  # on disk with the next write, or when the folder is closed
 
     def write_json(self, name: str, value: Any) -> None:
@@ -100,7 +100,7 @@ class RunFolder:
         """Go on with metrics.jsonl after the marked part of it, or anew."""
         file = self.path / METRICS
         kept = file.read_bytes()[: mark["bytes"]] if mark else b""
-        _replace(file, kept)
+        replace_file(file, kept)
         self._metrics = file.open("ab")
         self._metrics_hash, self._metrics_size = hashlib.sha256(kept), len(kept)
 
@@ -129,7 +129,7 @@ class RunFolder:
         return settled
 
     def _write_ledger(self) -> None:
-        _replace(self.path / LEDGER, (json.dumps(self._ledger, indent=1) + "\n").encode())
+        replace_file(self.path / LEDGER, (json.dumps(self._ledger, indent=1) + "\n").encode())
         self._recorded = dict(self._ledger)
 
 
@@ -213,7 +213,8 @@ def _digest(file: Path) -> str | None:
         return None
 
 
-def _replace(file: Path, data: bytes) -> None:
+def replace_file(file: Path, data: bytes) -> None:
+    """Write a file aside and rename it, so that it is whole or not there."""
     file.parent.mkdir(parents=True, exist_ok=True)
     aside = file.with_name(f".{file.name}.part")
     with aside.open("wb") as stream:

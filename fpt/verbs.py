@@ -136,6 +136,20 @@ def _show(words: Words) -> None:
         print_look(shown)
 
 
+def _report(words: Words) -> None:
+    places = [*words.places, *words.overrides]  # a folder's name may hold =
+    from fpt import report
+    from fpt.tracking import Tracker
+
+    runs, page = report.open_runs(places), report.output_of(places, words.options.get("output"))
+    with Tracker().console.status("drawing the report"):
+        written = report.write(runs, page)
+    if words.as_json:
+        _print_json({"page": str(written[0]), "plots": [str(path) for path in written[1:]]})
+    else:
+        print(*written, sep="\n")
+
+
 VERBS = {
     "train": Verb(
         _train,
@@ -155,6 +169,22 @@ VERBS = {
         example="show task=boolq n=3",
         usage="show [key=value …] [n=3] [--json]",
         options=(Option("n", "how many examples to show", "N", "3"),),
+    ),
+    "report": Verb(
+        _report,
+        about="one HTML page and plots of finished or unfinished runs",
+        example="report runs/boolq-tiny-cr-s0",
+        usage="report DIR… [output=FILE.html] [--json]",
+        options=(
+            Option(
+                "output",
+                "the page; its plots go into a folder FILE-plots beside it",
+                "FILE.html",
+                "report.html in the run's folder, or beside the first of several",
+            ),
+        ),
+        takes_places=True,
+        takes_overrides=False,
     ),
 }
 OF_LAUNCHERS = {"worker": Verb(_worker, takes_places=True)}  # called by processes, not by people
