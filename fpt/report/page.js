@@ -9,7 +9,7 @@ for (const table of document.querySelectorAll("table")) {
       const numeric = values.every((value) => value !== "" && Number.isFinite(Number(value)));
       const before = header.ariaSort;
       const down = before ? before === "ascending" : numeric;
-      const compare = (a, b) => (numeric ? a - b : a.localeCompare(b)) * (down ? -1 : 1);
+      const compare = (a, b) => (numeric ? a - b : a.localeCompare(b, undefined, { numeric: true })) * (down ? -1 : 1);
       const order = (a, b) => {
         const [one, other] = [key(a, column), key(b, column)];
         if (one === undefined || other === undefined) return (one === undefined) - (other === undefined);

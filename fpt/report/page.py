@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from itertools import combinations
@@ -49,7 +50,8 @@ class Prompts(NamedTuple):
 
 def render(runs: Sequence[Run]) -> tuple[str, list[Plot]]:
     """The page and all of its plots."""
-    sections, prompts = list(_sections(runs)), list(_prompts(runs))
+    examples = {run.number: run.examples(EXAMPLES) for run in runs}  # read first, as a damaged file ends it all
+    prompts, sections = list(_prompts(runs)), list(_sections(runs))
     planned = [run for run in runs if any(row["memory"] for row in run.stages)]
     memory = plots.memory(planned, "memory") if planned else None
     script = (files(__package__) / "page.js").read_text()
@@ -65,11 +67,11 @@ def render(runs: Sequence[Run]) -> tuple[str, list[Plot]]:
         runs=runs,
         notes={run.number: _notes(run) for run in runs},
         run_table=[_run_row(run) for run in runs],
-        stage_table=[_stage_row(run, row) for run in runs for row in run.stages],
+        stage_table=[_stage_row(run, row)[len(runs) == 1 :] for run in runs for row in run.stages],
         sections=sections,
         memory=memory,
         prompts=prompts,
-        examples={run.number: run.examples(EXAMPLES) for run in runs},
+        examples=examples,
         differences=_differences(runs),
     )
     of_prompts = [group.plot for group in prompts if group.plot]
@@ -190,8 +192,12 @@ def _notes(run: Run) -> list[str]:
 def _differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     """Settings that are not the same in all runs, but for the folders they name."""
     keys = dict.fromkeys(key for run in runs for key in run.settings)
-    texts = {key: ["–" if key not in run.settings else str(run.settings[key]) for run in runs] for key in keys}
+    texts = {key: [_setting(run.settings[key]) if key in run.settings else "–" for run in runs] for key in keys}
     return [(key, values) for key, values in texts.items() if len(set(values)) > 1 and key not in ("run.dir", "resume")]
+
+
+def _setting(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _of(run: Run) -> Cell:

@@ -170,20 +170,20 @@ def _staged(runs: Sequence[Run], key: str) -> Iterator[tuple[Figure, Axes]]:
         figure = Figure(figsize=(4.2, 2.9 + 0.14 * len(runs)), layout="constrained")
         figure.get_layout_engine().set(hspace=0.01)  # type: ignore[union-attr]
         strip, axes = figure.subplots(2, 1, height_ratios=(0.16 * len(runs), 2.6), sharex=True)
-        yield figure, axes
-        _strip(strip, axes, runs, key)
-        axes.set_xlim(left=0)
+        end = max(end for run in runs for *_, end in run.spans(key))
+        _strip(strip, axes, runs, key, end)
+        axes.set_xlim(0, 1.02 * end)
         axes.xaxis.set_major_locator(MaxNLocator(5))
-        scale, unit = _unit(axes.get_xlim()[1]) if key == "seconds" else (1, AXES[key])
+        scale, unit = _unit(end) if key == "seconds" else (1, AXES[key])
         shown = amount if key == "flops" else lambda value: f"{value / scale:,.6g}"
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value) if value else "0"))
         axes.set_xlabel("training FLOPs" if key == "flops" else unit)
         _legend(figure, runs)
+        yield figure, axes
 
 
-def _strip(strip: Axes, axes: Axes, runs: Sequence[Run], key: str) -> None:
+def _strip(strip: Axes, axes: Axes, runs: Sequence[Run], key: str, widest: float) -> None:
     """Stages as bars, each with its number; expansions as dotted lines down through the plot of a single run."""
-    widest = max((end for run in runs for *_, end in run.spans(key)), default=1)
     for place, run in enumerate(runs):
         for stage, start, end in run.spans(key):
             strip.barh(place, end - start, 0.86, left=start, color=_colour(run), alpha=0.28 if stage % 2 else 0.5)
@@ -255,6 +255,7 @@ def _drawn(figure: Figure, name: str, about: str) -> Plot:
     metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context({"svg.hashsalt": name}):
         figure.savefig(svg, format="svg", transparent=True, metadata=metadata)
+    figure.set_layout_engine("none")  # its places are found, and hold for the other format
     figure.savefig(png, format="png", dpi=160, facecolor="white")
     return Plot(name, about, _inline(svg.getvalue().decode(), about), png.getvalue())
 
@@ -264,7 +265,7 @@ def _inline(svg: str, about: str) -> str:
     opening, _, rest = svg[svg.index("<svg") :].partition(">")
     box = re.search(r'viewBox="0 0 ([\d.]+) [\d.]+"', opening)
     assert box
-    wide = f'style="max-width: {1.6 * float(box[1]):.0f}pt"'
+    wide = f'style="max-width: {1.1 * float(box[1]):.0f}pt"'
     head = f'<svg role="img" aria-label="{escape(about)}" {box[0]} {wide} xmlns:xlink="http://www.w3.org/1999/xlink">'
     themed = {INK: "currentColor", LINE: "var(--line)", PAPER: "var(--card)"}
     themed |= {colour: f"var(--run-{number})" for number, colour in enumerate(COLOURS, 1)}

@@ -120,18 +120,17 @@ def read(records: Records, number: int, label: str) -> Run:
     Raises:
         UserError: a file is damaged.
     """
+    plan = records.plan if PLAN in records.ledger else {}
     lines = records.metrics
-    try:
-        updates = [line for line in lines if "split" not in line]
-        validations = [line for line in lines if line.get("split") == "validation"]
-        assert all({"update", "stage", "loss"} <= set(line) for line in updates)
-    except (AttributeError, TypeError, AssertionError):
-        raise UserError(f"{records.path / METRICS}: is damaged: a line is not what fpt writes") from None
+    for number_of, line in enumerate(lines, 1):
+        if not _is_sound(line, len(plan.get("stages", []))):
+            raise UserError(f"{records.path / METRICS}: is damaged: line {number_of} is not what fpt writes")
+    updates = [line for line in lines if "split" not in line]
+    validations = [line for line in lines if line.get("split") == "validation"]
     try:
         settings = dict(_flat(OmegaConf.to_container(OmegaConf.create(records.settings))))
     except Exception as error:  # OmegaConf has many types
         raise UserError(f"{records.path}: its configuration cannot be read ({reason(error)})") from None
-    plan = records.plan if PLAN in records.ledger else {}
     result = records.result if records.is_finished else {}
     return Run(records, number, label, settings, updates, validations, plan, result)
 
@@ -145,6 +144,14 @@ def similarity(one: Floats, other: Floats) -> float:
     """The mean, over the P vectors of two prompts [P, D], of the cosine of those in the same place."""
     norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     return float(np.mean(np.sum(one * other, axis=1) / np.maximum(norms, 1e-12)))
+
+
+def _is_sound(line: object, num_stages: int) -> bool:
+    """Whether a line of metrics.jsonl, whose hash only a resuming run can know, holds numbers and a planned stage."""
+    if not isinstance(line, dict) or not ("loss" in line or "split" in line) or "update" not in line:
+        return False
+    numbers = [value for key, value in line.items() if key != "split"]
+    return all(isinstance(number, int | float) for number in numbers) and line.get("stage") in range(1, num_stages + 1)
 
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -37,6 +37,9 @@ sys.exit(f"imported {heavy}" if heavy else status)
         (["train", "task.valid_split=mismatched"], 2),
         (["train", "task.data=/nowhere"], 2),
         (["plan", "model=/nowhere"], 2),
+        (["report", "--help"], 0),
+        (["report"], 2),
+        (["report", "/nowhere"], 2),
     ],
 )
 def test_help_and_errors_need_no_torch_and_less_than_two_seconds(words: list[str], status: int) -> None:
