@@ -53,9 +53,10 @@ def write(runs: Sequence[Run], page: Path) -> list[Path]:
     """
     from fpt.report.page import render  # here, because an error must not wait for matplotlib
 
-    html, plots = render(runs)
     folder = page.with_name(f"{page.stem}-plots")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        html, plots = render(runs)
         for plot in plots:
             replace_file(folder / f"{plot.name}.png", plot.png)
         replace_file(page, html.encode())

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from fpt import __version__
 from fpt.console import amount
@@ -57,11 +56,11 @@ def render(runs: Sequence[Run]) -> tuple[str, list[Plot]]:
     script = (files(__package__) / "page.js").read_text()
     sha = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"shortened": _shortened, "svg": lambda plot: Markup(plot.svg), "amount": amount}
+    environment.filters |= {"shortened": _shortened, "amount": amount}
     page = environment.from_string((files(__package__) / "page.html").read_text()).render(
-        title=f"{runs[0].label}" if len(runs) == 1 else f"{len(runs)} runs",
+        title=runs[0].label if len(runs) == 1 else f"{len(runs)} runs",
         version=__version__,
-        script=Markup(script),
+        script=script,
         script_sha=sha,
         colours=list(COLOURS.items()),
         runs=runs,
@@ -178,7 +177,9 @@ def _notes(run: Run) -> list[str]:
         total = f" of {run.plan['updates']:,}" if run.plan else ""
         notes.append(f"Not finished: {run.done:,}{total} updates so far.")
     if not run.knows("flops") or not run.knows("seconds"):
-        notes.append("Made by an older fpt, which did not log FLOPs and seconds with its metrics; only updates are drawn.")
+        notes.append(
+            "Made by an older fpt, which did not log FLOPs and seconds with its metrics; only updates are drawn."
+        )
     if run.plan and not run.plan.get("memory"):
         notes.append("Its plan has no memory.")
     if (test := run.result.get("test")) and test["metrics"]:

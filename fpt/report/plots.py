@@ -11,6 +11,7 @@ import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -77,8 +78,8 @@ def score(runs: Sequence[Run], key: str, name: str) -> Plot:
             axes.plot(*partial, color=colour, marker=marker, markersize=5, linestyle="", markerfacecolor=PAPER)
         for value, about in sorted({(run.result["majority"], run.result["baseline"]) for run in runs if run.result}):
             axes.axhline(value, color=INK, linewidth=1, linestyle=(0, (5, 3)), alpha=0.7)
-            place = {"xy": (1, value), "xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-            axes.annotate(f"{about} {value:.2f}", xytext=(0, 3), ha="right", fontsize=7.5, **place)
+            where = axes.get_yaxis_transform()
+            axes.text(1, value, f"{about} {value:.2f}", transform=where, ha="right", va="bottom", fontsize=7.5)
         axes.margins(y=0.12)
         axes.set_ylabel(f"{runs[0].metric}, validation")
         return _drawn(figure, name, f"{runs[0].metric} against {AXES[key]}")
@@ -129,7 +130,9 @@ def memory(runs: Sequence[Run], name: str) -> Plot:
                 under += values
             for left, top in zip(x, under, strict=True):
                 if len(runs) <= 3:
-                    axes.annotate(f"{amount(top)}B", (left, top), (0, 2), textcoords="offset points", ha="center", size=7)
+                    axes.annotate(
+                        f"{amount(top)}B", (left, top), (0, 2), textcoords="offset points", ha="center", size=7
+                    )
         axes.set_xticks(sorted({row["index"] for run in runs for row in run.stages}))
         axes.grid(axis="x", visible=False)
         axes.set_xlabel("stage")
@@ -159,7 +162,7 @@ def similarities(rows: Sequence[str], columns: Sequence[str], values: Floats, na
             dark = value < (1 + lowest) / 2
             shown = f"{value:.2f}"
             axes.text(column + 0.5, row + 0.5, shown, ha="center", va="center", size=7, color="w" if dark else "k")
-        figure.colorbar(mesh, ax=axes, label="cosine similarity", shrink=0.8, pad=0.02).outline.set_visible(False)  # type: ignore[operator]
+        figure.colorbar(mesh, ax=axes, label="cosine similarity", shrink=0.8, pad=0.02).outline.set_visible(False)
         return _drawn(figure, name, "cosine similarity of prompts")
 
 
@@ -167,8 +170,7 @@ def similarities(rows: Sequence[str], columns: Sequence[str], values: Floats, na
 def _staged(runs: Sequence[Run], key: str) -> Iterator[tuple[Figure, Axes]]:
     """A plot against updates, FLOPs or seconds, with a strip above it that shows every run's stages."""
     with matplotlib.style.context(["default", STYLE]):
-        figure = Figure(figsize=(4.2, 2.9 + 0.14 * len(runs)), layout="constrained")
-        figure.get_layout_engine().set(hspace=0.01)  # type: ignore[union-attr]
+        figure = Figure(figsize=(4.2, 2.9 + 0.14 * len(runs)), layout=ConstrainedLayoutEngine(hspace=0.01))
         strip, axes = figure.subplots(2, 1, height_ratios=(0.16 * len(runs), 2.6), sharex=True)
         end = max(end for run in runs for *_, end in run.spans(key))
         _strip(strip, axes, runs, key, end)
@@ -195,7 +197,9 @@ def _strip(strip: Axes, axes: Axes, runs: Sequence[Run], key: str, widest: float
             if start and stage > 1 and len(runs) == 1:
                 axes.axvline(start, color=INK, linewidth=0.8, linestyle=":", alpha=0.6)
     strip.set_ylim(len(runs) - 0.5, -0.5)
-    strip.set_yticks(range(len(runs)), [f"run {run.number}" for run in runs] if len(runs) > 1 else ["stage"], fontsize=7)
+    strip.set_yticks(
+        range(len(runs)), [f"run {run.number}" for run in runs] if len(runs) > 1 else ["stage"], fontsize=7
+    )
     strip.grid(visible=False)
     strip.spines[:].set_visible(False)
     strip.tick_params(labelbottom=False)

@@ -89,7 +89,9 @@ class Run:
             spent = finished.get("flops", row["flops_per_update"] * len(done))
             seconds = finished.get("seconds")
             if seconds is None and done and self.knows("seconds"):
-                seconds = done[-1]["seconds"] - max((x["seconds"] for x in self.updates if x["stage"] < index), default=0)
+                seconds = done[-1]["seconds"] - max(
+                    (x["seconds"] for x in self.updates if x["stage"] < index), default=0
+                )
             about = {"index": index, "done": len(done), "spent": spent, "seconds": seconds}
             score = scored[-1] if scored else None
             rows.append({**row, **about, "score": score, "memory": memory.get(row["name"])})

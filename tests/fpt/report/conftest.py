@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ def stopped(words: list[str], after: int) -> None:
     """Train, and end as a kill would after so many updates."""
     step, calls = fpt.loop.step, iter(range(after))
 
-    def step_or_stop(*arguments):  # type: ignore[no-untyped-def]
+    def step_or_stop(*arguments: Any) -> Any:
         if next(calls, None) is None:
             raise KeyboardInterrupt
         return step(*arguments)

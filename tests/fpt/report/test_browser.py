@@ -107,7 +107,8 @@ def test_text_is_legible_in_light_and_dark(browser: Any, page: Path) -> None:
     for dark in (False, True):
         opened(browser, page, dark=dark)
         ink, card = browser.execute_script(
-            """const of = (item, name) => getComputedStyle(document.querySelector(item))[name].match(/[\\d.]+/g).map(Number);
+            """const style = (item) => getComputedStyle(document.querySelector(item));
+            const of = (item, name) => style(item)[name].match(/[\\d.]+/g).map(Number);
             return [of("figure svg text", "fill"), of("figure", "backgroundColor")];"""
         )
         lighter, darker = sorted((luminance(ink), luminance(card)), reverse=True)

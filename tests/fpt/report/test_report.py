@@ -39,7 +39,8 @@ def cells(page: str, name: str) -> list[list[str]]:
     table = page[page.index(f'aria-label="{name}"') :]
     body = table[table.index("<tbody>") : table.index("</tbody>")]
     return [
-        [re.sub(r"<[^>]+>", "", cell).strip() for cell in re.findall(r"<td.*?</td>", row)] for row in body.split("<tr>")[1:]
+        [re.sub(r"<[^>]+>", "", cell).strip() for cell in re.findall(r"<td.*?</td>", row)]
+        for row in body.split("<tr>")[1:]
     ]
 
 
@@ -138,9 +139,7 @@ def test_an_unfinished_run_is_shown_as_far_as_it_came(cli: Cli, runs: dict[str, 
     assert "outputs are kept when a run ends" in page
 
 
-def test_a_run_that_has_not_begun_to_learn_has_a_page(
-    cli: Cli, checkpoint: Path, boolq: Path, tmp_path: Path
-) -> None:
+def test_a_run_that_has_not_begun_to_learn_has_a_page(cli: Cli, checkpoint: Path, boolq: Path, tmp_path: Path) -> None:
     stopped(quick_words(checkpoint, boolq, tmp_path / "run"), after=0)
     page = reported(cli, tmp_path / "run")
     assert "No update so far." in page
@@ -182,7 +181,9 @@ def test_a_report_in_its_folder_does_not_disturb_the_run(
     prompt = "prompt.safetensors"
     assert (tmp_path / "run" / prompt).read_bytes() == (finished / prompt).read_bytes()
     reported(cli, tmp_path / "run")
-    assert not any(problem_of(tmp_path / "run" / name, hashes) for name, hashes in read_ledger(tmp_path / "run").items())
+    assert not any(
+        problem_of(tmp_path / "run" / name, hashes) for name, hashes in read_ledger(tmp_path / "run").items()
+    )
     again = cli("train", *words)
     assert again.status == 0
     assert "this run is finished" in again.err
