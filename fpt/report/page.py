@@ -18,7 +18,7 @@ from fpt.report import plots
 from fpt.report.plots import AXES, COLOURS, Plot
 from fpt.report.runs import Floats, Run, similarity
 
-EXAMPLES = 4  # of each kind
+EXAMPLES = 3  # of each kind
 SHOWN = 700  # characters of an example's text
 
 
@@ -182,6 +182,8 @@ def _notes(run: Run) -> list[str]:
         )
     if run.plan and not run.plan.get("memory"):
         notes.append("Its plan has no memory.")
+    if run.result and not run.is_full(len(run.stages)):
+        notes.append("Its last stage is a partial model, and its score is on that.")
     if (test := run.result.get("test")) and test["metrics"]:
         scores = ", ".join(f"{name} {value:.2f}" for name, value in test["metrics"].items())
         notes.append(f"{test['split']} split, {test['examples']:,} examples: {scores}.")

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from io import BytesIO
 
@@ -57,12 +57,13 @@ MOST_NUMBERS = 12  # a heat map with more rows has no room for numbers in its ce
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure, drawn twice; `name` is its file's, `about` says what it shows."""
+    """A figure, drawn twice; `name` is its file's, `about` says what it shows; a wide one must not shrink at will."""
 
     name: str
     about: str
     svg: str
     png: bytes
+    is_wide: bool = False
 
 
 def score(runs: Sequence[Run], key: str, name: str) -> Plot:
@@ -79,7 +80,7 @@ def score(runs: Sequence[Run], key: str, name: str) -> Plot:
         for value, about in sorted({(run.result["majority"], run.result["baseline"]) for run in runs if run.result}):
             axes.axhline(value, color=INK, linewidth=1, linestyle=(0, (5, 3)), alpha=0.7)
             where = axes.get_yaxis_transform()
-            axes.text(1, value, f"{about} {value:.2f}", transform=where, ha="right", va="bottom", fontsize=7.5)
+            axes.annotate(f"{about} {value:.2f}", (1, value), (0, 3), where, "offset points", ha="right", fontsize=7.5)
         axes.margins(y=0.12)
         axes.set_ylabel(f"{runs[0].metric}, validation")
         return _drawn(figure, name, f"{runs[0].metric} against {AXES[key]}")
@@ -163,7 +164,7 @@ def similarities(rows: Sequence[str], columns: Sequence[str], values: Floats, na
             shown = f"{value:.2f}"
             axes.text(column + 0.5, row + 0.5, shown, ha="center", va="center", size=7, color="w" if dark else "k")
         figure.colorbar(mesh, ax=axes, label="cosine similarity", shrink=0.8, pad=0.02).outline.set_visible(False)
-        return _drawn(figure, name, "cosine similarity of prompts")
+        return replace(_drawn(figure, name, "cosine similarity of prompts"), is_wide=many)
 
 
 @contextmanager
@@ -269,7 +270,7 @@ def _inline(svg: str, about: str) -> str:
     opening, _, rest = svg[svg.index("<svg") :].partition(">")
     box = re.search(r'viewBox="0 0 ([\d.]+) [\d.]+"', opening)
     assert box
-    wide = f'style="max-width: {1.1 * float(box[1]):.0f}pt"'
+    wide = f'style="--width: {float(box[1]):.0f}pt"'
     head = f'<svg role="img" aria-label="{escape(about)}" {box[0]} {wide} xmlns:xlink="http://www.w3.org/1999/xlink">'
     themed = {INK: "currentColor", LINE: "var(--line)", PAPER: "var(--card)"}
     themed |= {colour: f"var(--run-{number})" for number, colour in enumerate(COLOURS, 1)}
