@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG = "config.yaml"
+MEASURED = "measured.json"
 PLAN = "plan.json"
 PREDICTIONS = "predictions.jsonl"
 TEST_PREDICTIONS = "predictions.test.jsonl"
@@ -106,6 +107,11 @@ class Records:
     def plan(self) -> dict[str, Any]:
         """plan.json."""
         return dict(json.loads(self.read(PLAN)))
+
+    @cached_property
+    def measured(self) -> dict[str, Any]:
+        """measured.json: what was measured before the first update."""
+        return dict(json.loads(self.read(MEASURED)))
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:

@@ -149,15 +149,16 @@ def similarities(rows: Sequence[str], columns: Sequence[str], values: Floats, na
     """Prompts against each other, [prompts, prompts]."""
     many = len(rows) > MOST_NUMBERS
     with matplotlib.style.context(["default", STYLE, {"axes.grid": False}]):
-        side = min(1.2 + (0.24 if many else 0.42) * len(rows), 14)
+        side = min(1.2 + (0.24 if many else 0.42) * len(rows), 24)
+        size = min(7.5, 50 * side / len(rows))
         figure = Figure(figsize=(side + 1.6, side), layout="constrained")
         axes = figure.subplots()
         lowest = min(0.0, float(values.min()))
         mesh = axes.pcolormesh(values, cmap="cividis", vmin=lowest, vmax=1, rasterized=len(rows) > 40)
         axes.set_aspect("equal")
         axes.invert_yaxis()
-        axes.set_yticks(np.arange(len(rows)) + 0.5, rows, fontsize=7.5)
-        axes.set_xticks(np.arange(len(rows)) + 0.5, columns, fontsize=7.5, rotation=90 if many else 0)
+        axes.set_yticks(np.arange(len(rows)) + 0.5, rows, fontsize=size)
+        axes.set_xticks(np.arange(len(rows)) + 0.5, columns, fontsize=size, rotation=90 if many else 0)
         axes.spines[:].set_visible(False)
         for (row, column), value in [] if many else np.ndenumerate(values):
             dark = value < (1 + lowest) / 2

@@ -1,5 +1,6 @@
 """What the page needs of a run: its curves, stages and examples, as far as the run came."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,6 +33,7 @@ class Run:
         validations: lines of metrics.jsonl with scores.
         plan: plan.json; empty where the run has not come so far.
         result: result.json; empty where the run is not finished.
+        start: where the first stage begins, by key of a metrics line: the scoring of neurons comes first.
     """
 
     records: Records
@@ -42,6 +44,7 @@ class Run:
     validations: list[Line]
     plan: dict[str, Any]
     result: dict[str, Any]
+    start: dict[str, float]
 
     @property
     def task(self) -> str:
@@ -71,27 +74,24 @@ class Run:
 
     def spans(self, key: str) -> Iterator[tuple[int, float, float]]:
         """Each stage begun, from where to where; one begins where the last one ended."""
-        start = 0.0 if key == "update" else None
+        start = self.start[key]
         for stage, lines in groupby(self.updates, lambda line: line["stage"]):
-            values = [line[key] for line in lines]
-            yield stage, values[0] if start is None else start, values[-1]
-            start = values[-1]
+            end = list(lines)[-1][key]
+            yield stage, start, end
+            start = end
 
     @cached_property
     def stages(self) -> list[Line]:
         """Every planned stage: its price, and what was done and scored of it so far."""
         rows = []
+        spans = {stage: (start, end) for stage, start, end in self.spans("seconds")} if self.knows("seconds") else {}
         memory = {row["name"]: row for row in self.plan.get("memory", {}).get("stages", [])}
         for index, row in enumerate(self.plan.get("stages", []), 1):
             done = [line for line in self.updates if line["stage"] == index]
             scored = [line[self.metric] for line in self.validations if line["stage"] == index]
             finished = self.result["stages"][index - 1] if self.result else {}
             spent = finished.get("flops", row["flops_per_update"] * len(done))
-            seconds = finished.get("seconds")
-            if seconds is None and done and self.knows("seconds"):
-                seconds = done[-1]["seconds"] - max(
-                    (x["seconds"] for x in self.updates if x["stage"] < index), default=0
-                )
+            seconds = finished.get("seconds", spans[index][1] - spans[index][0] if index in spans else None)
             about = {"index": index, "done": len(done), "spent": spent, "seconds": seconds}
             score = scored[-1] if scored else None
             rows.append({**row, **about, "score": score, "memory": memory.get(row["name"])})
@@ -134,7 +134,12 @@ def read(records: Records, number: int, label: str) -> Run:
     except Exception as error:  # OmegaConf has many types
         raise UserError(f"{records.path}: its configuration cannot be read ({reason(error)})") from None
     result = records.result if records.is_finished else {}
-    return Run(records, number, label, settings, updates, validations, plan, result)
+    before = (0, plan["flops_importance"], records.measured["seconds"]) if plan else (0, 0, 0)
+    start = dict(zip(("update", "flops", "seconds"), before, strict=True))
+    run = Run(records, number, label, settings, updates, validations, plan, result, start)
+    if not all(run.metric in line for line in validations):
+        raise UserError(f"{records.path / METRICS}: is damaged: a validation has no {run.metric or 'score'}")
+    return run
 
 
 def sizes(about: Line) -> str:
@@ -153,7 +158,8 @@ def _is_sound(line: object, num_stages: int) -> bool:
     if not isinstance(line, dict) or not ("loss" in line or "split" in line) or "update" not in line:
         return False
     numbers = [value for key, value in line.items() if key != "split"]
-    return all(isinstance(number, int | float) for number in numbers) and line.get("stage") in range(1, num_stages + 1)
+    sound = all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
+    return sound and line.get("stage") in range(1, num_stages + 1)
 
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

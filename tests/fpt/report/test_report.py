@@ -88,6 +88,8 @@ def test_curves_end_where_the_records_do_and_stages_meet(runs: dict[str, Path]) 
     (run,) = open_runs([str(runs["finished"])])
     assert list(run.spans("update")) == [(1, 0, 4), (2, 4, 8), (3, 8, 12), (4, 12, 20)]
     assert list(run.spans("flops"))[-1][2] == run.result["flops"]
+    seconds = [end - start for _, start, end in run.spans("seconds")]
+    assert seconds == pytest.approx([row["seconds"] for row in run.result["stages"]], abs=0.5)
     assert [run.is_full(stage) for stage in (1, 2, 3, 4)] == [False, False, False, True]
 
 
@@ -208,6 +210,8 @@ def spoil(name: str, text: str) -> Callable[[Path], None]:
         (spoil("metrics.jsonl", "[]\n"), "line 1 is not what fpt writes"),
         (spoil("metrics.jsonl", '{"update": 1, "stage": 9, "loss": 1.0}\n'), "line 1 is not what fpt writes"),
         (spoil("metrics.jsonl", '{"update": 1, "stage": 1, "loss": "1"}\n'), "line 1 is not what fpt writes"),
+        (spoil("metrics.jsonl", '{"update": 1, "stage": 1, "loss": NaN}\n'), "line 1 is not what fpt writes"),
+        (spoil("metrics.jsonl", '{"update": 1, "stage": 1, "split": "validation"}\n'), "has no accuracy"),
         (lambda folder: next(folder.glob("stages/1-*/prompt.safetensors")).unlink(), "is missing"),
     ],
 )
