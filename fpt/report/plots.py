@@ -151,7 +151,7 @@ def similarities(rows: Sequence[str], columns: Sequence[str], values: Floats, na
     with matplotlib.style.context(["default", STYLE, {"axes.grid": False}]):
         side = min(1.2 + (0.24 if many else 0.42) * len(rows), 24)
         size = min(7.5, 50 * side / len(rows))
-        figure = Figure(figsize=(side + 1.6, side), layout="constrained")
+        figure = Figure(figsize=(side + 1.6, side))
         axes = figure.subplots()
         lowest = min(0.0, float(values.min()))
         mesh = axes.pcolormesh(values, cmap="cividis", vmin=lowest, vmax=1, rasterized=len(rows) > 40)
@@ -165,7 +165,8 @@ def similarities(rows: Sequence[str], columns: Sequence[str], values: Floats, na
             shown = f"{value:.2f}"
             axes.text(column + 0.5, row + 0.5, shown, ha="center", va="center", size=7, color="w" if dark else "k")
         figure.colorbar(mesh, ax=axes, label="cosine similarity", shrink=0.8, pad=0.02).outline.set_visible(False)
-        return replace(_drawn(figure, name, "cosine similarity of prompts"), is_wide=many)
+        # The constrained layout leaves too little room for the labels of axes of a fixed aspect.
+        return replace(_drawn(figure, name, "cosine similarity of prompts", "tight"), is_wide=many)
 
 
 @contextmanager
@@ -256,13 +257,13 @@ def _legend(figure: Figure, runs: Sequence[Run]) -> None:
         figure.legend(handles=lines, loc="outside lower center", ncols=columns, fontsize=7)
 
 
-def _drawn(figure: Figure, name: str, about: str) -> Plot:
+def _drawn(figure: Figure, name: str, about: str, box: str | None = None) -> Plot:
     svg, png = BytesIO(), BytesIO()
     metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context({"svg.hashsalt": name}):
-        figure.savefig(svg, format="svg", transparent=True, metadata=metadata)
+        figure.savefig(svg, format="svg", transparent=True, bbox_inches=box, metadata=metadata)
     figure.set_layout_engine("none")  # its places are found, and hold for the other format
-    figure.savefig(png, format="png", dpi=160, facecolor="white")
+    figure.savefig(png, format="png", dpi=160, bbox_inches=box, facecolor="white")
     return Plot(name, about, _inline(svg.getvalue().decode(), about), png.getvalue())
 
 
