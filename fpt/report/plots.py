@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from html import escape
 from io import BytesIO
+from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -70,13 +71,18 @@ def score(runs: Sequence[Run], key: str, name: str) -> Plot:
     """The main metric of runs of one task: hollow points on partial PLMs, filled ones on the full model."""
     with _staged(runs, key) as (figure, axes):
         for run in runs:
-            colour, marker = _colour(run), _marker(run)
+            colour = _colour(run)
+            points: dict[str, Any] = {
+                "color": colour,
+                "marker": _marker(run),
+                "markersize": max(3, 5 - len(run.validations) / 20),
+            }
             x, y = ([line[field] for line in run.validations] for field in (key, run.metric))
             axes.plot(x, y, color=colour, linewidth=1, linestyle=(0, (2, 2)))
             full = [run.is_full(line["stage"]) for line in run.validations]
-            axes.plot(*_where(x, y, full), color=colour, marker=marker, markersize=5, linewidth=1.8)
+            axes.plot(*_where(x, y, full), linewidth=1.8, **points)
             partial = _where(x, y, [not is_full for is_full in full])
-            axes.plot(*partial, color=colour, marker=marker, markersize=5, linestyle="", markerfacecolor=PAPER)
+            axes.plot(*partial, linestyle="", markerfacecolor=PAPER, **points)
         for value, about in sorted({(run.result["majority"], run.result["baseline"]) for run in runs if run.result}):
             axes.axhline(value, color=INK, linewidth=1, linestyle=(0, (5, 3)), alpha=0.7)
             where = axes.get_yaxis_transform()
@@ -178,8 +184,8 @@ def _staged(runs: Sequence[Run], key: str) -> Iterator[tuple[Figure, Axes]]:
         end = max(end for run in runs for *_, end in run.spans(key))
         _strip(strip, axes, runs, key, end)
         axes.set_xlim(0, 1.02 * end)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
         scale, unit = _unit(end) if key == "seconds" else (1, AXES[key])
+        axes.set_xticks([tick * scale for tick in MaxNLocator(5).tick_values(0, end / scale) if tick * scale <= end])
         shown = amount if key == "flops" else lambda value: f"{value / scale:,.6g}"
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value) if value else "0"))
         axes.set_xlabel("training FLOPs" if key == "flops" else unit)
