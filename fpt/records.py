@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG = "config.yaml"
+MEASURED = "measured.json"
 PLAN = "plan.json"
 PREDICTIONS = "predictions.jsonl"
 TEST_PREDICTIONS = "predictions.test.jsonl"
@@ -108,11 +109,23 @@ class Records:
         return dict(json.loads(self.read(PLAN)))
 
     @cached_property
+    def measured(self) -> dict[str, Any]:
+        """measured.json: what was measured before the first update."""
+        return dict(json.loads(self.read(MEASURED)))
+
+    @cached_property
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last one that is still being written is left out."""
+        """The lines of metrics.jsonl; a last one that is still being written is left out.
+
+        Raises:
+            UserError: a line is no JSON.
+        """
         file = self.path / METRICS
         whole = file.read_bytes().rpartition(b"\n")[0] if file.is_file() else b""
-        return [json.loads(line) for line in whole.splitlines()]
+        try:
+            return [json.loads(line) for line in whole.splitlines()]
+        except ValueError:
+            raise UserError(f"{file}: is damaged; the same fpt train with resume=repair mends it") from None
 
     @cached_property
     def predictions(self) -> list[dict[str, Any]]:

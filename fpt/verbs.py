@@ -298,6 +298,20 @@ def _refuse_overrides(words: Words) -> None:
         raise UserError(f"{words.overrides[0]}: unknown option; --help lists what there is")
 
 
+def _report(words: Words) -> None:
+    places = [*words.places, *words.overrides]  # a folder's name may hold =
+    from fpt import report
+    from fpt.tracking import Tracker
+
+    runs, page = report.open_runs(places), report.output_of(places, words.options.get("output"))
+    with Tracker().console.status("drawing the report"):
+        written = report.write(runs, page)
+    if words.as_json:
+        _print_json({"page": str(written[0]), "plots": [str(path) for path in written[1:]]})
+    else:
+        print(*written, sep="\n")
+
+
 RUN = Option("run", "the run whose prompt it is; keys that are not given are as they were there", "DIR")
 STAGE = Option(
     "stage", "the prompt with which this stage of the run ended, on its partial PLM", "K", "the best, on the last"
@@ -383,6 +397,22 @@ VERBS = {
             ),
             Option("push-to-hub", "send the folder there too; made if need be", "OWNER/NAME"),
         ),
+        takes_overrides=False,
+    ),
+    "report": Verb(
+        _report,
+        about="one HTML page and plots of finished or unfinished runs",
+        example="report runs/boolq-tiny-cr-s0",
+        usage="report DIR… [output=FILE.html] [--json]",
+        options=(
+            Option(
+                "output",
+                "the page; its plots go into a folder FILE-plots beside it",
+                "FILE.html",
+                "report.html in the run's folder, or beside the first of several",
+            ),
+        ),
+        takes_places=True,
         takes_overrides=False,
     ),
 }

@@ -23,6 +23,7 @@ from fpt.evaluation import Answers, Evaluation, generate, longest_answer
 from fpt.prompts import soft
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.soft import SoftPrompt
+from fpt.records import MEASURED
 from fpt.shared import SharedFolder
 from fpt.tasks.task import Task
 from fpt.tokens import tokenised
@@ -31,7 +32,6 @@ from stages import importance, partial, resume, selection
 from stages.schedule import Schedule
 
 INPUTS = "inputs.json"
-MEASURED = "measured.json"
 SCORES = "scores.safetensors"
 
 

@@ -42,6 +42,9 @@ sys.exit(f"imported {heavy}" if heavy else status)
         (["export", "run=/nowhere", "to=npy"], 2),
         (["export", "run=/nowhere", "to=onnx"], 2),
         (["export", "run=/nowhere", "to=npy", "seed=1"], 2),
+        (["report", "--help"], 0),
+        (["report"], 2),
+        (["report", "/nowhere"], 2),
     ],
 )
 def test_help_and_errors_need_no_torch_and_less_than_two_seconds(words: list[str], status: int) -> None:

@@ -1,0 +1,223 @@
+"""The page: the runs' tables, plots and examples put into page.html."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from itertools import combinations
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+
+from fpt import __version__
+from fpt.console import amount
+from fpt.report import plots
+from fpt.report.plots import AXES, COLOURS, Plot
+from fpt.report.runs import Floats, Run, similarity
+
+EXAMPLES = 3  # of each kind
+SHOWN = 700  # characters of an example's text
+
+
+class Cell(NamedTuple):
+    """What a table shows, what it is sorted by (None: last), and whether it names a run."""
+
+    text: str
+    value: float | str | None
+    is_run: bool = False
+
+
+class Section(NamedTuple):
+    """Runs of one task and metric, which share their axes: curves of score and loss, and what a mean loss is over."""
+
+    title: str
+    window: str
+    score: list[Plot]
+    loss: list[Plot]
+
+
+class Prompts(NamedTuple):
+    """Prompts of one shape: the heat map, and rows of what was compared, the mean, and the number of pairs."""
+
+    shape: str
+    plot: Plot | None
+    means: list[list[Cell]]
+
+
+def render(runs: Sequence[Run]) -> tuple[str, list[Plot]]:
+    """The page and all of its plots."""
+    examples = {run.number: run.examples(EXAMPLES) for run in runs}  # read first, as a damaged file ends it all
+    prompts, sections = list(_prompts(runs)), list(_sections(runs))
+    planned = [run for run in runs if any(row["memory"] for row in run.stages)]
+    memory = plots.memory(planned, "memory") if planned else None
+    script = (files(__package__) / "page.js").read_text()
+    sha = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"shortened": _shortened, "amount": amount}
+    page = environment.from_string((files(__package__) / "page.html").read_text()).render(
+        title=runs[0].label if len(runs) == 1 else f"{len(runs)} runs",
+        version=__version__,
+        script=script,
+        script_sha=sha,
+        colours=list(COLOURS.items()),
+        runs=runs,
+        notes={run.number: _notes(run) for run in runs},
+        run_table=[_run_row(run) for run in runs],
+        stage_table=[_stage_row(run, row)[len(runs) == 1 :] for run in runs for row in run.stages],
+        sections=sections,
+        memory=memory,
+        prompts=prompts,
+        examples=examples,
+        differences=_differences(runs),
+    )
+    of_prompts = [group.plot for group in prompts if group.plot]
+    drawn = [plot for section in sections for plot in (*section.score, *section.loss)]
+    return page, [*drawn, *([memory] if memory else []), *of_prompts]
+
+
+def _sections(runs: Sequence[Run]) -> Iterator[Section]:
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        if run.updates:
+            groups.setdefault((run.task, run.metric), []).append(run)
+    for number, ((task, metric), members) in enumerate(groups.items(), 1):
+        prefix = f"{number}-" if len(groups) > 1 else ""
+        score, loss = [], []
+        for key, name in AXES.items():
+            if known := [run for run in members if run.knows(key)]:
+                loss.append(plots.loss(known, key, f"{prefix}loss-{name.lower()}"))
+                if metric and (scored := [run for run in known if run.validations]):
+                    score.append(plots.score(scored, key, f"{prefix}score-{name.lower()}"))
+        windows = sorted({plots.window(run) for run in members})
+        over = " to ".join(map(str, dict.fromkeys((windows[0], windows[-1]))))
+        yield Section(f"{task}: {metric}" if metric else task, over, score, loss)
+
+
+def _prompts(runs: Sequence[Run]) -> Iterator[Prompts]:
+    """Prompts of one shape against each other: heat map, and means over kinds of pairs."""
+    shapes: dict[tuple[int, ...], list[tuple[Run, int, str, Floats]]] = {}
+    for run in runs:
+        for stage, about, prompt in run.prompts():
+            shapes.setdefault(prompt.shape, []).append((run, stage, about, prompt))
+    for number, (shape, found) in enumerate(shapes.items(), 1):
+        values = np.array([[similarity(one[3], other[3]) for other in found] for one in found])
+        where = [f"{run.number}." if len(runs) > 1 else "" for run, *_ in found]
+        columns = [f"{of}{stage or 'best'}" for of, (_, stage, *_) in zip(where, found, strict=True)]
+        rows = [
+            (f"run {run.number}, " if len(runs) > 1 else "") + (f"stage {stage}: {about}" if stage else "best prompt")
+            for run, stage, about, _ in found
+        ]
+        name = f"prompts-{number}" if len(shapes) > 1 else "prompts"
+        plot = plots.similarities(rows, columns, values, name) if len(found) > 1 else None
+        kinds: dict[str, list[float]] = {}
+        for (one, first), (other, second) in combinations(enumerate(found), 2):
+            if first[0] is not second[0] or (first[1] and second[1]):  # the best prompt is one of its last stage's
+                kinds.setdefault(_kind(first[0], second[0]), []).append(float(values[one, other]))
+        means = [
+            [Cell(kind, kind), Cell(f"{fmean(pairs):.3f}", fmean(pairs)), Cell(f"{len(pairs):,}", len(pairs))]
+            for kind, pairs in kinds.items()
+        ]
+        yield Prompts(" × ".join(map(str, shape)), plot, means)
+
+
+def _kind(one: Run, other: Run) -> str:
+    """What two prompts have in common."""
+    if one is other:
+        return "stages of one run"
+    if one.settings["model.name"] != other.settings["model.name"]:
+        return "different models"
+    if one.task != other.task:
+        return "different tasks"
+    same = one.settings["seed"] == other.settings["seed"]
+    return "one task and seed, different runs" if same else "one task, different seeds"
+
+
+def _run_row(run: Run) -> list[Cell]:
+    result = run.result
+    value = result["metric"]["value"] if result else None
+    return [
+        _of(run),
+        *(_word(run.settings[key]) for key in ("task.name", "model.name", "schedule.name")),
+        _number(run.settings["seed"]),
+        _word(run.metric or "–"),
+        _number(value, "{:.2f}"),
+        _number(result.get("majority"), "{:.2f}"),
+        _number(result.get("untrained"), "{:.2f}"),
+        _number(run.done, "{:,}"),
+        _amount(result.get("flops")),
+        _number(result.get("flops_ratio"), "{:.1%}"),
+        _number(result.get("seconds"), "{:,.1f}"),
+    ]
+
+
+def _stage_row(run: Run, row: dict[str, Any]) -> list[Cell]:
+    begun = row["done"] or None
+    return [
+        _of(run),
+        _number(row["index"]),
+        _word(f"{row['encoder_layers']}+{row['decoder_layers']}"),
+        _word(f"{row['ffn']}/{row['decoder_ffn']}"),
+        _amount(row["parameters"]),
+        _number(row["done"], "{:,}") if run.result else Cell(f"{row['done']:,} of {row['updates']:,}", row["done"]),
+        _amount(begun and row["spent"]),
+        _number(row["flops_ratio"], "{:.1%}"),
+        _number(row["seconds"], "{:,.1f}"),
+        _number(row["score"], "{:.2f}"),
+        _amount((row["memory"] or {}).get("total"), "B"),
+    ]
+
+
+def _notes(run: Run) -> list[str]:
+    """What a reader must know before comparing."""
+    notes = []
+    if not run.result:
+        total = f" of {run.plan['updates']:,}" if run.plan else ""
+        notes.append(f"Not finished: {run.done:,}{total} updates so far.")
+    if not run.knows("flops") or not run.knows("seconds"):
+        notes.append(
+            "Made by an older fpt, which did not log FLOPs and seconds with its metrics; only updates are drawn."
+        )
+    if run.plan and not run.plan.get("memory"):
+        notes.append("Its plan has no memory.")
+    if run.result and not run.is_full(len(run.stages)):
+        notes.append("Its last stage is a partial model, and its score is on that.")
+    if (test := run.result.get("test")) and test["metrics"]:
+        scores = ", ".join(f"{name} {value:.2f}" for name, value in test["metrics"].items())
+        notes.append(f"{test['split']} split, {test['examples']:,} examples: {scores}.")
+    if len(run.result.get("metrics", {})) > 1:
+        notes.append(", ".join(f"{name} {value:.2f}" for name, value in run.result["metrics"].items()) + ".")
+    return notes
+
+
+def _differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    """Settings that are not the same in all runs, but for the folders they name."""
+    keys = dict.fromkeys(key for run in runs for key in run.settings)
+    texts = {key: [_setting(run.settings[key]) if key in run.settings else "–" for run in runs] for key in keys}
+    return [(key, values) for key, values in texts.items() if len(set(values)) > 1 and key not in ("run.dir", "resume")]
+
+
+def _setting(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _of(run: Run) -> Cell:
+    return Cell(f"{run.number} {run.label}", run.number, is_run=True)
+
+
+def _word(value: object) -> Cell:
+    return Cell(str(value), str(value))
+
+
+def _number(value: float | None, form: str = "{}") -> Cell:
+    return Cell("–" if value is None else form.format(value), value)
+
+
+def _amount(value: float | None, unit: str = "") -> Cell:
+    return Cell("–" if value is None else f"{amount(value)}{unit}", value)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text) - SHOWN:,} more characters)"

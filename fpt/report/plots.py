@@ -1,0 +1,286 @@
+"""What runs look like: figures, as SVG for the page and as PNG files."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from html import escape
+from io import BytesIO
+from typing import Any
+
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from fpt.console import amount
+from fpt.report.runs import Floats, Run
+
+# Okabe and Ito's colours, told apart by colour-blind people; the page takes the second of each pair in the dark.
+COLOURS = {
+    "#0072b2": "#3b97d3",
+    "#d55e00": "#ee7733",
+    "#009e73": "#1fb98d",
+    "#cc79a7": "#d892ba",
+    "#b8860b": "#e6b422",
+    "#56b4e9": "#8fd0f5",
+    "#666666": "#aaaaaa",
+}
+MARKERS = "osD^vPX"
+INK, LINE, PAPER = "#1f2328", "#d8dce1", "#fefefe"
+STYLE = {
+    "font.size": 8.5,
+    "text.parse_math": False,  # a folder's name may hold a dollar
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": LINE,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+}
+AXES = {"update": "updates", "flops": "FLOPs", "seconds": "seconds"}
+MOST_POINTS = 600  # of a curve: as many as a plot is wide
+MOST_NUMBERS = 12  # a heat map with more rows has no room for numbers in its cells
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure, drawn twice; `name` is its file's, `about` says what it shows; a wide one must not shrink at will."""
+
+    name: str
+    about: str
+    svg: str
+    png: bytes
+    is_wide: bool = False
+
+
+def score(runs: Sequence[Run], key: str, name: str) -> Plot:
+    """The main metric of runs of one task: hollow points on partial PLMs, filled ones on the full model."""
+    with _staged(runs, key) as (figure, axes):
+        for run in runs:
+            colour = _colour(run)
+            points: dict[str, Any] = {
+                "color": colour,
+                "marker": _marker(run),
+                "markersize": max(3, 5 - len(run.validations) / 20),
+            }
+            x, y = ([line[field] for line in run.validations] for field in (key, run.metric))
+            axes.plot(x, y, color=colour, linewidth=1, linestyle=(0, (2, 2)))
+            full = [run.is_full(line["stage"]) for line in run.validations]
+            axes.plot(*_where(x, y, full), linewidth=1.8, **points)
+            partial = _where(x, y, [not is_full for is_full in full])
+            axes.plot(*partial, linestyle="", markerfacecolor=PAPER, **points)
+        for value, about in sorted({(run.result["majority"], run.result["baseline"]) for run in runs if run.result}):
+            axes.axhline(value, color=INK, linewidth=1, linestyle=(0, (5, 3)), alpha=0.7)
+            where = axes.get_yaxis_transform()
+            axes.annotate(f"{about} {value:.2f}", (1, value), (0, 3), where, "offset points", ha="right", fontsize=7.5)
+        axes.margins(y=0.12)
+        axes.set_ylabel(f"{runs[0].metric}, validation")
+        return _drawn(figure, name, f"{runs[0].metric} against {AXES[key]}")
+
+
+def loss(runs: Sequence[Run], key: str, name: str) -> Plot:
+    """Every update's loss, faint, and its running mean within each stage."""
+    with _staged(runs, key) as (figure, axes):
+        means = []
+        for run in runs:
+            x, y = (np.array([line[field] for line in run.updates], float) for field in (key, "loss"))
+            kept = _thinned(y)
+            axes.plot(x[kept], y[kept], color=_colour(run), linewidth=0.7, alpha=0.3)
+            stages = np.array([line["stage"] for line in run.updates])
+            for stage in np.unique(stages):
+                inside = stages == stage
+                mean = _running_mean(y[inside], window(run))
+                kept = _thinned(mean)
+                axes.plot(x[inside][kept], mean[kept], color=_colour(run), linewidth=1.8)
+                means.append(mean)
+        lowest, highest = min(map(np.min, means)), max(map(np.max, means))
+        if 0 < 10 * lowest < highest:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set_ylabel("loss, training")
+        return _drawn(figure, name, f"loss against {AXES[key]}")
+
+
+def window(run: Run) -> int:
+    """Over how many updates a loss is averaged."""
+    return max(3, len(run.updates) // 40)
+
+
+def memory(runs: Sequence[Run], name: str) -> Plot:
+    """What each stage was planned to take on one device: weights, activations and the rest, one on the other."""
+    parts = {"weights": 1.0, "activations": 0.55, "prompt and optimizer": 0.25}
+    with matplotlib.style.context(["default", STYLE]):
+        figure = Figure(figsize=(5.6, 3.0), layout="constrained")
+        axes, width = figure.subplots(), 0.8 / len(runs)
+        for place, run in enumerate(runs):
+            rows = [row for row in run.stages if row["memory"]]
+            x = [row["index"] - 0.4 + width * (place + 0.5) for row in rows]
+            under = np.zeros(len(rows))
+            for part, values in zip(parts, zip(*map(_memory_parts, rows), strict=True), strict=True):
+                axes.bar(x, values, width * 0.92, bottom=under, color=_colour(run), alpha=parts[part])
+                under += values
+            for left, top in zip(x, under, strict=True):
+                if len(runs) <= 3:
+                    axes.annotate(
+                        f"{amount(top)}B", (left, top), (0, 2), textcoords="offset points", ha="center", size=7
+                    )
+        axes.set_xticks(sorted({row["index"] for run in runs for row in run.stages}))
+        axes.grid(axis="x", visible=False)
+        axes.set_xlabel("stage")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{amount(value)}B"))
+        axes.set_ylabel("planned memory of one device")
+        shades = [Patch(color="#808080", alpha=alpha, label=part) for part, alpha in parts.items()]
+        figure.legend(handles=shades, loc="outside upper center", ncols=3, fontsize=7.5)
+        _legend(figure, runs)
+        return _drawn(figure, name, "planned memory per stage")
+
+
+def similarities(rows: Sequence[str], columns: Sequence[str], values: Floats, name: str) -> Plot:
+    """Prompts against each other, [prompts, prompts]."""
+    many = len(rows) > MOST_NUMBERS
+    with matplotlib.style.context(["default", STYLE, {"axes.grid": False}]):
+        side = min(1.2 + (0.24 if many else 0.42) * len(rows), 24)
+        size = min(7.5, 50 * side / len(rows))
+        figure = Figure(figsize=(side + 1.6, side))
+        axes = figure.subplots()
+        lowest = min(0.0, float(values.min()))
+        mesh = axes.pcolormesh(values, cmap="cividis", vmin=lowest, vmax=1, rasterized=len(rows) > 40)
+        axes.set_aspect("equal")
+        axes.invert_yaxis()
+        axes.set_yticks(np.arange(len(rows)) + 0.5, rows, fontsize=size)
+        axes.set_xticks(np.arange(len(rows)) + 0.5, columns, fontsize=size, rotation=90 if many else 0)
+        axes.spines[:].set_visible(False)
+        for (row, column), value in [] if many else np.ndenumerate(values):
+            dark = value < (1 + lowest) / 2
+            shown = f"{value:.2f}"
+            axes.text(column + 0.5, row + 0.5, shown, ha="center", va="center", size=7, color="w" if dark else "k")
+        figure.colorbar(mesh, ax=axes, label="cosine similarity", shrink=0.8, pad=0.02).outline.set_visible(False)
+        # The constrained layout leaves too little room for the labels of axes of a fixed aspect.
+        return replace(_drawn(figure, name, "cosine similarity of prompts", "tight"), is_wide=many)
+
+
+@contextmanager
+def _staged(runs: Sequence[Run], key: str) -> Iterator[tuple[Figure, Axes]]:
+    """A plot against updates, FLOPs or seconds, with a strip above it that shows every run's stages."""
+    with matplotlib.style.context(["default", STYLE]):
+        figure = Figure(figsize=(4.2, 2.9 + 0.14 * len(runs)), layout=ConstrainedLayoutEngine(hspace=0.01))
+        strip, axes = figure.subplots(2, 1, height_ratios=(0.16 * len(runs), 2.6), sharex=True)
+        end = max(end for run in runs for *_, end in run.spans(key))
+        _strip(strip, axes, runs, key, end)
+        axes.set_xlim(0, 1.02 * end)
+        scale, unit = _unit(end) if key == "seconds" else (1, AXES[key])
+        axes.set_xticks([tick * scale for tick in MaxNLocator(5).tick_values(0, end / scale) if tick * scale <= end])
+        shown = amount if key == "flops" else lambda value: f"{value / scale:,.6g}"
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value) if value else "0"))
+        axes.set_xlabel("training FLOPs" if key == "flops" else unit)
+        _legend(figure, runs)
+        yield figure, axes
+
+
+def _strip(strip: Axes, axes: Axes, runs: Sequence[Run], key: str, widest: float) -> None:
+    """Stages as bars, each with its number; expansions as dotted lines down through the plot of a single run."""
+    for place, run in enumerate(runs):
+        for stage, start, end in run.spans(key):
+            strip.barh(place, end - start, 0.86, left=start, color=_colour(run), alpha=0.28 if stage % 2 else 0.5)
+            about = run.plan["stages"][stage - 1]
+            long = f"{stage}: {about['encoder_layers']}+{about['decoder_layers']}"
+            room = (end - start) / widest
+            text = long if len(runs) == 1 and room > 0.15 else str(stage) if room > 0.03 else ""
+            strip.text((start + end) / 2, place, text, ha="center", va="center_baseline", fontsize=6.5)
+            if start and stage > 1 and len(runs) == 1:
+                axes.axvline(start, color=INK, linewidth=0.8, linestyle=":", alpha=0.6)
+    strip.set_ylim(len(runs) - 0.5, -0.5)
+    strip.set_yticks(
+        range(len(runs)), [f"run {run.number}" for run in runs] if len(runs) > 1 else ["stage"], fontsize=7
+    )
+    strip.grid(visible=False)
+    strip.spines[:].set_visible(False)
+    strip.tick_params(labelbottom=False)
+
+
+def _unit(seconds: float) -> tuple[int, str]:
+    return (3600, "hours") if seconds > 10_000 else (60, "minutes") if seconds > 300 else (1, "seconds")
+
+
+def _memory_parts(row: dict[str, dict[str, int]]) -> tuple[int, int, int]:
+    """Weights, activations as the run keeps them, and the rest, in bytes."""
+    planned = row["memory"]
+    return planned["weights"], planned["total"] - planned["weights"] - planned["rest"], planned["rest"]
+
+
+def _colour(run: Run) -> str:
+    return list(COLOURS)[(run.number - 1) % len(COLOURS)]
+
+
+def _marker(run: Run) -> str:
+    """Another one when colours come round again."""
+    return MARKERS[(run.number - 1 + (run.number - 1) // len(COLOURS)) % len(MARKERS)]
+
+
+def _where(x: Sequence[float], y: Sequence[float], mask: Sequence[bool]) -> tuple[list[float], list[float]]:
+    kept = [pair for pair, is_in in zip(zip(x, y, strict=True), mask, strict=True) if is_in]
+    return [a for a, _ in kept], [b for _, b in kept]
+
+
+def _running_mean(values: Floats, size: int) -> Floats:
+    """Of the `size` values around each, fewer at the ends."""
+    kernel = np.ones(min(size, len(values)))
+    return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
+
+
+def _thinned(values: Floats) -> "np.ndarray[tuple[int], np.dtype[np.intp]]":
+    """Places of the values that a plot can show: the least and the largest of each stretch."""
+    places = np.arange(len(values))
+    if len(values) <= MOST_POINTS:
+        return places
+    stretches = np.array_split(places, MOST_POINTS // 2)
+    return np.unique([stretch[end(values[stretch])] for stretch in stretches for end in (np.argmin, np.argmax)])
+
+
+def _legend(figure: Figure, runs: Sequence[Run]) -> None:
+    if len(runs) > 1:
+        lines = [
+            Line2D([], [], color=_colour(run), marker=_marker(run), markersize=4, label=f"{run.number} {run.label}")
+            for run in runs
+        ]
+        columns = 2 if max(len(run.label) for run in runs) < 25 else 1
+        figure.legend(handles=lines, loc="outside lower center", ncols=columns, fontsize=7)
+
+
+def _drawn(figure: Figure, name: str, about: str, box: str | None = None) -> Plot:
+    svg, png = BytesIO(), BytesIO()
+    metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        figure.savefig(svg, format="svg", transparent=True, bbox_inches=box, metadata=metadata)
+    figure.set_layout_engine("none")  # its places are found, and hold for the other format
+    figure.savefig(png, format="png", dpi=160, bbox_inches=box, facecolor="white")
+    return Plot(name, about, _inline(svg.getvalue().decode(), about), png.getvalue())
+
+
+def _inline(svg: str, about: str) -> str:
+    """The SVG as a part of a page: as wide as there is room, in the page's colours, its groups without ids."""
+    opening, _, rest = svg[svg.index("<svg") :].partition(">")
+    box = re.search(r'viewBox="0 0 ([\d.]+) [\d.]+"', opening)
+    assert box
+    wide = f'style="--width: {float(box[1]):.0f}pt"'
+    head = f'<svg role="img" aria-label="{escape(about)}" {box[0]} {wide} xmlns:xlink="http://www.w3.org/1999/xlink">'
+    themed = {INK: "currentColor", LINE: "var(--line)", PAPER: "var(--card)"}
+    themed |= {colour: f"var(--run-{number})" for number, colour in enumerate(COLOURS, 1)}
+    body = re.sub(r'<g id="[^"]*">', "<g>", rest)
+    return head + re.sub("|".join(themed), lambda match: themed[match[0]], body)

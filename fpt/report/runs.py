@@ -1,0 +1,175 @@
+"""What the page needs of a run: its curves, stages and examples, as far as the run came."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+
+from fpt.errors import UserError, reason
+from fpt.folder import METRICS
+from fpt.records import PLAN, PREDICTIONS, PROMPT, Records
+
+ABOUT = {"update", "stage", "flops", "seconds", "split"}  # what a validation says besides its metrics
+Line = dict[str, Any]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a report.
+
+    Attributes:
+        records: its folder.
+        number: its place in the report, from 1.
+        label: what people know it by.
+        settings: its configuration, by dotted key.
+        updates: lines of metrics.jsonl with a loss.
+        validations: lines of metrics.jsonl with scores.
+        plan: plan.json; empty where the run has not come so far.
+        result: result.json; empty where the run is not finished.
+        start: where the first stage begins, by key of a metrics line: the scoring of neurons comes first.
+    """
+
+    records: Records
+    number: int
+    label: str
+    settings: dict[str, Any]
+    updates: list[Line]
+    validations: list[Line]
+    plan: dict[str, Any]
+    result: dict[str, Any]
+    start: dict[str, float]
+
+    @property
+    def task(self) -> str:
+        """Its name."""
+        return str(self.settings["task.name"])
+
+    @property
+    def metric(self) -> str:
+        """The main metric; empty where nothing was scored so far."""
+        if self.result:
+            return str(self.result["metric"]["name"])
+        scored = self.validations[0] if self.validations else {}
+        return next((key for key in scored if key not in ABOUT), "")  # tasks give the main one first
+
+    @property
+    def done(self) -> int:
+        """Updates so far."""
+        return int(self.updates[-1]["update"]) if self.updates else 0
+
+    def knows(self, key: str) -> bool:
+        """Whether its curves can be drawn against this; older versions of fpt logged updates alone."""
+        return all(key in line for line in (*self.updates, *self.validations))
+
+    def is_full(self, stage: int) -> bool:
+        """Whether a stage, from 1, trains on the full model."""
+        return bool(self.plan["stages"][stage - 1]["flops_ratio"] == 1)
+
+    def spans(self, key: str) -> Iterator[tuple[int, float, float]]:
+        """Each stage begun, from where to where; one begins where the last one ended."""
+        start = self.start[key]
+        for stage, lines in groupby(self.updates, lambda line: line["stage"]):
+            end = list(lines)[-1][key]
+            yield stage, start, end
+            start = end
+
+    @cached_property
+    def stages(self) -> list[Line]:
+        """Every planned stage: its price, and what was done and scored of it so far."""
+        rows = []
+        spans = {stage: (start, end) for stage, start, end in self.spans("seconds")} if self.knows("seconds") else {}
+        memory = {row["name"]: row for row in self.plan.get("memory", {}).get("stages", [])}
+        for index, row in enumerate(self.plan.get("stages", []), 1):
+            done = [line for line in self.updates if line["stage"] == index]
+            scored = [line[self.metric] for line in self.validations if line["stage"] == index]
+            finished = self.result["stages"][index - 1] if self.result else {}
+            spent = finished.get("flops", row["flops_per_update"] * len(done))
+            seconds = finished.get("seconds", spans[index][1] - spans[index][0] if index in spans else None)
+            about = {"index": index, "done": len(done), "spent": spent, "seconds": seconds}
+            score = scored[-1] if scored else None
+            rows.append({**row, **about, "score": score, "memory": memory.get(row["name"])})
+        return rows
+
+    def prompts(self) -> Iterator[tuple[int, str, Floats]]:
+        """The prompts [P, D] with which stages ended, with the stage's number and sizes; last, as 0, the best one."""
+        from safetensors.numpy import load
+
+        for stage in self.records.stages:
+            if stage.is_done:
+                prompt = load(self.records.read(f"stages/{stage.name}/{PROMPT}"))["prompt"]
+                yield int(stage.about["index"]), sizes(stage.about), prompt
+        if self.result:
+            yield 0, "", load(self.records.read(PROMPT))["prompt"]
+
+    def examples(self, number: int) -> dict[str, list[Line]]:
+        """So many examples, from all over the file, by whether they are right, wrong or neither."""
+        found = self.records.predictions if PREDICTIONS in self.records.ledger else []
+        names = {True: "right", False: "wrong", None: "neither right nor wrong"}
+        groups = {name: [row for row in found if row["correct"] is value] for value, name in names.items()}
+        return {name: _spread(rows, number) for name, rows in groups.items() if rows}
+
+
+def read(records: Records, number: int, label: str) -> Run:
+    """A run's records as the report takes them.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    plan = records.plan if PLAN in records.ledger else {}
+    lines = records.metrics
+    for number_of, line in enumerate(lines, 1):
+        if not _is_sound(line, len(plan.get("stages", []))):
+            raise UserError(f"{records.path / METRICS}: is damaged: line {number_of} is not what fpt writes")
+    updates = [line for line in lines if "split" not in line]
+    validations = [line for line in lines if line.get("split") == "validation"]
+    try:
+        settings = dict(_flat(OmegaConf.to_container(OmegaConf.create(records.settings))))
+    except Exception as error:  # OmegaConf has many types
+        raise UserError(f"{records.path}: its configuration cannot be read ({reason(error)})") from None
+    result = records.result if records.is_finished else {}
+    before = (0, plan["flops_importance"], records.measured["seconds"]) if plan else (0, 0, 0)
+    start = dict(zip(("update", "flops", "seconds"), before, strict=True))
+    run = Run(records, number, label, settings, updates, validations, plan, result, start)
+    if not all(run.metric in line for line in validations):
+        raise UserError(f"{records.path / METRICS}: is damaged: a validation has no {run.metric or 'score'}")
+    return run
+
+
+def sizes(about: Line) -> str:
+    """A stage's blocks, encoder and decoder, and FFN neurons of each."""
+    return f"{about['encoder_layers']}+{about['decoder_layers']}, {about['ffn']}/{about['decoder_ffn']}"
+
+
+def similarity(one: Floats, other: Floats) -> float:
+    """The mean, over the P vectors of two prompts [P, D], of the cosine of those in the same place."""
+    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return float(np.mean(np.sum(one * other, axis=1) / np.maximum(norms, 1e-12)))
+
+
+def _is_sound(line: object, num_stages: int) -> bool:
+    """Whether a line of metrics.jsonl, whose hash only a resuming run can know, holds numbers and a planned stage."""
+    if not isinstance(line, dict) or not ("loss" in line or "split" in line) or "update" not in line:
+        return False
+    numbers = [value for key, value in line.items() if key != "split"]
+    sound = all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
+    return sound and line.get("stage") in range(1, num_stages + 1)
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _flat(inner, f"{key}.{name}".lstrip("."))
+    else:
+        yield key, value
+
+
+def _spread(rows: Sequence[Line], number: int) -> list[Line]:
+    number = min(number, len(rows))
+    return [rows[position * len(rows) // number] for position in range(number)]

@@ -1,0 +1,249 @@
+"""A report says what the runs' records say, and leaves the runs as they were."""
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fpt.folder import problem_of, read_ledger, set_aside
+from fpt.records import open_records
+from fpt.report import open_runs, output_of
+from fpt.report.runs import similarity
+from tests.conftest import Outcome, quick_words
+from tests.fpt.report.conftest import HOSTILE, stopped
+
+Cli = Callable[..., Outcome]
+CURVES = [f"{what}-{axis}" for what in ("score", "loss") for axis in ("updates", "flops", "seconds")]
+
+
+@pytest.fixture
+def finished(runs: dict[str, Path], tmp_path: Path) -> Path:
+    return shutil.copytree(runs["finished"], tmp_path / "finished")
+
+
+def reported(cli: Cli, *words: object) -> str:
+    done = cli("report", *map(str, words))
+    assert done.status == 0, done.err
+    return Path(done.out.splitlines()[0]).read_text()
+
+
+def cells(page: str, name: str) -> list[list[str]]:
+    """The texts of a table's body."""
+    table = page[page.index(f'aria-label="{name}"') :]
+    body = table[table.index("<tbody>") : table.index("</tbody>")]
+    return [
+        [re.sub(r"<[^>]+>", "", cell).strip() for cell in re.findall(r"<td.*?</td>", row)]
+        for row in body.split("<tr>")[1:]
+    ]
+
+
+def test_a_page_and_plots_stand_in_the_runs_folder(cli: Cli, finished: Path) -> None:
+    """And the same run gives the same page."""
+    done = cli("report", str(finished), "--json")
+    assert done.status == 0, done.err
+    written = json.loads(done.out)
+    assert written["page"] == str(finished / "report.html")
+    assert [Path(path).stem for path in written["plots"]] == [*CURVES, "memory", "prompts"]
+    for path in written["plots"]:
+        with Image.open(path) as image:
+            assert min(image.size) > 300
+            assert len(image.convert("RGB").getcolors(2**20) or []) > 10  # drawn, not blank
+    assert not list(finished.rglob("*.part"))
+    page = (finished / "report.html").read_text()
+    assert page.count("<svg ") == len(written["plots"])
+    assert "Not finished" not in page
+    assert reported(cli, finished) == page
+
+
+def test_the_tables_hold_the_records_numbers(cli: Cli, finished: Path) -> None:
+    page, result = reported(cli, finished), open_records(finished).result
+    assert f'<span class="big">{result["metric"]["value"]:.2f}</span> accuracy' in page
+    rows = cells(page, "Stages")
+    assert [row[1:3] for row in rows] == [["2+6", "12/48"], ["3+6", "24/48"], ["5+6", "36/48"], ["6+6", "48/48"]]
+    assert [row[4] for row in rows] == ["4", "4", "4", "8"]
+    assert [row[8] for row in rows] == [f"{stage['score']:.2f}" for stage in result["stages"]]
+    assert [row[7] for row in rows] == [f"{stage['seconds']:,.1f}" for stage in result["stages"]]
+    assert all(row[9].endswith("B") for row in rows)
+    assert "seed: 0" in page
+    assert "most common label 50.00" in page
+
+
+def test_examples_are_right_and_wrong_as_recorded(runs: dict[str, Path]) -> None:
+    (run,) = open_runs([str(runs["finished"])])
+    examples, rows = run.examples(3), open_records(runs["finished"]).predictions
+    for name, correct in (("right", True), ("wrong", False)):
+        expected = [row for row in rows if row["correct"] is correct]
+        assert len(examples.get(name, [])) == min(3, len(expected))
+        assert all(row in expected for row in examples.get(name, []))
+
+
+def test_curves_end_where_the_records_do_and_stages_meet(runs: dict[str, Path]) -> None:
+    (run,) = open_runs([str(runs["finished"])])
+    assert list(run.spans("update")) == [(1, 0, 4), (2, 4, 8), (3, 8, 12), (4, 12, 20)]
+    assert list(run.spans("flops"))[-1][2] == run.result["flops"]
+    seconds = [end - start for _, start, end in run.spans("seconds")]
+    assert seconds == pytest.approx([row["seconds"] for row in run.result["stages"]], abs=0.5)
+    assert [run.is_full(stage) for stage in (1, 2, 3, 4)] == [False, False, False, True]
+
+
+def test_similarity_is_the_mean_cosine_of_vectors_in_one_place() -> None:
+    one, other = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.cosine_similarity(one, other, dim=1).mean()
+    assert similarity(one.numpy(), other.numpy()) == pytest.approx(float(expected), abs=1e-6)
+    assert similarity(one.numpy(), 3 * one.numpy()) == pytest.approx(1)
+    assert similarity(np.zeros((2, 3)), np.ones((2, 3))) == 0
+
+
+def test_several_runs_share_a_page_and_unlike_metrics_no_axis(page: Path) -> None:
+    stems = {file.stem for file in (page.parent / "all-plots").iterdir()}
+    assert stems == {f"{group}-{curve}" for group in (1, 2) for curve in CURVES} | {"memory", "prompts-1", "prompts-2"}
+    text = page.read_text()
+    first, second = text.index("boolq: accuracy"), text.index("faq: exact_match")
+    assert text[first:second].count("accuracy against") == 6  # a label and a caption for each of three axes
+    assert "exact_match against" not in text[first:second]
+    assert [row[0].split()[0] for row in cells(text, "Runs")] == ["1", "2", "3"]
+    differing = {row[0]: row[1:] for row in cells(text, "Differences")}
+    assert differing["seed"] == ["0", "1", "0"]
+    assert differing["task.name"] == ["boolq", "boolq", "faq"]
+    assert "optim.lr" not in differing
+
+
+def test_where_a_page_goes(runs: dict[str, Path]) -> None:
+    """Into one run's folder, beside the first of several, or where it is told to."""
+    places = [str(runs["finished"]), str(runs["faq"])]
+    assert output_of(places[:1], None) == runs["finished"] / "report.html"
+    assert output_of(places, None) == runs["finished"].parent.resolve() / "report.html"
+    assert output_of(places, "here.html") == Path("here.html")
+
+
+def test_prompts_of_one_shape_alone_are_compared(page: Path) -> None:
+    """Four stages and the best prompt of one run, two stages of another; the third run's prompts have 3 vectors."""
+    first, second = page.read_text().split("prompts of shape ")[1:]
+    assert (first[:6], second[:6]) == ("5 × 32", "3 × 32")
+    pairs = {row[0]: row[2] for row in cells(first, "Means of cosine similarity")}
+    assert pairs == {"stages of one run": str(6 + 1), "one task, different seeds": str(5 * 2)}
+    assert cells(second, "Means of cosine similarity") == []  # one stage's, and the best of that very stage
+
+
+def test_an_unfinished_run_is_shown_as_far_as_it_came(cli: Cli, runs: dict[str, Path], tmp_path: Path) -> None:
+    page = reported(cli, runs["unfinished"], f"output={tmp_path / 'page.html'}")
+    assert "Not finished: 10 of 20 updates so far." in page
+    rows = cells(page, "Stages")
+    assert [row[4] for row in rows] == ["4 of 4", "4 of 4", "2 of 4", "0 of 8"]
+    assert rows[3][5:9] == ["–", "100.0%", "–", "–"]
+    assert "outputs are kept when a run ends" in page
+
+
+def test_a_run_that_has_not_begun_to_learn_has_a_page(cli: Cli, checkpoint: Path, boolq: Path, tmp_path: Path) -> None:
+    stopped(quick_words(checkpoint, boolq, tmp_path / "run"), after=0)
+    page = reported(cli, tmp_path / "run")
+    assert "No update so far." in page
+    assert "No stage has ended so far." in page
+
+
+def test_a_run_of_an_older_fpt_says_so(cli: Cli, finished: Path) -> None:
+    """Its metrics have updates only, its plan no memory."""
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    kept = [{key: value for key, value in line.items() if key not in ("flops", "seconds")} for line in lines]
+    (finished / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in kept))
+    done = cli("report", str(finished), "--json")
+    assert done.status == 0, done.err
+    stems = [Path(path).stem for path in json.loads(done.out)["plots"]]
+    assert stems == ["score-updates", "loss-updates", "memory", "prompts"]
+    assert "Made by an older fpt" in (finished / "report.html").read_text()
+
+
+def test_whatever_an_example_holds_is_text(page: Path) -> None:
+    text = page.read_text()
+    assert HOSTILE not in text
+    assert "&lt;/script&gt;&lt;script&gt;document.title" in text
+    assert "{{ 7 * 7 }}" in text
+    assert text.count("<script") == 1
+    assert "<img" not in text
+    assert "faq $x^ &lt;b&gt;&amp;" in text
+    assert not re.search(r"""(?:src|href)=["'](?!data:|\#)""", text)
+
+
+def test_a_report_in_its_folder_does_not_disturb_the_run(
+    cli: Cli, checkpoint: Path, boolq: Path, finished: Path, tmp_path: Path
+) -> None:
+    """A run that was stopped, reported on and resumed ends as one that was not."""
+    words = quick_words(checkpoint, boolq, tmp_path / "run")
+    stopped(words, after=10)
+    reported(cli, tmp_path / "run")
+    resumed = cli("train", *words)
+    assert resumed.status == 0, resumed.err
+    prompt = "prompt.safetensors"
+    assert (tmp_path / "run" / prompt).read_bytes() == (finished / prompt).read_bytes()
+    reported(cli, tmp_path / "run")
+    assert not any(
+        problem_of(tmp_path / "run" / name, hashes) for name, hashes in read_ledger(tmp_path / "run").items()
+    )
+    again = cli("train", *words)
+    assert again.status == 0
+    assert "this run is finished" in again.err
+    assert set_aside(tmp_path / "run") == tmp_path / "run.old-1"  # what resume=never begins with
+
+
+def spoil(name: str, text: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_text(text) and None
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda folder: shutil.rmtree(folder), "no such folder"),
+        (lambda folder: (folder / "checksums.json").unlink(), "is not the folder of a run"),
+        (spoil("checksums.json", "{"), "is damaged"),
+        (spoil("result.json", "{}"), "result.json: is damaged"),
+        (spoil("plan.json", "{}"), "plan.json: is damaged"),
+        (spoil("config.yaml", ":"), "config.yaml: is damaged"),
+        (spoil("predictions.jsonl", ""), "predictions.jsonl: is damaged"),
+        (spoil("metrics.jsonl", "{\n"), "metrics.jsonl: is damaged"),
+        (spoil("metrics.jsonl", "[]\n"), "line 1 is not what fpt writes"),
+        (spoil("metrics.jsonl", '{"update": 1, "stage": 9, "loss": 1.0}\n'), "line 1 is not what fpt writes"),
+        (spoil("metrics.jsonl", '{"update": 1, "stage": 1, "loss": "1"}\n'), "line 1 is not what fpt writes"),
+        (spoil("metrics.jsonl", '{"update": 1, "stage": 1, "loss": NaN}\n'), "line 1 is not what fpt writes"),
+        (spoil("metrics.jsonl", '{"update": 1, "stage": 1, "split": "validation"}\n'), "has no accuracy"),
+        (lambda folder: next(folder.glob("stages/1-*/prompt.safetensors")).unlink(), "is missing"),
+    ],
+)
+def test_a_harmed_run_is_one_line(cli: Cli, finished: Path, harm: Callable[[Path], None], said: str) -> None:
+    harm(finished)
+    done = cli("report", str(finished))
+    assert done.status == 2
+    assert said in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not (finished / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "give the folders of one or more runs"),
+        (["RUN", "RUN"], "is given twice"),
+        (["RUN", "output=RUN/config.yaml"], "ends in .html"),
+        (["RUN", "output=/proc/none/page.html"], "cannot be written"),
+        (["RUN", "train.updates=3"], "run=train.updates=3: no such folder"),
+        (["RUN", "--outptu", "x"], "Did you mean '--output'"),
+    ],
+)
+def test_words_that_cannot_be_used_are_one_line(cli: Cli, finished: Path, words: list[str], said: str) -> None:
+    before = time.perf_counter()
+    done = cli("report", *(word.replace("RUN", str(finished)) for word in words))
+    assert time.perf_counter() - before < 5
+    assert done.status == 2
+    assert said in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_a_folder_whose_name_holds_an_equals_sign_is_a_folder(cli: Cli, finished: Path) -> None:
+    page = reported(cli, finished.rename(finished.with_name("lr=0.3")))
+    assert "<title>fpt report: lr=0.3</title>" in page
