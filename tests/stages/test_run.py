@@ -100,8 +100,8 @@ def test_stopped_after_any_update_and_resumed_is_the_same(
     def stop_after(*args: Any, **kwargs: Any) -> Any:
         hooks = args[4]
 
-        def updated(done: int, loss: float) -> None:
-            hooks.updated(done, loss)
+        def updated(done: int, loss: float, seconds: float) -> None:
+            hooks.updated(done, loss, seconds)
             if done == update:
                 raise Stop
 
