@@ -42,9 +42,11 @@ def _train(words: Words) -> None:
     config = compose.load(words.overrides)
     from fpt.tasks import form_of
     from fpt.tasks.kept import open_task
+    from fpt.trackers import chosen
     from fpt.tracking import Tracker
     from stages import schedule
 
+    chosen(config.tracking)
     tracker, stages = Tracker(), schedule.of(config)
     if launch.is_worker():
         _share(config, words)

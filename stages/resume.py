@@ -16,6 +16,7 @@ OUTCOMES = (RESULT, PREDICTIONS, TEST_PREDICTIONS, PROMPT)
 MAY_DIFFER = (
     "resume",
     "run.dir",
+    "tracking",
     "cache_dir",
     "train.save_every",
     "train.micro_batch",
