@@ -159,6 +159,29 @@ def _tokens(tokens: list[str]) -> Text:
     return Text(" ".join(tokens), style="cyan")
 
 
+def print_report(report: dict[str, Any]) -> None:
+    """What `fpt doctor` found, a line for each thing."""
+    console, rows = _output(), Table.grid(padding=(0, 2))
+    for part, values in report.items():
+        if isinstance(values, dict):
+            for name, value in values.items():
+                rows.add_row(part.replace("_", " "), name.replace("_", " "), _told(name, value))
+    console.print(rows)
+    verdict = "; ".join(report["problems"]) or "nothing is broken"
+    console.print(Text(verdict, style="bold"))
+
+
+def _told(name: str, value: Any) -> str:
+    """One finding in a few words."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key.replace('_', ' ')} {_told(key, inner)}" for key, inner in value.items()) or "none"
+    if isinstance(value, list):
+        return "; ".join(_told(name, inner) for inner in value) or "none"
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "–"}[value]
+    return f"{amount(value)}B" if name in ("memory", "memory_available", "free") else str(value)
+
+
 def amount(value: float) -> str:
     """A number with a metric prefix, three digits: 28.1 T."""
     for prefix in ("", "k", "M", "G", "T", "P", "E"):

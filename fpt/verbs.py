@@ -12,6 +12,7 @@ from typing import Any
 
 from fpt import compose, interrupts, launch
 from fpt.config import RunConfig
+from fpt.errors import UserError
 from fpt.words import Option, Words
 
 
@@ -138,6 +139,25 @@ def _show(words: Words) -> None:
         print_look(shown)
 
 
+def _doctor(words: Words) -> None:
+    if words.overrides:
+        raise UserError(f"{words.overrides[0]}: fpt doctor takes nothing but --json")
+    from fpt.tracking import Tracker
+
+    with Tracker().console.status("looking around"):
+        from fpt import doctor
+
+        report = doctor.examine(Path(compose.load([]).cache_dir))
+    if words.as_json:
+        _print_json(report)
+    else:
+        from fpt.console import print_report
+
+        print_report(report)
+    if report["problems"]:
+        raise launch.Failed("; ".join(report["problems"]), 1)
+
+
 VERBS = {
     "train": Verb(
         _train,
@@ -157,6 +177,13 @@ VERBS = {
         example="show task=boolq n=3",
         usage="show [key=value …] [n=3] [--json]",
         options=(Option("n", "how many examples to show", "N", "3"),),
+    ),
+    "doctor": Verb(
+        _doctor,
+        about="versions, devices, DeepSpeed, the Hub, the embedded model: for a bug report",
+        example="doctor",
+        usage="doctor [--json]",
+        takes_overrides=False,
     ),
 }
 OF_LAUNCHERS = {"worker": Verb(_worker, takes_places=True)}  # called by processes, not by people
