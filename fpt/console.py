@@ -159,6 +159,47 @@ def _tokens(tokens: list[str]) -> Text:
     return Text(" ".join(tokens), style="cyan")
 
 
+def print_comparison(compared: dict[str, Any]) -> None:
+    """A row for each schedule: mean and deviation over the seeds."""
+    console = _output()
+    table = _table("schedule", f"{compared['metric']}", "FLOPs", "wall clock", "gain at equal FLOPs *")
+    table.columns[0].justify = "left"
+    for row in compared["schedules"]:
+        gain = _spread(row["gain"], "+.2f") if row["gain"] else "–"
+        ratios = f"{row['flops_ratio']:.1%}", f"{row['seconds_ratio']:.1%}"
+        table.add_row(row["schedule"], _spread(row["score"], ".2f"), *ratios, gain)
+    seeds = ", ".join(map(str, compared["seeds"]))
+    baseline = f"{compared['baseline']} {compared['majority']:.2f}"
+    console.print(Text(f"{compared['task']} on {compared['model']}, seeds {seeds}; {baseline}"))
+    console.print(table)
+    console.print(
+        Text(
+            "* over the best of vanilla prompt tuning's validations (train.eval_every) with no more FLOPs;"
+            " – before its first",
+            style="dim",
+        )
+    )
+
+
+def _spread(values: dict[str, float | None], form: str) -> str:
+    deviation = "" if values["deviation"] is None else f" ± {values['deviation']:.2f}"
+    return f"{values['mean']:{form}}{deviation}"
+
+
+def print_sweep(rows: list[dict[str, Any]]) -> None:
+    """A row for each run: its values, then what it came to."""
+    console = _output()
+    table = _table(*rows[0]["values"], "metric", "score", "FLOPs", "seconds", "folder")
+    for row in rows:
+        found = ("failed", "–", "–", "–")
+        if row["error"] is None:
+            metric = row["metric"]
+            found = metric["name"], f"{metric['value']:.2f}", amount(row["flops"]), f"{row['seconds']:.1f}"
+        table.add_row(*row["values"].values(), *found, row["folder"])
+    table.columns[-1].justify = "left"
+    console.print(table)
+
+
 def print_report(report: dict[str, Any]) -> None:
     """What `fpt doctor` found, a line for each thing."""
     console, rows = _output(), Table.grid(padding=(0, 2))

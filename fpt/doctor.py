@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fpt import __version__
-from fpt.backbones.tiny import checksums
+from fpt.backbones.tiny import FOLDER, checksums
 from fpt.errors import reason
 
 NEEDED = (
@@ -166,4 +166,4 @@ def hub() -> Report:
 def embedded_model() -> Report:
     """Whether its files are those that its recipe made."""
     wrong = checksums.problems()
-    return {"folder": str(checksums.FOLDER), "checksums": "hold" if not wrong else "do not hold", "problems": wrong}
+    return {"folder": str(FOLDER), "checksums": "hold" if not wrong else "do not hold", "problems": wrong}

@@ -40,7 +40,20 @@ class Verb:
 
 
 def _train(words: Words) -> None:
+    if "multirun" in words.options:
+        _sweep(words)
+        return
     config = compose.load(words.overrides)
+    if launch.is_worker():
+        _share(config, words)
+        return
+    result = _one(config, ["--json"] if words.as_json else [])
+    if result is not None:
+        _print_result(result, config, words)
+
+
+def _one(config: RunConfig, flags: list[str]) -> dict[str, Any] | None:
+    """Train one run to its end; None where several processes do it, whose main one prints the result."""
     from fpt.tasks import form_of
     from fpt.tasks.kept import open_task
     from fpt.trackers import chosen
@@ -49,9 +62,6 @@ def _train(words: Words) -> None:
 
     chosen(config.tracking)
     tracker, stages = Tracker(), schedule.of(config)
-    if launch.is_worker():
-        _share(config, words)
-        return
     is_alone = not launch.is_for(config)
     form_of(config.task)
     with tracker.console.status("reading the data"):
@@ -63,10 +73,59 @@ def _train(words: Words) -> None:
         if config.engine.name == "auto":
             config, reason = fit.with_engine(config, stages)
             tracker.say(reason)
-        launch.start(config, ["--json"] if words.as_json else [])
-        return
+        launch.start(config, flags)
+        return None
     with interrupts.heard():
-        _print_result(run(config, stages, lambda: task, tracker), config, words)
+        return run(config, stages, lambda: task, tracker)
+
+
+def _sweep(words: Words) -> None:
+    """`fpt train -m`: all combinations; one that fails does not stop the others."""
+    from fpt.tracking import Tracker
+    from stages import series, sweep
+
+    say, runs = Tracker().say, sweep.plan(words.overrides)
+    series.check(runs)
+    done = []
+    for run, records in series.run_all(runs, lambda config: _one(config, ["--quiet"]), say):
+        if isinstance(records, UserError):
+            say(f"{run.label}: {records}")
+        done.append((run, records))
+    rows = sweep.table(done)
+    if words.as_json:
+        _print_json(rows)
+    else:
+        from fpt.console import print_sweep
+
+        print_sweep(rows)
+    if failed := sum(row["error"] is not None for row in rows):
+        raise UserError(f"{failed} of {len(rows)} runs failed; what they said is above")
+
+
+def _compare(words: Words) -> None:
+    from stages import compare, series
+
+    schedules, seeds = words.listed("schedules", "pt,ld,fr,cr"), words.listed("seeds", "0,1,2")
+    if wrong := [seed for seed in seeds if not seed.isdecimal()]:
+        raise UserError(f"seeds={','.join(seeds)}: {wrong[0]} is no whole number, at least 0")
+    runs = compare.plan(words.overrides, schedules, [int(seed) for seed in seeds])
+    series.check(runs)
+    from fpt.tracking import Tracker
+
+    say, found = Tracker().say, dict[str, list[Any]]()
+    if "pt" not in schedules:
+        say("pt is added: the others are held against it")
+    for run, records in series.run_all(runs, lambda config: _one(config, ["--quiet"]), say):
+        if isinstance(records, UserError):
+            raise records
+        found.setdefault(run.config.schedule.name, []).append(records)
+    compared = compare.compare(found)
+    if words.as_json:
+        _print_json(compared)
+    else:
+        from fpt.console import print_comparison
+
+        print_comparison(compared)
 
 
 def _worker(words: Words) -> None:
@@ -84,7 +143,7 @@ def _share(config: RunConfig, words: Words, *, reports: Path | None = None) -> N
         from stages.run import run
 
         result = run(config, schedule.of(config), lambda: open_task(config), Tracker())
-        if os.environ["RANK"] == "0":
+        if os.environ["RANK"] == "0" and "quiet" not in words.options:
             _print_result(result, config, words)
 
 
@@ -163,7 +222,20 @@ VERBS = {
         _train,
         about="train, or go on with a run that was stopped",
         example="train task=boolq",
-        usage="train [key=value …] [--json]",
+        usage="train [-m] [key=value …] [--json]",
+        options=(
+            Option("multirun", "a run for every combination of values, as in optim.lr=0.1,0.3 seed=0,1", short="m"),
+        ),
+    ),
+    "compare": Verb(
+        _compare,
+        about="schedules against vanilla prompt tuning: score, FLOPs, time, gain at equal FLOPs",
+        example="compare task=boolq seeds=0,1",
+        usage="compare [key=value …] [schedules=pt,cr] [seeds=0,1] [--json]",
+        options=(
+            Option("schedules", "files of conf/schedule, or FILE.yaml; pt is added to them", "A,B", "pt,ld,fr,cr"),
+            Option("seeds", "a run of every schedule for each; run.dir=DIR keeps them in DIR", "N,M", "0,1,2"),
+        ),
     ),
     "plan": Verb(
         _plan,
@@ -186,4 +258,5 @@ VERBS = {
         takes_overrides=False,
     ),
 }
-OF_LAUNCHERS = {"worker": Verb(_worker, takes_places=True)}  # called by processes, not by people
+QUIET = Option("quiet", "print no result")
+OF_LAUNCHERS = {"worker": Verb(_worker, takes_places=True, options=(QUIET,))}  # called by processes, not by people
