@@ -14,7 +14,7 @@ PROCESSES ?= 2
 OVERRIDES = task=$(TASK) $(if $(MODEL),model=$(MODEL)) $(if $(SCHEDULE),schedule=$(SCHEDULE)) $(if $(SEED),seed=$(SEED)) $(if $(GPUS),engine.processes=$(GPUS)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run plan show test test-all check format backbone bench clean
+.PHONY: help install run plan compare show test test-all check format backbone bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ run: $(INSTALLED) ## train: make run TASK=boolq [MODEL=t5-large] [SCHEDULE=cr] [
 
 plan: $(INSTALLED) ## price every stage before training, with run's variables
 	@$(BIN)/fpt plan $(OVERRIDES)
+
+compare: $(INSTALLED) ## schedules against vanilla prompt tuning: make compare TASK=boolq [ARGS="schedules=pt,cr seeds=0,1"]
+	@$(BIN)/fpt compare task=$(TASK) $(if $(MODEL),model=$(MODEL)) $(if $(GPUS),engine.processes=$(GPUS)) $(ARGS)
 
 show: $(INSTALLED) ## the task's data as the model sees them: make show TASK=mnli [ARGS="n=5"]
 	@$(BIN)/fpt show $(OVERRIDES)

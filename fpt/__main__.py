@@ -78,7 +78,7 @@ def _run(words: list[str]) -> int:
     words.remove(name)
     parsed = parse(words, verb.options, takes_places=verb.takes_places)
     if "help" in parsed.options:
-        print(_help(name, verb, parsed.overrides), end="")
+        print(_help(name, verb, [] if "multirun" in parsed.options else parsed.overrides), end="")
         return 0
     quiet_libraries()
     verb.call(parsed)

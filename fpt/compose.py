@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
@@ -83,7 +83,34 @@ def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
     return _compose(composed, {key: value for key, value in fill.items() if key not in typed})
 
 
+def each(word: str) -> list[str]:
+    """The values that a word with several stands for, in Hydra's grammar; none where it has but one.
+
+    Raises:
+        UserError: it is no override, or its values cannot be counted.
+    """
+    override = _override(word)
+    if not override.is_sweep_override():
+        return []
+    if not override.is_discrete_sweep():
+        raise UserError(f"{word}: has no end of values; write them with commas, or range(start,stop,step)")
+    if isinstance(glob := override.value(), Glob):
+        group = override.key_or_group
+        found = glob.filter([name for name in group_options(group) if name != "custom"]) if group in GROUPS else []
+        if not found:
+            raise UserError(f"{word}: glob() is for the files of a group, and fits none of these")
+        return list(found)
+    return list(override.sweep_string_iterator())
+
+
 def _parse(word: str) -> Override:
+    override = _override(word)
+    if override.is_sweep_override():
+        raise UserError(f"{word}: has several values at once; fpt train -m runs all combinations, one after the other")
+    return override
+
+
+def _override(word: str) -> Override:
     try:
         override = OverridesParser.create().parse_override(_verbatim(word))
     except HydraException as error:
@@ -98,8 +125,6 @@ def _parse(word: str) -> Override:
         raise UserError(f"{word}: packages (@) are not used here. Write {override.key_or_group}=…")
     if override.is_delete():
         raise UserError(f"{word}: settings cannot be deleted. Set {word.lstrip('~')}=null if it may be empty.")
-    if override.is_sweep_override():
-        raise UserError(f"{word}: several values at once are not possible; run the command once for each.")
     return override
 
 

@@ -292,6 +292,11 @@ class RunConfig(Group):
         "auto",
         choices=("auto", "never", "must", "repair"),
     )
+    tracking: str = setting(
+        "where metrics go besides metrics.jsonl; auto: TensorBoard's event files where it is installed",
+        "auto",
+        choices=("auto", "none", "tensorboard", "wandb", "trackio"),
+    )
     cache_dir: str = setting("where neuron scores, tokens and large data are kept for the next run", "~/.cache/fpt")
 
     def __post_init__(self) -> None:

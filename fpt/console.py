@@ -176,6 +176,70 @@ def _tokens(tokens: list[str]) -> Text:
     return Text(" ".join(tokens), style="cyan")
 
 
+def print_comparison(compared: dict[str, Any]) -> None:
+    """A row for each schedule: mean and deviation over the seeds."""
+    console = _output()
+    table = _table("schedule", f"{compared['metric']}", "FLOPs", "wall clock", "gain at equal FLOPs *")
+    table.columns[0].justify = "left"
+    for row in compared["schedules"]:
+        gain = _spread(row["gain"], "+.2f") if row["gain"] else "–"
+        ratios = f"{row['flops_ratio']:.1%}", f"{row['seconds_ratio']:.1%}"
+        table.add_row(row["schedule"], _spread(row["score"], ".2f"), *ratios, gain)
+    seeds = ", ".join(map(str, compared["seeds"]))
+    baseline = f"{compared['baseline']} {compared['majority']:.2f}"
+    console.print(Text(f"{compared['task']} on {compared['model']}, seeds {seeds}; {baseline}"))
+    console.print(table)
+    console.print(
+        Text(
+            "* over the best of vanilla prompt tuning's validations (train.eval_every) with no more FLOPs;"
+            " – before its first",
+            style="dim",
+        )
+    )
+
+
+def _spread(values: dict[str, float | None], form: str) -> str:
+    deviation = "" if values["deviation"] is None else f" ± {values['deviation']:.2f}"
+    return f"{values['mean']:{form}}{deviation}"
+
+
+def print_sweep(rows: list[dict[str, Any]]) -> None:
+    """A row for each run: its values, then what it came to."""
+    console = _output()
+    table = _table(*rows[0]["values"], "metric", "score", "FLOPs", "seconds", "folder")
+    for row in rows:
+        found = ("failed", "–", "–", "–")
+        if row["error"] is None:
+            metric = row["metric"]
+            found = metric["name"], f"{metric['value']:.2f}", amount(row["flops"]), f"{row['seconds']:.1f}"
+        table.add_row(*row["values"].values(), *found, row["folder"])
+    table.columns[-1].justify = "left"
+    console.print(table)
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """What `fpt doctor` found, a line for each thing."""
+    console, rows = _output(), Table.grid(padding=(0, 2))
+    for part, values in report.items():
+        if isinstance(values, dict):
+            for name, value in values.items():
+                rows.add_row(part.replace("_", " "), name.replace("_", " "), _told(name, value))
+    console.print(rows)
+    verdict = "; ".join(report["problems"]) or "nothing is broken"
+    console.print(Text(verdict, style="bold"))
+
+
+def _told(name: str, value: Any) -> str:
+    """One finding in a few words."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key.replace('_', ' ')} {_told(key, inner)}" for key, inner in value.items()) or "none"
+    if isinstance(value, list):
+        return "; ".join(_told(name, inner) for inner in value) or "none"
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "–"}[value]
+    return f"{amount(value)}B" if name in ("memory", "memory_available", "free") else str(value)
+
+
 def amount(value: float) -> str:
     """A number with a metric prefix, three digits: 28.1 T."""
     for prefix in ("", "k", "M", "G", "T", "P", "E"):

@@ -96,13 +96,14 @@ class RunFolder:
         kept = file.read_bytes()[: mark["bytes"]]
         return None if hashlib.sha256(kept).hexdigest() == mark["sha256"] else "is damaged: it is not what was written"
 
-    def open_metrics(self, mark: dict[str, Any] | None) -> None:
-        """Go on with metrics.jsonl after the marked part of it, or anew."""
+    def open_metrics(self, mark: dict[str, Any] | None) -> list[dict[str, Any]]:
+        """Go on with metrics.jsonl after the marked part of it, or anew; returns the lines that are kept."""
         file = self.path / METRICS
         kept = file.read_bytes()[: mark["bytes"]] if mark else b""
         replace_file(file, kept)
         self._metrics = file.open("ab")
         self._metrics_hash, self._metrics_size = hashlib.sha256(kept), len(kept)
+        return [json.loads(line) for line in kept.splitlines()]
 
     def log(self, record: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""

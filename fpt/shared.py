@@ -6,6 +6,7 @@ from typing import Any
 
 from fpt import distributed
 from fpt.folder import RunFolder
+from fpt.trackers import Record, Silent, Sink
 
 
 class SharedFolder:
@@ -19,6 +20,7 @@ class SharedFolder:
         """
         self.path = path
         self._folder: RunFolder | None = None
+        self._sink: Sink = Silent()
 
         def open_it() -> None:
             self._folder = open_folder()
@@ -37,6 +39,7 @@ class SharedFolder:
     def close(self) -> None:
         """Let go of the folder."""
         if self._folder is not None:
+            self._sink.close()
             self._folder.close()
 
     def __contains__(self, name: str) -> bool:
@@ -61,15 +64,23 @@ class SharedFolder:
         if self._folder is not None:
             self._folder.write_json(name, value)
 
-    def open_metrics(self, mark: dict[str, Any] | None) -> None:
-        """Go on with metrics.jsonl after the marked part of it, or anew."""
-        if self._folder is not None:
-            self._folder.open_metrics(mark)
+    def open_metrics(self, mark: dict[str, Any] | None, open_sink: Callable[[list[Record]], Sink]) -> None:
+        """Go on with metrics.jsonl after the marked part of it, or anew; and with the tracker, which is told the same.
 
-    def log(self, record: dict[str, Any]) -> None:
+        Raises:
+            UserError: the tracker cannot be started.
+        """
+
+        def open_both(folder: RunFolder) -> None:
+            self._sink = open_sink(folder.open_metrics(mark))
+
+        self.ask(open_both)
+
+    def log(self, record: Record) -> None:
         """Add a line to metrics.jsonl."""
         if self._folder is not None:
             self._folder.log(record)
+            self._sink.log(record)
 
     def metrics_mark(self) -> dict[str, Any]:
         """How much of metrics.jsonl has been written; of use in the main process alone."""

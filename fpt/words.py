@@ -15,22 +15,26 @@ class Option:
         help: one line.
         takes: what the value is, as in DIR; empty: the option is there or not.
         default: for help.
+        short: one letter that stands for it after a single dash.
     """
 
     name: str
     help: str
     takes: str = ""
     default: str = ""
+    short: str = ""
 
     @property
     def shown(self) -> str:
         """As people may write it."""
         flag = f"--{self.name}"
-        return f"{self.name}={self.takes}  or  {flag} {self.takes}" if self.takes else flag
+        if self.takes:
+            return f"{self.name}={self.takes}  or  {flag} {self.takes}"
+        return f"-{self.short}  or  {flag}" if self.short else flag
 
 
 JSON = Option("json", "print the result for programs")
-HELP = Option("help", "show this help")
+HELP = Option("help", "show this help", short="h")
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,18 @@ class Words:
             raise UserError(f"{name}={given}: expected a whole number, at least {least}")
         return int(given)
 
+    def listed(self, name: str, default: str) -> list[str]:
+        """An option's values, parted by commas.
+
+        Raises:
+            UserError: one is empty, or given twice.
+        """
+        given = self.options.get(name, default)
+        values = [value.strip() for value in given.split(",")]
+        if not all(values) or len(set(values)) < len(values):
+            raise UserError(f"{name}={given}: expected values parted by commas, each once, as in {name}={default}")
+        return values
+
 
 def parse(words: Sequence[str], options: Sequence[Option], *, takes_places: bool = False) -> Words:
     """Take a verb's words apart; a word with = whose name is no option is an override.
@@ -65,12 +81,13 @@ def parse(words: Sequence[str], options: Sequence[Option], *, takes_places: bool
         UserError: an unknown or repeated option, or one without its value.
     """
     known = {option.name: option for option in (*options, JSON, HELP)}
+    short = {f"-{option.short}": name for name, option in known.items() if option.short}
     found, rest = Words(), list(words)
     while rest:
         word = rest.pop(0)
         name, has_value, value = word.removeprefix("--").partition("=")
-        if word == "-h":
-            name = "help"
+        if word in short:
+            name = short[word]
         elif word.startswith("-") and word != "-":
             if name not in known or not word.startswith("--"):
                 allowed = ", ".join(f"--{option}" for option in known)

@@ -28,7 +28,8 @@ from fpt.shared import SharedFolder
 from fpt.tasks.task import Task
 from fpt.tokens import tokenised
 from fpt.tracking import Stopwatch, Tracker
-from stages import importance, partial, resume, selection
+from stages import importance, partial, selection
+from stages.same import fixed
 from stages.schedule import Schedule
 
 INPUTS = "inputs.json"
@@ -168,7 +169,7 @@ def check_inputs(folder: SharedFolder, materials: Materials, prompt: Tensor) -> 
         "model": materials.backbone.fingerprint,
         "data": _digest(*filter(None, (materials.train, materials.valid, materials.test))),
         "prompt's start": hashlib.sha256(prompt.numpy().tobytes()).hexdigest(),
-        "configuration": hashlib.sha256(json.dumps(resume.fixed(materials.config)).encode()).hexdigest(),
+        "configuration": hashlib.sha256(json.dumps(fixed(materials.config)).encode()).hexdigest(),
     }
     if len(set(distributed.gather(json.dumps(inputs)))) > 1:
         raise UserError("the processes read different models or data; give all machines the same files")

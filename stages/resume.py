@@ -3,24 +3,16 @@
 from typing import Any
 
 from fpt.checkpoint import TrainState, load_state
-from fpt.compose import flat, to_yaml
+from fpt.compose import to_yaml
 from fpt.config import RunConfig
 from fpt.errors import UserError
 from fpt.folder import METRICS, RunFolder, set_aside
 from fpt.records import CONFIG, PREDICTIONS, PROMPT, RESULT, TEST_PREDICTIONS
 from fpt.shared import SharedFolder
+from stages.same import differences
 from stages.schedule import Schedule, Stage
 
 OUTCOMES = (RESULT, PREDICTIONS, TEST_PREDICTIONS, PROMPT)
-# Where a run is kept, how often it is saved and which engine computes it is not part of what it computes.
-MAY_DIFFER = (
-    "resume",
-    "run.dir",
-    "cache_dir",
-    "train.save_every",
-    "train.micro_batch",
-    "train.activation_checkpointing",
-)
 
 
 def state_file(stage: Stage) -> str:
@@ -79,16 +71,6 @@ def _open(config: RunConfig, schedule: Schedule) -> tuple[RunFolder, TrainState 
     return folder, state, None if METRICS in damaged else mark
 
 
-def fixed(config: RunConfig) -> dict[str, Any]:
-    """What may not change while a run goes on, key by key."""
-    settings = flat(to_yaml(config)).items()
-    return {key: value for key, value in settings if key not in MAY_DIFFER and _decides(key)}
-
-
-def _decides(key: str) -> bool:
-    return key == "engine.dtype" or not key.startswith("engine.")
-
-
 def last_state(folder: RunFolder, schedule: Schedule) -> tuple[TrainState | None, Mark | None]:
     """The latest stage's state, with its mark in metrics.jsonl."""
     for stage in reversed(schedule.stages):
@@ -103,9 +85,7 @@ def read_state(folder: RunFolder | SharedFolder, stage: Stage) -> TrainState:
 
 
 def _check_same(config: RunConfig, folder: RunFolder) -> None:
-    then, now = flat(folder.read(CONFIG).decode()), fixed(config)
-    wrong = [f"{key}: {then.get(key)} then, {value} now" for key, value in now.items() if then.get(key) != value]
-    if wrong:
+    if wrong := differences(folder.read(CONFIG).decode(), config):
         raise UserError(
             f"run.dir={folder.path}: holds a run with another configuration ({'; '.join(wrong)})."
             " Give another run.dir, or start over with resume=never"

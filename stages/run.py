@@ -19,6 +19,7 @@ from fpt.loop import Hooks, Span, train
 from fpt.prompts.prompted import PromptedModel
 from fpt.shared import SharedFolder
 from fpt.tasks.task import Task
+from fpt.trackers import open_sink
 from fpt.tracking import Tracker
 from stages import fit, prepare, recycle, resume, selection
 from stages.plan import Plan, of_run
@@ -63,7 +64,7 @@ def run_joined(
             return dict(json.loads(folder.read(records.RESULT)))
         if reason is not None:
             tracker.say(reason)
-        folder.open_metrics(mark)
+        folder.open_metrics(mark, lambda kept: open_sink(config, kept, tracker.say))
         with tracker.running():
             return _run(materials, folder, state or TrainState(update=0, prompt=prompt), prompt)
     finally:

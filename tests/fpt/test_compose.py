@@ -51,7 +51,7 @@ MISTAKES = {
     "prompt.text=hello": ["prompt.text", "prompt.init=text"],
     "prompt.init=file prompt.file=/nowhere/p": ["prompt.file=/nowhere/p", "no such file"],
     "train.micro_batch=33": ["train.micro_batch=33", "train.batch_size=32"],
-    "train.updates=1,2": ["train.updates=1,2", "once for each"],
+    "train.updates=1,2": ["train.updates=1,2", "fpt train -m"],
     "boolq": ["boolq", "key=value"],
     "~train": ["~train", "deleted"],
     "prompt.length=20000000000": ["prompt.length=20000000000", "at most"],

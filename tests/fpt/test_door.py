@@ -45,6 +45,14 @@ sys.exit(f"imported {heavy}" if heavy else status)
         (["report", "--help"], 0),
         (["report"], 2),
         (["report", "/nowhere"], 2),
+        (["compare", "--help"], 0),
+        (["compare", "seeds=0,0"], 2),
+        (["compare", "schedules=pt,crr"], 2),
+        (["train", "-m", "seed=0,1", "--help"], 0),
+        (["train", "-m", "optim.lr=0.1,high"], 2),
+        (["train", "optim.lr=0.1,0.3"], 2),
+        (["doctor", "--help"], 0),
+        (["doctor", "task=boolq"], 2),
     ],
 )
 def test_help_and_errors_need_no_torch_and_less_than_two_seconds(words: list[str], status: int) -> None:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import T5Config, T5ForConditionalGeneration
 
-from fpt.backbones.tiny import FOLDER, card, corpus, growing, instructions, vocabulary
+from fpt.backbones.tiny import FOLDER, card, checksums, corpus, growing, instructions, vocabulary
 from fpt.backbones.tiny.corpus import Maker
 
 Pair = tuple[list[int], list[int]]
@@ -371,6 +371,7 @@ def make(folder: Path, *, updates: int | None = None, seed: int = 0) -> None:
     if _leads():
         export(state.model, folder)
         describe(state, phases, folder, seed=seed)
+        checksums.write(folder)
         saved.unlink()
 
 

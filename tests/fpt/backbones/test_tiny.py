@@ -13,7 +13,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from fpt import compose
 from fpt.backbones import tiny
-from fpt.backbones.tiny import instructions, recipe
+from fpt.backbones.tiny import checksums, instructions, recipe
 from fpt.tasks import open_task, world
 
 
@@ -108,3 +108,8 @@ def test_the_recipe_makes_a_model_that_opens(tmp_path: Path) -> None:
     assert [line["phase"] for line in log] == [phase.name for phase in recipe.PHASES]
     assert "## Training" in (tmp_path / "README.md").read_text()
     assert not (tmp_path / ".training.pt").exists()
+    assert checksums.problems(tmp_path) == {}
+
+
+def test_its_files_are_those_that_are_recorded() -> None:
+    assert checksums.problems() == {}

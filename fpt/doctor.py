@@ -1,0 +1,169 @@
+"""What this machine has and can do, as one pastes it into a bug report; nothing here may fail."""
+
+import os
+import platform
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fpt import __version__
+from fpt.backbones.tiny import FOLDER, checksums
+from fpt.errors import reason
+
+NEEDED = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "deepspeed",
+    "datasets",
+    "huggingface-hub",
+    "hydra-core",
+    "omegaconf",
+    "numpy",
+    "pyarrow",
+)
+OPTIONAL = ("tensorboard", "wandb", "trackio", "peft")
+OPERATIONS = (
+    "async_io",  # for engine.offload=nvme
+    "deepspeed_shm_comm",  # for sums between processes on one machine's CPU
+)
+PATIENCE = 5.0  # seconds for the Hub
+
+Report = dict[str, Any]
+
+
+def examine(cache: Path) -> Report:
+    """Everything, each part by itself: one that cannot be told says why under `error`.
+
+    `problems` lists what is broken: packages that are missing or do not work, files of the embedded model.
+    """
+    found = {
+        "versions": _safely(versions),
+        "machine": _safely(machine),
+        "disks": _safely(lambda: disks({"here": Path.cwd(), "cache_dir": cache})),
+        "devices": _safely(devices),
+        "deepspeed": _safely(deepspeed),
+        "hub": _safely(hub),
+        "embedded_model": _safely(embedded_model),
+    }
+    missing = [name for name in NEEDED if found["versions"].get(name) is None]
+    broken = found["embedded_model"].get("problems", {})
+    problems = [f"{name} is not installed" for name in missing]
+    problems += [f"{part.replace('_', ' ')}: {about['error']}" for part, about in found.items() if "error" in about]
+    problems += [f"the embedded model's {name} {problem}" for name, problem in broken.items()]
+    return {**found, "problems": problems}
+
+
+def _safely(look: Callable[[], Report]) -> Report:
+    try:
+        with redirect_stdout(sys.stderr):  # what libraries say on the way is no part of the report
+            return look()
+    except Exception as error:  # whatever is wrong here is what the report is for
+        return {"error": reason(error)}
+
+
+def versions() -> Report:
+    """Of this program, Python, and packages; null where one is not installed."""
+
+    def of(name: str) -> str | None:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return None
+
+    return {"fpt": __version__, "python": platform.python_version(), **{name: of(name) for name in NEEDED + OPTIONAL}}
+
+
+def machine() -> Report:
+    """System, cores and memory; bytes."""
+    import psutil
+    import torch
+
+    memory = psutil.virtual_memory()
+    return {
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+        "cores_of_this_process": len(os.sched_getaffinity(0)),
+        "torch_threads": torch.get_num_threads(),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
+        "memory": memory.total,
+        "memory_available": memory.available,
+    }
+
+
+def disks(places: dict[str, Path]) -> Report:
+    """Free bytes where things are written, by what is written there."""
+
+    def of(place: Path) -> Report:
+        there = next(folder for folder in (place, *place.parents) if folder.is_dir())
+        return {"path": str(place), "free": shutil.disk_usage(there).free, "writable": os.access(there, os.W_OK)}
+
+    return {name: of(place.expanduser().absolute()) for name, place in places.items()}
+
+
+def devices() -> Report:
+    """What torch computes on, and what processes can talk over."""
+    import torch
+    import torch.distributed as dist
+
+    cards = []
+    for index in range(torch.cuda.device_count()):
+        card = torch.cuda.get_device_properties(index)
+        cards.append({"name": card.name, "memory": card.total_memory, "capability": f"{card.major}.{card.minor}"})
+    return {
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "cuda": torch.version.cuda,
+        "gpus": cards,
+        "gloo": dist.is_available() and dist.is_gloo_available(),
+        "nccl": dist.is_available() and dist.is_nccl_available(),
+    }
+
+
+def deepspeed() -> Report:
+    """Its accelerator, what builds its operations, and which of those that matter here could be built."""
+    from deepspeed.accelerator import get_accelerator
+    from deepspeed.ops.op_builder.all_ops import ALL_OPS
+
+    accelerator = get_accelerator()
+    return {
+        "accelerator": accelerator.device_name(),
+        "communication": accelerator.communication_backend_name(),
+        "compiler": shutil.which(os.environ.get("CXX", "c++")),
+        "ninja": shutil.which("ninja"),
+        **{name: name in ALL_OPS and bool(ALL_OPS[name].is_compatible(verbose=False)) for name in OPERATIONS},
+    }
+
+
+def hub() -> Report:
+    """Whether the Hub answers, asked once as downloads ask."""
+    from huggingface_hub import constants, get_session
+
+    report: Report = {"endpoint": constants.ENDPOINT, "offline": constants.HF_HUB_OFFLINE}
+    if constants.HF_HUB_OFFLINE:
+        return {**report, "answers": False, "why": "not asked: HF_HUB_OFFLINE is set"}
+    answer: Report = {"answers": False, "why": f"no answer within {PATIENCE:g} seconds"}
+
+    def ask() -> None:
+        try:
+            status = get_session().head(constants.ENDPOINT, timeout=PATIENCE).status_code
+            answer.update(answers=status < 400, why=f"status {status}")
+        except Exception as error:  # of whatever network library there is
+            answer.update(why=reason(error))
+
+    start, asking = time.perf_counter(), threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(PATIENCE)  # a name that is not resolved knows no timeout of its own
+    return {**report, **answer, "seconds": round(time.perf_counter() - start, 2)}
+
+
+def embedded_model() -> Report:
+    """Whether its files are those that its recipe made."""
+    wrong = checksums.problems()
+    return {"folder": str(FOLDER), "checksums": "hold" if not wrong else "do not hold", "problems": wrong}
