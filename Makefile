@@ -11,6 +11,7 @@ SEED ?=
 GPUS ?=
 ARGS ?=
 PROCESSES ?= 2
+PARALLEL ?= --numprocesses 2 --dist loadfile
 OVERRIDES = task=$(TASK) $(if $(MODEL),model=$(MODEL)) $(if $(SCHEDULE),schedule=$(SCHEDULE)) $(if $(SEED),seed=$(SEED)) $(if $(GPUS),engine.processes=$(GPUS)) $(ARGS)
 
 .DEFAULT_GOAL := help
@@ -40,11 +41,11 @@ compare: $(INSTALLED) ## schedules against vanilla prompt tuning: make compare T
 show: $(INSTALLED) ## the task's data as the model sees them: make show TASK=mnli [ARGS="n=5"]
 	@$(BIN)/fpt show $(OVERRIDES)
 
-test: $(INSTALLED) ## tests but the slow ones, a few minutes
-	$(BIN)/python -m pytest -m 'not slow'
+test: $(INSTALLED) ## tests but the slow ones, some ten minutes on two cores
+	$(BIN)/python -m pytest -m 'not slow' $(PARALLEL)
 
 test-all: $(INSTALLED) ## every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 check: $(INSTALLED) ## format, lint, strict types, import direction
 	$(BIN)/ruff format --check .
