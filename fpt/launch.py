@@ -4,6 +4,7 @@ The configuration is composed once, here; the processes read the resolved file. 
 files. Whichever fails first is named, by the reports that they leave.
 """
 
+import ctypes
 import json
 import logging
 import os
@@ -179,6 +180,8 @@ def reporting(folder: Path, reports: Path | None) -> Iterator[None]:
     Started by another launcher than ours there are none, and the process says it itself.
     """
     rank = int(os.environ["RANK"])
+    if reports is not None:
+        _end_with_parent()
     log = folder / LOGS / f"rank-{rank}.txt"
     if rank:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -201,6 +204,13 @@ def reporting(folder: Path, reports: Path | None) -> Iterator[None]:
             raise
         sys.stdout.flush()
         os._exit(status)  # at once: tidying up would wait for processes that may be gone
+
+
+def _end_with_parent() -> None:
+    """Have the system tell this process to stop, as by SIGTERM, when its launcher is killed; Linux alone can."""
+    if sys.platform == "linux":
+        set_death_signal = 1  # PR_SET_PDEATHSIG, in linux/prctl.h
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
 
 
 def _last_words(error: BaseException, rank: int, log: Path) -> tuple[str, int, bool]:

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from fpt import launch
+from fpt.checkpoint import load_state
 from tests.conftest import Outcome, quick_words, save_checkpoint
 
 Cli = Callable[..., Outcome]
@@ -88,6 +89,22 @@ def test_a_killed_rank_ends_all_with_one_line(model: Path, boolq: Path, tmp_path
     outcome = cli("train", *quick_words(model, boolq, folder), *MORE, "train.updates=100000", "resume=must", "seed=1")
     assert outcome.status == 2  # the folder is whole, and nobody has it any more
     assert "seed: 0 then, 1 now" in outcome.err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system tells of a parent's death on Linux alone")
+def test_a_killed_launcher_takes_the_others_along_and_they_save(model: Path, boolq: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run = started(model, boolq, folder, "engine.processes=2")
+    wait_for_updates(run, folder, 12)
+    ranks = workers(run)
+    run.kill()
+    run.communicate(timeout=60)
+    gone, alive = psutil.wait_procs(ranks.values(), timeout=60)
+    assert len(gone) == 2
+    assert not alive
+    (state,) = (folder / "stages").glob("*/state.safetensors")
+    done = load_state(state.read_bytes())[0].update
+    assert done == len((folder / "metrics.jsonl").read_text().splitlines())
 
 
 @pytest.mark.slow
