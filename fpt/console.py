@@ -206,6 +206,8 @@ def _spread(values: dict[str, float | None], form: str) -> str:
 def print_sweep(rows: list[dict[str, Any]]) -> None:
     """A row for each run: its values, then what it came to."""
     console = _output()
+    if not console.is_terminal:
+        console.width = 1000  # a folder's name is of use only whole
     table = _table(*rows[0]["values"], "metric", "score", "FLOPs", "seconds", "folder")
     for row in rows:
         found = ("failed", "–", "–", "–")
