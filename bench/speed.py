@@ -58,7 +58,7 @@ class OurSide:
 
     def __init__(self, model: PromptedModel) -> None:
         """With a fresh optimizer."""
-        self.model, self._optimizer = model, make(model.prompt.vectors, OPTIM)
+        self.model, self._optimizer = model, make([model.prompt.vectors], OPTIM)
 
     def seconds(self, data: Encoded, batches: Sequence[list[int]]) -> float:
         """Train on these batches, one update each."""

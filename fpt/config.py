@@ -211,10 +211,19 @@ class PromptConfig(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig(Group):
-    """Adafactor on the prompt, constant learning rate."""
+    """The prompt's optimizer, and its learning rate from update to update."""
 
     key: ClassVar[str] = "optim"
-    lr: float = setting("learning rate, constant", 0.3, above=0.0)
+    name: str = setting(
+        "adafactor (factored state, no parameter scaling) or adamw", "adafactor", choices=("adafactor", "adamw")
+    )
+    lr: float = setting("learning rate, the highest of all updates", 0.3, above=0.0)
+    schedule: str = setting(
+        "of the learning rate, after warm-up: constant, or linear down to 0 at the end of the run",
+        "constant",
+        choices=("constant", "linear"),
+    )
+    warmup: float = setting("share of the run's updates in which the learning rate rises", 0.0, least=0.0, most=1.0)
     weight_decay: float = setting("weight decay", 1e-5, least=0.0)
     clip: float = setting("largest norm of the prompt's gradient", 1.0, above=0.0)
 
@@ -341,7 +350,8 @@ class RunConfig(Group):
     @property
     def folder(self) -> Path:
         """The run's folder."""
-        name = f"{self.task.name}-{self.model.name}-{self.schedule.name}-s{self.seed}"
+        late = "-late" if self.prompt.kind == "late" else ""
+        name = f"{self.task.name}-{self.model.name}-{self.schedule.name}{late}-s{self.seed}"
         return Path(self.run.dir).expanduser() if self.run.dir else Path("runs") / name
 
 

@@ -60,7 +60,7 @@ def train(
     """
     assert not isinstance(config.micro_batch, str)
     prompt = model.prompt.vectors
-    optimizer = make(prompt, optim)
+    optimizer = make([prompt], optim)
     restore(optimizer, state.optimizer)
     order = Order(data, batch_size=config.batch_size, seed=seed)
     before, watch = state.seconds, Stopwatch()

@@ -16,14 +16,14 @@ def step(parameter: nn.Parameter, optimizer: torch.optim.Optimizer, index: int) 
 @pytest.mark.parametrize("stop", [0, 1, 3])
 def test_restored_goes_on_bit_for_bit(stop: int) -> None:
     whole = nn.Parameter(torch.zeros(4, 6))
-    optimizer = make(whole, OptimConfig())
+    optimizer = make([whole], OptimConfig())
     state, middle = pack(optimizer), whole.detach().clone()
     for index in range(5):
         step(whole, optimizer, index)
         if index + 1 == stop:
             state, middle = pack(optimizer), whole.detach().clone()
     again = nn.Parameter(middle)
-    optimizer = make(again, OptimConfig())
+    optimizer = make([again], OptimConfig())
     restore(optimizer, state)
     for index in range(stop, 5):
         step(again, optimizer, index)
@@ -33,7 +33,7 @@ def test_restored_goes_on_bit_for_bit(stop: int) -> None:
 def test_the_first_step_is_adafactors() -> None:
     """With a fresh state the update is lr times the factored-normalised gradient, clipped to RMS 1 (Shazeer, Stern)."""
     parameter, gradient = nn.Parameter(torch.zeros(3, 5)), torch.randn(3, 5)
-    optimizer = make(parameter, OptimConfig(lr=0.3, weight_decay=0.0))
+    optimizer = make([parameter], OptimConfig(lr=0.3, weight_decay=0.0))
     parameter.grad = gradient.clone()
     optimizer.step()
     square = gradient**2 + 1e-30
