@@ -35,7 +35,7 @@ def batch_of(length: int) -> Encoded:
 def ours(folder: Path, data: Encoded, shape: Shape) -> None:
     """A stage's model, and two updates as the loop makes them."""
     model, optim = part(open_backbone(folder), shape), OptimConfig()
-    optimizer = make([model.prompt.vectors], optim)
+    optimizer = make(model.prompt.parameters(), optim)
     for _ in range(2):
         step(model, optimizer, data, list(range(len(data))), None, optim, torch.device("cpu"))
 

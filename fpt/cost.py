@@ -4,7 +4,8 @@ FLOPs come from torch's counter on the meta device. Blocks of a stack cost the s
 counted and multiplied; and its count is a polynomial in the two lengths, so a few counts give it for every length. An
 update is priced at twice its forward pass: going back through a frozen model costs the same matrix products once
 more, for the activations' gradients alone. Attention's own products cost twice theirs on the way back; like the paper,
-which leaves them out altogether, the price does not count that (3 to 4 % of an update of T5-Large at 512 tokens).
+which leaves them out altogether, the price does not count that (3 to 4 % of an update of T5-Large at 512 tokens). Nor
+does it count what makes a late prompt, which is less than one block's hundredth.
 """
 
 from functools import cache
@@ -27,18 +28,33 @@ class Price:
         self._encoder = cache(self._encoder_block)
         self._decoder = cache(self._decoder_block)
 
-    def forward(self, shape: Shape, *, batch: int, source: int, target: int) -> int:
-        """FLOPs of a forward pass; `source` counts the prompt's positions too."""
+    def forward(self, shape: Shape, *, batch: int, source: int, target: int, below: int = 0, prompt: int = 0) -> int:
+        """FLOPs of a forward pass.
+
+        Args:
+            shape: of the model.
+            batch: examples.
+            source: positions, the prompt's among them.
+            target: positions.
+            below: encoder blocks that do not see the prompt.
+            prompt: its positions, that those do without.
+        """
         encoder, decoder = shape.encoder, shape.decoder
         linear, square = self._encoder(encoder.neurons)
-        blocks = encoder.blocks * (linear * source + square * source**2)
+        blocks = (encoder.blocks - below) * (linear * source + square * source**2)
         own, own_square, cross, both = self._decoder(decoder.neurons)
         blocks += decoder.blocks * (own * target + own_square * target**2 + cross * source + both * source * target)
-        return batch * (blocks + 2 * target * self._config.d_model * self._config.vocab_size)
+        above = batch * (blocks + 2 * target * self._config.d_model * self._config.vocab_size)
+        return above + self._below(shape, batch, source - prompt, below)
 
-    def update(self, shape: Shape, *, batch: int, source: int, target: int) -> int:
-        """FLOPs of a forward and a backward pass through the frozen model."""
-        return 2 * self.forward(shape, batch=batch, source=source, target=target)
+    def update(self, shape: Shape, *, batch: int, source: int, target: int, below: int = 0, prompt: int = 0) -> int:
+        """FLOPs of a forward pass, and of a backward pass through what sees the prompt; arguments are `forward`'s."""
+        sizes = {"batch": batch, "source": source, "target": target, "below": below, "prompt": prompt}
+        return 2 * self.forward(shape, **sizes) - self._below(shape, batch, source - prompt, below)
+
+    def _below(self, shape: Shape, batch: int, source: int, blocks: int) -> int:
+        linear, square = self._encoder(shape.encoder.neurons)
+        return batch * blocks * (linear * source + square * source**2)
 
     def parameters(self, shape: Shape) -> int:
         """Frozen parameters of a partial PLM, embedding and head included, a tied head once."""

@@ -3,15 +3,16 @@
 Letters: B batch, S source, P prompt, D model, M bottleneck, W widest window.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fpt.checkpoint import Tensors
 from fpt.config import PromptConfig
 from fpt.prompts.soft import put_before, uniform
 from fpt.streams import stream
-
-Tensors = dict[str, Tensor]
 
 
 class LatePrompt(nn.Module):
@@ -70,6 +71,11 @@ def initial(config: PromptConfig, *, d_model: int, seed: int) -> Tensors:
             ("up_bias", (outputs,), config.bottleneck),
         )
     }
+
+
+def about(config: PromptConfig, layer: int) -> dict[str, Any]:
+    """What a file with the tensors says of their use; `layer` is the block of the whole model they enter before."""
+    return {"kind": "late", "layer": layer, **{name: getattr(config, name) for name in ("length", "generator", "pool")}}
 
 
 def pooled(states: Tensor, lengths: Tensor, pool: str) -> Tensor:

@@ -13,6 +13,7 @@ from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput
 
 from fpt.backbones import t5
+from fpt.checkpoint import Tensors
 from fpt.data import IGNORED, Batch
 from fpt.prompts.late import LatePrompt
 from fpt.prompts.soft import SoftPrompt
@@ -35,6 +36,16 @@ class PromptedModel(nn.Module):
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Encoder states [B, P+S, D] and their mask [B, P+S]."""
         return self.above(self.below(batch), batch.mask)
+
+    def learned(self) -> Tensors:
+        """A copy of what is learned, by name, off the device."""
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.prompt.tensors.items()}
+
+    @torch.no_grad()
+    def learn(self, tensors: Tensors) -> None:
+        """Put what was learned elsewhere in the place of what is here."""
+        for name, tensor in self.prompt.tensors.items():
+            tensor.copy_(tensors[name])
 
     @torch.no_grad()
     def below(self, batch: Batch) -> Tensor:
