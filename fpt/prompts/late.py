@@ -23,8 +23,8 @@ class LatePrompt(nn.Module):
         super().__init__()
         self.length, self.position = config.length, position
         self._generator, self._pool = config.generator, config.pool
-        for name, tensor in tensors.items():
-            self.register_parameter(name, nn.Parameter(tensor.detach().clone().float()))
+        for name in sorted(tensors):  # a file has an order of its own, and the optimizer numbers them
+            self.register_parameter(name, nn.Parameter(tensors[name].detach().clone().float()))
 
     @property
     def tensors(self) -> dict[str, nn.Parameter]:

@@ -5,7 +5,6 @@ import torch
 
 from fpt.checkpoint import TrainState, dump_prompt, dump_state, load_state
 
-
 SOFT = {"prompt": torch.randn(3, 4)}
 LATE = {"down": torch.randn(2, 4), "down_bias": torch.randn(2)}
 
