@@ -52,25 +52,23 @@ class LatePrompt(nn.Module):
         return functional.linear(hidden.relu(), *up).view(len(states), self.length, -1)
 
 
-def initial(config: PromptConfig, *, d_model: int, seed: int) -> Tensors:
-    """The tensors to start from, float32; the same for every schedule.
+def sizes(config: PromptConfig, d_model: int) -> dict[str, tuple[int, ...]]:
+    """The tensors that are learned: `vectors` [P, D] without a generator, as a soft prompt's.
 
-    A learned prompt has `vectors` [P, D], as a soft one. A generator has `down` [M, D] and `up` ([P·D, M] for npg, else
-    [D, M]), each with its bias, uniform in ±1/√(inputs).
+    With one `down` [M, D] and `up` ([P·D, M] for npg, else [D, M]), each with its bias.
     """
-    random = stream(seed, "prompt")
     if config.generator == "none":
-        return {"vectors": uniform((config.length, d_model), d_model, random)}
+        return {"vectors": (config.length, d_model)}
     outputs = config.length * d_model if config.generator == "npg" else d_model
-    return {
-        name: uniform(size, inputs, random)
-        for name, size, inputs in (
-            ("down", (config.bottleneck, d_model), d_model),
-            ("down_bias", (config.bottleneck,), d_model),
-            ("up", (outputs, config.bottleneck), config.bottleneck),
-            ("up_bias", (outputs,), config.bottleneck),
-        )
-    }
+    down, up = (config.bottleneck, d_model), (outputs, config.bottleneck)
+    return {"down": down, "down_bias": down[:1], "up": up, "up_bias": up[:1]}
+
+
+def initial(config: PromptConfig, *, d_model: int, seed: int) -> Tensors:
+    """The tensors to start from, uniform in ±1/√(inputs), float32; the same for every schedule."""
+    random = stream(seed, "prompt")
+    inputs = {"up": config.bottleneck, "up_bias": config.bottleneck}
+    return {name: uniform(size, inputs.get(name, d_model), random) for name, size in sizes(config, d_model).items()}
 
 
 def about(config: PromptConfig, layer: int) -> dict[str, Any]:
