@@ -12,7 +12,7 @@ from fpt.backbones import t5
 from fpt.backbones.family import Shape, num_below
 from fpt.backbones.source import config_values
 from fpt.config import PromptConfig, RunConfig
-from fpt.cost import Price
+from fpt.cost import SOFT, Price
 from fpt.data import Encoded, Order, batches_by_length, micro_batches
 from stages.prepare import Materials, importance_sample
 from stages.schedule import Schedule
@@ -20,8 +20,6 @@ from stages.schedule import Schedule
 # An update's batches, micro-batch by micro-batch: (examples, source length with the prompt, target length).
 Size = tuple[int, int, int]
 Sizes = Callable[[int], Iterable[Size]]
-
-SOFT = PromptConfig()
 
 
 @dataclass(frozen=True)
@@ -104,13 +102,13 @@ def price(
     return Plan(rows, schedule.updates, scoring, total, vanilla, total / vanilla)
 
 
-def _entry(how: PromptConfig, shape: Shape, full: Shape) -> dict[str, int]:
-    """Where the prompt enters a stage's model, in the price's words."""
+def _entry(how: PromptConfig, shape: Shape, full: Shape) -> dict[str, Any]:
+    """What the prompt is and where it enters a stage's model, in the price's words."""
     layer = how.position(full.encoder.blocks)
-    return {"below": num_below(shape.encoder.blocks, full.encoder.blocks, layer), "prompt": how.length}
+    return {"below": num_below(shape.encoder.blocks, full.encoder.blocks, layer), "how": how}
 
 
-def _total(cost: Price, shape: Shape, counted: Counter[Size], entry: dict[str, int]) -> int:
+def _total(cost: Price, shape: Shape, counted: Counter[Size], entry: dict[str, Any]) -> int:
     return sum(
         times * cost.update(shape, batch=batch, source=source, target=target, **entry)
         for (batch, source, target), times in counted.items()

@@ -51,11 +51,9 @@ class PromptedModel(nn.Module):
     def below(self, batch: Batch) -> Tensor:
         """The states [B, S, D] that the prompt is put before; they depend on the example alone, and never change."""
         states = self.body.get_input_embeddings()(batch.source)
-        return (
-            t5.through_blocks(self.body, states, batch.mask, 0, self.prompt.position)
-            if self.prompt.position
-            else states
-        )
+        if not self.prompt.position:
+            return states
+        return t5.through_blocks(self.body, states, batch.mask, 0, self.prompt.position)
 
     def above(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Encoder states [B, P+S, D] and their mask [B, P+S], from those below the prompt and theirs [B, S]."""

@@ -104,7 +104,7 @@ class Run:
         """
         from safetensors.numpy import load
 
-        if self.records.config.prompt.kind == "late":
+        if self.settings.get("prompt.kind") == "late":
             return
         for stage in self.records.stages:
             if stage.is_done:
