@@ -58,7 +58,7 @@ class OurSide:
 
     def __init__(self, model: PromptedModel) -> None:
         """With a fresh optimizer."""
-        self.model, self._optimizer = model, make(model.prompt.vectors, OPTIM)
+        self.model, self._optimizer = model, make(model.prompt.parameters(), OPTIM)
 
     def seconds(self, data: Encoded, batches: Sequence[list[int]]) -> float:
         """Train on these batches, one update each."""
@@ -97,7 +97,7 @@ def update(rounds: int) -> list[Record]:
     """Examples per second of an epoch: ours, PEFT tuned (bf16 too), PEFT padded."""
     with tempfile.TemporaryDirectory() as folder:
         ours = OurSide(part(write_backbone(SHALLOW, Path(folder)), SHALLOW))
-        start = ours.model.prompt.vectors.detach().clone()
+        start = ours.model.learned()["prompt"]
         settings: dict[str, dict[str, bool]] = {
             "PEFT tuned": {"padded": False},
             "PEFT tuned, bf16": {"padded": False, "bf16": True},
@@ -120,7 +120,7 @@ def _check_same(ours: OurSide, theirs: PeftSide) -> None:
             raise SystemExit(f"the sides' losses differ: {one} and {other}")
     ours.seconds(data, our_batches(data))
     theirs.seconds(data, our_batches(data))
-    vectors = ours.model.prompt.vectors
+    vectors = ours.model.learned()["prompt"]
     if vectors.shape != theirs.vectors.shape or (vectors - theirs.vectors).norm() > 1e-3 * vectors.norm():
         raise SystemExit("the sides' prompts differ after the same updates")
 

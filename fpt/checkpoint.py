@@ -7,6 +7,10 @@ from typing import Any
 from safetensors.torch import load, save
 from torch import Tensor
 
+from fpt.prompts.files import TENSOR
+
+Tensors = dict[str, Tensor]
+
 
 @dataclass(frozen=True)
 class TrainState:
@@ -15,7 +19,7 @@ class TrainState:
     Attributes:
         update: optimizer updates done since the start of the run.
         judged: the last of them after which there was a validation.
-        prompt: [P, D], float32.
+        prompt: what is learned, by name, float32; of a soft prompt `prompt` [P, D].
         optimizer: packed state of the optimizer.
         seconds: spent in this stage, validation included.
         score: the stage's last validation score.
@@ -25,23 +29,21 @@ class TrainState:
     """
 
     update: int
-    prompt: Tensor
+    prompt: Tensors
     optimizer: dict[str, Tensor | float | int] = field(default_factory=dict)
     judged: int = 0
     seconds: float = 0.0
     score: float | None = None
     best_score: float | None = None
     best_update: int | None = None
-    best_prompt: Tensor | None = None
+    best_prompt: Tensors | None = None
     stale: int = 0
     done: bool = False
 
 
 def dump_state(state: TrainState, metrics: dict[str, Any]) -> bytes:
     """A state as one safetensors file; `metrics` marks how much of metrics.jsonl belongs to it."""
-    tensors = {"prompt": state.prompt}
-    if state.best_prompt is not None:
-        tensors["best_prompt"] = state.best_prompt
+    tensors = _named("prompt", state.prompt) | _named("best_prompt", state.best_prompt or {})
     plain: dict[str, Any] = {}
     for name, value in state.optimizer.items():
         if isinstance(value, Tensor):
@@ -61,15 +63,26 @@ def load_state(data: bytes) -> tuple[TrainState, dict[str, Any]]:
     meta = json.loads(header["__metadata__"]["state"])
     optimizer = {name[10:]: tensor for name, tensor in tensors.items() if name.startswith("optimizer.")}
     state = TrainState(
-        prompt=tensors["prompt"],
-        best_prompt=tensors.get("best_prompt"),
+        prompt=_taken("prompt", tensors),
+        best_prompt=_taken("best_prompt", tensors) or None,
         optimizer={**optimizer, **meta["optimizer"]},
         **meta["values"],
     )
     return state, meta["metrics"]
 
 
-def dump_prompt(prompt: Tensor, **about: str) -> bytes:
-    """A prompt [P, D] as a safetensors file with one tensor, `prompt`."""
+def _named(prefix: str, prompt: Tensors) -> Tensors:
+    return {prefix if name == TENSOR else f"{prefix}.{name}": tensor for name, tensor in prompt.items()}
+
+
+def _taken(prefix: str, tensors: Tensors) -> Tensors:
+    if prefix in tensors:
+        return {TENSOR: tensors[prefix]}
+    start = f"{prefix}."
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+
+
+def dump_prompt(prompt: Tensors, **about: Any) -> bytes:
+    """What is learned as a safetensors file; a soft prompt [P, D] is its one tensor, `prompt`."""
     # One key: the order of several is not fixed, and equal prompts shall be equal files.
-    return save({"prompt": prompt.contiguous()}, {"fpt": json.dumps(about)})
+    return save({name: tensor.contiguous() for name, tensor in prompt.items()}, {"fpt": json.dumps(about)})

@@ -157,9 +157,14 @@ class ScheduleConfig(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class PromptConfig(Group):
-    """The soft prompt and where it starts."""
+    """The prompt: what it is, where it enters and where it starts."""
 
     key: ClassVar[str] = "prompt"
+    kind: str = setting(
+        "soft: learned vectors before the embedded input; late: vectors before the states inside the encoder",
+        "soft",
+        choices=("soft", "late"),
+    )
     length: int = setting("number of prompt vectors P", 20, least=1, most=10_000)
     init: str = setting(
         "uniform in ±1/sqrt(d_model), vocab (sampled embeddings), labels (label words), text, file",
@@ -172,14 +177,53 @@ class PromptConfig(Group):
         " prompt adapter",
         None,
     )
+    layer: int | float = setting(
+        "late: how many encoder blocks lie below the prompt: a count (12), or a fraction of the model's (0.5)",
+        0.5,
+        least=0,
+    )
+    generator: str = setting(
+        "late: what makes an example's vectors from its states: npg (one pooled state), appg or mppg (average or max"
+        " pooling to prompt.length states), none (the same learned vectors for all)",
+        "npg",
+        choices=("npg", "appg", "mppg", "none"),
+    )
+    bottleneck: int = setting("late: width of the generator's hidden layer", 128, least=1)
+    pool: str = setting(
+        "late, npg: the state of the first or the last token, or all tokens' mean",
+        "first",
+        choices=("first", "last", "mean"),
+    )
+
+    def position(self, blocks: int) -> int:
+        """How many of a model's `blocks` encoder blocks lie below the prompt.
+
+        Raises:
+            UserError: `layer` counts more.
+        """
+        if self.kind == "soft":
+            return 0
+        layer = int(self.layer * blocks + 0.5) if isinstance(self.layer, float) else self.layer
+        if layer > blocks:
+            raise UserError(f"prompt.layer={self.layer}: the model's encoder has {blocks} blocks; give 0 to {blocks}")
+        return layer
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig(Group):
-    """Adafactor on the prompt, constant learning rate."""
+    """The prompt's optimizer, and its learning rate from update to update."""
 
     key: ClassVar[str] = "optim"
-    lr: float = setting("learning rate, constant", 0.3, above=0.0)
+    name: str = setting(
+        "adafactor (factored state, no parameter scaling) or adamw", "adafactor", choices=("adafactor", "adamw")
+    )
+    lr: float = setting("learning rate, the highest of all updates", 0.3, above=0.0)
+    schedule: str = setting(
+        "of the learning rate, after warm-up: constant, or linear down to 0 at the end of the run",
+        "constant",
+        choices=("constant", "linear"),
+    )
+    warmup: float = setting("share of the run's updates in which the learning rate rises", 0.0, least=0.0, most=1.0)
     weight_decay: float = setting("weight decay", 1e-5, least=0.0)
     clip: float = setting("largest norm of the prompt's gradient", 1.0, above=0.0)
 
@@ -306,7 +350,8 @@ class RunConfig(Group):
     @property
     def folder(self) -> Path:
         """The run's folder."""
-        name = f"{self.task.name}-{self.model.name}-{self.schedule.name}-s{self.seed}"
+        late = "-late" if self.prompt.kind == "late" else ""
+        name = f"{self.task.name}-{self.model.name}-{self.schedule.name}{late}-s{self.seed}"
         return Path(self.run.dir).expanduser() if self.run.dir else Path("runs") / name
 
 
@@ -318,6 +363,7 @@ def _check_clashes(config: RunConfig) -> None:
             raise UserError(f"prompt.init={name} needs prompt.{name}=…")
         if value and prompt.init != name:
             raise UserError(f"prompt.{name} is given but prompt.init={prompt.init}: add prompt.init={name}")
+    _check_prompt(prompt)
     if not config.model.weights:
         raise UserError("model.weights is empty: give 'embedded', a local folder, or a Hub id")
     if prompt.file and not Path(prompt.file).expanduser().exists():
@@ -327,6 +373,22 @@ def _check_clashes(config: RunConfig) -> None:
     if isinstance(train.micro_batch, int) and train.micro_batch > train.batch_size:
         raise UserError(f"train.micro_batch={train.micro_batch}: must be at most train.batch_size={train.batch_size}")
     _check_engine(config.engine, train.batch_size)
+
+
+def _check_prompt(prompt: PromptConfig) -> None:
+    values = ((item, getattr(prompt, item.name)) for item in fields(prompt))
+    changed = {item.name: value for item, value in values if value != item.default}
+    others = {"soft": ("layer", "generator", "bottleneck", "pool"), "late": ("init", "text", "file")}[prompt.kind]
+    for name in others:
+        if name in changed:
+            other = "late" if prompt.kind == "soft" else "soft"
+            raise UserError(f"prompt.{name}={changed[name]}: is for prompt={other}; this is prompt={prompt.kind}")
+    if "pool" in changed and prompt.generator != "npg":
+        raise UserError(f"prompt.pool={prompt.pool}: is for prompt.generator=npg; this is {prompt.generator}")
+    if "bottleneck" in changed and prompt.generator == "none":
+        raise UserError(f"prompt.bottleneck={prompt.bottleneck}: prompt.generator=none has no hidden layer")
+    if isinstance(prompt.layer, float) and prompt.layer > 1:
+        raise UserError(f"prompt.layer={prompt.layer}: expected a count of blocks (12), or a fraction up to 1.0")
 
 
 def _check_engine(engine: EngineConfig, batch_size: int) -> None:

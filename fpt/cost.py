@@ -5,6 +5,7 @@ counted and multiplied; and its count is a polynomial in the two lengths, so a f
 update is priced at twice its forward pass: going back through a frozen model costs the same matrix products once
 more, for the activations' gradients alone. Attention's own products cost twice theirs on the way back; like the paper,
 which leaves them out altogether, the price does not count that (3 to 4 % of an update of T5-Large at 512 tokens).
+Blocks below a late prompt are priced once, since nothing goes back through them.
 """
 
 from functools import cache
@@ -16,6 +17,9 @@ from transformers import T5Config
 
 from fpt.backbones import t5
 from fpt.backbones.family import Shape, Stack
+from fpt.config import PromptConfig
+
+SOFT = PromptConfig()
 
 
 class Price:
@@ -27,18 +31,46 @@ class Price:
         self._encoder = cache(self._encoder_block)
         self._decoder = cache(self._decoder_block)
 
-    def forward(self, shape: Shape, *, batch: int, source: int, target: int) -> int:
-        """FLOPs of a forward pass; `source` counts the prompt's positions too."""
+    def forward(
+        self, shape: Shape, *, batch: int, source: int, target: int, below: int = 0, how: PromptConfig = SOFT
+    ) -> int:
+        """FLOPs of a forward pass.
+
+        Args:
+            shape: of the model.
+            batch: examples.
+            source: positions, the prompt's among them.
+            target: positions.
+            below: encoder blocks that do not see the prompt.
+            how: what the prompt is; its positions are not in those blocks.
+        """
         encoder, decoder = shape.encoder, shape.decoder
         linear, square = self._encoder(encoder.neurons)
-        blocks = encoder.blocks * (linear * source + square * source**2)
+        blocks = (encoder.blocks - below) * (linear * source + square * source**2)
         own, own_square, cross, both = self._decoder(decoder.neurons)
         blocks += decoder.blocks * (own * target + own_square * target**2 + cross * source + both * source * target)
-        return batch * (blocks + 2 * target * self._config.d_model * self._config.vocab_size)
+        above = batch * (blocks + 2 * target * self._config.d_model * self._config.vocab_size)
+        return above + self._below(shape, batch, source - how.length, below) + batch * sum(self._making(how, source))
 
-    def update(self, shape: Shape, *, batch: int, source: int, target: int) -> int:
-        """FLOPs of a forward and a backward pass through the frozen model."""
-        return 2 * self.forward(shape, batch=batch, source=source, target=target)
+    def update(
+        self, shape: Shape, *, batch: int, source: int, target: int, below: int = 0, how: PromptConfig = SOFT
+    ) -> int:
+        """FLOPs of a forward pass, and of a backward pass through what sees the prompt; arguments are `forward`'s."""
+        both = 2 * self.forward(shape, batch=batch, source=source, target=target, below=below, how=how)
+        # What makes the vectors learns, so its second layer has two gradients; its first layer's input has none.
+        return both - self._below(shape, batch, source - how.length, below) + batch * self._making(how, source)[1]
+
+    def _below(self, shape: Shape, batch: int, source: int, blocks: int) -> int:
+        linear, square = self._encoder(shape.encoder.neurons)
+        return batch * blocks * (linear * source + square * source**2)
+
+    def _making(self, how: PromptConfig, source: int) -> tuple[int, int]:
+        """FLOPs of a forward pass through the two layers of a late prompt's generator, for one example."""
+        if how.kind == "soft" or how.generator == "none":
+            return 0, 0
+        states = {"npg": 1, "appg": how.length, "mppg": source - how.length}[how.generator]
+        layer = 2 * self._config.d_model * how.bottleneck
+        return states * layer, how.length * layer
 
     def parameters(self, shape: Shape) -> int:
         """Frozen parameters of a partial PLM, embedding and head included, a tied head once."""

@@ -16,7 +16,7 @@ from fpt.backbones.source import config_values, read_values
 from fpt.config import ModelConfig
 from fpt.errors import UserError, did_you_mean
 from fpt.prompts.files import ADAPTER, ADAPTER_CONFIG, ADAPTER_TENSOR
-from fpt.records import Records, StageRecord, open_records
+from fpt.records import PROMPT, Records, StageRecord, open_records
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,6 +87,10 @@ def order(
         raise UserError(f"base={base}: is for peft and npy; with to=hf the prompt's model comes along")
     records = open_records(run)
     _ = records.result  # what is not finished has none
+    if records.config.prompt.kind == "late":
+        raise UserError(
+            f"to={to}: has no form for a late prompt; {records.path / PROMPT} is it, and fpt predict run={run} uses it"
+        )
     if number is not None:
         records.stage(number)
     name = to if number is None else f"{to}-stage{number}"

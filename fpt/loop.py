@@ -8,20 +8,21 @@ from typing import Any
 import torch
 
 from fpt import distributed, interrupts
-from fpt.checkpoint import TrainState
+from fpt.checkpoint import Tensors, TrainState
 from fpt.config import OptimConfig, TrainConfig
 from fpt.data import Encoded, Order, micro_batches
 from fpt.errors import UserError
-from fpt.optim import make, pack, restore
+from fpt.optim import make, pack, rate, restore
 from fpt.prompts.prompted import PromptedModel
 from fpt.tracking import Stopwatch
 
 
 @dataclass(frozen=True)
 class Span:
-    """The updates a stage covers: up to `end`; `keep_best` in the full model's stage."""
+    """The updates a stage covers: up to `end` of the run's `updates`; `keep_best` in the full model's stage."""
 
     end: int
+    updates: int
     keep_best: bool
 
 
@@ -59,8 +60,7 @@ def train(
         Interrupted: the run was told to stop; its state is saved.
     """
     assert not isinstance(config.micro_batch, str)
-    prompt = model.prompt.vectors
-    optimizer = make(prompt, optim)
+    optimizer = make(model.prompt.parameters(), optim)
     restore(optimizer, state.optimizer)
     order = Order(data, batch_size=config.batch_size, seed=seed)
     before, watch = state.seconds, Stopwatch()
@@ -71,7 +71,7 @@ def train(
     def saved() -> TrainState:
         reached = replace(
             state,
-            prompt=prompt.detach().cpu().clone(),
+            prompt=model.learned(),
             optimizer=pack(optimizer),
             seconds=before + watch.seconds,
         )
@@ -81,6 +81,8 @@ def train(
     with interrupts.deferred():
         while not state.done:
             if not is_due():
+                for group in optimizer.param_groups:
+                    group["lr"] = rate(optim, state.update, span.updates)
                 loss, is_told = step(
                     model, optimizer, data, order.indices(state.update), config.micro_batch, optim, device
                 )
@@ -94,7 +96,7 @@ def train(
                     interrupts.stop()
             if is_due():
                 score = hooks.validate(state.update, before + watch.seconds)
-                state = _judged(state, score, prompt.detach(), span.keep_best)
+                state = _judged(state, score, model.learned(), span.keep_best)
                 out_of_patience = config.patience is not None and state.stale >= config.patience
                 state = replace(state, done=state.update == span.end or out_of_patience)
                 state = saved()
@@ -130,13 +132,12 @@ def step(
     return loss.item(), told.item() > 0
 
 
-def _judged(state: TrainState, score: float, prompt: torch.Tensor, keep_best: bool) -> TrainState:
+def _judged(state: TrainState, score: float, prompt: Tensors, keep_best: bool) -> TrainState:
     """The state after a validation; only the full model's scores decide which prompt is best."""
     state = replace(state, score=score, judged=state.update)
     if not keep_best:
         return state
     changes: dict[str, Any] = {"stale": state.stale + 1}
     if state.best_score is None or score > state.best_score:
-        best = prompt.cpu().clone()
-        changes |= {"best_score": score, "best_update": state.update, "best_prompt": best, "stale": 0}
+        changes |= {"best_score": score, "best_update": state.update, "best_prompt": prompt, "stale": 0}
     return replace(state, **changes)

@@ -8,7 +8,7 @@ Letters: B batch, S source with the prompt, T target, D model.
 """
 
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,14 +20,17 @@ from transformers import T5Config
 
 from fpt.backbones import t5
 from fpt.backbones.family import STACKS, Shape, Stack
-from fpt.config import EngineConfig
+from fpt.config import EngineConfig, PromptConfig
 from fpt.data import Batch
 from fpt.engine import KEPT_WHOLE, fetched_ahead
-from fpt.prompts.prompted import PromptedModel
+from fpt.prompts import late
+from fpt.prompts.late import LatePrompt
+from fpt.prompts.prompted import Prompt, PromptedModel
 from fpt.prompts.soft import SoftPrompt
 
 BLOCKS = 2  # of each stack, that are run
-PROMPT_COPIES = 5  # the prompt itself, its gradient, and what Adafactor makes of it in a step
+SOFT = PromptConfig(length=1)
+PROMPT_COPIES = 5  # the prompt itself, its gradient, and what its optimizer makes of it in a step
 
 _counts: dict[tuple[Any, ...], tuple["_Count", "_Count"]] = {}
 _numels: dict[tuple[str, Shape], list[int]] = {}
@@ -78,15 +81,35 @@ class Memory:
         batch: int,
         source: int,
         target: int,
-        prompt: int,
+        how: PromptConfig,
+        below: int = 0,
         checkpointing: bool,
     ) -> Need:
-        """What an update in micro-batches of `batch` takes; `source` counts the prompt's `prompt` positions too."""
-        sizes = {"batch": batch, "source": source, "target": target}
+        """What an update takes.
+
+        Args:
+            shape: of the model.
+            engine: what holds it.
+            batch: examples of a micro-batch.
+            source: positions, the prompt's among them.
+            target: positions.
+            how: what the prompt is.
+            below: encoder blocks that do not see it, and so keep nothing.
+            checkpointing: whether activations are checkpointed.
+        """
         activations = self.activations(
-            shape, **sizes, dtype=engine.dtype, checkpointing=checkpointing, sharded=is_sharded(engine)
+            # Without a block above the prompt one is counted, since one at a time takes memory below it too.
+            replace(shape, encoder=replace(shape.encoder, blocks=max(shape.encoder.blocks - below, 1))),
+            batch=batch,
+            source=source,
+            target=target,
+            dtype=engine.dtype,
+            checkpointing=checkpointing,
+            sharded=is_sharded(engine),
+            how=how,
         )
-        return Need(self.weights(shape, engine), activations, PROMPT_COPIES * prompt * self._config.d_model * 4)
+        learned = sum(tensor.numel() for tensor in _prompt(how, self._config.d_model).parameters())
+        return Need(self.weights(shape, engine), activations, PROMPT_COPIES * learned * 4)
 
     def weights(self, shape: Shape, engine: EngineConfig) -> int:
         """Bytes of the frozen model on one device: all, or its share and what DeepSpeed holds gathered at once."""
@@ -115,13 +138,14 @@ class Memory:
         dtype: str,
         checkpointing: bool,
         sharded: bool = False,
+        how: PromptConfig = SOFT,
     ) -> int:
         """Bytes at the peak of a micro-batch; `sharded` as DeepSpeed's linear layers keep their input too."""
         small = Shape(*(Stack(min(stack.blocks, BLOCKS), stack.neurons) for stack in (shape.encoder, shape.decoder)))
-        key = (self._name, small, batch, source, target, dtype, checkpointing, sharded)
+        key = (self._name, small, batch, source, target, dtype, checkpointing, sharded, how)
         if key not in _counts:
             body = t5.skeleton(self._config, small).to(getattr(torch, dtype))
-            _counts[key] = _count(body, batch, source, target, checkpointing=checkpointing, sharded=sharded)
+            _counts[key] = _count(body, batch, source, target, how, checkpointing=checkpointing, sharded=sharded)
         encoder, decoder = (
             count.of(shape.stack(name).blocks) for name, count in zip(STACKS, _counts[key], strict=True)
         )
@@ -135,12 +159,12 @@ def is_sharded(engine: EngineConfig) -> bool:
 
 
 def _count(
-    body: Any, batch: int, source: int, target: int, *, checkpointing: bool, sharded: bool
+    body: Any, batch: int, source: int, target: int, how: PromptConfig, *, checkpointing: bool, sharded: bool
 ) -> tuple[_Count, _Count]:
     """Both stacks' counts; the decoder's are beside what the encoder keeps, loss included."""
+    prompt = _prompt(how, body.config.d_model)
     with torch.device("meta"):
-        prompt = SoftPrompt(torch.empty(1, body.config.d_model))
-        ids, labels = (torch.ones(batch, length, dtype=torch.long) for length in (source - 1, target))
+        ids, labels = (torch.ones(batch, length, dtype=torch.long) for length in (source - prompt.length, target))
         inputs = Batch(ids, torch.ones_like(ids), labels)
     model = PromptedModel(body, prompt, checkpointing=checkpointing)
     with _Unseen(is_padded=batch > 1, sharded=sharded):
@@ -151,6 +175,14 @@ def _count(
         with _Living(model, given, mask) as living:
             decoder = living.measured(model.loss(inputs, given, mask), "decoder")
     return encoder, decoder
+
+
+def _prompt(how: PromptConfig, d_model: int) -> Prompt:
+    """A prompt without values; a late one is put before the first block, as all that is run here is above it."""
+    if how.kind == "soft":
+        return SoftPrompt(torch.empty(how.length, d_model, device="meta"))
+    tensors = {name: torch.empty(size, device="meta") for name, size in late.sizes(how, d_model).items()}
+    return LatePrompt(how, tensors, position=0)
 
 
 class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -1,5 +1,6 @@
-"""The prompt's optimizer: Adafactor as the paper sets it, and its state as plain tensors and numbers."""
+"""The prompt's optimizer, its learning rate as a function of the update, and its state as plain tensors and numbers."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,10 +12,12 @@ from fpt.config import OptimConfig
 State = dict[str, Tensor | float | int]
 
 
-def make(prompt: nn.Parameter, config: OptimConfig) -> torch.optim.Optimizer:
-    """Adafactor (Shazeer and Stern 2018) at a constant learning rate, without parameter scaling."""
+def make(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
+    """Adafactor (Shazeer and Stern 2018) without parameter scaling, or AdamW (Loshchilov and Hutter 2019)."""
+    if config.name == "adamw":
+        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
     return Adafactor(
-        [prompt],
+        parameters,
         lr=config.lr,
         weight_decay=config.weight_decay,
         scale_parameter=False,
@@ -23,14 +26,30 @@ def make(prompt: nn.Parameter, config: OptimConfig) -> torch.optim.Optimizer:
     )
 
 
+def rate(config: OptimConfig, update: int, updates: int) -> float:
+    """The learning rate of the update that follows `update` of a run's `updates`."""
+    rising = round(config.warmup * updates)
+    if update < rising:
+        return config.lr * (update + 1) / rising
+    return config.lr * ((updates - update) / (updates - rising) if config.schedule == "linear" else 1)
+
+
 def pack(optimizer: torch.optim.Optimizer) -> State:
-    """A copy of the one parameter's state; empty before the first step."""
-    state: dict[str, Any] = optimizer.state_dict()["state"].get(0, {})
-    return {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}
+    """A copy of its state, by parameter where there are several (`2.exp_avg`); empty before the first step."""
+    parts: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
+    is_one = sum(len(group["params"]) for group in optimizer.param_groups) == 1
+    return {
+        name if is_one else f"{index}.{name}": value.clone() if isinstance(value, Tensor) else value
+        for index, part in parts.items()
+        for name, value in part.items()
+    }
 
 
 def restore(optimizer: torch.optim.Optimizer, state: State) -> None:
     """Put a packed state back; an empty one leaves the optimizer fresh."""
-    if state:
-        copied = {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": {0: copied}})
+    parts: dict[int, dict[str, Any]] = {}
+    for key, value in state.items():
+        index, _, name = key.rpartition(".")
+        parts.setdefault(int(index or 0), {})[name] = value.clone() if isinstance(value, Tensor) else value
+    if parts:
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": parts})

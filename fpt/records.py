@@ -23,6 +23,7 @@ PREDICTIONS = "predictions.jsonl"
 TEST_PREDICTIONS = "predictions.test.jsonl"
 PROMPT = "prompt.safetensors"
 RESULT = "result.json"
+LEARNED = ("kind", "length", "layer", "generator", "bottleneck", "pool")  # what counts of a prompt that is learned
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Records:
             tree = OmegaConf.create(self.settings)
             kept = {name: tree.engine[name] for name in ("device", "dtype")}
             tree.engine = {**kept, "name": "torch"}
-            tree.prompt = {"length": tree.prompt.length}
+            tree.prompt = {name: tree.prompt[name] for name in LEARNED if name in tree.prompt}
             return compose.read(OmegaConf.to_yaml(tree))
         except Exception as error:  # OmegaConf has many types
             raise UserError(f"{self.path / CONFIG}: is not a configuration of this fpt ({reason(error)})") from None
@@ -154,12 +155,25 @@ class Records:
         return self.stages[number - 1]
 
     def prompt(self, stage: StageRecord | None = None) -> "Tensor":
-        """The run's best prompt [P, D], or the one with which a stage ended."""
+        """The run's best soft prompt [P, D], or the one with which a stage ended.
+
+        Raises:
+            UserError: its prompt is a late one (see `learned`).
+        """
         from fpt.prompts.files import read_prompt  # here, because that reads run folders with this module
 
+        return read_prompt(self._prompt_file(stage))
+
+    def learned(self, stage: StageRecord | None = None) -> "dict[str, Tensor]":
+        """The tensors of the run's best prompt, soft or late, or of the one with which a stage ended."""
+        from fpt.prompts.files import read_learned
+
+        return read_learned(self._prompt_file(stage))
+
+    def _prompt_file(self, stage: StageRecord | None) -> Path:
         name = PROMPT if stage is None else f"stages/{stage.name}/{PROMPT}"
         self.read(name)
-        return read_prompt(self.path / name)
+        return self.path / name
 
 
 def open_records(path: str | Path) -> Records:

@@ -31,7 +31,7 @@ def evaluate(config: RunConfig, task: Task, split: str | None, trained: Trained,
     with distributed.joined(config.engine, device):
         materials = prepare.gather(config, schedule.of(config), task, tracker)
         chosen = trained.selection(materials.backbone)
-        with tracker.running(), materials.model(chosen, trained.prompt) as model:
+        with tracker.running(), materials.model(chosen, trained.prompt, trained.how) as model:
             data, examples = materials.valid, task.valid
             if split == "train":
                 data, examples = materials.train, task.train

@@ -8,6 +8,7 @@ from fpt.backbones.backbone import open_backbone
 from fpt.checkpoint import dump_prompt
 from fpt.errors import UserError
 from fpt.export import Export, adapter, array, made_aside
+from fpt.prompts.files import TENSOR
 from fpt.records import PROMPT
 from fpt.tracking import Tracker
 from stages import partial, trained
@@ -21,12 +22,12 @@ def export(made: Export, tracker: Tracker) -> dict[str, Any]:
         UserError: a file of the run is damaged, its model is another now, or the Hub cannot be reached.
     """
     learned = trained.of_run(made.run, made.number)
-    prompt = learned.prompt
+    prompt = learned.prompt[TENSOR]
     with made_aside(made.folder) as aside:
         if made.to == "hf":
             with tracker.console.status("writing the model"):
                 _write_model(made, learned, aside)
-            files = {PROMPT: dump_prompt(prompt, stage=made.stage.name)}
+            files = {PROMPT: dump_prompt(learned.prompt, stage=made.stage.name)}
         elif made.to == "npy":
             aside.mkdir()
             files = array(prompt)

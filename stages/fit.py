@@ -9,6 +9,7 @@ import psutil
 import torch
 
 from fpt.backbones import t5
+from fpt.backbones.family import num_below
 from fpt.backbones.source import config_values
 from fpt.config import EngineConfig, RunConfig, bytes_of
 from fpt.console import amount
@@ -166,7 +167,7 @@ class _Needs:
     def __init__(self, config: RunConfig, schedule: Schedule, lengths: Lengths | None) -> None:
         source, target = lengths or (config.task.source_length, config.task.target_length)
         self._source, self._target = source + config.prompt.length, target
-        self._schedule = schedule
+        self._schedule, self._blocks = schedule, schedule.full.encoder.blocks
         self._memory = Memory(t5.read_config(*config_values(config.model)))
 
     def need(self, config: RunConfig, stage: Stage, micro_batch: int, *, checkpointing: bool) -> Need:
@@ -176,7 +177,8 @@ class _Needs:
             batch=micro_batch,
             source=self._source,
             target=self._target,
-            prompt=config.prompt.length,
+            how=config.prompt,
+            below=num_below(stage.shape.encoder.blocks, self._blocks, config.prompt.position(self._blocks)),
             checkpointing=checkpointing,
         )
 

@@ -29,12 +29,12 @@ def sample(data: Encoded, count: int, seed: int) -> Encoded:
 
 
 def key(
-    fingerprint: str, *, dtype: str, device: str, batch_size: int, task: str, prompt: Tensor, examples: Encoded
+    fingerprint: str, *, dtype: str, device: str, batch_size: int, task: str, prompt: bytes, examples: Encoded
 ) -> str:
     """Names the scores of one model, task, prompt and sample, and of what changes their last bits."""
     about = [fingerprint, dtype, device, batch_size, task, list(examples.sources), list(examples.targets)]
     digest = hashlib.sha256(json.dumps(about).encode())
-    digest.update(prompt.numpy().tobytes())
+    digest.update(prompt)
     return digest.hexdigest()[:32]
 
 
@@ -45,15 +45,18 @@ def measure(
     """Scores [L, F] for each stack of the full model, float32; the processes take its batches in turn.
 
     A neuron's score is its mean absolute activation after the gate: over an example's real positions first (the
-    encoder's include the prompt's, the decoder's are the target's, teacher-forced), then over examples.
+    encoder's include the prompt's where it has entered, the decoder's are the target's, teacher-forced), then over
+    examples.
     """
     modules = {name: t5.activations_of(model.body, name) for name in STACKS}
     totals = {name: [_zeros(module, engine.device) for module in modules[name]] for name in STACKS}
     weights: dict[str, Tensor] = {}
 
     def record(stack: str, block: int) -> Callable[[torch.nn.Module, tuple[Tensor, ...]], None]:
+        part = "below" if stack == "encoder" and block < model.prompt.position else stack
+
         def hook(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            totals[stack][block] += torch.einsum("bpf,bp->f", inputs[0].float().abs(), weights[stack]).double()
+            totals[stack][block] += torch.einsum("bpf,bp->f", inputs[0].float().abs(), weights[part]).double()
 
         return hook
 
@@ -68,8 +71,9 @@ def measure(
             if not indices and not engine.is_sharded:
                 continue
             batch = examples.batch(indices or batches[0]).to(engine.device)
-            prompt = batch.mask.new_ones(len(batch.mask), model.prompt.vectors.shape[0])
+            prompt = batch.mask.new_ones(len(batch.mask), model.prompt.length)
             counts = float(bool(indices))  # a process without a batch of its own only lends its share of the weights
+            weights["below"] = _mean_weights(batch.mask) * counts
             weights["encoder"] = _mean_weights(torch.cat([prompt, batch.mask], 1)) * counts
             weights["decoder"] = _mean_weights(batch.labels != IGNORED) * counts
             model.decode(batch, *model.encode(batch))

@@ -9,10 +9,10 @@ import torch
 
 from fpt import distributed
 from fpt.backbones import t5
-from fpt.backbones.family import Shape
+from fpt.backbones.family import Shape, num_below
 from fpt.backbones.source import config_values
-from fpt.config import RunConfig
-from fpt.cost import Price
+from fpt.config import PromptConfig, RunConfig
+from fpt.cost import SOFT, Price
 from fpt.data import Encoded, Order, batches_by_length, micro_batches
 from stages.prepare import Materials, importance_sample
 from stages.schedule import Schedule
@@ -66,12 +66,18 @@ class Plan:
         return {**asdict(self), "stages": [row.to_json() for row in self.stages]}
 
 
-def price(schedule: Schedule, cost: Price, sizes: Sizes, *, dtype: str, importance: Iterable[Size]) -> Plan:
-    """Price a schedule on the batches that `sizes` names; `importance` are those that score neurons, if any do."""
+def price(
+    schedule: Schedule, cost: Price, sizes: Sizes, *, dtype: str, importance: Iterable[Size], how: PromptConfig = SOFT
+) -> Plan:
+    """Price a schedule on the batches that `sizes` names; `importance` are those that score neurons, if any do.
+
+    `how` says where the prompt enters; vanilla prompt tuning's is as long, and enters before the first block.
+    """
     rows, vanilla = [], 0
     for stage in schedule.stages:
         counted = Counter(size for update in range(stage.first_update, stage.end) for size in sizes(update))
-        flops, full = (_total(cost, shape, counted) for shape in (stage.shape, schedule.full))
+        flops = _total(cost, stage.shape, counted, _entry(how, stage.shape, schedule.full))
+        full = _total(cost, schedule.full, counted, {})
         parameters = cost.parameters(stage.shape)
         rows.append(
             StagePlan(
@@ -87,16 +93,24 @@ def price(schedule: Schedule, cost: Price, sizes: Sizes, *, dtype: str, importan
             )
         )
         vanilla += full
+    entry = _entry(how, schedule.full, schedule.full)
     scoring = sum(
-        cost.forward(schedule.full, batch=batch, source=source, target=target) for batch, source, target in importance
+        cost.forward(schedule.full, batch=batch, source=source, target=target, **entry)
+        for batch, source, target in importance
     )
     total = scoring + sum(row.flops for row in rows)
     return Plan(rows, schedule.updates, scoring, total, vanilla, total / vanilla)
 
 
-def _total(cost: Price, shape: Shape, counted: Counter[Size]) -> int:
+def _entry(how: PromptConfig, shape: Shape, full: Shape) -> dict[str, Any]:
+    """What the prompt is and where it enters a stage's model, in the price's words."""
+    layer = how.position(full.encoder.blocks)
+    return {"below": num_below(shape.encoder.blocks, full.encoder.blocks, layer), "how": how}
+
+
+def _total(cost: Price, shape: Shape, counted: Counter[Size], entry: dict[str, Any]) -> int:
     return sum(
-        times * cost.update(shape, batch=batch, source=source, target=target)
+        times * cost.update(shape, batch=batch, source=source, target=target, **entry)
         for (batch, source, target), times in counted.items()
     )
 
@@ -128,6 +142,7 @@ def of_run(materials: Materials, schedule: Schedule) -> Plan:
         lambda update: sizes(materials.train, [part for part in of_all(update) if part]),
         dtype=config.engine.dtype,
         importance=scored,
+        how=config.prompt,
     )
 
 
@@ -141,6 +156,7 @@ def nominal(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
         lambda _: [(config.train.batch_size, source, target)],
         dtype=config.engine.dtype,
         importance=[(scored, source, target)],
+        how=config.prompt,
     )
     return {
         "task": config.task.name,

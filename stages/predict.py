@@ -35,7 +35,7 @@ def predictor(
         chosen = trained.selection(backbone)
         labels = backbone.tokenizer([ANSWER.format(answer=label) for label in form.labels or ("",)])["input_ids"]
         longest = max(map(len, labels)) if form.labels else config.task.target_length
-        with prepare.prompted(backbone, chosen, trained.prompt, config.train, engine) as model:
+        with prepare.prompted(backbone, chosen, trained.prompt, trained.how, config.train, engine) as model:
             yield Predictor(
                 model,
                 backbone.tokenizer,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load, save
@@ -15,13 +16,16 @@ from fpt import distributed
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.family import STACKS, Selection
 from fpt.cache import find, keep
-from fpt.config import RunConfig, TrainConfig
+from fpt.checkpoint import Tensors, dump_prompt
+from fpt.config import PromptConfig, RunConfig, TrainConfig
 from fpt.data import Encoded
 from fpt.engine import Engine, open_device
 from fpt.errors import UserError
 from fpt.evaluation import Answers, Evaluation, generate, longest_answer
-from fpt.prompts import soft
-from fpt.prompts.prompted import PromptedModel
+from fpt.prompts import late, soft
+from fpt.prompts.files import TENSOR
+from fpt.prompts.late import LatePrompt
+from fpt.prompts.prompted import Prompt, PromptedModel
 from fpt.prompts.soft import SoftPrompt
 from fpt.records import MEASURED
 from fpt.shared import SharedFolder
@@ -50,15 +54,41 @@ class Materials:
     engine: Engine
     tracker: Tracker
 
-    def initial_prompt(self) -> Tensor:
-        """Where the prompt starts, [P, D]; the same under every schedule."""
-        config = self.config
-        return soft.initial(config.prompt, self.backbone, labels=self.task.labels, seed=config.seed)
+    @property
+    def layer(self) -> int:
+        """The encoder's block before which the prompt enters, of the whole backbone."""
+        return self.config.prompt.position(self.backbone.shape.encoder.blocks)
+
+    def initial_prompt(self) -> Tensors:
+        """Where the prompt starts; the same under every schedule."""
+        config, seed = self.config.prompt, self.config.seed
+        if config.kind == "late":
+            return late.initial(config, d_model=self.backbone.config.d_model, seed=seed)
+        return {TENSOR: soft.initial(config, self.backbone, labels=self.task.labels, seed=seed)}
+
+    @property
+    def about_prompt(self) -> dict[str, Any]:
+        """How a late prompt's tensors are used; a soft one's need no words."""
+        return late.about(self.config.prompt, self.layer) if self.config.prompt.kind == "late" else {}
+
+    def dump(self, prompt: Tensors, **about: str) -> bytes:
+        """What is learned as a file."""
+        return dump_prompt(prompt, **about, **self.about_prompt)
+
+    def start(self, prompt: Tensors) -> bytes:
+        """All that tells one prompt's start from another's."""
+        how = json.dumps(self.about_prompt).encode() if self.about_prompt else b""
+        return b"".join([*(tensor.numpy().tobytes() for tensor in prompt.values()), how])
 
     @contextmanager
-    def model(self, chosen: Selection, prompt: Tensor) -> Iterator[PromptedModel]:
-        """The partial PLM that a selection makes, with a prompt; within, the engine holds it."""
-        with prompted(self.backbone, chosen, prompt, self.config.train, self.engine) as model:
+    def model(self, chosen: Selection, prompt: Tensors, how: PromptConfig | None = None) -> Iterator[PromptedModel]:
+        """The partial PLM that a selection makes, with a prompt; within, the engine holds it.
+
+        `how` says what the prompt is, if not the configuration.
+        """
+        with prompted(
+            self.backbone, chosen, prompt, how or self.config.prompt, self.config.train, self.engine
+        ) as model:
             yield model
 
     @property
@@ -98,13 +128,21 @@ class Materials:
 
 @contextmanager
 def prompted(
-    backbone: Backbone, chosen: Selection, prompt: Tensor, config: TrainConfig, engine: Engine
+    backbone: Backbone, chosen: Selection, prompt: Tensors, how: PromptConfig, config: TrainConfig, engine: Engine
 ) -> Iterator[PromptedModel]:
     """The partial PLM that a selection makes, with a prompt; within, the engine holds it."""
     body = partial.build(backbone, chosen, dtype=engine.dtype, device=engine.device, shard=engine.shard)
     with engine.holding(body) as held:
         distributed.wait()  # one process may take longer than another to read the weights
-        yield PromptedModel(held, SoftPrompt(prompt).to(engine.device), checkpointing=config.activation_checkpointing)
+        made = _module(how, prompt, chosen, backbone).to(engine.device)
+        yield PromptedModel(held, made, checkpointing=config.activation_checkpointing)
+
+
+def _module(how: PromptConfig, prompt: Tensors, chosen: Selection, backbone: Backbone) -> Prompt:
+    if how.kind == "soft":
+        return SoftPrompt(prompt[TENSOR])
+    layer = how.position(backbone.shape.encoder.blocks)
+    return LatePrompt(how, prompt, position=sum(block < layer for block in chosen.encoder.blocks))
 
 
 @dataclass(frozen=True)
@@ -159,7 +197,7 @@ def gather(config: RunConfig, schedule: Schedule, task: Task, tracker: Tracker) 
     return Materials(config, backbone, schedule, task, train, valid, test, engine, tracker)
 
 
-def check_inputs(folder: SharedFolder, materials: Materials, prompt: Tensor) -> None:
+def check_inputs(folder: SharedFolder, materials: Materials, prompt: Tensors) -> None:
     """Record what the run begins with, or compare it with what it began with.
 
     Raises:
@@ -168,7 +206,7 @@ def check_inputs(folder: SharedFolder, materials: Materials, prompt: Tensor) -> 
     inputs = {
         "model": materials.backbone.fingerprint,
         "data": _digest(*filter(None, (materials.train, materials.valid, materials.test))),
-        "prompt's start": hashlib.sha256(prompt.numpy().tobytes()).hexdigest(),
+        "prompt's start": hashlib.sha256(materials.start(prompt)).hexdigest(),
         "configuration": hashlib.sha256(json.dumps(fixed(materials.config)).encode()).hexdigest(),
     }
     if len(set(distributed.gather(json.dumps(inputs)))) > 1:
@@ -191,7 +229,7 @@ def check_inputs(folder: SharedFolder, materials: Materials, prompt: Tensor) -> 
         )
 
 
-def measure(folder: SharedFolder, materials: Materials, prompt: Tensor) -> Measured:
+def measure(folder: SharedFolder, materials: Materials, prompt: Tensors) -> Measured:
     """Score the neurons, and the untrained prompt if asked for; read from the run folder if they are there."""
     if MEASURED in folder:
         values = json.loads(folder.read(MEASURED))
@@ -211,7 +249,7 @@ def measure(folder: SharedFolder, materials: Materials, prompt: Tensor) -> Measu
     return Measured(scores, untrained, seconds)
 
 
-def _scores(materials: Materials, prompt: Tensor) -> dict[str, Tensor]:
+def _scores(materials: Materials, prompt: Tensors) -> dict[str, Tensor]:
     config = materials.config
     reduced = [name for name in STACKS if materials.schedule.reduces_width()[name]]
     if not reduced:
@@ -223,7 +261,7 @@ def _scores(materials: Materials, prompt: Tensor) -> dict[str, Tensor]:
         device=materials.engine.device.type,
         batch_size=config.train.eval_batch,
         task=config.task.name,
-        prompt=prompt,
+        prompt=materials.start(prompt),
         examples=sample,
     )
 

@@ -5,17 +5,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fpt import distributed, records
 from fpt.backbones.family import Selection
-from fpt.checkpoint import TrainState, dump_prompt, dump_state
+from fpt.checkpoint import Tensors, TrainState, dump_state
 from fpt.config import RunConfig
 from fpt.engine import open_device
 from fpt.evaluation import predictions
 from fpt.launch import is_worker
 from fpt.loop import Hooks, Span, train
+from fpt.optim import rate
 from fpt.prompts.prompted import PromptedModel
 from fpt.shared import SharedFolder
 from fpt.tasks.task import Task
@@ -71,7 +71,7 @@ def run_joined(
         folder.close()
 
 
-def _run(materials: Materials, folder: SharedFolder, state: TrainState, prompt: Tensor) -> dict[str, Any]:
+def _run(materials: Materials, folder: SharedFolder, state: TrainState, prompt: Tensors) -> dict[str, Any]:
     config, schedule, lengths = materials.config, materials.schedule, fit.longest(materials.train)
     memory = distributed.from_main(lambda: fit.plan_memory(config, schedule, lengths))
     settled = distributed.from_main(lambda: fit.with_micro_batch(config, schedule, lengths))
@@ -104,7 +104,7 @@ def _selection(materials: Materials, folder: SharedFolder, stage: Stage, scores:
     """What the stage keeps: chosen once, then read from the run folder."""
     name, about = f"stages/{stage.name}/selection.safetensors", f"stages/{stage.name}/stage.json"
     if name not in folder or about not in folder:
-        chosen = selection.choose(stage.shape, materials.backbone.shape, scores)
+        chosen = selection.choose(stage.shape, materials.backbone.shape, scores, layer=materials.layer)
         blocks = {"encoder_blocks": chosen.encoder.blocks, "decoder_blocks": chosen.decoder.blocks}
         span = {"first_update": stage.first_update, "updates": stage.updates}
         folder.write(name, selection.dump(chosen))
@@ -138,7 +138,7 @@ def _train_stage(
 
     def updated(update: int, loss: float, seconds: float) -> None:
         about = {"update": update, "stage": stage.index, **spent(update, seconds)}
-        folder.log({**about, "loss": loss, "lr": config.optim.lr})
+        folder.log({**about, "loss": loss, "lr": rate(config.optim, update - 1, last.end)})
         tracker.updated(where(update), loss=loss, flops=plan.stages[stage.index - 1].flops_per_update)
 
     def validate(update: int, seconds: float) -> float:
@@ -150,14 +150,14 @@ def _train_stage(
 
     def save(reached: TrainState) -> None:
         if reached.done:  # before the state, which says that nothing is left to do
-            folder.write(f"stages/{stage.name}/prompt.safetensors", dump_prompt(reached.prompt, stage=stage.name))
+            folder.write(f"stages/{stage.name}/prompt.safetensors", materials.dump(reached.prompt, stage=stage.name))
         folder.write(resume.state_file(stage), dump_state(reached, folder.metrics_mark()))
 
     return train(
         model,
         materials.train,
         state,
-        Span(stage.end, keep_best=stage is last),
+        Span(stage.end, last.end, keep_best=stage is last),
         Hooks(updated, validate, save),
         config=config.train,
         optim=config.optim,
@@ -176,8 +176,7 @@ def _finish(
 ) -> dict[str, Any]:
     """Evaluate the best prompt and write what a finished run leaves behind."""
     assert state.best_prompt is not None
-    with torch.no_grad():
-        model.prompt.vectors.copy_(state.best_prompt)
+    model.learn(state.best_prompt)
     evaluation, tested = materials.evaluate(model), materials.answer_test(model)
     if state.update < plan.updates:
         plan = of_run(materials, materials.schedule.ended_at(state.update))
@@ -186,6 +185,6 @@ def _finish(
     folder.write(records.PREDICTIONS, predictions(evaluation.answers, materials.task, materials.task.valid))
     if tested:
         folder.write(records.TEST_PREDICTIONS, predictions(tested, materials.task, materials.task.test))
-    folder.write(records.PROMPT, dump_prompt(state.best_prompt, model=materials.backbone.fingerprint))
+    folder.write(records.PROMPT, materials.dump(state.best_prompt, model=materials.backbone.fingerprint))
     folder.write_json(records.RESULT, result)
     return result

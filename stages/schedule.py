@@ -79,12 +79,14 @@ def of(config: RunConfig) -> Schedule:
     """The schedule of a run, from the model's shape alone: no weights, and nothing heavy imported.
 
     Raises:
-        UserError: the model is unknown or unsupported, or the schedule does not fit it (see `build`).
+        UserError: the model is unknown or unsupported, or the prompt or the schedule does not fit it (see `build`).
     """
     values, where = config_values(config.model)
+    full = read_shape(values, where)
+    config.prompt.position(full.encoder.blocks)
     return build(
         config.schedule,
-        full=read_shape(values, where),
+        full=full,
         updates=config.train.updates,
         reduce_decoder=config.task.reduce_decoder,
     )

@@ -5,7 +5,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from fpt.backbones.family import STACKS, Selection, Shape, Stack, StackSelection, evenly
+from fpt.backbones.family import STACKS, Selection, Shape, Stack, StackSelection, around
 
 
 def most_important(scores: Tensor, kept: int) -> tuple[int, ...]:
@@ -14,15 +14,19 @@ def most_important(scores: Tensor, kept: int) -> tuple[int, ...]:
     return tuple(sorted(order[:kept].tolist()))
 
 
-def choose(shape: Shape, full: Shape, scores: dict[str, Tensor]) -> Selection:
+def choose(shape: Shape, full: Shape, scores: dict[str, Tensor], *, layer: int = 0) -> Selection:
     """What a stage of the given shape keeps.
 
     Args:
         shape: the stage's blocks and neurons per stack.
         full: the backbone's.
         scores: importance [L, F] for each stack whose width is reduced.
+        layer: the encoder's block before which the prompt enters.
     """
-    picked = {name: _choose_stack(shape.stack(name), full.stack(name), scores.get(name)) for name in STACKS}
+    layers = {"encoder": layer, "decoder": 0}
+    picked = {
+        name: _choose_stack(shape.stack(name), full.stack(name), scores.get(name), layers[name]) for name in STACKS
+    }
     return Selection(picked["encoder"], picked["decoder"])
 
 
@@ -31,8 +35,8 @@ def everything(full: Shape) -> Selection:
     return choose(full, full, {})
 
 
-def _choose_stack(kept: Stack, full: Stack, scores: Tensor | None) -> StackSelection:
-    blocks = evenly(kept.blocks, full.blocks)
+def _choose_stack(kept: Stack, full: Stack, scores: Tensor | None, layer: int) -> StackSelection:
+    blocks = around(kept.blocks, full.blocks, layer)
     if kept.neurons == full.neurons:
         return StackSelection(blocks)
     assert scores is not None

@@ -4,13 +4,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
 from fpt.backbones.backbone import Backbone
 from fpt.backbones.family import Selection
-from fpt.config import RunConfig
+from fpt.checkpoint import Tensors
+from fpt.config import PromptConfig, RunConfig
 from fpt.errors import UserError
-from fpt.prompts.files import read_prompt
+from fpt.prompts.files import TENSOR, read_prompt
 from fpt.records import Records
 from stages import selection
 from stages.prepare import INPUTS
@@ -18,18 +17,20 @@ from stages.prepare import INPUTS
 
 @dataclass(frozen=True)
 class Trained:
-    """A prompt [P, D].
+    """A prompt.
 
     Attributes:
         name: where it is from, for people.
-        prompt: its vectors.
+        prompt: its tensors, by name.
+        how: what they are, and where they enter.
         chosen: what it keeps of the backbone; None: the whole.
         fingerprint: of the backbone that it was trained on; None: any will do whose vectors are as wide.
         max_new_tokens: no output was longer when it was scored; None: not known.
     """
 
     name: str
-    prompt: Tensor
+    prompt: Tensors
+    how: PromptConfig
     chosen: Selection | None = None
     fingerprint: str | None = None
     max_new_tokens: int | None = None
@@ -40,11 +41,9 @@ class Trained:
         Raises:
             UserError: the prompt does not belong to this model.
         """
-        width = backbone.config.d_model
-        if self.prompt.shape[1] != width:
-            raise UserError(
-                f"{self.name}: holds vectors of {self.prompt.shape[1]}, but {backbone.folder} has d_model={width}"
-            )
+        width, soft = backbone.config.d_model, self.prompt.get(TENSOR)
+        if soft is not None and soft.shape[1] != width:
+            raise UserError(f"{self.name}: holds vectors of {soft.shape[1]}, but {backbone.folder} has d_model={width}")
         if self.fingerprint not in (None, backbone.fingerprint):
             raise UserError(
                 f"{self.name}: the prompt was trained on another model than {backbone.folder}; to use it there, give"
@@ -61,12 +60,13 @@ def of_run(records: Records, stage: int | None) -> Trained:
     """
     limit = records.result.get("max_new_tokens")
     if stage is None:
-        about, prompt = records.stages[-1], records.prompt()
+        about, prompt = records.stages[-1], records.learned()
     else:
         about = records.stage(stage)
-        prompt = records.prompt(about)
+        prompt = records.learned(about)
     chosen = selection.load(records.read(f"stages/{about.name}/selection.safetensors"))
-    return Trained(f"run={records.path}", prompt, chosen, json.loads(records.read(INPUTS))["model"], limit)
+    fingerprint = json.loads(records.read(INPUTS))["model"]
+    return Trained(f"run={records.path}", prompt, records.config.prompt, chosen, fingerprint, limit)
 
 
 def of_file(config: RunConfig) -> Trained:
@@ -76,4 +76,4 @@ def of_file(config: RunConfig) -> Trained:
         UserError: no prompt can be read there.
     """
     file = Path(str(config.prompt.file)).expanduser()
-    return Trained(f"prompt.file={file}", read_prompt(file))
+    return Trained(f"prompt.file={file}", {TENSOR: read_prompt(file)}, config.prompt)

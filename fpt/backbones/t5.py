@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
 from transformers.activations import NewGELUActivation
 from transformers.initialization import no_init_weights
+from transformers.masking_utils import create_bidirectional_mask
 
 from fpt.backbones.family import STACKS, Selection, Shape, Source, Stack
 from fpt.backbones.weights import WeightFiles
@@ -75,6 +76,25 @@ def stack_of(model: Any, name: str) -> Any:
 def blocks_of(model: Any, stack: str) -> list[nn.Module]:
     """A stack's blocks; each gives a tuple, hidden states [B, positions, D] first."""
     return list(stack_of(model, stack).block)
+
+
+def through_blocks(model: Any, states: torch.Tensor, mask: torch.Tensor, first: int, last: int | None) -> torch.Tensor:
+    """Encoder states [B, S, D] after block number `last` - 1, from those before block number `first`.
+
+    Two calls, the second from where the first ended, are the encoder without its last norm (`normed`). The position
+    bias depends on distances alone: what is put before the sequence in between leaves the others' biases as they are.
+    """
+    stack, length = model.encoder, states.shape[1]
+    bias = stack.block[0].layer[0].SelfAttention.compute_bias(length, length, device=states.device)
+    attended = create_bidirectional_mask(config=stack.config, inputs_embeds=states, attention_mask=mask)
+    for block in blocks_of(model, "encoder")[first:last]:
+        states = block(states, attention_mask=attended, position_bias=bias)[0]
+    return states
+
+
+def normed(model: Any, states: torch.Tensor) -> torch.Tensor:
+    """The encoder's output [B, S, D] from the states after its last block."""
+    return model.encoder.final_layer_norm(states)
 
 
 def checkpoint_blocks(model: Any) -> None:

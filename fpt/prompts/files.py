@@ -62,6 +62,24 @@ def read_prompt(path: Path) -> "Tensor":
     return prompt
 
 
+def read_learned(path: Path) -> "dict[str, Tensor]":
+    """All that a file of a run's own has, by name, float32: a soft prompt's one tensor, or a late prompt's.
+
+    Raises:
+        UserError: it cannot be read, or holds numbers that are not finite.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as safetensors ({error})") from None
+    if not all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in tensors.values()):
+        raise UserError(f"{path}: holds numbers that are not finite, or not in float32")
+    return tensors
+
+
 def check(config: PromptConfig, d_model: int) -> None:
     """Refuse a `prompt.file` that a run cannot start from, by its header.
 
@@ -127,6 +145,8 @@ def _in_safetensors(file: Path, tensor: str) -> _Stored:
         with safe_open(file, framework="np") as handle:
             if tensor not in handle.keys():  # noqa: SIM118 - a safetensors handle is no dict
                 hint = "; give the adapter's folder" if ADAPTER_TENSOR in handle.keys() else ""  # noqa: SIM118
+                if '"late"' in (handle.metadata() or {}).get("fpt", ""):
+                    raise UserError(f"{file}: holds a late prompt, which is used with its run, as in run=DIR")
                 held = ", ".join(handle.keys()) or "nothing"
                 raise UserError(f"{file}: has no tensor '{tensor}', but {held}{hint}")
             part = handle.get_slice(tensor)

@@ -13,16 +13,19 @@ from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput
 
 from fpt.backbones import t5
+from fpt.checkpoint import Tensors
 from fpt.data import IGNORED, Batch
+from fpt.prompts.late import LatePrompt
 from fpt.prompts.soft import SoftPrompt
 
+Prompt = SoftPrompt | LatePrompt
 AT_ONCE = 1024  # target positions whose logits [V] are held at the same time
 
 
 class PromptedModel(nn.Module):
-    """A frozen encoder-decoder with a prompt before its input."""
+    """A frozen encoder-decoder with a prompt before its input, or before the states inside its encoder."""
 
-    def __init__(self, body: Any, prompt: SoftPrompt, *, checkpointing: bool = False) -> None:
+    def __init__(self, body: Any, prompt: Prompt, *, checkpointing: bool = False) -> None:
         """Join the two; `body` stays frozen and in eval mode. `checkpointing` trades time for memory, nothing else."""
         super().__init__()
         if checkpointing:
@@ -32,8 +35,32 @@ class PromptedModel(nn.Module):
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Encoder states [B, P+S, D] and their mask [B, P+S]."""
-        embedded, mask = self.prompt.prepend(self.body.get_input_embeddings()(batch.source), batch.mask)
-        return self.body.encoder(inputs_embeds=embedded, attention_mask=mask).last_hidden_state, mask
+        return self.above(self.below(batch), batch.mask)
+
+    def learned(self) -> Tensors:
+        """A copy of what is learned, by name, off the device."""
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.prompt.tensors.items()}
+
+    @torch.no_grad()
+    def learn(self, tensors: Tensors) -> None:
+        """Put what was learned elsewhere in the place of what is here."""
+        for name, tensor in self.prompt.tensors.items():
+            tensor.copy_(tensors[name])
+
+    @torch.no_grad()
+    def below(self, batch: Batch) -> Tensor:
+        """The states [B, S, D] that the prompt is put before; they depend on the example alone, and never change."""
+        states = self.body.get_input_embeddings()(batch.source)
+        if not self.prompt.position:
+            return states
+        return t5.through_blocks(self.body, states, batch.mask, 0, self.prompt.position)
+
+    def above(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoder states [B, P+S, D] and their mask [B, P+S], from those below the prompt and theirs [B, S]."""
+        states, mask = self.prompt.prepend(states, mask)
+        if not self.prompt.position:
+            return self.body.encoder(inputs_embeds=states, attention_mask=mask).last_hidden_state, mask
+        return t5.normed(self.body, t5.through_blocks(self.body, states, mask, self.prompt.position, None)), mask
 
     def decode(self, batch: Batch, states: Tensor, mask: Tensor) -> Tensor:
         """Decoder states [B, T, D] with the target given (teacher forcing)."""

@@ -21,16 +21,38 @@ COMMON = 5000  # Lester et al. sample from the 5,000 most frequent pieces; T5's 
 class SoftPrompt(nn.Module):
     """P learned vectors, always in float32: their updates vanish in bfloat16."""
 
+    position = 0  # before the first block
+
     def __init__(self, vectors: Tensor) -> None:
         """Start from vectors [P, D]."""
         super().__init__()
         self.vectors = nn.Parameter(vectors.detach().clone().float())
 
+    @property
+    def length(self) -> int:
+        """The number of vectors."""
+        return self.vectors.shape[0]
+
+    @property
+    def tensors(self) -> dict[str, nn.Parameter]:
+        """What is learned, by name."""
+        return {files.TENSOR: self.vectors}
+
     def prepend(self, embedded: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Embedded source [B, S, D] and its mask [B, S] with the prompt in front: [B, P+S, D], [B, P+S]."""
-        batch, length = embedded.shape[0], self.vectors.shape[0]
-        prompt = self.vectors.to(embedded.dtype).expand(batch, -1, -1)
-        return torch.cat([prompt, embedded], 1), torch.cat([mask.new_ones(batch, length), mask], 1)
+        return put_before(self.vectors.expand(len(embedded), -1, -1), embedded, mask)
+
+
+def put_before(prompt: Tensor, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """States [B, S, D] and their mask [B, S] with a prompt [B, P, D] in front: [B, P+S, D], [B, P+S]."""
+    ones = mask.new_ones(prompt.shape[:2])
+    return torch.cat([prompt.to(states.dtype), states], 1), torch.cat([ones, mask], 1)
+
+
+def uniform(size: tuple[int, ...], inputs: int, random: torch.Generator) -> Tensor:
+    """Numbers in ±1/√inputs, float32."""
+    bound = inputs**-0.5
+    return torch.rand(size, generator=random) * 2 * bound - bound
 
 
 def initial(config: PromptConfig, backbone: Backbone, *, labels: tuple[str, ...], seed: int) -> Tensor:
@@ -48,8 +70,7 @@ def initial(config: PromptConfig, backbone: Backbone, *, labels: tuple[str, ...]
     size = (config.length, backbone.config.d_model)
     random = stream(seed, "prompt")
     if config.init == "uniform":
-        bound = size[1] ** -0.5
-        return torch.rand(size, generator=random) * 2 * bound - bound
+        return uniform(size, size[1], random)
     if config.init == "file":
         files.check(config, size[1])
         return files.read_prompt(Path(str(config.file)).expanduser())

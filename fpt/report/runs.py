@@ -98,9 +98,14 @@ class Run:
         return rows
 
     def prompts(self) -> Iterator[tuple[int, str, Floats]]:
-        """The prompts [P, D] with which stages ended, with the stage's number and sizes; last, as 0, the best one."""
+        """The prompts [P, D] with which stages ended, with the stage's number and sizes; last, as 0, the best one.
+
+        Of a run with a late prompt there are none: what is learned there makes vectors.
+        """
         from safetensors.numpy import load
 
+        if self.settings.get("prompt.kind") == "late":
+            return
         for stage in self.records.stages:
             if stage.is_done:
                 prompt = load(self.records.read(f"stages/{stage.name}/{PROMPT}"))["prompt"]

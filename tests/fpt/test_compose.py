@@ -59,6 +59,18 @@ MISTAKES = {
     "model=": ["model=", "neither one of"],
     "model.name=../x": ["model.name", "slash"],
     "seed=-1": ["seed=-1", "at least 0"],
+    "prompt=lat": ["prompt=lat", "late, soft", "'late'"],
+    "prompt.layer=3": ["prompt.layer=3", "prompt=late"],
+    "prompt.generator=appg": ["prompt.generator=appg", "prompt=late"],
+    "prompt=late prompt.init=vocab": ["prompt.init=vocab", "prompt=soft"],
+    "prompt=late prompt.generator=ppg": ["prompt.generator=ppg", "npg, appg, mppg, none"],
+    "prompt=late prompt.generator=appg prompt.pool=mean": ["prompt.pool=mean", "prompt.generator=npg"],
+    "prompt=late prompt.generator=none prompt.bottleneck=256": ["prompt.bottleneck=256", "none"],
+    "prompt=late prompt.layer=-1": ["prompt.layer=-1", "at least 0"],
+    "prompt=late prompt.layer=1.5": ["prompt.layer=1.5", "fraction"],
+    "prompt=late prompt.layer=middle": ["prompt.layer=middle", "whole number or a number"],
+    "optim.name=adam": ["optim.name=adam", "adafactor, adamw"],
+    "optim.warmup=2": ["optim.warmup=2", "at most 1"],
 }
 
 
@@ -70,6 +82,20 @@ def test_a_mistake_is_one_clear_line(words: str) -> None:
     assert "\n" not in message
     for part in MISTAKES[words]:
         assert part in message
+
+
+def test_a_late_prompt_has_its_papers_recipe_and_the_users_word_wins() -> None:
+    loaded = compose.load(["prompt=late"])
+    assert (loaded.prompt.kind, loaded.prompt.length, loaded.prompt.bottleneck) == ("late", 5, 128)
+    assert [loaded.prompt.position(blocks) for blocks in (24, 7, 1)] == [12, 4, 1]
+    assert (loaded.optim.name, loaded.optim.schedule, loaded.optim.warmup) == ("adamw", "linear", 0.06)
+    assert (5e-4 <= loaded.optim.lr <= 1e-3, loaded.optim.weight_decay, loaded.train.batch_size) == (True, 0.1, 32)
+    assert loaded.folder.name == "boolq-tiny-cr-late-s0"
+    for words in (["optim.lr=0.5", "prompt=late"], ["prompt=late", "optim.lr=0.5"]):
+        assert compose.load([*words, "prompt.length=7", "prompt.layer=12"]).optim.lr == 0.5
+    again = compose.load(["prompt=late", "prompt.layer=12"])
+    assert compose.read(compose.to_yaml(again)) == again
+    assert again.prompt.position(24) == 12
 
 
 def test_a_folder_or_hub_id_is_a_model(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ from transformers import T5Config
 
 from fpt.backbones import t5
 from fpt.backbones.family import Shape, Stack
-from fpt.config import EngineConfig
+from fpt.config import EngineConfig, PromptConfig
 from fpt.cost import Price
 from fpt.data import Batch
 from fpt.memory import Memory
+from fpt.prompts.late import LatePrompt, initial
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.soft import SoftPrompt
 
@@ -43,7 +44,7 @@ def batch_of(batch: int, source: int, target: int) -> Batch:
 def allocated(model: PromptedModel, batch: Batch) -> int:
     """The most bytes at once, beside what was there before, by the profiler's own events."""
     model(batch).backward()
-    model.prompt.vectors.grad = None
+    model.zero_grad()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         model(batch).backward()
     events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
@@ -108,3 +109,17 @@ def test_shared_weights_are_a_share_and_what_is_gathered() -> None:
     assert whole > shared > many > away
     assert shared - away == pytest.approx(whole / 8, rel=0.01)
     assert memory.weights(shape, EngineConfig(name="deepspeed", zero_stage=0, processes=8)) == whole
+
+
+@pytest.mark.parametrize("generator", ["npg", "appg", "mppg", "none"])
+@pytest.mark.parametrize("below", [2, 5])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_nothing_below_a_late_prompt_is_counted(generator: str, below: int, dtype: str) -> None:
+    config, shape, engine = config_of("gated, untied"), SHAPES["full"], EngineConfig(name="torch", dtype=dtype)
+    how = PromptConfig(kind="late", length=PROMPT, generator=generator, bottleneck=32)
+    sizes = {"batch": 4, "source": 128, "target": 10}
+    need = Memory(config).need(shape, engine, **sizes, how=how, below=below, checkpointing=False)
+    model = real(config, shape, getattr(torch, dtype), checkpointing=False)
+    model.prompt = LatePrompt(how, initial(how, d_model=64, seed=0), position=below)
+    assert need.activations == pytest.approx(allocated(model, batch_of(*sizes.values())), rel=0.15)
+    assert need.activations < Memory(config).activations(shape, **sizes, dtype=dtype, checkpointing=False)

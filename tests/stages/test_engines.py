@@ -187,7 +187,7 @@ with distributed.joined(config.engine, open_device(config.engine)):
     def train(shape, updates):
         chosen = selection.choose(shape, materials.backbone.shape, scores)
         with materials.model(chosen, prompt) as model:
-            optimizer = make(model.prompt.vectors, OptimConfig())
+            optimizer = make([model.prompt.vectors], OptimConfig())
             for update in range(updates):
                 step(model, optimizer, materials.train, [update, update + 1], None, OptimConfig(), device)
     device = materials.engine.device

@@ -64,7 +64,7 @@ def test_the_key_follows_whatever_the_scores_depend_on() -> None:
         "device": "cpu",
         "batch_size": 8,
         "task": "boolq",
-        "prompt": torch.zeros(2, 4),
+        "prompt": b"0",
         "examples": EXAMPLES,
     }
     changes: list[dict[str, Any]] = [
@@ -73,7 +73,7 @@ def test_the_key_follows_whatever_the_scores_depend_on() -> None:
         {"device": "cuda"},
         {"batch_size": 4},
         {"task": "qqp"},
-        {"prompt": torch.ones(2, 4)},
+        {"prompt": b"1"},
         {"examples": importance.sample(EXAMPLES, 2, 0)},
     ]
     keys = {importance.key("model", **{**base, **change}) for change in changes}

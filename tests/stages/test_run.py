@@ -334,7 +334,7 @@ def test_the_best_prompt_is_kept_and_only_of_the_full_model(cli: Cli, quick: lis
     assert result["best_update"] == min(update for update, score in scores.items() if score == max(scores.values()))
     kept = states(tmp_path / "run")
     assert [state.best_prompt is None for _, state in sorted(kept.items())] == [True, True, True, False]
-    assert torch.equal(final_prompt(tmp_path / "run"), kept["4-6x6-48x48"].best_prompt)
+    assert torch.equal(final_prompt(tmp_path / "run"), (kept["4-6x6-48x48"].best_prompt or {})["prompt"])
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from fpt.backbones.family import Selection, Shape, Stack, StackSelection, evenly
+from fpt.backbones.family import Selection, Shape, Stack, StackSelection, around, evenly, num_below
 from stages import selection
 from stages.selection import choose, everything, most_important
 
@@ -38,6 +38,25 @@ def test_evenly_for_every_count(total: int) -> None:
 def test_evenly_refuses_what_is_not_there(kept: int, total: int) -> None:
     with pytest.raises(ValueError, match=f"keep {kept} of {total}"):
         evenly(kept, total)
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 6, 13, 24])
+def test_the_block_below_a_prompt_is_kept_at_every_depth(total: int) -> None:
+    for layer in range(total + 1):
+        before = 0, 0
+        for kept in range(1, total + 1):
+            picked = around(kept, total, layer)
+            assert list(picked) == sorted(set(picked))
+            assert (len(picked), layer == 0 or layer - 1 in picked) == (kept, True)
+            below = sum(block < layer for block in picked)
+            assert below == num_below(kept, total, layer)
+            assert kept == 1 or layer == total or picked[-1] == total - 1
+            assert kept == 1 or layer in (0, total) or 0 < below < kept
+            assert below >= before[0]  # both sides grow
+            assert kept - below >= before[1]
+            before = below, kept - below
+        assert around(total, total, layer) == tuple(range(total))
+    assert around(12, 24, 12) == (0, 2, 4, 6, 8, 11, 12, 14, 16, 18, 20, 23)
 
 
 def test_ties_go_to_the_lower_index() -> None:

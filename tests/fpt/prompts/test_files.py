@@ -121,7 +121,7 @@ def test_what_holds_no_prompt_is_refused_in_one_line(tmp_path: Path, kind: str) 
 
 
 def test_another_shape_is_named_with_the_keys_that_it_is_of(tmp_path: Path) -> None:
-    (tmp_path / "p").write_bytes(dump_prompt(PROMPT))
+    (tmp_path / "p").write_bytes(dump_prompt({"prompt": PROMPT}))
     check(PromptConfig(length=5, init="file", file=str(tmp_path / "p")), 32)
     with pytest.raises(UserError, match=r"\[5, 32\], this run needs \[6, 32\] \[prompt.length, d_model\]"):
         check(PromptConfig(length=6, init="file", file=str(tmp_path / "p")), 32)
@@ -141,7 +141,7 @@ def test_a_prompt_that_does_not_fit_is_refused_before_torch_is_imported(tmp_path
 def test_a_damaged_or_unfinished_run_is_refused(tmp_path: Path, finished: Path) -> None:
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     assert torch.equal(read_prompt(run), load_file(finished / "prompt.safetensors")["prompt"])
-    (run / "prompt.safetensors").write_bytes(dump_prompt(PROMPT))
+    (run / "prompt.safetensors").write_bytes(dump_prompt({"prompt": PROMPT}))
     with pytest.raises(UserError, match="is damaged"):
         read_prompt(run)
     ledger = json.loads((run / "checksums.json").read_text())

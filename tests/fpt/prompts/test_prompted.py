@@ -89,7 +89,7 @@ def test_logits_equal_pefts_prompt_tuning(checkpoint: Path) -> None:
 def test_only_the_prompt_gets_a_gradient_and_moves(checkpoint: Path) -> None:
     model = prompted(checkpoint)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    optimizer = make(model.prompt.vectors, OptimConfig())
+    optimizer = make([model.prompt.vectors], OptimConfig())
     step(model, optimizer, DATA, [0, 1, 2, 3], None, OptimConfig(), torch.device("cpu"))
     moved = [name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])]
     assert moved == ["prompt.vectors"]
@@ -102,7 +102,7 @@ def test_the_gradient_does_not_depend_on_the_micro_batches(checkpoint: Path, siz
     for micro_batch in (None, size):
         model = prompted(checkpoint)
         config = OptimConfig(lr=0.01)
-        optimizer = make(model.prompt.vectors, config)
+        optimizer = make([model.prompt.vectors], config)
         loss, _ = step(model, optimizer, DATA, [3, 1, 0, 2], micro_batch, config, torch.device("cpu"))
         prompts.append((loss, model.prompt.vectors.detach()))
     assert prompts[0][0] == pytest.approx(prompts[1][0], rel=1e-5)

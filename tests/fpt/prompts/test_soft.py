@@ -58,7 +58,7 @@ def test_text_is_repeated_to_the_length(checkpoint: Path) -> None:
 def test_a_file_gives_its_own_vectors(checkpoint: Path, tmp_path: Path) -> None:
     vectors = torch.randn(8, 32)
     file = tmp_path / "prompt.safetensors"
-    file.write_bytes(dump_prompt(vectors))
+    file.write_bytes(dump_prompt({"prompt": vectors}))
     assert torch.equal(start(checkpoint, init="file", file=str(file)), vectors)
 
 

@@ -1,0 +1,239 @@
+"""A late prompt: made of an example's real tokens alone, put in where it is said, and nothing below it is kept."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fpt.backbones import t5
+from fpt.config import PromptConfig
+from fpt.data import Encoded, Rows
+from fpt.prompts.late import LatePrompt, average_pooled, initial, max_pooled, pooled
+from fpt.prompts.prompted import PromptedModel
+from fpt.prompts.soft import SoftPrompt
+from stages import partial
+from stages.selection import everything
+from tests.conftest import FAMILIES, open_folder, save_checkpoint
+
+GENERATORS = ("npg", "appg", "mppg", "none")
+LENGTH, BLOCKS = 5, 6
+DATA = Encoded(
+    sources=Rows.of(
+        [[5, 6, 7, 1], [8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 1], [15, 1], [16, 17, 18, 19, 20, 1]]
+    ),
+    targets=Rows.of([[1100, 30, 1], [1100, 1], [1100, 31, 32, 33, 1], [1100, 34, 1]]),
+)
+
+
+def late(position: int = 3, **settings: Any) -> LatePrompt:
+    config = PromptConfig(kind="late", **{"length": LENGTH, "bottleneck": 16, **settings})
+    return LatePrompt(config, initial(config, d_model=32, seed=0), position=position)
+
+
+def prompted(folder: Path, prompt: LatePrompt | SoftPrompt, **more: Any) -> PromptedModel:
+    backbone = open_folder(folder)
+    dtype, checkpointing = more.get("dtype", torch.float32), more.get("checkpointing", False)
+    return PromptedModel(
+        partial.build(backbone, everything(backbone.shape), dtype=dtype), prompt, checkpointing=checkpointing
+    )
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 5, 7])
+@pytest.mark.parametrize("kind", ["average", "max"])
+def test_pooling_is_torchs_own_on_each_example_alone(kind: str, outputs: int) -> None:
+    """Padding is not a number, so that a trace of it would show; sequences may be shorter than what is asked for."""
+    lengths = torch.tensor([1, 2, 3, 5, 6, 11, 13, 23, 24])
+    states = torch.randn(len(lengths), 24, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    states[torch.arange(24) >= lengths[:, None]] = torch.nan
+    ours = {"average": average_pooled, "max": max_pooled}[kind](states, lengths, outputs)
+    theirs = {"average": torch.nn.AdaptiveAvgPool1d, "max": torch.nn.AdaptiveMaxPool1d}[kind](outputs)
+    for example, length, found in zip(states, lengths, ours, strict=True):
+        torch.testing.assert_close(found, theirs(example[:length].T).T)
+
+
+@pytest.mark.parametrize("kind", ["average", "max"])
+def test_poolings_gradient_is_torchs_own(kind: str) -> None:
+    lengths = torch.tensor([2, 9, 12])
+    states = torch.randn(3, 12, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64).requires_grad_()
+    weights = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    theirs = {"average": functional.adaptive_avg_pool1d, "max": functional.adaptive_max_pool1d}[kind]
+    alone = [theirs(example[:length].T[None], 5)[0].T for example, length in zip(states, lengths, strict=True)]
+    ours = {"average": average_pooled, "max": max_pooled}[kind](states, lengths, 5)
+    gradients = [torch.autograd.grad((found * weights).sum(), states)[0] for found in (ours, torch.stack(alone))]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize(("pool", "rows"), [("first", [0]), ("last", [2]), ("mean", [0, 1, 2])])
+def test_one_state_is_pooled_of_the_real_ones(pool: str, rows: list[int]) -> None:
+    states = torch.randn(2, 5, 4)
+    states[0, 3:] = torch.nan
+    torch.testing.assert_close(pooled(states, torch.tensor([3, 5]), pool)[0], states[0, rows].mean(0))
+
+
+@pytest.mark.parametrize("pool", ["first", "last", "mean"])
+def test_the_naive_generator_is_two_layers_on_one_state(pool: str) -> None:
+    prompt = late(generator="npg", pool=pool)
+    states, mask = torch.randn(2, 7, 32) * 50, torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
+    picked = {"first": slice(0, 1), "last": slice(3, 4), "mean": slice(0, 4)}[pool]
+    scaled = states / (states**2).mean(-1, keepdim=True).sqrt()
+    weights = prompt.tensors
+    hidden = (weights["down"] @ scaled[1, picked].mean(0) + weights["down_bias"]).clamp(min=0)
+    expected = (weights["up"] @ hidden + weights["up_bias"]).reshape(LENGTH, 32)
+    torch.testing.assert_close(prompt(states, mask)[1], expected)
+
+
+@pytest.mark.parametrize("generator", ["appg", "mppg"])
+def test_the_pooling_generators_pool_between_two_layers(generator: str) -> None:
+    prompt = late(generator=generator)
+    states, mask = torch.randn(2, 7, 32) * 50, torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
+    weights = prompt.tensors
+    scaled = states[1, :4] / (states[1, :4] ** 2).mean(-1, keepdim=True).sqrt()
+    hidden = scaled @ weights["down"].T + weights["down_bias"]
+    pool = functional.adaptive_avg_pool1d if generator == "appg" else functional.adaptive_max_pool1d
+    hidden = pool(hidden.T[None], LENGTH)[0].T.clamp(min=0)
+    torch.testing.assert_close(prompt(states, mask)[1], hidden @ weights["up"].T + weights["up_bias"])
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_it_starts_from_the_seed(generator: str) -> None:
+    config = PromptConfig(kind="late", generator=generator, bottleneck=7, length=3)
+    tensors, again, other = (initial(config, d_model=32, seed=seed) for seed in (0, 0, 1))
+    sizes = {"down": (7, 32), "down_bias": (7,), "up": (32, 7), "up_bias": (32,)}
+    if generator == "npg":
+        sizes |= {"up": (96, 7), "up_bias": (96,)}
+    assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == (
+        {"vectors": (3, 32)} if generator == "none" else sizes
+    )
+    for name, tensor in tensors.items():
+        assert tensor.dtype == torch.float32
+        assert tensor.abs().max() <= (7 if name.startswith("up") else 32) ** -0.5
+        assert torch.equal(tensor, again[name])
+        assert not torch.equal(tensor, other[name])
+
+
+def test_before_the_first_block_it_is_an_input_prompt(checkpoint: Path) -> None:
+    prompt, batch = late(0, generator="none"), DATA.batch([0, 1, 2, 3])
+    soft = prompted(checkpoint, SoftPrompt(prompt.tensors["vectors"]))
+    model = prompted(checkpoint, prompt)
+    losses = [found(batch) for found in (model, soft)]
+    assert torch.equal(*losses)
+    for loss in losses:
+        loss.backward()
+    assert torch.equal(prompt.tensors["vectors"].grad, soft.prompt.tensors["prompt"].grad)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_blocks_run_in_two_parts_are_the_encoder(family: str, tmp_path: Path) -> None:
+    model = prompted(save_checkpoint(tmp_path / "model", family), late()).body
+    batch = DATA.batch([0, 1, 2, 3])
+    states = embedded = model.get_input_embeddings()(batch.source)
+    for part in ((0, 2), (2, None)):
+        states = t5.through_blocks(model, states, batch.mask, *part)
+    expected = model.encoder(inputs_embeds=embedded, attention_mask=batch.mask).last_hidden_state
+    assert torch.equal(t5.normed(model, states), expected)
+
+
+def biases(model: PromptedModel, indices: list[int]) -> list[Tensor]:
+    """The position bias with which each encoder block is called."""
+    found: list[Tensor] = []
+    hooks = [
+        block.register_forward_pre_hook(lambda _, __, given: found.append(given["position_bias"]), with_kwargs=True)
+        for block in t5.blocks_of(model.body, "encoder")
+    ]
+    model.encode(DATA.batch(indices))
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def test_the_real_tokens_biases_are_unchanged(checkpoint: Path) -> None:
+    found = biases(prompted(checkpoint, late(3)), [0, 1])
+    size = 13
+    assert [bias.shape[-1] for bias in found] == [size] * 3 + [size + LENGTH] * 3
+    for bias in found:
+        assert torch.equal(bias[..., -size:, -size:], found[0])
+    assert found[0].unique().numel() > 8
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_nothing_below_requires_a_gradient_or_is_kept(checkpoint: Path, generator: str) -> None:
+    """The blocks below leave no tensor behind; those above keep as many for each block, all of them the longer."""
+    model = prompted(checkpoint, late(3, generator=generator))
+    blocks, kept, counts = t5.blocks_of(model.body, "encoder"), list[Tensor](), list[tuple[bool, int]]()
+    for block in blocks:
+        block.register_forward_hook(lambda _, __, made: counts.append((made[0].requires_grad, len(kept))))
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        loss = model(DATA.batch([0, 1, 2, 3]))
+    assert [needs for needs, _ in counts] == [False] * 3 + [True] * 3
+    assert [number for _, number in counts[:3]] == [0] * 3
+    assert counts[5][1] - counts[4][1] == counts[4][1] - counts[3][1] > 0
+    loss.backward()
+    assert all(parameter.grad is None for parameter in model.body.parameters())
+    assert all(tensor.grad is not None and tensor.grad.any() for tensor in model.prompt.tensors.values())
+
+
+def test_the_deeper_it_enters_the_less_is_kept(checkpoint: Path) -> None:
+    def bytes_kept(position: int) -> int:
+        model, kept = prompted(checkpoint, late(position)), dict[int, int]()
+
+        def pack(tensor: Tensor) -> Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = model(DATA.batch([0, 1, 2, 3]))
+        assert loss.requires_grad
+        return sum(kept.values())
+
+    sizes = [bytes_kept(position) for position in range(BLOCKS + 1)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) == BLOCKS + 1
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+@pytest.mark.parametrize("position", [0, 3, BLOCKS])
+def test_padding_changes_nothing(checkpoint: Path, generator: str, position: int) -> None:
+    model = prompted(checkpoint, late(position, generator=generator))
+    with torch.no_grad():
+        together = model(DATA.batch([0, 1, 2, 3]))
+        torch.testing.assert_close(sum(model(DATA.batch([index])) for index in range(4)), together)
+    outputs = model.generate(DATA.batch([0, 1, 2, 3]), max_new_tokens=5)
+    labels, logs = model.answer(DATA.batch([0, 1, 2, 3]), max_new_tokens=5)
+    for index in range(4):
+        alone = model.generate(DATA.batch([index]), max_new_tokens=5)[0]
+        assert outputs[index][: len(alone)].tolist() == alone.tolist()
+        of_one, log = model.answer(DATA.batch([index]), max_new_tokens=5)
+        width = of_one.shape[1]
+        assert torch.equal(labels[index, :width], of_one[0])
+        torch.testing.assert_close(logs[index, :width], log[0], rtol=1e-4, atol=1e-5)
+
+
+def test_examples_get_vectors_of_their_own(checkpoint: Path) -> None:
+    for generator in GENERATORS:
+        model = prompted(checkpoint, late(3, generator=generator))
+        batch = DATA.batch([0, 3])
+        vectors = model.prompt(model.below(batch), batch.mask)
+        assert torch.equal(vectors[0], vectors[1]) == (generator == "none")
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_it_stays_in_float32_under_a_bfloat16_model(checkpoint: Path, generator: str) -> None:
+    model = prompted(checkpoint, late(3, generator=generator), dtype=torch.bfloat16)
+    batch = DATA.batch([0, 1])
+    assert model.encode(batch)[0].dtype == torch.bfloat16
+    model(batch).backward()
+    assert all(tensor.dtype == tensor.grad.dtype == torch.float32 for tensor in model.prompt.tensors.values())
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_checkpointing_changes_no_loss_and_no_gradient(checkpoint: Path, generator: str) -> None:
+    plain, less = (prompted(checkpoint, late(3, generator=generator), checkpointing=on) for on in (False, True))
+    losses = [model(DATA.batch([0, 1, 2, 3])) for model in (plain, less)]
+    assert torch.equal(*losses)
+    for loss in losses:
+        loss.backward()
+    for name, tensor in plain.prompt.tensors.items():
+        assert torch.equal(tensor.grad, less.prompt.tensors[name].grad)

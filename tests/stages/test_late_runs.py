@@ -1,0 +1,204 @@
+"""A late prompt's run, whole: through growing models, stopped and resumed, scored, asked, priced, reported."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import T5Config
+
+from fpt.__main__ import main
+from fpt.backbones import t5
+from fpt.backbones.family import Shape, Stack
+from fpt.config import PromptConfig
+from fpt.cost import Price
+from fpt.data import Batch
+from fpt.optim import rate
+from fpt.prompts.late import LatePrompt, initial
+from fpt.prompts.prompted import PromptedModel
+from fpt.records import open_records
+from stages import importance
+from stages import run as story
+from tests.conftest import ON_CPU, Outcome, quick_words
+from tests.fpt.prompts.test_late import DATA, late, prompted
+
+Cli = Callable[..., Outcome]
+LATE = ["prompt=late", "prompt.bottleneck=8"]
+PRICED = T5Config(
+    d_model=64, d_ff=96, d_kv=16, num_heads=4, vocab_size=500, decoder_start_token_id=0, num_layers=5, dropout_rate=0.0
+)
+
+
+def losses(folder: Path) -> list[dict[str, float]]:
+    rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [{key: row[key] for key in ("update", "loss", "lr", "flops")} for row in rows if "loss" in row]
+
+
+def same(one: Path, other: Path) -> bool:
+    tensors = [load_file(folder / "prompt.safetensors") for folder in (one, other)]
+    assert tensors[0].keys() == tensors[1].keys()
+    return all(torch.equal(tensor, tensors[1][name]) for name, tensor in tensors[0].items())
+
+
+@pytest.fixture(scope="module")
+def whole(checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was never stopped; tests only read it."""
+    folder = tmp_path_factory.mktemp("late") / "run"
+    assert main(["train", *quick_words(checkpoint, boolq, folder), *LATE]) == 0
+    return folder
+
+
+def test_every_stage_keeps_the_block_below_the_prompt(whole: Path) -> None:
+    kept = [stage.about["encoder_blocks"] for stage in open_records(whole).stages]
+    assert kept == [[2, 5], [0, 2, 5], [0, 1, 2, 3, 5], [0, 1, 2, 3, 4, 5]]
+
+
+def test_what_is_learned_is_the_generator_and_its_file_says_how_it_is_used(whole: Path) -> None:
+    sizes = {"down": (8, 32), "down_bias": (8,), "up": (160, 8), "up_bias": (160,)}
+    for file in (whole / "prompt.safetensors", *whole.glob("stages/*/prompt.safetensors")):
+        assert {name: tuple(tensor.shape) for name, tensor in load_file(file).items()} == sizes
+        with safe_open(file, framework="pt") as handle:
+            about = json.loads(handle.metadata()["fpt"])
+        wanted = {"kind": "late", "layer": 3, "length": 5, "generator": "npg", "pool": "first"}
+        assert {name: about[name] for name in wanted} == wanted
+
+
+def test_the_learning_rate_rises_and_falls_over_all_stages(whole: Path) -> None:
+    config = open_records(whole).config.optim
+    assert [row["lr"] for row in losses(whole)] == [rate(config, update, 20) for update in range(20)]
+    assert config.lr == 0.001
+
+
+def test_it_costs_less_than_an_input_prompt_of_its_length(whole: Path) -> None:
+    result = open_records(whole).result
+    plan = open_records(whole).plan
+    assert plan["stages"][-1]["flops_ratio"] < 1
+    assert (plan["flops"], plan["flops_ratio"]) == (result["flops"], result["flops_ratio"])
+
+
+class Stop(BaseException):
+    """Ends a run at once, as a kill would, wherever it is raised."""
+
+
+@pytest.mark.parametrize("update", [4, 13])
+def test_stopped_anywhere_and_resumed_is_the_same(
+    cli: Cli, quick: list[str], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, update: int
+) -> None:
+    train = story.train
+
+    def stop_after(*args: Any, **kwargs: Any) -> Any:
+        hooks = args[4]
+
+        def updated(done: int, loss: float, seconds: float) -> None:
+            hooks.updated(done, loss, seconds)
+            if done == update:
+                raise Stop
+
+        return train(*args[:4], type(hooks)(updated, hooks.validate, hooks.save), *args[5:], **kwargs)
+
+    monkeypatch.setattr(story, "train", stop_after)
+    with pytest.raises(Stop):
+        cli("train", *quick, *LATE, "train.save_every=3")
+    monkeypatch.setattr(story, "train", train)
+    assert cli("train", *quick, *LATE, "train.save_every=3", "resume=must").status == 0
+    assert same(tmp_path / "run", whole)
+    assert losses(tmp_path / "run") == losses(whole)
+    assert (tmp_path / "run/predictions.jsonl").read_bytes() == (whole / "predictions.jsonl").read_bytes()
+
+
+def test_another_generator_learns_another_prompt_alone_on_the_full_model(
+    cli: Cli, quick: list[str], tmp_path: Path
+) -> None:
+    """The negative control of the equalities above, and the loss falls."""
+    words = ["schedule=pt", *LATE, "prompt.generator=mppg", "prompt.layer=2", "optim.lr=0.01"]
+    assert cli("train", *quick, *words).status == 0
+    found = [row["loss"] for row in losses(tmp_path / "run")]
+    assert sum(found[-4:]) < sum(found[:4])
+    moved, start = load_file(tmp_path / "run/prompt.safetensors"), open_records(tmp_path / "run").config
+    before = initial(start.prompt, d_model=32, seed=start.seed)
+    assert all(not torch.equal(tensor, before[name]) for name, tensor in moved.items())
+
+
+def test_it_is_scored_asked_and_reported(cli: Cli, whole: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "copy"))
+    result = json.loads((run / "result.json").read_text())
+    scored = json.loads(cli("eval", f"run={run}", "--json").out)
+    assert scored["metrics"] == result["metrics"]
+    of_stage = json.loads(cli("eval", f"run={run}", "stage=2", "--json").out)
+    assert of_stage["metrics"]["accuracy"] == result["stages"][1]["score"]
+    lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    asked = cli("predict", f"run={run}", f"text={lines[0]['input']}", "--json")
+    assert asked.status == 0, asked.err
+    assert lines[0]["output"] in asked.out
+    assert cli("report", str(run)).status == 0
+
+
+@pytest.mark.parametrize("form", ["npy", "peft", "hf"])
+def test_no_other_format_has_it(cli: Cli, whole: Path, form: str) -> None:
+    done = cli("export", f"run={whole}", f"--to={form}")
+    assert done.status == 2
+    assert f"to={form}: has no form for a late prompt" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_its_file_is_no_start_for_an_input_prompt(cli: Cli, quick: list[str], whole: Path) -> None:
+    done = cli("train", *quick, "prompt.init=file", f"prompt.file={whole / 'prompt.safetensors'}")
+    assert (done.status, len(done.err.splitlines())) == (2, 1)
+    assert "holds a late prompt" in done.err
+
+
+def test_more_blocks_than_there_are_is_an_error_before_any_weight(cli: Cli, quick: list[str]) -> None:
+    done = cli("train", *quick, *LATE, "prompt.layer=7")
+    assert (done.status, len(done.err.splitlines())) == (2, 1)
+    assert "prompt.layer=7: the model's encoder has 6 blocks" in done.err
+
+
+@pytest.mark.parametrize("generator", ["npg", "appg", "mppg", "none"])
+@pytest.mark.parametrize("below", [0, 2, 5])
+def test_a_forward_pass_is_priced_as_torch_counts_it(below: int, generator: str) -> None:
+    config, shape = PRICED, Shape(Stack(5, 96), Stack(5, 96))
+    body = t5.skeleton(config, shape).to_empty(device="cpu")
+    body.set_attn_implementation("eager")  # the counter does not see into the CPU's fused attention
+    for parameter in body.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    how = PromptConfig(kind="late", generator=generator, length=5, bottleneck=16)
+    model = PromptedModel(body, LatePrompt(how, initial(how, d_model=64, seed=0), position=below)).requires_grad_(False)
+    batch = Batch(torch.ones(3, 32, dtype=torch.long), torch.ones(3, 32, dtype=torch.long), torch.full((3, 9), 8))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(batch)
+    priced = Price(config).forward(shape, batch=3, source=32 + how.length, target=9, below=below, how=how)
+    assert priced == counter.get_total_flops()
+
+
+def test_neurons_below_are_scored_without_the_prompt(checkpoint: Path) -> None:
+    def scores(position: int, batch_size: int) -> torch.Tensor:
+        model = prompted(checkpoint, late(position, generator="none"))
+        found = importance.measure(model, DATA, batch_size=batch_size, engine=ON_CPU, watch=lambda batches, _: batches)
+        return found["encoder"]
+
+    inside, outside = scores(3, 4), scores(6, 4)
+    assert torch.equal(inside[:3], outside[:3])
+    assert not torch.allclose(inside[3:], outside[3:])
+    torch.testing.assert_close(inside, scores(3, 1), rtol=1e-4, atol=1e-5)
+
+
+def test_an_update_is_priced_without_a_way_back_below_the_prompt() -> None:
+    """Two passes of what is above, one of what is below; and of the generator's two layers two and three."""
+    shape, price = Shape(Stack(5, 96), Stack(5, 96)), Price(PRICED)
+    sizes = {"batch": 3, "source": 37, "target": 9}
+    how = PromptConfig(kind="late", generator="npg", length=5, bottleneck=16)
+    plain = replace(how, generator="none")
+    alone = price.forward(shape, **sizes, how=plain, below=2) - price.forward(
+        Shape(Stack(3, 96), Stack(5, 96)), **sizes, how=plain
+    )
+    update = price.update(shape, **sizes, how=plain, below=2)
+    assert update == 2 * price.forward(shape, **sizes, how=plain, below=2) - alone
+    generator = 2 * 64 * 16 * 3
+    assert price.update(shape, **sizes, how=how, below=2) == update + 2 * generator + 3 * 5 * generator
