@@ -40,8 +40,7 @@ class LatePrompt(nn.Module):
         tensors = self.tensors
         if self._generator == "none":
             return tensors["vectors"].expand(len(states), -1, -1)
-        # T5 adds up its blocks' outputs unnormalised, where the paper's RoBERTa normalises them after each.
-        states, lengths = functional.rms_norm(states.float(), states.shape[-1:]), mask.sum(1)
+        states, lengths = states.float(), mask.sum(1)
         down, up = (tensors["down"], tensors["down_bias"]), (tensors["up"], tensors["up_bias"])
         if self._generator == "npg":
             hidden = functional.linear(pooled(states, lengths, self._pool), *down)
