@@ -11,7 +11,8 @@ from fpt.errors import UserError, did_you_mean
 from fpt.interrupts import Interrupted
 from fpt.launch import GOES_ON, Failed
 from fpt.tracking import quiet_libraries
-from fpt.verbs import OF_LAUNCHERS, VERBS, Verb
+from fpt.verbs import OF_LAUNCHERS, VERBS
+from fpt.verbs.verb import Verb
 from fpt.words import HELP, JSON, parse
 
 USAGE = """\
