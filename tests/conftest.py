@@ -3,7 +3,8 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from fpt.backbones import tiny
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.config import EngineConfig, ModelConfig
 from fpt.engine import Engine
+from fpt.loop import train
 from fpt.tracking import quiet_libraries
+from stages import run as story
 
 ON_CPU = Engine(EngineConfig(name="torch"), torch.device("cpu"))
 VOCABULARY = json.loads((tiny.FOLDER / "config.json").read_text())["vocab_size"]
@@ -111,6 +114,30 @@ def boolq(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "train.jsonl").write_text(boolq_lines(48))
     (folder / "val.jsonl").write_text(boolq_lines(24, 1000))
     return folder
+
+
+class Stop(BaseException):
+    """Ends a run at once, as a kill would, wherever it is raised."""
+
+
+@contextmanager
+def stopped_after(update: int) -> Iterator[None]:
+    """Within, a run ends after that update's metrics are written, by `Stop`, which is caught."""
+
+    def stop_after(*args: Any, **kwargs: Any) -> Any:
+        hooks = args[4]
+
+        def updated(done: int, loss: float, seconds: float) -> None:
+            hooks.updated(done, loss, seconds)
+            if done == update:
+                raise Stop
+
+        return train(*args[:4], type(hooks)(updated, hooks.validate, hooks.save), *args[5:], **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(story, "train", stop_after)
+        with pytest.raises(Stop):
+            yield
 
 
 def quick_words(checkpoint: Path, boolq: Path, folder: Path) -> list[str]:

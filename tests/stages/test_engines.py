@@ -121,6 +121,20 @@ def test_each_example_is_predicted_once_and_as_by_one_process(
 
 
 @pytest.mark.slow
+def test_a_late_prompt_is_that_of_one_process_too(shallow: Path, boolq: Path, tmp_path: Path) -> None:
+    late = ["prompt=late", "prompt.generator=mppg", "train.eval_every=20", TWO_STAGES]
+    folders = {name: tmp_path / name / "run" for name in ("alone", "torch", "ZeRO 3")}
+    runs = {name: [*quick_words(shallow, boolq, folder), *late] for name, folder in folders.items()}
+    assert main(["train", *runs["alone"], "engine=torch"]) == 0
+    in_processes(2, ALL_RUNS, json.dumps([[*runs[name], *ENGINES[name]] for name in ("torch", "ZeRO 3")]))
+    one, two, sharded = (load_file(folder / "prompt.safetensors") for folder in folders.values())
+    assert len(one) == 4
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-5)
+        torch.testing.assert_close(sharded[name], tensor, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
 def test_the_papers_learning_rate_scores_the_same_on_every_engine(tmp_path: Path) -> None:
     """At 0.3 rounding grows into other prompts; they are worth the same, to 4 of 200 answers."""
     more = ["task=boolq", "schedule=pt", "train.updates=40", "train.eval_every=40", "task.valid_examples=200"]

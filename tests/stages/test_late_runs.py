@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -25,8 +24,7 @@ from fpt.prompts.late import LatePrompt, initial
 from fpt.prompts.prompted import PromptedModel
 from fpt.records import open_records
 from stages import importance
-from stages import run as story
-from tests.conftest import ON_CPU, Outcome, quick_words
+from tests.conftest import ON_CPU, Outcome, quick_words, stopped_after
 from tests.fpt.prompts.test_late import DATA, late, prompted
 
 Cli = Callable[..., Outcome]
@@ -83,30 +81,12 @@ def test_it_costs_less_than_an_input_prompt_of_its_length(whole: Path) -> None:
     assert (plan["flops"], plan["flops_ratio"]) == (result["flops"], result["flops_ratio"])
 
 
-class Stop(BaseException):
-    """Ends a run at once, as a kill would, wherever it is raised."""
-
-
 @pytest.mark.parametrize("update", [4, 13])
 def test_stopped_anywhere_and_resumed_is_the_same(
-    cli: Cli, quick: list[str], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, update: int
+    cli: Cli, quick: list[str], whole: Path, tmp_path: Path, update: int
 ) -> None:
-    train = story.train
-
-    def stop_after(*args: Any, **kwargs: Any) -> Any:
-        hooks = args[4]
-
-        def updated(done: int, loss: float, seconds: float) -> None:
-            hooks.updated(done, loss, seconds)
-            if done == update:
-                raise Stop
-
-        return train(*args[:4], type(hooks)(updated, hooks.validate, hooks.save), *args[5:], **kwargs)
-
-    monkeypatch.setattr(story, "train", stop_after)
-    with pytest.raises(Stop):
+    with stopped_after(update):
         cli("train", *quick, *LATE, "train.save_every=3")
-    monkeypatch.setattr(story, "train", train)
     assert cli("train", *quick, *LATE, "train.save_every=3", "resume=must").status == 0
     assert same(tmp_path / "run", whole)
     assert losses(tmp_path / "run") == losses(whole)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from fpt.__main__ import main
 from fpt.checkpoint import TrainState, load_state
 from stages import run as story
-from tests.conftest import Outcome, quick_words, save_checkpoint
+from tests.conftest import Outcome, Stop, quick_words, save_checkpoint, stopped_after
 
 Cli = Callable[..., Outcome]
 
@@ -85,34 +85,17 @@ def test_a_run_leaves_everything_behind(whole: Path, quick: list[str]) -> None:
     assert not list(whole.rglob("*.part"))
 
 
-class Stop(BaseException):
-    """Ends a run at once, as a kill would, wherever it is raised."""
-
-
 @pytest.mark.parametrize("update", [1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 19, 20])
 def test_stopped_after_any_update_and_resumed_is_the_same(
-    cli: Cli, quick: list[str], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, update: int
+    cli: Cli, quick: list[str], whole: Path, tmp_path: Path, update: int
 ) -> None:
     """Around every boundary (4, 8, 12, 20), where the state was last saved at it, before it or after it."""
     folder = tmp_path / "stopped"
     save_every = "train.save_every=3"
 
-    def stop_after(*args: Any, **kwargs: Any) -> Any:
-        hooks = args[4]
-
-        def updated(done: int, loss: float, seconds: float) -> None:
-            hooks.updated(done, loss, seconds)
-            if done == update:
-                raise Stop
-
-        return train(*args[:4], type(hooks)(updated, hooks.validate, hooks.save), *args[5:], **kwargs)
-
-    train = story.train
-    monkeypatch.setattr(story, "train", stop_after)
-    with pytest.raises(Stop):
+    with stopped_after(update):
         cli("train", *words(quick, folder, save_every))
     assert not (folder / "result.json").exists()
-    monkeypatch.setattr(story, "train", train)
     assert cli("train", *words(quick, folder, save_every, "resume=must")).status == 0
     assert torch.equal(final_prompt(folder), final_prompt(whole))
     assert losses(folder) == losses(whole)
