@@ -26,11 +26,17 @@ class Growing:
             raise UserError(f"output={file}: exists already; give another output=FILE, or remove it")
         self._file, self._part = file, file.with_name(f"{file.name}.part")
         lines = list(_whole_lines(self._part)) if self._part.exists() else []
-        if lines and json.loads(lines[0]) != about:
+        try:
+            begun, *answers = map(json.loads, lines or [_line(about)])
+            self._answered = [answer["input"] for answer in answers]
+        except (ValueError, KeyError, TypeError):
+            raise self._foreign("is not a file of answers") from None
+        if begun != about:
             raise self._foreign("was begun with another prompt, model or option")
-        self._answered = [json.loads(line)["input"] for line in lines[1:]]
-        self._part.write_bytes(b"".join(lines) if lines else _line(about))
         self._stream = self._part.open("ab")
+        self._stream.truncate(sum(map(len, lines)))  # a last line that was cut off goes
+        if not lines:
+            self._stream.write(_line(about))
 
     def unanswered(self, questions: Iterable[list[Example]]) -> Iterator[list[Example]]:
         """The questions without those that were answered, which are held against them.

@@ -87,5 +87,6 @@ class Predictor:
         real = [token for token in ids if token != IGNORED]
         output = SENTINEL.sub("", self.tokenizer.decode(real, skip_special_tokens=True)).strip()
         names = self.tokenizer.convert_ids_to_tokens(real)
-        tokens = tuple((name, math.exp(value)) for name, value in zip(names, logs, strict=False))
+        probabilities = map(math.exp, logs[: len(names)])
+        tokens = tuple(zip(names, probabilities, strict=True))
         return Prediction(text, cut, output, self.from_text(output), sum(logs), tokens)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fpt import compose, console, launch
 from fpt.config import RunConfig
 from fpt.errors import UserError
-from fpt.folder import replace_file
+from fpt.folder import LEDGER, replace_file
 from fpt.records import PROMPT, Records, open_records
 from fpt.verbs.verb import present, refuse_overrides
 from fpt.words import Words
@@ -158,6 +158,8 @@ def _output(words: Words, default: Path) -> Path:
     file = Path(words.options["output"]).expanduser() if "output" in words.options else default
     if file.is_dir():
         raise UserError(f"output={file}: is a folder; give a file")
+    if file.exists() and (file.parent / LEDGER).is_file():
+        raise UserError(f"output={file}: is a record of the run in that folder; give another file")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -94,6 +94,12 @@ def test_a_broken_output_of_something_else_is_refused(cli: Cli, finished: Path, 
     file, output = tmp_path / "asked.txt", tmp_path / "answers.txt"
     words = ["predict", f"run={finished}", f"input={file}", f"output={output}", "train.eval_batch=1"]
     file.write_bytes(b"one\n" * 32 + b"\xff\n")
+    part = tmp_path / "answers.txt.part"
+    for foreign in ("notes of mine\n", "[]\n[]\n"):
+        part.write_text(foreign)
+        assert "is not a file of answers" in cli(*words).err
+        assert part.read_text() == foreign
+    part.unlink()
     assert cli(*words).status == 2
     assert "was begun with another prompt, model or option" in cli(*words, "beams=2").err
     file.write_bytes(b"two\n" * 32)
