@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from fpt.__main__ import main
+from fpt.records import open_records
+from stages.compare import reached
 from tests.conftest import Outcome, quick_words
 
 Cli = Callable[..., Outcome]
@@ -68,6 +70,17 @@ def test_numbers_are_those_of_the_runs(cli: Cli, compared: Path, command: list[s
     assert cr["flops_ratio"] == pytest.approx(results["cr-s0"]["flops_ratio"], rel=0.05)
     spent = [(run["vanilla_at_equal_flops"], results[f"pt-s{run['seed']}"]["metric"]["value"]) for run in cr["runs"]]
     assert all(then <= in_the_end for then, in_the_end in spent)
+
+
+@pytest.mark.parametrize(("flops", "best"), [(9, None), (10, 50.0), (19, 50.0), (20, 70.0), (35, 70.0), (40, 80.0)])
+def test_what_a_run_had_reached_is_its_best_validation_up_to_there(
+    finished: Path, tmp_path: Path, flops: int, best: float | None
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    scores = [(10, 50.0), (20, 70.0), (30, 60.0), (40, 80.0)]
+    lines = [{"update": at, "flops": at, "split": "validation", "accuracy": score} for at, score in scores]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert reached(open_records(run), flops) == best
 
 
 def test_finished_runs_are_read_missing_ones_run(cli: Cli, compared: Path, command: list[str]) -> None:

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+from fpt.api import Predictor, PromptedModel, SoftPrompt, build, configure, open_backbone
 from fpt.records import open_records
 from stages.predict import predictor
+from stages.selection import everything
 from stages.trained import of_run
 from tests.conftest import Outcome
 
@@ -137,6 +139,24 @@ def test_scores_are_those_of_transformers(finished: Path, boolq: Path, beams: in
             assert math.isclose(ours.score, wanted.sum().item(), abs_tol=1e-4)
             if beams > 1:
                 assert math.isclose(theirs.sequences_scores[0].item(), ours.score / len(ours.tokens), abs_tol=1e-4)
+
+
+def test_the_end_is_part_of_an_output_and_nothing_behind_it(tmp_path: Path) -> None:
+    """Of two outputs of different lengths in one batch, each as transformers generates it for its text alone."""
+    backbone = open_backbone(configure("model=tiny").model)
+    prompt = SoftPrompt(backbone.embeddings(list(range(100, 120))))
+    model = PromptedModel(build(backbone, everything(backbone.shape)), prompt)
+    answer = Predictor(model, backbone.tokenizer, torch.device("cpu"), str, 100, 20, batch_size=2)
+    texts = ["question: is the lamp red passage: The lamp is red.", "summarize: The lamp is red. The stone is old."]
+    found, lengths = answer(texts), []
+    for text, ours in zip(texts, found, strict=True):
+        ids = backbone.tokenizer(text, return_tensors="pt")["input_ids"]
+        embedded = torch.cat([prompt.vectors[None], model.body.get_input_embeddings()(ids)], 1)
+        said = model.body.generate(inputs_embeds=embedded, max_new_tokens=20)[0, 1:]
+        assert [name for name, _ in ours.tokens] == backbone.tokenizer.convert_ids_to_tokens(said)
+        assert ours.tokens[-1][0] == "</s>"
+        lengths.append(len(said))
+    assert len(set(lengths)) == 2
 
 
 def test_a_text_too_long_is_cut_as_in_training(cli: Cli, finished: Path, tmp_path: Path) -> None:
