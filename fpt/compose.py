@@ -179,6 +179,9 @@ def _check_option(override: Override) -> None:
 
 def _check_key(override: Override) -> None:
     key, known = override.key_or_group, settings()
+    if key == "prompt.kind":
+        value = override.value()
+        raise UserError(f"{override.input_line}: write prompt={value}, which brings its length and its optimizer too")
     if key in known:
         return
     by_last = {name.rpartition(".")[2]: name for name in reversed(known)}

@@ -98,6 +98,11 @@ def test_a_late_prompt_has_its_papers_recipe_and_the_users_word_wins() -> None:
     assert again.prompt.position(24) == 12
 
 
+def test_the_kind_of_prompt_comes_with_its_recipe_or_not_at_all() -> None:
+    with pytest.raises(UserError, match="prompt.kind=late: write prompt=late, which brings"):
+        compose.load(["prompt.kind=late"])
+
+
 def test_a_folder_or_hub_id_is_a_model(tmp_path: Path) -> None:
     assert compose.load([f"model={tmp_path}"]).model.weights == str(tmp_path)
     loaded = compose.load(["model=google/mt5-small", "seed=3"])
