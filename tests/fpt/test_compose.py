@@ -99,7 +99,7 @@ def test_a_late_prompt_has_its_papers_recipe_and_the_users_word_wins() -> None:
 
 
 def test_the_kind_of_prompt_comes_with_its_recipe_or_not_at_all() -> None:
-    with pytest.raises(UserError, match="prompt.kind=late: write prompt=late, which brings"):
+    with pytest.raises(UserError, match=r"prompt\.kind=late: write prompt=late, which brings"):
         compose.load(["prompt.kind=late"])
 
 
