@@ -194,6 +194,12 @@ class PromptConfig(Group):
         "first",
         choices=("first", "last", "mean"),
     )
+    cache: str = setting(
+        "late: keep the states below the prompt, which never change, in every process's memory or in a file under"
+        " cache_dir; auto: where a stage sees its examples more than once, and there is room",
+        "auto",
+        choices=("auto", "off", "memory", "disk"),
+    )
 
     def position(self, blocks: int) -> int:
         """How many of a model's `blocks` encoder blocks lie below the prompt.
@@ -341,7 +347,10 @@ class RunConfig(Group):
         "auto",
         choices=("auto", "none", "tensorboard", "wandb", "trackio"),
     )
-    cache_dir: str = setting("where neuron scores, tokens and large data are kept for the next run", "~/.cache/fpt")
+    cache_dir: str = setting(
+        "where neuron scores, tokens, large data and states below a late prompt are kept for the next run",
+        "~/.cache/fpt",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -378,7 +387,9 @@ def _check_clashes(config: RunConfig) -> None:
 def _check_prompt(prompt: PromptConfig) -> None:
     values = ((item, getattr(prompt, item.name)) for item in fields(prompt))
     changed = {item.name: value for item, value in values if value != item.default}
-    others = {"soft": ("layer", "generator", "bottleneck", "pool"), "late": ("init", "text", "file")}[prompt.kind]
+    others = {"soft": ("layer", "generator", "bottleneck", "pool", "cache"), "late": ("init", "text", "file")}[
+        prompt.kind
+    ]
     for name in others:
         if name in changed:
             other = "late" if prompt.kind == "soft" else "soft"

@@ -33,7 +33,30 @@ def print_plan(plan: dict[str, Any]) -> None:
     )
     console.print(table)
     console.print(_share(plan))
+    if plan["states"]:
+        _print_states(console, plan["states"], [row["flops_states"] for row in plan["stages"]])
     _print_memory(console, plan["memory"])
+
+
+def _print_states(console: Console, states: dict[str, Any], flops: list[int]) -> None:
+    """Whether the states below a late prompt are kept, and what every stage does about them."""
+    console.print()
+    if states["where"] == "off":
+        console.print(Text(f"states below the prompt are computed with every update: {states['reason']}"))
+        return
+    place = {"memory": "in each process's memory", "disk": "on disk"}[states["where"]]
+    console.print(
+        Text(
+            f"states below the prompt are kept {place}, at most {amount(states['bytes'])}B at a time for"
+            f" {states['examples']:,} examples: {states['reason']}"
+        )
+    )
+    table = _table("stage", "blocks below", "their states are", "FLOPs")
+    does = {"compute": "computed", "reuse": "the last stage's", "off": "not kept"}
+    for number, (row, cost) in enumerate(zip(states["stages"], flops, strict=True), 1):
+        anew = " anew" if number > 1 and row["does"] == "compute" else ""
+        table.add_row(str(number), str(row["blocks"]), does[row["does"]] + anew, amount(cost))
+    console.print(table)
 
 
 def _print_memory(console: Console, memory: dict[str, Any]) -> None:

@@ -50,17 +50,34 @@ class Price:
         own, own_square, cross, both = self._decoder(decoder.neurons)
         blocks += decoder.blocks * (own * target + own_square * target**2 + cross * source + both * source * target)
         above = batch * (blocks + 2 * target * self._config.d_model * self._config.vocab_size)
-        return above + self._below(shape, batch, source - how.length, below) + batch * sum(self._making(how, source))
+        return (
+            above
+            + self.below(shape, batch=batch, source=source - how.length, blocks=below)
+            + batch * sum(self._making(how, source))
+        )
 
     def update(
-        self, shape: Shape, *, batch: int, source: int, target: int, below: int = 0, how: PromptConfig = SOFT
+        self,
+        shape: Shape,
+        *,
+        batch: int,
+        source: int,
+        target: int,
+        below: int = 0,
+        how: PromptConfig = SOFT,
+        is_kept: bool = False,
     ) -> int:
-        """FLOPs of a forward pass, and of a backward pass through what sees the prompt; arguments are `forward`'s."""
-        both = 2 * self.forward(shape, batch=batch, source=source, target=target, below=below, how=how)
-        # What makes the vectors learns, so its second layer has two gradients; its first layer's input has none.
-        return both - self._below(shape, batch, source - how.length, below) + batch * self._making(how, source)[1]
+        """FLOPs of a forward pass, and of a backward pass through what sees the prompt; arguments are `forward`'s.
 
-    def _below(self, shape: Shape, batch: int, source: int, blocks: int) -> int:
+        With `is_kept` the states below the prompt are there already.
+        """
+        both = 2 * self.forward(shape, batch=batch, source=source, target=target, below=below, how=how)
+        lower = self.below(shape, batch=batch, source=source - how.length, blocks=below)
+        # What makes the vectors learns, so its second layer has two gradients; its first layer's input has none.
+        return both - (2 if is_kept else 1) * lower + batch * self._making(how, source)[1]
+
+    def below(self, shape: Shape, *, batch: int, source: int, blocks: int) -> int:
+        """FLOPs of `source` positions, none of them a prompt's, going through the encoder's first `blocks` blocks."""
         linear, square = self._encoder(shape.encoder.neurons)
         return batch * blocks * (linear * source + square * source**2)
 

@@ -1,17 +1,18 @@
 """Tokenise once, order by (seed, update), batch by length: no example is padded beyond its neighbours.
 
-Letters: B batch, S source, T target.
+Letters: B batch, S source, T target, D model, N tokens of all sources.
 """
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from fpt.metrics import normalise
@@ -26,19 +27,24 @@ PART = 2000  # examples that are tokenised at once
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded token ids: source [B, S], mask [B, S], labels [B, T] with IGNORED where padded."""
+    """Padded token ids: source [B, S], mask [B, S], labels [B, T] with IGNORED where padded.
+
+    `below` are the states [B, S, D] below a late prompt, zero where padded; None: not computed yet.
+    """
 
     source: Tensor
     mask: Tensor
     labels: Tensor
+    below: Tensor | None = None
 
     def unlabelled(self) -> "Batch":
         """The same batch without a target token, whose loss is 0."""
-        return Batch(self.source, self.mask, torch.full_like(self.labels, IGNORED))
+        return replace(self, labels=torch.full_like(self.labels, IGNORED))
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on a device."""
-        return Batch(self.source.to(device), self.mask.to(device), self.labels.to(device))
+        below = None if self.below is None else self.below.to(device)
+        return Batch(self.source.to(device), self.mask.to(device), self.labels.to(device), below)
 
 
 class Rows:
@@ -88,6 +94,22 @@ class _Writer:
         return Rows(np.array(self._ids, np.int32), np.array(self._starts, np.int64))
 
 
+class States:
+    """A state for every source token, of the layer below a late prompt: source i's are rows[starts[i] : starts[i + 1]].
+
+    They may be in a file, of which a batch reads what it needs.
+    """
+
+    def __init__(self, rows: Tensor, starts: NDArray[np.int64]) -> None:
+        """Of all states [N, D], and of where each source's start, with the end of the last behind them."""
+        self.rows, self._starts = rows, starts
+
+    def batch(self, indices: Sequence[int]) -> Tensor:
+        """Those of the sources at `indices`, [B, S, D], zero behind the shorter ones' ends."""
+        parts = [self.rows[self._starts[index] : self._starts[index + 1]] for index in indices]
+        return pad_sequence(parts, batch_first=True)
+
+
 @dataclass(frozen=True)
 class Encoded:
     """Tokenised examples.
@@ -98,6 +120,7 @@ class Encoded:
         whole: numbers of tokens before cutting, [examples, 2]: sources and targets; None: nothing was cut.
         lost_answers: of the examples whose source was cut, how many have no gold left in it that was there before.
         pad: what a source is padded with.
+        below: the sources' states below a late prompt, where they are kept.
     """
 
     sources: Rows
@@ -105,6 +128,7 @@ class Encoded:
     whole: NDArray[np.int32] | None = None
     lost_answers: int = 0
     pad: int = 0
+    below: States | None = None
 
     @cached_property
     def lengths(self) -> list[tuple[int, int]]:
@@ -127,7 +151,8 @@ class Encoded:
         source = _pad([self.sources[index] for index in indices], self.pad)
         lengths = torch.tensor([self.lengths[index][0] for index in indices])
         mask = (torch.arange(source.shape[1]) < lengths[:, None]).long()
-        return Batch(source, mask, _pad([self.targets[index] for index in indices], IGNORED))
+        below = None if self.below is None else self.below.batch(indices)
+        return Batch(source, mask, _pad([self.targets[index] for index in indices], IGNORED), below)
 
     def padded_size(self, indices: Sequence[int]) -> tuple[int, int, int]:
         """(B, S, T) of the batch at `indices`."""

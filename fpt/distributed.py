@@ -34,6 +34,18 @@ def size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def here() -> tuple[int, int]:
+    """Which of this machine's processes this is, from 0, and how many these are."""
+    if size() == 1:
+        return 0, 1
+    return int(os.environ["LOCAL_RANK"]), _on_this_machine()
+
+
+def _on_this_machine() -> int:
+    """How many processes a launcher of torch's or DeepSpeed's says it started here."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE", "1"))
+
+
 def is_main() -> bool:
     """Whether this is the process that writes and speaks."""
     return rank() == 0
@@ -49,8 +61,7 @@ def joined(config: EngineConfig, device: torch.device) -> Iterator[None]:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-            here = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE", "1"))
-            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // here))
+            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // _on_this_machine()))
         dist.init_process_group(backend, timeout=timeout)
         _patient = dist.new_group(backend="gloo", timeout=PATIENCE)
     elif config.name == "deepspeed":

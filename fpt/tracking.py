@@ -47,6 +47,10 @@ class Tracker:
         """The run's whole computation, so that the time left knows that later stages are slower."""
         self._bars.reset(self._total, total=flops, completed=done, visible=True)
 
+    def passed(self, flops: int) -> None:
+        """A part of the computation that is no update is done."""
+        self._bars.update(self._total, advance=flops)
+
     def updated(self, where: str, *, loss: float, flops: int) -> None:
         """An optimizer update is done."""
         self._loss = loss

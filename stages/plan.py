@@ -14,6 +14,9 @@ from fpt.backbones.source import config_values
 from fpt.config import PromptConfig, RunConfig
 from fpt.cost import SOFT, Price
 from fpt.data import Encoded, Order, batches_by_length, micro_batches
+from fpt.tasks import most_train_examples
+from stages.caching import Caching, size_of
+from stages.caching import plan as plan_states
 from stages.prepare import Materials, importance_sample
 from stages.schedule import Schedule
 
@@ -24,7 +27,10 @@ Sizes = Callable[[int], Iterable[Size]]
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage's price; FLOPs in all, memory in bytes; the ratio is against the full model on the same batches."""
+    """One stage's price; FLOPs in all, memory in bytes; the ratio is against the full model on the same batches.
+
+    `flops_states` of the FLOPs are for the states below a late prompt, computed before the first update.
+    """
 
     name: str
     sizes: dict[str, int]
@@ -35,6 +41,7 @@ class StagePlan:
     flops_per_update: int
     flops: int
     flops_ratio: float
+    flops_states: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, with result.json's names."""
@@ -59,7 +66,11 @@ class Plan:
 
     def flops_before(self, update: int) -> int:
         """What the stages have spent when `update` updates are done."""
-        return sum(row.flops_per_update * min(max(update - row.first_update, 0), row.updates) for row in self.stages)
+        return sum(
+            row.flops_states + row.flops_per_update * min(update - row.first_update, row.updates)
+            for row in self.stages
+            if update > row.first_update
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, with result.json's names."""
@@ -67,16 +78,37 @@ class Plan:
 
 
 def price(
-    schedule: Schedule, cost: Price, sizes: Sizes, *, dtype: str, importance: Iterable[Size], how: PromptConfig = SOFT
+    schedule: Schedule,
+    cost: Price,
+    sizes: Sizes,
+    *,
+    dtype: str,
+    importance: Iterable[Size],
+    how: PromptConfig = SOFT,
+    caching: Caching | None = None,
+    all_examples: Iterable[Size] = (),
 ) -> Plan:
-    """Price a schedule on the batches that `sizes` names; `importance` are those that score neurons, if any do.
+    """Price a schedule.
 
-    `how` says where the prompt enters; vanilla prompt tuning's is as long, and enters before the first block.
+    Args:
+        schedule: the stages.
+        cost: prices of their models.
+        sizes: the batches of an update.
+        dtype: of the weights.
+        importance: the batches that score neurons, if any do.
+        how: what the prompt is, and where it enters; vanilla prompt tuning's is as long, and enters before the first
+            block.
+        caching: what stages do about the states below it.
+        all_examples: the batches in which such states are computed.
     """
-    rows, vanilla = [], 0
-    for stage in schedule.stages:
+    rows, vanilla, counted_all = [], 0, Counter(all_examples)
+    does = [stage.does for stage in caching.stages] if caching else ["off"] * len(schedule.stages)
+    for stage, done in zip(schedule.stages, does, strict=True):
         counted = Counter(size for update in range(stage.first_update, stage.end) for size in sizes(update))
-        flops = _total(cost, stage.shape, counted, _entry(how, stage.shape, schedule.full))
+        entry = _entry(how, stage.shape, schedule.full)
+        updates = _total(cost, stage.shape, counted, {**entry, "is_kept": done != "off"})
+        states = _states(cost, stage.shape, counted_all, entry) if done == "compute" else 0
+        flops = updates + states
         full = _total(cost, schedule.full, counted, {})
         parameters = cost.parameters(stage.shape)
         rows.append(
@@ -87,9 +119,10 @@ def price(
                 updates=stage.updates,
                 parameters=parameters,
                 weight_bytes=parameters * getattr(torch, dtype).itemsize,
-                flops_per_update=flops // stage.updates,
+                flops_per_update=updates // stage.updates,
                 flops=flops,
                 flops_ratio=flops / full,
+                flops_states=states,
             )
         )
         vanilla += full
@@ -108,6 +141,14 @@ def _entry(how: PromptConfig, shape: Shape, full: Shape) -> dict[str, Any]:
     return {"below": num_below(shape.encoder.blocks, full.encoder.blocks, layer), "how": how}
 
 
+def _states(cost: Price, shape: Shape, counted: Counter[Size], entry: dict[str, Any]) -> int:
+    """FLOPs of the states below the prompt; as in `forward`, the prompt's positions are counted in the sizes."""
+    return sum(
+        times * cost.below(shape, batch=batch, source=source - entry["how"].length, blocks=entry["below"])
+        for (batch, source, _), times in counted.items()
+    )
+
+
 def _total(cost: Price, shape: Shape, counted: Counter[Size], entry: dict[str, Any]) -> int:
     return sum(
         times * cost.update(shape, batch=batch, source=source, target=target, **entry)
@@ -115,7 +156,7 @@ def _total(cost: Price, shape: Shape, counted: Counter[Size], entry: dict[str, A
     )
 
 
-def of_run(materials: Materials, schedule: Schedule) -> Plan:
+def of_run(materials: Materials, schedule: Schedule, caching: Caching | None) -> Plan:
     """The schedule priced on the very batches that training sees."""
     config = materials.config
     micro_batch = config.train.micro_batch
@@ -143,20 +184,31 @@ def of_run(materials: Materials, schedule: Schedule) -> Plan:
         dtype=config.engine.dtype,
         importance=scored,
         how=config.prompt,
+        caching=caching,
+        all_examples=sizes(materials.train, batches_by_length(materials.train, config.train.eval_batch)),
     )
 
 
 def nominal(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
     """The plan of a configuration at its length limits, without weights or data, with result.json's names."""
     source, target = config.task.source_length + config.prompt.length, config.task.target_length
-    scored = config.schedule.importance_examples if any(schedule.reduces_width().values()) else 0
+    backbone = t5.read_config(*config_values(config.model))
+    examples = most_train_examples(config)
+    scored = 0
+    if any(schedule.reduces_width().values()):
+        scored = min(config.schedule.importance_examples, examples or config.schedule.importance_examples)
+    tokens = (examples or 1000) * config.task.source_length
+    size = size_of(config, examples=examples, tokens=tokens, d_model=backbone.d_model)
+    caching = plan_states(config, schedule, size)
     plan = price(
         schedule,
-        Price(t5.read_config(*config_values(config.model))),
+        Price(backbone),
         lambda _: [(config.train.batch_size, source, target)],
         dtype=config.engine.dtype,
         importance=[(scored, source, target)],
         how=config.prompt,
+        caching=caching,
+        all_examples=[(examples or 0, source, target)],
     )
     return {
         "task": config.task.name,
@@ -166,4 +218,5 @@ def nominal(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
         "source_length": source,
         "target_length": target,
         **plan.to_json(),
+        "states": caching and caching.to_json(),
     }

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -20,8 +20,9 @@ from fpt.prompts.prompted import PromptedModel
 from fpt.shared import SharedFolder
 from fpt.tasks.task import Task
 from fpt.trackers import open_sink
-from fpt.tracking import Tracker
-from stages import fit, prepare, recycle, resume, selection
+from fpt.tracking import Stopwatch, Tracker
+from stages import caching, fit, prepare, recycle, resume, selection
+from stages.caching import Keeper
 from stages.plan import Plan, of_run
 from stages.prepare import Materials, Measured
 from stages.result import summarise
@@ -71,26 +72,42 @@ def run_joined(
         folder.close()
 
 
+@dataclass(frozen=True)
+class _Told:
+    """What stays the same from the first stage to the last."""
+
+    materials: Materials
+    folder: SharedFolder
+    plan: Plan
+    measured: Measured
+    keeper: Keeper
+
+
 def _run(materials: Materials, folder: SharedFolder, state: TrainState, prompt: Tensors) -> dict[str, Any]:
     config, schedule, lengths = materials.config, materials.schedule, fit.longest(materials.train)
     memory = distributed.from_main(lambda: fit.plan_memory(config, schedule, lengths))
     settled = distributed.from_main(lambda: fit.with_micro_batch(config, schedule, lengths))
     materials = replace(materials, config=settled)
+    states = distributed.from_main(lambda: caching.plan_of(materials))
     measured = prepare.measure(folder, materials, prompt)
-    plan = of_run(materials, materials.schedule)
-    folder.write_json(records.PLAN, {**plan.to_json(), "memory": memory.to_json()})
+    plan = of_run(materials, schedule, states)
+    about = {"memory": memory.to_json(), "states": states and states.to_json()}
+    folder.write_json(records.PLAN, {**plan.to_json(), **about})
+    if states is not None:
+        materials.tracker.say(states.told)
     materials.tracker.expect(plan.flops - plan.flops_importance, done=plan.flops_before(state.update))
-    for stage in materials.schedule.stages[:-1]:
+    told = _Told(materials, folder, plan, measured, Keeper(materials, states))
+    for stage in schedule.stages[:-1]:
         if not _is_over(stage, state):
             chosen = _selection(materials, folder, stage, measured.scores)
             with materials.model(chosen, state.prompt) as model:
-                state = _train_stage(materials, folder, stage, model, plan, measured, state)
+                state = _train_stage(told, stage, chosen, model, state)
             del model  # the smaller model goes before the larger one is built
-    chosen = _selection(materials, folder, materials.schedule.last, measured.scores)
+    chosen = _selection(materials, folder, schedule.last, measured.scores)
     with materials.model(chosen, state.prompt) as model:
-        if not _is_over(materials.schedule.last, state):
-            state = _train_stage(materials, folder, materials.schedule.last, model, plan, measured, state)
-        return _finish(materials, folder, model, measured, plan, state)
+        if not _is_over(schedule.last, state):
+            state = _train_stage(told, schedule.last, chosen, model, state)
+        return _finish(told, model, state)
 
 
 def _is_over(stage: Stage, state: TrainState) -> bool:
@@ -112,21 +129,19 @@ def _selection(materials: Materials, folder: SharedFolder, stage: Stage, scores:
     return selection.load(folder.read(name))
 
 
-def _train_stage(
-    materials: Materials,
-    folder: SharedFolder,
-    stage: Stage,
-    model: PromptedModel,
-    plan: Plan,
-    measured: Measured,
-    state: TrainState,
-) -> TrainState:
+def _train_stage(told: _Told, stage: Stage, chosen: Selection, model: PromptedModel, state: TrainState) -> TrainState:
     """Train the prompt on one stage's model, from wherever the state is."""
+    materials, folder, plan, price = told.materials, told.folder, told.plan, told.plan.stages[stage.index - 1]
     config, tracker, metric = materials.config, materials.tracker, materials.task.metric
     last = materials.schedule.last
     earlier = [resume.read_state(folder, before).seconds for before in materials.schedule.stages[: stage.index - 1]]
     if state.update == stage.first_update:
         state = recycle.carry(state, config.recycle)
+    watch = Stopwatch()
+    data = told.keeper.data(stage, chosen, model)
+    state = replace(state, seconds=state.seconds + watch.seconds)
+    if state.update == stage.first_update:
+        tracker.passed(price.flops_states)
 
     def where(update: int) -> str:
         return f"stage {stage.index}/{last.index}  update {update}/{last.end}"
@@ -134,12 +149,12 @@ def _train_stage(
     def spent(update: int, seconds: float) -> dict[str, float]:
         """Of the run so far; the scoring of neurons is part of it."""
         flops = plan.flops_importance + plan.flops_before(update)
-        return {"flops": flops, "seconds": round(measured.seconds + sum(earlier) + seconds, 3)}
+        return {"flops": flops, "seconds": round(told.measured.seconds + sum(earlier) + seconds, 3)}
 
     def updated(update: int, loss: float, seconds: float) -> None:
         about = {"update": update, "stage": stage.index, **spent(update, seconds)}
         folder.log({**about, "loss": loss, "lr": rate(config.optim, update - 1, last.end)})
-        tracker.updated(where(update), loss=loss, flops=plan.stages[stage.index - 1].flops_per_update)
+        tracker.updated(where(update), loss=loss, flops=price.flops_per_update)
 
     def validate(update: int, seconds: float) -> float:
         metrics = materials.evaluate(model).metrics
@@ -155,7 +170,7 @@ def _train_stage(
 
     return train(
         model,
-        materials.train,
+        data,
         state,
         Span(stage.end, last.end, keep_best=stage is last),
         Hooks(updated, validate, save),
@@ -166,22 +181,16 @@ def _train_stage(
     )
 
 
-def _finish(
-    materials: Materials,
-    folder: SharedFolder,
-    model: PromptedModel,
-    measured: Measured,
-    plan: Plan,
-    state: TrainState,
-) -> dict[str, Any]:
+def _finish(told: _Told, model: PromptedModel, state: TrainState) -> dict[str, Any]:
     """Evaluate the best prompt and write what a finished run leaves behind."""
+    materials, folder, plan = told.materials, told.folder, told.plan
     assert state.best_prompt is not None
     model.learn(state.best_prompt)
     evaluation, tested = materials.evaluate(model), materials.answer_test(model)
     if state.update < plan.updates:
-        plan = of_run(materials, materials.schedule.ended_at(state.update))
+        plan = of_run(materials, materials.schedule.ended_at(state.update), told.keeper.caching)
     states = [resume.read_state(folder, stage) for stage in materials.schedule.stages]
-    result = summarise(materials, measured, plan, states, evaluation, tested)
+    result = summarise(materials, told.measured, plan, states, evaluation, tested)
     folder.write(records.PREDICTIONS, predictions(evaluation.answers, materials.task, materials.task.valid))
     if tested:
         folder.write(records.TEST_PREDICTIONS, predictions(tested, materials.task, materials.task.test))

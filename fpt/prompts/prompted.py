@@ -35,7 +35,7 @@ class PromptedModel(nn.Module):
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Encoder states [B, P+S, D] and their mask [B, P+S]."""
-        return self.above(self.below(batch), batch.mask)
+        return self.above(self.below(batch) if batch.below is None else batch.below, batch.mask)
 
     def learned(self) -> Tensors:
         """A copy of what is learned, by name, off the device."""

@@ -11,6 +11,25 @@ from fpt.tasks.sources import Omissions
 from fpt.tasks.task import ANSWER, Example, Form, Task
 
 FORMS: dict[str, Form] = {**labels.FORMS, **ratings.FORMS, **reading.FORMS, **summary.FORMS}
+PUBLISHED = {  # training examples of the tasks as the Hub has them
+    "boolq": 9_427,
+    "cb": 250,
+    "cola": 8_551,
+    "copa": 400,
+    "mnli": 392_702,
+    "mrpc": 3_668,
+    "multirc": 27_243,
+    "qnli": 104_743,
+    "qqp": 363_846,
+    "rte": 2_490,
+    "squad_v2": 130_319,
+    "sst2": 67_349,
+    "stsb": 5_749,
+    "wic": 5_428,
+    "wnli": 635,
+    "wsc": 554,
+    "xsum": 204_045,
+}
 
 
 def open_task(config: RunConfig) -> Task:
@@ -123,6 +142,20 @@ def with_split(config: RunConfig, split: str | None) -> RunConfig:
         return replace(config, task=replace(config.task, test_split=split))
     allowed = ["train", *valid, *form.records.tests]
     raise UserError(f"split={split}: {config.task.name} has {', '.join(allowed)}.{did_you_mean(split, allowed)}")
+
+
+def most_train_examples(config: RunConfig) -> int | None:
+    """How many training examples there are at most, without reading them; None where that is not known."""
+    from fpt.tasks import world  # here, because `python -m fpt.tasks.world` would import itself twice
+
+    task, form = config.task, form_of(config.task)
+    data = data_of(config, form)
+    if task.shots is not None and not form.each_gold:
+        return task.shots * max(1, len(form.labels))
+    if form.each_gold or data not in ("world", "hub"):
+        return task.train_examples
+    known = world.SIZES["train"] if data == "world" else PUBLISHED.get(task.name)
+    return task.train_examples or known
 
 
 def _is_own(task: TaskConfig) -> bool:

@@ -45,6 +45,10 @@ ENGINES = {
     ],
 }
 OF_FOUR = {name: ENGINES[name] for name in ("torch", "ZeRO 3")}
+LATE = {
+    "torch, late in memory": ["engine=torch", "prompt.cache=memory"],
+    "ZeRO 3, late on disk": ["engine=deepspeed", "prompt.cache=disk"],
+}
 
 
 def in_processes(number: int, script: str, *arguments: str) -> None:
@@ -73,6 +77,11 @@ def words(checkpoint: Path, boolq: Path, folder: Path, *more: str) -> list[str]:
     return [*quick_words(checkpoint, boolq, folder), *EXACT, *more]
 
 
+def late_words(checkpoint: Path, boolq: Path, folder: Path, *more: str) -> list[str]:
+    late = ["prompt=late", "prompt.generator=mppg", "train.eval_every=20", TWO_STAGES]
+    return [*quick_words(checkpoint, boolq, folder), *late, *more]
+
+
 @pytest.fixture(scope="module")
 def alone(shallow: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run in this process."""
@@ -91,6 +100,9 @@ def together(shallow: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactor
         for index, (name, engine) in enumerate(engines.items()):
             folders[number, name] = place / f"caches-{index}" / "run"  # neurons are scored anew in each
             runs.append(words(shallow, boolq, folders[number, name], *engine))
+        for index, (name, more) in enumerate(LATE.items() if number == 2 else ()):
+            folders[number, name] = place / f"late-{index}" / "run"
+            runs.append(late_words(shallow, boolq, folders[number, name], *more))
         in_processes(number, ALL_RUNS, json.dumps(runs))
     return folders
 
@@ -120,18 +132,17 @@ def test_each_example_is_predicted_once_and_as_by_one_process(
     assert (together[number, name] / "predictions.jsonl").read_text() == (alone / "predictions.jsonl").read_text()
 
 
-@pytest.mark.slow
-def test_a_late_prompt_is_that_of_one_process_too(shallow: Path, boolq: Path, tmp_path: Path) -> None:
-    late = ["prompt=late", "prompt.generator=mppg", "train.eval_every=20", TWO_STAGES]
-    folders = {name: tmp_path / name / "run" for name in ("alone", "torch", "ZeRO 3")}
-    runs = {name: [*quick_words(shallow, boolq, folder), *late] for name, folder in folders.items()}
-    assert main(["train", *runs["alone"], "engine=torch"]) == 0
-    in_processes(2, ALL_RUNS, json.dumps([[*runs[name], *ENGINES[name]] for name in ("torch", "ZeRO 3")]))
-    one, two, sharded = (load_file(folder / "prompt.safetensors") for folder in folders.values())
-    assert len(one) == 4
-    for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-5)
-        torch.testing.assert_close(sharded[name], tensor, rtol=0, atol=1e-5)
+def test_a_late_prompt_is_that_of_one_process_too(
+    shallow: Path, boolq: Path, together: dict[tuple[int, str], Path], tmp_path: Path
+) -> None:
+    """With the states below it computed anew by one process, and shared out and kept by two."""
+    assert main(["train", *late_words(shallow, boolq, tmp_path / "run"), "prompt.cache=off"]) == 0
+    wanted = load_file(tmp_path / "run/prompt.safetensors")
+    assert len(wanted) == 4
+    for name in LATE:
+        found = load_file(together[2, name] / "prompt.safetensors")
+        for key, tensor in wanted.items():
+            torch.testing.assert_close(found[key], tensor, rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
