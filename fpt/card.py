@@ -1,5 +1,6 @@
 """The model card of what is exported: what it is for, what it scored, what it cost, and how to use it."""
 
+import shlex
 from typing import Any
 
 from fpt.backbones import tiny
@@ -9,24 +10,23 @@ from fpt.export import Export, is_local
 from fpt.markdown import table
 from fpt.tasks import data_of, form_of
 
-TAGS = ["prompt-tuning", "soft-prompt", "fpt"]
 LIBRARIES = {"peft": "peft", "hf": "transformers"}
 TASK_TYPE = "text2text-generation"
 CONTENTS = {
+    "fpt": "`prompt.safetensors`",
     "peft": "a PEFT adapter",
     "npy": "the array `prompt.npy`",
     "hf": "`prompt.safetensors`, beside the model it is for",
 }
 
 
-def text(made: Export, *, length: int) -> str:
-    """README.md for a prompt of `length` vectors: the Hub's metadata, then words for people."""
-    result = made.run.result
+def text(made: Export) -> str:
+    """README.md: the Hub's metadata, then words for people."""
+    result, kind = made.run.result, made.run.config.prompt.kind
     parts = [
         f"---\n{_metadata(made)}\n---",
-        f"# {result['task']}: a soft prompt for {_model_name(made)}",
-        f"{length} vectors of {made.values['d_model']} numbers that go before the embedded input of"
-        f" {_model_name(made)}, learned by prompt tuning with the schedule {result['schedule']} of fpt"
+        f"# {result['task']}: a {kind} prompt for {_model_name(made)}",
+        f"{_prompt(made)}, learned by prompt tuning with the schedule {result['schedule']} of fpt"
         f" {result['versions']['fpt']}, the model's own weights left as they are. This is {made.what}, as"
         f" {CONTENTS[made.to]}. Scores are between 0 and 100, correlations between -100 and 100.",
         table(("", ""), _facts(made)),
@@ -34,11 +34,36 @@ def text(made: Export, *, length: int) -> str:
         "FLOPs are those of training; a stage's score is that of its last prompt, on its own model.",
         _stages(made),
         "## Use",
-        f"```python\n{_snippet(made)}\n```",
+        f"```python\n{_snippet(made)}\n```" if kind == "soft" else f"```sh\n{_command(made)}\n```",
     ]
     if made.to == "peft" and is_local(made.base):
         parts += ["`adapter_config.json` names the folder that the model was in on the machine that wrote this."]
     return "\n\n".join(parts) + "\n"
+
+
+def _prompt(made: Export) -> str:
+    """What goes where."""
+    prompt, width = made.run.config.prompt, made.values["d_model"]
+    vectors = f"{prompt.length} vectors of {width} numbers"
+    if prompt.kind == "soft":
+        return f"{vectors} that go before the embedded input of {_model_name(made)}"
+    source = "the same for every example" if prompt.generator == "none" else "made from each example's states there"
+    return (
+        f"{vectors}, {source}, that go before the states after encoder block {made.layer} of {_model_name(made)}"
+        f" (late prompt tuning, {prompt.generator}, {prompt.num_learned(width):,} parameters)"
+    )
+
+
+def _command(made: Export) -> str:
+    """What answers one source with a late prompt, for which other libraries have no place."""
+    config = made.run.config
+    model = "." if made.to == "hf" else "tiny" if made.base == str(tiny.FOLDER) else made.base
+    words = ["prompt.file=prompt.safetensors", f"model={model}", f"task={config.task.name}"]
+    if made.to != "hf" and revision(made):
+        words += [f"model.revision={revision(made)}"]
+    if config.engine.dtype != "float32":
+        words += [f"engine.dtype={config.engine.dtype}"]
+    return f"fpt predict {shlex.join(words)} \\\n  {shlex.quote(f'text={_source(made)}')}"
 
 
 def _metadata(made: Export) -> str:
@@ -65,7 +90,7 @@ def _metadata(made: Export) -> str:
     return ModelCardData(
         library_name=LIBRARIES.get(made.to),
         base_model=None if is_local(made.base) else made.base,
-        tags=TAGS,
+        tags=["prompt-tuning", f"{config.prompt.kind}-prompt", "fpt"],
         metrics=[result["metric"]["name"]],
         **known,
     ).to_yaml()

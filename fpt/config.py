@@ -167,14 +167,15 @@ class PromptConfig(Group):
     )
     length: int = setting("number of prompt vectors P", 20, least=1, most=10_000)
     init: str = setting(
-        "uniform in ±1/sqrt(d_model), vocab (sampled embeddings), labels (label words), text, file",
+        "uniform in ±1/sqrt(d_model), vocab (sampled embeddings), labels (label words), text, file;"
+        " late: uniform or file",
         "uniform",
         choices=("uniform", "vocab", "labels", "text", "file"),
     )
     text: str | None = setting("the words whose embeddings start the prompt, for prompt.init=text", None)
     file: str | None = setting(
-        "what to start from, for prompt.init=file: a prompt.safetensors, a .npy, the folder of a run or of a PEFT"
-        " prompt adapter",
+        "what to start from, for prompt.init=file: a prompt.safetensors or the folder of a run; for a soft prompt also"
+        " a .npy or the folder of a PEFT prompt adapter",
         None,
     )
     layer: int | float = setting(
@@ -200,6 +201,22 @@ class PromptConfig(Group):
         "auto",
         choices=("auto", "off", "memory", "disk"),
     )
+
+    def shapes(self, d_model: int) -> dict[str, tuple[int, ...]]:
+        """The tensors that are learned; a soft prompt's is `prompt` [P, D], and `vectors` is what `none` makes of it.
+
+        Letters: P prompt, D d_model, M bottleneck. A generator is `down` [M, D] and `up` ([P·D, M] for npg, else
+        [D, M]), each with its bias.
+        """
+        if self.kind == "soft" or self.generator == "none":
+            return {"prompt" if self.kind == "soft" else "vectors": (self.length, d_model)}
+        outputs = self.length * d_model if self.generator == "npg" else d_model
+        down, up = (self.bottleneck, d_model), (outputs, self.bottleneck)
+        return {"down": down, "down_bias": down[:1], "up": up, "up_bias": up[:1]}
+
+    def num_learned(self, d_model: int) -> int:
+        """How many numbers are learned."""
+        return sum(math.prod(shape) for shape in self.shapes(d_model).values())
 
     def position(self, blocks: int) -> int:
         """How many of a model's `blocks` encoder blocks lie below the prompt.
@@ -387,13 +404,13 @@ def _check_clashes(config: RunConfig) -> None:
 def _check_prompt(prompt: PromptConfig) -> None:
     values = ((item, getattr(prompt, item.name)) for item in fields(prompt))
     changed = {item.name: value for item, value in values if value != item.default}
-    others = {"soft": ("layer", "generator", "bottleneck", "pool", "cache"), "late": ("init", "text", "file")}[
-        prompt.kind
-    ]
+    others = {"soft": ("layer", "generator", "bottleneck", "pool", "cache"), "late": ("text",)}[prompt.kind]
     for name in others:
         if name in changed:
             other = "late" if prompt.kind == "soft" else "soft"
             raise UserError(f"prompt.{name}={changed[name]}: is for prompt={other}; this is prompt={prompt.kind}")
+    if prompt.kind == "late" and prompt.init not in ("uniform", "file"):
+        raise UserError(f"prompt.init={prompt.init}: is for prompt=soft; a late prompt starts from uniform or file")
     if "pool" in changed and prompt.generator != "npg":
         raise UserError(f"prompt.pool={prompt.pool}: is for prompt.generator=npg; this is {prompt.generator}")
     if "bottleneck" in changed and prompt.generator == "none":

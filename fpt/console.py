@@ -33,6 +33,7 @@ def print_plan(plan: dict[str, Any]) -> None:
     )
     console.print(table)
     console.print(_share(plan))
+    console.print(Text(f"{plan['trainable_parameters']:,} trainable parameters"))
     if plan["states"]:
         _print_states(console, plan["states"], [row["flops_states"] for row in plan["stages"]])
     _print_memory(console, plan["memory"])
@@ -115,7 +116,8 @@ def print_result(result: dict[str, Any], folder: str) -> None:
     console.print(_share(result))
     if test := result["test"]:
         console.print(Text(_tested(test, metric["name"])))
-    console.print(Text(f"prompt and records in {folder}"))
+    learned = f"{result['trainable_parameters']:,} trainable parameters; " if "trainable_parameters" in result else ""
+    console.print(Text(f"{learned}prompt and records in {folder}"))
 
 
 def _tested(test: dict[str, Any], metric: str) -> str:

@@ -28,6 +28,7 @@ class Price:
     def __init__(self, config: T5Config) -> None:
         """Price shapes of the model that `config` describes."""
         self._config = config
+        self.d_model: int = config.d_model
         self._encoder = cache(self._encoder_block)
         self._decoder = cache(self._decoder_block)
 

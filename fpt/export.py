@@ -16,12 +16,12 @@ from fpt.backbones.source import config_values, read_values
 from fpt.config import ModelConfig
 from fpt.errors import UserError, did_you_mean
 from fpt.prompts.files import ADAPTER, ADAPTER_CONFIG, ADAPTER_TENSOR
-from fpt.records import PROMPT, Records, StageRecord, open_records
+from fpt.records import Records, StageRecord, open_records
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMATS = ("peft", "npy", "hf")
+FORMATS = ("fpt", "peft", "npy", "hf")
 ARRAY = "prompt.npy"
 
 
@@ -67,6 +67,12 @@ class Export:
         return self.shape == read_shape(self.values, "")
 
     @property
+    def layer(self) -> int:
+        """How many encoder blocks lie below the prompt in the model that it is exported for."""
+        layer = self.run.config.prompt.position(read_shape(self.values, "").encoder.blocks)
+        return layer if self.to != "hf" else sum(block < layer for block in self.stage.about["encoder_blocks"])
+
+    @property
     def what(self) -> str:
         """The prompt, for people."""
         return "the run's best prompt" if self.number is None else f"the prompt at the end of stage {self.number}"
@@ -84,13 +90,12 @@ def order(
     if to not in FORMATS:
         raise UserError(f"to={to}: allowed are {', '.join(FORMATS)}.{did_you_mean(to, FORMATS)}")
     if to == "hf" and base is not None:
-        raise UserError(f"base={base}: is for peft and npy; with to=hf the prompt's model comes along")
+        raise UserError(f"base={base}: is for fpt, peft and npy; with to=hf the prompt's model comes along")
     records = open_records(run)
     _ = records.result  # what is not finished has none
-    if records.config.prompt.kind == "late":
-        raise UserError(
-            f"to={to}: has no form for a late prompt; {records.path / PROMPT} is it, and fpt predict run={run} uses it"
-        )
+    if records.config.prompt.kind == "late" and to in ("peft", "npy"):
+        other = "PEFT has" if to == "peft" else "an array is"
+        raise UserError(f"to={to}: {other} no late prompt; to=fpt writes it as fpt reads it, to=hf its model too")
     if number is not None:
         records.stage(number)
     name = to if number is None else f"{to}-stage{number}"

@@ -23,7 +23,6 @@ from fpt.backbones.family import STACKS, Shape, Stack
 from fpt.config import EngineConfig, PromptConfig
 from fpt.data import Batch
 from fpt.engine import KEPT_WHOLE, fetched_ahead
-from fpt.prompts import late
 from fpt.prompts.late import LatePrompt
 from fpt.prompts.prompted import Prompt, PromptedModel
 from fpt.prompts.soft import SoftPrompt
@@ -108,8 +107,8 @@ class Memory:
             sharded=is_sharded(engine),
             how=how,
         )
-        learned = sum(tensor.numel() for tensor in _prompt(how, self._config.d_model).parameters())
-        return Need(self.weights(shape, engine), activations, PROMPT_COPIES * learned * 4)
+        learned = PROMPT_COPIES * how.num_learned(self._config.d_model) * 4
+        return Need(self.weights(shape, engine), activations, learned)
 
     def weights(self, shape: Shape, engine: EngineConfig) -> int:
         """Bytes of the frozen model on one device: all, or its share and what DeepSpeed holds gathered at once."""
@@ -181,7 +180,7 @@ def _prompt(how: PromptConfig, d_model: int) -> Prompt:
     """A prompt without values; a late one is put before the first block, as all that is run here is above it."""
     if how.kind == "soft":
         return SoftPrompt(torch.empty(how.length, d_model, device="meta"))
-    tensors = {name: torch.empty(size, device="meta") for name, size in late.sizes(how, d_model).items()}
+    tensors = {name: torch.empty(size, device="meta") for name, size in how.shapes(d_model).items()}
     return LatePrompt(how, tensors, position=0)
 
 

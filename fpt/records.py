@@ -166,9 +166,9 @@ class Records:
 
     def learned(self, stage: StageRecord | None = None) -> "dict[str, Tensor]":
         """The tensors of the run's best prompt, soft or late, or of the one with which a stage ended."""
-        from fpt.prompts.files import read_learned
+        from fpt.prompts.files import open_prompt
 
-        return read_learned(self._prompt_file(stage))
+        return open_prompt(self._prompt_file(stage)).read()
 
     def _prompt_file(self, stage: StageRecord | None) -> Path:
         name = PROMPT if stage is None else f"stages/{stage.name}/{PROMPT}"

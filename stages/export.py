@@ -9,6 +9,7 @@ from fpt.checkpoint import dump_prompt
 from fpt.errors import UserError
 from fpt.export import Export, adapter, array, made_aside
 from fpt.prompts.files import TENSOR
+from fpt.prompts.late import about
 from fpt.records import PROMPT
 from fpt.tracking import Tracker
 from stages import partial, trained
@@ -22,21 +23,22 @@ def export(made: Export, tracker: Tracker) -> dict[str, Any]:
         UserError: a file of the run is damaged, its model is another now, or the Hub cannot be reached.
     """
     learned = trained.of_run(made.run, made.number)
-    prompt = learned.prompt[TENSOR]
     with made_aside(made.folder) as aside:
         if made.to == "hf":
             with tracker.console.status("writing the model"):
                 _write_model(made, learned, aside)
-            files = {PROMPT: dump_prompt(learned.prompt, stage=made.stage.name)}
-        elif made.to == "npy":
-            aside.mkdir()
-            files = array(prompt)
         else:
             aside.mkdir()
+        if made.to in ("hf", "fpt"):
+            use = about(learned.how, made.layer) if learned.how.kind == "late" else {}
+            files = {PROMPT: dump_prompt(learned.prompt, stage=made.stage.name, **use)}
+        elif made.to == "npy":
+            files = array(learned.prompt[TENSOR])
+        else:
             layers, heads = made.shape.encoder.blocks, made.values["num_heads"]
             revision = card.revision(made)
-            files = adapter(prompt, base=made.base, revision=revision, layers=layers, heads=heads)
-        for name, data in (files | {"README.md": card.text(made, length=prompt.shape[0]).encode()}).items():
+            files = adapter(learned.prompt[TENSOR], base=made.base, revision=revision, layers=layers, heads=heads)
+        for name, data in (files | {"README.md": card.text(made).encode()}).items():
             (aside / name).write_bytes(data)
     url = None
     if made.repo:

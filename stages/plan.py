@@ -59,6 +59,7 @@ class Plan:
 
     stages: list[StagePlan]
     updates: int
+    trainable_parameters: int
     flops_importance: int
     flops: int
     flops_pt: int
@@ -132,7 +133,8 @@ def price(
         for batch, source, target in importance
     )
     total = scoring + sum(row.flops for row in rows)
-    return Plan(rows, schedule.updates, scoring, total, vanilla, total / vanilla)
+    learned = how.num_learned(cost.d_model)
+    return Plan(rows, schedule.updates, learned, scoring, total, vanilla, total / vanilla)
 
 
 def _entry(how: PromptConfig, shape: Shape, full: Shape) -> dict[str, Any]:

@@ -47,6 +47,7 @@ def summarise(
         "majority": task.majority,
         "untrained": measured.untrained,
         "max_new_tokens": materials.max_new_tokens,
+        "trainable_parameters": plan.trainable_parameters,
         "updates": plan.updates,
         "best_update": states[-1].best_update,
         "flops": plan.flops,

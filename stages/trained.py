@@ -9,7 +9,7 @@ from fpt.backbones.family import Selection
 from fpt.checkpoint import Tensors
 from fpt.config import PromptConfig, RunConfig
 from fpt.errors import UserError
-from fpt.prompts.files import TENSOR, read_prompt
+from fpt.prompts.files import TENSOR, open_prompt
 from fpt.records import Records
 from stages import selection
 from stages.prepare import INPUTS
@@ -41,9 +41,11 @@ class Trained:
         Raises:
             UserError: the prompt does not belong to this model.
         """
-        width, soft = backbone.config.d_model, self.prompt.get(TENSOR)
-        if soft is not None and soft.shape[1] != width:
-            raise UserError(f"{self.name}: holds vectors of {soft.shape[1]}, but {backbone.folder} has d_model={width}")
+        width = backbone.config.d_model
+        held = next(self.prompt[name].shape[1] for name in (TENSOR, "vectors", "down") if name in self.prompt)
+        if held != width:
+            raise UserError(f"{self.name}: holds vectors of {held}, but {backbone.folder} has d_model={width}")
+        self.how.position(backbone.shape.encoder.blocks)
         if self.fingerprint not in (None, backbone.fingerprint):
             raise UserError(
                 f"{self.name}: the prompt was trained on another model than {backbone.folder}; to use it there, give"
@@ -75,5 +77,5 @@ def of_file(config: RunConfig) -> Trained:
     Raises:
         UserError: no prompt can be read there.
     """
-    file = Path(str(config.prompt.file)).expanduser()
-    return Trained(f"prompt.file={file}", {TENSOR: read_prompt(file)}, config.prompt)
+    stored = open_prompt(Path(str(config.prompt.file)).expanduser())
+    return Trained(f"prompt.file={config.prompt.file}", stored.read(), stored.how)

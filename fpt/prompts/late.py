@@ -3,6 +3,7 @@
 Letters: B batch, S source, P prompt, D model, M bottleneck, W widest window.
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 from fpt.checkpoint import Tensors
 from fpt.config import PromptConfig
+from fpt.prompts import files
 from fpt.prompts.soft import put_before, uniform
 from fpt.streams import stream
 
@@ -51,28 +53,23 @@ class LatePrompt(nn.Module):
         return functional.linear(hidden.relu(), *up).view(len(states), self.length, -1)
 
 
-def sizes(config: PromptConfig, d_model: int) -> dict[str, tuple[int, ...]]:
-    """The tensors that are learned: `vectors` [P, D] without a generator, as a soft prompt's.
-
-    With one `down` [M, D] and `up` ([P·D, M] for npg, else [D, M]), each with its bias.
-    """
-    if config.generator == "none":
-        return {"vectors": (config.length, d_model)}
-    outputs = config.length * d_model if config.generator == "npg" else d_model
-    down, up = (config.bottleneck, d_model), (outputs, config.bottleneck)
-    return {"down": down, "down_bias": down[:1], "up": up, "up_bias": up[:1]}
-
-
 def initial(config: PromptConfig, *, d_model: int, seed: int) -> Tensors:
-    """The tensors to start from, uniform in ±1/√(inputs), float32; the same for every schedule."""
+    """The tensors to start from, uniform in ±1/√(inputs), float32; the same for every schedule.
+
+    Raises:
+        UserError: those in `prompt.file` do not fit.
+    """
+    if config.init == "file":
+        files.check(config, d_model)
+        return files.open_prompt(Path(str(config.file)).expanduser()).read()
     random = stream(seed, "prompt")
     inputs = {"up": config.bottleneck, "up_bias": config.bottleneck}
-    return {name: uniform(size, inputs.get(name, d_model), random) for name, size in sizes(config, d_model).items()}
+    return {name: uniform(size, inputs.get(name, d_model), random) for name, size in config.shapes(d_model).items()}
 
 
 def about(config: PromptConfig, layer: int) -> dict[str, Any]:
     """What a file with the tensors says of their use; `layer` is the block of the whole model they enter before."""
-    return {"kind": "late", "layer": layer, **{name: getattr(config, name) for name in ("length", "generator", "pool")}}
+    return {name: getattr(config, name) for name in files.USE} | {"layer": layer}
 
 
 def pooled(states: Tensor, lengths: Tensor, pool: str) -> Tensor:

@@ -81,15 +81,16 @@ VERBS = {
     ),
     "export": Verb(
         use.export,
-        about="a run's prompt for PEFT, numpy or transformers",
+        about="a run's prompt for fpt, PEFT, numpy or transformers",
         example="export run=DIR --to peft",
-        usage="export run=DIR --to peft|npy|hf [stage=K] [output=DIR] [--push-to-hub OWNER/NAME] [--json]",
+        usage="export run=DIR --to fpt|peft|npy|hf [stage=K] [output=DIR] [--push-to-hub OWNER/NAME] [--json]",
         options=(
             Option("run", "the folder of a finished run", "DIR"),
             Option(
                 "to",
-                "peft: an adapter's folder; npy: an array, as google-research/prompt-tuning writes it; hf: the stage's"
-                " model as a Hugging Face checkpoint, with the prompt beside it",
+                "fpt: as fpt reads it, the one for late prompts; peft: an adapter's folder; npy: an array, as"
+                " google-research/prompt-tuning writes it; hf: the stage's model as a Hugging Face checkpoint, with the"
+                " prompt beside it",
                 "FORMAT",
             ),
             Option(
@@ -98,7 +99,7 @@ VERBS = {
             Option("output", "a new folder", "DIR", "export/FORMAT in the run's folder, export/FORMAT-stageK"),
             Option(
                 "base",
-                "to=peft and npy: the model that the prompt goes before; must be given for a partial PLM, which to=hf"
+                "not with to=hf: the model that the prompt goes before; must be given for a partial PLM, which to=hf"
                 " writes",
                 "MODEL",
                 "the run's",

@@ -135,7 +135,7 @@ def test_another_model_is_no_base(cli: Cli, run: Path, checkpoint: Path, tmp_pat
     assert "6+6 blocks of 48 FFN neurons, the prompt's model has 2+6 blocks of 48" in done.err
     done = cli("export", f"run={run}", "to=npy", "stage=1", "base=somewhere")
     assert "base=somewhere: no such folder, and not a Hub id" in done.err
-    assert "base=x/y: is for peft and npy" in cli("export", f"run={run}", "to=hf", "base=x/y").err
+    assert "base=x/y: is for fpt, peft and npy" in cli("export", f"run={run}", "to=hf", "base=x/y").err
     assert not (run / "export").exists()
 
 

@@ -16,10 +16,13 @@ from transformers import T5Config
 from fpt.__main__ import main
 from fpt.backbones import t5
 from fpt.backbones.family import Shape, Stack
+from fpt.checkpoint import dump_prompt
 from fpt.config import PromptConfig
 from fpt.cost import Price
 from fpt.data import Batch
+from fpt.errors import UserError
 from fpt.optim import rate
+from fpt.prompts.files import open_prompt
 from fpt.prompts.late import LatePrompt, initial
 from fpt.prompts.prompted import PromptedModel
 from fpt.records import open_records
@@ -120,18 +123,84 @@ def test_it_is_scored_asked_and_reported(cli: Cli, whole: Path, tmp_path: Path) 
     assert cli("report", str(run)).status == 0
 
 
-@pytest.mark.parametrize("form", ["npy", "peft", "hf"])
-def test_no_other_format_has_it(cli: Cli, whole: Path, form: str) -> None:
+@pytest.mark.parametrize("form", ["npy", "peft"])
+def test_what_has_no_late_prompts_is_no_format_for_one(cli: Cli, whole: Path, form: str) -> None:
     done = cli("export", f"run={whole}", f"--to={form}")
-    assert done.status == 2
-    assert f"to={form}: has no form for a late prompt" in done.err
-    assert len(done.err.splitlines()) == 1
-
-
-def test_its_file_is_no_start_for_an_input_prompt(cli: Cli, quick: list[str], whole: Path) -> None:
-    done = cli("train", *quick, "prompt.init=file", f"prompt.file={whole / 'prompt.safetensors'}")
     assert (done.status, len(done.err.splitlines())) == (2, 1)
-    assert "holds a late prompt" in done.err
+    assert "no late prompt; to=fpt writes it as fpt reads it" in done.err
+
+
+def test_exported_it_answers_as_in_its_run(
+    cli: Cli, whole: Path, checkpoint: Path, boolq: Path, tmp_path: Path
+) -> None:
+    """The best prompt on the whole model, and a stage's on the model that was written beside it."""
+    for number, model in ((None, checkpoint), (2, tmp_path / "hf")):
+        form = "fpt" if number is None else "hf"
+        stage = [] if number is None else [f"stage={number}"]
+        written = cli("export", f"run={whole}", f"--to={form}", f"output={tmp_path / form}", *stage)
+        assert written.status == 0, written.err
+        words = [f"prompt.file={tmp_path / form / 'prompt.safetensors'}", f"model={model}", f"task.data={boolq}"]
+        output = f"output={tmp_path / form}.jsonl"
+        scored = cli("eval", *words, "task=boolq", f"cache_dir={tmp_path}", output)
+        assert scored.status == 0, scored.err
+        cli("eval", f"run={whole}", *stage, f"output={tmp_path / 'run.jsonl'}")
+        assert (tmp_path / f"{form}.jsonl").read_bytes() == (tmp_path / "run.jsonl").read_bytes()
+        card = (tmp_path / form / "README.md").read_text()
+        assert "a late prompt for" in card
+        assert "5 vectors of 32 numbers, made from each example's states there" in card
+        assert f"after encoder block {3 if number is None else 2} of" in card
+        assert "npg, 1,704 parameters" in card
+        assert "fpt predict prompt.file=prompt.safetensors" in card
+    assert (tmp_path / "fpt.jsonl").read_bytes() != (tmp_path / "hf.jsonl").read_bytes()
+
+
+def test_training_goes_on_from_its_file(cli: Cli, quick: list[str], whole: Path, tmp_path: Path) -> None:
+    words = [*quick, *LATE, "schedule=pt", "prompt.init=file", "optim.lr=1e-9", "optim.weight_decay=0"]
+    for source in (whole, whole / "prompt.safetensors"):
+        assert cli("train", *words, f"prompt.file={source}", "resume=never").status == 0
+        found, began = (load_file(folder / "prompt.safetensors") for folder in (tmp_path / "run", whole))
+        assert all(torch.allclose(tensor, began[name], atol=1e-6) for name, tensor in found.items())
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ([], "holds a late prompt, and this run has a soft one; give prompt=late"),
+        (
+            ["prompt=late", "prompt.generator=mppg"],
+            "holds a late prompt with prompt.generator=npg prompt.length=5 prompt.bottleneck=8 for d_model=32; this run"
+            " has prompt.generator=mppg prompt.length=5 prompt.bottleneck=128 and d_model=32",
+        ),
+        (["prompt=late", "prompt.generator=none"], "this run has prompt.generator=none prompt.length=5 and d_model=32"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_one_line(
+    cli: Cli, quick: list[str], whole: Path, words: list[str], error: str
+) -> None:
+    done = cli("train", *quick, *words, "prompt.init=file", f"prompt.file={whole / 'prompt.safetensors'}")
+    assert (done.status, len(done.err.splitlines())) == (2, 1)
+    assert error in done.err
+
+
+@pytest.mark.parametrize(
+    "changes", [{"layer": -1}, {"layer": 0.5}, {"generator": "appg"}, {"generator": 7}, {"length": 6}, {"pool": None}]
+)
+def test_a_description_that_does_not_hold_is_refused(whole: Path, tmp_path: Path, changes: dict[str, object]) -> None:
+    file = whole / "prompt.safetensors"
+    with safe_open(file, framework="pt") as handle:
+        about = json.loads(handle.metadata()["fpt"]) | changes
+    made = tmp_path / "made.safetensors"
+    made.write_bytes(dump_prompt(load_file(file), **{key: value for key, value in about.items() if value is not None}))
+    with pytest.raises(UserError, match="is not a late prompt as fpt writes it"):
+        open_prompt(made)
+
+
+def test_a_soft_prompt_is_no_start_for_a_late_one(cli: Cli, quick: list[str], finished: Path) -> None:
+    done = cli("train", *quick, *LATE, "prompt.init=file", f"prompt.file={finished}")
+    assert (done.status, len(done.err.splitlines())) == (2, 1)
+    assert "holds a soft prompt, and this run has a late one; give prompt=soft" in done.err
+    done = cli("train", *quick, *LATE, "prompt.init=vocab")
+    assert "prompt.init=vocab: is for prompt=soft; a late prompt starts from uniform or file" in done.err
 
 
 def test_more_blocks_than_there_are_is_an_error_before_any_weight(cli: Cli, quick: list[str]) -> None:
