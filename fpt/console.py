@@ -42,18 +42,11 @@ def print_plan(plan: dict[str, Any]) -> None:
 def _print_states(console: Console, states: dict[str, Any], flops: list[int]) -> None:
     """Whether the states below a late prompt are kept, and what every stage does about them."""
     console.print()
+    console.print(Text(states["told"]))
     if states["where"] == "off":
-        console.print(Text(f"states below the prompt are computed with every update: {states['reason']}"))
         return
-    place = {"memory": "in each process's memory", "disk": "on disk"}[states["where"]]
-    console.print(
-        Text(
-            f"states below the prompt are kept {place}, at most {amount(states['bytes'])}B at a time for"
-            f" {states['examples']:,} examples: {states['reason']}"
-        )
-    )
     table = _table("stage", "blocks below", "their states are", "FLOPs")
-    does = {"compute": "computed", "reuse": "the last stage's", "off": "not kept"}
+    does = {"compute": "computed", "reuse": "those of the stage before", "off": "not kept"}
     for number, (row, cost) in enumerate(zip(states["stages"], flops, strict=True), 1):
         anew = " anew" if number > 1 and row["does"] == "compute" else ""
         table.add_row(str(number), str(row["blocks"]), does[row["does"]] + anew, amount(cost))

@@ -68,9 +68,9 @@ class Export:
 
     @property
     def layer(self) -> int:
-        """How many encoder blocks lie below the prompt in the model that it is exported for."""
+        """How many encoder blocks lie below a late prompt in the stage's model."""
         layer = self.run.config.prompt.position(read_shape(self.values, "").encoder.blocks)
-        return layer if self.to != "hf" else sum(block < layer for block in self.stage.about["encoder_blocks"])
+        return sum(block < layer for block in self.stage.about["encoder_blocks"])
 
     @property
     def what(self) -> str:
@@ -94,8 +94,8 @@ def order(
     records = open_records(run)
     _ = records.result  # what is not finished has none
     if records.config.prompt.kind == "late" and to in ("peft", "npy"):
-        other = "PEFT has" if to == "peft" else "an array is"
-        raise UserError(f"to={to}: {other} no late prompt; to=fpt writes it as fpt reads it, to=hf its model too")
+        why = "PEFT has no late prompts" if to == "peft" else "an array cannot hold a late prompt"
+        raise UserError(f"to={to}: {why}; to=fpt writes it as fpt reads it, to=hf its model too")
     if number is not None:
         records.stage(number)
     name = to if number is None else f"{to}-stage{number}"

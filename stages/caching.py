@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import torch
 
+from fpt import distributed
 from fpt.backbones.family import Selection, Stack, around
 from fpt.config import RunConfig
 from fpt.console import amount
@@ -21,6 +22,7 @@ from fpt.data import Encoded, States
 from fpt.errors import UserError
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.states import Filler
+from stages import fit
 from stages.prepare import Materials
 from stages.schedule import Schedule, Stage
 
@@ -48,81 +50,115 @@ class Caching:
         where: memory, disk or off.
         reason: why, for people.
         examples: whose states are kept; None: not known before the data are read.
-        bytes: what they take, in a file or in each process's memory, at most; of 1,000 examples where their number is
-            not known.
+        bytes: what they take at most, in a file or in each process's memory; None likewise.
         stages: in order.
     """
 
     where: str
     reason: str
     examples: int | None
-    bytes: int
+    bytes: int | None
     stages: tuple[StageStates, ...]
 
     @property
-    def number(self) -> int:
-        """How many stages compute states of their own."""
+    def files(self) -> int:
+        """How many files the stages leave on disk."""
         return sum(stage.does == "compute" for stage in self.stages)
 
     @property
     def told(self) -> str:
         """For people."""
-        if self.where == "off":
+        if self.where == "off" or self.bytes is None:
             return f"states below the prompt are computed with every update: {self.reason}"
-        place = "in memory" if self.where == "memory" else "on disk"
-        return f"states below the prompt are kept {place}, {amount(self.bytes)}B for each stage: {self.reason}"
+        if self.where == "memory":
+            return f"states below the prompt are kept in memory, {amount(self.bytes)}B in each process: {self.reason}"
+        files = "one file" if self.files == 1 else f"{self.files} files"
+        total = amount(self.bytes * self.files)
+        return f"states below the prompt are kept on disk, {total}B in {files}, for the next run too: {self.reason}"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+        """Plain values, with what people are told."""
+        return {**asdict(self), "told": self.told}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Caching":
+        """What `to_json` made plain."""
+        stages = tuple(StageStates(**stage) for stage in values["stages"])
+        return cls(values["where"], values["reason"], values["examples"], values["bytes"], stages)
 
 
-@dataclass(frozen=True)
-class Size:
-    """How much there is to keep: examples (None: not known), and bytes of them, of 1,000 where that is not known."""
+def decide(config: RunConfig, schedule: Schedule, *, examples: int | None, tokens: int, d_model: int) -> Caching | None:
+    """What every stage does; None for a soft prompt, below which there is nothing.
 
-    examples: int | None
-    bytes: int
-
-
-def plan(config: RunConfig, schedule: Schedule, size: Size) -> Caching | None:
-    """What every stage does; None for a soft prompt, below which there is nothing."""
+    Args:
+        config: of the run.
+        schedule: its stages.
+        examples: how many there are to train on; None: that is not known.
+        tokens: of all their sources.
+        d_model: numbers in a state.
+    """
     if config.prompt.kind == "soft":
         return None
     layer, full = config.prompt.position(schedule.full.encoder.blocks), schedule.full.encoder
     below = [_below(stage, full, layer) for stage in schedule.stages]
-    where, reason, is_kept = _decide(config, schedule, size, layer, len(set(below)))
-    rows, held = [], None
-    for kept, lower in zip(is_kept, below, strict=True):
-        does = "off" if not kept else "reuse" if lower == held else "compute"
-        held = lower if kept else None
-        rows.append(StageStates(len(lower[0]), does))
-    return Caching(where, reason, size.examples, size.bytes, tuple(rows))
+    size = None if examples is None else tokens * d_model * getattr(torch, config.engine.dtype).itemsize
+    if config.prompt.cache == "off":
+        return _off("prompt.cache=off as given", below, examples, size)
+    if layer == 0:
+        return _off("nothing lies below the prompt", below, examples, size)
+    if examples is None or size is None:
+        return _off("how many examples there are is known when the data are read", below, examples, size)
+    if config.prompt.cache != "auto":
+        stages = _stages(below, [True] * len(below))
+        return Caching(config.prompt.cache, f"prompt.cache={config.prompt.cache} as given", examples, size, stages)
+    stages = _stages(below, [stage.updates * config.train.batch_size > examples for stage in schedule.stages])
+    found = Caching("disk", "", examples, size, stages)
+    if not found.files:
+        return _off(f"no stage comes back to any of {examples:,} examples", below, examples, size)
+    for where, share in (("memory", MEMORY), ("disk", DISK)):
+        found = replace(found, where=where)
+        needed, (free, held) = _needed(config, found), _room(config, where)
+        if needed <= min(free, share * (free + held)):
+            return replace(found, reason=f"{amount(free)}B are free")
+    return _off(f"{amount(_needed(config, found))}B are more than auto takes of memory or disk", below, examples, size)
 
 
-def size_of(config: RunConfig, *, examples: int | None, tokens: int, d_model: int) -> Size:
-    """What the states of so many source tokens take."""
-    return Size(examples, tokens * d_model * getattr(torch, config.engine.dtype).itemsize)
+def of_run(materials: Materials, update: int, before: dict[str, Any] | None) -> Caching | None:
+    """The same for a run, whose data are read.
 
-
-def plan_of(materials: Materials) -> Caching | None:
-    """The plan of a run, whose data are read.
+    What was decided `before`, as its plan.json has it, holds for the stages that `update` has left behind; and with
+    `auto` for the others, or a run that goes on would compute something else than one that was never stopped.
 
     Raises:
         UserError: the memory or the disk that was asked for by name has no room for the states.
     """
-    config, train = materials.config, materials.train
+    config, train, schedule = materials.config, materials.train, materials.schedule
     tokens, d_model = len(train.sources.ids), materials.backbone.config.d_model
-    caching = plan(config, materials.schedule, size_of(config, examples=len(train), tokens=tokens, d_model=d_model))
-    _check_room(config, caching)
-    return caching
+    now = decide(config, schedule, examples=len(train), tokens=tokens, d_model=d_model)
+    then = Caching.from_json(before) if before else None
+    if now is None or then is None:
+        _check_room(config, now)
+        return now
+    if config.prompt.cache == "auto":
+        return then
+    pairs = zip(schedule.stages, then.stages, now.stages, strict=True)
+    return replace(now, stages=tuple(old if update >= stage.end else new for stage, old, new in pairs))
+
+
+def beside(config: RunConfig, caching: Caching | None) -> RunConfig:
+    """The configuration with what is left of a CPU's memory beside states that are kept in it."""
+    on_cpu = config.engine.device == "cpu" or not torch.cuda.is_available()
+    if caching is None or caching.bytes is None or caching.where != "memory" or not on_cpu:
+        return config
+    left = max(1, fit.device_memory(config.engine) - caching.bytes)
+    return replace(config, engine=replace(config.engine, device_memory=f"{left}B"))
 
 
 class Keeper:
     """Gives every stage its training data, with the states below the prompt where they are kept."""
 
     def __init__(self, materials: Materials, caching: Caching | None) -> None:
-        """Of a run; what was planned holds."""
+        """Of a run; what was decided holds."""
         self._materials, self.caching = materials, caching
         self._held: tuple[str, States] | None = None
 
@@ -132,23 +168,21 @@ class Keeper:
         Raises:
             UserError: there is no room for the states.
         """
-        train, about = self._materials.train, self._about(chosen)
         if self.caching is None or self.caching.stages[stage.index - 1].does == "off":
             self._held = None
-            return train
+            return self._materials.train
+        about = self._about(chosen)
         name = json.dumps(about)
         if self._held is None or self._held[0] != name:
             self._held = None  # the last stage's go before these are made
             self._held = name, self._states(about, model, self.caching.where)
-        return replace(train, below=self._held[1])
+        return replace(self._materials.train, below=self._held[1])
 
     def _states(self, about: dict[str, Any], model: PromptedModel, where: str) -> States:
         materials = self._materials
         config, engine, watch = materials.config, materials.engine, materials.tracker.watch
         filler = Filler(model, materials.train, config.train.eval_batch, engine, watch)
-        if where == "memory":
-            return filler.in_memory()
-        return filler.in_file(Path(config.cache_dir).expanduser() / "states", about)
+        return filler.in_memory() if where == "memory" else filler.in_file(_folder(config), about)
 
     def _about(self, chosen: Selection) -> dict[str, Any]:
         """What the states are of, but for the data."""
@@ -163,11 +197,34 @@ class Keeper:
         }
 
 
+Below = tuple[tuple[int, ...], int]  # what a stage keeps below the prompt: blocks, and neurons in each
+
+
+def _below(stage: Stage, full: Stack, layer: int) -> Below:
+    """Which neurons these are is the same for all stages with as many."""
+    kept = around(stage.shape.encoder.blocks, full.blocks, layer)
+    return tuple(block for block in kept if block < layer), stage.shape.encoder.neurons
+
+
+def _stages(below: list[Below], wanted: list[bool]) -> tuple[StageStates, ...]:
+    """What is wanted is computed, unless the stage before has it."""
+    rows, held = [], None
+    for is_wanted, lower in zip(wanted, below, strict=True):
+        does = "reuse" if lower == held else "compute" if is_wanted else "off"
+        held = None if does == "off" else lower
+        rows.append(StageStates(len(lower[0]), does))
+    return tuple(rows)
+
+
+def _off(reason: str, below: list[Below], examples: int | None, size: int | None) -> Caching:
+    return Caching("off", reason, examples, size, _stages(below, [False] * len(below)))
+
+
 def _check_room(config: RunConfig, caching: Caching | None) -> None:
     """Refuse what cannot be, before anything is computed."""
-    if caching is None or config.prompt.cache not in ("memory", "disk"):
+    if caching is None or caching.where == "off":
         return
-    needed, free = _needed(config, caching.where, caching.bytes, caching.number), _free(config, caching.where)
+    needed, free = _needed(config, caching), sum(_room(config, caching.where))
     if needed > free:
         other = "disk" if caching.where == "memory" else "memory"
         raise UserError(
@@ -176,42 +233,23 @@ def _check_room(config: RunConfig, caching: Caching | None) -> None:
         )
 
 
-def _below(stage: Stage, full: Stack, layer: int) -> tuple[tuple[int, ...], int]:
-    """What a stage keeps below the prompt: blocks, and neurons in each. Which neurons those are is the same for all."""
-    kept = around(stage.shape.encoder.blocks, full.blocks, layer)
-    return tuple(block for block in kept if block < layer), stage.shape.encoder.neurons
+def _needed(config: RunConfig, caching: Caching) -> int:
+    """Bytes: in memory one stage's at a time in every process of a machine, on disk those of all."""
+    assert caching.bytes is not None
+    times = max(config.engine.processes, distributed.here()[1]) if caching.where == "memory" else caching.files
+    return caching.bytes * times
 
 
-def _decide(config: RunConfig, schedule: Schedule, size: Size, layer: int, number: int) -> tuple[str, str, list[bool]]:
-    """Where, why, and for which stages; `number` of them have states of their own."""
-    asked, none = config.prompt.cache, [False] * len(schedule.stages)
-    if asked == "off":
-        return "off", "prompt.cache=off as given", none
-    if layer == 0:
-        return "off", "nothing lies below the prompt", none
-    if size.examples is None:
-        return "off", "priced without: how many examples there are is known when the data are read", none
-    if asked != "auto":
-        return asked, f"prompt.cache={asked} as given", [True] * len(none)
-    repeats = [stage.updates * config.train.batch_size > size.examples for stage in schedule.stages]
-    if not any(repeats):
-        return "off", f"no stage comes back to any of {size.examples:,} examples", none
-    for where, share in (("memory", MEMORY), ("disk", DISK)):
-        needed, free = _needed(config, where, size.bytes, number), _free(config, where)
-        if needed <= share * free:
-            return where, f"{amount(needed)}B of {amount(free)}B free", repeats
-    return "off", f"{amount(size.bytes)}B are more than the shares of memory and disk that auto takes", none
-
-
-def _needed(config: RunConfig, where: str, size: int, number: int) -> int:
-    """Bytes: in every process's memory those of one stage at a time, on disk those of all."""
-    return size * (config.engine.processes if where == "memory" else number)
-
-
-def _free(config: RunConfig, where: str) -> int:
+def _room(config: RunConfig, where: str) -> tuple[int, int]:
+    """Bytes that are free, and those that states hold already, which may be these very ones."""
     if where == "memory":
-        return int(psutil.virtual_memory().available)
-    folder = Path(config.cache_dir).expanduser().absolute()
+        return int(psutil.virtual_memory().available), 0
+    folder = _folder(config).absolute()
+    held = sum(file.stat().st_size for file in folder.glob("*.npy"))
     while not folder.exists():
         folder = folder.parent
-    return shutil.disk_usage(folder).free
+    return shutil.disk_usage(folder).free, held
+
+
+def _folder(config: RunConfig) -> Path:
+    return Path(config.cache_dir).expanduser() / "states"

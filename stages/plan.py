@@ -15,8 +15,7 @@ from fpt.config import PromptConfig, RunConfig
 from fpt.cost import SOFT, Price
 from fpt.data import Encoded, Order, batches_by_length, micro_batches
 from fpt.tasks import most_train_examples
-from stages.caching import Caching, size_of
-from stages.caching import plan as plan_states
+from stages.caching import Caching, decide
 from stages.prepare import Materials, importance_sample
 from stages.schedule import Schedule
 
@@ -179,6 +178,8 @@ def of_run(materials: Materials, schedule: Schedule, caching: Caching | None) ->
     if any(schedule.reduces_width().values()):
         sample = importance_sample(materials)
         scored = sizes(sample, batches_by_length(sample, config.train.eval_batch))
+    is_kept = caching is not None and caching.files > 0
+    kept = batches_by_length(materials.train, config.train.eval_batch) if is_kept else []
     return price(
         schedule,
         Price(materials.backbone.config),
@@ -187,7 +188,7 @@ def of_run(materials: Materials, schedule: Schedule, caching: Caching | None) ->
         importance=scored,
         how=config.prompt,
         caching=caching,
-        all_examples=sizes(materials.train, batches_by_length(materials.train, config.train.eval_batch)),
+        all_examples=sizes(materials.train, kept),
     )
 
 
@@ -199,9 +200,8 @@ def nominal(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
     scored = 0
     if any(schedule.reduces_width().values()):
         scored = min(config.schedule.importance_examples, examples or config.schedule.importance_examples)
-    tokens = (examples or 1000) * config.task.source_length
-    size = size_of(config, examples=examples, tokens=tokens, d_model=backbone.d_model)
-    caching = plan_states(config, schedule, size)
+    tokens = (examples or 0) * config.task.source_length
+    caching = decide(config, schedule, examples=examples, tokens=tokens, d_model=backbone.d_model)
     plan = price(
         schedule,
         Price(backbone),

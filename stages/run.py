@@ -85,10 +85,12 @@ class _Told:
 
 def _run(materials: Materials, folder: SharedFolder, state: TrainState, prompt: Tensors) -> dict[str, Any]:
     config, schedule, lengths = materials.config, materials.schedule, fit.longest(materials.train)
-    memory = distributed.from_main(lambda: fit.plan_memory(config, schedule, lengths))
-    settled = distributed.from_main(lambda: fit.with_micro_batch(config, schedule, lengths))
-    materials = replace(materials, config=settled)
-    states = distributed.from_main(lambda: caching.plan_of(materials))
+    before = json.loads(folder.read(records.PLAN)).get("states") if records.PLAN in folder else None
+    states = distributed.from_main(lambda: caching.of_run(materials, state.update, before))
+    beside = caching.beside(config, states)
+    memory = distributed.from_main(lambda: fit.plan_memory(beside, schedule, lengths))
+    settled = distributed.from_main(lambda: fit.with_micro_batch(beside, schedule, lengths))
+    materials = replace(materials, config=replace(config, train=settled.train))
     measured = prepare.measure(folder, materials, prompt)
     plan = of_run(materials, schedule, states)
     about = {"memory": memory.to_json(), "states": states and states.to_json()}
@@ -138,7 +140,8 @@ def _train_stage(told: _Told, stage: Stage, chosen: Selection, model: PromptedMo
     if state.update == stage.first_update:
         state = recycle.carry(state, config.recycle)
     watch = Stopwatch()
-    data = told.keeper.data(stage, chosen, model)
+    # Stopped in its last validation, a stage has no update left to do.
+    data = told.keeper.data(stage, chosen, model) if state.update < stage.end else materials.train
     state = replace(state, seconds=state.seconds + watch.seconds)
     if state.update == stage.first_update:
         tracker.passed(price.flops_states)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 TENSOR = "prompt"
 ADAPTER_CONFIG, ADAPTER, ADAPTER_TENSOR = "adapter_config.json", "adapter_model.safetensors", "prompt_embeddings"
 NUMPY = b"\x93NUMPY"  # google-research/prompt-tuning names its arrays without .npy, so the bytes count
-FORMS = "a safetensors file with a tensor 'prompt', a .npy, or the folder of a run or of a PEFT prompt adapter"
+FORMS = "a prompt.safetensors, a .npy, or the folder of a run or of a PEFT prompt adapter"
 USE = ("kind", "layer", "length", "generator", "pool")  # what a late prompt's file says of its use
 
 
@@ -109,7 +109,8 @@ def check(config: PromptConfig, d_model: int) -> None:
             f"prompt.file={config.file}: holds a {holds.kind} prompt, and this run has a {config.kind} one;"
             f" give prompt={holds.kind}"
         )
-    if stored.shapes == wanted:
+    makers = [(how.generator, how.pool) for how in (holds, config)]
+    if stored.shapes == wanted and makers[0] == makers[1]:
         return
     if config.kind == "soft":
         found, needed, names = list(stored.shapes[TENSOR]), list(wanted[TENSOR]), "[prompt.length, d_model]"
@@ -122,8 +123,9 @@ def check(config: PromptConfig, d_model: int) -> None:
 
 
 def _sizes(how: PromptConfig) -> str:
-    bottleneck = "" if how.generator == "none" else f" prompt.bottleneck={how.bottleneck}"
-    return f"prompt.generator={how.generator} prompt.length={how.length}{bottleneck}"
+    more = "" if how.generator == "none" else f" prompt.bottleneck={how.bottleneck}"
+    more += f" prompt.pool={how.pool}" if how.generator == "npg" else ""
+    return f"prompt.generator={how.generator} prompt.length={how.length}{more}"
 
 
 def _find(path: Path) -> Stored:
@@ -191,12 +193,12 @@ def _in_safetensors(file: Path, tensor: str) -> Stored:
 def _late(file: Path, about: str, found: dict[str, tuple[list[int], str]]) -> Stored:
     """A late prompt, of which the file's own description must hold."""
     shapes = {name: tuple(shape) for name, (shape, _) in found.items()}
-    width = next((shapes[name][-1] for name in ("vectors", "down") if name in shapes), 0)
     try:
+        width = next((shapes[name][-1] for name in ("vectors", "down") if name in shapes), 0)
         use = {name: value for name, value in json.loads(about).items() if name in USE}
         how = _how(use, shapes)
         is_right = len(use) == len(USE) and isinstance(how.layer, int) and shapes == how.shapes(width)
-    except (ValueError, TypeError, AttributeError, UserError):
+    except (ValueError, TypeError, AttributeError, IndexError, UserError):
         is_right = False
     if not is_right or not all("F" in dtype for _, dtype in found.values()):
         raise UserError(f"{file}: is not a late prompt as fpt writes it; its description and its tensors differ")

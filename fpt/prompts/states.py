@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -59,6 +60,7 @@ class Filler:
         """The states in every process's own memory; each computes a part and is told the rest."""
         rows = torch.zeros(self.shape, dtype=self.engine.dtype)
         self._fill(rows, distributed.rank(), distributed.size())
+        distributed.wait()  # what follows gives up on a process that is slow
         # The others' are zeros, so bits added up as whole numbers are the bits themselves.
         for part in torch.split(rows.view(torch.int32).view(-1), SENT):
             distributed.add_up([part])
@@ -77,12 +79,13 @@ class Filler:
         is_there = distributed.here()[0] > 0 or self._is_whole(file)
         if not all(distributed.gather(is_there)):
             self._make(file, about)
-        return States(self._mapped(file, "c"), self.data.sources.starts)
+        return States(self._mapped(file), self.data.sources.starts)
 
     def _how(self) -> dict[str, Any]:
         """What else decides the states' bits."""
         digest = hashlib.sha256(self.data.sources.ids.data)
         digest.update(self.data.sources.starts.data)
+        digest.update(self.data.targets.starts.data)  # batches are sorted by both lengths
         return {
             "data": digest.hexdigest(),
             "shape": self.shape,
@@ -109,34 +112,60 @@ class Filler:
     def _make(self, file: Path, about: dict[str, Any]) -> None:
         """Compute the states into a file aside, which becomes `file` when it is whole."""
         process, processes = distributed.here()
-        writer = distributed.from_main(os.getpid)
+        writer = distributed.gather(os.getpid())[distributed.rank() - process]  # the first process of this machine
         aside = file.with_name(f"{file.stem}.{socket.gethostname()}-{writer}.part")
-        with _removed(aside) if process == 0 else nullcontext():
-            problem = _room_for(aside, self.shape, self._numpy) if process == 0 else None
+        with _removed(aside, _about(aside)) if process == 0 else nullcontext():
+            problem = self._reserve(aside) if process == 0 else None
             if problem := next(filter(None, distributed.gather(problem)), None):
                 raise UserError(problem)
-            self._fill(self._mapped(aside, "r+"), process, processes)
+            self._fill(self._mapped(aside, to_write=True), process, processes)
             distributed.wait()
             if process == 0:
-                digest = self._digest(self._mapped(aside, "c"))
-                aside_about = aside.with_suffix(".json.part")
-                aside_about.write_text(json.dumps({**about, "sha256": digest}, indent=2) + "\n")
-                aside_about.replace(file.with_suffix(".json"))
-                aside.replace(file)
+                digest = self._digest(self._mapped(aside))
+                try:
+                    _about(aside).write_text(json.dumps({**about, "sha256": digest}, indent=2) + "\n")
+                    _about(aside).replace(_about(file))
+                    aside.replace(file)
+                except OSError as error:
+                    raise UserError(self._no_room(file.parent, error)) from None
         distributed.wait()
+
+    def _reserve(self, file: Path) -> str | None:
+        """Make a file of the states' size, all of it on disk; what is wrong if that cannot be done.
+
+        A mapped file that finds the disk full when it is written to would end the process.
+        """
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            _forget_dead(file.parent)
+            np.lib.format.open_memmap(file, mode="w+", dtype=self._numpy, shape=self.shape)
+            if hasattr(os, "posix_fallocate"):  # macOS has none
+                with file.open("r+b") as stream:
+                    os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
+        except OSError as error:
+            return self._no_room(file.parent, error)
+        return None
+
+    def _no_room(self, folder: Path, error: OSError) -> str:
+        size = amount(self.shape[0] * self.shape[1] * self.engine.dtype.itemsize)
+        return (
+            f"prompt.cache: {size}B of states cannot be kept in {folder} ({error.strerror});"
+            " the same command with prompt.cache=off goes on without, or give another cache_dir"
+        )
 
     def _is_whole(self, file: Path) -> bool:
         try:
-            digest = json.loads(file.with_suffix(".json").read_text())["sha256"]
-            rows = self._mapped(file, "c")
-        except (OSError, ValueError, KeyError):
+            digest = json.loads(_about(file).read_text())["sha256"]
+            rows = self._mapped(file)
+        except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError):  # numpy and torch have many
             return False
         return tuple(rows.shape) == self.shape and self._digest(rows) == digest
 
     def _digest(self, rows: Tensor) -> str:
         """Of all states, in the examples' order."""
         digest, starts = hashlib.sha256(), self.data.sources.starts
-        parts = [list(range(len(self.data)))[start : start + AT_ONCE] for start in range(0, len(self.data), AT_ONCE)]
+        number = len(self.data)
+        parts = [list(range(start, min(start + AT_ONCE, number))) for start in range(0, number, AT_ONCE)]
         for part in self.watch(parts, "checking the states"):
             digest.update(rows[starts[part[0]] : starts[part[-1] + 1]].view(torch.uint8).numpy().data)
         return digest.hexdigest()
@@ -146,43 +175,31 @@ class Filler:
         """As the file has the states; numpy has no bfloat16, so that is kept as whole numbers of its bits."""
         return np.dtype({2: np.int16, 4: np.float32}[self.engine.dtype.itemsize])
 
-    def _mapped(self, file: Path, mode: Any) -> Tensor:
-        return torch.from_numpy(np.load(file, mmap_mode=mode)).view(self.engine.dtype)
+    def _mapped(self, file: Path, *, to_write: bool = False) -> Tensor:
+        """The states in a file, which may be larger than memory; a mapping of our own to write to could not be."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch knows no tensor that may only be read
+            return torch.from_numpy(np.load(file, mmap_mode="r+" if to_write else "r")).view(self.engine.dtype)
 
 
-def _room_for(file: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> str | None:
-    """Make a file of that size, all of it on disk; what is wrong if that cannot be done.
-
-    A mapped file that finds the disk full when it is written to would end the process.
-    """
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        _forget_dead(file.parent)
-        np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
-        if hasattr(os, "posix_fallocate"):  # macOS has none
-            with file.open("r+b") as stream:
-                os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
-    except OSError as error:
-        size = amount(shape[0] * shape[1] * dtype.itemsize)
-        return (
-            f"prompt.cache: {size}B of states cannot be kept in {file.parent} ({error.strerror});"
-            " the same command with prompt.cache=off goes on without, or give another cache_dir"
-        )
-    return None
+def _about(file: Path) -> Path:
+    """The description beside a file of states."""
+    return file.with_name(f"{file.name.removesuffix('.npy')}.json")
 
 
 def _forget_dead(folder: Path) -> None:
     """Remove what runs on this machine left half made when they were killed."""
-    for file in folder.glob(f"*.{socket.gethostname()}-*.part"):
-        number = file.name.split(".json")[0].removesuffix(".part").rpartition("-")[2]
+    for file in folder.glob(f"*.{socket.gethostname()}-*.part*"):
+        number = file.name.partition(".part")[0].rpartition("-")[2]
         if number.isdecimal() and not psutil.pid_exists(int(number)):
             file.unlink(missing_ok=True)
 
 
 @contextmanager
-def _removed(file: Path) -> Iterator[None]:
-    """The file is gone afterwards, unless it was renamed."""
+def _removed(*files: Path) -> Iterator[None]:
+    """The files are gone afterwards, unless they were renamed."""
     try:
         yield
     finally:
-        file.unlink(missing_ok=True)
+        for file in files:
+            file.unlink(missing_ok=True)

@@ -148,14 +148,18 @@ def most_train_examples(config: RunConfig) -> int | None:
     """How many training examples there are at most, without reading them; None where that is not known."""
     from fpt.tasks import world  # here, because `python -m fpt.tasks.world` would import itself twice
 
-    task, form = config.task, form_of(config.task)
+    task = config.task
+    if _is_own(task):
+        return task.train_examples
+    form = form_of(task)
     data = data_of(config, form)
     if task.shots is not None and not form.each_gold:
         return task.shots * max(1, len(form.labels))
     if form.each_gold or data not in ("world", "hub"):
         return task.train_examples
-    known = world.SIZES["train"] if data == "world" else PUBLISHED.get(task.name)
-    return task.train_examples or known
+    if data == "world":  # which makes as many as are asked for
+        return task.train_examples or world.SIZES["train"]
+    return min(filter(None, (task.train_examples, PUBLISHED.get(task.name))), default=None)
 
 
 def _is_own(task: TaskConfig) -> bool:

@@ -15,11 +15,13 @@ def plan(words: Words) -> None:
     from stages import schedule
 
     stages = schedule.of(config)
-    from stages import fit
+    from stages import caching, fit
     from stages.plan import nominal
 
-    priced = {**nominal(config, stages), "memory": fit.plan_memory(config, stages).to_json()}
-    present(words, priced, console.print_plan)
+    priced = nominal(config, stages)
+    states = caching.Caching.from_json(priced["states"]) if priced["states"] else None
+    memory = fit.plan_memory(caching.beside(config, states), stages)
+    present(words, {**priced, "memory": memory.to_json()}, console.print_plan)
 
 
 def show(words: Words) -> None:

@@ -19,17 +19,18 @@ from transformers import T5Config
 from fpt import compose
 from fpt.__main__ import main
 from fpt.backbones import t5
-from fpt.backbones.family import Shape, Stack
+from fpt.backbones.backbone import Backbone
+from fpt.backbones.family import Selection, Shape, Stack, StackSelection
 from fpt.config import EngineConfig, PromptConfig
 from fpt.cost import Price
 from fpt.data import Batch
 from fpt.engine import Engine
-from fpt.errors import UserError
 from fpt.prompts.late import LatePrompt, initial
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.states import Filler
-from stages import caching, schedule
-from stages.caching import Size
+from fpt.tasks import most_train_examples, open_task
+from fpt.tracking import Tracker
+from stages import caching, prepare, schedule
 from tests.conftest import ON_CPU, Outcome, quick_words, stopped_after
 from tests.fpt.prompts.test_late import DATA, late, prompted
 
@@ -132,15 +133,69 @@ def no_file_longer_than(size: int) -> Iterator[None]:
 def test_without_room_the_run_can_go_on_without(
     cli: Cli, checkpoint: Path, boolq: Path, runs: dict[str, Path], tmp_path: Path
 ) -> None:
+    """The first stage's states are there, the second's cannot be; what the first has spent is not priced anew."""
     words = [*quick_words(checkpoint, boolq, tmp_path / "run"), *LATE]
+    with stopped_after(5):
+        cli("train", *words, "prompt.cache=disk")
     with no_file_longer_than(100_000):
         failed = cli("train", *words, "prompt.cache=disk")
     assert failed.status == 2
     assert "prompt.cache=off goes on without" in failed.err.splitlines()[-1]
     assert "Traceback" not in failed.err
-    assert not list((tmp_path / "cache/states").iterdir())
+    assert len(list((tmp_path / "cache/states").iterdir())) == 2
     assert cli("train", *words, "prompt.cache=off", "resume=must").status == 0
-    assert is_same(tmp_path / "run", runs["off"])
+    torch.testing.assert_close(losses(tmp_path / "run"), losses(runs["off"]), rtol=1e-5, atol=0)
+    spent, kept, off = ([row["flops"] for row in lines(run)] for run in (tmp_path / "run", runs["disk"], runs["off"]))
+    assert spent[:6] == kept[:6]
+    assert spent[-1] - spent[6] == off[-1] - off[6]
+
+
+def test_what_auto_decided_holds_to_the_end(
+    cli: Cli, checkpoint: Path, boolq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that is free at the start, and no longer when the run goes on."""
+    words = [*quick_words(checkpoint, boolq, tmp_path / "run"), *LATE, "task.shots=3"]
+    with stopped_after(7):
+        cli("train", *words)
+    decided = json.loads((tmp_path / "run/plan.json").read_text())["states"]
+    assert decided["where"] == "memory"
+    room(monkeypatch, 0, (0, 0))
+    assert cli("train", *words, "resume=must").status == 0
+    assert json.loads((tmp_path / "run/plan.json").read_text())["states"] == decided
+
+
+def test_states_are_told_apart_by_what_they_are_of(checkpoint: Path, tmp_path: Path, boolq: Path) -> None:
+    """By the model, the task, the blocks below, and the neurons of these alone."""
+    words = [*quick_words(checkpoint, boolq, tmp_path / "run"), *LATE, "engine=torch"]
+    config = compose.load(words)
+    materials = prepare.gather(config, schedule.of(config), open_task(config), Tracker())
+    wide = tuple(range(24))
+    above, below = ((wide,) * 5 + (wide[1:],), (wide[1:],) + (wide,) * 5)
+    decoder = StackSelection(tuple(range(6)))
+    kept = [
+        StackSelection(tuple(range(6))),
+        StackSelection((0, 2, 5)),
+        StackSelection(tuple(range(6)), (wide,) * 6),
+        StackSelection(tuple(range(6)), below),
+    ]
+    others = [
+        replace(materials, task=replace(materials.task, name="other")),
+        replace(materials, backbone=other_of(materials)),
+    ]
+
+    def name(made: prepare.Materials, stack: StackSelection) -> str:
+        return json.dumps(caching.Keeper(made, None)._about(Selection(stack, decoder)))
+
+    names = {name(materials, stack) for stack in kept} | {name(made, kept[0]) for made in others}
+    assert len(names) == 6
+    assert name(materials, StackSelection(tuple(range(6)), above)) == name(materials, kept[2])
+
+
+def other_of(materials: prepare.Materials) -> Backbone:
+    """The same backbone as if its weights were others."""
+    made = replace(materials.backbone)
+    vars(made)["fingerprint"] = "other"
+    return made
 
 
 def filler(model: PromptedModel, engine: Engine = ON_CPU) -> Filler:
@@ -166,7 +221,7 @@ def test_what_is_kept_are_the_states_of_real_tokens(checkpoint: Path, tmp_path: 
     assert torch.equal(filled.in_memory().rows, filled.in_file(tmp_path, {}).rows)
 
 
-@pytest.mark.parametrize("harm", ["a bit", "its end", "its description"])
+@pytest.mark.parametrize("harm", ["a bit", "its end", "all of it", "its description", "what that says"])
 def test_a_damaged_file_is_computed_again(checkpoint: Path, tmp_path: Path, harm: str) -> None:
     filled = filler(prompted(checkpoint, late(3)))
     rows = filled.in_file(tmp_path, {}).rows.clone()
@@ -176,8 +231,10 @@ def test_a_damaged_file_is_computed_again(checkpoint: Path, tmp_path: Path, harm
         file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     elif harm == "its end":
         file.write_bytes(whole[:-40])
+    elif harm == "all of it":
+        file.write_bytes(b"")
     else:
-        file.with_suffix(".json").write_text("{")
+        file.with_suffix(".json").write_text("{" if harm == "its description" else "null")
     assert torch.equal(filled.in_file(tmp_path, {}).rows, rows)
     assert file.read_bytes() == whole
 
@@ -212,11 +269,12 @@ def test_what_a_killed_run_left_half_made_goes(checkpoint: Path, tmp_path: Path)
     filled = filler(prompted(checkpoint, late(3)))
     filled.in_file(tmp_path, {})
     (file,) = tmp_path.glob("*.npy")
-    dead, living = (tmp_path / f"{file.stem}.{socket.gethostname()}-{number}.part" for number in (2**22 + 1, 1))
-    for part in (dead, living):
+    name = f"{file.stem}.{socket.gethostname()}"
+    parts = [tmp_path / f"{name}-{number}.part{more}" for number in (2**22 + 1, 1) for more in ("", ".json")]
+    for part in parts:
         part.write_bytes(b"half")
     filled.in_file(tmp_path, {"task": "other"})
-    assert (dead.exists(), living.exists()) == (False, True)
+    assert [part.exists() for part in parts] == [False, False, True, True]
 
 
 PRICED = T5Config(
@@ -242,17 +300,27 @@ def test_a_pass_above_them_is_priced_as_torch_counts_it() -> None:
     assert price.update(shape, **sizes) - price.update(shape, **sizes, is_kept=True) == counts[0]
 
 
-def decided(*words: str, examples: int | None = 100, size: int = 10**6) -> caching.Caching | None:
+def decided(*words: str, examples: int | None = 100, tokens: int = 1000) -> caching.Caching | None:
     config = compose.load(["model=t5-large", "task=boolq", "schedule=pt", *words])
-    return caching.plan(config, schedule.of(config), Size(examples, size))
+    return caching.decide(config, schedule.of(config), examples=examples, tokens=tokens, d_model=1)
+
+
+def room(monkeypatch: pytest.MonkeyPatch, memory: int, disk: tuple[int, int]) -> None:
+    """So many bytes are free, and held by states already."""
+    monkeypatch.setattr(caching, "_room", lambda _, where: {"memory": (memory, 0), "disk": disk}[where])
 
 
 def test_auto_takes_memory_then_disk_then_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caching, "_free", lambda _, where: {"memory": 4000, "disk": 20_000}[where])
-    where = {size: decided("prompt=late", size=size).where for size in (1000, 1001, 10_000, 10_001)}
+    room(monkeypatch, 16_000, (80_000, 0))
+    where = {tokens: decided("prompt=late", tokens=tokens).where for tokens in (1000, 1001, 10_000, 10_001)}
     assert where == {1000: "memory", 1001: "disk", 10_000: "disk", 10_001: "off"}
-    assert decided("prompt=late", "engine.processes=2", size=1000).where == "disk"
-    assert decided("prompt=late", "schedule=ld", size=5000).where == "off"  # four files
+    assert decided("prompt=late", "engine.processes=2").where == "disk"
+    assert decided("prompt=late", "schedule=ld", tokens=2500).where == "disk"  # four files
+    assert decided("prompt=late", "schedule=ld", tokens=2501).where == "off"
+    room(monkeypatch, 0, (40_000, 40_000))  # what an earlier run has left counts as if it were free
+    assert decided("prompt=late", tokens=10_000).where == "disk"
+    room(monkeypatch, 0, (39_999, 80_000))
+    assert decided("prompt=late", tokens=10_000).where == "off"
 
 
 def test_auto_keeps_nothing_that_is_not_used_again() -> None:
@@ -271,29 +339,52 @@ def test_an_expansion_above_the_prompt_or_of_the_decoder_keeps_them() -> None:
     assert [(stage.blocks, stage.does) for stage in stages] == [(6, "compute"), (6, "reuse"), (12, "compute")]
 
 
+@pytest.mark.parametrize(("where", "other"), [("memory", "disk"), ("disk", "memory")])
 def test_what_was_asked_for_and_has_no_room_is_an_error_before_anything_is_computed(
-    monkeypatch: pytest.MonkeyPatch,
+    cli: Cli, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, other: str
 ) -> None:
-    monkeypatch.setattr(caching, "_free", lambda *_: 999_999)
-    for where, other in (("memory", "disk"), ("disk", "memory")):
-        config = compose.load(["model=t5-large", "prompt=late", "schedule=pt", f"prompt.cache={where}"])
-        planned = caching.plan(config, schedule.of(config), Size(100, 10**6))
-        with pytest.raises(
-            UserError, match=f"prompt.cache={where}: .* take 1 MB, and 1 MB is free; prompt.cache={other}"
-        ):
-            caching._check_room(config, planned)
+    room(monkeypatch, 9999, (9000, 999))
+    failed = cli("train", *quick, *LATE, f"prompt.cache={where}")
+    assert failed.status == 2
+    said = f"prompt.cache={where}: the states below the prompt take .*B, and 10 kB is free; prompt.cache={other} may"
+    assert re.search(said, failed.err.splitlines()[-1])
+    assert not (tmp_path / "run/measured.json").exists()
 
 
 def test_plan_tells_the_size_and_every_expansion(cli: Cli) -> None:
     words = ["task=boolq", "schedule=ld", "prompt=late", "engine.dtype=bfloat16"]
     told = cli("plan", *words, "prompt.cache=disk").out
-    assert "kept on disk, at most 131 MB at a time for 4,000 examples" in told  # of 128 positions, 128 numbers, 2 bytes
+    assert "kept on disk, 524 MB in 4 files" in told  # each of 4,000 examples, 128 positions, 128 numbers, 2 bytes
     assert re.findall(r"\n +\d +(\d) +(computed(?: anew)?) ", told) == [
         (str(blocks), "computed anew" if blocks > 1 else "computed") for blocks in range(1, 5)
     ]
-    own = json.loads(cli("plan", *words, "task.data=nowhere", "--json").out)
-    assert (own["states"]["where"], own["states"]["examples"]) == ("off", None)
-    assert json.loads(cli("plan", "schedule=pt", "--json").out)["states"] is None
+    planned = json.loads(cli("plan", *words, "prompt.cache=memory", "--json").out)
+    without = json.loads(cli("plan", *words, "prompt.cache=off", "--json").out)
+    assert planned["states"]["bytes"] == 4000 * 128 * 128 * 2
+    left = without["memory"]["device_memory"] - planned["memory"]["device_memory"]
+    assert left == pytest.approx(planned["states"]["bytes"], abs=5e7)  # what is free changes meanwhile
+    own = json.loads(cli("plan", *words, "task.data=nowhere", "prompt.cache=memory", "--json").out)
+    assert [own["states"][name] for name in ("where", "examples", "bytes")] == ["off", None, None]
+    soft = json.loads(cli("plan", "task=files", "schedule=pt", "--json").out)
+    assert soft["states"] is None
+
+
+def test_how_many_examples_there_are_at_most() -> None:
+    def most(*words: str) -> int | None:
+        return most_train_examples(compose.load(list(words)))
+
+    large = ("model=t5-large", "task=cb")
+    assert [most(*large), most(*large, "task.train_examples=300"), most(*large, "task.train_examples=30")] == [
+        250,
+        250,
+        30,
+    ]
+    assert most(*large, "task.shots=8") == 24
+    assert most("task=boolq") == len(open_task(compose.load(["task=boolq"])).train)
+    assert most("task=boolq", "task.train_examples=5000") == 5000
+    assert most(*large, "task.data=nowhere") is None
+    assert most("model=t5-large", "task=record") is None
+    assert most("task=files", "task.train_examples=7") == 7
 
 
 def test_it_is_for_late_prompts_alone(cli: Cli, quick: list[str]) -> None:

@@ -139,7 +139,10 @@ def test_a_late_prompt_is_that_of_one_process_too(
     assert main(["train", *late_words(shallow, boolq, tmp_path / "run"), "prompt.cache=off"]) == 0
     wanted = load_file(tmp_path / "run/prompt.safetensors")
     assert len(wanted) == 4
-    for name in LATE:
+    for name, where in zip(LATE, ("memory", "disk"), strict=True):
+        states = json.loads((together[2, name] / "plan.json").read_text())["states"]
+        assert (states["where"], [stage["does"] for stage in states["stages"]]) == (where, ["compute"] * 2)
+        assert len(list(together[2, name].parent.glob("cache/states/*.npy"))) == 2 * (where == "disk")
         found = load_file(together[2, name] / "prompt.safetensors")
         for key, tensor in wanted.items():
             torch.testing.assert_close(found[key], tensor, rtol=0, atol=1e-5)

@@ -127,7 +127,7 @@ def test_it_is_scored_asked_and_reported(cli: Cli, whole: Path, tmp_path: Path) 
 def test_what_has_no_late_prompts_is_no_format_for_one(cli: Cli, whole: Path, form: str) -> None:
     done = cli("export", f"run={whole}", f"--to={form}")
     assert (done.status, len(done.err.splitlines())) == (2, 1)
-    assert "no late prompt; to=fpt writes it as fpt reads it" in done.err
+    assert "to=fpt writes it as fpt reads it" in done.err
 
 
 def test_exported_it_answers_as_in_its_run(
@@ -151,6 +151,9 @@ def test_exported_it_answers_as_in_its_run(
         assert f"after encoder block {3 if number is None else 2} of" in card
         assert "npg, 1,704 parameters" in card
         assert "fpt predict prompt.file=prompt.safetensors" in card
+    cli("export", f"run={whole}", "--to=fpt", "stage=2", f"base={tmp_path / 'hf'}", f"output={tmp_path / 'stage'}")
+    prompts = [(tmp_path / folder / "prompt.safetensors").read_bytes() for folder in ("hf", "stage")]
+    assert prompts[0] == prompts[1]
     assert (tmp_path / "fpt.jsonl").read_bytes() != (tmp_path / "hf.jsonl").read_bytes()
 
 
@@ -168,9 +171,10 @@ def test_training_goes_on_from_its_file(cli: Cli, quick: list[str], whole: Path,
         ([], "holds a late prompt, and this run has a soft one; give prompt=late"),
         (
             ["prompt=late", "prompt.generator=mppg"],
-            "holds a late prompt with prompt.generator=npg prompt.length=5 prompt.bottleneck=8 for d_model=32; this run"
-            " has prompt.generator=mppg prompt.length=5 prompt.bottleneck=128 and d_model=32",
+            "holds a late prompt with prompt.generator=npg prompt.length=5 prompt.bottleneck=8 prompt.pool=first for"
+            " d_model=32; this run has prompt.generator=mppg prompt.length=5 prompt.bottleneck=128 and d_model=32",
         ),
+        (["prompt=late", "prompt.bottleneck=8", "prompt.pool=mean"], "prompt.pool=mean and d_model=32"),
         (["prompt=late", "prompt.generator=none"], "this run has prompt.generator=none prompt.length=5 and d_model=32"),
     ],
 )
