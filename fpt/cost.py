@@ -20,6 +20,12 @@ from fpt.backbones.family import Shape, Stack
 from fpt.config import PromptConfig
 
 SOFT = PromptConfig()
+_prices: dict[str, "Price"] = {}
+
+
+def price_of(config: T5Config) -> "Price":
+    """The prices of a model's parts; counted once for each model."""
+    return _prices.setdefault(config.to_json_string(use_diff=False), Price(config))
 
 
 class Price:
@@ -31,6 +37,7 @@ class Price:
         self.d_model: int = config.d_model
         self._encoder = cache(self._encoder_block)
         self._decoder = cache(self._decoder_block)
+        self.parameters = cache(self._parameters)
 
     def forward(
         self, shape: Shape, *, batch: int, source: int, target: int, below: int = 0, how: PromptConfig = SOFT
@@ -90,7 +97,7 @@ class Price:
         layer = 2 * self._config.d_model * how.bottleneck
         return states * layer, how.length * layer
 
-    def parameters(self, shape: Shape) -> int:
+    def _parameters(self, shape: Shape) -> int:
         """Frozen parameters of a partial PLM, embedding and head included, a tied head once."""
         return sum(parameter.numel() for parameter in t5.tied(self._config, shape).parameters())
 

@@ -12,7 +12,7 @@ from fpt.backbones import t5
 from fpt.backbones.family import Shape, num_below
 from fpt.backbones.source import config_values
 from fpt.config import PromptConfig, RunConfig
-from fpt.cost import SOFT, Price
+from fpt.cost import SOFT, Price, price_of
 from fpt.data import Encoded, Order, batches_by_length, micro_batches
 from fpt.tasks import most_train_examples
 from stages.caching import Caching, decide
@@ -182,7 +182,7 @@ def of_run(materials: Materials, schedule: Schedule, caching: Caching | None) ->
     kept = batches_by_length(materials.train, config.train.eval_batch) if is_kept else []
     return price(
         schedule,
-        Price(materials.backbone.config),
+        price_of(materials.backbone.config),
         lambda update: sizes(materials.train, [part for part in of_all(update) if part]),
         dtype=config.engine.dtype,
         importance=scored,
@@ -204,7 +204,7 @@ def nominal(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
     caching = decide(config, schedule, examples=examples, tokens=tokens, d_model=backbone.d_model)
     plan = price(
         schedule,
-        Price(backbone),
+        price_of(backbone),
         lambda _: [(config.train.batch_size, source, target)],
         dtype=config.engine.dtype,
         importance=[(scored, source, target)],
