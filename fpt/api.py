@@ -15,6 +15,7 @@ from fpt.backbones.family import Selection, Shape, Stack
 from fpt.config import RunConfig
 from fpt.errors import UserError
 from fpt.prediction import Prediction, Predictor
+from fpt.prompts.late import LatePrompt
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.soft import SoftPrompt
 from fpt.records import Records, open_records
@@ -29,6 +30,7 @@ from stages.selection import choose
 
 __all__ = [
     "Backbone",
+    "LatePrompt",
     "Prediction",
     "Predictor",
     "PromptedModel",
