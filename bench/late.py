@@ -192,8 +192,8 @@ def costs(method: str, more: tuple[str, ...]) -> list[str]:
         return f"{100 * mean(what(run.folder) / what(pt.folder) for run, pt in pairs):.0f} %"
 
     columns = [against(size, cost) for size in COSTED for cost in (flops, seconds)]
-    parameters = trainable(Run(TASKS[0], method, FULL, COSTING, more).folder)
-    return [f"{parameters:,}", *columns, against(FULL, memory)]
+    parameters = trainable(Run(TASKS[0], method, COSTED[0], COSTING, more).folder)
+    return [f"{parameters:,}", *columns, against(COSTED[0], memory)]
 
 
 def flops(folder: Path) -> float:
