@@ -7,18 +7,16 @@ import argparse
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import redirect_stderr, redirect_stdout
 from itertools import combinations
-from multiprocessing import get_context
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
+from bench.runs import read, run_missing, score, spread, table
 from fpt import compose
 from fpt.tasks import open_task, world
 from fpt.tasks.task import Example
@@ -64,8 +62,8 @@ prompt and see their data in the same order.
 
 
 def overrides(task: str, row: str, seed: int) -> list[str]:
-    """The command of one run, without the verb."""
-    words = [f"task={task}", f"seed={seed}", f"run.dir={folder(task, row, seed)}", "train.save_every=200"]
+    """What `fpt train` is told, but for the folder."""
+    words = [f"task={task}", f"seed={seed}", "train.save_every=200"]
     if row in PARTIAL:
         return [*words, "schedule=pt", f"schedule.stages={PARTIAL[row]}", "schedule.partial_end=true"]
     if row == SHORT:
@@ -75,7 +73,7 @@ def overrides(task: str, row: str, seed: int) -> list[str]:
 
 def affordable(task: str) -> int:
     """How many updates of vanilla prompt tuning cost as much as the whole of CR, its neuron scores included."""
-    result = read(task, "cr", 0)
+    result = read(folder(task, "cr", 0))
     updates: int = result["updates"]
     return round(updates * result["flops_ratio"])
 
@@ -86,61 +84,18 @@ def folder(task: str, row: str, seed: int) -> Path:
     return FOLDER / f"{task}-{name}-s{seed}"
 
 
-def read(task: str, row: str, seed: int) -> dict[str, Any]:
-    """A finished run's result."""
-    result: dict[str, Any] = json.loads((folder(task, row, seed) / "result.json").read_text())
-    return result
-
-
-def train(words: Sequence[str]) -> int:
-    """One run in this process, which computes on one core."""
-    import torch
-
-    from fpt.__main__ import main as fpt
-
-    torch.set_num_threads(1)
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        return fpt(["train", *words])
-
-
-def run_missing(wanted: Sequence[tuple[str, str, int]], jobs: int) -> None:
-    """Run what has no result yet, `jobs` at a time."""
-    from rich.console import Console
-    from rich.progress import track
-
-    missing = [one for one in wanted if not (folder(*one) / "result.json").exists()]
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(train, overrides(*one)) for one in missing]
-        for one, future in track(
-            zip(missing, futures, strict=True), "runs", total=len(missing), console=Console(stderr=True)
-        ):
-            if future.result():
-                raise SystemExit(f"fpt train {' '.join(overrides(*one))}: failed")
-
-
 # Tables ------------------------------------------------------------------------------------------------------------
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation over the seeds."""
-    return f"{mean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def scores(task: str, row: str, seeds: Sequence[int]) -> list[float]:
     """The main metric of every seed."""
-    return [read(task, row, seed)["metric"]["value"] for seed in seeds]
+    return [score(folder(task, row, seed)) for seed in seeds]
 
 
 def early(task: str, seed: int) -> float:
     """The score of vanilla prompt tuning's first validation."""
-    score: float = first_validation(task, seed)[read(task, "pt", seed)["metric"]["name"]]
-    return score
+    found: float = first_validation(task, seed)[read(folder(task, "pt", seed))["metric"]["name"]]
+    return found
 
 
 def first_validation(task: str, seed: int) -> dict[str, Any]:
@@ -153,8 +108,8 @@ def tasks_table(seeds: Sequence[int]) -> str:
     """Vanilla prompt tuning on every task, beside what needs no prompt or no reading."""
     rows = []
     for task in TASKS:
-        result = read(task, "pt", seeds[0])
-        untrained = [read(task, "pt", seed)["untrained"] for seed in seeds]
+        result = read(folder(task, "pt", seeds[0]))
+        untrained = [read(folder(task, "pt", seed))["untrained"] for seed in seeds]
         rows.append(
             [
                 task,
@@ -176,14 +131,14 @@ def schedules_table(task: str, seeds: Sequence[int]) -> str:
     rows = []
     for row in (*PRESETS, SHORT, *PARTIAL):
         found = scores(task, row, seeds)
-        results = [read(task, row, seed) for seed in seeds]
+        results = [read(folder(task, row, seed)) for seed in seeds]
         seconds = mean(result["seconds"] for result in results)
         rows.append(
             [
                 row,
                 spread(found),
                 f"{mean(found) - mean(vanilla):+.1f}",
-                f"{100 * results[0]['flops'] / read(task, 'pt', seeds[0])['flops']:.1f} %",
+                f"{100 * results[0]['flops'] / read(folder(task, 'pt', seeds[0]))['flops']:.1f} %",
                 f"{seconds:.0f}",
             ]
         )
@@ -262,11 +217,11 @@ def main() -> None:
     options = parser.parse_args()
     quiet_libraries()
     seeds = range(options.seeds)
-    run_missing(list(wanted(seeds)), options.jobs)
-    run_missing([(COMPARED, SHORT, seed) for seed in seeds], options.jobs)
+    for some in (list(wanted(seeds)), [(COMPARED, SHORT, seed) for seed in seeds]):
+        run_missing({folder(*one): overrides(*one) for one in some}, options.jobs)
     runs = len(list(wanted(seeds))) + len(seeds)
     print(INTRODUCTION.format(runs=runs, seeds=len(seeds), jobs=options.jobs))
-    first, updates = first_validation(COMPARED, 0)["update"], read(COMPARED, "pt", 0)["updates"]
+    first, updates = first_validation(COMPARED, 0)["update"], read(folder(COMPARED, "pt", 0))["updates"]
     print(f"{OF_TASKS.format(first=first, updates=updates)}\n{tasks_table(seeds)}")
     print(f"{OF_SCHEDULES.format(task=COMPARED, short=SHORT)}\n{schedules_table(COMPARED, seeds)}")
     print(f"{OF_PROMPTS}\n{similarity_table(seeds)}", end="")
