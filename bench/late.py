@@ -39,7 +39,7 @@ TRIED = {
 TUNED = [(task, size) for task in ("mnli", "boolq") for size in (FULL, "16")]
 TUNING, COSTING = 100, 200  # seeds that are none of the comparison's
 COSTED = (FULL, "100")
-UNCACHED: tuple[str, ...] = ()  # ("prompt.cache=off",) once there is prompt.cache
+UNCACHED = ("prompt.cache=off",)
 
 OF_SCORES = """\
 ## Late prompts
@@ -63,8 +63,9 @@ published rates for late prompts, 0.0005 to 0.001, are for RoBERTa-Large and tho
 OF_COSTS = """\
 ### Costs
 
-One seed on each task, all examples and 100; means over the tasks of what a run takes against `pt`. Seconds are of
-training, neuron scores included, on one core; memory is planned, of the largest stage without the weights.
+One seed on each task, all examples and 100; means over the tasks of what a run takes against `pt`. Of all examples none
+is seen twice, so no states below the prompt are kept; of 100 they are, but for the rows with `prompt.cache=off`. Seconds
+are of training, neuron scores included, on one core each; memory is planned, of the largest stage without the weights.
 """
 
 
@@ -173,9 +174,8 @@ def tune(jobs: int) -> None:
 def price(jobs: int) -> None:
     """Do and print what the methods cost."""
     variants: list[tuple[str, tuple[str, ...]]] = [(method, ()) for method in METHODS]
-    if UNCACHED:
-        variants += [(method, UNCACHED) for method in METHODS if method not in SOFT]
-    runs = [Run(task, method, size, COSTING, more) for method, more in variants for task in TASKS for size in COSTED]
+    variants += [(method, UNCACHED) for method in METHODS if method not in SOFT]
+    runs = [costed(task, method, size, more) for method, more in variants for task in TASKS for size in COSTED]
     neurons = {run: f"cache_dir={run.folder}-cache" for run in runs}  # of its own: no run finds another's scores
     run_missing({run.folder: [*run.words, "task.valid_examples=16", neurons[run]] for run in runs}, jobs)
     columns = [f"{what}, {size}" for size in COSTED for what in ("FLOPs", "seconds")]
@@ -188,12 +188,17 @@ def costs(method: str, more: tuple[str, ...]) -> list[str]:
 
     def against(size: str, what: Callable[[Path], float]) -> str:
         """The mean over the tasks."""
-        pairs = [(Run(task, method, size, COSTING, more), Run(task, "pt", size, COSTING)) for task in TASKS]
+        pairs = [(costed(task, method, size, more), costed(task, "pt", size)) for task in TASKS]
         return f"{100 * mean(what(run.folder) / what(pt.folder) for run, pt in pairs):.0f} %"
 
     columns = [against(size, cost) for size in COSTED for cost in (flops, seconds)]
-    parameters = trainable(Run(TASKS[0], method, COSTED[0], COSTING, more).folder)
+    parameters = read(costed(TASKS[0], method, COSTED[0]).folder)["trainable_parameters"]
     return [f"{parameters:,}", *columns, against(COSTED[0], memory)]
+
+
+def costed(task: str, method: str, size: str, more: tuple[str, ...] = ()) -> Run:
+    """A run that is only priced; with all examples none is seen twice, so nothing is kept anyway."""
+    return Run(task, method, size, COSTING, () if size == FULL else more)
 
 
 def flops(folder: Path) -> float:
@@ -210,13 +215,6 @@ def memory(folder: Path) -> float:
     """Planned bytes of the largest stage, without the weights."""
     stages = json.loads((folder / "plan.json").read_text())["memory"]["stages"]
     return float(max(stage["total"] - stage["weights"] for stage in stages))
-
-
-def trainable(folder: Path) -> int:
-    """How many numbers are learned."""
-    from safetensors.torch import load_file
-
-    return sum(tensor.numel() for tensor in load_file(folder / "prompt.safetensors").values())
 
 
 def main() -> None:
