@@ -64,7 +64,7 @@ OF_COSTS = """\
 ### Costs
 
 One seed on each task, all examples and 100; means over the tasks of what a run takes against `pt`. Of all examples none
-is seen twice, so no states below the prompt are kept; of 100 they are, but for the rows with `prompt.cache=off`. Seconds
+is seen twice, so no states below the prompt are kept; of 100 they are, but for rows with `prompt.cache=off`. Seconds
 are of training, neuron scores included, on one core each; memory is planned, of the largest stage without the weights.
 """
 
