@@ -39,6 +39,7 @@ TRIED = {
 TUNED = [(task, size) for task in ("mnli", "boolq") for size in (FULL, "16")]
 TUNING, COSTING = 100, 200  # seeds that are none of the comparison's
 COSTED = (FULL, "100")
+COSTED_TASKS = ("boolq", "record", "xsum")  # short answers, long sources, long answers
 UNCACHED = ("prompt.cache=off",)
 
 OF_SCORES = """\
@@ -63,9 +64,10 @@ published rates for late prompts, 0.0005 to 0.001, are for RoBERTa-Large and tho
 OF_COSTS = """\
 ### Costs
 
-One seed on each task, all examples and 100; means over the tasks of what a run takes against `pt`. Of all examples none
-is seen twice, so no states below the prompt are kept; of 100 they are, but for rows with `prompt.cache=off`. Seconds
-are of training, neuron scores included, on one core each; memory is planned, of the largest stage without the weights.
+One seed on BoolQ, ReCoRD and XSum, all examples and 100; means over the tasks of what a run takes against `pt`. Of all
+examples none is seen twice, so no states below the prompt are kept; of 100 they are, but for rows with
+`prompt.cache=off`. Seconds are of training, neuron scores included, on one core each; memory is planned, of the largest
+stage without the weights.
 """
 
 
@@ -175,7 +177,7 @@ def price(jobs: int) -> None:
     """Do and print what the methods cost."""
     variants: list[tuple[str, tuple[str, ...]]] = [(method, ()) for method in METHODS]
     variants += [(method, UNCACHED) for method in METHODS if method not in SOFT]
-    runs = [costed(task, method, size, more) for method, more in variants for task in TASKS for size in COSTED]
+    runs = [costed(task, method, size, more) for method, more in variants for task in COSTED_TASKS for size in COSTED]
     neurons = {run: f"cache_dir={run.folder}-cache" for run in runs}  # of its own: no run finds another's scores
     run_missing({run.folder: [*run.words, "task.valid_examples=16", neurons[run]] for run in runs}, jobs)
     columns = [f"{what}, {size}" for size in COSTED for what in ("FLOPs", "seconds")]
@@ -188,11 +190,11 @@ def costs(method: str, more: tuple[str, ...]) -> list[str]:
 
     def against(size: str, what: Callable[[Path], float]) -> str:
         """The mean over the tasks."""
-        pairs = [(costed(task, method, size, more), costed(task, "pt", size)) for task in TASKS]
+        pairs = [(costed(task, method, size, more), costed(task, "pt", size)) for task in COSTED_TASKS]
         return f"{100 * mean(what(run.folder) / what(pt.folder) for run, pt in pairs):.0f} %"
 
     columns = [against(size, cost) for size in COSTED for cost in (flops, seconds)]
-    parameters = read(costed(TASKS[0], method, COSTED[0]).folder)["trainable_parameters"]
+    parameters = read(costed(COSTED_TASKS[0], method, COSTED[0]).folder)["trainable_parameters"]
     return [f"{parameters:,}", *columns, against(COSTED[0], memory)]
 
 
