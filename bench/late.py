@@ -30,7 +30,7 @@ WORDS = {
     "few": ("train.updates=32", "train.eval_every=32", "train.batch_size=8", "task.train_examples=400"),
     "alike": ("task.valid_examples=250", "train.score_untrained=false", "train.save_every=1000", "tracking=none"),
 }
-RATES = {"soft": 0.1, "npg": 0.01, "appg": 0.01, "mppg": 0.01, "none": 0.3}  # what `--tune` is for
+RATES = {"pt": 0.1, "cr": 0.1, "npg": 0.01, "appg": 0.01, "mppg": 0.01, "none": 0.3}  # what `--tune` is for
 TRIED = {
     **dict.fromkeys(SOFT, (0.1, 0.3)),
     **dict.fromkeys(GENERATORS, (0.001, 0.003, 0.01, 0.03)),
@@ -53,13 +53,19 @@ and `cr` are a soft prompt of 20 vectors, trained on the full model and through 
 All methods have the same updates and examples: 60 updates of 16 with all examples, 32 of 8 with few. That is a quarter
 and a fifteenth of what the embedded model's recipe reads, so that two cores get through it in an evening. Nothing is
 chosen by validation scores: the prompt after the last update is scored on the first 250 validation examples. Mean and
-standard deviation over the seeds; "against pt" is the difference of the means over tasks, seed by seed.
+standard deviation over the seeds.
+"""
+OF_DIFFERENCES = """\
+### Against pt
+
+The mean over the six tasks, minus `pt`'s with the same seed and the same examples.
 """
 OF_RATES = """\
 ### Learning rates
 
-Tuned for these few updates with seed {seed}, on MNLI and BoolQ, all examples and 16. The comparison has {rates}. The
-published rates for late prompts, 0.0005 to 0.001, are for RoBERTa-Large and thousands of updates.
+What was tried with seed {seed}, on MNLI and BoolQ, all examples and 16, with the same few updates. The comparison has
+{rates}. The published rates for late
+prompts, 0.0005 to 0.001, are for RoBERTa-Large and thousands of updates.
 """
 OF_COSTS = """\
 ### Costs
@@ -98,7 +104,7 @@ class Run:
 def recipe(method: str) -> tuple[str, ...]:
     """A method in `fpt train`'s words."""
     if method in SOFT:
-        return f"schedule={method}", f"optim.lr={RATES['soft']}"
+        return f"schedule={method}", f"optim.lr={RATES[method]}"
     generator, schedule = ("npg", "cr") if method == CR else (method, "pt")
     return "prompt=late", f"prompt.generator={generator}", f"schedule={schedule}", f"optim.lr={RATES[generator]}"
 
@@ -120,37 +126,42 @@ def do(runs: Iterable[Run], jobs: int) -> None:
     run_missing({run.folder: [*run.words, f"cache_dir={FOLDER}/cache"] for run in runs}, jobs)
 
 
-# Scores ------------------------------------------------------------------------------------------------------------
-
-
 def compare(seeds: Sequence[int]) -> None:
     """Print the scores, of each size those seeds whose runs are all done."""
+    whole = {
+        size: [seed for seed in seeds if all(is_done(run.folder) for run in grid([seed], [size]))] for size in SIZES
+    }
     print(OF_SCORES)
-    for size in SIZES:
-        whole = [seed for seed in seeds if all(is_done(run.folder) for run in grid([seed], [size]))]
-        title = f"### {'All' if size == FULL else size} examples, {len(whole)} seeds"
-        print(f"{title}\n\n{scores_table(size, whole) if whole else '(not yet)'}")
+    for size, those in whole.items():
+        if those:
+            print(f"### {'All' if size == FULL else size} examples, {len(those)} seeds\n\n{scores_table(size, those)}")
+    groups = {size: [size] for size in SIZES} | {"16, 32 and 100": list(SIZES[1:])}
+    rows = []
+    for name, sizes in groups.items():
+        those = [seed for seed in seeds if all(seed in whole[size] for size in sizes)]
+        if those:
+            differences = ([against_pt(method, sizes, seed) for seed in those] for method in METHODS[1:])
+            rows.append([name, *(spread(found, "+.1f") for found in differences)])
+    print(f"{OF_DIFFERENCES}\n{table(('examples', *METHODS[1:]), rows)}", end="")
 
 
 def scores_table(size: str, seeds: Sequence[int]) -> str:
-    """Every task and method, the mean over the tasks, and that against vanilla prompt tuning's."""
-    found = {
-        method: {task: [score(Run(task, method, size, seed).folder) for seed in seeds] for task in TASKS}
-        for method in METHODS
-    }
-    means = {method: [mean(values) for values in zip(*tasks.values(), strict=True)] for method, tasks in found.items()}
-    rows = [[task, *(spread(found[method][task]) for method in METHODS)] for task in TASKS]
-    against = [
-        spread([mine - pt for mine, pt in zip(means[method], means["pt"], strict=True)], "+.1f")
-        for method in METHODS[1:]
-    ]
+    """Every task and method, and the mean over the tasks."""
+    rows = [[task, *(spread(scores([task], method, size, seeds)) for method in METHODS)] for task in TASKS]
     return table(
-        ("task", *METHODS),
-        [*rows, ["mean", *(spread(means[method]) for method in METHODS)], ["against pt", "", *against]],
+        ("task", *METHODS), [*rows, ["mean", *(spread(scores(TASKS, method, size, seeds)) for method in METHODS)]]
     )
 
 
-# Learning rates ----------------------------------------------------------------------------------------------------
+def scores(tasks: Sequence[str], method: str, size: str, seeds: Sequence[int]) -> list[float]:
+    """Of every seed the mean over the tasks."""
+    return [mean(score(Run(task, method, size, seed).folder) for task in tasks) for seed in seeds]
+
+
+def against_pt(method: str, sizes: Sequence[str], seed: int) -> float:
+    """The mean over tasks and sizes, minus vanilla prompt tuning's with the same seed and examples."""
+    mine, pt = (mean(scores(TASKS, which, size, [seed])[0] for size in sizes) for which in (method, "pt"))
+    return mine - pt
 
 
 def tune(jobs: int) -> None:
@@ -168,9 +179,6 @@ def tune(jobs: int) -> None:
         found = [score(run.folder) for run in runs]
         rows.append([method, str(rate), *(f"{value:.1f}" for value in found), f"{mean(found):.1f}"])
     print(table(("method", "rate", *(f"{task}, {size}" for task, size in TUNED), "mean"), rows))
-
-
-# Costs -------------------------------------------------------------------------------------------------------------
 
 
 def price(jobs: int) -> None:
