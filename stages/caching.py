@@ -181,7 +181,7 @@ class Keeper:
     def _states(self, about: dict[str, Any], model: PromptedModel, where: str) -> States:
         materials = self._materials
         config, engine, watch = materials.config, materials.engine, materials.tracker.watch
-        filler = Filler(model, materials.train, config.train.eval_batch, engine, watch)
+        filler = Filler(model, materials.train, config.train.batch_size, engine, watch)
         return filler.in_memory() if where == "memory" else filler.in_file(_folder(config), about)
 
     def _about(self, chosen: Selection) -> dict[str, Any]:

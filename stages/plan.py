@@ -179,7 +179,7 @@ def of_run(materials: Materials, schedule: Schedule, caching: Caching | None) ->
         sample = importance_sample(materials)
         scored = sizes(sample, batches_by_length(sample, config.train.eval_batch))
     is_kept = caching is not None and caching.files > 0
-    kept = batches_by_length(materials.train, config.train.eval_batch) if is_kept else []
+    kept = batches_by_length(materials.train, config.train.batch_size) if is_kept else []
     return price(
         schedule,
         price_of(materials.backbone.config),
