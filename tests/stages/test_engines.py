@@ -90,60 +90,62 @@ def alone(shallow: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) 
     return folder
 
 
-@pytest.fixture(scope="module")
-def together(shallow: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], Path]:
-    """Run folders by the number of processes and the engine."""
-    folders: dict[tuple[int, str], Path] = {}
-    for number, engines in ((2, ENGINES), (4, OF_FOUR)):
-        place = tmp_path_factory.mktemp(f"of-{number}")
-        runs = []
-        for index, (name, engine) in enumerate(engines.items()):
-            folders[number, name] = place / f"caches-{index}" / "run"  # neurons are scored anew in each
-            runs.append(words(shallow, boolq, folders[number, name], *engine))
-        for index, (name, more) in enumerate(LATE.items() if number == 2 else ()):
-            folders[number, name] = place / f"late-{index}" / "run"
-            runs.append(late_words(shallow, boolq, folders[number, name], *more))
-        in_processes(number, ALL_RUNS, json.dumps(runs))
+def together(
+    number: int, engines: dict[str, list[str]], late: dict[str, list[str]], checkpoint: Path, boolq: Path, place: Path
+) -> dict[str, Path]:
+    """Run folders of so many processes, by the engine; neurons are scored anew in each."""
+    folders = {name: place / f"caches-{index}" / "run" for index, name in enumerate((*engines, *late))}
+    runs = [words(checkpoint, boolq, folders[name], *engine) for name, engine in engines.items()]
+    runs += [late_words(checkpoint, boolq, folders[name], *more) for name, more in late.items()]
+    in_processes(number, ALL_RUNS, json.dumps(runs))
     return folders
 
 
-@pytest.mark.parametrize(
-    ("number", "name"), [*((2, name) for name in ENGINES), *((4, name) for name in OF_FOUR)], ids=str
-)
-def test_the_prompt_is_that_of_one_process(
-    alone: Path, together: dict[tuple[int, str], Path], number: int, name: str
-) -> None:
+@pytest.fixture(scope="module")
+def of_two(shallow: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return together(2, ENGINES, LATE, shallow, boolq, tmp_path_factory.mktemp("of-2"))
+
+
+@pytest.fixture(scope="module")
+def of_four(shallow: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return together(4, OF_FOUR, {}, shallow, boolq, tmp_path_factory.mktemp("of-4"))
+
+
+FOUR = [pytest.param("of_four", name, marks=pytest.mark.slow) for name in OF_FOUR]
+
+
+@pytest.mark.parametrize(("number", "name"), [*(("of_two", name) for name in ENGINES), *FOUR])
+def test_the_prompt_is_that_of_one_process(request: pytest.FixtureRequest, alone: Path, number: str, name: str) -> None:
     """To 1e-5, over 20 updates of Adafactor in two stages; neurons were scored anew."""
-    found, wanted = (load_file(folder / "prompt.safetensors")["prompt"] for folder in (together[number, name], alone))
+    folder = request.getfixturevalue(number)[name]
+    found, wanted = (load_file(run / "prompt.safetensors")["prompt"] for run in (folder, alone))
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
     for stage in (alone / "stages").iterdir():
-        ours, theirs = (
-            load_file(folder / "stages" / stage.name / "selection.safetensors")
-            for folder in (together[number, name], alone)
-        )
+        ours, theirs = (load_file(run / "stages" / stage.name / "selection.safetensors") for run in (folder, alone))
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
-@pytest.mark.parametrize(("number", "name"), [(2, "torch"), (2, "ZeRO 3"), (4, "torch"), (4, "ZeRO 3")], ids=str)
+@pytest.mark.parametrize(("number", "name"), [("of_two", "torch"), ("of_two", "ZeRO 3"), *FOUR])
 def test_each_example_is_predicted_once_and_as_by_one_process(
-    alone: Path, together: dict[tuple[int, str], Path], number: int, name: str
+    request: pytest.FixtureRequest, alone: Path, number: str, name: str
 ) -> None:
     """24 examples in one batch: all processes but one have none."""
-    assert (together[number, name] / "predictions.jsonl").read_text() == (alone / "predictions.jsonl").read_text()
+    found = request.getfixturevalue(number)[name] / "predictions.jsonl"
+    assert found.read_text() == (alone / "predictions.jsonl").read_text()
 
 
 def test_a_late_prompt_is_that_of_one_process_too(
-    shallow: Path, boolq: Path, together: dict[tuple[int, str], Path], tmp_path: Path
+    shallow: Path, boolq: Path, of_two: dict[str, Path], tmp_path: Path
 ) -> None:
     """With the states below it computed anew by one process, and shared out and kept by two."""
     assert main(["train", *late_words(shallow, boolq, tmp_path / "run"), "prompt.cache=off"]) == 0
     wanted = load_file(tmp_path / "run/prompt.safetensors")
     assert len(wanted) == 4
     for name, where in zip(LATE, ("memory", "disk"), strict=True):
-        states = json.loads((together[2, name] / "plan.json").read_text())["states"]
+        states = json.loads((of_two[name] / "plan.json").read_text())["states"]
         assert (states["where"], [stage["does"] for stage in states["stages"]]) == (where, ["compute"] * 2)
-        assert len(list(together[2, name].parent.glob("cache/states/*.npy"))) == 2 * (where == "disk")
-        found = load_file(together[2, name] / "prompt.safetensors")
+        assert len(list(of_two[name].parent.glob("cache/states/*.npy"))) == 2 * (where == "disk")
+        found = load_file(of_two[name] / "prompt.safetensors")
         for key, tensor in wanted.items():
             torch.testing.assert_close(found[key], tensor, rtol=0, atol=1e-5)
 
@@ -166,12 +168,12 @@ def test_the_papers_learning_rate_scores_the_same_on_every_engine(tmp_path: Path
     assert max(scores.values()) - min(scores.values()) <= 2, scores
 
 
-def test_only_one_process_writes_the_records(alone: Path, together: dict[tuple[int, str], Path]) -> None:
+def test_only_one_process_writes_the_records(alone: Path, of_two: dict[str, Path]) -> None:
     def kinds(folder: Path) -> list[tuple[int, bool]]:
         rows: list[dict[str, Any]] = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         return [(row["update"], "loss" in row) for row in rows]
 
-    for folder in together.values():
+    for folder in of_two.values():
         assert kinds(folder) == kinds(alone)
 
 

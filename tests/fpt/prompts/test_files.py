@@ -94,7 +94,7 @@ def written(file: Path, data: bytes) -> Path:
 
 
 UNUSABLE: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "nothing": (lambda at: at, r"No such file.*expected a safetensors file"),
+    "nothing": (lambda at: at, r"No such file.*expected a prompt.safetensors"),
     "any folder": (lambda at: at.parent, "has no prompt; expected"),
     "a lora": (lambda at: adapter(at, peft_type="LORA"), "peft_type=LORA; only PROMPT_TUNING"),
     "no sizes": (lambda at: adapter(at, num_virtual_tokens=None), "not the configuration of a PEFT"),
