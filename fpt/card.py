@@ -5,6 +5,7 @@ from typing import Any
 
 from fpt.backbones import tiny
 from fpt.backbones.family import Shape
+from fpt.config import TaskConfig
 from fpt.console import amount
 from fpt.export import Export, is_local
 from fpt.markdown import table
@@ -58,12 +59,19 @@ def _command(made: Export) -> str:
     """What answers one source with a late prompt, for which other libraries have no place."""
     config = made.run.config
     model = "." if made.to == "hf" else "tiny" if made.base == str(tiny.FOLDER) else made.base
-    words = ["prompt.file=prompt.safetensors", f"model={model}", f"task={config.task.name}"]
+    words = ["prompt.file=prompt.safetensors", f"model={model}", *_task(config.task)]
     if made.to != "hf" and revision(made):
         words += [f"model.revision={revision(made)}"]
     if config.engine.dtype != "float32":
         words += [f"engine.dtype={config.engine.dtype}"]
     return f"fpt predict {shlex.join(words)} \\\n  {shlex.quote(f'text={_source(made)}')}"
+
+
+def _task(task: TaskConfig) -> list[str]:
+    """The task in the command's words; of a user's own files, which stay unnamed, with their templates."""
+    if task.train is None:
+        return [f"task={task.name}"]
+    return ["task=files", "task.train=FILE", f"task.source={task.source}", f"task.target={task.target}"]
 
 
 def _metadata(made: Export) -> str:

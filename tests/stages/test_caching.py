@@ -14,7 +14,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import T5Config
 
 from fpt import compose
 from fpt.__main__ import main
@@ -33,6 +32,7 @@ from fpt.tracking import Tracker
 from stages import caching, prepare, schedule
 from tests.conftest import ON_CPU, Outcome, quick_words, stopped_after
 from tests.fpt.prompts.test_late import DATA, late, prompted
+from tests.stages.test_late_runs import PRICED, same
 
 Cli = Callable[..., Outcome]
 LATE = ["prompt=late", "prompt.bottleneck=8", "optim.lr=0.01", "train.save_every=3", "train.eval_every=20"]
@@ -54,11 +54,6 @@ def losses(folder: Path) -> torch.Tensor:
 
 def learned(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "prompt.safetensors")
-
-
-def is_same(one: Path, other: Path) -> bool:
-    tensors, others = learned(one), learned(other)
-    return tensors.keys() == others.keys() and all(torch.equal(tensors[name], others[name]) for name in tensors)
 
 
 def kept_files(folder: Path) -> list[Path]:
@@ -86,7 +81,7 @@ def test_the_losses_are_those_without(runs: dict[str, Path]) -> None:
 
 
 def test_memory_and_disk_are_the_same_to_the_last_bit(runs: dict[str, Path]) -> None:
-    assert is_same(runs["memory"], runs["disk"])
+    assert same(runs["memory"], runs["disk"])
     assert torch.equal(losses(runs["memory"]), losses(runs["disk"]))
 
 
@@ -114,7 +109,7 @@ def test_stopped_and_resumed_is_the_same(
     there = {file: file.stat().st_mtime_ns for file in kept_files(tmp_path)}
     assert bool(there) == (kind == "disk")
     assert cli("train", *words, "resume=must").status == 0
-    assert is_same(tmp_path / "run", runs[kind])
+    assert same(tmp_path / "run", runs[kind])
     assert torch.equal(losses(tmp_path / "run"), losses(runs[kind]))
     assert {file: file.stat().st_mtime_ns for file in there} == there
 
@@ -275,11 +270,6 @@ def test_what_a_killed_run_left_half_made_goes(checkpoint: Path, tmp_path: Path)
         part.write_bytes(b"half")
     filled.in_file(tmp_path, {"task": "other"})
     assert [part.exists() for part in parts] == [False, False, True, True]
-
-
-PRICED = T5Config(
-    d_model=64, d_ff=96, d_kv=16, num_heads=4, vocab_size=500, decoder_start_token_id=0, num_layers=5, dropout_rate=0.0
-)
 
 
 def test_a_pass_above_them_is_priced_as_torch_counts_it() -> None:
