@@ -58,7 +58,7 @@ format: $(INSTALLED) ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 
 backbone: $(INSTALLED) ## train the embedded model again, an hour and more on two cores [PROCESSES=2; 1 for a GPU]
-	$(BIN)/torchrun --nproc-per-node $(PROCESSES) -m fpt.backbones.tiny.recipe $(ARGS)
+	$(BIN)/torchrun --nproc-per-node $(PROCESSES) -m pretraining.recipe $(ARGS)
 
 bench: $(INSTALLED) ## speed and memory against PEFT and between stages, ten minutes [ARGS="--only update,padding"]
 	$(BIN)/python -m bench.speed $(ARGS)

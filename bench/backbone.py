@@ -17,10 +17,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from bench.runs import read, run_missing, score, spread, table
-from fpt import compose
-from fpt.tasks import open_task, world
+from fpt.config import compose
+from fpt.runs.progress import quiet_libraries
+from fpt.tasks.opening import open_task
 from fpt.tasks.task import Example
-from fpt.tracking import quiet_libraries
+from fpt.tasks.world import records as world
 
 FOLDER = Path("runs/backbone")
 TASKS = tuple(world.TASKS)

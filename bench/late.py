@@ -14,8 +14,9 @@ from pathlib import Path
 from statistics import mean
 
 from bench.runs import is_done, read, run_missing, score, spread, table
-from fpt.tasks import FORMS, world
-from fpt.tracking import quiet_libraries
+from fpt.runs.progress import quiet_libraries
+from fpt.tasks.opening import FORMS
+from fpt.tasks.world import records as world
 
 FOLDER = Path("runs/late")
 TASKS = tuple(world.TASKS)

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fpt.tracking import quiet_libraries
+from fpt.runs.progress import quiet_libraries
 
 quiet_libraries()
 
@@ -37,16 +37,16 @@ from bench.synthetic import (  # noqa: E402
     write_backbone,
 )
 from fpt.backbones.backbone import Backbone  # noqa: E402
-from fpt.config import EngineConfig, OptimConfig, PromptConfig  # noqa: E402
-from fpt.cost import Price  # noqa: E402
-from fpt.data import Encoded, Rows  # noqa: E402
-from fpt.engine import Engine  # noqa: E402
-from fpt.loop import step  # noqa: E402
-from fpt.optim import make  # noqa: E402
+from fpt.config.schema import EngineConfig, OptimConfig, PromptConfig  # noqa: E402
+from fpt.data.encoded import Encoded, Rows  # noqa: E402
+from fpt.devices.engine import Engine  # noqa: E402
+from fpt.pricing.flops import Price  # noqa: E402
 from fpt.prompts import late  # noqa: E402
+from fpt.prompts.kept_states import Filler  # noqa: E402
 from fpt.prompts.late import LatePrompt  # noqa: E402
 from fpt.prompts.prompted import PromptedModel  # noqa: E402
-from fpt.prompts.states import Filler  # noqa: E402
+from fpt.training.loop import step  # noqa: E402
+from fpt.training.optimizer import make  # noqa: E402
 from stages import partial as parts  # noqa: E402
 from stages import selection  # noqa: E402
 

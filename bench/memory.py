@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 
 from bench.synthetic import PROMPT, open_backbone, part, standalone
-from fpt.backbones.family import Shape, Stack
-from fpt.config import OptimConfig
-from fpt.data import Encoded, Rows
-from fpt.loop import step
-from fpt.optim import make
+from fpt.backbones.shapes import Shape, Stack
+from fpt.config.schema import OptimConfig
+from fpt.data.encoded import Encoded, Rows
+from fpt.training.loop import step
+from fpt.training.optimizer import make
 
 BATCH = 16
 TARGET = 3

@@ -3,8 +3,8 @@
 from rich.console import Console
 from rich.table import Table
 
-from fpt.compose import load
-from fpt.tracking import quiet_libraries
+from fpt.config.compose import load
+from fpt.runs.progress import quiet_libraries
 
 TASKS = ("mnli", "qqp", "squad_v2", "record", "xsum")
 PARTIAL = {"ld": (30, 54, 77), "fr": (58, 72, 86), "cr": (20, 40, 66)}  # Table 1: a fixed partial PLM, percent
@@ -14,7 +14,7 @@ SCHEDULE = {"pt": 100, "ld": 72, "fr": 83, "cr": 65}  # Table 2: the whole of FP
 def ratios(preset: str) -> tuple[float, list[float]]:
     """Percent of vanilla prompt tuning's FLOPs that a schedule spends, and percent of an update by stage."""
     from stages import schedule
-    from stages.plan import nominal
+    from stages.planning.flops import nominal
 
     plans = []
     for task in TASKS:

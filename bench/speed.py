@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from fpt.tracking import Stopwatch, quiet_libraries
+from fpt.runs.progress import Stopwatch, quiet_libraries
 
 quiet_libraries()
 
@@ -32,16 +32,17 @@ from bench import clock  # noqa: E402
 from bench.clock import now  # noqa: E402
 from bench.synthetic import LENGTHS, PROMPT, config_of, examples, part, standalone, strata, write_backbone  # noqa: E402
 from bench.trainer import PeftSide  # noqa: E402
-from fpt import compose  # noqa: E402
-from fpt.backbones.family import Shape, Stack  # noqa: E402
-from fpt.config import OptimConfig  # noqa: E402
-from fpt.cost import Price  # noqa: E402
-from fpt.data import Encoded, Order  # noqa: E402
-from fpt.loop import step  # noqa: E402
-from fpt.optim import make  # noqa: E402
+from fpt.backbones.shapes import Shape, Stack  # noqa: E402
+from fpt.config import compose  # noqa: E402
+from fpt.config.schema import OptimConfig  # noqa: E402
+from fpt.data.batches import Order  # noqa: E402
+from fpt.data.encoded import Encoded  # noqa: E402
+from fpt.pricing.flops import Price  # noqa: E402
 from fpt.prompts.prompted import PromptedModel  # noqa: E402
+from fpt.training.loop import step  # noqa: E402
+from fpt.training.optimizer import make  # noqa: E402
 from stages import schedule  # noqa: E402
-from stages.plan import price  # noqa: E402
+from stages.planning.flops import price  # noqa: E402
 
 Record = dict[str, Any]
 BATCH = 16

@@ -14,9 +14,9 @@ from transformers.utils import logging
 
 from fpt.backbones import t5
 from fpt.backbones.backbone import Backbone
-from fpt.backbones.family import STACKS, Shape, read_shape
-from fpt.backbones.source import read_values
-from fpt.data import Encoded, Rows
+from fpt.backbones.location import read_values
+from fpt.backbones.shapes import STACKS, Shape, read_shape
+from fpt.data.encoded import Encoded, Rows
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.soft import SoftPrompt
 from stages import partial, selection

@@ -14,9 +14,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from fpt import compose
-from fpt.tasks.kept import open_task
-from fpt.tracking import Stopwatch, Tracker, quiet_libraries
+from fpt.config import compose
+from fpt.runs.progress import Stopwatch, Tracker, quiet_libraries
+from fpt.tasks.example_cache import open_task
 
 PAIRS = 392_702  # MNLI's training set
 VALID = 9_815  # its matched validation set
@@ -31,7 +31,7 @@ def write(folder: Path, pairs: int) -> None:
 def ready(words: Sequence[str]) -> tuple[float, float, int]:
     """Seconds to read and to tokenise a task's examples, and their tokens."""
     from fpt.backbones.backbone import open_backbone
-    from fpt.tokens import tokenised
+    from fpt.data.token_cache import tokenised
 
     config, tracker = compose.load(words), Tracker()
     backbone = open_backbone(config.model, with_weights=False)

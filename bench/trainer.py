@@ -14,8 +14,8 @@ from transformers.trainer_callback import PrinterCallback
 from bench.clock import now
 from bench.synthetic import LIMIT, PROMPT
 from fpt.backbones import tiny
-from fpt.config import OptimConfig
-from fpt.data import IGNORED, Encoded
+from fpt.config.schema import OptimConfig
+from fpt.data.encoded import IGNORED, Encoded
 
 Row = dict[str, list[int]]
 

@@ -6,14 +6,15 @@ import os
 import sys
 from collections.abc import Sequence
 
-from fpt import __version__, compose
+from fpt import __version__
+from fpt.cli.arguments import HELP, JSON, parse
+from fpt.cli.verb import Verb
+from fpt.cli.verbs import OF_LAUNCHERS, VERBS
+from fpt.config import compose
+from fpt.devices.interrupts import Interrupted
+from fpt.devices.launch import GOES_ON, Failed
 from fpt.errors import UserError, did_you_mean
-from fpt.interrupts import Interrupted
-from fpt.launch import GOES_ON, Failed
-from fpt.tracking import quiet_libraries
-from fpt.verbs import OF_LAUNCHERS, VERBS
-from fpt.verbs.verb import Verb
-from fpt.words import HELP, JSON, parse
+from fpt.runs.progress import quiet_libraries
 
 USAGE = """\
 fpt trains a soft prompt for a T5 by fast prompt tuning: on a small partial model first, then on larger ones.

@@ -9,24 +9,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fpt import compose, launch
 from fpt.backbones.backbone import Backbone, open_backbone
-from fpt.backbones.family import Selection, Shape, Stack
-from fpt.config import RunConfig
+from fpt.backbones.shapes import Selection, Shape, Stack
+from fpt.config import compose
+from fpt.config.schema import RunConfig
+from fpt.devices import launch
 from fpt.errors import UserError
-from fpt.prediction import Prediction, Predictor
 from fpt.prompts.late import LatePrompt
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.soft import SoftPrompt
-from fpt.records import Records, open_records
-from fpt.tasks import with_split
-from fpt.tasks.kept import open_task
-from fpt.tracking import Tracker, quiet_libraries
-from stages import evaluate, predict, schedule, trained
+from fpt.runs.progress import Tracker, quiet_libraries
+from fpt.runs.records import Records, open_records
+from fpt.tasks.example_cache import open_task
+from fpt.tasks.opening import with_split
+from fpt.training.prediction import Prediction, Predictor
+from stages import schedule
 from stages.partial import build
-from stages.plan import nominal
+from stages.planning.flops import nominal
 from stages.run import run
 from stages.selection import choose
+from stages.using import evaluate, predict
+from stages.using import learned as trained
 
 __all__ = [
     "Backbone",

@@ -11,14 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fpt import distributed
 from fpt.backbones import t5
-from fpt.backbones.family import STACKS
-from fpt.data import IGNORED, Encoded, Rows, batches_by_length, in_turn
-from fpt.engine import Engine
+from fpt.backbones.shapes import STACKS
+from fpt.data.batches import batches_by_length, in_turn
+from fpt.data.encoded import IGNORED, Encoded, Rows
+from fpt.devices import distributed
+from fpt.devices.engine import Engine
 from fpt.prompts.prompted import PromptedModel
-from fpt.streams import stream
-from fpt.tracking import Watch
+from fpt.random_streams import stream
+from fpt.runs.progress import Watch
 
 
 def sample(data: Encoded, count: int, seed: int) -> Encoded:

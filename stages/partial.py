@@ -15,8 +15,8 @@ from torch import nn
 
 from fpt.backbones import t5
 from fpt.backbones.backbone import Backbone
-from fpt.backbones.family import Selection, Shape, Source, Stack, StackSelection
-from fpt.backbones.source import read_values
+from fpt.backbones.location import read_values
+from fpt.backbones.shapes import Selection, Shape, Source, Stack, StackSelection
 from fpt.errors import UserError
 
 

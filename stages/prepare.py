@@ -12,28 +12,28 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fpt import distributed
 from fpt.backbones.backbone import Backbone, open_backbone
-from fpt.backbones.family import STACKS, Selection
-from fpt.cache import find, keep
-from fpt.checkpoint import Tensors, dump_prompt
-from fpt.config import PromptConfig, RunConfig, TrainConfig
-from fpt.data import Encoded
-from fpt.engine import Engine, open_device
+from fpt.backbones.shapes import STACKS, Selection
+from fpt.config.same_run import fixed
+from fpt.config.schema import PromptConfig, RunConfig, TrainConfig
+from fpt.data.encoded import Encoded
+from fpt.data.token_cache import tokenised
+from fpt.devices import distributed
+from fpt.devices.engine import Engine, open_device
 from fpt.errors import UserError
-from fpt.evaluation import Answers, Evaluation, generate, longest_answer
 from fpt.prompts import late, soft
 from fpt.prompts.files import TENSOR
 from fpt.prompts.late import LatePrompt
 from fpt.prompts.prompted import Prompt, PromptedModel
 from fpt.prompts.soft import SoftPrompt
-from fpt.records import MEASURED
-from fpt.shared import SharedFolder
+from fpt.runs.progress import Stopwatch, Tracker
+from fpt.runs.records import MEASURED
+from fpt.runs.shared_folder import SharedFolder
+from fpt.runs.tensor_cache import find, keep
 from fpt.tasks.task import Task
-from fpt.tokens import tokenised
-from fpt.tracking import Stopwatch, Tracker
+from fpt.training.evaluation import Answers, Evaluation, generate, longest_answer
+from fpt.training.state import Tensors, dump_prompt
 from stages import importance, partial, selection
-from stages.same import fixed
 from stages.schedule import Schedule
 
 INPUTS = "inputs.json"

@@ -5,9 +5,9 @@ from importlib.metadata import version
 from typing import Any
 
 from fpt import __version__
-from fpt.checkpoint import TrainState
-from fpt.evaluation import Answers, Evaluation
-from stages.plan import Plan
+from fpt.training.evaluation import Answers, Evaluation
+from fpt.training.state import TrainState
+from stages.planning.flops import Plan
 from stages.prepare import Materials, Measured
 
 LIBRARIES = ("torch", "transformers", "safetensors", "omegaconf", "hydra-core")

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from fpt.checkpoint import TrainState, load_state
-from fpt.compose import to_yaml
-from fpt.config import RunConfig
+from fpt.config.compose import to_yaml
+from fpt.config.same_run import differences
+from fpt.config.schema import RunConfig
 from fpt.errors import UserError
-from fpt.folder import METRICS, RunFolder, set_aside
-from fpt.records import CONFIG, PREDICTIONS, PROMPT, RESULT, TEST_PREDICTIONS
-from fpt.shared import SharedFolder
-from stages.same import differences
+from fpt.runs.folder import METRICS, RunFolder, set_aside
+from fpt.runs.records import CONFIG, PREDICTIONS, PROMPT, RESULT, TEST_PREDICTIONS
+from fpt.runs.shared_folder import SharedFolder
+from fpt.training.state import TrainState, load_state
 from stages.schedule import Schedule, Stage
 
 OUTCOMES = (RESULT, PREDICTIONS, TEST_PREDICTIONS, PROMPT)

@@ -7,23 +7,26 @@ from typing import Any
 
 from torch import Tensor
 
-from fpt import distributed, records
-from fpt.backbones.family import Selection
-from fpt.checkpoint import Tensors, TrainState, dump_state
-from fpt.config import RunConfig
-from fpt.engine import open_device
-from fpt.evaluation import predictions
-from fpt.launch import is_worker
-from fpt.loop import Hooks, Span, train
-from fpt.optim import rate
+from fpt.backbones.shapes import Selection
+from fpt.config.schema import RunConfig
+from fpt.devices import distributed
+from fpt.devices.engine import open_device
+from fpt.devices.launch import is_worker
 from fpt.prompts.prompted import PromptedModel
-from fpt.shared import SharedFolder
+from fpt.runs import records
+from fpt.runs.progress import Stopwatch, Tracker
+from fpt.runs.shared_folder import SharedFolder
+from fpt.runs.trackers import open_sink
 from fpt.tasks.task import Task
-from fpt.trackers import open_sink
-from fpt.tracking import Stopwatch, Tracker
-from stages import caching, fit, prepare, recycle, resume, selection
-from stages.caching import Keeper
-from stages.plan import Plan, of_run
+from fpt.training.evaluation import predictions
+from fpt.training.loop import Hooks, Span, train
+from fpt.training.optimizer import rate
+from fpt.training.state import Tensors, TrainState, dump_state
+from stages import prepare, recycle, resume, selection
+from stages.planning import kept_states as caching
+from stages.planning import memory as fit
+from stages.planning.flops import Plan, of_run
+from stages.planning.kept_states import Keeper
 from stages.prepare import Materials, Measured
 from stages.result import summarise
 from stages.schedule import Schedule, Stage

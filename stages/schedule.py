@@ -5,9 +5,9 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-from fpt.backbones.family import STACKS, Shape, Stack, read_shape
-from fpt.backbones.source import config_values
-from fpt.config import RunConfig, ScheduleConfig
+from fpt.backbones.location import config_values
+from fpt.backbones.shapes import STACKS, Shape, Stack, read_shape
+from fpt.config.schema import RunConfig, ScheduleConfig
 from fpt.errors import UserError, did_you_mean
 
 KEYS = ("depth", "width", "share", "updates")

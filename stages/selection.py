@@ -5,7 +5,52 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from fpt.backbones.family import STACKS, Selection, Shape, Stack, StackSelection, around
+from fpt.backbones.shapes import STACKS, Selection, Shape, Stack, StackSelection
+
+
+def evenly(kept: int, total: int) -> tuple[int, ...]:
+    """`kept` of `total` block indices, spread evenly, first and last among them (Huang et al. 2022).
+
+    Gaps differ by at most one, and the wider gaps come last; a single block is the first.
+
+    Raises:
+        ValueError: `kept` is not between 1 and `total`.
+    """
+    if not 1 <= kept <= total:
+        raise ValueError(f"cannot keep {kept} of {total} blocks")
+    if kept == 1:
+        return (0,)
+    narrow, wider = divmod(total - 1, kept - 1)
+    gaps = [narrow] * (kept - 1 - wider) + [narrow + 1] * wider
+    return tuple(sum(gaps[:index]) for index in range(kept))
+
+
+def around(kept: int, total: int, layer: int) -> tuple[int, ...]:
+    """`kept` of `total` block indices where a prompt enters before block `layer`: spread evenly below it and above.
+
+    The blocks are shared out as the whole model's are. Kept are always the block just below the prompt, and the last
+    one if any above it is; both sides keep one if `kept` allows. Without blocks below it is `evenly`.
+
+    Raises:
+        ValueError: `kept` is not between 1 and `total`.
+    """
+    if not 1 <= kept <= total:
+        raise ValueError(f"cannot keep {kept} of {total} blocks")
+    if layer == 0:
+        return evenly(kept, total)
+    below = num_below(kept, total, layer)
+    lower = evenly(below, layer) if below > 1 else (layer - 1,)
+    above = kept - below
+    upper = evenly(above, total - layer) if above > 1 else (total - layer - 1,) * above
+    return (*lower, *(layer + block for block in upper))
+
+
+def num_below(kept: int, total: int, layer: int) -> int:
+    """How many of the blocks that `around` keeps lie below block `layer`."""
+    if layer in (0, total):
+        return min(kept, layer)
+    share = (2 * kept * layer + total) // (2 * total)
+    return max(1, min(share, kept - 1))
 
 
 def most_important(scores: Tensor, kept: int) -> tuple[int, ...]:

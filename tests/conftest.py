@@ -16,10 +16,10 @@ from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5For
 from fpt.__main__ import main
 from fpt.backbones import tiny
 from fpt.backbones.backbone import Backbone, open_backbone
-from fpt.config import EngineConfig, ModelConfig
-from fpt.engine import Engine
-from fpt.loop import train
-from fpt.tracking import quiet_libraries
+from fpt.config.schema import EngineConfig, ModelConfig
+from fpt.devices.engine import Engine
+from fpt.runs.progress import quiet_libraries
+from fpt.training.loop import train
 from stages import run as story
 
 ON_CPU = Engine(EngineConfig(name="torch"), torch.device("cpu"))

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from fpt import compose
 from fpt.__main__ import main
+from fpt.config import compose
 from tests.conftest import Outcome, boolq_lines
 
 ROOT = Path(__file__).parent.parent

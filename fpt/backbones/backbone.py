@@ -11,10 +11,10 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config
 
 from fpt.backbones import t5
-from fpt.backbones.family import Shape, read_shape
-from fpt.backbones.source import TOKENIZER_FILES, locate, read_values
+from fpt.backbones.location import TOKENIZER_FILES, locate, read_values
+from fpt.backbones.shapes import Shape, read_shape
 from fpt.backbones.weights import WeightFiles
-from fpt.config import ModelConfig
+from fpt.config.schema import ModelConfig
 from fpt.errors import UserError, reason
 
 VOCABULARIES = ("spiece.model", "tokenizer.json")

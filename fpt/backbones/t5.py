@@ -14,7 +14,7 @@ from transformers.activations import NewGELUActivation
 from transformers.initialization import no_init_weights
 from transformers.masking_utils import create_bidirectional_mask
 
-from fpt.backbones.family import STACKS, Selection, Shape, Source, Stack
+from fpt.backbones.shapes import STACKS, Selection, Shape, Source, Stack
 from fpt.backbones.weights import WeightFiles
 from fpt.errors import UserError, reason
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from fpt.backbones.source import WEIGHT_FILES
+from fpt.backbones.location import WEIGHT_FILES
 from fpt.errors import UserError, reason
 
 

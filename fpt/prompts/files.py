@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from fpt import records
-from fpt.config import PromptConfig
+from fpt.config.schema import PromptConfig
 from fpt.errors import UserError
-from fpt.folder import LEDGER
+from fpt.runs import records
+from fpt.runs.folder import LEDGER
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fpt.checkpoint import Tensors
-from fpt.config import PromptConfig
+from fpt.config.schema import PromptConfig
 from fpt.prompts import files
 from fpt.prompts.soft import put_before, uniform
-from fpt.streams import stream
+from fpt.random_streams import stream
+from fpt.training.state import Tensors
 
 
 class LatePrompt(nn.Module):

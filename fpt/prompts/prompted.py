@@ -13,10 +13,10 @@ from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput
 
 from fpt.backbones import t5
-from fpt.checkpoint import Tensors
-from fpt.data import IGNORED, Batch
+from fpt.data.encoded import IGNORED, Batch
 from fpt.prompts.late import LatePrompt
 from fpt.prompts.soft import SoftPrompt
+from fpt.training.state import Tensors
 
 Prompt = SoftPrompt | LatePrompt
 AT_ONCE = 1024  # target positions whose logits [V] are held at the same time

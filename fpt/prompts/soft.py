@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from fpt.backbones.backbone import Backbone
-from fpt.config import PromptConfig
+from fpt.config.schema import PromptConfig
 from fpt.errors import UserError
 from fpt.prompts import files
-from fpt.streams import stream
+from fpt.random_streams import stream
 
 COMMON = 5000  # Lester et al. sample from the 5,000 most frequent pieces; T5's vocabulary is sorted by frequency
 

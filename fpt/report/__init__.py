@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fpt.errors import UserError
-from fpt.folder import replace_file
-from fpt.records import open_records
 from fpt.report.runs import Run, read
+from fpt.runs.atomic import replace_file
+from fpt.runs.records import open_records
 
 
 def open_runs(places: Sequence[str]) -> list[Run]:

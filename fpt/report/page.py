@@ -13,10 +13,10 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 
 from fpt import __version__
-from fpt.console import amount
 from fpt.report import plots
 from fpt.report.plots import AXES, COLOURS, Plot
 from fpt.report.runs import Floats, Run, similarity
+from fpt.units import amount
 
 EXAMPLES = 3  # of each kind
 SHOWN = 700  # characters of an example's text

@@ -17,8 +17,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from fpt.console import amount
 from fpt.report.runs import Floats, Run
+from fpt.units import amount
 
 # Okabe and Ito's colours, told apart by colour-blind people; the page takes the second of each pair in the dark.
 COLOURS = {

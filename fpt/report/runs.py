@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from fpt.errors import UserError, reason
-from fpt.folder import METRICS
-from fpt.records import PLAN, PREDICTIONS, PROMPT, Records
+from fpt.runs.folder import METRICS
+from fpt.runs.records import PLAN, PREDICTIONS, PROMPT, Records
 
 ABOUT = {"update", "stage", "flops", "seconds", "split"}  # what a validation says besides its metrics
 Line = dict[str, Any]

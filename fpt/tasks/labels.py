@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fpt import metrics
 from fpt.errors import UserError
-from fpt.tasks import sources
-from fpt.tasks.sources import Located, Omissions, Reader, Record, Source, Split
-from fpt.tasks.tables import table
+from fpt.tasks import metrics
+from fpt.tasks import records as sources
+from fpt.tasks.glue_tables import table
+from fpt.tasks.records import Located, Omissions, Reader, Record, Source, Split
 from fpt.tasks.task import Example, Form, Golds, Template
 
 # A metric of answers and examples, given the labels; where one of two labels counts, it is the second.

@@ -4,12 +4,12 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
-from fpt import metrics
 from fpt.errors import UserError
-from fpt.tasks import sources
+from fpt.tasks import metrics
+from fpt.tasks import records as sources
+from fpt.tasks.glue_tables import table
 from fpt.tasks.labels import has_label
-from fpt.tasks.sources import Record, Source
-from fpt.tasks.tables import table
+from fpt.tasks.records import Record, Source
 from fpt.tasks.task import Example, Form, Golds, Template
 
 LEAST, MOST = 0.0, 5.0  # of STS-B

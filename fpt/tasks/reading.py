@@ -6,10 +6,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from fpt import metrics
 from fpt.errors import UserError
-from fpt.tasks import sources
-from fpt.tasks.sources import Located, Omissions, Record, Source
+from fpt.tasks import metrics
+from fpt.tasks import records as sources
+from fpt.tasks.records import Located, Omissions, Record, Source
 from fpt.tasks.task import Example, Form, Golds, Template
 
 NO_ANSWER = "no answer"

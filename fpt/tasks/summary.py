@@ -6,10 +6,10 @@ from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
-from fpt import metrics
 from fpt.errors import UserError
-from fpt.tasks import sources
-from fpt.tasks.sources import NOT_UTF8, Located, Omissions, Record, Source, Split
+from fpt.tasks import metrics
+from fpt.tasks import records as sources
+from fpt.tasks.records import NOT_UTF8, Located, Omissions, Record, Source, Split
 from fpt.tasks.task import Example, Form, Golds, Template
 
 PAIRS = {".source": ".target", ".document": ".summary"}  # endings of files whose lines belong together

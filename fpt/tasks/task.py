@@ -7,7 +7,7 @@ from string import Formatter
 from typing import NamedTuple
 
 from fpt.errors import UserError, did_you_mean
-from fpt.tasks.sources import Record, Source
+from fpt.tasks.records import Record, Source
 
 ANSWER = "<extra_id_0> {answer}"  # the paper's targets: the answer after T5's first sentinel
 

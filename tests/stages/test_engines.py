@@ -16,11 +16,11 @@ from tests.conftest import quick_words, save_checkpoint
 
 ALL_RUNS = """
 import json, sys
-from fpt.tracking import Tracker, quiet_libraries
+from fpt.runs.progress import Tracker, quiet_libraries
 quiet_libraries()
 from fpt import compose, distributed
-from fpt.tasks import open_task
-from fpt.engine import open_device
+from fpt.tasks.opening import open_task
+from fpt.devices.engine import open_device
 from stages import schedule
 from stages.run import run_joined
 runs = [compose.load(words) for words in json.loads(sys.argv[1])]
@@ -180,15 +180,15 @@ def test_only_one_process_writes_the_records(alone: Path, of_two: dict[str, Path
 MEMORY = """
 import gc, json, sys, threading, time
 from pathlib import Path
-from fpt.tracking import Tracker, quiet_libraries
+from fpt.runs.progress import Tracker, quiet_libraries
 quiet_libraries()
 import torch
 from fpt import compose, distributed
 from fpt.config import OptimConfig
-from fpt.engine import open_device
-from fpt.loop import step
-from fpt.optim import make
-from fpt.tasks import open_task
+from fpt.devices.engine import open_device
+from fpt.training.loop import step
+from fpt.training.optimizer import make
+from fpt.tasks.opening import open_task
 from stages import prepare, schedule, selection
 
 def anonymous():  # bytes of this process's own; pages of the weight files are not

@@ -15,17 +15,17 @@ from transformers import T5Config
 
 from fpt.__main__ import main
 from fpt.backbones import t5
-from fpt.backbones.family import Shape, Stack
-from fpt.checkpoint import dump_prompt
-from fpt.config import PromptConfig
-from fpt.cost import Price
-from fpt.data import Batch
+from fpt.backbones.shapes import Shape, Stack
+from fpt.config.schema import PromptConfig
+from fpt.data.encoded import Batch
 from fpt.errors import UserError
-from fpt.optim import rate
+from fpt.pricing.flops import Price
 from fpt.prompts.files import open_prompt
 from fpt.prompts.late import LatePrompt, initial
 from fpt.prompts.prompted import PromptedModel
-from fpt.records import open_records
+from fpt.runs.records import open_records
+from fpt.training.optimizer import rate
+from fpt.training.state import dump_prompt
 from stages import importance
 from tests.conftest import ON_CPU, Outcome, quick_words, stopped_after
 from tests.fpt.prompts.test_late import DATA, late, prompted

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForConditionalGeneration
 
-from fpt.backbones.family import STACKS, Selection, StackSelection
+from fpt.backbones.shapes import STACKS, Selection, StackSelection
 from fpt.errors import UserError
 from stages import partial
 from stages.selection import everything
@@ -107,7 +107,7 @@ MEMORY = """
 import re, sys
 from pathlib import Path
 import torch
-from fpt.backbones.family import Selection, StackSelection
+from fpt.backbones.shapes import Selection, StackSelection
 from stages import partial
 from tests.conftest import open_folder
 backbone = open_folder(Path(sys.argv[1]))

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from fpt.__main__ import main
-from fpt.checkpoint import TrainState, load_state
+from fpt.training.state import TrainState, load_state
 from stages import run as story
 from tests.conftest import Outcome, Stop, quick_words, save_checkpoint, stopped_after
 
@@ -106,8 +106,8 @@ def test_stopped_after_any_update_and_resumed_is_the_same(
 
 KILLS = """
 import os, random, shutil, signal, sys, time
-import fpt.tracking
-fpt.tracking.quiet_libraries()
+import fpt.runs.progress
+fpt.runs.progress.quiet_libraries()
 import stages.run
 from fpt.__main__ import main
 # Children inherit the imports; this process runs nothing on torch's threads, so forking is safe.

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from fpt.backbones.family import Shape, Stack
-from fpt.compose import load
-from fpt.config import ScheduleConfig
+from fpt.backbones.shapes import Shape, Stack
+from fpt.config.compose import load
+from fpt.config.schema import ScheduleConfig
 from fpt.errors import UserError
 from stages.schedule import build
 

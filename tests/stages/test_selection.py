@@ -5,9 +5,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from fpt.backbones.family import Selection, Shape, Stack, StackSelection, around, evenly, num_below
+from fpt.backbones.shapes import Selection, Shape, Stack, StackSelection
 from stages import selection
-from stages.selection import choose, everything, most_important
+from stages.selection import around, choose, evenly, everything, most_important, num_below
 
 PAPER = {  # Huang et al. 2022, T5-Large's 24 layers
     6: (0, 4, 8, 13, 18, 23),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fpt.backbones.tiny import FOLDER
 from fpt.errors import reason
-from fpt.folder import problem_of
+from fpt.runs.folder import problem_of
 
 RECORD = "sha256.json"
 FILES = ("config.json", "model.safetensors", "spiece.model", "tokenizer_config.json")

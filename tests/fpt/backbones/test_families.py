@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM
 
-from fpt.config import ModelConfig
+from fpt.config.schema import ModelConfig
 from fpt.errors import UserError
 from stages.partial import build
 from stages.selection import everything
@@ -114,7 +114,7 @@ def test_a_null_start_token_is_t5s(tmp_path: Path) -> None:
 
 def test_a_shape_that_conf_does_not_state_is_refused(checkpoint: Path) -> None:
     from fpt.backbones.backbone import open_backbone
-    from fpt.compose import load
+    from fpt.config.compose import load
 
     stated = load(["model=t5-small"]).model.config
     with pytest.raises(UserError, match=r"model\.config says"):

@@ -15,10 +15,10 @@ from peft import PromptTuningConfig, TaskType, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSeq2SeqLM
 
-from fpt.checkpoint import dump_prompt
-from fpt.config import PromptConfig
+from fpt.config.schema import PromptConfig
 from fpt.errors import UserError
 from fpt.prompts.files import check, read_prompt
+from fpt.training.state import dump_prompt
 from tests.conftest import Outcome
 
 PROMPT = torch.randn(5, 32, generator=torch.Generator().manual_seed(3))

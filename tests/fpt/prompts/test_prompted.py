@@ -10,12 +10,12 @@ import torch
 from peft import PromptTuningConfig, TaskType, get_peft_model
 from transformers import AutoModelForSeq2SeqLM
 
-from fpt.config import OptimConfig
-from fpt.data import Encoded, Rows
-from fpt.loop import step
-from fpt.optim import make
+from fpt.config.schema import OptimConfig
+from fpt.data.encoded import Encoded, Rows
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.soft import SoftPrompt
+from fpt.training.loop import step
+from fpt.training.optimizer import make
 from stages import partial
 from stages.selection import everything
 from tests.conftest import FAMILIES, open_folder, save_checkpoint

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-import fpt.loop
 from fpt.__main__ import main
+from fpt.training import loop
 from tests.conftest import quick_words
 
 HOSTILE = "</script><script>document.title = 'taken over'</script><img src=x onerror=alert(1)> {{ 7 * 7 }}"
@@ -15,7 +15,7 @@ HOSTILE = "</script><script>document.title = 'taken over'</script><img src=x one
 
 def stopped(words: list[str], after: int) -> None:
     """Train, and end as a kill would after so many updates."""
-    step, calls = fpt.loop.step, iter(range(after))
+    step, calls = loop.step, iter(range(after))
 
     def step_or_stop(*arguments: Any) -> Any:
         if next(calls, None) is None:
@@ -23,7 +23,7 @@ def stopped(words: list[str], after: int) -> None:
         return step(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fpt.loop, "step", step_or_stop)
+        patch.setattr(loop, "step", step_or_stop)
         assert main(["train", *words]) == 130
 
 

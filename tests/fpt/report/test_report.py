@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from fpt.folder import problem_of, read_ledger, set_aside
-from fpt.records import open_records
 from fpt.report import open_runs, output_of
 from fpt.report.runs import similarity
+from fpt.runs.folder import problem_of, read_ledger, set_aside
+from fpt.runs.records import open_records
 from tests.conftest import Outcome, quick_words
 from tests.fpt.report.conftest import HOSTILE, stopped
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from fpt import compose
+from fpt.config import compose
 from fpt.errors import UserError
-from fpt.tasks import FORMS, open_task
+from fpt.tasks.opening import FORMS, open_task
 from fpt.tasks.task import Task
 
 MULTIRC = {

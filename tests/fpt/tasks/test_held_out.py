@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from fpt import compose
-from fpt.config import RunConfig, TaskConfig
+from fpt.config import compose
+from fpt.config.schema import RunConfig, TaskConfig
 from fpt.errors import UserError
-from fpt.tasks import FORMS, open_task
+from fpt.tasks.opening import FORMS, open_task
 from fpt.tasks.task import Task
 from tests.fpt.tasks.test_benchmarks import CASES, COPA, MULTIRC, PARAGRAPH, SPANS, WIC, jsonl, tsv
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from fpt import compose
+from fpt.config import compose
 from fpt.errors import UserError
-from fpt.tasks import open_task
+from fpt.tasks.opening import open_task
 from fpt.tasks.task import Task
 
 ROW = {"question": "is the lamp red", "passage": "The lamp is red.", "idx": 0, "label": True}

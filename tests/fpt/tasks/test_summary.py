@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from fpt import compose
-from fpt.config import RunConfig
+from fpt.config import compose
+from fpt.config.schema import RunConfig
 from fpt.errors import UserError
-from fpt.tasks import open_task
+from fpt.tasks.opening import open_task
 from fpt.tasks.task import Task
 
 GOOD = {"document": "The lamp fell. It broke.\nNobody saw it.", "summary": "The lamp fell", "id": "17"}

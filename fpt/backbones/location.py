@@ -1,0 +1,96 @@
+"""Where a model's files are: the embedded folder, a local folder, or a snapshot from the Hub. Imports nothing heavy."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fpt.backbones import tiny
+from fpt.config.schema import ModelConfig
+from fpt.errors import UserError, reason
+
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+TOKENIZER_FILES = ("spiece.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+def config_values(config: ModelConfig) -> tuple[dict[str, Any], str]:
+    """What the model's config.json says, and where that was read; offline where conf/model or a folder has it.
+
+    Raises:
+        UserError: there is no such model, or no readable config.json.
+    """
+    if config.config is not None:
+        return config.config, f"model={config.name}"
+    folder = locate(config, with_weights=False)
+    return read_values(folder), str(folder)
+
+
+def read_values(folder: Path) -> dict[str, Any]:
+    """A folder's config.json.
+
+    Raises:
+        UserError: it is missing or not a JSON object.
+    """
+    file = folder / "config.json"
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder}: no config.json; expected a Hugging Face checkpoint") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: not JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{file}: expected a JSON object")
+    return values
+
+
+def locate(config: ModelConfig, *, with_weights: bool = True) -> Path:
+    """The folder with the model's files, downloaded from the Hub if need be.
+
+    Raises:
+        UserError: no such folder, or the Hub does not have it or cannot be reached.
+    """
+    if config.weights == "embedded":
+        return tiny.FOLDER
+    local = Path(config.weights).expanduser()
+    if local.is_dir():
+        return local
+    if local.exists() or config.weights.startswith(("/", ".", "~")) or config.weights.count("/") != 1:
+        raise UserError(f"model={config.weights}: no such folder, and not a Hub id (owner/name)")
+    return _download(config, with_weights)
+
+
+def _download(config: ModelConfig, with_weights: bool) -> Path:
+    """The snapshot of a Hub id in Hugging Face's own cache: the best weight format it has, and no other."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        wanted = ["config.json", *TOKENIZER_FILES]
+        if with_weights:
+            listed = HfApi().list_repo_files(config.weights, revision=config.revision)
+            weights = next((name for name in WEIGHT_FILES if name in listed), None)
+            shards = ["model-*.safetensors"] if str(weights).startswith("model") else ["pytorch_model-*.bin"]
+            wanted += [str(weights), *shards]
+        return Path(snapshot_download(config.weights, revision=config.revision, allow_patterns=wanted))
+    except Exception as error:  # the Hub client raises httpx, OS and its own errors
+        if cached := _cached(config, with_weights):
+            return cached
+        raise UserError(
+            f"model={config.weights}: cannot be fetched from the Hub ({reason(error)})."
+            " Give a local folder, or log in with 'hf auth login' if the model is private"
+        ) from None
+
+
+def _cached(config: ModelConfig, with_weights: bool) -> Path | None:
+    """An earlier download that has what is needed, for work without a network."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(config.weights, revision=config.revision, local_files_only=True))
+    except Exception:  # there is none
+        return None
+    has_weights = any((folder / name).is_file() for name in WEIGHT_FILES)
+    return folder if (folder / "config.json").is_file() and (has_weights or not with_weights) else None

@@ -1,0 +1,81 @@
+"""What a task looks like to the model: examples, counts, lengths in tokens, and what is cut."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fpt.backbones.backbone import Backbone, open_backbone
+from fpt.config.schema import RunConfig
+from fpt.data.encoded import Encoded
+from fpt.data.token_cache import tokenised
+from fpt.runs.progress import Watch
+from fpt.tasks.task import Example, Task
+
+QUANTILES = {"median": 0.5, "90 %": 0.9, "99 %": 0.99, "longest": 1.0}
+
+
+def look(config: RunConfig, task: Task, number: int, watch: Watch) -> dict[str, Any]:
+    """The task's splits in numbers, and `number` training examples from all over them.
+
+    Raises:
+        UserError: the model has no tokenizer that can be used.
+    """
+    backbone = open_backbone(config.model, with_weights=False)
+    cache = Path(config.cache_dir).expanduser()
+    parts = dict(zip(task.parts, tokenised(task, backbone, config.task, cache, watch), strict=True))
+    train, number = parts["train"], min(number, len(task.train))
+    return {
+        "task": task.name,
+        "origin": task.origin,
+        "model": config.model.name,
+        "metric": task.metric,
+        "baseline": {"name": task.baseline_name, "score": task.majority},
+        "labels": list(task.labels),
+        "limits": {"source": config.task.source_length, "target": config.task.target_length},
+        "notes": list(task.notes),
+        "splits": [_split(name, examples, parts[name], task.labels) for name, examples in task.parts.items()],
+        "examples": [
+            _example(task.train[index], index, train, backbone)
+            for index in (position * len(task.train) // number for position in range(number))
+        ],
+    }
+
+
+def _split(name: str, examples: Sequence[Example], data: Encoded, labels: Sequence[str]) -> dict[str, Any]:
+    """A split in numbers; null for those of its labels and targets where it has none."""
+    assert data.whole is not None
+    answered = bool(examples[0].golds)
+    counts = Counter(example.golds[0] for example in examples) if answered and labels else {}
+    sources, targets = data.num_cut
+    return {
+        "name": name,
+        "examples": len(examples),
+        "labels": {label: counts[label] for label in labels} if answered else None,
+        "source_tokens": _quantiles(data.whole[:, 0]),
+        "target_tokens": _quantiles(data.whole[:, 1]) if answered else None,
+        "cut_sources": sources,
+        "cut_targets": targets,
+        "lost_answers": data.lost_answers,
+    }
+
+
+def _quantiles(lengths: "np.ndarray[Any, np.dtype[np.int32]]") -> dict[str, int]:
+    """Lengths in tokens before cutting, of which the given share of examples is no longer."""
+    return {name: int(np.quantile(lengths, share, method="inverted_cdf")) for name, share in QUANTILES.items()}
+
+
+def _example(example: Example, index: int, data: Encoded, backbone: Backbone) -> dict[str, Any]:
+    assert data.whole is not None
+    tokens = backbone.tokenizer.convert_ids_to_tokens
+    return {
+        "id": example.id,
+        "source": example.source,
+        "source_tokens": tokens(data.sources[index]),
+        "cut": int(data.whole[index, 0]) - len(data.sources[index]),
+        "target": example.target,
+        "target_tokens": tokens(data.targets[index]),
+        "golds": list(example.golds),
+    }

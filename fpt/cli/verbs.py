@@ -1,0 +1,136 @@
+"""What can be done: a row for each verb. Each file of the package has some, from their words to one call.
+
+Imports that take long stand in the functions: an error in the words must not wait for torch.
+"""
+
+from fpt.cli import look, train, use
+from fpt.cli.arguments import Option
+from fpt.cli.verb import Verb
+
+RUN = Option("run", "the run whose prompt it is; keys that are not given are as they were there", "DIR")
+STAGE = Option(
+    "stage", "the prompt with which this stage of the run ended, on its partial PLM", "K", "the best, on the last"
+)
+VERBS = {
+    "train": Verb(
+        train.train,
+        about="train, or go on with a run that was stopped",
+        example="train task=boolq",
+        usage="train [-m] [key=value …] [--json]",
+        options=(
+            Option("multirun", "a run for every combination of values, as in optim.lr=0.1,0.3 seed=0,1", short="m"),
+        ),
+    ),
+    "compare": Verb(
+        train.compare,
+        about="schedules against vanilla prompt tuning: score, FLOPs, time, gain at equal FLOPs",
+        example="compare task=boolq seeds=0,1",
+        usage="compare [key=value …] [schedules=pt,cr] [seeds=0,1] [--json]",
+        options=(
+            Option("schedules", "files of conf/schedule, or FILE.yaml; pt is added to them", "A,B", "pt,ld,fr,cr"),
+            Option("seeds", "a run of every schedule for each; run.dir=DIR keeps them in DIR", "N,M", "0,1,2"),
+        ),
+    ),
+    "plan": Verb(
+        look.plan,
+        about="what every stage will cost, without weights or data",
+        example="plan model=t5-large schedule=cr",
+        usage="plan [key=value …] [--json]",
+    ),
+    "show": Verb(
+        look.show,
+        about="the task's data as the model will see them",
+        example="show task=boolq n=3",
+        usage="show [key=value …] [n=3] [--json]",
+        options=(Option("n", "how many examples to show", "N", "3"),),
+    ),
+    "eval": Verb(
+        use.evaluate,
+        about="score a finished run's prompt, or a prompt file, on any split",
+        example="eval run=runs/boolq-tiny-cr-s0",
+        usage="eval run=DIR | prompt.file=FILE [split=SPLIT] [stage=K] [output=FILE] [key=value …] [--json]",
+        options=(
+            RUN,
+            STAGE,
+            Option(
+                "split", "train, a validation split or a test split of the task", "SPLIT", "the run's validation split"
+            ),
+            Option("output", "where the predictions go", "FILE", "DIR/evals/TASK-MODEL-SPLIT.jsonl"),
+        ),
+    ),
+    "predict": Verb(
+        use.predict,
+        about="answer a text, a file's records or lines, or standard input line by line",
+        example="predict run=DIR text='…'",
+        usage="predict run=DIR | prompt.file=FILE [text=TEXT | input=FILE] [output=FILE] [key=value …] [--json]",
+        options=(
+            RUN,
+            STAGE,
+            Option("text", "the source as the model is to see it", "TEXT"),
+            Option(
+                "input",
+                ".jsonl, .csv, .tsv or .parquet with the fields of the task's template, or the whole source as 'text';"
+                " .txt with a source a line",
+                "FILE",
+                "standard input, a source a line",
+            ),
+            Option("output", ".jsonl or .txt; one that was left half goes on", "FILE", "standard output"),
+            Option("beams", "of beam search", "N", "1: greedy"),
+            Option("max-new-tokens", "no output is longer", "N", "as in the run"),
+        ),
+    ),
+    "export": Verb(
+        use.export,
+        about="a run's prompt for fpt, PEFT, numpy or transformers",
+        example="export run=DIR --to peft",
+        usage="export run=DIR --to fpt|peft|npy|hf [stage=K] [output=DIR] [--push-to-hub OWNER/NAME] [--json]",
+        options=(
+            Option("run", "the folder of a finished run", "DIR"),
+            Option(
+                "to",
+                "fpt: as fpt reads it, the one for late prompts; peft: an adapter's folder; npy: an array, as"
+                " google-research/prompt-tuning writes it; hf: the stage's model as a Hugging Face checkpoint, with the"
+                " prompt beside it",
+                "FORMAT",
+            ),
+            Option(
+                "stage", "the prompt with which this stage ended, and its model", "K", "the best prompt, last stage"
+            ),
+            Option("output", "a new folder", "DIR", "export/FORMAT in the run's folder, export/FORMAT-stageK"),
+            Option(
+                "base",
+                "not with to=hf: the model that the prompt goes before; must be given for a partial PLM, which to=hf"
+                " writes",
+                "MODEL",
+                "the run's",
+            ),
+            Option("push-to-hub", "send the folder there too; made if need be", "OWNER/NAME"),
+        ),
+        takes_overrides=False,
+    ),
+    "report": Verb(
+        look.report,
+        about="one HTML page and plots of finished or unfinished runs",
+        example="report runs/boolq-tiny-cr-s0",
+        usage="report DIR… [output=FILE.html] [--json]",
+        options=(
+            Option(
+                "output",
+                "the page; its plots go into a folder FILE-plots beside it",
+                "FILE.html",
+                "report.html in the run's folder, or beside the first of several",
+            ),
+        ),
+        takes_places=True,
+        takes_overrides=False,
+    ),
+    "doctor": Verb(
+        look.doctor,
+        about="versions, devices, DeepSpeed, the Hub, the embedded model: for a bug report",
+        example="doctor",
+        usage="doctor [--json]",
+        takes_overrides=False,
+    ),
+}
+QUIET = Option("quiet", "print no result")
+OF_LAUNCHERS = {"worker": Verb(train.worker, takes_places=True, options=(QUIET,))}  # called by processes, not by people

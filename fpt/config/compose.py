@@ -1,0 +1,267 @@
+"""From conf/ and the command line's overrides, in Hydra's grammar, to the typed configuration.
+
+DictConfig stops here: below this file every function receives the frozen group it needs.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, cast, get_args, get_origin
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException, ValidationError
+
+from fpt.config.schema import Group, RunConfig, ScheduleConfig
+from fpt.errors import UserError, did_you_mean, reason
+
+GROUPS = ("task", "model", "schedule", "prompt", "engine", "experiment")
+
+
+def conf_dir() -> Path:
+    """The folder of YAML files: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).parent.parent
+    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
+def group_options(group: str) -> list[str]:
+    """The names that `group=` may take, from the files in conf/."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+def settings() -> dict[str, tuple[type, dict[str, Any]]]:
+    """Every key a user may set, with its type and its metadata, in the schema's order."""
+    known: dict[str, tuple[type, dict[str, Any]]] = {}
+    for item in fields(RunConfig):
+        if isinstance(item.type, type) and issubclass(item.type, Group):
+            for inner in fields(item.type):
+                known[f"{item.name}.{inner.name}"] = (cast(type, inner.type), dict(inner.metadata))
+        else:
+            known[item.name] = (cast(type, item.type), dict(item.metadata))
+    return known
+
+
+def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
+    """Compose conf/ with overrides in Hydra's grammar, and check everything that needs no weights.
+
+    With a `base`, groups and keys that no word names are as they are there.
+
+    Raises:
+        UserError: one line that names the key as typed, what was given and what is allowed.
+    """
+    overrides = [_parse(word) for word in words]
+    composed: list[str] = []
+    fill: dict[str, Any] = {}  # what is put in after composition, for values that are not in conf/
+    for override in overrides:
+        word, key = str(override.input_line).lstrip("+"), override.key_or_group
+        if key == "model" and (weights := _foreign_weights(override)) is not None:
+            fill |= {"model.weights": weights, "model.name": _short_name(weights)}
+            word = "model=custom"
+        elif key == "schedule" and str(override.value()).endswith((".yaml", ".yml")):
+            fill |= _schedule_file(override)
+            word = "schedule=pt"
+        elif key in GROUPS:
+            _check_option(override)
+        else:
+            _check_key(override)
+        composed.append(word)
+    typed = {override.key_or_group for override in overrides}
+    if "schedule.stages" in typed:
+        fill.setdefault("schedule.name", "custom")
+    if base is not None:
+        if "experiment" in typed:
+            raise UserError("experiment=…: sets keys of several groups, and is for a new run; give the keys themselves")
+        kept = (key for key in settings() if key.partition(".")[0] not in typed)
+        fill = {**{key: value_of(base, key) for key in kept}, **fill}
+    return _compose(composed, {key: value for key, value in fill.items() if key not in typed})
+
+
+def each(word: str) -> list[str]:
+    """The values that a word with several stands for, in Hydra's grammar; none where it has but one.
+
+    Raises:
+        UserError: it is no override, or its values cannot be counted.
+    """
+    override = _override(word)
+    if not override.is_sweep_override():
+        return []
+    if not override.is_discrete_sweep():
+        raise UserError(f"{word}: has no end of values; write them with commas, or range(start,stop,step)")
+    if isinstance(glob := override.value(), Glob):
+        group = override.key_or_group
+        found = glob.filter([name for name in group_options(group) if name != "custom"]) if group in GROUPS else []
+        if not found:
+            raise UserError(f"{word}: glob() is for the files of a group, and fits none of these")
+        return list(found)
+    return list(override.sweep_string_iterator())
+
+
+def _parse(word: str) -> Override:
+    override = _override(word)
+    if override.is_sweep_override():
+        raise UserError(f"{word}: has several values at once; fpt train -m runs all combinations, one after the other")
+    return override
+
+
+def _override(word: str) -> Override:
+    try:
+        override = OverridesParser.create().parse_override(_verbatim(word))
+    except HydraException as error:
+        said = str(error).splitlines()[0]
+        way_out = (
+            " Write key=value, for example task=boolq."
+            if "=" not in word
+            else " Quote a value with brackets, commas, colons or letters beyond ASCII: 'key=\"…\"'."
+        )
+        raise UserError(f"{word}: not an override ({said}).{way_out}") from None
+    if override.package is not None:
+        raise UserError(f"{word}: packages (@) are not used here. Write {override.key_or_group}=…")
+    if override.is_delete():
+        raise UserError(f"{word}: settings cannot be deleted. Set {word.lstrip('~')}=null if it may be empty.")
+    return override
+
+
+def _verbatim(word: str) -> str:
+    """The override, quoted for Hydra where its value is a text that is taken as it stands, braces and all."""
+    key, _, value = word.partition("=")
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in ("'", '"')
+    if not settings().get(key, (str, {}))[1].get("verbatim") or value == "null" or quoted:
+        return word
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
+    return f"{key}='{escaped}'"
+
+
+def _foreign_weights(override: Override) -> str | None:
+    """The folder or Hub id in `model=…`, or None where it names a file in conf/model."""
+    value = str(override.value())
+    if value in group_options("model") and value != "custom":
+        return None
+    if "/" in value or value.startswith((".", "~")) or (value and Path(value).is_dir()):
+        return value
+    options = [name for name in group_options("model") if name != "custom"]
+    raise UserError(
+        f"model={value}: neither one of {', '.join(options)}, nor a local folder, nor a Hub id"
+        f" (owner/name).{did_you_mean(value, options)}"
+    )
+
+
+def _schedule_file(override: Override) -> dict[str, Any]:
+    """Name and stages from a YAML file of the user's: a list of stages, or a mapping as in conf/schedule."""
+    file = Path(str(override.value())).expanduser()
+    try:
+        tree = OmegaConf.to_container(OmegaConf.load(file))
+    except FileNotFoundError:
+        raise UserError(f"schedule={file}: no such file; allowed are {', '.join(group_options('schedule'))}") from None
+    except Exception as error:  # the YAML parser has types of its own
+        raise UserError(f"schedule={file}: cannot be read as YAML ({reason(error)})") from None
+    values: Any = {"stages": tree} if isinstance(tree, list) else tree
+    keys = [item.name for item in fields(ScheduleConfig)]
+    if not isinstance(values, dict) or set(values) - set(keys) or not isinstance(values.get("stages"), list):
+        raise UserError(f"schedule={file}: expected a list of stages, or a mapping with stages and {', '.join(keys)}")
+    return {"schedule.name": file.stem} | {f"schedule.{key}": value for key, value in values.items()}
+
+
+def _check_option(override: Override) -> None:
+    group, value = override.key_or_group, override.value()
+    options = group_options(group)
+    if value in options or (group == "experiment" and value is None):
+        return
+    allowed = ", ".join(options)
+    raise UserError(f"{group}={value}: allowed are {allowed}.{did_you_mean(str(value), options)}")
+
+
+def _check_key(override: Override) -> None:
+    key, known = override.key_or_group, settings()
+    if key == "prompt.kind":
+        value = override.value()
+        raise UserError(f"{override.input_line}: write prompt={value}, which brings its length and its optimizer too")
+    if key in known:
+        return
+    by_last = {name.rpartition(".")[2]: name for name in reversed(known)}
+    meant = by_last.get(key.rpartition(".")[2])
+    hint = f" Did you mean '{meant}'?" if meant else did_you_mean(key, [*known, *GROUPS])
+    raise UserError(f"{override.input_line}: unknown key '{key}'.{hint or ' See fpt train --help.'}")
+
+
+def _compose(words: list[str], fill: dict[str, Any]) -> RunConfig:
+    # Hydra merges into plain defaults, the result into the typed schema: so every type error has one place.
+    ConfigStore.instance().store(name="schema", node=OmegaConf.to_container(_schema()))
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
+            tree = compose("config", overrides=words)
+        for key, value in fill.items():
+            OmegaConf.update(tree, key, value, merge=False)
+        return cast(RunConfig, OmegaConf.to_object(OmegaConf.merge(_schema(), tree)))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_explain(error, words)) from None
+
+
+def _schema() -> DictConfig:
+    """RunConfig with every group's defaults filled in, writable (OmegaConf locks frozen dataclasses)."""
+    schema = OmegaConf.structured(RunConfig)
+    OmegaConf.set_readonly(schema, False)
+    for item in fields(RunConfig):
+        if isinstance(item.type, type) and issubclass(item.type, Group):
+            schema[item.name] = OmegaConf.structured(item.type)
+            OmegaConf.set_readonly(schema[item.name], False)
+    return cast(DictConfig, schema)
+
+
+def _short_name(weights: str) -> str:
+    return Path(weights).expanduser().resolve().name if Path(weights).expanduser().exists() else weights.split("/")[-1]
+
+
+def _explain(error: Exception, words: list[str]) -> str:
+    """One line for a failed merge: the typed override, and what its key takes."""
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    key = str(getattr(cause, "full_key", "") or "")
+    typed = next((word for word in words if word.split("=", 1)[0] == key), key)
+    if isinstance(cause, ValidationError) and key in settings():
+        return f"{typed}: expected {kind_of(key)}"
+    return f"{typed}: {str(cause).splitlines()[0]}" if typed else str(cause).splitlines()[0]
+
+
+def kind_of(key: str) -> str:
+    """What a key takes, in words."""
+    kind = settings()[key][0]
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", NoneType: "null"}
+    names |= {list: "a list", dict: "a mapping"}
+    parts = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    return " or ".join(names[get_origin(part) or part] for part in parts)
+
+
+def value_of(config: RunConfig, key: str) -> Any:
+    """The value of a dotted key."""
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The resolved configuration as YAML, keys in the schema's order."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def read(text: str) -> RunConfig:
+    """A resolved configuration, from the YAML of `to_yaml`."""
+    return cast(RunConfig, OmegaConf.to_object(OmegaConf.merge(_schema(), OmegaConf.create(text))))
+
+
+def flat(text: str) -> dict[str, Any]:
+    """A resolved configuration (YAML) as one value per dotted key; lists stay whole."""
+
+    def walk(tree: Any, key: str) -> dict[str, Any]:
+        if isinstance(tree, dict) and tree:
+            return {inner: value for name in tree for inner, value in walk(tree[name], f"{key}.{name}").items()}
+        return {key.lstrip("."): tree}
+
+    return walk(OmegaConf.to_container(OmegaConf.create(text)), "")

@@ -1,0 +1,36 @@
+"""What of a configuration may not change while a run goes on, nor when its result is read."""
+
+from typing import Any
+
+from fpt.config.compose import flat, to_yaml
+from fpt.config.schema import RunConfig
+
+# Where a run is kept, how often it is saved and which engine computes it is not part of what it computes.
+MAY_DIFFER = (
+    "resume",
+    "run.dir",
+    "tracking",
+    "cache_dir",
+    "prompt.cache",
+    "train.save_every",
+    "train.micro_batch",
+    "train.activation_checkpointing",
+)
+
+
+def fixed(config: RunConfig) -> dict[str, Any]:
+    """What may not change, key by key."""
+    settings = flat(to_yaml(config)).items()
+    return {key: value for key, value in settings if key not in MAY_DIFFER and _decides(key)}
+
+
+def differences(then: str, now: RunConfig) -> list[str]:
+    """What differs from a run's config.yaml, as in `optim.lr: 0.3 then, 0.1 now`."""
+    before = flat(then)
+    return [
+        f"{key}: {before.get(key)} then, {value} now" for key, value in fixed(now).items() if before.get(key) != value
+    ]
+
+
+def _decides(key: str) -> bool:
+    return key == "engine.dtype" or not key.startswith("engine.")

@@ -1,0 +1,456 @@
+"""The typed configuration: every key, what it may be, and which settings clash."""
+
+import math
+import re
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+from fpt.errors import UserError, did_you_mean
+from fpt.units import bytes_of
+
+
+def setting(help: str, default: Any = MISSING, **limits: Any) -> Any:
+    """A field with its one-line help and the limits it checks: choices=, above=, least=, most=, folder_name=.
+
+    With verbatim=True the value is taken as typed, braces and all.
+    """
+    return field(default=default, metadata={"help": help, **limits})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """A group of settings that checks its own fields when it is made."""
+
+    key: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            name = f"{self.key}.{item.name}".lstrip(".")
+            _check_limits(name, getattr(self, item.name), dict(item.metadata))
+
+
+def _check_limits(name: str, value: Any, limits: dict[str, Any]) -> None:
+    if value is None:
+        return
+    if "choices" in limits and value not in limits["choices"]:
+        allowed = ", ".join(limits["choices"])
+        hint = limits.get("refused", {}).get(value) or did_you_mean(str(value), limits["choices"])
+        raise UserError(f"{name}={value}: allowed are {allowed}.{_spaced(hint)}")
+    if isinstance(value, str) and limits.get("folder_name") and (not value or set(value) & set("/\\\0")):
+        raise UserError(f"{name}='{value}': names a folder, so it cannot be empty or hold a slash")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{name}={value}: expected a finite number")
+    if isinstance(value, str):
+        return
+    if "above" in limits and not value > limits["above"]:
+        raise UserError(f"{name}={value}: must be greater than {limits['above']}")
+    if "least" in limits and value < limits["least"]:
+        raise UserError(f"{name}={value}: must be at least {limits['least']}")
+    if "most" in limits and value > limits["most"]:
+        raise UserError(f"{name}={value}: must be at most {limits['most']}")
+
+
+def _spaced(hint: str) -> str:
+    return f" {hint.strip()}" if hint else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Group):
+    """Which pre-trained T5 the prompt is for."""
+
+    key: ClassVar[str] = "model"
+    name: str = setting("name used for the run folder and in reports", folder_name=True)
+    weights: str = setting("'embedded', a local folder, or a Hub id such as google/t5-large-lm-adapt")
+    revision: str | None = setting("branch, tag or commit of a Hub id", None)
+    config: dict[str, Any] | None = setting(
+        "shape as in config.json, so that plans need no download; null: read config.json", None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig(Group):
+    """Which data, how long, and whether the decoder is reduced with the encoder."""
+
+    key: ClassVar[str] = "task"
+    name: str = setting("name of the task", folder_name=True)
+    data: str = setting(
+        "'auto', 'world' (generated), 'hub', or a folder with the task's own files;"
+        " auto: generated for the embedded model, else the Hub",
+        "auto",
+    )
+    valid_split: str = setting("which of the task's validation sets; mnli: matched or mismatched", "validation")
+    test_split: str | None = setting(
+        "the test split whose outputs are kept when the run ends, and scored where it has labels: test; mnli:"
+        " test_matched or test_mismatched; null: none",
+        None,
+    )
+    source_length: int = setting("longest source, in tokens with </s>, prompt not counted", 492, least=2)
+    target_length: int = setting("longest target, in tokens with </s>", least=2)
+    reduce_decoder: bool = setting("stages reduce the decoder too (the paper: not for short labels)")
+    train_examples: int | None = setting(
+        "only the first so many training examples; null: all (of generated ones 4,000)", None, least=1
+    )
+    valid_examples: int | None = setting(
+        "only the first so many validation examples; null: all (of generated ones 500)", None, least=1
+    )
+    shots: int | None = setting(
+        "train on a sample of so many examples per label (in all, where there are no labels), drawn with the seed",
+        None,
+        least=1,
+    )
+    template: str | None = setting(
+        "the source's text with fields of the task's records, as in 'premise: {premise} hypothesis: {hypothesis}';"
+        " null: the task's own",
+        None,
+        verbatim=True,
+    )
+    on_error: str = setting(
+        "a record that cannot be used stops the run, or is skipped, counted and listed",
+        "stop",
+        choices=("stop", "skip"),
+    )
+    train: str | None = setting("task=files: JSONL, CSV, TSV or Parquet to train on", None)
+    valid: str | None = setting("task=files: such a file to validate on; null: a part of the training file", None)
+    test: str | None = setting("task=files: such a file to test on in the end; its records need no target", None)
+    valid_share: float = setting(
+        "task=files without task.valid: share of the training file, drawn with the seed", 0.1, above=0.0, most=0.5
+    )
+    source: str | None = setting(
+        "task=files: the source's text, as in 'question: {question} context: {passage}'", None, verbatim=True
+    )
+    target: str | None = setting("task=files: what to answer, as in '{answer}'", None, verbatim=True)
+    spare: str | None = setting(
+        "task=files: the field to cut where a source is too long; null: an example's longest", None
+    )
+    id: str | None = setting("task=files: the field that names an example; null: its place in the file", None)
+    labels: dict[Any, Any] | None = setting(
+        "task=files: the target's values and the label words they stand for, as in {0: no, 1: yes}", None
+    )
+    metric: str | None = setting(
+        "task=files: accuracy, f1, macro_f1 or matthews of labels; exact_match or f1 of words; pearson or spearman of"
+        " numbers; rougeL, rouge1 or rouge2; null: accuracy with task.labels, else exact_match",
+        None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig(Group):
+    """The partial PLMs to train on, in order."""
+
+    key: ClassVar[str] = "schedule"
+    name: str = setting("name used for the run folder and in reports", folder_name=True)
+    stages: list[Any] = field(
+        default_factory=list,
+        metadata={
+            "help": "list of {depth, width, share|updates}; depth and width: a count (6), a fraction (0.25), full,"
+            " or {encoder: …, decoder: …}. schedule=FILE.yaml takes such a list from a file"
+        },
+    )
+    reduce: str = setting(
+        "stacks that depth and width reduce: both, encoder, or task (as task.reduce_decoder says)",
+        "task",
+        choices=("task", "encoder", "both"),
+    )
+    partial_end: bool = setting("allow a last stage that is not the full model", False)
+    importance_examples: int = setting("training examples that score the FFN neurons", 1000, least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptConfig(Group):
+    """The prompt: what it is, where it enters and where it starts."""
+
+    key: ClassVar[str] = "prompt"
+    kind: str = setting(
+        "soft: learned vectors before the embedded input; late: vectors before the states inside the encoder",
+        "soft",
+        choices=("soft", "late"),
+    )
+    length: int = setting("number of prompt vectors P", 20, least=1, most=10_000)
+    init: str = setting(
+        "uniform in ±1/sqrt(d_model), vocab (sampled embeddings), labels (label words), text, file;"
+        " late: uniform or file",
+        "uniform",
+        choices=("uniform", "vocab", "labels", "text", "file"),
+    )
+    text: str | None = setting("the words whose embeddings start the prompt, for prompt.init=text", None)
+    file: str | None = setting(
+        "what to start from, for prompt.init=file: a prompt.safetensors or the folder of a run; for a soft prompt also"
+        " a .npy or the folder of a PEFT prompt adapter",
+        None,
+    )
+    layer: int | float = setting(
+        "late: how many encoder blocks lie below the prompt: a count (12), or a fraction of the model's (0.5)",
+        0.5,
+        least=0,
+    )
+    generator: str = setting(
+        "late: what makes an example's vectors from its states: npg (one pooled state), appg or mppg (average or max"
+        " pooling to prompt.length states), none (the same learned vectors for all)",
+        "npg",
+        choices=("npg", "appg", "mppg", "none"),
+    )
+    bottleneck: int = setting("late: width of the generator's hidden layer", 128, least=1)
+    pool: str = setting(
+        "late, npg: the state of the first or the last token, or all tokens' mean",
+        "first",
+        choices=("first", "last", "mean"),
+    )
+    cache: str = setting(
+        "late: keep the states below the prompt, which never change, in every process's memory or in a file under"
+        " cache_dir; auto: where a stage sees its examples more than once, and there is room",
+        "auto",
+        choices=("auto", "off", "memory", "disk"),
+    )
+
+    def shapes(self, d_model: int) -> dict[str, tuple[int, ...]]:
+        """The tensors that are learned; a soft prompt's is `prompt` [P, D], and `vectors` is what `none` makes of it.
+
+        Letters: P prompt, D d_model, M bottleneck. A generator is `down` [M, D] and `up` ([P·D, M] for npg, else
+        [D, M]), each with its bias.
+        """
+        if self.kind == "soft" or self.generator == "none":
+            return {"prompt" if self.kind == "soft" else "vectors": (self.length, d_model)}
+        outputs = self.length * d_model if self.generator == "npg" else d_model
+        down, up = (self.bottleneck, d_model), (outputs, self.bottleneck)
+        return {"down": down, "down_bias": down[:1], "up": up, "up_bias": up[:1]}
+
+    def num_learned(self, d_model: int) -> int:
+        """How many numbers are learned."""
+        return sum(math.prod(shape) for shape in self.shapes(d_model).values())
+
+    def position(self, blocks: int) -> int:
+        """How many of a model's `blocks` encoder blocks lie below the prompt.
+
+        Raises:
+            UserError: `layer` counts more.
+        """
+        if self.kind == "soft":
+            return 0
+        layer = int(self.layer * blocks + 0.5) if isinstance(self.layer, float) else self.layer
+        if layer > blocks:
+            raise UserError(f"prompt.layer={self.layer}: the model's encoder has {blocks} blocks; give 0 to {blocks}")
+        return layer
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig(Group):
+    """The prompt's optimizer, and its learning rate from update to update."""
+
+    key: ClassVar[str] = "optim"
+    name: str = setting(
+        "adafactor (factored state, no parameter scaling) or adamw", "adafactor", choices=("adafactor", "adamw")
+    )
+    lr: float = setting("learning rate, the highest of all updates", 0.3, above=0.0)
+    schedule: str = setting(
+        "of the learning rate, after warm-up: constant, or linear down to 0 at the end of the run",
+        "constant",
+        choices=("constant", "linear"),
+    )
+    warmup: float = setting("share of the run's updates in which the learning rate rises", 0.0, least=0.0, most=1.0)
+    weight_decay: float = setting("weight decay", 1e-5, least=0.0)
+    clip: float = setting("largest norm of the prompt's gradient", 1.0, above=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Group):
+    """How long, how much at once, and how often to look."""
+
+    key: ClassVar[str] = "train"
+    updates: int = setting("optimizer updates over all stages", 30000, least=1)
+    batch_size: int = setting("examples per update", 32, least=1)
+    micro_batch: int | str | None = setting(
+        "examples per forward pass of a process; null: its whole share of the batch; auto: as many as fit into"
+        " engine.device_memory. The gradient does not depend on it",
+        None,
+        least=1,
+    )
+    activation_checkpointing: bool = setting(
+        "keep each block's input alone and compute the rest again on the way back: less memory, more time", False
+    )
+    eval_every: int = setting("updates between validations", 500, least=1)
+    eval_batch: int = setting("examples per batch of generation", 128, least=1)
+    save_every: int = setting("updates between saved states", 50, least=1)
+    score_untrained: bool = setting("score the initial prompt on the full model too, to compare", False)
+    patience: int | None = setting(
+        "stop after so many validations of the full model without a better score; null: never", None, least=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecycleConfig(Group):
+    """What an expansion carries over besides the prompt."""
+
+    key: ClassVar[str] = "recycle"
+    optimizer: bool = setting("carry the optimizer's state over an expansion", True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig(Group):
+    """Where the frozen model lives, and how many processes share the work."""
+
+    key: ClassVar[str] = "engine"
+    name: str = setting(
+        "torch: a whole copy in every process; deepspeed: shared out between them, or kept off the device;"
+        " auto: torch where it fits",
+        "auto",
+        choices=("auto", "torch", "deepspeed"),
+    )
+    device: str = setting("auto, cpu, cuda or cuda:N; auto: cuda where there is one", "auto")
+    dtype: str = setting(
+        "precision of the frozen model; the prompt is always float32",
+        "float32",
+        choices=("float32", "bfloat16"),
+        refused={
+            "float16": "T5 overflows in float16; bfloat16 is as small.",
+            "fp16": "T5 overflows in float16; bfloat16 is as small.",
+            "bf16": "Did you mean 'bfloat16'?",
+            "fp32": "Did you mean 'float32'?",
+        },
+    )
+    processes: int = setting("processes on each machine, one for each GPU; on a CPU they share its cores", 1, least=1)
+    zero_stage: int = setting(
+        "of engine=deepspeed, for the frozen model only: 3 shares its weights out; 0, 1 and 2 leave them whole,"
+        " as what 1 and 2 share out a frozen model does not have",
+        3,
+        least=0,
+        most=3,
+    )
+    offload: str = setting(
+        "with zero_stage=3: keep each process's share of the weights off the device",
+        "none",
+        choices=("none", "cpu", "nvme"),
+    )
+    nvme_dir: str | None = setting("folder for engine.offload=nvme, on a fast local disk", None)
+    device_memory: str | None = setting("memory of one device, as in 24GiB; null: what this machine has", None)
+    hostfile: str | None = setting(
+        "DeepSpeed's hostfile, lines of 'host slots=N': start processes on all of these machines over ssh", None
+    )
+    nodes: int = setting("machines, each started with this command and its own engine.node_rank", 1, least=1)
+    node_rank: int | None = setting("which of the machines this is, from 0", None, least=0)
+    rendezvous: str | None = setting("where the machines meet: host:port of machine 0", None)
+    timeout: int = setting("seconds after which a process that does not answer is given up", 30, least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderConfig(Group):
+    """Where the run is kept."""
+
+    key: ClassVar[str] = "run"
+    dir: str | None = setting("run folder; null: runs/<task>-<model>-<schedule>-s<seed>", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(Group):
+    """Everything that decides a run."""
+
+    model: ModelConfig
+    task: TaskConfig
+    schedule: ScheduleConfig
+    prompt: PromptConfig
+    optim: OptimConfig
+    train: TrainConfig
+    recycle: RecycleConfig
+    engine: EngineConfig
+    run: FolderConfig
+    seed: int = setting("the one seed; prompt, data order and samples draw from streams named after it", 0, least=0)
+    resume: str = setting(
+        "auto: go on with an unfinished run; never: start over; must: refuse to start anew;"
+        " repair: drop what is damaged and go on from the last good state",
+        "auto",
+        choices=("auto", "never", "must", "repair"),
+    )
+    tracking: str = setting(
+        "where metrics go besides metrics.jsonl; auto: TensorBoard's event files where it is installed",
+        "auto",
+        choices=("auto", "none", "tensorboard", "wandb", "trackio"),
+    )
+    cache_dir: str = setting(
+        "where neuron scores, tokens, large data and states below a late prompt are kept for the next run",
+        "~/.cache/fpt",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_clashes(self)
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        late = "-late" if self.prompt.kind == "late" else ""
+        name = f"{self.task.name}-{self.model.name}-{self.schedule.name}{late}-s{self.seed}"
+        return Path(self.run.dir).expanduser() if self.run.dir else Path("runs") / name
+
+
+def _check_clashes(config: RunConfig) -> None:
+    """Settings that are right alone and wrong together."""
+    prompt, train = config.prompt, config.train
+    for name, value in (("text", prompt.text), ("file", prompt.file)):
+        if prompt.init == name and not value:
+            raise UserError(f"prompt.init={name} needs prompt.{name}=…")
+        if value and prompt.init != name:
+            raise UserError(f"prompt.{name} is given but prompt.init={prompt.init}: add prompt.init={name}")
+    _check_prompt(prompt)
+    if not config.model.weights:
+        raise UserError("model.weights is empty: give 'embedded', a local folder, or a Hub id")
+    if prompt.file and not Path(prompt.file).expanduser().exists():
+        raise UserError(f"prompt.file={prompt.file}: no such file or folder")
+    if isinstance(train.micro_batch, str) and train.micro_batch != "auto":
+        raise UserError(f"train.micro_batch={train.micro_batch}: expected a whole number, auto or null")
+    if isinstance(train.micro_batch, int) and train.micro_batch > train.batch_size:
+        raise UserError(f"train.micro_batch={train.micro_batch}: must be at most train.batch_size={train.batch_size}")
+    _check_engine(config.engine, train.batch_size)
+
+
+def _check_prompt(prompt: PromptConfig) -> None:
+    values = ((item, getattr(prompt, item.name)) for item in fields(prompt))
+    changed = {item.name: value for item, value in values if value != item.default}
+    others = {"soft": ("layer", "generator", "bottleneck", "pool", "cache"), "late": ("text",)}[prompt.kind]
+    for name in others:
+        if name in changed:
+            other = "late" if prompt.kind == "soft" else "soft"
+            raise UserError(f"prompt.{name}={changed[name]}: is for prompt={other}; this is prompt={prompt.kind}")
+    if prompt.kind == "late" and prompt.init not in ("uniform", "file"):
+        raise UserError(f"prompt.init={prompt.init}: is for prompt=soft; a late prompt starts from uniform or file")
+    if "pool" in changed and prompt.generator != "npg":
+        raise UserError(f"prompt.pool={prompt.pool}: is for prompt.generator=npg; this is {prompt.generator}")
+    if "bottleneck" in changed and prompt.generator == "none":
+        raise UserError(f"prompt.bottleneck={prompt.bottleneck}: prompt.generator=none has no hidden layer")
+    if isinstance(prompt.layer, float) and prompt.layer > 1:
+        raise UserError(f"prompt.layer={prompt.layer}: expected a count of blocks (12), or a fraction up to 1.0")
+
+
+def _check_engine(engine: EngineConfig, batch_size: int) -> None:
+    if engine.device_memory is not None:
+        bytes_of(engine.device_memory)
+    sharded = engine.name != "torch" and engine.zero_stage == 3
+    if engine.offload != "none" and not sharded:
+        raise UserError(
+            f"engine.offload={engine.offload}: is for engine=deepspeed with engine.zero_stage=3;"
+            f" this is engine={engine.name} with engine.zero_stage={engine.zero_stage}"
+        )
+    if (engine.offload == "nvme") != (engine.nvme_dir is not None):
+        raise UserError("engine.offload=nvme and engine.nvme_dir=DIR belong together; give both or neither")
+    machines = "1 machine" if engine.nodes == 1 else f"{engine.nodes} machines"
+    if engine.processes * engine.nodes > batch_size:
+        raise UserError(
+            f"engine.processes={engine.processes}: with {machines} these are more processes than"
+            f" train.batch_size={batch_size} has examples; give fewer, or a larger batch"
+        )
+    if engine.processes > 1 and ":" in engine.device:
+        raise UserError(
+            f"engine.device={engine.device}: is one device, for engine.processes=1; engine.device=cuda is all"
+        )
+    meets = engine.rendezvous is not None, engine.node_rank is not None, engine.nodes > 1
+    if any(meets) != all(meets):
+        raise UserError(
+            "engine.nodes=N, engine.node_rank=K and engine.rendezvous=HOST:PORT belong together; give all three or none"
+        )
+    if engine.node_rank is not None and engine.node_rank >= engine.nodes:
+        raise UserError(f"engine.node_rank={engine.node_rank}: engine.nodes={engine.nodes} are numbered from 0")
+    if engine.rendezvous is not None and not re.fullmatch(r"[^:\s]+:\d{1,5}", engine.rendezvous):
+        raise UserError(f"engine.rendezvous={engine.rendezvous}: expected HOST:PORT, as in 10.0.0.1:29500")
+    if engine.hostfile is not None and engine.nodes > 1:
+        raise UserError("engine.hostfile starts the processes of all machines itself; leave out engine.nodes")
+    if engine.hostfile is not None and not Path(engine.hostfile).expanduser().is_file():
+        raise UserError(f"engine.hostfile={engine.hostfile}: no such file")

@@ -1,0 +1,116 @@
+"""Every setting on one page: `python -m fpt.config.settings_page > docs/configuration.md`."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from fpt.config import compose
+from fpt.config.schema import Group, RunConfig
+from fpt.sharing.markdown import table
+
+INTRODUCTION = """\
+# Configuration
+
+Printed by `python -m fpt.config.settings_page` from the schema (`fpt/config/schema.py`) and the files of `conf/`; `fpt
+train --help` has the same keys with the values that a command would use. A key is set as `train.updates=500`, a group
+by the name of one of its options, as in `model=t5-large`. What the command line says goes before an experiment, that
+before the option of a group, and that before the defaults here.
+"""
+OF_GROUPS = """\
+## Groups
+
+`model` also takes a local folder or a Hub id (owner/name), `schedule` a YAML file with a list of stages.
+`fpt train` alone is {defaults}.
+"""
+
+
+def page() -> str:
+    """docs/configuration.md."""
+    config = compose.load([])
+    defaults = [f"{key}={getattr(config, key).name}" for key in ("task", "model", "schedule", "engine")]
+    parts = [INTRODUCTION, OF_GROUPS.format(defaults=" ".join(f"`{word}`" for word in defaults))]
+    parts += [_options(group) for group in compose.GROUPS]
+    parts += ["## Keys\n"]
+    sections = {item.name: item.type for item in fields(RunConfig)}
+    alone = [name for name, kind in sections.items() if not _is_group(kind)]
+    for name, kind in sections.items():
+        if _is_group(kind):
+            keys = [key for key in compose.settings() if key.startswith(f"{name}.")]
+            parts += [f"### {name}\n", f"{kind.__doc__}\n", _keys(keys)]
+    return "\n".join([*parts, "### Of the run as a whole\n", _keys(alone)])
+
+
+def _is_group(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Group)
+
+
+def _options(group: str) -> str:
+    rows = []
+    for name in compose.group_options(group):
+        about, values = _read(compose.conf_dir() / group / f"{name}.yaml", group)
+        if name != "custom":  # stands for a folder or a Hub id
+            rows.append((f"`{name}`", about, " ".join(f"`{key}={_shown(value)}`" for key, value in values.items())))
+    return f"### {group}=\n\n" + table(("option", "what it is", "sets"), rows) + "\n"
+
+
+def _read(file: Path, group: str) -> tuple[str, dict[str, Any]]:
+    """An option's comment and the keys it sets, its name and a model's whole shape left out."""
+    text = file.read_text(encoding="utf-8")
+    comments = [line for line in text.splitlines() if line.startswith("#")]
+    about = " ".join(line.lstrip("# ") for line in comments if "@package" not in line)
+    tree: Any = OmegaConf.to_container(OmegaConf.create(text))
+    is_global = "@package _global_" in text
+    chosen = {key.removeprefix("override /"): value for row in tree.pop("defaults", []) for key, value in row.items()}
+    values = compose.flat(OmegaConf.to_yaml(OmegaConf.create(tree if is_global else {group: tree})))
+    left_out = (f"{group}.name", "model.config.")
+    return about, chosen | {key: value for key, value in values.items() if not key.startswith(left_out)}
+
+
+def _keys(keys: Iterable[str]) -> str:
+    rows = []
+    for key in keys:
+        _, about = compose.settings()[key]
+        said = about["help"].replace("<", "&lt;")  # or Markdown takes </s> for a tag
+        rows.append((f"`{key}`", compose.kind_of(key), _default(key), _limits(about), said))
+    return table(("key", "takes", "default", "allowed", "what it is"), rows) + "\n"
+
+
+def _default(key: str) -> str:
+    """What the schema says; nothing or an empty list is filled in by the option of the key's group."""
+    group, _, name = key.rpartition(".")
+    owner = next((item.type for item in fields(RunConfig) if item.name == group), RunConfig)
+    assert isinstance(owner, type)
+    item = next(item for item in fields(owner) if item.name == name)
+    value = [] if item.default_factory is MISSING else item.default_factory()
+    if item.default is not MISSING:
+        value = item.default
+    elif not value and group in compose.GROUPS:
+        return "an option's"
+    return f"`{_shown(value)}`"
+
+
+def _limits(about: dict[str, Any]) -> str:
+    if "choices" in about:
+        return ", ".join(f"`{choice}`" for choice in about["choices"])
+    signs = {"above": "more than", "least": "at least", "most": "at most"}
+    limits = [f"{words} {about[sign]:,}" for sign, words in signs.items() if sign in about]
+    return ", ".join([*limits, *(["no slash"] if about.get("folder_name") else [])])
+
+
+def _shown(value: Any) -> str:
+    """As one would type it."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_shown(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_shown, value)) + "]"
+    return json.dumps(value)
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,0 +1,86 @@
+"""From text to token ids: tokenised once, cut to the limits, </s> kept."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from fpt.data.encoded import Encoded, RowsWriter
+from fpt.runs.progress import Watch
+from fpt.tasks.metrics import normalise
+from fpt.tasks.task import Example
+
+PART = 2000  # examples that are tokenised at once
+
+
+def encode(
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    source_length: int,
+    target_length: int,
+    find_answers: bool = False,
+    watch: Watch = lambda parts, _: parts,
+) -> Encoded:
+    """Token ids of every example, closing </s> kept where they are cut to the limits.
+
+    A source gives up its spare part from that part's end, and only then the end of the rest; a target its end.
+
+    Args:
+        examples: what to tokenise.
+        tokenizer: the model's own.
+        source_length: limit in tokens.
+        target_length: likewise.
+        find_answers: whether golds are pieces of their source, so that a cut may lose them.
+        watch: shows how far this is.
+    """
+    sources, targets = RowsWriter(), RowsWriter()
+    whole = np.empty((len(examples), 2), np.int32)
+    lost = 0
+    parts = [list(range(start, min(start + PART, len(examples)))) for start in range(0, len(examples), PART)]
+    for indices in watch(parts, "tokenising"):
+        part = [examples[index] for index in indices]
+        sources_of_part = _tokenise([example.source for example in part], tokenizer)
+        for index, example, ids in zip(indices, part, sources_of_part, strict=True):
+            whole[index, 0] = len(ids)
+            if len(ids) > source_length:
+                ids = _cut_source(example, ids, tokenizer, source_length)
+                lost += find_answers and _is_lost(example, ids, tokenizer)
+            sources.add(ids)
+        distinct = list(dict.fromkeys(example.target for example in part))
+        ids_of = dict(zip(distinct, _tokenise(distinct, tokenizer), strict=True))
+        for index, example in zip(indices, part, strict=True):
+            whole[index, 1] = len(ids_of[example.target])
+            targets.add(_cut(ids_of[example.target], target_length))
+    return Encoded(sources.rows, targets.rows, whole, lost, pad=int(tokenizer.pad_token_id or 0))
+
+
+def _tokenise(texts: list[str], tokenizer: PreTrainedTokenizerBase, *, closed: bool = True) -> list[list[int]]:
+    """Token ids of each text, `closed` with </s>."""
+    found = tokenizer(texts, add_special_tokens=closed, return_attention_mask=False, verbose=False)
+    ids: list[list[int]] = found["input_ids"]
+    return ids
+
+
+def _cut_source(example: Example, ids: list[int], tokenizer: PreTrainedTokenizerBase, limit: int) -> list[int]:
+    """The ids without as much of the end of the spare part as it takes, or of the whole where that is not enough."""
+    start, end = example.spare
+    if start == end:
+        return _cut(ids, limit)
+    (before,) = _tokenise([example.source[:start]], tokenizer, closed=False)
+    (after,) = _tokenise([example.source[end:]], tokenizer)
+    room = limit - len(after)
+    return [*ids[:room], *after] if room >= len(before) else _cut([*before, *after], limit)
+
+
+def _is_lost(example: Example, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the source had a gold in it and the cut one has none."""
+    golds = {gold: f" {normalise(gold)} " for gold in example.golds if normalise(gold)}
+    if not any(gold in example.source for gold in golds):
+        return False
+    left = f" {normalise(tokenizer.decode(ids, skip_special_tokens=True))} "
+    return not any(gold in left for gold in golds.values())
+
+
+def _cut(ids: list[int], limit: int) -> list[int]:
+    return ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]]

@@ -1,0 +1,136 @@
+"""The processes of a run: which one this is, and what they tell each other; one alone needs none of it.
+
+Every process runs the same program. What only one may do, such as writing to the run folder, the main process does, and
+the others get its answer.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import HashStore as _HashStore  # type: ignore[attr-defined]
+
+from fpt.config.schema import EngineConfig
+from fpt.devices.launch import is_worker
+from fpt.errors import UserError
+
+T = TypeVar("T")
+PATIENCE = timedelta(days=1)  # for what the main process does alone, a download for example; its death is seen at once
+_patient: dist.ProcessGroup | None = None
+
+
+def rank() -> int:
+    """Which of the processes this is, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def here() -> tuple[int, int]:
+    """Which of this machine's processes this is, from 0, and how many these are."""
+    if size() == 1:
+        return 0, 1
+    return int(os.environ["LOCAL_RANK"]), _on_this_machine()
+
+
+def _on_this_machine() -> int:
+    """How many processes a launcher of torch's or DeepSpeed's says it started here."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE", "1"))
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes and speaks."""
+    return rank() == 0
+
+
+@contextmanager
+def joined(config: EngineConfig, device: torch.device) -> Iterator[None]:
+    """Within, the processes that a launcher started can reach each other; DeepSpeed wants that of one alone too."""
+    global _patient
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    timeout = timedelta(seconds=config.timeout)
+    if is_worker():
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // _on_this_machine()))
+        dist.init_process_group(backend, timeout=timeout)
+        _patient = dist.new_group(backend="gloo", timeout=PATIENCE)
+    elif config.name == "deepspeed":
+        dist.init_process_group(backend, store=_HashStore(), rank=0, world_size=1)
+    yield
+    # After an error the others may be gone; the process ends then, and what it held with it.
+    _patient = None
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def from_main(call: Callable[[], T]) -> T:
+    """What `call` returns in the main process, in every process; what it raises as the user's fault too."""
+    if size() == 1:
+        return call()
+    answer: list[T | UserError | None] = [None]
+    if is_main():
+        try:
+            answer = [call()]
+        except UserError as error:
+            answer = [error]
+    dist.broadcast_object_list(answer, src=0, group=_patient)
+    (given,) = answer
+    if isinstance(given, UserError):
+        raise given
+    return given  # type: ignore[return-value]
+
+
+def main_first(call: Callable[[], T]) -> T:
+    """What `call` returns, the others calling after the main process, which leaves them what it has cached."""
+    if not is_main():
+        wait()
+    made = call()
+    if is_main():
+        wait()
+    return made
+
+
+def wait() -> None:
+    """Go on when every process is here."""
+    if size() > 1:
+        dist.barrier(group=_patient)
+
+
+def gather(value: T) -> list[T]:
+    """Every process's value, in every process."""
+    if size() == 1:
+        return [value]
+    values: list[T | None] = [None] * size()
+    dist.all_gather_object(values, value, group=_patient)
+    return values  # type: ignore[return-value]
+
+
+def add_up(tensors: Sequence[Tensor]) -> None:
+    """Replace tensors of one type and device by their sums over the processes, in one message."""
+    if size() == 1:
+        return
+    together = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(together)
+    start = 0
+    for tensor in tensors:
+        tensor.copy_(together[start : start + tensor.numel()].view_as(tensor))
+        start += tensor.numel()
+
+
+def any_of(flag: bool) -> bool:
+    """Whether the flag is set in any process; waits for all of them, however long each takes."""
+    if size() == 1:
+        return flag
+    total = torch.tensor([float(flag)])
+    dist.all_reduce(total, group=_patient)
+    return bool(total.item())

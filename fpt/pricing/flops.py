@@ -1,0 +1,139 @@
+"""What a shape costs: parameters, bytes and FLOPs, without weights.
+
+FLOPs come from torch's counter on the meta device. Blocks of a stack cost the same, so one block of each stack is
+counted and multiplied; and its count is a polynomial in the two lengths, so a few counts give it for every length. An
+update is priced at twice its forward pass: going back through a frozen model costs the same matrix products once
+more, for the activations' gradients alone. Attention's own products cost twice theirs on the way back; like the paper,
+which leaves them out altogether, the price does not count that (3 to 4 % of an update of T5-Large at 512 tokens).
+Blocks below a late prompt are priced once, since nothing goes back through them.
+"""
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import T5Config
+
+from fpt.backbones import t5
+from fpt.backbones.shapes import Shape, Stack
+from fpt.config.schema import PromptConfig
+
+SOFT = PromptConfig()
+_prices: dict[str, "Price"] = {}
+
+
+def price_of(config: T5Config) -> "Price":
+    """The prices of a model's parts; counted once for each model."""
+    return _prices.setdefault(config.to_json_string(use_diff=False), Price(config))
+
+
+class Price:
+    """Prices of the partial PLMs of one backbone."""
+
+    def __init__(self, config: T5Config) -> None:
+        """Price shapes of the model that `config` describes."""
+        self._config = config
+        self.d_model: int = config.d_model
+        self._encoder = cache(self._encoder_block)
+        self._decoder = cache(self._decoder_block)
+        self.parameters = cache(self._parameters)
+
+    def forward(
+        self, shape: Shape, *, batch: int, source: int, target: int, below: int = 0, how: PromptConfig = SOFT
+    ) -> int:
+        """FLOPs of a forward pass.
+
+        Args:
+            shape: of the model.
+            batch: examples.
+            source: positions, the prompt's among them.
+            target: positions.
+            below: encoder blocks that do not see the prompt.
+            how: what the prompt is; its positions are not in those blocks.
+        """
+        encoder, decoder = shape.encoder, shape.decoder
+        linear, square = self._encoder(encoder.neurons)
+        blocks = (encoder.blocks - below) * (linear * source + square * source**2)
+        own, own_square, cross, both = self._decoder(decoder.neurons)
+        blocks += decoder.blocks * (own * target + own_square * target**2 + cross * source + both * source * target)
+        above = batch * (blocks + 2 * target * self._config.d_model * self._config.vocab_size)
+        return (
+            above
+            + self.below(shape, batch=batch, source=source - how.length, blocks=below)
+            + batch * sum(self._making(how, source))
+        )
+
+    def update(
+        self,
+        shape: Shape,
+        *,
+        batch: int,
+        source: int,
+        target: int,
+        below: int = 0,
+        how: PromptConfig = SOFT,
+        is_kept: bool = False,
+    ) -> int:
+        """FLOPs of a forward pass, and of a backward pass through what sees the prompt; arguments are `forward`'s.
+
+        With `is_kept` the states below the prompt are there already.
+        """
+        both = 2 * self.forward(shape, batch=batch, source=source, target=target, below=below, how=how)
+        lower = self.below(shape, batch=batch, source=source - how.length, blocks=below)
+        # What makes the vectors learns, so its second layer has two gradients; its first layer's input has none.
+        return both - (2 if is_kept else 1) * lower + batch * self._making(how, source)[1]
+
+    def below(self, shape: Shape, *, batch: int, source: int, blocks: int) -> int:
+        """FLOPs of `source` positions, none of them a prompt's, going through the encoder's first `blocks` blocks."""
+        linear, square = self._encoder(shape.encoder.neurons)
+        return batch * blocks * (linear * source + square * source**2)
+
+    def _making(self, how: PromptConfig, source: int) -> tuple[int, int]:
+        """FLOPs of a forward pass through the two layers of a late prompt's generator, for one example."""
+        if how.kind == "soft" or how.generator == "none":
+            return 0, 0
+        states = {"npg": 1, "appg": how.length, "mppg": source - how.length}[how.generator]
+        layer = 2 * self._config.d_model * how.bottleneck
+        return states * layer, how.length * layer
+
+    def _parameters(self, shape: Shape) -> int:
+        """Frozen parameters of a partial PLM, embedding and head included, a tied head once."""
+        return sum(parameter.numel() for parameter in t5.tied(self._config, shape).parameters())
+
+    def _encoder_block(self, neurons: int) -> tuple[int, int]:
+        """Coefficients of S and S² in the FLOPs of an encoder block."""
+        encoder = self._one_block(neurons).encoder
+        once, twice = (_count(encoder, inputs_embeds=self._states(source)) for source in (1, 2))
+        return _linear_and_square(once, twice)
+
+    def _decoder_block(self, neurons: int) -> tuple[int, int, int, int]:
+        """Coefficients of T, T², S and S·T in the FLOPs of a decoder block."""
+        decoder = self._one_block(neurons).decoder
+
+        def count(source: int, target: int) -> int:
+            states = self._states(source)
+            return _count(decoder, inputs_embeds=self._states(target), encoder_hidden_states=states, use_cache=False)
+
+        short, long = count(2, 1) - count(1, 1), count(2, 2) - count(1, 2)
+        both, cross = long - short, 2 * short - long
+        own, own_square = _linear_and_square(count(1, 1) - cross - both, count(1, 2) - cross - 2 * both)
+        return own, own_square, cross, both
+
+    def _one_block(self, neurons: int) -> Any:
+        return t5.skeleton(self._config, Shape(Stack(1, neurons), Stack(1, neurons)))
+
+    def _states(self, length: int) -> torch.Tensor:
+        return torch.empty(1, length, self._config.d_model, device="meta")
+
+
+def _linear_and_square(once: int, twice: int) -> tuple[int, int]:
+    """The coefficients of x and x² in a polynomial without a constant, from its values at 1 and 2."""
+    square = (twice - 2 * once) // 2
+    return once - square, square
+
+
+def _count(stack: Any, **inputs: Any) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        stack(**inputs)
+    return counter.get_total_flops()

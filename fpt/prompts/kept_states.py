@@ -1,0 +1,206 @@
+"""The states below a late prompt, which an example always has: computed once, kept in memory or in a mapped file.
+
+Letters: D model, N tokens of all sources.
+"""
+
+import hashlib
+import json
+import os
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from fpt.data.batches import batches_by_length, in_turn
+from fpt.data.encoded import Encoded, States
+from fpt.devices import distributed
+from fpt.devices.engine import Engine
+from fpt.errors import UserError
+from fpt.prompts.prompted import PromptedModel
+from fpt.runs.progress import Watch
+from fpt.units import amount
+
+MADE_BY = 1  # one more whenever the same weights and examples give other states
+AT_ONCE = 1000  # examples that are hashed between two looks at the clock
+SENT = 2**24  # numbers that processes exchange at once
+
+
+@dataclass(frozen=True)
+class Filler:
+    """What computes the states of a data set, and where they go.
+
+    Attributes:
+        model: whose encoder's lower blocks.
+        data: the examples.
+        batch_size: examples at once; part of the name of what is kept, since it changes the last bits.
+        engine: holds the model.
+        watch: shows how far this is.
+    """
+
+    model: PromptedModel
+    data: Encoded
+    batch_size: int
+    engine: Engine
+    watch: Watch
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """[N, D]."""
+        return len(self.data.sources.ids), self.model.body.config.d_model
+
+    def in_memory(self) -> States:
+        """The states in every process's own memory; each computes a part and is told the rest."""
+        rows = torch.zeros(self.shape, dtype=self.engine.dtype)
+        self._fill(rows, distributed.rank(), distributed.size())
+        distributed.wait()  # what follows gives up on a process that is slow
+        # The others' are zeros, so bits added up as whole numbers are the bits themselves.
+        for part in torch.split(rows.view(torch.int32).view(-1), SENT):
+            distributed.add_up([part])
+        return States(rows, self.data.sources.starts)
+
+    def in_file(self, folder: Path, about: dict[str, Any]) -> States:
+        """The states in a file of the folder, mapped into memory; computed first where it is not there or not whole.
+
+        The processes of a machine share it. `about` says what the states are of, and so names the file.
+
+        Raises:
+            UserError: there is no room for it, or the folder cannot be used.
+        """
+        about = about | self._how()
+        file = folder / f"{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]}.npy"
+        is_there = distributed.here()[0] > 0 or self._is_whole(file)
+        if not all(distributed.gather(is_there)):
+            self._make(file, about)
+        return States(self._mapped(file), self.data.sources.starts)
+
+    def _how(self) -> dict[str, Any]:
+        """What else decides the states' bits."""
+        digest = hashlib.sha256(self.data.sources.ids.data)
+        digest.update(self.data.sources.starts.data)
+        digest.update(self.data.targets.starts.data)  # batches are sorted by both lengths
+        return {
+            "data": digest.hexdigest(),
+            "shape": self.shape,
+            "dtype": str(self.engine.dtype),
+            "device": self.engine.device.type,
+            "batch_size": self.batch_size,
+            "made_by": [MADE_BY, torch.__version__, version("transformers")],
+        }
+
+    def _fill(self, rows: Tensor, process: int, processes: int) -> None:
+        """Compute one process's part of the states; padding is left out."""
+        batches = batches_by_length(self.data, self.batch_size)
+        own = in_turn(batches, process, processes)
+        own += [[]] * (max(distributed.gather(len(own))) - len(own))  # machines may have more processes or fewer
+        starts = self.data.sources.starts
+        for indices in self.watch(own, "states below the prompt"):
+            if not indices and not self.engine.is_sharded:
+                continue
+            states = self.model.below(self.data.batch(indices or batches[0]).to(self.engine.device)).cpu()
+            for index, found in zip(indices, states, strict=False):
+                start, end = starts[index], starts[index + 1]
+                rows[start:end] = found[: end - start]
+
+    def _make(self, file: Path, about: dict[str, Any]) -> None:
+        """Compute the states into a file aside, which becomes `file` when it is whole."""
+        process, processes = distributed.here()
+        writer = distributed.gather(os.getpid())[distributed.rank() - process]  # the first process of this machine
+        aside = file.with_name(f"{file.stem}.{socket.gethostname()}-{writer}.part")
+        with _removed(aside, _about(aside)) if process == 0 else nullcontext():
+            problem = self._reserve(aside) if process == 0 else None
+            if problem := next(filter(None, distributed.gather(problem)), None):
+                raise UserError(problem)
+            self._fill(self._mapped(aside, to_write=True), process, processes)
+            distributed.wait()
+            if process == 0:
+                digest = self._digest(self._mapped(aside))
+                try:
+                    _about(aside).write_text(json.dumps({**about, "sha256": digest}, indent=2) + "\n")
+                    _about(aside).replace(_about(file))
+                    aside.replace(file)
+                except OSError as error:
+                    raise UserError(self._no_room(file.parent, error)) from None
+        distributed.wait()
+
+    def _reserve(self, file: Path) -> str | None:
+        """Make a file of the states' size, all of it on disk; what is wrong if that cannot be done.
+
+        A mapped file that finds the disk full when it is written to would end the process.
+        """
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            _forget_dead(file.parent)
+            np.lib.format.open_memmap(file, mode="w+", dtype=self._numpy, shape=self.shape)
+            if hasattr(os, "posix_fallocate"):  # macOS has none
+                with file.open("r+b") as stream:
+                    os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
+        except OSError as error:
+            return self._no_room(file.parent, error)
+        return None
+
+    def _no_room(self, folder: Path, error: OSError) -> str:
+        size = amount(self.shape[0] * self.shape[1] * self.engine.dtype.itemsize)
+        return (
+            f"prompt.cache: {size}B of states cannot be kept in {folder} ({error.strerror});"
+            " the same command with prompt.cache=off goes on without, or give another cache_dir"
+        )
+
+    def _is_whole(self, file: Path) -> bool:
+        try:
+            digest = json.loads(_about(file).read_text())["sha256"]
+            rows = self._mapped(file)
+        except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError):  # numpy and torch have many
+            return False
+        return tuple(rows.shape) == self.shape and self._digest(rows) == digest
+
+    def _digest(self, rows: Tensor) -> str:
+        """Of all states, in the examples' order."""
+        digest, starts = hashlib.sha256(), self.data.sources.starts
+        number = len(self.data)
+        parts = [list(range(start, min(start + AT_ONCE, number))) for start in range(0, number, AT_ONCE)]
+        for part in self.watch(parts, "checking the states"):
+            digest.update(rows[starts[part[0]] : starts[part[-1] + 1]].view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    @property
+    def _numpy(self) -> np.dtype[Any]:
+        """As the file has the states; numpy has no bfloat16, so that is kept as whole numbers of its bits."""
+        return np.dtype({2: np.int16, 4: np.float32}[self.engine.dtype.itemsize])
+
+    def _mapped(self, file: Path, *, to_write: bool = False) -> Tensor:
+        """The states in a file, which may be larger than memory; a mapping of our own to write to could not be."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch knows no tensor that may only be read
+            return torch.from_numpy(np.load(file, mmap_mode="r+" if to_write else "r")).view(self.engine.dtype)
+
+
+def _about(file: Path) -> Path:
+    """The description beside a file of states."""
+    return file.with_name(f"{file.name.removesuffix('.npy')}.json")
+
+
+def _forget_dead(folder: Path) -> None:
+    """Remove what runs on this machine left half made when they were killed."""
+    for file in folder.glob(f"*.{socket.gethostname()}-*.part*"):
+        number = file.name.partition(".part")[0].rpartition("-")[2]
+        if number.isdecimal() and not psutil.pid_exists(int(number)):
+            file.unlink(missing_ok=True)
+
+
+@contextmanager
+def _removed(*files: Path) -> Iterator[None]:
+    """The files are gone afterwards, unless they were renamed."""
+    try:
+        yield
+    finally:
+        for file in files:
+            file.unlink(missing_ok=True)

@@ -1,0 +1,217 @@
+"""The run folder: every file written aside and renamed, every file checked against its recorded SHA-256.
+
+A ledger, checksums.json, holds every file's hash and, behind it, the one it replaced (null: there was no file). It is
+written before the file is, so that a kill at any moment leaves each file at one of its two hashes; which one is settled
+when the folder is next opened.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from itertools import count
+from pathlib import Path
+from typing import IO, Any
+
+from fpt.errors import UserError
+from fpt.runs.atomic import replace_file
+
+LEDGER = "checksums.json"
+LOGS = "logs"  # of processes other than the main one
+METRICS = "metrics.jsonl"
+
+
+class RunFolder:
+    """A folder whose files are whole or not there, and known by their hash."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the folder, made if need be, for this process alone.
+
+        Raises:
+            UserError: it cannot be made, holds something else, its ledger is damaged, or another process has it.
+        """
+        self.path = path
+        _refuse_foreign(path)
+        self._lock = _locked(path)
+        self._recorded = read_ledger(path)
+        self._ledger = self._settled(self._recorded)
+        self._metrics: IO[bytes] | None = None
+        self._metrics_hash = hashlib.sha256()
+        self._metrics_size = 0
+
+    def close(self) -> None:
+        """Let go of the folder; from here on a file that is missing is missing."""
+        if self._ledger != self._recorded:
+            self._write_ledger()
+        if self._metrics:
+            self._metrics.close()
+        self._lock.close()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._ledger
+
+    def write(self, name: str, data: bytes) -> None:
+        """Replace a file at once."""
+        digest = hashlib.sha256(data).hexdigest()
+        self._ledger[name] = [digest, self._ledger.get(name, [None])[0]]
+        self._write_ledger()
+        replace_file(self.path / name, data)
+        self._ledger[name] = [digest]  # on disk with the next write, or when the folder is closed
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Replace a JSON file at once."""
+        self.write(name, (json.dumps(value, indent=2) + "\n").encode())
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes.
+
+        Raises:
+            UserError: it is missing or not what was written.
+        """
+        problem = self.problem(name)
+        if problem:
+            raise UserError(f"{self.path / name}: {problem}")
+        return (self.path / name).read_bytes()
+
+    def problem(self, name: str) -> str | None:
+        """Why a recorded file cannot be trusted, or None."""
+        return problem_of(self.path / name, self._ledger[name][:1])
+
+    def names(self) -> list[str]:
+        """Every recorded file, in the order of their first writing."""
+        return list(self._ledger)
+
+    def forget(self, name: str) -> None:
+        """Remove a file and its record."""
+        self._ledger[name].append(None)  # from here on its absence is as good as its presence
+        self._write_ledger()
+        (self.path / name).unlink(missing_ok=True)
+        del self._ledger[name]
+        self._write_ledger()
+
+    def metrics_problem(self, mark: dict[str, Any]) -> str | None:
+        """Why the marked part of metrics.jsonl cannot be trusted, or None."""
+        file = self.path / METRICS
+        if not file.is_file():
+            return "is missing"
+        kept = file.read_bytes()[: mark["bytes"]]
+        return None if hashlib.sha256(kept).hexdigest() == mark["sha256"] else "is damaged: it is not what was written"
+
+    def open_metrics(self, mark: dict[str, Any] | None) -> list[dict[str, Any]]:
+        """Go on with metrics.jsonl after the marked part of it, or anew; returns the lines that are kept."""
+        file = self.path / METRICS
+        kept = file.read_bytes()[: mark["bytes"]] if mark else b""
+        replace_file(file, kept)
+        self._metrics = file.open("ab")
+        self._metrics_hash, self._metrics_size = hashlib.sha256(kept), len(kept)
+        return [json.loads(line) for line in kept.splitlines()]
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Add a line to metrics.jsonl."""
+        assert self._metrics is not None
+        line = (json.dumps(record) + "\n").encode()
+        self._metrics.write(line)
+        self._metrics.flush()
+        self._metrics_hash.update(line)
+        self._metrics_size += len(line)
+
+    def metrics_mark(self) -> dict[str, Any]:
+        """How much of metrics.jsonl has been written, and its hash."""
+        return {"bytes": self._metrics_size, "sha256": self._metrics_hash.hexdigest()}
+
+    def _settled(self, ledger: dict[str, list[str | None]]) -> dict[str, list[str | None]]:
+        """The ledger with the one hash of each file that a kill left between two."""
+        settled = {}
+        for name, hashes in ledger.items():
+            digest = _digest(self.path / name)
+            if digest in hashes:
+                hashes = [digest]
+            if hashes != [None]:
+                settled[name] = hashes
+        return settled
+
+    def _write_ledger(self) -> None:
+        replace_file(self.path / LEDGER, (json.dumps(self._ledger, indent=1) + "\n").encode())
+        self._recorded = dict(self._ledger)
+
+
+def read_ledger(path: Path) -> dict[str, list[str | None]]:
+    """The hashes of a run folder's files; none where there is no ledger.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    file = path / LEDGER
+    if not file.is_file():
+        return {}
+    try:
+        ledger: dict[str, list[str | None]] = json.loads(file.read_text())
+        assert all(isinstance(value, list) for value in ledger.values())
+    except (ValueError, AssertionError, AttributeError):
+        raise UserError(f"{file}: is damaged. Start over with resume=never") from None
+    return ledger
+
+
+def problem_of(file: Path, hashes: list[str | None]) -> str | None:
+    """Why a file with these recorded hashes cannot be trusted, or None."""
+    digest = _digest(file)
+    if digest is None:
+        return "is missing"
+    return None if digest in hashes else "is damaged: it is not what was written"
+
+
+def set_aside(path: Path) -> Path | None:
+    """Rename an existing run folder to <name>.old-N, so that a new run can take its place.
+
+    Raises:
+        UserError: the folder holds something that is not a run, or another process is at work in it.
+    """
+    path = path.resolve()
+    if not _contents(path):
+        return None
+    if not any((path / name).is_file() for name in (LEDGER, "config.yaml")):
+        raise UserError(
+            f"run.dir={path}: the folder is not a run, so resume=never leaves it alone; give another run.dir"
+        )
+    _locked(path).close()
+    number = next(n for n in count(1) if not path.with_name(f"{path.name}.old-{n}").exists())
+    return path.rename(path.with_name(f"{path.name}.old-{number}"))
+
+
+def _contents(path: Path) -> list[str]:
+    """What is in a folder, but for hidden files and the launcher's logs."""
+    return [item.name for item in path.iterdir() if item.name[0] != "." and item.name != LOGS] if path.is_dir() else []
+
+
+def _refuse_foreign(path: Path) -> None:
+    """A folder with files but without a ledger is not a run's, or not a whole one's."""
+    others = _contents(path)
+    if others and LEDGER not in others:
+        listed = ", ".join(sorted(others)[:4])
+        way_out = " or start over with resume=never" if "config.yaml" in others else ""
+        raise UserError(f"run.dir={path}: has files ({listed}) but no {LEDGER}; give another run.dir{way_out}")
+
+
+def _locked(path: Path) -> IO[str]:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"run.dir={path}: cannot be written ({error.strerror})") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"run.dir={path}: another process is at work in this folder") from None
+    except OSError as error:
+        raise UserError(f"run.dir={path}: cannot be locked ({error.strerror})") from None
+    return lock
+
+
+def _digest(file: Path) -> str | None:
+    """A file's SHA-256; None where there is none."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        return None
+
+

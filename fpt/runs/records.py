@@ -1,0 +1,191 @@
+"""What a run left behind, read and checked: its configuration, result, plan, metrics, predictions and prompts."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+
+from fpt.config import compose
+from fpt.config.schema import RunConfig
+from fpt.errors import UserError, reason
+from fpt.runs.folder import METRICS, problem_of, read_ledger
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CONFIG = "config.yaml"
+MEASURED = "measured.json"
+PLAN = "plan.json"
+PREDICTIONS = "predictions.jsonl"
+TEST_PREDICTIONS = "predictions.test.jsonl"
+PROMPT = "prompt.safetensors"
+RESULT = "result.json"
+LEARNED = ("kind", "length", "layer", "generator", "bottleneck", "pool")  # what counts of a prompt that is learned
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """One stage of a run.
+
+    Attributes:
+        name: of its folder, as in 1-6x24-704x2816.
+        about: stage.json: index, sizes, blocks, first_update, updates.
+        is_done: whether its prompt is there.
+    """
+
+    name: str
+    about: dict[str, Any]
+    is_done: bool
+
+
+@dataclass(frozen=True)
+class Records:
+    """A run's folder, only ever read; every file is held against its recorded hash when it is read."""
+
+    path: Path
+    ledger: dict[str, list[str | None]]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run came to its end."""
+        return RESULT in self.ledger
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes.
+
+        Raises:
+            UserError: it is not there, or not what was written.
+        """
+        if name not in self.ledger:
+            raise UserError(f"{self.path / name}: is not there yet; the run has not come so far")
+        if problem := problem_of(self.path / name, self.ledger[name]):
+            raise UserError(f"{self.path / name}: {problem}; the same fpt train with resume=repair mends it")
+        return (self.path / name).read_bytes()
+
+    @cached_property
+    def settings(self) -> str:
+        """config.yaml."""
+        return self.read(CONFIG).decode()
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """The configuration as far as it still counts: the prompt is learned, and one process is enough.
+
+        Raises:
+            UserError: another version of fpt wrote it, with other keys.
+        """
+        try:
+            tree = OmegaConf.create(self.settings)
+            kept = {name: tree.engine[name] for name in ("device", "dtype")}
+            tree.engine = {**kept, "name": "torch"}
+            tree.prompt = {name: tree.prompt[name] for name in LEARNED if name in tree.prompt}
+            return compose.read(OmegaConf.to_yaml(tree))
+        except Exception as error:  # OmegaConf has many types
+            raise UserError(f"{self.path / CONFIG}: is not a configuration of this fpt ({reason(error)})") from None
+
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        """result.json.
+
+        Raises:
+            UserError: the run is not finished.
+        """
+        if not self.is_finished:
+            raise UserError(
+                f"run={self.path}: this run is not finished; the same fpt train command, with its overrides, goes on"
+            )
+        return dict(json.loads(self.read(RESULT)))
+
+    @cached_property
+    def plan(self) -> dict[str, Any]:
+        """plan.json."""
+        return dict(json.loads(self.read(PLAN)))
+
+    @cached_property
+    def measured(self) -> dict[str, Any]:
+        """measured.json: what was measured before the first update."""
+        return dict(json.loads(self.read(MEASURED)))
+
+    @cached_property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last one that is still being written is left out.
+
+        Raises:
+            UserError: a line is no JSON.
+        """
+        file = self.path / METRICS
+        whole = file.read_bytes().rpartition(b"\n")[0] if file.is_file() else b""
+        try:
+            return [json.loads(line) for line in whole.splitlines()]
+        except ValueError:
+            raise UserError(f"{file}: is damaged; the same fpt train with resume=repair mends it") from None
+
+    @cached_property
+    def predictions(self) -> list[dict[str, Any]]:
+        """The lines of predictions.jsonl."""
+        return [json.loads(line) for line in self.read(PREDICTIONS).decode().splitlines()]
+
+    @cached_property
+    def stages(self) -> list[StageRecord]:
+        """The stages that were begun, in order."""
+        found = []
+        for file in self.ledger:
+            folder, _, last = file.rpartition("/")
+            if last == "stage.json":
+                name = folder.rpartition("/")[2]
+                found.append(StageRecord(name, json.loads(self.read(file)), f"{folder}/{PROMPT}" in self.ledger))
+        return sorted(found, key=lambda stage: int(stage.about["index"]))
+
+    def stage(self, number: int) -> StageRecord:
+        """The stage of that number, from 1.
+
+        Raises:
+            UserError: there is none.
+        """
+        if not 1 <= number <= len(self.stages):
+            raise UserError(f"stage={number}: {self.path} has stages 1 to {len(self.stages)}")
+        return self.stages[number - 1]
+
+    def prompt(self, stage: StageRecord | None = None) -> "Tensor":
+        """The run's best soft prompt [P, D], or the one with which a stage ended.
+
+        Raises:
+            UserError: its prompt is a late one (see `learned`).
+        """
+        from fpt.prompts.files import read_prompt  # here, because that reads run folders with this module
+
+        return read_prompt(self._prompt_file(stage))
+
+    def learned(self, stage: StageRecord | None = None) -> "dict[str, Tensor]":
+        """The tensors of the run's best prompt, soft or late, or of the one with which a stage ended."""
+        from fpt.prompts.files import open_prompt
+
+        return open_prompt(self._prompt_file(stage)).read()
+
+    def _prompt_file(self, stage: StageRecord | None) -> Path:
+        name = PROMPT if stage is None else f"stages/{stage.name}/{PROMPT}"
+        self.read(name)
+        return self.path / name
+
+
+def open_records(path: str | Path) -> Records:
+    """A run's records.
+
+    Raises:
+        UserError: no such folder, or it is not a run's.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"run={path}: no such folder; a run's is runs/<task>-<model>-<schedule>-s<seed> or its run.dir")
+    ledger = read_ledger(folder)
+    if CONFIG not in ledger:
+        raise UserError(f"run={path}: is not the folder of a run; that has a {CONFIG} and a checksums.json")
+    return Records(folder, ledger)

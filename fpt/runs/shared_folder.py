@@ -1,0 +1,87 @@
+"""The run folder as every process sees it: the main one reads and writes, the others are told."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fpt.devices import distributed
+from fpt.runs.folder import RunFolder
+from fpt.runs.trackers import Record, Silent, Sink
+
+
+class SharedFolder:
+    """A `RunFolder` that the main process holds; all processes call the same methods in the same order."""
+
+    def __init__(self, path: Path, open_folder: Callable[[], RunFolder]) -> None:
+        """Open the folder, in the main process alone.
+
+        Raises:
+            UserError: it cannot be opened.
+        """
+        self.path = path
+        self._folder: RunFolder | None = None
+        self._sink: Sink = Silent()
+
+        def open_it() -> None:
+            self._folder = open_folder()
+
+        distributed.from_main(open_it)
+
+    def ask(self, question: Callable[[RunFolder], Any]) -> Any:
+        """The main process's answer, in every process."""
+
+        def answer() -> Any:
+            assert self._folder is not None
+            return question(self._folder)
+
+        return distributed.from_main(answer)
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        if self._folder is not None:
+            self._sink.close()
+            self._folder.close()
+
+    def __contains__(self, name: str) -> bool:
+        return bool(self.ask(lambda folder: name in folder))
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes.
+
+        Raises:
+            UserError: it is missing or not what was written.
+        """
+        data: bytes = self.ask(lambda folder: folder.read(name))
+        return data
+
+    def write(self, name: str, data: bytes) -> None:
+        """Replace a file at once."""
+        if self._folder is not None:
+            self._folder.write(name, data)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Replace a JSON file at once."""
+        if self._folder is not None:
+            self._folder.write_json(name, value)
+
+    def open_metrics(self, mark: dict[str, Any] | None, open_sink: Callable[[list[Record]], Sink]) -> None:
+        """Go on with metrics.jsonl after the marked part of it, or anew; and with the tracker, which is told the same.
+
+        Raises:
+            UserError: the tracker cannot be started.
+        """
+
+        def open_both(folder: RunFolder) -> None:
+            self._sink = open_sink(folder.open_metrics(mark))
+
+        self.ask(open_both)
+
+    def log(self, record: Record) -> None:
+        """Add a line to metrics.jsonl."""
+        if self._folder is not None:
+            self._folder.log(record)
+            self._sink.log(record)
+
+    def metrics_mark(self) -> dict[str, Any]:
+        """How much of metrics.jsonl has been written; of use in the main process alone."""
+        return {} if self._folder is None else self._folder.metrics_mark()

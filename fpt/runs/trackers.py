@@ -1,0 +1,234 @@
+"""Where a run's metrics go besides metrics.jsonl: TensorBoard, Weights & Biases or Trackio.
+
+What is told is what metrics.jsonl has, once: a resumed run drops the lines after its last state and writes them again.
+TensorBoard's file is made anew from the lines that are left. The others cannot take anything back, but say how far they
+have come, and are told what comes after.
+"""
+
+import os
+import sys
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from fpt.config.compose import flat, to_yaml
+from fpt.config.schema import RunConfig
+from fpt.errors import UserError, reason
+
+Record = dict[str, Any]  # a line of metrics.jsonl
+TENSORBOARD = "tensorboard"  # its folder in the run's
+
+
+class Sink(Protocol):
+    """What takes the records of a run."""
+
+    def log(self, record: Record) -> None:
+        """Take one more."""
+
+    def close(self) -> None:
+        """There are no more."""
+
+
+def chosen(tracking: str) -> str:
+    """Which tracker `tracking=` means here; none where there is nothing to do.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    if tracking == "auto":
+        return "tensorboard" if find_spec("tensorboard") else "none"
+    if tracking != "none" and find_spec(tracking) is None:
+        raise UserError(
+            f"tracking={tracking}: is not installed; pip install 'fpt[{tracking}]', or tracking=none does without"
+        )
+    return tracking
+
+
+def open_sink(config: RunConfig, kept: Sequence[Record], say: Callable[[str], None]) -> Sink:
+    """The run's tracker, told of the lines that the run goes on from; once open it never stops a run.
+
+    Raises:
+        UserError: it cannot be started, not being installed or logged in for example.
+    """
+    name = chosen(config.tracking)
+    if name == "none":
+        return Silent()
+    seconds = kept[-1].get("seconds", 0) if kept else 0
+    make: dict[str, Callable[[], Sink]] = {
+        "tensorboard": lambda: TensorBoard(config.folder / TENSORBOARD, seconds=seconds),
+        "wandb": lambda: wandb(config),
+        "trackio": lambda: trackio(config),
+    }
+    try:
+        sink = make[name]()
+        for record in kept:
+            sink.log(record)
+        return Harmless(name, sink, say)
+    except Exception as error:  # of whatever the tracker's makers thought of
+        raise UserError(f"tracking={name}: cannot be started ({reason(error)}); tracking=none does without") from None
+
+
+def scalars(record: Record) -> dict[str, float]:
+    """A record's numbers by name: train/loss, train/flops, validation/accuracy."""
+    split = record.get("split", "train")
+    return {f"{split}/{name}": value for name, value in record.items() if name not in ("split", "update")}
+
+
+class Silent:
+    """No tracker."""
+
+    def log(self, record: Record) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class Harmless:
+    """A tracker that is given up when it fails, with one line: the run is worth more, and metrics.jsonl has it all."""
+
+    def __init__(self, name: str, sink: Sink, say: Callable[[str], None]) -> None:
+        """Around a sink that works so far."""
+        self._name, self._sink, self._say = name, sink, say
+
+    def log(self, record: Record) -> None:
+        """Take one more."""
+        self._try(lambda: self._sink.log(record))
+
+    def close(self) -> None:
+        """There are no more."""
+        self._try(self._sink.close)
+
+    def _try(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:  # of whatever the tracker's makers thought of
+            self._sink = Silent()
+            self._say(
+                f"tracking={self._name}: failed ({reason(error)}); the run goes on without; metrics.jsonl has all"
+            )
+
+
+class TensorBoard:
+    """An event file, one for the whole run; a running TensorBoard takes a new one for a restart.
+
+    Written by the parts of TensorBoard that need neither TensorFlow, of which it imports what it finds, nor a thread.
+    """
+
+    def __init__(self, folder: Path, *, seconds: float) -> None:
+        """Begin a new file, in place of those in the folder; the run has computed for so many seconds."""
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self._event, self._summary = Event, Summary
+        self._began = time.time() - seconds  # so that relative time is the run's, without the time between its parts
+        folder.mkdir(exist_ok=True)
+        for file in folder.glob("*tfevents*"):
+            _emptied(file)
+        self._stream = (folder / f"events.out.tfevents.{time.time_ns()}").open("wb")  # names are read in order
+        self._writer = RecordWriter(self._stream)
+        self._add(file_version="brain.Event:2", seconds=0)
+        self._add(session_log=SessionLog(status=SessionLog.START), step=0, seconds=0)
+
+    def log(self, record: Record) -> None:
+        """Take one more."""
+        values = [self._summary.Value(tag=tag, simple_value=value) for tag, value in scalars(record).items()]
+        self._add(summary=self._summary(value=values), step=record["update"], seconds=record.get("seconds", 0))
+        self._stream.flush()
+
+    def close(self) -> None:
+        """There are no more."""
+        self._stream.close()
+
+    def _add(self, *, seconds: float, **what: Any) -> None:
+        self._writer.write(self._event(wall_time=self._began + seconds, **what).SerializeToString())
+
+
+def _emptied(file: Path) -> None:
+    """Empty a file that a running TensorBoard may be reading: from one that is gone it would not go on to the next."""
+    if file.stat().st_size:
+        file.write_bytes(b"")
+    else:
+        file.unlink()
+
+
+class Updates:
+    """A tracker that is told an update's loss and validation together, and cannot take anything back.
+
+    A last loss whose validation is still to come is kept back: the run that goes on from there tells both.
+    """
+
+    def __init__(self, send: Callable[[dict[str, float], int], None], finish: Callable[[], None], first: int) -> None:
+        """Nothing before the update `first` is told, since the tracker has it."""
+        self._send, self._finish, self._first = send, finish, first
+        self._update, self._values = 0, dict[str, float]()
+
+    def log(self, record: Record) -> None:
+        """Take one more."""
+        if record["update"] != self._update:
+            self._tell()
+            self._update, self._values = record["update"], {}
+        self._values |= scalars(record)
+
+    def close(self) -> None:
+        """There are no more."""
+        if any(name.startswith("validation/") for name in self._values):
+            self._tell()
+        self._finish()
+
+    def _tell(self) -> None:
+        if self._values and self._update >= self._first:
+            self._send(self._values, self._update)
+
+
+def wandb(config: RunConfig) -> Sink:
+    """A run of Weights & Biases in the project `fpt` or WANDB_PROJECT, its own files in the run folder."""
+    import wandb
+
+    folder = config.folder.resolve()
+    run = wandb.init(
+        project=os.environ.get("WANDB_PROJECT", "fpt"),
+        name=folder.name,
+        id=_name(folder / ".wandb-id"),
+        resume="allow",
+        dir=folder,
+        config=flat(to_yaml(config)),
+        settings=wandb.Settings(silent=True, console="off"),
+    )
+    return Updates(lambda values, update: run.log(values, step=update), run.finish, first=run.step)
+
+
+def trackio(config: RunConfig) -> Sink:
+    """A run of Trackio in the project `fpt` or TRACKIO_PROJECT, kept where its own settings say."""
+    import trackio
+
+    def finish() -> None:
+        with redirect_stdout(sys.stderr):
+            trackio.finish()
+
+    folder = config.folder.resolve()
+    with redirect_stdout(sys.stderr):  # standard output is for results
+        run = trackio.init(
+            project=os.environ.get("TRACKIO_PROJECT", "fpt"),
+            name=f"{folder.name}-{_name(folder / '.trackio-id')}",  # it knows a run by its name alone
+            resume="allow",
+            config=flat(to_yaml(config)),
+            auto_log_gpu=False,
+            auto_log_cpu=False,
+        )
+    # No public name says how far a run has come.
+    return Updates(lambda values, update: run.log(values, step=update), finish, first=run._next_step)
+
+
+def _name(file: Path) -> str:
+    """What a tracker knows the run by, kept in the run folder."""
+    if not file.is_file():
+        aside = file.with_name(f"{file.name}.part")
+        aside.write_text(uuid.uuid4().hex[:12])
+        aside.replace(file)
+    return file.read_text()

@@ -1,0 +1,100 @@
+"""What is to be answered: records or lines of a file, or standard input as it comes."""
+
+import os
+from collections.abc import Iterable, Iterator
+from itertools import count, islice
+from pathlib import Path
+
+from fpt.errors import UserError
+from fpt.tasks import records as sources
+from fpt.tasks.own_files import READERS, text_of
+from fpt.tasks.records import Omissions, Record
+from fpt.tasks.task import Example, Form
+
+ENDINGS = (*READERS, ".txt")
+RAW = "text"  # the field of a record that is the source as it stands
+
+
+def check(file: Path) -> None:
+    """Refuse what cannot be read.
+
+    Raises:
+        UserError: another ending than those known, or no such file.
+    """
+    if file.suffix.lower() not in ENDINGS:
+        raise UserError(f"input={file}: the name must end in one of {', '.join(ENDINGS)}")
+    if not file.is_file():
+        raise UserError(f"input={file}: no such file")
+
+
+def of_text(text: str) -> Example:
+    """A source as it stands."""
+    return Example("", text, "", ())
+
+
+def grouped(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:
+    """The examples in lists of up to `size`, so that few are held at once."""
+    rest = iter(examples)
+    while found := list(islice(rest, size)):
+        yield found
+
+
+def of_file(file: Path, form: Form) -> Iterator[Example]:
+    """A text file's lines as sources as they stand; another's records by the task's template.
+
+    Raises:
+        UserError: a line that cannot be read, or a record without the template's fields.
+    """
+    if file.suffix.lower() == ".txt":
+        for _, line in sources.lines(file, Omissions()):
+            yield of_text(line)
+    else:
+        for where, record in READERS[file.suffix.lower()](file, Omissions()):
+            yield of_record(record, form, where)
+
+
+def of_record(record: Record, form: Form, where: str) -> Example:
+    """A record with the template's fields, or with the whole source as `text`.
+
+    Raises:
+        UserError: it has neither.
+    """
+    fields = form.template.fields
+    missing = [field for field in fields if field not in record]
+    if missing and RAW in record:
+        return of_text(text_of(record, RAW, where))
+    if missing:
+        raise UserError(
+            f"{where}: no field '{missing[0]}'; expected {', '.join(fields)} as in the template, or the whole source as"
+            f" '{RAW}'. It has {', '.join(map(str, record))[:200]}"
+        )
+    text, spare = form.template.fill({field: text_of(record, field, where) for field in fields})
+    return of_text(text)._replace(spare=spare)
+
+
+def of_stream(descriptor: int, at_once: int) -> Iterator[list[Example]]:
+    """Lines as they come, so that a person at the keyboard and a program at a pipe are answered at once.
+
+    What is there to read is one list, of up to `at_once` lines.
+
+    Raises:
+        UserError: a line is not UTF-8.
+    """
+    left, numbers = b"", count(1)
+    while data := os.read(descriptor, 1 << 16):
+        *whole, left = (left + data).split(b"\n")
+        yield from _lists(whole, numbers, at_once)
+    if left:
+        yield from _lists([left], numbers, at_once)
+
+
+def _lists(lines: list[bytes], numbers: "count[int]", at_once: int) -> Iterator[list[Example]]:
+    for start in range(0, len(lines), at_once):
+        yield [_line(line, next(numbers)) for line in lines[start : start + at_once]]
+
+
+def _line(line: bytes, number: int) -> Example:
+    try:
+        return of_text(line.decode().removesuffix("\r"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"standard input, line {number}: not UTF-8 (byte {error.start}: {error.reason})") from None

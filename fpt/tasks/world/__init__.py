@@ -1,0 +1,1 @@
+"""The generated world: data for first runs and tests, without a network."""

@@ -1,0 +1,251 @@
+"""The data that are there without a network: six tasks about a generated world (`fpt/tasks/world/scenes.py`).
+
+`python -m fpt.tasks.world TASK FOLDER` writes a task in its original file format. In Python, a task's function yields
+its records as the task's data set on the Hub has them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from fpt.tasks.world import scenes
+from fpt.tasks.world.lexicon import Kind, Relation
+from fpt.tasks.world.scenes import Inference, Scene, Split, Statement
+
+Record = dict[str, Any]
+Label = TypeVar("Label")
+SIZES = {"train": 4000, "validation": 500}  # rows where nothing else is asked for
+INFERENCES: tuple[Inference, ...] = get_args(Inference)
+# What MNLI calls genres. Things are those that training says nothing of.
+_GENRES: dict[Kind, str] = {"person": "people", "place": "places", "thing": "things"}
+
+
+def boolq(split: Split, *, num: int, seed: int) -> Iterator[Record]:
+    """`num` balanced records: question (lower case, no question mark), passage, idx, label."""
+    stream = _stream("boolq", split, num, seed)
+    for index, label in enumerate(_labels((False, True), num, stream)):
+        told = scenes.scene(split, stream, num_statements=stream.randint(2, 4))
+        question = scenes.ask(told, stream.choice(told.askable), label, stream)
+        yield {"question": question, "passage": told.passage, "idx": index, "label": label}
+
+
+def mnli(split: str, *, num: int, seed: int) -> Iterator[Record]:
+    """`num` balanced records: premise, hypothesis, genre, idx, label (0 entailment, 1 neutral, 2 contradiction).
+
+    Splits "validation_mismatched" and "test_mismatched" are about things, all others about people and places.
+    """
+    stream = _stream("mnli", split, num, seed)
+    kinds: Sequence[Kind] = ("thing",) if split.endswith("_mismatched") else ("person", "place")
+    names: Split = "train" if split == "train" else "pretraining" if split == "pretraining" else "validation"
+    for index, label in enumerate(_labels(INFERENCES, num, stream)):
+        told = scenes.scene(names, stream, num_statements=stream.randint(1, 3), kinds=kinds)
+        yield {
+            "premise": told.passage,
+            "hypothesis": scenes.hypothesis(told, label, stream),
+            "genre": _GENRES[told.entities[0].kind],
+            "idx": index,
+            "label": INFERENCES.index(label),
+        }
+
+
+def qqp(split: Split, *, num: int, seed: int) -> Iterator[Record]:
+    """`num` balanced records: question1, question2, idx, label (1 if they ask the same)."""
+    stream = _stream("qqp", split, num, seed)
+    for index, label in enumerate(_labels((0, 1), num, stream)):
+        first, second = scenes.question_pair(split, bool(label), stream)
+        yield {"question1": first, "question2": second, "idx": index, "label": label}
+
+
+def squad_v2(split: Split, *, num: int, seed: int) -> Iterator[Record]:
+    """`num` records: id, title, context, question, answers {text, answer_start}; a third have no answer."""
+    stream = _stream("squad_v2", split, num, seed)
+    for index, answerable in enumerate(_labels((True, True, False), num, stream)):
+        told, asked = _with_value(split, stream)
+        answers: dict[str, list[Any]] = {"text": [], "answer_start": []}
+        if answerable:
+            question = scenes.seek(asked, stream)
+            start = told.passage.index(asked.text) + scenes.place_of_value(asked)
+            answers = {"text": [asked.value], "answer_start": [start]}
+        else:
+            question = scenes.sought(*scenes.untold(told, stream), stream)
+        title = scenes.capital(told.entities[0].name)
+        yield {"id": f"{split}-{index}", "title": title, "context": told.passage, "question": question} | {
+            "answers": answers
+        }
+
+
+def _with_value(split: Split, stream: random.Random) -> tuple[Scene, Statement]:
+    """A scene, and a statement in it whose value a question can ask for."""
+    while True:
+        told = scenes.scene(split, stream, num_statements=stream.randint(2, 4))
+        asked = [statement for statement in told.askable if isinstance(statement.relation, Relation)]
+        if asked:
+            return told, stream.choice(asked)
+
+
+def record(split: Split, *, num: int, seed: int) -> Iterator[Record]:
+    """`num` records: passage, query (with @placeholder), entities (two or three), answers (one of them), idx."""
+    stream = _stream("record", split, num, seed)
+    for index in range(num):
+        told, asked = _with_one_subject(split, stream)
+        names = [scenes.bare(entity) for entity in told.entities]
+        present = sorted((name for name in names if name.lower() in told.passage.lower()), key=told.passage.find)
+        yield {
+            "passage": told.passage,
+            "query": scenes.with_gap(asked, stream),
+            "entities": present,
+            "answers": [scenes.bare(asked.subject)],
+            "idx": {"passage": index, "query": index},
+        }
+
+
+def _with_one_subject(split: Split, stream: random.Random) -> tuple[Scene, Statement]:
+    """A scene of three entities, and a statement in it that is true of one of them alone."""
+    while True:
+        told = scenes.scene(split, stream, num_statements=stream.randint(3, 4), num_entities=3)
+        asked = stream.choice(told.askable)
+        same = [one for one in told.statements if one.relation is asked.relation and one.value == asked.value]
+        if len(same) == 1:
+            return told, asked
+
+
+def xsum(split: Split, *, num: int, seed: int) -> Iterator[Record]:
+    """`num` records: document (four sentences), summary (one), id."""
+    stream = _stream("xsum", split, num, seed)
+    for index in range(num):
+        text = scenes.document(split, stream)
+        summary = text.summary(scenes.SUMMARY_OF[text.subject.kind].text)
+        yield {"document": text.text, "summary": summary, "id": f"{split}-{index}"}
+
+
+TASKS: dict[str, Callable[..., Iterator[Record]]] = {
+    made.__name__: made for made in (boolq, mnli, qqp, squad_v2, record, xsum)
+}
+
+
+def _stream(task: str, split: str, num: int, seed: int) -> random.Random:
+    if num < 0:
+        raise ValueError(f"num must not be negative, but is {num}")
+    return random.Random(f"{task} {split} {seed}")
+
+
+def _labels(labels: Sequence[Label], num: int, stream: random.Random) -> list[Label]:
+    """`num` labels, each as often as it is listed, in random order."""
+    drawn = [labels[index % len(labels)] for index in range(num)]
+    stream.shuffle(drawn)
+    return drawn
+
+
+# Files -------------------------------------------------------------------------------------------------------------
+
+
+def _json_lines(rows: Sequence[Record]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _tab_separated(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None).writerows(
+        [columns, *rows]
+    )
+    return text.getvalue()
+
+
+def _mnli_file(rows: Sequence[Record]) -> str:
+    columns = ("index", "promptID", "pairID", "genre", "sentence1", "sentence2", "label1", "gold_label")
+    lines = [
+        (row["idx"], row["idx"], f"{row['idx']}{name[0]}", row["genre"], row["premise"], row["hypothesis"], name, name)
+        for row in rows
+        for name in [INFERENCES[row["label"]]]
+    ]
+    return _tab_separated(columns, lines)
+
+
+def _qqp_file(rows: Sequence[Record]) -> str:
+    columns = ("id", "qid1", "qid2", "question1", "question2", "is_duplicate")
+    lines = [
+        (row["idx"], 2 * row["idx"], 2 * row["idx"] + 1, row["question1"], row["question2"], row["label"])
+        for row in rows
+    ]
+    return _tab_separated(columns, lines)
+
+
+def _squad_file(rows: Sequence[Record]) -> str:
+    def entry(row: Record) -> Record:
+        texts, starts = row["answers"]["text"], row["answers"]["answer_start"]
+        answers = [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
+        return {"question": row["question"], "id": row["id"], "answers": answers, "is_impossible": not answers}
+
+    articles = [
+        {"title": title, "paragraphs": [{"context": row["context"], "qas": [entry(row)]} for row in group]}
+        for title, group in groupby(rows, key=lambda row: str(row["title"]))
+    ]
+    return json.dumps({"version": "v2.0", "data": articles}, ensure_ascii=False) + "\n"
+
+
+def _record_file(rows: Sequence[Record]) -> str:
+    def places(text: str, names: Sequence[str]) -> list[Record]:
+        # ReCoRD's own offsets: the end is the last letter, not the one after it.
+        starts = [(text.index(name), name) for name in names]
+        return [{"start": start, "end": start + len(name) - 1, "text": name} for start, name in starts]
+
+    return _json_lines(
+        [
+            {
+                "source": "fpt",
+                "passage": {
+                    "text": row["passage"],
+                    "entities": [
+                        {"start": place["start"], "end": place["end"]}
+                        for place in places(row["passage"], row["entities"])
+                    ],
+                },
+                "qas": [
+                    {
+                        "query": row["query"],
+                        "answers": places(row["passage"], row["answers"]),
+                        "idx": row["idx"]["query"],
+                    }
+                ],
+                "idx": row["idx"]["passage"],
+            }
+            for row in rows
+        ]
+    )
+
+
+# By task: how a split is written, and the names of the files.
+FILES: dict[str, tuple[Callable[[Sequence[Record]], str], dict[str, str]]] = {
+    "boolq": (_json_lines, {"train": "train.jsonl", "validation": "val.jsonl"}),
+    "mnli": (
+        _mnli_file,
+        {
+            "train": "train.tsv",
+            "validation": "dev_matched.tsv",
+            "validation_mismatched": "dev_mismatched.tsv",
+        },
+    ),
+    "qqp": (_qqp_file, {"train": "train.tsv", "validation": "dev.tsv"}),
+    "squad_v2": (_squad_file, {"train": "train-v2.0.json", "validation": "dev-v2.0.json"}),
+    "record": (_record_file, {"train": "train.jsonl", "validation": "val.jsonl"}),
+    "xsum": (_json_lines, {"train": "train.jsonl", "validation": "validation.jsonl"}),
+}
+
+
+def write(task: str, folder: Path, *, train: int, validation: int, seed: int) -> None:
+    """A task's files in a folder, each complete under its name or as it was before."""
+    encode, names = FILES[task]
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, name in names.items():
+        rows = list(TASKS[task](split, num=train if split == "train" else validation, seed=seed))
+        aside = folder / f".{name}.{os.getpid()}"
+        aside.write_text(encode(rows), encoding="utf-8")
+        aside.replace(folder / name)

@@ -1,0 +1,409 @@
+"""A generated world: who and what is in it, what can be told of them, and what can be asked about what was told.
+
+The world holds people, places and things. Each is called by a name of two words ("Mira Tanaka", "Port Linden", "the
+royal lamp"), and a stable hash of that name decides which split it belongs to. Every fact is about such entities, and
+a split tells facts about its own entities only: no name and no fact of the validation split is ever seen in training,
+nor in the text that the embedded backbone is pre-trained on.
+
+A *scene* is a handful of statements, drawn without regard to any question. A label is drawn first and a question is
+then made to fit it, so that the question alone or the passage alone says next to nothing about the label;
+`python -m bench.backbone` measures how much the question does.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import zlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from fpt.tasks.world.lexicon import (
+    AFTER,
+    BEFORE,
+    CALLED,
+    NAME_PARTS,
+    RELATIONS,
+    SCALES,
+    SUMMARIES,
+    Kind,
+    Relation,
+    Scale,
+)
+
+Split = Literal["pretraining", "train", "validation", "test"]
+Inference = Literal["entailment", "neutral", "contradiction"]
+
+# Tenths of all names: pre-training wants the widest variety, a validation split only enough to be fair.
+_SPLIT_OF_TENTH: tuple[Split, ...] = ("validation",) + ("train",) * 2 + ("pretraining",) * 7
+
+# How often a statement is of each form, and a question asks for more than what was said.
+_CONTRAST, _DENIAL, _COMPARISON = 1 / 3, 0.15, 0.2
+_GROUP, _ORDER = 0.15, 0.5
+
+
+@dataclass(frozen=True, order=True)
+class Entity:
+    """A person, place or thing; `name` as it stands in a text, article included."""
+
+    kind: Kind
+    name: str
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One sentence of a scene and what it is made from."""
+
+    text: str
+    subject: Entity
+    relation: Relation | Scale
+    value: str  # of a comparison: the name of the lesser entity
+    denied: str | None = None  # a value that the sentence says does not hold
+    askable: bool = True  # a bare denial leaves open what holds, so nothing is asked about it
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Statements that do not contradict each other, in the order of the passage, and all they could be about."""
+
+    statements: tuple[Statement, ...]
+    entities: tuple[Entity, ...]
+
+    @property
+    def passage(self) -> str:
+        """The statements as one text."""
+        return " ".join(statement.text for statement in self.statements)
+
+    @property
+    def askable(self) -> list[Statement]:
+        """The statements that say what holds."""
+        return [statement for statement in self.statements if statement.askable]
+
+    def told(self, entity: Entity, relation: Relation) -> Statement | None:
+        """What is said of an entity under a relation, if anything is."""
+        return next((one for one in self.statements if one.subject == entity and one.relation is relation), None)
+
+
+def split_of(name: str) -> Split:
+    """The one split that an entity's name belongs to, by a hash that is the same on every machine."""
+    return _SPLIT_OF_TENTH[zlib.crc32(name.lower().encode()) % len(_SPLIT_OF_TENTH)]
+
+
+def _entities_by_split() -> dict[Split, dict[Kind, tuple[Entity, ...]]]:
+    splits: dict[Split, dict[Kind, list[Entity]]] = {
+        split: {kind: [] for kind in NAME_PARTS} for split in _SPLIT_OF_TENTH
+    }
+    for kind, (firsts, lasts) in NAME_PARTS.items():
+        for name in (CALLED[kind].format(f"{first} {last}") for first in firsts for last in lasts):
+            splits[split_of(name)][kind].append(Entity(kind, name))
+    return {split: {kind: tuple(found) for kind, found in kinds.items()} for split, kinds in splits.items()}
+
+
+ENTITIES = _entities_by_split()
+ENTITIES["test"] = ENTITIES["validation"]  # other facts about the same names, of which training says nothing
+KINDS: tuple[Kind, ...] = tuple(NAME_PARTS)
+RELATIONS_OF = {kind: tuple(relation for relation in RELATIONS if relation.kind == kind) for kind in KINDS}
+SCALES_OF = {kind: tuple(scale for scale in SCALES if scale.kind == kind) for kind in KINDS}
+SUMMARY_OF = {summary.kind: summary for summary in SUMMARIES}
+
+
+def _pattern(kind: Kind) -> str:
+    first, last = (f"(?:{'|'.join(parts)})" for parts in NAME_PARTS[kind])
+    return CALLED[kind].format(f"{first} {last}")
+
+
+_NAME_PATTERN = re.compile(rf"\b(?:{'|'.join(map(_pattern, KINDS))})\b", re.IGNORECASE)
+
+
+def names_in(text: str) -> frozenset[str]:
+    """Every entity's name in a text, in lower case."""
+    return frozenset(match.lower() for match in _NAME_PATTERN.findall(text))
+
+
+def capital(text: str) -> str:
+    """The text with a capital first letter."""
+    return text[:1].upper() + text[1:]
+
+
+def sentence(template: str, name: str, value: str = "", other: str = "") -> str:
+    """A template filled in; `{E}` is the name at a sentence's beginning."""
+    return template.format(e=name, E=capital(name), v=value, w=other)
+
+
+def compare(template: str, scale: Scale, greater: str, lesser: str, *, reverse: bool) -> str:
+    """A comparison, told or asked, from either side."""
+    first, word, second = (lesser, scale.less, greater) if reverse else (greater, scale.more, lesser)
+    return (
+        capital(sentence(template, first, word, second))
+        if template is scale.state
+        else template.format(e=first, v=word, w=second)
+    )
+
+
+def other_than(stream: random.Random, values: Sequence[str], avoided: Collection[str]) -> str:
+    """One of the values that are not to be avoided."""
+    return stream.choice([value for value in values if value not in avoided])
+
+
+def scene(
+    split: Split, stream: random.Random, *, num_statements: int, num_entities: int = 2, kinds: Sequence[Kind] = KINDS
+) -> Scene:
+    """A scene of entities of one kind of the split, with the same properties, so that values must be told apart.
+
+    Raises ValueError for less than one statement.
+    """
+    if num_statements < 1:
+        raise ValueError(f"num_statements must be at least 1, not {num_statements}")
+    kind = stream.choice(kinds)
+    entities = stream.sample(ENTITIES[split][kind], num_entities)
+    relations = stream.sample(RELATIONS_OF[kind], num_statements // num_entities + 1)
+    slots = [(entity, relation) for relation in relations for entity in entities]
+    # One statement at least must be askable: the first is never a bare denial.
+    statements: list[Statement] = []
+    for entity, relation in slots[:num_statements]:
+        if statements and stream.random() < _DENIAL:
+            denied = stream.choice(relation.values)
+            text = sentence(relation.denial, entity.name, other=denied)
+            statements.append(Statement(text, entity, relation, denied, denied, askable=False))
+        elif stream.random() < _COMPARISON and not any(isinstance(told.relation, Scale) for told in statements):
+            statements.append(_comparison(stream, entities))
+        else:
+            statements.append(state(stream, entity, relation, stream.choice(relation.values)))
+    stream.shuffle(statements)
+    return Scene(tuple(statements), tuple(entities))
+
+
+def state(stream: random.Random, entity: Entity, relation: Relation, value: str) -> Statement:
+    """One statement that `entity` has `value`; every third also names a value that does not hold."""
+    if stream.random() >= _CONTRAST:
+        return Statement(sentence(stream.choice(relation.states), entity.name, value), entity, relation, value)
+    denied = other_than(stream, relation.values, {value})
+    text = sentence(stream.choice(relation.contrasts), entity.name, value, denied)
+    return Statement(text, entity, relation, value, denied)
+
+
+def _comparison(stream: random.Random, entities: Sequence[Entity]) -> Statement:
+    greater, lesser = stream.sample(entities, 2)
+    scale = stream.choice(SCALES_OF[greater.kind])
+    text = compare(scale.state, scale, greater.name, lesser.name, reverse=stream.random() < 0.5)
+    return Statement(text, greater, scale, lesser.name)
+
+
+def retold(statement: Statement, stream: random.Random) -> str:
+    """The same fact in other words; a bare denial has only its own."""
+    relation = statement.relation
+    if isinstance(relation, Scale):
+        texts = [
+            compare(relation.state, relation, statement.subject.name, statement.value, reverse=reverse)
+            for reverse in (False, True)
+        ]
+    elif statement.askable:
+        texts = [sentence(template, statement.subject.name, statement.value) for template in relation.states]
+    else:
+        return statement.text
+    return other_than(stream, texts, {statement.text})
+
+
+# Yes or no ---------------------------------------------------------------------------------------------------------
+
+
+def ask(told: Scene, statement: Statement, label: bool, stream: random.Random) -> str:
+    """A yes/no question about an askable statement, made to have the answer `label`; lower case, no question mark."""
+    assert statement.askable
+    relation, subject = statement.relation, statement.subject
+    if isinstance(relation, Scale):
+        greater, lesser = (subject.name, statement.value) if label else (statement.value, subject.name)
+        return compare(relation.ask, relation, greater, lesser, reverse=stream.random() < 0.5).lower()
+    if relation.order and stream.random() < _ORDER and (question := _ask_order(told, relation, label, stream)):
+        return question
+    value = claimed(told, statement, relation, label, stream)
+    return sentence(stream.choice(relation.asks), subject.name, value).lower()
+
+
+def _ask_order(told: Scene, relation: Relation, label: bool, stream: random.Random) -> str | None:
+    """Which of two came first, if the scene tells when each of two did."""
+    moments = {one.value: one.subject for one in told.askable if one.relation is relation}
+    if len(moments) < 2 or relation.order is None:
+        return None
+    first, last = sorted(stream.sample(sorted(moments), 2), key=relation.values.index)
+    early, late = (moments[first].name, moments[last].name) if label else (moments[last].name, moments[first].name)
+    if stream.random() < 0.5:
+        return sentence(relation.order, early, BEFORE, late).lower()
+    return sentence(relation.order, late, AFTER, early).lower()
+
+
+def claimed(told: Scene, statement: Statement, relation: Relation, holds: bool, stream: random.Random) -> str:
+    """A value, or now and then a group of values, that holds or does not.
+
+    Of the values that do not hold every second is one that the passage mentions, where it does.
+    """
+    own = [group for group, members in relation.groups.items() if statement.value in members]
+    if own and len(relation.groups) > 1 and stream.random() < _GROUP:
+        return own[0] if holds else other_than(stream, list(relation.groups), own)
+    if holds:
+        return statement.value
+    mentioned = _mentioned(told, relation) - {statement.value}
+    if mentioned and stream.random() < 0.5:
+        return stream.choice(sorted(mentioned))
+    return other_than(stream, relation.values, mentioned | {statement.value})
+
+
+def _mentioned(told: Scene, relation: Relation) -> set[str]:
+    values = [value for one in told.statements if one.relation is relation for value in (one.value, one.denied)]
+    return {value for value in values if value is not None}
+
+
+# What, where, when -------------------------------------------------------------------------------------------------
+
+
+def seek(statement: Statement, stream: random.Random) -> str:
+    """A question for the value of a statement; capital letter and question mark."""
+    assert isinstance(statement.relation, Relation)
+    return sought(statement.subject, statement.relation, stream)
+
+
+def sought(entity: Entity, relation: Relation, stream: random.Random) -> str:
+    """A question for an entity's value under a relation."""
+    return capital(sentence(stream.choice(relation.seeks), entity.name)) + "?"
+
+
+def untold(told: Scene, stream: random.Random) -> tuple[Entity, Relation]:
+    """A relation that nothing is said about for an entity; every second time one that is told of another entity."""
+    kind = told.entities[0].kind
+    free = [(one, relation) for one in told.entities for relation in RELATIONS_OF[kind] if not told.told(one, relation)]
+    near = [(one, relation) for one, relation in free if _mentioned(told, relation)]
+    return stream.choice(near if near and stream.random() < 0.5 else free)
+
+
+def place_of_value(statement: Statement) -> int:
+    """Where a statement's value begins in its text."""
+    assert isinstance(statement.relation, Relation)
+    for template in (*statement.relation.states, *statement.relation.contrasts):
+        other = statement.denied or ""
+        if sentence(template, statement.subject.name, statement.value, other) == statement.text:
+            before = template[: template.index("{v}")]
+            return len(sentence(before, statement.subject.name, other=other))
+    raise ValueError(f"not a statement of {statement.relation.name}: {statement.text}")
+
+
+def bare(entity: Entity) -> str:
+    """An entity's name without its article."""
+    return entity.name.removeprefix("the ")
+
+
+def with_gap(statement: Statement, stream: random.Random) -> str:
+    """The statement in other words, with @placeholder for its subject."""
+    return re.sub(bare(statement.subject), "@placeholder", retold(statement, stream))
+
+
+# Inference ---------------------------------------------------------------------------------------------------------
+
+
+def hypothesis(told: Scene, label: Inference, stream: random.Random) -> str:
+    """A sentence that follows from the scene, contradicts it, or is left open by it; a quarter are denials."""
+    statement = stream.choice(told.askable)
+    if isinstance(statement.relation, Scale):
+        return _compared(statement, statement.relation, label, stream)
+    relation, subject = statement.relation, statement.subject
+    denies = stream.random() < 0.25
+    if label == "neutral":
+        subject, relation = untold(told, stream)
+        mentioned = sorted(_mentioned(told, relation))
+        value = stream.choice(mentioned if mentioned and stream.random() < 0.5 else relation.values)
+    else:
+        value = claimed(told, statement, relation, (label == "entailment") != denies, stream)
+    if denies:
+        return sentence(relation.denial, subject.name, other=value)
+    return _unlike(told, [sentence(template, subject.name, value) for template in relation.states], stream)
+
+
+def _compared(statement: Statement, scale: Scale, label: Inference, stream: random.Random) -> str:
+    greater, lesser = statement.subject.name, statement.value
+    if label == "contradiction" or (label == "neutral" and stream.random() < 0.5):
+        greater, lesser = lesser, greater
+    if label == "neutral":
+        scale = stream.choice([other for other in SCALES_OF[statement.subject.kind] if other is not scale])
+    return compare(scale.state, scale, greater, lesser, reverse=stream.random() < 0.5)
+
+
+def _unlike(told: Scene, texts: Sequence[str], stream: random.Random) -> str:
+    """One of the texts, if possible not one that stands in the passage word for word."""
+    said = {statement.text for statement in told.statements}
+    return stream.choice([text for text in texts if text not in said] or list(texts))
+
+
+# Pairs of questions ------------------------------------------------------------------------------------------------
+
+
+def question_pair(split: Split, duplicate: bool, stream: random.Random) -> tuple[str, str]:
+    """Two questions in different words that ask the same, or differ in whom, what or which value they ask about."""
+    kind = stream.choice(KINDS)
+    first, second = stream.sample(ENTITIES[split][kind], 2)
+    if stream.random() < 0.25:
+        scale = stream.choice(SCALES_OF[kind])
+        side = stream.random() < 0.5
+        pair = (first.name, second.name) if duplicate else (second.name, first.name)
+        return _as_questions(
+            compare(scale.ask, scale, first.name, second.name, reverse=side),
+            compare(scale.ask, scale, *pair, reverse=not side),
+        )
+    relation, changed = stream.sample(RELATIONS_OF[kind], 2)
+    yes_no = stream.random() < 0.5
+    value = stream.choice(relation.values)
+    forms = stream.sample(relation.asks if yes_no else relation.seeks, 2)
+    one = sentence(forms[0], first.name, value)
+    if duplicate:
+        return _as_questions(one, sentence(forms[1], first.name, value))
+    difference = stream.choice(("entity", "relation", "value") if yes_no else ("entity", "entity", "relation"))
+    if difference == "entity":
+        namesake = _namesake(split, first, stream) if stream.random() < 0.5 else second
+        return _as_questions(one, sentence(forms[1], namesake.name, value))
+    if difference == "value":
+        return _as_questions(one, sentence(forms[1], first.name, other_than(stream, relation.values, {value})))
+    asked = stream.choice(changed.asks if yes_no else changed.seeks)
+    return _as_questions(one, sentence(asked, first.name, stream.choice(changed.values)))
+
+
+def _as_questions(first: str, second: str) -> tuple[str, str]:
+    return f"{capital(first)}?", f"{capital(second)}?"
+
+
+def _namesake(split: Split, entity: Entity, stream: random.Random) -> Entity:
+    """Another entity that shares a word of the name, if the split has one."""
+    words = entity.name.split()[-2:]
+    alike = [one for one in ENTITIES[split][entity.kind] if one != entity and set(words) & set(one.name.split()[-2:])]
+    return stream.choice(alike or [one for one in ENTITIES[split][entity.kind] if one != entity])
+
+
+# Documents ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text about one entity in the company of others, and the two values that sum it up."""
+
+    text: str
+    subject: Entity
+    values: tuple[str, str]
+
+    def summary(self, template: str) -> str:
+        """The two values in one sentence."""
+        return capital(sentence(template, self.subject.name, *self.values))
+
+
+def document(split: Split, stream: random.Random) -> Document:
+    """Four statements: two of them sum up one entity, one sums up half of another, one is beside the point."""
+    kind = stream.choice(KINDS)
+    subject, other = stream.sample(ENTITIES[split][kind], 2)
+    main = [relation for name in SUMMARY_OF[kind].relations for relation in RELATIONS_OF[kind] if relation.name == name]
+    aside = stream.choice([relation for relation in RELATIONS_OF[kind] if relation not in main])
+    values = [stream.choice(relation.values) for relation in main]
+    distracting = stream.choice(main)
+    told = [
+        *(state(stream, subject, relation, value) for relation, value in zip(main, values, strict=True)),
+        state(stream, other, distracting, stream.choice(distracting.values)),
+        state(stream, stream.choice((subject, other)), aside, stream.choice(aside.values)),
+    ]
+    stream.shuffle(told)
+    return Document(" ".join(statement.text for statement in told), subject, (values[0], values[1]))

@@ -1,0 +1,55 @@
+"""The prompt's optimizer, its learning rate as a function of the update, and its state as plain tensors and numbers."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.optimization import Adafactor
+
+from fpt.config.schema import OptimConfig
+
+State = dict[str, Tensor | float | int]
+
+
+def make(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
+    """Adafactor (Shazeer and Stern 2018) without parameter scaling, or AdamW (Loshchilov and Hutter 2019)."""
+    if config.name == "adamw":
+        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    return Adafactor(
+        parameters,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        scale_parameter=False,
+        relative_step=False,
+        warmup_init=False,
+    )
+
+
+def rate(config: OptimConfig, update: int, updates: int) -> float:
+    """The learning rate of the update that follows `update` of a run's `updates`."""
+    rising = round(config.warmup * updates)
+    if update < rising:
+        return config.lr * (update + 1) / rising
+    return config.lr * ((updates - update) / (updates - rising) if config.schedule == "linear" else 1)
+
+
+def pack(optimizer: torch.optim.Optimizer) -> State:
+    """A copy of its state, by parameter where there are several (`2.exp_avg`); empty before the first step."""
+    parts: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
+    is_one = sum(len(group["params"]) for group in optimizer.param_groups) == 1
+    return {
+        name if is_one else f"{index}.{name}": value.clone() if isinstance(value, Tensor) else value
+        for index, part in parts.items()
+        for name, value in part.items()
+    }
+
+
+def restore(optimizer: torch.optim.Optimizer, state: State) -> None:
+    """Put a packed state back; an empty one leaves the optimizer fresh."""
+    parts: dict[int, dict[str, Any]] = {}
+    for key, value in state.items():
+        index, _, name = key.rpartition(".")
+        parts.setdefault(int(index or 0), {})[name] = value.clone() if isinstance(value, Tensor) else value
+    if parts:
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": parts})

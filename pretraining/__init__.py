@@ -1,0 +1,1 @@
+"""How the embedded model was made: no run imports this, and no wheel has it."""

@@ -1,0 +1,1 @@
+"""What is settled once, before the first update?"""

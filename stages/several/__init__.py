@@ -1,0 +1,1 @@
+"""Several runs: schedules against each other, and sweeps."""

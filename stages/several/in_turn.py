@@ -1,0 +1,88 @@
+"""Several runs, one after the other: what is finished is read, what is missing or was stopped is run."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from fpt.config.same_run import differences
+from fpt.config.schema import RunConfig
+from fpt.devices.launch import is_worker
+from fpt.errors import UserError
+from fpt.runs.records import CONFIG, RESULT, Records, open_records
+from fpt.runs.trackers import chosen
+from stages import schedule
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of several.
+
+    Attributes:
+        config: its configuration, with a folder of its own.
+        values: what sets it apart from the others, by key.
+    """
+
+    config: RunConfig
+    values: dict[str, str]
+
+    @property
+    def label(self) -> str:
+        """In a few words."""
+        return " ".join(f"{key}={value}" for key, value in self.values.items()) or "the run"
+
+
+def check(runs: Sequence[Planned]) -> None:
+    """Find what is wrong with any of them before the first begins.
+
+    Raises:
+        UserError: a schedule does not fit, a folder is another run's or two runs', or this is one process of several.
+    """
+    if is_worker():
+        raise UserError("several runs start their processes themselves; give engine.processes=N in place of a launcher")
+    taken: dict[str, Planned] = {}
+    for run in runs:
+        schedule.of(run.config)
+        chosen(run.config.tracking)
+        folder = str(run.config.folder)
+        if folder in taken:
+            raise UserError(f"{taken[folder].label} and {run.label} would share the folder {folder}; give run.dir=DIR")
+        taken[folder] = run
+        finished(run.config)
+
+
+def finished(config: RunConfig) -> Records | None:
+    """The run's records, if it is finished; its data are not opened again, so that they may have changed is not seen.
+
+    Raises:
+        UserError: it was made with another configuration, or its files are not what was written.
+    """
+    folder = config.folder
+    if config.resume in ("never", "repair") or not (folder / CONFIG).is_file():
+        return None
+    records = open_records(folder)
+    if not records.is_finished:
+        return None
+    if wrong := differences(records.settings, config):
+        raise UserError(
+            f"{folder}: holds a run with another configuration ({'; '.join(wrong)})."
+            " Give run.dir=DIR, or start over with resume=never"
+        )
+    records.read(RESULT)
+    return records
+
+
+def run_all(
+    runs: Sequence[Planned], train: Callable[[RunConfig], object], say: Callable[[str], None]
+) -> Iterator[tuple[Planned, Records | UserError]]:
+    """Each run with its records, trained where need be; or with what it ended on, if that was the user's fault."""
+    for number, run in enumerate(runs, 1):
+        where = f"run {number} of {len(runs)}: {run.label}"
+        try:
+            if records := finished(run.config):
+                say(f"{where}: finished, in {run.config.folder}")
+            else:
+                say(f"{where}, in {run.config.folder}")
+                train(run.config)
+                records = open_records(run.config.folder)
+            yield run, records
+        except UserError as error:
+            yield run, error

@@ -1,0 +1,66 @@
+"""`fpt train -m key=a,b`: a run for every combination of values, each in a folder of its own."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+from fpt.config import compose
+from fpt.config.schema import FolderConfig, RunConfig
+from fpt.errors import UserError
+from fpt.runs.records import Records
+from stages.several.in_turn import Planned
+
+IN_THE_NAME = ("task", "task.name", "model", "model.name", "schedule", "schedule.name", "seed")
+LONGEST = 60  # letters of a value in a folder's name
+
+
+def plan(words: Sequence[str]) -> list[Planned]:
+    """The runs, every one composed and checked.
+
+    Raises:
+        UserError: a word cannot be swept, or a combination is refused.
+    """
+    swept = {word: compose.each(word) for word in words}
+    keys = {word: word.partition("=")[0].lstrip("+") for word, values in swept.items() if values}
+    if "run.dir" in keys.values():
+        raise UserError("run.dir: cannot be swept; with run.dir=DIR every run has a folder of its own in DIR")
+    runs = []
+    for values in product(*(swept[word] for word in keys)):
+        chosen = dict(zip(keys, values, strict=True))
+        config = compose.load([f"{keys[word]}={chosen[word]}" if word in chosen else word for word in words])
+        named = {keys[word]: value for word, value in chosen.items()}
+        runs.append(Planned(replace(config, run=FolderConfig(dir=_folder(config, named))), named))
+    return runs
+
+
+def table(runs: Sequence[tuple[Planned, Records | UserError]]) -> list[dict[str, Any]]:
+    """A row for each run: its values, folder, and what it came to; `error` where it came to nothing."""
+    rows: list[dict[str, Any]] = []
+    for run, records in runs:
+        row: dict[str, Any] = {"values": run.values, "folder": str(run.config.folder)}
+        if isinstance(records, UserError):
+            rows.append({**row, "metric": None, "flops": None, "seconds": None, "error": str(records)})
+        else:
+            result = records.result
+            rows.append({**row, **{key: result[key] for key in ("metric", "flops", "seconds")}, "error": None})
+    return rows
+
+
+def _folder(config: RunConfig, values: Mapping[str, str]) -> str:
+    """The run's usual folder and what that does not say already; in DIR under `run.dir=DIR` what sets it apart."""
+    named = {key: value for key, value in values.items() if config.run.dir or key not in IN_THE_NAME}
+    parts = [f"{key}={_short(value)}" for key, value in named.items()]
+    if config.run.dir:
+        return f"{config.run.dir}/{'-'.join(parts)}"
+    return "-".join((str(config.folder), *parts))
+
+
+def _short(value: str) -> str:
+    """A value as part of a folder's name; where letters are lost by it, a hash tells it from others."""
+    clean = re.sub(r"[^\w.+]+", "_", value)
+    if clean == value and len(clean) <= LONGEST:
+        return value
+    return f"{clean[:LONGEST].strip('_')}~{hashlib.sha256(value.encode()).hexdigest()[:6]}"

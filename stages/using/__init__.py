@@ -1,0 +1,1 @@
+"""What is done with a learned prompt: score, answer, export."""

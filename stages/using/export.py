@@ -1,0 +1,57 @@
+"""A run's prompt, and the partial PLM it belongs to, written in a format that others read."""
+
+from pathlib import Path
+from typing import Any
+
+from fpt.backbones.backbone import open_backbone
+from fpt.errors import UserError
+from fpt.prompts.files import TENSOR
+from fpt.prompts.late import about
+from fpt.runs.progress import Tracker
+from fpt.runs.records import PROMPT
+from fpt.sharing import card, hub
+from fpt.sharing.export import Export, adapter, array, made_aside
+from fpt.training.state import dump_prompt
+from stages import partial
+from stages.using import learned as trained
+from stages.using.learned import Trained
+
+
+def export(made: Export, tracker: Tracker) -> dict[str, Any]:
+    """Write what was asked for, with its model card, and send it to the Hub if that was asked for too.
+
+    Raises:
+        UserError: a file of the run is damaged, its model is another now, or the Hub cannot be reached.
+    """
+    learned = trained.of_run(made.run, made.number)
+    with made_aside(made.folder) as aside:
+        if made.to == "hf":
+            with tracker.console.status("writing the model"):
+                _write_model(made, learned, aside)
+        else:
+            aside.mkdir()
+        if made.to in ("hf", "fpt"):
+            use = about(learned.how, made.layer) if learned.how.kind == "late" else {}
+            files = {PROMPT: dump_prompt(learned.prompt, stage=made.stage.name, **use)}
+        elif made.to == "npy":
+            files = array(learned.prompt[TENSOR])
+        else:
+            layers, heads = made.shape.encoder.blocks, made.values["num_heads"]
+            revision = card.revision(made)
+            files = adapter(learned.prompt[TENSOR], base=made.base, revision=revision, layers=layers, heads=heads)
+        for name, data in (files | {"README.md": card.text(made).encode()}).items():
+            (aside / name).write_bytes(data)
+    url = None
+    if made.repo:
+        with tracker.console.status(f"sending it to {made.repo}"):
+            url = hub.push(made.folder, made.repo)
+    names = sorted(file.name for file in made.folder.iterdir())
+    return {"to": made.to, "prompt": made.what, "folder": str(made.folder), "files": names, "url": url}
+
+
+def _write_model(made: Export, learned: Trained, folder: Path) -> None:
+    """The stage's model as a checkpoint, in float32, which holds every weight on disk as it is."""
+    backbone = open_backbone(made.run.config.model)
+    if learned.fingerprint != backbone.fingerprint:
+        raise UserError(f"run={made.run.path}: the model has changed since this run; {backbone.folder} is another now")
+    partial.save(partial.build(backbone, learned.selection(backbone)), backbone, folder)

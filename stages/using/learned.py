@@ -1,0 +1,81 @@
+"""A learned prompt, and the part of the backbone that it is for."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from fpt.backbones.backbone import Backbone
+from fpt.backbones.shapes import Selection
+from fpt.config.schema import PromptConfig, RunConfig
+from fpt.errors import UserError
+from fpt.prompts.files import TENSOR, open_prompt
+from fpt.runs.records import Records
+from fpt.training.state import Tensors
+from stages import selection
+from stages.prepare import INPUTS
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A prompt.
+
+    Attributes:
+        name: where it is from, for people.
+        prompt: its tensors, by name.
+        how: what they are, and where they enter.
+        chosen: what it keeps of the backbone; None: the whole.
+        fingerprint: of the backbone that it was trained on; None: any will do whose vectors are as wide.
+        max_new_tokens: no output was longer when it was scored; None: not known.
+    """
+
+    name: str
+    prompt: Tensors
+    how: PromptConfig
+    chosen: Selection | None = None
+    fingerprint: str | None = None
+    max_new_tokens: int | None = None
+
+    def selection(self, backbone: Backbone) -> Selection:
+        """What of the backbone the prompt is for.
+
+        Raises:
+            UserError: the prompt does not belong to this model.
+        """
+        width = backbone.config.d_model
+        held = next(self.prompt[name].shape[1] for name in (TENSOR, "vectors", "down") if name in self.prompt)
+        if held != width:
+            raise UserError(f"{self.name}: holds vectors of {held}, but {backbone.folder} has d_model={width}")
+        self.how.position(backbone.shape.encoder.blocks)
+        if self.fingerprint not in (None, backbone.fingerprint):
+            raise UserError(
+                f"{self.name}: the prompt was trained on another model than {backbone.folder}; to use it there, give"
+                " its prompt.safetensors as prompt.file in place of the run"
+            )
+        return self.chosen or selection.everything(backbone.shape)
+
+
+def of_run(records: Records, stage: int | None) -> Trained:
+    """A run's best prompt with its last stage's model, or the prompt of a stage with that stage's.
+
+    Raises:
+        UserError: the run is not finished, has no such stage, or a file of it is damaged.
+    """
+    limit = records.result.get("max_new_tokens")
+    if stage is None:
+        about, prompt = records.stages[-1], records.learned()
+    else:
+        about = records.stage(stage)
+        prompt = records.learned(about)
+    chosen = selection.load(records.read(f"stages/{about.name}/selection.safetensors"))
+    fingerprint = json.loads(records.read(INPUTS))["model"]
+    return Trained(f"run={records.path}", prompt, records.config.prompt, chosen, fingerprint, limit)
+
+
+def of_file(config: RunConfig) -> Trained:
+    """The prompt in `prompt.file`, for the whole model.
+
+    Raises:
+        UserError: no prompt can be read there.
+    """
+    stored = open_prompt(Path(str(config.prompt.file)).expanduser())
+    return Trained(f"prompt.file={config.prompt.file}", stored.read(), stored.how)

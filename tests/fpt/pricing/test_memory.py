@@ -1,0 +1,125 @@
+"""The bytes counted without weights are those that torch's profiler sees a real update allocate."""
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+from transformers import T5Config
+
+from fpt.backbones import t5
+from fpt.backbones.shapes import Shape, Stack
+from fpt.config.schema import EngineConfig, PromptConfig
+from fpt.data.encoded import Batch
+from fpt.pricing.flops import Price
+from fpt.pricing.memory import Memory
+from fpt.prompts.late import LatePrompt, initial
+from fpt.prompts.prompted import PromptedModel
+from fpt.prompts.soft import SoftPrompt
+
+SMALL = {"model_type": "t5", "d_model": 64, "d_kv": 16, "num_heads": 4, "d_ff": 160, "num_layers": 6}
+GATED = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+KINDS = {
+    "relu, tied": {**SMALL, "vocab_size": 500},
+    "gated, untied": {**SMALL, **GATED, "vocab_size": 4000},
+}
+PROMPT = 5
+
+
+def config_of(kind: str) -> T5Config:
+    return t5.read_config(KINDS[kind], kind)
+
+
+def real(config: T5Config, shape: Shape, dtype: torch.dtype, *, checkpointing: bool) -> PromptedModel:
+    body = t5.skeleton(config, shape).to(dtype).to_empty(device="cpu")
+    for parameter in body.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    return PromptedModel(body, SoftPrompt(torch.randn(PROMPT, config.d_model)), checkpointing=checkpointing)
+
+
+def batch_of(batch: int, source: int, target: int) -> Batch:
+    mask = torch.ones(batch, source - PROMPT, dtype=torch.long)
+    mask[1:, -1] = 0
+    return Batch(torch.full_like(mask, 7), mask, torch.full((batch, target), 8))
+
+
+def allocated(model: PromptedModel, batch: Batch) -> int:
+    """The most bytes at once, beside what was there before, by the profiler's own events."""
+    model(batch).backward()
+    model.zero_grad()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        model(batch).backward()
+    events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
+    now = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    return peak
+
+
+SHAPES = {
+    "full": Shape(Stack(6, 160), Stack(6, 160)),
+    "encoder reduced": Shape(Stack(2, 40), Stack(6, 160)),
+    "one block": Shape(Stack(1, 160), Stack(1, 160)),
+}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointed"])
+@pytest.mark.parametrize(
+    ("kind", "shape", "sizes", "dtype"),
+    [
+        ("gated, untied", "full", (1, 150, 5), "float32"),
+        ("gated, untied", "full", (4, 128, 10), "float32"),
+        ("gated, untied", "full", (4, 128, 10), "bfloat16"),
+        ("gated, untied", "encoder reduced", (6, 40, 60), "float32"),
+        ("gated, untied", "encoder reduced", (3, 90, 10), "bfloat16"),
+        ("gated, untied", "one block", (4, 100, 10), "float32"),
+        ("relu, tied", "full", (3, 90, 8), "float32"),
+        ("relu, tied", "encoder reduced", (4, 128, 10), "bfloat16"),
+    ],
+)
+def test_activations_are_what_the_profiler_sees(
+    kind: str, shape: str, sizes: tuple[int, int, int], dtype: str, checkpointing: bool
+) -> None:
+    config, (batch, source, target) = config_of(kind), sizes
+    counted = Memory(config).activations(
+        SHAPES[shape], batch=batch, source=source, target=target, dtype=dtype, checkpointing=checkpointing
+    )
+    model = real(config, SHAPES[shape], getattr(torch, dtype), checkpointing=checkpointing)
+    assert counted == pytest.approx(allocated(model, batch_of(*sizes)), rel=0.15)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_are_the_parameters(kind: str) -> None:
+    config, shape = config_of(kind), SHAPES["encoder reduced"]
+    engine = EngineConfig(name="torch", dtype="bfloat16")
+    assert Memory(config).weights(shape, engine) == 2 * Price(config).parameters(shape)
+
+
+def test_shared_weights_are_a_share_and_what_is_gathered() -> None:
+    config = t5.read_config({**KINDS["gated, untied"], "d_model": 4096, "d_ff": 10240}, "wide")
+    shape, memory = Shape(Stack(24, 10240), Stack(24, 10240)), Memory(config)
+    whole, shared, many, away = (
+        memory.weights(shape, EngineConfig(**values))
+        for values in (
+            {"name": "torch"},
+            {"name": "deepspeed", "processes": 8},
+            {"name": "deepspeed", "processes": 64},
+            {"name": "deepspeed", "processes": 8, "offload": "cpu"},
+        )
+    )
+    assert whole > shared > many > away
+    assert shared - away == pytest.approx(whole / 8, rel=0.01)
+    assert memory.weights(shape, EngineConfig(name="deepspeed", zero_stage=0, processes=8)) == whole
+
+
+@pytest.mark.parametrize("generator", ["npg", "appg", "mppg", "none"])
+@pytest.mark.parametrize("below", [2, 5])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_nothing_below_a_late_prompt_is_counted(generator: str, below: int, dtype: str) -> None:
+    config, shape, engine = config_of("gated, untied"), SHAPES["full"], EngineConfig(name="torch", dtype=dtype)
+    how = PromptConfig(kind="late", length=PROMPT, generator=generator, bottleneck=32)
+    sizes = {"batch": 4, "source": 128, "target": 10}
+    need = Memory(config).need(shape, engine, **sizes, how=how, below=below, checkpointing=False)
+    model = real(config, shape, getattr(torch, dtype), checkpointing=False)
+    model.prompt = LatePrompt(how, initial(how, d_model=64, seed=0), position=below)
+    assert need.activations == pytest.approx(allocated(model, batch_of(*sizes.values())), rel=0.15)
+    assert need.activations < Memory(config).activations(shape, **sizes, dtype=dtype, checkpointing=False)

@@ -1,0 +1,168 @@
+"""Files of a run are whole or not there; whatever happened to them is noticed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fpt.errors import UserError
+from fpt.runs.folder import LEDGER, METRICS, RunFolder, set_aside
+
+
+def test_what_is_written_reads_back_in_a_new_process(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write("a/b.bin", b"one")
+    folder.write("a/b.bin", b"two")
+    folder.close()
+    again = RunFolder(tmp_path)
+    assert again.read("a/b.bin") == b"two"
+    assert "a/b.bin" in again
+    assert "other" not in again
+    again.close()
+
+
+class Kill(BaseException):
+    """Stands for a kill: nothing after it happens."""
+
+
+def killed_before(name: str, monkeypatch: pytest.MonkeyPatch, folder: RunFolder, data: bytes) -> None:
+    """Write a file, killed after the ledger was written and before the file itself is renamed."""
+    replace = Path.replace
+
+    def stop(aside: Path, target: Path) -> Path:
+        if target.name == name:
+            raise Kill
+        return replace(aside, target)
+
+    monkeypatch.setattr(Path, "replace", stop)
+    with pytest.raises(Kill):
+        folder.write(name, data)
+    monkeypatch.setattr(Path, "replace", replace)
+    folder.close()
+
+
+def test_a_kill_leaves_the_old_file_good_however_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write("a", b"old")
+    for data in (b"new", b"newer", b"newest"):
+        killed_before("a", monkeypatch, folder, data)
+        folder = RunFolder(tmp_path)
+        assert folder.read("a") == b"old"
+    folder.write("a", b"last")
+    assert folder.read("a") == b"last"
+    folder.close()
+
+
+def test_a_kill_before_a_first_write_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed_before("a", monkeypatch, RunFolder(tmp_path), b"new")
+    folder = RunFolder(tmp_path)
+    assert "a" not in folder
+    folder.close()
+
+
+def test_damage_and_loss_are_told_apart(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write("a", b"first")
+    folder.write("a", b"second")
+    folder.close()
+    for data, problem in ((b"first, but not quite", "is damaged"), (None, "is missing")):
+        if data is None:
+            (tmp_path / "a").unlink()
+        else:
+            (tmp_path / "a").write_bytes(data)
+        folder = RunFolder(tmp_path)
+        with pytest.raises(UserError, match=problem):
+            folder.read("a")
+        folder.close()
+
+
+def test_hashes_of_long_ago_are_not_accepted(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for data in (b"first", b"second", b"third"):
+        folder.write("a", data)
+    (tmp_path / "a").write_bytes(b"first")
+    folder.close()
+    folder = RunFolder(tmp_path)
+    assert folder.problem("a")
+    folder.close()
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk is noticed at the latest when the bytes are to be on it."""
+    folder = RunFolder(tmp_path)
+    folder.write("a", b"old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        folder.write("a", b"new")
+    monkeypatch.undo()
+    assert (tmp_path / "a").read_bytes() == b"old"
+    folder.close()
+    folder = RunFolder(tmp_path)
+    assert folder.read("a") == b"old"
+    folder.close()
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match=r"thesis\.tex"):
+        RunFolder(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_damaged_ledger_is_named(tmp_path: Path) -> None:
+    (tmp_path / LEDGER).write_text("{")
+    with pytest.raises(UserError, match=LEDGER):
+        RunFolder(tmp_path)
+
+
+def test_two_processes_cannot_have_one_folder(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write("a", b"x")
+    with pytest.raises(UserError, match="another process"):
+        RunFolder(tmp_path)
+    with pytest.raises(UserError, match="another process"):
+        set_aside(tmp_path)
+    folder.close()
+    RunFolder(tmp_path).close()
+
+
+def test_starting_over_keeps_the_old_run_aside(tmp_path: Path) -> None:
+    for number in (1, 2):
+        folder = RunFolder(tmp_path / "run")
+        folder.write("a", b"x")
+        folder.close()
+        aside = set_aside(tmp_path / "run")
+        assert aside == tmp_path / f"run.old-{number}"
+        assert (aside / "a").read_bytes() == b"x"
+        assert not (tmp_path / "run").exists()
+
+
+def test_starting_over_moves_nothing_but_runs(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").touch()
+    with pytest.raises(UserError, match="not a run"):
+        set_aside(tmp_path / "home")
+    assert (tmp_path / "home" / "thesis.tex").exists()
+    assert set_aside(tmp_path / "nowhere") is None
+
+
+def test_metrics_go_on_after_the_mark(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write("config.yaml", b"")
+    folder.open_metrics(None)
+    folder.log({"update": 1})
+    mark = folder.metrics_mark()
+    folder.log({"update": 2})
+    folder.close()
+    again = RunFolder(tmp_path)
+    assert again.metrics_problem(mark) is None
+    again.open_metrics(mark)
+    again.log({"update": 3})
+    assert [json.loads(line)["update"] for line in (tmp_path / METRICS).read_text().splitlines()] == [1, 3]
+    (tmp_path / METRICS).write_text("x")
+    assert "damaged" in str(again.metrics_problem(mark))
+    again.close()

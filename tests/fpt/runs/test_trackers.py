@@ -1,0 +1,157 @@
+"""A tracker is told what metrics.jsonl has, every line once, also where a run was stopped; and never stops a run."""
+
+import json
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fpt.config import compose
+from fpt.errors import UserError
+from fpt.runs.trackers import Harmless, Updates, open_sink, scalars
+from stages import run as story
+from tests.conftest import Outcome
+
+Cli = Callable[..., Outcome]
+Points = dict[tuple[str, int], float]
+
+
+def written(folder: Path) -> Points:
+    """Every number of metrics.jsonl by name and update."""
+    points: Points = {}
+    for record in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()):
+        for name, value in scalars(record).items():
+            assert (name, record["update"]) not in points
+            points[name, record["update"]] = value
+    return points
+
+
+def read(events: EventAccumulator) -> Points:
+    """The same as TensorBoard reads it."""
+    events.Reload()
+    found = [(name, point.step, point.value) for name in events.Tags()["scalars"] for point in events.Scalars(name)]
+    assert len({(name, step) for name, step, _ in found}) == len(found)
+    return {(name, step): value for name, step, value in found}
+
+
+def in_single_precision(points: Points) -> Points:
+    return {key: pytest.approx(value, rel=1e-6, abs=1e-12) for key, value in points.items()}
+
+
+class Stop(BaseException):
+    """Ends a run at once, as a kill would."""
+
+
+def test_tensorboard_shows_every_line_once_also_of_a_run_that_was_stopped(
+    cli: Cli, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, train = tmp_path / "run", story.train
+    words = [*quick, "train.save_every=4", "schedule=pt"]
+
+    def stopping(*args: Any, **more: Any) -> Any:
+        hooks = args[4]
+
+        def updated(update: int, loss: float, seconds: float) -> None:
+            hooks.updated(update, loss, seconds)
+            if update == 11:
+                raise Stop
+
+        return train(*args[:4], type(hooks)(updated, hooks.validate, hooks.save), *args[5:], **more)
+
+    monkeypatch.setattr(story, "train", stopping)
+    with pytest.raises(Stop):
+        cli("train", *words)
+    watching = EventAccumulator(str(folder / "tensorboard"))  # as a TensorBoard that is open all the time
+    before = read(watching)
+    assert before == in_single_precision(written(folder))
+    assert ("train/loss", 11) in before
+    monkeypatch.setattr(story, "train", train)
+    assert cli("train", *words).status == 0
+    points = written(folder)
+    assert {step for name, step in points if name == "train/flops"} == set(range(1, 21))
+    assert {step for name, step in points if name == "validation/accuracy"} == {5, 10, 15, 20}
+    assert read(watching) == in_single_precision(points)
+    assert read(EventAccumulator(str(folder / "tensorboard"))) == in_single_precision(points)
+
+
+def test_tracking_changes_nothing_else_and_may_change_when_a_run_goes_on(cli: Cli, quick: list[str]) -> None:
+    folder = Path(next(word for word in quick if word.startswith("run.dir=")).partition("=")[2])
+    short = [*quick, "schedule=pt", "train.updates=5"]
+    assert cli("train", *short, "tracking=none").status == 0
+    assert not (folder / "tensorboard").exists()
+    without = (folder / "prompt.safetensors").read_bytes()
+    assert cli("train", *short, "tracking=tensorboard").status == 0  # finished: nothing is left to track
+    assert cli("train", *short, "tracking=tensorboard", f"run.dir={folder.parent / 'other'}").status == 0
+    assert (folder.parent / "other/tensorboard").is_dir()
+    assert (folder.parent / "other/prompt.safetensors").read_bytes() == without
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_a_tracker_that_is_not_installed_is_one_line_before_anything_is_read(
+    cli: Cli, quick: list[str], tmp_path: Path, name: str
+) -> None:
+    if find_spec(name):
+        pytest.skip(f"{name} is installed")
+    done = cli("train", *quick, f"tracking={name}")
+    assert done.status == 2
+    assert done.err == (
+        f"fpt: tracking={name}: is not installed; pip install 'fpt[{name}]', or tracking=none does without\n"
+    )
+    assert not (tmp_path / "run").exists()
+    assert "Did you mean 'tensorboard'?" in cli("train", *quick, "tracking=tensorbord").err
+
+
+def test_a_tracker_that_cannot_start_stops_the_run_before_it_begins(tmp_path: Path) -> None:
+    (tmp_path / "tensorboard").write_text("in its way")
+    config = compose.load([f"run.dir={tmp_path}", "tracking=tensorboard"])
+    with pytest.raises(UserError, match=r"tracking=tensorboard: cannot be started \(FileExistsError"):
+        open_sink(config, [], print)
+
+
+class Broken:
+    def log(self, record: dict[str, Any]) -> None:
+        raise OSError(28, f"No space left for {len(record)} numbers")
+
+    def close(self) -> None:
+        raise AssertionError("it was given up")
+
+
+def test_a_tracker_that_fails_is_given_up_with_one_line() -> None:
+    said: list[str] = []
+    sink = Harmless("wandb", Broken(), said.append)
+    for update in (1, 2):
+        sink.log({"update": update, "loss": 1.0})
+    sink.close()
+    assert len(said) == 1
+    assert said[0].startswith("tracking=wandb: failed (OSError: [Errno 28] No space left for 2 numbers)")
+
+
+def test_a_tracker_that_cannot_take_back_is_told_each_update_once() -> None:
+    told: list[tuple[dict[str, float], int]] = []
+
+    def part(updates: range, *, first: int, validated: bool = True) -> None:
+        sink = Updates(lambda values, update: told.append((values, update)), lambda: None, first)
+        for update in updates:
+            sink.log({"update": update, "loss": float(update)})
+            if update % 2 == 0 and (validated or update < updates[-1]):
+                sink.log({"update": update, "split": "validation", "accuracy": 50.0})
+        sink.close()
+
+    part(range(1, 5), first=0, validated=False)  # stopped where the fourth's validation is due
+    assert [update for _, update in told] == [1, 2, 3]
+    part(range(1, 7), first=4)  # its whole record, to a tracker that has three updates of it
+    assert [update for _, update in told] == [1, 2, 3, 4, 5, 6]
+    assert told[3] == ({"train/loss": 4.0, "validation/accuracy": 50.0}, 4)
+
+
+def test_weights_and_biases_gets_a_run_of_its_own_id(
+    cli: Cli, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert cli("train", *quick, "schedule=pt", "train.updates=5", "tracking=wandb").status == 0
+    name = (tmp_path / "run/.wandb-id").read_text()
+    assert list((tmp_path / "run/wandb").glob(f"offline-run-*-{name}/run-{name}.wandb"))

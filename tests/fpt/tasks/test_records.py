@@ -1,0 +1,144 @@
+"""Whether from the generator, from the original files or from the Hub, a record gives the same example."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fpt.backbones import tiny
+from fpt.config import compose
+from fpt.errors import UserError
+from fpt.tasks.opening import FORMS, open_task
+from fpt.tasks.world import records as world
+
+GENERATED = [name for name, form in FORMS.items() if form.records.generated]
+MNLI = "index\tsentence1\tsentence2\tgold_label\n0\tp\th\tneutral\n1\tq\ti\tentailment\n"
+QQP = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n5\t1\t2\ta\tb\t1\n6\t1\t2\tc\td\t0\n"
+SQUAD = {
+    "data": [
+        {
+            "title": "t",
+            "paragraphs": [
+                {
+                    "context": "Ole met Mira",
+                    "qas": [
+                        {"id": "x", "question": "who?", "answers": [{"text": "Ole", "answer_start": 0}]},
+                        {"id": "y", "question": "when?", "answers": [], "is_impossible": True},
+                    ],
+                }
+            ],
+        }
+    ]
+}
+RECORD = {
+    "idx": 0,
+    "passage": {"text": "Ole met Mira", "entities": [{"start": 0, "end": 2}, {"start": 8, "end": 11}]},
+    "qas": [{"idx": 4, "query": "@placeholder came", "answers": [{"start": 0, "end": 2, "text": "Ole"}]}],
+}
+XSUM = {"document": "Ole met Mira.", "summary": "Ole met her", "id": "9"}
+BOTH = {"idx": 0, "title": "t", "passage": "Ole met Mira", "context": "Ole met Mira"}
+
+# The original files of each task (training, validation) and the same records as the Hub has them.
+SAME: dict[str, tuple[tuple[str, str], str, list[dict[str, Any]]]] = {
+    "mnli": (
+        ("train.tsv", "dev_matched.tsv"),
+        MNLI,
+        [
+            {"premise": "p", "hypothesis": "h", "label": 1, "idx": 0},
+            {"premise": "q", "hypothesis": "i", "label": 0, "idx": 1},
+        ],
+    ),
+    "qqp": (
+        ("train.tsv", "dev.tsv"),
+        QQP,
+        [
+            {"question1": "a", "question2": "b", "label": 1, "idx": 0},
+            {"question1": "c", "question2": "d", "label": 0, "idx": 1},
+        ],
+    ),
+    "squad_v2": (
+        ("train-v2.0.json", "dev-v2.0.json"),
+        json.dumps(SQUAD),
+        [
+            {**BOTH, "id": "x", "question": "who?", "answers": {"text": ["Ole"], "answer_start": [0]}},
+            {**BOTH, "id": "y", "question": "when?", "answers": {"text": [], "answer_start": []}},
+        ],
+    ),
+    "record": (
+        ("train.jsonl", "val.jsonl"),
+        json.dumps(RECORD),
+        [
+            {
+                "passage": "Ole met Mira",
+                "query": "@placeholder came",
+                "entities": ["Ole", "Mira"],
+                "answers": ["Ole"],
+                "idx": {"passage": 0, "query": 4},
+            }
+        ],
+    ),
+    "xsum": (("train.jsonl", "validation.jsonl"), json.dumps(XSUM), [XSUM]),
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_files_and_hub_give_the_same_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A folder of the data set's name, which `datasets` takes for the Hub's, stands in for the Hub."""
+    files, content, records = SAME[name]
+    for file in files:
+        (tmp_path / file).write_text(content)
+    source = FORMS[name].records
+    hub = tmp_path.joinpath(source.hub[0])
+    hub.mkdir(parents=True)
+    splits = [source.splits[split].hub for split in list(source.splits)[:2]]
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    card = [{"config_name": "".join(source.hub[1:]) or "default", "data_files": []}]
+    for split in splits:
+        (hub / f"{split}.jsonl").write_text(lines)
+        card[0]["data_files"].append({"split": split, "path": f"{split}.jsonl"})  # type: ignore[attr-defined]
+    (hub / "README.md").write_text(f"---\nconfigs: {json.dumps(card)}\n---\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    ours, theirs = (open_task(compose.load([f"task={name}", f"task.data={data}"])) for data in (tmp_path, "hub"))
+    assert list(ours.valid) == list(theirs.valid)
+    assert list(ours.train) == list(theirs.train)
+    assert len(ours.valid) == len(records)
+    assert theirs.origin.startswith(f"Hub {'/'.join(source.hub)}")
+    assert (ours.baseline_name, ours.majority) == (theirs.baseline_name, theirs.majority)
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_every_task_is_generated(name: str) -> None:
+    task = open_task(compose.load([f"task={name}", "task.train_examples=60", "task.valid_examples=20"]))
+    assert (len(task.train), len(task.valid), task.origin.split(",")[0]) == (60, 20, "generated")
+    assert {metric.split("_")[0] for metric in task.score(["x"] * 20, task.valid)} >= {task.metric.split("_")[0]}
+    golds = [example.golds[0] or "no answer" for example in task.valid]
+    assert task.score([task.from_text(gold) for gold in golds], task.valid)[task.metric] == pytest.approx(100)
+    assert 0 <= task.majority < 100
+
+
+def test_mnlis_validation_sets_are_generated_apart() -> None:
+    matched, mismatched = (
+        open_task(compose.load(["task=mnli", "task.train_examples=2", f"task.valid_split={split}"]))
+        for split in ("matched", "mismatched")
+    )
+    assert {example.source for example in matched.valid}.isdisjoint(example.source for example in mismatched.valid)
+    assert len(matched.valid) == len(mismatched.valid) == world.SIZES["validation"]
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_the_embedded_model_can_say_every_label(name: str) -> None:
+    """A label that is cut, or that comes back as other text, could never be right."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny.FOLDER)
+    for label in FORMS[name].labels:
+        ids = tokenizer(f"<extra_id_0> {label}").input_ids
+        assert FORMS[name].from_text(tokenizer.decode(ids[1:], skip_special_tokens=True)) == label
+        assert len(ids) <= compose.load([f"task={name}"]).task.target_length
+
+
+def test_an_unknown_task_is_named() -> None:
+    with pytest.raises(UserError, match=r"task\.name=mnly: allowed are boolq, .*Did you mean 'mnli'\?"):
+        open_task(compose.load(["task.name=mnly"]))

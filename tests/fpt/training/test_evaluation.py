@@ -1,0 +1,87 @@
+"""Outputs come back in the data's order, whatever order and batches they were generated in."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from fpt.data.encoding import encode
+from fpt.prompts.prompted import PromptedModel
+from fpt.prompts.soft import SoftPrompt
+from fpt.tasks.opening import open_task
+from fpt.training.evaluation import Answers, generate, longest_answer, predictions
+from stages import partial
+from stages.selection import everything
+from tests.conftest import ON_CPU, open_folder
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 100])
+def test_outputs_are_those_of_each_example_alone(checkpoint: Path, boolq: Path, batch_size: int) -> None:
+    from fpt.config.compose import load
+
+    backbone, task = open_folder(checkpoint), open_task(load([f"task.data={boolq}"]))
+    tokenizer = backbone.tokenizer
+    data = encode(task.valid, tokenizer, source_length=64, target_length=10)
+    assert len({source for source, _ in data.lengths}) > 3
+    body = partial.build(backbone, everything(backbone.shape))
+    model = PromptedModel(body, SoftPrompt(torch.randn(3, 32, generator=torch.Generator().manual_seed(2)) * 5))
+    found = generate(
+        model,
+        task,
+        data,
+        tokenizer,
+        batch_size=batch_size,
+        max_new_tokens=4,
+        engine=ON_CPU,
+        watch=lambda batches, _: batches,
+        what="validation",
+    )
+    assert len(set(found.outputs)) > 1
+    for index, output in enumerate(found.outputs):
+        ids = model.generate(data.batch([index]), max_new_tokens=4)
+        assert tokenizer.batch_decode(ids, skip_special_tokens=True)[0].strip() == output
+
+
+def test_a_label_task_generates_no_longer_than_its_longest_label(checkpoint: Path, boolq: Path) -> None:
+    from fpt.config.compose import load
+
+    task, tokenizer = open_task(load([f"task.data={boolq}"])), open_folder(checkpoint).tokenizer
+    longest = max(len(tokenizer(f"<extra_id_0> {word}").input_ids) for word in ("yes", "no"))
+    data = encode(task.train, tokenizer, source_length=64, target_length=10)
+    assert longest_answer(task, data, 10) == longest
+    assert longest_answer(task, data, 2) == 2
+
+
+def test_free_text_may_be_twice_as_long_as_in_training(checkpoint: Path, tmp_path: Path) -> None:
+    """Whatever the validation's targets are: nothing may be known of them."""
+    from fpt.config.compose import load
+
+    for name, summary in (("train", "the lamp"), ("val", "the lamp is red . " * 9)):
+        row = {"document": "the lamp is red .", "summary": summary, "id": name}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row))
+    task, tokenizer = open_task(load(["task=xsum", f"task.data={tmp_path}"])), open_folder(checkpoint).tokenizer
+    data = encode(task.train, tokenizer, source_length=64, target_length=512)
+    assert longest_answer(task, data, 512) == 2 * len(tokenizer("<extra_id_0> the lamp").input_ids)
+    assert longest_answer(task, data, 5) == 5
+
+
+@pytest.mark.parametrize(("name", "correct"), [("squad_v2", [True, True, False]), ("xsum", [None])])
+def test_predictions_hold_every_gold_and_whether_it_was_met(tmp_path: Path, name: str, correct: list[object]) -> None:
+    from fpt.config.compose import load
+
+    lamps = [{"text": "the lamp"}, {"text": "a red lamp"}]
+    asked = [{"id": str(number), "question": "what", "answers": lamps[number:]} for number in range(3)]
+    tree = {"data": [{"paragraphs": [{"context": "the lamp is red", "qas": asked}]}]}
+    for file in ("train-v2.0.json", "dev-v2.0.json"):
+        (tmp_path / file).write_text(json.dumps(tree))
+    for file in ("train.jsonl", "val.jsonl"):
+        (tmp_path / file).write_text(json.dumps({"document": "the lamp is red", "summary": "red", "id": "0"}))
+    task = open_task(load([f"task={name}", f"task.data={tmp_path}"]))
+    outputs = ["Lamp.", "red lamp", "lamp"][: len(correct)]
+    found = Answers(outputs, [task.from_text(output) for output in outputs])
+    rows = [json.loads(line) for line in predictions(found, task, task.valid).splitlines()]
+    assert [row["correct"] for row in rows] == correct
+    golds = [["the lamp", "a red lamp"], ["a red lamp"], [""]] if name == "squad_v2" else [["red"]]
+    assert [row["gold"] for row in rows] == golds
+    assert list(rows[0]) == ["id", "input", "output", "answer", "gold", "correct"]

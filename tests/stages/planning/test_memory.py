@@ -1,0 +1,87 @@
+"""Whether a device's memory is enough, for which engine and micro-batch, and the way out where it is not."""
+
+import re
+
+import pytest
+
+from fpt.config.compose import load
+from fpt.errors import UserError
+from stages import schedule
+from stages.planning.memory import MemoryPlan, choose_engine, plan_memory, with_micro_batch
+
+XXL = ("model=t5-xxl", "schedule=ld")
+
+
+def memory(*words: str) -> MemoryPlan:
+    config = load([*words])
+    return plan_memory(config, schedule.of(config))
+
+
+def test_a_plan_says_what_fits_and_what_would() -> None:
+    roomy = memory(*XXL, "engine.device_memory=1TB")
+    assert roomy.fits
+    assert roomy.engine == "torch"
+    assert roomy.advice is None
+    sizes = [stage.total for stage in roomy.stages]
+    assert sizes == sorted(sizes)
+    assert all(stage.total == stage.weights + stage.activations + stage.rest for stage in roomy.stages)
+    assert all(stage.activations_checkpointed < stage.activations / 4 for stage in roomy.stages)
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (("engine.device_memory=80GB",), "train.micro_batch=N"),
+        (("engine.device_memory=80GB", "train.micro_batch=auto"), ""),
+        (("engine.device_memory=24GiB", "train.micro_batch=1"), "engine.dtype=bfloat16 engine=deepspeed .*"),
+        (("engine.device_memory=40GB",), "train.micro_batch=N engine.dtype=bfloat16"),
+    ],
+)
+def test_the_advice_makes_it_fit(words: tuple[str, ...], advice: str) -> None:
+    words = (*XXL, "engine=torch", *words)
+    before = memory(*words)
+    assert before.fits == (not advice)
+    if advice:
+        assert before.advice is not None
+        after = memory(*words, *before.advice)
+        assert after.fits
+        assert after.stages[-1].total == before.advised_bytes
+
+
+def test_nothing_makes_a_huge_model_fit_into_a_tiny_device() -> None:
+    plan = memory(*XXL, "engine.device_memory=100MB")
+    assert not plan.fits
+    assert plan.advice is None
+
+
+def test_auto_is_torch_where_it_fits_and_deepspeed_where_not() -> None:
+    for size, name in (("1TB", "torch"), ("40GB", "deepspeed")):
+        words = [*XXL, f"engine.device_memory={size}", "engine.processes=8", "train.micro_batch=1"]
+        config = load(words)
+        engine, reason = choose_engine(config, schedule.of(config))
+        assert engine.name == name
+        assert reason.startswith(f"engine={name}")
+        given = load([*words, "engine=torch"])
+        assert choose_engine(given, schedule.of(given))[0].name == "torch"
+
+
+def test_auto_stays_with_torch_where_sharing_wins_nothing() -> None:
+    plan = memory("model=t5-large", "schedule=ld", "engine.device_memory=24GiB")
+    assert plan.engine == "torch"
+    assert plan.advice is not None
+    assert re.fullmatch(r"train\.micro_batch=\d+", *plan.advice)
+
+
+def test_auto_is_the_largest_micro_batch_that_fits() -> None:
+    words = (*XXL, "engine=torch", "engine.device_memory=80GB")
+    config = load([*words, "train.micro_batch=auto"])
+    found = with_micro_batch(config, schedule.of(config)).train.micro_batch
+    assert isinstance(found, int)
+    assert memory(*words, f"train.micro_batch={found}").fits
+    assert not memory(*words, f"train.micro_batch={found + 1}").fits
+
+
+def test_auto_says_what_would_make_one_example_fit() -> None:
+    config = load([*XXL, "engine=torch", "engine.device_memory=40GB", "train.micro_batch=auto"])
+    with pytest.raises(UserError, match=re.escape("engine.dtype=bfloat16 fits")):
+        with_micro_batch(config, schedule.of(config))

@@ -1,0 +1,159 @@
+"""fpt compare runs what is missing, reads what is there, and its gain at equal FLOPs is what the curves say."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import pytest
+
+from fpt.__main__ import main
+from fpt.runs.records import open_records
+from stages.several.compare import reached
+from tests.conftest import Outcome, quick_words
+
+Cli = Callable[..., Outcome]
+NAMES = ["pt-s0", "pt-s1", "cr-s0", "cr-s1"]
+
+
+def words(checkpoint: Path, boolq: Path, folder: Path) -> list[str]:
+    """Short, with validations every second update and a learning rate that moves the scores of a random model."""
+    more = ["train.updates=12", "train.eval_every=2", "optim.lr=3.0", "prompt.init=labels", "seeds=0,1"]
+    return ["compare", *quick_words(checkpoint, boolq, folder), *more]
+
+
+@pytest.fixture(scope="module")
+def compared(checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the finished runs."""
+    folder = tmp_path_factory.mktemp("compare") / "runs"
+    assert main([*words(checkpoint, boolq, folder), "schedules=cr"]) == 0
+    return folder
+
+
+@pytest.fixture
+def command(compared: Path, checkpoint: Path, boolq: Path) -> list[str]:
+    return [*words(checkpoint, boolq, compared), "schedules=pt,cr"]
+
+
+def slow_gain(folder: Path, name: str, seed: int) -> float:
+    """The run's score minus vanilla's best, update by update until its FLOPs are spent."""
+    result = json.loads((folder / f"{name}-s{seed}/result.json").read_text())
+    best = -1.0
+    for line in map(json.loads, (folder / f"pt-s{seed}/metrics.jsonl").read_text().splitlines()):
+        if line["flops"] > result["flops"]:
+            break
+        if line.get("split") == "validation" and line["accuracy"] > best:
+            best = line["accuracy"]
+    return float(result["metric"]["value"] - best)
+
+
+def test_numbers_are_those_of_the_runs(cli: Cli, compared: Path, command: list[str]) -> None:
+    found = json.loads(cli(*command, "--json").out)
+    assert (found["metric"], found["seeds"]) == ("accuracy", [0, 1])
+    results: dict[str, Any] = {name: json.loads((compared / name / "result.json").read_text()) for name in NAMES}
+    for row in found["schedules"]:
+        own = [results[f"{row['schedule']}-s{seed}"] for seed in (0, 1)]
+        vanilla = [results[f"pt-s{seed}"] for seed in (0, 1)]
+        scores = [result["metric"]["value"] for result in own]
+        assert row["score"] == {"mean": mean(scores), "deviation": pytest.approx(stdev(scores))}
+        gains = [slow_gain(compared, row["schedule"], seed) for seed in (0, 1)]
+        assert [run["gain"] for run in row["runs"]] == pytest.approx(gains)
+        assert row["gain"]["mean"] == pytest.approx(mean(gains))
+        for key in ("flops", "seconds"):
+            ratios = [one[key] / other[key] for one, other in zip(own, vanilla, strict=True)]
+            assert row[f"{key}_ratio"] == pytest.approx(mean(ratios))
+    pt, cr = found["schedules"]
+    assert pt["gain"] == {"mean": 0.0, "deviation": 0.0}
+    assert pt["flops_ratio"] == 1.0
+    assert cr["flops_ratio"] == pytest.approx(results["cr-s0"]["flops_ratio"], rel=0.05)
+    spent = [(run["vanilla_at_equal_flops"], results[f"pt-s{run['seed']}"]["metric"]["value"]) for run in cr["runs"]]
+    assert all(then <= in_the_end for then, in_the_end in spent)
+
+
+@pytest.mark.parametrize(("flops", "best"), [(9, None), (10, 50.0), (19, 50.0), (20, 70.0), (35, 70.0), (40, 80.0)])
+def test_what_a_run_had_reached_is_its_best_validation_up_to_there(
+    finished: Path, tmp_path: Path, flops: int, best: float | None
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    scores = [(10, 50.0), (20, 70.0), (30, 60.0), (40, 80.0)]
+    lines = [{"update": at, "flops": at, "split": "validation", "accuracy": score} for at, score in scores]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert reached(open_records(run), flops) == best
+
+
+def test_finished_runs_are_read_missing_ones_run(cli: Cli, compared: Path, command: list[str]) -> None:
+    before = {name: (compared / name / "result.json").stat().st_mtime_ns for name in NAMES}
+    shutil.rmtree(compared / "cr-s1")
+    done = cli(*command)
+    assert done.status == 0, done.err
+    after = {name: (compared / name / "result.json").stat().st_mtime_ns for name in NAMES}
+    assert [name for name in NAMES if before[name] != after[name]] == ["cr-s1"]
+    assert f"run 3 of 4: schedule=cr seed=0: finished, in {compared / 'cr-s0'}" in done.err
+    assert f"run 4 of 4: schedule=cr seed=1, in {compared / 'cr-s1'}" in done.err
+    lines = done.out.splitlines()
+    assert lines[1].split() == ["schedule", "accuracy", "FLOPs", "wall", "clock", "gain", "at", "equal", "FLOPs", "*"]
+    assert [line.split()[0] for line in lines[2:4]] == ["pt", "cr"]
+
+
+def test_a_run_of_another_configuration_is_not_taken_for_this_one(cli: Cli, command: list[str]) -> None:
+    done = cli(*command, "optim.weight_decay=0.5")
+    assert done.status == 2
+    assert "optim.weight_decay: 1e-05 then, 0.5 now" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_a_run_that_was_damaged_is_said(cli: Cli, compared: Path, command: list[str]) -> None:
+    file = compared / "cr-s0/result.json"
+    whole = file.read_text()
+    file.write_text(whole.replace("accuracy", "accurate"))
+    done = cli(*command)
+    file.write_text(whole)
+    assert done.status == 2
+    assert "result.json: is damaged" in done.err
+
+
+def test_before_vanillas_first_validation_there_is_no_gain(
+    cli: Cli, compared: Path, command: list[str], tmp_path: Path
+) -> None:
+    """And metrics without FLOPs, as an older fpt wrote them, are said to be that."""
+    copy = shutil.copytree(compared, tmp_path / "runs")
+    again = [word.replace(str(compared), str(copy)) for word in command]
+    for seed in (0, 1):
+        file = copy / f"pt-s{seed}/metrics.jsonl"
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        kept = [line for line in lines if "split" not in line or line["update"] == 12]
+        file.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    cr = json.loads(cli(*again, "--json").out)["schedules"][1]
+    assert cr["gain"] is None
+    assert cli(*again).out.splitlines()[3].endswith("–")
+    file.write_text(json.dumps({"update": 1, "loss": 1.0}) + "\n")
+    assert "metrics have no FLOPs" in cli(*again).err
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("schedules=pt,crr", "schedule=crr: allowed are cr, fr, ld, pt. Did you mean 'cr'?"),
+        ("schedules=cr,cr", "schedules=cr,cr: expected values parted by commas, each once"),
+        ("schedules=nope.yaml", "schedule=nope.yaml: no such file"),
+        ("seeds=", "seeds=: expected values parted by commas"),
+        ("seeds=0,x", "seeds=0,x: x is no whole number"),
+        ("seed=1", "seed=1: is what is compared"),
+        ("schedule=cr", "schedule=cr: is what is compared"),
+        ("run.dir=/proc/no optim.lr=-1", "optim.lr=-1.0: must be greater than 0"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_before_anything_runs(cli: Cli, more: str, said: str) -> None:
+    done = cli("compare", *more.split())
+    assert done.status == 2
+    assert said in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_two_schedules_of_one_name_would_share_a_folder(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "cr.yaml").write_text("- {width: 0.5, share: 0.5}\n- {share: 0.5}\n")
+    done = cli("compare", f"schedules=cr,{tmp_path / 'cr.yaml'}", "seeds=0", f"run.dir={tmp_path}")
+    assert done.status == 2
+    assert "would share the folder" in done.err

@@ -1,0 +1,323 @@
+"""What is exported answers in other tools as it does here, says what it is, and leaves the run as it was."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from peft import PeftConfig, PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from fpt.__main__ import main
+from fpt.backbones import tiny
+from fpt.backbones.backbone import open_backbone
+from fpt.data.encoded import Batch, Encoded, Rows
+from fpt.prompts.prompted import PromptedModel
+from fpt.prompts.soft import SoftPrompt
+from fpt.runs.records import open_records
+from stages import partial, selection
+from tests.conftest import Outcome, quick_words, save_checkpoint
+
+Cli = Callable[..., Outcome]
+TEXTS = ["question: is it red passage: the lamp is red .", "question: is it old", "passage: a stone is old . " * 4]
+TARGETS = [[1100, 30, 1], [1100, 1], [1100, 31, 32, 1]]
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A finished run in four stages, to export into."""
+    return Path(shutil.copytree(finished, tmp_path / "finished"))
+
+
+def prompted(run: Path, number: int | None = None) -> PromptedModel:
+    """The run's prompt on its model, or a stage's on the stage's, as training has them."""
+    records = open_records(run)
+    stage = records.stages[(number or 0) - 1]
+    chosen = selection.load(records.read(f"stages/{stage.name}/selection.safetensors"))
+    body = partial.build(open_backbone(records.config.model), chosen)
+    return PromptedModel(body, SoftPrompt(records.prompt(stage if number else None)))
+
+
+def batch(folder: Path | str) -> Batch:
+    """Sources of unlike lengths, so that two of three are padded."""
+    sources = AutoTokenizer.from_pretrained(folder)(TEXTS).input_ids
+    return Encoded(Rows.of(sources), Rows.of(TARGETS)).batch([0, 1, 2])
+
+
+def logits(model: PromptedModel, given: Batch) -> torch.Tensor:
+    """[B, T, V] with the target given, from our embedded prompt and source."""
+    embedded, mask = model.prompt.prepend(model.body.get_input_embeddings()(given.source), given.mask)
+    found: torch.Tensor = model.body(inputs_embeds=embedded, attention_mask=mask, labels=given.labels).logits
+    return found
+
+
+def assert_same_answers(model: PromptedModel, theirs: Any, given: Batch) -> None:
+    """Logits with the target given, greedy and beam generations, of a padded batch and of each example alone."""
+    rows = [slice(0, 3), slice(0, 1), slice(1, 2), slice(2, 3)]
+    for part in (Batch(given.source[row], given.mask[row], given.labels[row]) for row in rows):
+        inputs = {"input_ids": part.source, "attention_mask": part.mask}
+        with torch.no_grad():
+            found = theirs(**inputs, labels=part.labels).logits
+            torch.testing.assert_close(found, logits(model, part), rtol=1e-5, atol=1e-5)
+        for beams in (1, 3):
+            wanted = model.generate(part, max_new_tokens=6, beams=beams)
+            assert torch.equal(theirs.generate(**inputs, max_new_tokens=6, num_beams=beams), wanted)
+
+
+def peft_model(folder: Path) -> Any:
+    base = PeftConfig.from_pretrained(folder).base_model_name_or_path
+    model = AutoModelForSeq2SeqLM.from_pretrained(base, dtype=torch.float32)
+    return PeftModel.from_pretrained(model, folder).eval()
+
+
+def test_peft_itself_gives_the_same_logits_and_generations(cli: Cli, run: Path, checkpoint: Path) -> None:
+    done = cli("export", f"run={run}", "--to", "peft", "--json")
+    assert done.status == 0, done.err
+    folder = run / "export" / "peft"
+    assert json.loads(done.out) == {
+        "to": "peft",
+        "prompt": "the run's best prompt",
+        "folder": str(folder),
+        "files": ["README.md", "adapter_config.json", "adapter_model.safetensors"],
+        "url": None,
+    }
+    theirs = peft_model(folder)
+    assert theirs.active_peft_config.base_model_name_or_path == str(checkpoint)
+    assert_same_answers(prompted(run), theirs, batch(checkpoint))
+
+
+def test_the_adapters_files_are_as_pefts_own(cli: Cli, run: Path, tmp_path: Path) -> None:
+    """What PEFT writes when it saves the adapter again: the same prompt, and no key that differs."""
+    assert cli("export", f"run={run}", "--to=peft", f"--output={tmp_path / 'adapter'}").status == 0
+    peft_model(tmp_path / "adapter").save_pretrained(tmp_path / "again")
+    one, other = (json.loads((tmp_path / name / "adapter_config.json").read_text()) for name in ("adapter", "again"))
+    assert {key: other[key] for key in one} == one
+    one, other = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("adapter", "again"))
+    assert list(one) == list(other) == ["prompt_embeddings"]
+    assert torch.equal(one["prompt_embeddings"], other["prompt_embeddings"])
+    assert one["prompt_embeddings"].dtype == torch.float32
+    assert torch.equal(one["prompt_embeddings"], load_file(run / "prompt.safetensors")["prompt"])
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_stages_model_and_prompt_answer_together_in_transformers_and_in_peft(
+    cli: Cli, run: Path, number: int
+) -> None:
+    """Stage 1 has a decoder deeper than its encoder, and every stage stacks of unlike width."""
+    refused = cli("export", f"run={run}", "to=peft", f"stage={number}")
+    assert refused.status == 2
+    assert f"to=hf stage={number} writes" in refused.err
+    assert cli("export", f"run={run}", "to=hf", f"stage={number}").status == 0
+    saved = run / "export" / f"hf-stage{number}"
+    base = f"base={saved}"
+    assert cli("export", f"run={run}", "to=peft", f"stage={number}", base).status == 0
+    model, theirs = prompted(run, number), peft_model(run / "export" / f"peft-stage{number}")
+    config = theirs.active_peft_config
+    assert (config.num_layers, config.base_model_name_or_path) == ({1: 2, 3: 5}[number], str(saved))
+    assert torch.equal(load_file(saved / "prompt.safetensors")["prompt"], model.prompt.vectors)
+    assert_same_answers(model, theirs, batch(saved))
+
+
+def test_another_model_is_no_base(cli: Cli, run: Path, checkpoint: Path, tmp_path: Path) -> None:
+    done = cli("export", f"run={run}", "to=npy", "stage=1", f"base={checkpoint}")
+    assert done.status == 2
+    assert "6+6 blocks of 48 FFN neurons, the prompt's model has 2+6 blocks of 48" in done.err
+    done = cli("export", f"run={run}", "to=npy", "stage=1", "base=somewhere")
+    assert "base=somewhere: no such folder, and not a Hub id" in done.err
+    assert "base=x/y: is for fpt, peft and npy" in cli("export", f"run={run}", "to=hf", "base=x/y").err
+    assert not (run / "export").exists()
+
+
+def test_the_array_is_the_prompt_as_googles_loader_wants_it(cli: Cli, run: Path) -> None:
+    """A plain [P, D] array of float32, which their `from_array` compares with the shape it needs."""
+    assert cli("export", f"run={run}", "to=npy").status == 0
+    array = np.load(run / "export" / "npy" / "prompt.npy", allow_pickle=False)
+    assert (array.dtype, array.shape, array.flags.c_contiguous) == (np.dtype("<f4"), (5, 32), True)
+    assert torch.equal(torch.from_numpy(array), load_file(run / "prompt.safetensors")["prompt"])
+
+
+@pytest.mark.parametrize("to", ["peft", "npy", "hf"])
+@pytest.mark.parametrize("more", [[], ["stage=1", "base=export/hf-stage1"]])
+def test_the_cards_python_answers_as_the_prompt_does(
+    cli: Cli, run: Path, to: str, more: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(run)
+    if more and to == "hf":
+        more = more[:1]
+    elif more:
+        assert cli("export", f"run={run}", "to=hf", "stage=1").status == 0
+    assert cli("export", f"run={run}", f"to={to}", *more).status == 0
+    monkeypatch.chdir(run / "export" / (f"{to}-stage1" if more else to))
+    (code,) = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
+    exec(code, {})
+    (text,) = re.findall(r"text = '(.*)'", code)
+    tokenizer = open_backbone(open_records(run).config.model).tokenizer
+    source = Encoded(Rows.of(tokenizer([text]).input_ids), Rows.of([[1]])).batch([0])
+    longest = open_records(run).result["max_new_tokens"]
+    answer = prompted(run, 1 if more else None).generate(source, max_new_tokens=longest)[0]
+    assert capsys.readouterr().out == tokenizer.decode(answer, skip_special_tokens=True) + "\n"
+
+
+def card(run: Path, *words: str) -> tuple[dict[str, Any], str]:
+    """A card's metadata as the Hub reads it, and its text."""
+    assert main(["export", f"run={run}", *words, f"output={run / 'out'}"]) == 0
+    found = ModelCard.load(run / "out" / "README.md")
+    shutil.rmtree(run / "out")
+    return found.data.to_dict(), found.text
+
+
+def test_the_card_says_what_it_is_and_what_it_scored(run: Path) -> None:
+    result = json.loads((run / "result.json").read_text())
+    data, text = card(run, "to=peft")
+    assert data == {"library_name": "peft", "tags": ["prompt-tuning", "soft-prompt", "fpt"], "metrics": ["accuracy"]}
+    for shown in (
+        f"| score | accuracy {result['metric']['value']:.2f}, validation split |",
+        "| baseline | accuracy 50.00, most common label |",
+        "boolq, 48 training and 24 validation examples",
+        "| data | local files |",
+        f"{result['flops_ratio']:.1%} of vanilla prompt tuning's",
+        f"| updates | 20, best after {result['best_update']} |",
+        f"torch {result['versions']['torch']}",
+        "| 2 | 3 + 6 | 24 / 48 | 4 | ",
+    ):
+        assert shown in text
+    data, text = card(run, "to=hf", "stage=2")
+    assert data["library_name"] == "transformers"
+    assert "a part of small, 3 encoder blocks of 24 FFN neurons, 6 decoder blocks of 48" in text
+    assert f"accuracy {result['stages'][1]['score']:.2f}, validation split, on this model" in text
+    assert "best after" not in text
+    assert "licen" not in text.lower() + str(data).lower()
+
+
+def rewritten(run: Path, **changes: str) -> None:
+    """The run as if its configuration had said otherwise."""
+    file = run / "config.yaml"
+    settings = file.read_text()
+    for before, after in changes.items():
+        settings = re.sub(rf"^  {before}: .*$", f"  {before}: {after}", settings, count=1, flags=re.MULTILINE)
+    file.write_text(settings)
+    ledger = json.loads((run / "checksums.json").read_text())
+    ledger["config.yaml"] = [hashlib.sha256(file.read_bytes()).hexdigest()]
+    (run / "checksums.json").write_text(json.dumps(ledger))
+
+
+def test_a_score_is_for_the_hubs_tables_only_where_the_data_are_the_hubs(run: Path) -> None:
+    rewritten(run, data="hub", weights="google/t5-small-lm-adapt", config="{" + ", ".join(CONFIG) + "}")
+    data, _ = card(run, "to=peft")
+    assert (data["base_model"], data["datasets"]) == ("google/t5-small-lm-adapt", ["aps/super_glue"])
+    (row,) = data["model-index"][0]["results"]
+    value = json.loads((run / "result.json").read_text())["metric"]["value"]
+    assert row["dataset"] == {"name": "boolq", "type": "aps/super_glue", "config": "boolq", "split": "validation"}
+    assert row["metrics"] == [{"type": "accuracy", "value": value}]
+
+
+CONFIG = (
+    "model_type: t5", "d_model: 32", "d_ff: 48", "d_kv: 8", "num_layers: 6", "num_heads: 4", "vocab_size: 1394",
+    "feed_forward_proj: gated-gelu", "tie_word_embeddings: false",
+)  # fmt: skip
+
+
+def test_an_export_neither_disturbs_the_run_nor_overwrites(cli: Cli, run: Path, quick: list[str]) -> None:
+    assert cli("export", f"run={run}", "to=npy").status == 0
+    again = cli("export", f"run={run}", "to=npy")
+    assert (again.status, len(again.err.splitlines())) == (2, 1)
+    assert "export/npy: exists already; remove it, or give another output=DIR" in again.err
+    words = [word for word in quick if not word.startswith("run.dir=")]
+    done = cli("train", *words, f"run.dir={run}")
+    assert done.status == 0
+    assert "finished" in done.err
+    (run / "prompt.safetensors").unlink()
+    refused = cli("export", f"run={run}", "to=npy", f"output={run.parent / 'other'}")
+    assert "prompt.safetensors: is missing" in refused.err
+    assert cli("train", *words, f"run.dir={run}", "resume=repair").status == 0
+    assert cli("export", f"run={run}", "to=npy", f"output={run.parent / 'other'}").status == 0
+    assert (run / "export" / "npy").is_dir()
+    assert not list(run.parent.rglob("*.part"))
+
+
+def test_a_failed_export_leaves_nothing(cli: Cli, run: Path, checkpoint: Path, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "another", "T5 1.1", sizes={"d_kv": 4})
+    rewritten(run, weights=str(tmp_path / "another"))
+    done = cli("export", f"run={run}", "to=hf")
+    assert (done.status, len(done.err.splitlines())) == (2, 1)
+    assert "the model has changed since this run" in done.err
+    assert list((run / "export").iterdir()) == []
+    (tmp_path / "file").touch()
+    assert "cannot be made" in cli("export", f"run={run}", "to=npy", f"output={tmp_path / 'file' / 'x'}").err
+
+
+def test_the_embedded_models_adapter_names_its_folder(cli: Cli, tmp_path: Path) -> None:
+    few = ["train.updates=2", "train.eval_every=2", "task.train_examples=32", "task.valid_examples=8", "schedule=pt"]
+    few += ["train.score_untrained=false", f"cache_dir={tmp_path / 'cache'}", f"run.dir={tmp_path / 'run'}"]
+    assert cli("train", *few).status == 0
+    assert cli("export", f"run={tmp_path / 'run'}", "to=peft").status == 0
+    folder = tmp_path / "run" / "export" / "peft"
+    assert_same_answers(prompted(tmp_path / "run"), peft_model(folder), batch(tiny.FOLDER))
+    assert "base = tiny.FOLDER" in (folder / "README.md").read_text()
+    assert cli("export", f"run={tmp_path / 'run'}", "to=hf").status == 0
+    model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "run" / "export" / "hf")
+    assert model.dtype == torch.float32  # the embedded weights are in bfloat16, which float32 holds exactly
+
+
+def test_a_run_on_ones_own_files_shows_none_of_them(cli: Cli, checkpoint: Path, tmp_path: Path) -> None:
+    rows = [json.dumps({"q": f"secret {number}", "a": "yes"}) + "\n" for number in range(20)]
+    (tmp_path / "own.jsonl").write_text("".join(rows))
+    words = quick_words(checkpoint, tmp_path, tmp_path / "run")
+    words = [word for word in words if not word.startswith("task.data=")]
+    own = ["task=files", "task.name=own", f"task.train={tmp_path / 'own.jsonl'}", "task.source=question: {q}"]
+    assert cli("train", *words, *own, "task.target={a}", "schedule=pt", "train.updates=2").status == 0
+    assert cli("export", f"run={tmp_path / 'run'}", "to=npy").status == 0
+    text = (tmp_path / "run" / "export" / "npy" / "README.md").read_text()
+    assert "text = 'question: {q}'" in text
+    assert "secret" not in text
+    assert "own.jsonl" not in text
+
+
+@pytest.fixture
+def nobody(tmp_path: Path) -> dict[str, str]:
+    """An environment in which nobody is logged in and the Hub is a port of this machine that nothing listens on."""
+    hub = {"HF_HOME": str(tmp_path / "nobody"), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    kept = {key: value for key, value in os.environ.items() if key not in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")}
+    return {**kept, **hub}
+
+
+def push(run: Path, environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fpt", "export", f"run={run}", "to=npy", *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_who_is_not_logged_in_hears_it_before_anything_is_written(run: Path, nobody: dict[str, str]) -> None:
+    done = push(run, nobody, "base=me/model", "--push-to-hub", "me/it")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "fpt: push-to-hub=me/it: not logged in; run 'hf auth login' or set HF_TOKEN, or leave it out\n"
+    )
+    assert not (run / "export").exists()
+    assert "expected OWNER/NAME" in push(run, nobody, "base=me/model", "--push-to-hub", "it").stderr
+
+
+def test_an_unreachable_hub_leaves_the_folder_whole(run: Path, nobody: dict[str, str]) -> None:
+    done = push(run, {**nobody, "HF_TOKEN": "hf_none"}, "base=me/model", "--push-to-hub=me/it")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    folder = run / "export" / "npy"
+    assert "push-to-hub=me/it: failed (ConnectError" in done.stderr
+    assert f"{folder} is whole, and 'hf upload me/it {folder}' sends it" in done.stderr
+    assert np.load(folder / "prompt.npy").shape == (5, 32)
+    assert 'folder = snapshot_download("me/it")' in (folder / "README.md").read_text()
+
+
+def test_a_model_of_this_machine_alone_is_not_pushed_to(cli: Cli, run: Path, checkpoint: Path) -> None:
+    done = cli("export", f"run={run}", "to=peft", "--push-to-hub=me/it")
+    assert done.status == 2
+    assert f"the prompt's model, {checkpoint}, is on this machine alone" in done.err

@@ -1,0 +1,187 @@
+"""Answers to texts of the user's own: as in validation, in order, streamed, and resumed."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fpt.api import Predictor, PromptedModel, SoftPrompt, build, configure, open_backbone
+from fpt.runs.records import open_records
+from stages.selection import everything
+from stages.using.learned import of_run
+from stages.using.predict import predictor
+from tests.conftest import Outcome
+
+Cli = Callable[..., Outcome]
+
+
+def rows(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def validated(finished: Path) -> list[dict[str, Any]]:
+    return rows(finished / "predictions.jsonl")
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".txt"])
+def test_a_file_is_answered_as_in_validation(
+    cli: Cli, finished: Path, boolq: Path, validated: list[dict[str, Any]], tmp_path: Path, ending: str
+) -> None:
+    records = rows(boolq / "val.jsonl")
+    file, output = tmp_path / f"asked{ending}", tmp_path / "answers.jsonl"
+    lines = {
+        ".jsonl": [json.dumps(record) for record in records],
+        ".csv": ["passage,question", *(f"{record['passage']},{record['question']}" for record in records)],
+        ".txt": [row["input"] for row in validated],
+    }[ending]
+    file.write_text("\n".join(lines) + "\n")
+    done = cli("predict", f"run={finished}", f"input={file}", f"output={output}", "train.eval_batch=5")
+    assert done.status == 0, done.err
+    kept = ("input", "output", "answer")
+    assert [[row[key] for key in kept] for row in rows(output)] == [[row[key] for key in kept] for row in validated]
+
+
+def test_one_text_is_printed_and_scored(cli: Cli, finished: Path, validated: list[dict[str, Any]]) -> None:
+    text = validated[0]["input"]
+    assert cli("predict", f"run={finished}", "--text", text).out == validated[0]["answer"] + "\n"
+    found = json.loads(cli("predict", f"run={finished}", f"--text={text}", "--json").out)
+    assert found["output"] == validated[0]["output"]
+    assert math.isclose(found["score"], sum(math.log(token["probability"]) for token in found["tokens"]), abs_tol=1e-4)
+
+
+def test_standard_input_is_answered_line_by_line(finished: Path, validated: list[dict[str, Any]]) -> None:
+    """The second line is written only when the answer to the first is there."""
+    words = [sys.executable, "-m", "fpt", "predict", f"run={finished}"]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, **pipes, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for row in validated[:2]:
+            process.stdin.write(row["input"] + "\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == row["answer"] + "\n"
+        process.stdin.close()
+        assert process.wait(60) == 0
+
+
+def test_a_broken_output_goes_on(cli: Cli, finished: Path, validated: list[dict[str, Any]], tmp_path: Path) -> None:
+    """Stopped by a bad line after two windows of 32; what a kill cut off in the middle is answered again."""
+    file, whole, broken = tmp_path / "asked.txt", tmp_path / "whole.jsonl", tmp_path / "broken.jsonl"
+    lines = [row["input"].encode() + b"\n" for row in validated] * 3
+    words = ["predict", f"run={finished}", f"input={file}", "train.eval_batch=1"]
+    file.write_bytes(b"".join(lines))
+    assert cli(*words, f"output={whole}").status == 0
+    file.write_bytes(b"".join(lines[:66]) + b"\xff\n")
+    assert f"{file}, line 67: not UTF-8" in cli(*words, f"output={broken}").err
+    assert not broken.exists()
+    part = tmp_path / "broken.jsonl.part"
+    assert len(part.read_bytes().splitlines()) == 1 + 64
+    part.write_bytes(part.read_bytes()[:-30])
+    file.write_bytes(b"".join(lines))
+    assert cli(*words, f"output={broken}").status == 0
+    assert broken.read_bytes() == whole.read_bytes()
+    assert not part.exists()
+    assert "exists already" in cli(*words, f"output={broken}").err
+
+
+def test_a_broken_output_of_something_else_is_refused(cli: Cli, finished: Path, tmp_path: Path) -> None:
+    file, output = tmp_path / "asked.txt", tmp_path / "answers.txt"
+    words = ["predict", f"run={finished}", f"input={file}", f"output={output}", "train.eval_batch=1"]
+    file.write_bytes(b"one\n" * 32 + b"\xff\n")
+    part = tmp_path / "answers.txt.part"
+    for foreign in ("notes of mine\n", "[]\n[]\n"):
+        part.write_text(foreign)
+        assert "is not a file of answers" in cli(*words).err
+        assert part.read_text() == foreign
+    part.unlink()
+    assert cli(*words).status == 2
+    assert "was begun with another prompt, model or option" in cli(*words, "beams=2").err
+    file.write_bytes(b"two\n" * 32)
+    assert "are not all to the input's texts" in cli(*words).err
+    file.write_bytes(b"one\n" * 3)
+    assert "has 32 answers, but the input only 3 texts" in cli(*words).err
+    file.write_bytes(b"one\n" * 33)
+    assert cli(*words).status == 0
+    assert len(output.read_text().splitlines()) == 33
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_scores_are_those_of_transformers(finished: Path, boolq: Path, beams: int) -> None:
+    """Its own teacher-forced forward on each text alone, without padding; and its generate's score of a beam."""
+    records = open_records(finished)
+    texts = [row["input"] for row in records.predictions[:5]]
+    with predictor(records.config, of_run(records, None), beams=beams, max_new_tokens=4) as answer:
+        found, body = answer(texts), answer.model.body
+        for text, ours in zip(texts, found, strict=True):
+            ids = answer.tokenizer(text, return_tensors="pt")["input_ids"]
+            embedded = torch.cat([answer.model.prompt.vectors[None], body.get_input_embeddings()(ids)], 1)
+            theirs = body.generate(
+                inputs_embeds=embedded,
+                num_beams=beams,
+                max_new_tokens=4,
+                output_scores=True,
+                return_dict_in_generate=True,
+            )
+            said = theirs.sequences[0, 1:]
+            assert answer.tokenizer.convert_ids_to_tokens(said[: len(ours.tokens)]) == [name for name, _ in ours.tokens]
+            with torch.no_grad():
+                logs = body(inputs_embeds=embedded, labels=said[None]).logits[0].log_softmax(-1)
+            wanted = logs.gather(1, said[:, None])[: len(ours.tokens), 0]
+            assert torch.allclose(torch.tensor([value for _, value in ours.tokens]), wanted.exp(), atol=1e-5)
+            assert math.isclose(ours.score, wanted.sum().item(), abs_tol=1e-4)
+            if beams > 1:
+                assert math.isclose(theirs.sequences_scores[0].item(), ours.score / len(ours.tokens), abs_tol=1e-4)
+
+
+def test_the_end_is_part_of_an_output_and_nothing_behind_it(tmp_path: Path) -> None:
+    """Of two outputs of different lengths in one batch, each as transformers generates it for its text alone."""
+    backbone = open_backbone(configure("model=tiny").model)
+    prompt = SoftPrompt(backbone.embeddings(list(range(100, 120))))
+    model = PromptedModel(build(backbone, everything(backbone.shape)), prompt)
+    answer = Predictor(model, backbone.tokenizer, torch.device("cpu"), str, 100, 20, batch_size=2)
+    texts = ["question: is the lamp red passage: The lamp is red.", "summarize: The lamp is red. The stone is old."]
+    found, lengths = answer(texts), []
+    for text, ours in zip(texts, found, strict=True):
+        ids = backbone.tokenizer(text, return_tensors="pt")["input_ids"]
+        embedded = torch.cat([prompt.vectors[None], model.body.get_input_embeddings()(ids)], 1)
+        said = model.body.generate(inputs_embeds=embedded, max_new_tokens=20)[0, 1:]
+        assert [name for name, _ in ours.tokens] == backbone.tokenizer.convert_ids_to_tokens(said)
+        assert ours.tokens[-1][0] == "</s>"
+        lengths.append(len(said))
+    assert len(set(lengths)) == 2
+
+
+def test_a_text_too_long_is_cut_as_in_training(cli: Cli, finished: Path, tmp_path: Path) -> None:
+    record = {"question": "is it red", "passage": "the lamp is red . " * 200}
+    (tmp_path / "asked.jsonl").write_text(json.dumps(record) + "\n")
+    done = cli("predict", f"run={finished}", f"input={tmp_path}/asked.jsonl", "task.source_length=50", "--json")
+    assert json.loads(done.out)["cut"] > 700
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["text=x", "input=y"], "both say what to answer"),
+        (["input=/nowhere.txt"], "input=/nowhere.txt: no such file"),
+        (["input=/etc/hosts"], "the name must end in one of .jsonl"),
+        (["text=x", "output=answers.csv"], "the name must end in .jsonl or .txt"),
+        (["text=x", "beams=0"], "beams=0: expected a whole number, at least 1"),
+        (["text=x", "--max-new-tokens", "few"], "max-new-tokens=few: expected a whole number"),
+        (["text=x", "--beam", "3"], "--beam: unknown option"),
+        (["input={folder}/asked.jsonl"], "line 1: no field 'question'; expected question, passage as in the template"),
+    ],
+)
+def test_bad_input_ends_in_one_line(cli: Cli, finished: Path, tmp_path: Path, words: list[str], said: str) -> None:
+    (tmp_path / "asked.jsonl").write_text('{"premise": "x"}\n')
+    done = cli("predict", f"run={finished}", *(word.format(folder=tmp_path) for word in words))
+    assert done.status == 2
+    assert said in done.err
+    assert len(done.err.strip().splitlines()) == 1
