@@ -35,7 +35,7 @@ from bench.trainer import PeftSide  # noqa: E402
 from fpt.backbones.shapes import Shape, Stack  # noqa: E402
 from fpt.config import compose  # noqa: E402
 from fpt.config.schema import OptimConfig  # noqa: E402
-from fpt.data.batches import Order  # noqa: E402
+from fpt.data.batches import UpdateOrder  # noqa: E402
 from fpt.data.encoded import Encoded  # noqa: E402
 from fpt.pricing.flops import Price  # noqa: E402
 from fpt.prompts.prompted import PromptedModel  # noqa: E402
@@ -76,7 +76,7 @@ class OurSide:
 
 def our_batches(data: Encoded, size: int = BATCH) -> list[list[int]]:
     """An epoch in our order."""
-    order = Order(data, batch_size=size, seed=0)
+    order = UpdateOrder(data, batch_size=size, seed=0)
     return [order.indices(update) for update in range(len(data) // size)]
 
 
@@ -283,15 +283,15 @@ def start(_: int) -> list[Record]:
 def _first_update(folder: Path, cache: Path) -> tuple[float, float]:
     """Run `fpt train` until metrics.jsonl has its first line: wall clock, and CPU seconds (Linux)."""
     words = ["task=boolq", f"run.dir={folder}", f"cache_dir={cache}"]
-    watch = Stopwatch()
+    stopwatch = Stopwatch()
     command = [sys.executable, "-m", "fpt", "train", *words]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         metrics = folder / "metrics.jsonl"
         while not (metrics.exists() and metrics.stat().st_size):
-            if process.poll() is not None or watch.seconds > 300:
+            if process.poll() is not None or stopwatch.seconds > 300:
                 raise SystemExit(f"{' '.join(command)}: no update")
             time.sleep(0.01)
-        seconds = watch.seconds
+        seconds = stopwatch.seconds
         fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
         process.terminate()
     return seconds, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -391,9 +391,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console.print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; {clock.name()}")
     for name in options.only.split(","):
         measure, show = SECTIONS[name]
-        watch = Stopwatch()
+        stopwatch = Stopwatch()
         found[name] = measure(options.rounds)
-        console.print(f"\n{name} ({watch.seconds:.0f} s)")
+        console.print(f"\n{name} ({stopwatch.seconds:.0f} s)")
         console.print(show(found[name]))
     console.print(f"\n{whole.seconds:.0f} s in all")
     if options.json:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fpt.config import compose
-from fpt.runs.progress import Stopwatch, Tracker, quiet_libraries
+from fpt.runs.progress import Progress, Stopwatch, quiet_libraries
 from fpt.tasks.example_cache import open_task
 
 PAIRS = 392_702  # MNLI's training set
@@ -33,14 +33,14 @@ def ready(words: Sequence[str]) -> tuple[float, float, int]:
     from fpt.backbones.backbone import open_backbone
     from fpt.data.token_cache import tokenised
 
-    config, tracker = compose.load(words), Tracker()
+    config, progress = compose.load(words), Progress()
     backbone = open_backbone(config.model, with_weights=False)
     _ = backbone.tokenizer
     reading = Stopwatch()
     task = open_task(config)
     read, tokenising = reading.seconds, Stopwatch()
-    with tracker.running():
-        train, _ = tokenised(task, backbone, config.task, Path(config.cache_dir), tracker.watch)
+    with progress.running():
+        train, _ = tokenised(task, backbone, config.task, Path(config.cache_dir), progress.with_bar)
     return read, tokenising.seconds, len(train.sources.ids)
 
 

@@ -18,8 +18,8 @@ from fpt.errors import UserError
 from fpt.prompts.late import LatePrompt
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.soft import SoftPrompt
-from fpt.runs.progress import Tracker, quiet_libraries
-from fpt.runs.records import Records, open_records
+from fpt.runs.progress import Progress, quiet_libraries
+from fpt.runs.run import Run, open_run
 from fpt.tasks.example_cache import open_task
 from fpt.tasks.opening import with_split
 from fpt.training.prediction import Prediction, Predictor
@@ -37,7 +37,7 @@ __all__ = [
     "Prediction",
     "Predictor",
     "PromptedModel",
-    "Records",
+    "Run",
     "RunConfig",
     "Selection",
     "Shape",
@@ -48,7 +48,7 @@ __all__ = [
     "choose",
     "configure",
     "open_backbone",
-    "open_records",
+    "open_run",
     "plan",
     "predictor",
     "score",
@@ -76,15 +76,15 @@ def plan(config: RunConfig) -> dict[str, Any]:
     return nominal(config, schedule.of(config))
 
 
-def train(config: RunConfig) -> Records:
+def train(config: RunConfig) -> Run:
     """Train the prompt through the schedule's stages, or go on with a run that was stopped, in this process.
 
     Raises:
         UserError: something of the input cannot be used; `engine.processes` above 1 needs `fpt train`.
     """
     _ = launch.alone(config)
-    run(config, schedule.of(config), lambda: open_task(config), Tracker())
-    return open_records(config.folder)
+    run(config, schedule.of(config), lambda: open_task(config), Progress())
+    return open_run(config.folder)
 
 
 def score(path: str | Path, *overrides: str, split: str | None = None, stage: int | None = None) -> dict[str, Any]:
@@ -99,9 +99,9 @@ def score(path: str | Path, *overrides: str, split: str | None = None, stage: in
     Raises:
         UserError: the run is not finished, or something else cannot be used.
     """
-    records = open_records(path)
+    records = open_run(path)
     config = with_split(_settings(records, overrides), split)
-    return evaluate.evaluate(config, open_task(config), split, trained.of_run(records, stage), Tracker()).about
+    return evaluate.evaluate(config, open_task(config), split, trained.from_run(records, stage), Progress()).about
 
 
 @contextmanager
@@ -119,12 +119,12 @@ def predictor(
     Raises:
         UserError: the run is not finished, or something else cannot be used.
     """
-    records = open_records(path)
+    records = open_run(path)
     config = _settings(records, overrides)
-    opened = predict.predictor(config, trained.of_run(records, stage), beams=beams, max_new_tokens=max_new_tokens)
+    opened = predict.predictor(config, trained.from_run(records, stage), beams=beams, max_new_tokens=max_new_tokens)
     with opened as answer:
         yield answer
 
 
-def _settings(records: Records, overrides: tuple[str, ...]) -> RunConfig:
+def _settings(records: Run, overrides: tuple[str, ...]) -> RunConfig:
     return launch.alone(compose.load(overrides, base=records.config))

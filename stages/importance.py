@@ -19,7 +19,7 @@ from fpt.devices import distributed
 from fpt.devices.engine import Engine
 from fpt.prompts.prompted import PromptedModel
 from fpt.random_streams import stream
-from fpt.runs.progress import Watch
+from fpt.runs.progress import WithBar
 
 
 def sample(data: Encoded, count: int, seed: int) -> Encoded:
@@ -41,7 +41,7 @@ def key(
 
 @torch.no_grad()
 def measure(
-    model: PromptedModel, examples: Encoded, *, batch_size: int, engine: Engine, watch: Watch
+    model: PromptedModel, examples: Encoded, *, batch_size: int, engine: Engine, with_bar: WithBar
 ) -> dict[str, Tensor]:
     """Scores [L, F] for each stack of the full model, float32; the processes take its batches in turn.
 
@@ -68,7 +68,7 @@ def measure(
     ]
     try:
         batches = batches_by_length(examples, batch_size)
-        for indices in watch(in_turn(batches, distributed.rank(), distributed.size()), "neuron importance"):
+        for indices in with_bar(in_turn(batches, distributed.rank(), distributed.size()), "neuron importance"):
             if not indices and not engine.is_sharded:
                 continue
             batch = examples.batch(indices or batches[0]).to(engine.device)
@@ -82,7 +82,7 @@ def measure(
         for hook in hooks:
             hook.remove()
     means = {name: torch.stack(rows) / len(examples) for name, rows in totals.items()}
-    distributed.add_up(list(means.values()))
+    distributed.all_reduce_sum_(list(means.values()))
     return {name: rows.float().cpu() for name, rows in means.items()}
 
 

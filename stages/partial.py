@@ -16,7 +16,7 @@ from torch import nn
 from fpt.backbones import t5
 from fpt.backbones.backbone import Backbone
 from fpt.backbones.location import read_values
-from fpt.backbones.shapes import Selection, Shape, Source, Stack, StackSelection
+from fpt.backbones.shapes import Selection, Shape, Stack, StackSelection, WeightSlice
 from fpt.errors import UserError
 
 
@@ -91,7 +91,7 @@ def save(model: Any, backbone: Backbone, folder: Path) -> None:
     aside.rename(folder)
 
 
-def _shape_on_disk(kept: nn.Parameter, source: Source, neurons: int) -> tuple[int, ...]:
+def _shape_on_disk(kept: nn.Parameter, source: WeightSlice, neurons: int) -> tuple[int, ...]:
     shape = list(kept.shape)
     if source.rows is not None:
         shape[0] = neurons

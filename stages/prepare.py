@@ -26,13 +26,13 @@ from fpt.prompts.files import TENSOR
 from fpt.prompts.late import LatePrompt
 from fpt.prompts.prompted import Prompt, PromptedModel
 from fpt.prompts.soft import SoftPrompt
-from fpt.runs.progress import Stopwatch, Tracker
-from fpt.runs.records import MEASURED
+from fpt.runs.progress import Progress, Stopwatch
+from fpt.runs.run import MEASURED
 from fpt.runs.shared_folder import SharedFolder
 from fpt.runs.tensor_cache import find, keep
 from fpt.tasks.task import Task
+from fpt.training.checkpoint import Tensors, dump_prompt
 from fpt.training.evaluation import Answers, Evaluation, generate, longest_answer
-from fpt.training.state import Tensors, dump_prompt
 from stages import importance, partial, selection
 from stages.schedule import Schedule
 
@@ -52,7 +52,7 @@ class Materials:
     valid: Encoded
     test: Encoded | None
     engine: Engine
-    tracker: Tracker
+    progress: Progress
 
     @property
     def layer(self) -> int:
@@ -121,7 +121,7 @@ class Materials:
             batch_size=config.train.eval_batch,
             max_new_tokens=self.max_new_tokens,
             engine=self.engine,
-            watch=self.tracker.watch,
+            with_bar=self.progress.with_bar,
             what=what,
         )
 
@@ -133,7 +133,7 @@ def prompted(
     """The partial PLM that a selection makes, with a prompt; within, the engine holds it."""
     body = partial.build(backbone, chosen, dtype=engine.dtype, device=engine.device, shard=engine.shard)
     with engine.holding(body) as held:
-        distributed.wait()  # one process may take longer than another to read the weights
+        distributed.barrier()  # one process may take longer than another to read the weights
         made = _module(how, prompt, chosen, backbone).to(engine.device)
         yield PromptedModel(held, made, checkpointing=config.activation_checkpointing)
 
@@ -160,7 +160,7 @@ class Measured:
     seconds: float
 
 
-def gather(config: RunConfig, schedule: Schedule, task: Task, tracker: Tracker) -> Materials:
+def gather(config: RunConfig, schedule: Schedule, task: Task, progress: Progress) -> Materials:
     """Open the model and tokenise the data.
 
     Raises:
@@ -169,8 +169,8 @@ def gather(config: RunConfig, schedule: Schedule, task: Task, tracker: Tracker) 
     engine = Engine(config.engine, open_device(config.engine))
     backbone = distributed.main_first(lambda: open_backbone(config.model))
     cache = Path(config.cache_dir).expanduser()
-    with tracker.running():
-        parts = distributed.main_first(lambda: tokenised(task, backbone, config.task, cache, tracker.watch))
+    with progress.running():
+        parts = distributed.main_first(lambda: tokenised(task, backbone, config.task, cache, progress.with_bar))
     largest = max(int(rows.ids.max()) for data in parts for rows in (data.sources, data.targets))
     if largest >= backbone.config.vocab_size:
         raise UserError(
@@ -183,18 +183,18 @@ def gather(config: RunConfig, schedule: Schedule, task: Task, tracker: Tracker) 
             f" ({', '.join(task.labels)}), and a label that is cut is never right. Give a larger one"
         )
     for note in task.notes:
-        tracker.say(note)
+        progress.say(note)
     for split, data in zip(("training", "validation", "test"), parts, strict=False):
         sources, targets = data.num_cut
         if sources or targets:
             lost = f" ({data.lost_answers:,} answers lost by it)" if data.lost_answers else ""
-            tracker.say(
+            progress.say(
                 f"{split}: {sources:,} of {len(data):,} sources{lost} cut to {config.task.source_length} tokens,"
                 f" {targets:,} targets to {config.task.target_length}"
             )
     train, valid, *tests = parts
     test = tests[0] if tests else None
-    return Materials(config, backbone, schedule, task, train, valid, test, engine, tracker)
+    return Materials(config, backbone, schedule, task, train, valid, test, engine, progress)
 
 
 def check_inputs(folder: SharedFolder, materials: Materials, prompt: Tensors) -> None:
@@ -209,7 +209,7 @@ def check_inputs(folder: SharedFolder, materials: Materials, prompt: Tensors) ->
         "prompt's start": hashlib.sha256(materials.start(prompt)).hexdigest(),
         "configuration": hashlib.sha256(json.dumps(fixed(materials.config)).encode()).hexdigest(),
     }
-    if len(set(distributed.gather(json.dumps(inputs)))) > 1:
+    if len(set(distributed.all_gather(json.dumps(inputs)))) > 1:
         raise UserError("the processes read different models or data; give all machines the same files")
     threads = torch.get_num_threads()
     if INPUTS not in folder:
@@ -223,7 +223,7 @@ def check_inputs(folder: SharedFolder, materials: Materials, prompt: Tensors) ->
                 " Give another run.dir, or start over with resume=never"
             )
     if began["threads"] != threads:
-        materials.tracker.say(
+        materials.progress.say(
             f"this run began with {began['threads']} threads and goes on with {threads}:"
             " its prompt may differ in the last bits from an uninterrupted run's"
         )
@@ -236,9 +236,9 @@ def measure(folder: SharedFolder, materials: Materials, prompt: Tensors) -> Meas
         scores = load(folder.read(SCORES)) if SCORES in folder else {}
         if sorted(scores) == values["scored"]:
             return Measured(scores, values["untrained"], values["seconds"])
-    watch = Stopwatch()
+    stopwatch = Stopwatch()
     scores = _scores(materials, prompt)
-    seconds = watch.seconds
+    seconds = stopwatch.seconds
     untrained = None
     if materials.config.train.score_untrained:
         with materials.model(materials.everything, prompt) as model:
@@ -272,7 +272,7 @@ def _scores(materials: Materials, prompt: Tensors) -> dict[str, Tensor]:
                 sample,
                 batch_size=config.train.eval_batch,
                 engine=materials.engine,
-                watch=materials.tracker.watch,
+                with_bar=materials.progress.with_bar,
             )
 
     found = _kept_by_main(Path(config.cache_dir).expanduser(), key, compute)
@@ -281,7 +281,7 @@ def _scores(materials: Materials, prompt: Tensors) -> dict[str, Tensor]:
 
 def _kept_by_main(cache: Path, key: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     """The scores from the main process's cache; computed by all together where it has none."""
-    there = distributed.from_main(lambda: find(cache, "importance", key))
+    there = distributed.broadcast_from_main(lambda: find(cache, "importance", key))
     if there is not None:
         return there
     computed = compute()

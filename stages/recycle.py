@@ -1,7 +1,7 @@
 """What goes on from one stage to the next: the prompt, and the optimizer's state unless told otherwise."""
 
 from fpt.config.schema import RecycleConfig
-from fpt.training.state import TrainState
+from fpt.training.checkpoint import TrainState
 
 
 def carry(state: TrainState, config: RecycleConfig) -> TrainState:

@@ -5,8 +5,8 @@ from importlib.metadata import version
 from typing import Any
 
 from fpt import __version__
+from fpt.training.checkpoint import TrainState
 from fpt.training.evaluation import Answers, Evaluation
-from fpt.training.state import TrainState
 from stages.planning.flops import Plan
 from stages.prepare import Materials, Measured
 

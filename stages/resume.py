@@ -7,9 +7,9 @@ from fpt.config.same_run import differences
 from fpt.config.schema import RunConfig
 from fpt.errors import UserError
 from fpt.runs.folder import METRICS, RunFolder, set_aside
-from fpt.runs.records import CONFIG, PREDICTIONS, PROMPT, RESULT, TEST_PREDICTIONS
+from fpt.runs.run import CONFIG, PREDICTIONS, PROMPT, RESULT, TEST_PREDICTIONS
 from fpt.runs.shared_folder import SharedFolder
-from fpt.training.state import TrainState, load_state
+from fpt.training.checkpoint import TrainState, load_state
 from stages.schedule import Schedule, Stage
 
 OUTCOMES = (RESULT, PREDICTIONS, TEST_PREDICTIONS, PROMPT)
@@ -23,7 +23,7 @@ def state_file(stage: Stage) -> str:
 Mark = dict[str, Any]  # how much of metrics.jsonl belongs to a state
 
 
-def open_run(config: RunConfig, schedule: Schedule) -> tuple[SharedFolder, TrainState | None, Mark | None]:
+def open_folder(config: RunConfig, schedule: Schedule) -> tuple[SharedFolder, TrainState | None, Mark | None]:
     """Take the run's folder and find the last state in it and its mark, None before the first.
 
     Every process gets the state; the folder is the main one's, which answers for it.

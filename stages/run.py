@@ -13,26 +13,26 @@ from fpt.devices import distributed
 from fpt.devices.engine import open_device
 from fpt.devices.launch import is_worker
 from fpt.prompts.prompted import PromptedModel
-from fpt.runs import records
-from fpt.runs.progress import Stopwatch, Tracker
+from fpt.runs.progress import Progress, Stopwatch
+from fpt.runs.run import PLAN, PREDICTIONS, PROMPT, RESULT, TEST_PREDICTIONS
 from fpt.runs.shared_folder import SharedFolder
 from fpt.runs.trackers import open_sink
 from fpt.tasks.task import Task
+from fpt.training.checkpoint import Tensors, TrainState, dump_state
 from fpt.training.evaluation import predictions
 from fpt.training.loop import Hooks, Span, train
 from fpt.training.optimizer import rate
-from fpt.training.state import Tensors, TrainState, dump_state
 from stages import prepare, recycle, resume, selection
 from stages.planning import kept_states as caching
 from stages.planning import memory as fit
-from stages.planning.flops import Plan, of_run
+from stages.planning.flops import Plan, price_run
 from stages.planning.kept_states import Keeper
 from stages.prepare import Materials, Measured
 from stages.result import summarise
 from stages.schedule import Schedule, Stage
 
 
-def run(config: RunConfig, schedule: Schedule, read: Callable[[], Task], tracker: Tracker) -> dict[str, Any]:
+def run(config: RunConfig, schedule: Schedule, read: Callable[[], Task], progress: Progress) -> dict[str, Any]:
     """Train the prompt through the schedule's stages, going on where an earlier run stopped; returns result.json.
 
     In a run of several processes each calls this; the main one writes. `read` gives the task.
@@ -45,31 +45,31 @@ def run(config: RunConfig, schedule: Schedule, read: Callable[[], Task], tracker
     if config.engine.name == "auto" and not is_worker():
         config, reason = fit.with_engine(config, schedule)
     with distributed.joined(config.engine, open_device(config.engine)):
-        return run_joined(config, schedule, read, tracker, reason)
+        return run_joined(config, schedule, read, progress, reason)
 
 
 def run_joined(
-    config: RunConfig, schedule: Schedule, read: Callable[[], Task], tracker: Tracker, reason: str | None = None
+    config: RunConfig, schedule: Schedule, read: Callable[[], Task], progress: Progress, reason: str | None = None
 ) -> dict[str, Any]:
     """The same, with processes that can reach each other; `reason` says why this engine."""
     if config.engine.name == "auto":  # several, started by another launcher than ours
-        config, reason = distributed.from_main(lambda: fit.with_engine(config, schedule))
-    materials = prepare.gather(config, schedule, distributed.main_first(read), tracker)
+        config, reason = distributed.broadcast_from_main(lambda: fit.with_engine(config, schedule))
+    materials = prepare.gather(config, schedule, distributed.main_first(read), progress)
     if schedule.updates != config.train.updates:
-        tracker.say(
+        progress.say(
             f"train.updates={config.train.updates} is set aside: the stages' own updates add up to {schedule.updates}"
         )
-    folder, state, mark = resume.open_run(config, schedule)
+    folder, state, mark = resume.open_folder(config, schedule)
     try:
         prompt = materials.initial_prompt()
         prepare.check_inputs(folder, materials, prompt)
-        if records.RESULT in folder:
-            tracker.say(f"{folder.path}: this run is finished; resume=never starts over")
-            return dict(json.loads(folder.read(records.RESULT)))
+        if RESULT in folder:
+            progress.say(f"{folder.path}: this run is finished; resume=never starts over")
+            return dict(json.loads(folder.read(RESULT)))
         if reason is not None:
-            tracker.say(reason)
-        folder.open_metrics(mark, lambda kept: open_sink(config, kept, tracker.say))
-        with tracker.running():
+            progress.say(reason)
+        folder.open_metrics(mark, lambda kept: open_sink(config, kept, progress.say))
+        with progress.running():
             return _run(materials, folder, state or TrainState(update=0, prompt=prompt), prompt)
     finally:
         folder.close()
@@ -88,19 +88,19 @@ class _Told:
 
 def _run(materials: Materials, folder: SharedFolder, state: TrainState, prompt: Tensors) -> dict[str, Any]:
     config, schedule, lengths = materials.config, materials.schedule, fit.longest(materials.train)
-    before = json.loads(folder.read(records.PLAN)).get("states") if records.PLAN in folder else None
-    states = distributed.from_main(lambda: caching.of_run(materials, state.update, before))
+    before = json.loads(folder.read(PLAN)).get("states") if PLAN in folder else None
+    states = distributed.broadcast_from_main(lambda: caching.decide_for_run(materials, state.update, before))
     beside = caching.beside(config, states)
-    memory = distributed.from_main(lambda: fit.plan_memory(beside, schedule, lengths))
-    settled = distributed.from_main(lambda: fit.with_micro_batch(beside, schedule, lengths))
+    memory = distributed.broadcast_from_main(lambda: fit.plan_memory(beside, schedule, lengths))
+    settled = distributed.broadcast_from_main(lambda: fit.with_micro_batch(beside, schedule, lengths))
     materials = replace(materials, config=replace(config, train=settled.train))
     measured = prepare.measure(folder, materials, prompt)
-    plan = of_run(materials, schedule, states)
+    plan = price_run(materials, schedule, states)
     about = {"memory": memory.to_json(), "states": states and states.to_json()}
-    folder.write_json(records.PLAN, {**plan.to_json(), **about})
+    folder.write_json(PLAN, {**plan.to_json(), **about})
     if states is not None:
-        materials.tracker.say(states.told)
-    materials.tracker.expect(plan.flops - plan.flops_importance, done=plan.flops_before(state.update))
+        materials.progress.say(states.told)
+    materials.progress.expect(plan.flops - plan.flops_importance, done=plan.flops_before(state.update))
     told = _Told(materials, folder, plan, measured, Keeper(materials, states))
     for stage in schedule.stages[:-1]:
         if not _is_over(stage, state):
@@ -137,17 +137,17 @@ def _selection(materials: Materials, folder: SharedFolder, stage: Stage, scores:
 def _train_stage(told: _Told, stage: Stage, chosen: Selection, model: PromptedModel, state: TrainState) -> TrainState:
     """Train the prompt on one stage's model, from wherever the state is."""
     materials, folder, plan, price = told.materials, told.folder, told.plan, told.plan.stages[stage.index - 1]
-    config, tracker, metric = materials.config, materials.tracker, materials.task.metric
+    config, progress, metric = materials.config, materials.progress, materials.task.metric
     last = materials.schedule.last
     earlier = [resume.read_state(folder, before).seconds for before in materials.schedule.stages[: stage.index - 1]]
     if state.update == stage.first_update:
         state = recycle.carry(state, config.recycle)
-    watch = Stopwatch()
+    stopwatch = Stopwatch()
     # Stopped in its last validation, a stage has no update left to do.
     data = told.keeper.data(stage, chosen, model) if state.update < stage.end else materials.train
-    state = replace(state, seconds=state.seconds + watch.seconds)
+    state = replace(state, seconds=state.seconds + stopwatch.seconds)
     if state.update == stage.first_update:
-        tracker.passed(price.flops_states)
+        progress.passed(price.flops_states)
 
     def where(update: int) -> str:
         return f"stage {stage.index}/{last.index}  update {update}/{last.end}"
@@ -160,13 +160,13 @@ def _train_stage(told: _Told, stage: Stage, chosen: Selection, model: PromptedMo
     def updated(update: int, loss: float, seconds: float) -> None:
         about = {"update": update, "stage": stage.index, **spent(update, seconds)}
         folder.log({**about, "loss": loss, "lr": rate(config.optim, update - 1, last.end)})
-        tracker.updated(where(update), loss=loss, flops=price.flops_per_update)
+        progress.updated(where(update), loss=loss, flops=price.flops_per_update)
 
     def validate(update: int, seconds: float) -> float:
         metrics = materials.evaluate(model).metrics
         about = {"update": update, "stage": stage.index, **spent(update, seconds)}
         folder.log({**about, "split": "validation", **metrics})
-        tracker.scored(where(update), score=metrics[metric])
+        progress.scored(where(update), score=metrics[metric])
         return metrics[metric]
 
     def save(reached: TrainState) -> None:
@@ -194,12 +194,12 @@ def _finish(told: _Told, model: PromptedModel, state: TrainState) -> dict[str, A
     model.learn(state.best_prompt)
     evaluation, tested = materials.evaluate(model), materials.answer_test(model)
     if state.update < plan.updates:
-        plan = of_run(materials, materials.schedule.ended_at(state.update), told.keeper.caching)
+        plan = price_run(materials, materials.schedule.ended_at(state.update), told.keeper.caching)
     states = [resume.read_state(folder, stage) for stage in materials.schedule.stages]
     result = summarise(materials, told.measured, plan, states, evaluation, tested)
-    folder.write(records.PREDICTIONS, predictions(evaluation.answers, materials.task, materials.task.valid))
+    folder.write(PREDICTIONS, predictions(evaluation.answers, materials.task, materials.task.valid))
     if tested:
-        folder.write(records.TEST_PREDICTIONS, predictions(tested, materials.task, materials.task.test))
-    folder.write(records.PROMPT, materials.dump(state.best_prompt, model=materials.backbone.fingerprint))
-    folder.write_json(records.RESULT, result)
+        folder.write(TEST_PREDICTIONS, predictions(tested, materials.task, materials.task.test))
+    folder.write(PROMPT, materials.dump(state.best_prompt, model=materials.backbone.fingerprint))
+    folder.write_json(RESULT, result)
     return result

@@ -72,7 +72,7 @@ def open_folder(folder: Path) -> Backbone:
 
 
 def boolq_lines(count: int, start: int = 0) -> str:
-    """Records of which a random model can learn the label: it is told by the passage's first word."""
+    """Run of which a random model can learn the label: it is told by the passage's first word."""
     rows = []
     for index in range(start, start + count):
         label = index % 2 == 0

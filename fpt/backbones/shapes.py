@@ -64,7 +64,7 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightSlice:
     """Where one tensor of a partial PLM comes from: a tensor on disk, some of its rows or columns."""
 
     name: str

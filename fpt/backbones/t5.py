@@ -14,7 +14,7 @@ from transformers.activations import NewGELUActivation
 from transformers.initialization import no_init_weights
 from transformers.masking_utils import create_bidirectional_mask
 
-from fpt.backbones.shapes import STACKS, Selection, Shape, Source, Stack
+from fpt.backbones.shapes import STACKS, Selection, Shape, Stack, WeightSlice
 from fpt.backbones.weights import WeightFiles
 from fpt.errors import UserError, reason
 
@@ -120,13 +120,13 @@ def activations_of(model: Any, stack: str) -> list[nn.Module]:
     return [block.layer[-1].DenseReluDense.wo for block in stack_of(model, stack).block]
 
 
-def body_sources(selection: Selection, model: Any) -> Iterator[tuple[str, Source]]:
+def body_sources(selection: Selection, model: Any) -> Iterator[tuple[str, WeightSlice]]:
     """For every tensor of a partial PLM but embedding and head: its name there, and where it comes from."""
     for name in (name for name, _ in model.named_parameters() if name.split(".")[0] in STACKS):
         stack, *rest = name.split(".")
         if rest[0] != "block":
             if rest[0] != "embed_tokens":
-                yield name, Source(name)
+                yield name, WeightSlice(name)
             continue
         kept = selection.stack(stack)
         position = int(rest[1])
@@ -135,11 +135,11 @@ def body_sources(selection: Selection, model: Any) -> Iterator[tuple[str, Source
         source = ".".join((stack, "block", str(block), *rest[2:]))
         neurons = kept.neurons[position] if kept.neurons is not None and "DenseReluDense" in rest else None
         if neurons is None:
-            yield name, Source(source)
+            yield name, WeightSlice(source)
         elif "wo" in rest:
-            yield name, Source(source, columns=neurons)
+            yield name, WeightSlice(source, columns=neurons)
         else:
-            yield name, Source(source, rows=neurons)
+            yield name, WeightSlice(source, rows=neurons)
 
 
 def embedding_name(files: WeightFiles) -> str:

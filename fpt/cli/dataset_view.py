@@ -11,13 +11,13 @@ from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.config.schema import RunConfig
 from fpt.data.encoded import Encoded
 from fpt.data.token_cache import tokenised
-from fpt.runs.progress import Watch
+from fpt.runs.progress import WithBar
 from fpt.tasks.task import Example, Task
 
 QUANTILES = {"median": 0.5, "90 %": 0.9, "99 %": 0.99, "longest": 1.0}
 
 
-def look(config: RunConfig, task: Task, number: int, watch: Watch) -> dict[str, Any]:
+def look(config: RunConfig, task: Task, number: int, with_bar: WithBar) -> dict[str, Any]:
     """The task's splits in numbers, and `number` training examples from all over them.
 
     Raises:
@@ -25,7 +25,7 @@ def look(config: RunConfig, task: Task, number: int, watch: Watch) -> dict[str, 
     """
     backbone = open_backbone(config.model, with_weights=False)
     cache = Path(config.cache_dir).expanduser()
-    parts = dict(zip(task.parts, tokenised(task, backbone, config.task, cache, watch), strict=True))
+    parts = dict(zip(task.parts, tokenised(task, backbone, config.task, cache, with_bar), strict=True))
     train, number = parts["train"], min(number, len(task.train))
     return {
         "task": task.name,

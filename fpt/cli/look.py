@@ -30,16 +30,16 @@ def show(words: Words) -> None:
     """`fpt show`."""
     number = words.number("n", 3, least=0)
     config = compose.load(words.overrides)
-    from fpt.runs.progress import Tracker
+    from fpt.runs.progress import Progress
     from fpt.tasks.example_cache import open_task
 
-    tracker = Tracker()
-    with tracker.console.status("reading the data"):
+    progress = Progress()
+    with progress.console.status("reading the data"):
         task = open_task(config)
-    with tracker.console.status("importing torch and transformers"):
+    with progress.console.status("importing torch and transformers"):
         from fpt.cli.dataset_view import look
-    with tracker.running():
-        shown = look(config, task, number, tracker.watch)
+    with progress.running():
+        shown = look(config, task, number, progress.with_bar)
     present(words, shown, tables.print_look)
 
 
@@ -47,10 +47,10 @@ def report(words: Words) -> None:
     """`fpt report`."""
     places = [*words.places, *words.overrides]  # a folder's name may hold =
     from fpt import report
-    from fpt.runs.progress import Tracker
+    from fpt.runs.progress import Progress
 
     runs, page = report.open_runs(places), report.output_of(places, words.options.get("output"))
-    with Tracker().console.status("drawing the report"):
+    with Progress().console.status("drawing the report"):
         written = [str(path) for path in report.write(runs, page)]
     present(words, {"page": written[0], "plots": written[1:]}, _print_paths)
 
@@ -62,9 +62,9 @@ def _print_paths(written: dict[str, Any]) -> None:
 def doctor(words: Words) -> None:
     """`fpt doctor`."""
     refuse_overrides(words)
-    from fpt.runs.progress import Tracker
+    from fpt.runs.progress import Progress
 
-    with Tracker().console.status("looking around"):
+    with Progress().console.status("looking around"):
         from fpt.cli import doctor
 
         found = doctor.examine(Path(compose.load([]).cache_dir))

@@ -32,30 +32,30 @@ def _one(config: RunConfig, flags: list[str]) -> dict[str, Any] | None:
     """Train one run to its end; None where several processes do it, whose main one prints the result."""
     from fpt.backbones.location import config_values
     from fpt.prompts import files
-    from fpt.runs.progress import Tracker
+    from fpt.runs.progress import Progress
     from fpt.runs.trackers import chosen
     from fpt.tasks.example_cache import open_task
     from fpt.tasks.opening import form_of
     from stages import schedule
 
     chosen(config.tracking)
-    tracker, stages = Tracker(), schedule.of(config)
+    progress, stages = Progress(), schedule.of(config)
     files.check(config.prompt, config_values(config.model)[0]["d_model"])
     is_alone = not launch.is_for(config)
     form_of(config.task)
-    with tracker.console.status("reading the data"):
+    with progress.console.status("reading the data"):
         task = open_task(config) if is_alone else None
-    with tracker.console.status("importing torch and transformers"):
+    with progress.console.status("importing torch and transformers"):
         from stages.planning import memory as fit
         from stages.run import run
     if task is None:
         if config.engine.name == "auto":
             config, reason = fit.with_engine(config, stages)
-            tracker.say(reason)
+            progress.say(reason)
         launch.start(config, flags)
         return None
     with interrupts.heard():
-        return run(config, stages, lambda: task, tracker)
+        return run(config, stages, lambda: task, progress)
 
 
 def _quietly(config: RunConfig) -> dict[str, Any] | None:
@@ -76,22 +76,22 @@ def worker(words: Words) -> None:
 def _share(config: RunConfig, words: Words, *, reports: Path | None = None) -> None:
     """Train as one of several processes."""
     with launch.reporting(config.folder, reports), interrupts.heard():
-        from fpt.runs.progress import Tracker
+        from fpt.runs.progress import Progress
         from fpt.tasks.example_cache import open_task
         from stages import schedule
         from stages.run import run
 
-        result = run(config, schedule.of(config), lambda: open_task(config), Tracker())
+        result = run(config, schedule.of(config), lambda: open_task(config), Progress())
         if os.environ["RANK"] == "0" and "quiet" not in words.options:
             present(words, result, _printer(config))
 
 
 def sweep(words: Words) -> None:
     """`fpt train -m`: all combinations; one that fails does not stop the others."""
-    from fpt.runs.progress import Tracker
+    from fpt.runs.progress import Progress
     from stages.several import in_turn, sweep
 
-    say, runs = Tracker().say, sweep.plan(words.overrides)
+    say, runs = Progress().say, sweep.plan(words.overrides)
     in_turn.check(runs)
     done = []
     for run, records in in_turn.run_all(runs, _quietly, say):
@@ -113,9 +113,9 @@ def compare(words: Words) -> None:
         raise UserError(f"seeds={','.join(seeds)}: {wrong[0]} is no whole number, at least 0")
     runs = compare.plan(words.overrides, schedules, [int(seed) for seed in seeds])
     in_turn.check(runs)
-    from fpt.runs.progress import Tracker
+    from fpt.runs.progress import Progress
 
-    say, found = Tracker().say, dict[str, list[Any]]()
+    say, found = Progress().say, dict[str, list[Any]]()
     if "pt" not in schedules:
         say("pt is added: the others are held against it")
     for run, records in in_turn.run_all(runs, _quietly, say):

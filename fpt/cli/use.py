@@ -16,11 +16,11 @@ from fpt.devices import launch
 from fpt.errors import UserError
 from fpt.runs.atomic import replace_file
 from fpt.runs.folder import LEDGER
-from fpt.runs.records import PROMPT, Records, open_records
+from fpt.runs.run import PROMPT, Run, open_run
 
 if TYPE_CHECKING:
-    from fpt.tasks.task import Example, Form
-    from stages.using.learned import Trained
+    from fpt.tasks.task import Example, TaskForm
+    from stages.using.learned import LearnedPrompt
 
 AT_ONCE = 32  # batches whose texts are sorted by length together
 
@@ -28,7 +28,7 @@ AT_ONCE = 32  # batches whose texts are sorted by length together
 def evaluate(words: Words) -> None:
     """`fpt eval`."""
     records, config = _subject(words)
-    from fpt.runs.progress import Tracker
+    from fpt.runs.progress import Progress
     from fpt.tasks.example_cache import open_task
     from fpt.tasks.opening import with_split
 
@@ -37,12 +37,12 @@ def evaluate(words: Words) -> None:
     name = f"{config.task.name}-{config.model.name}-{split or config.task.valid_split}.jsonl"
     folder = Path("runs") if records is None else records.path
     output = _output(words, folder / "evals" / name)
-    tracker = Tracker()
-    with tracker.console.status("reading the data"):
+    progress = Progress()
+    with progress.console.status("reading the data"):
         task = open_task(config)
-    with tracker.console.status("importing torch and transformers"):
+    with progress.console.status("importing torch and transformers"):
         from stages.using.evaluate import evaluate
-    scored = evaluate(config, task, split, _trained(words, records, config), tracker)
+    scored = evaluate(config, task, split, _trained(words, records, config), progress)
     replace_file(output, scored.predictions)
     present(words, {**scored.about, "predictions": str(output)}, tables.print_scores)
 
@@ -51,17 +51,17 @@ def predict(words: Words) -> None:
     """`fpt predict`."""
     records, config = _subject(words)
     from fpt.runs.answer_file import Growing, one_line
-    from fpt.runs.progress import Tracker
+    from fpt.runs.progress import Progress
 
     beams, limit = words.number("beams", 1), words.number("max-new-tokens", 0, least=0) or None
-    tracker, questions = Tracker(), _questions(words, config)
+    progress, questions = Progress(), _questions(words, config)
     output = Growing(_output(words, Path()), _about(words, records)) if "output" in words.options else None
-    with tracker.console.status("importing torch and transformers"):
+    with progress.console.status("importing torch and transformers"):
         from stages.using.predict import predictor
     with predictor(config, _trained(words, records, config), beams=beams, max_new_tokens=limit) as answer:
         for window in questions if output is None else output.unanswered(questions):
-            with tracker.running():
-                predictions = answer.answer(window, tracker.watch)
+            with progress.running():
+                predictions = answer.answer(window, progress.with_bar)
             if output is not None:
                 output.add(prediction.to_json() for prediction in predictions)
             for prediction in predictions if output is None else ():
@@ -69,7 +69,7 @@ def predict(words: Words) -> None:
                 print(line if words.as_json else one_line(prediction.answer), flush=True)
     if output is not None:
         output.finish()
-        tracker.say(f"answers in {words.options['output']}")
+        progress.say(f"answers in {words.options['output']}")
 
 
 def export(words: Words) -> None:
@@ -81,15 +81,15 @@ def export(words: Words) -> None:
     from fpt.sharing import export, hub
 
     repo = given.get("push-to-hub")
-    made = export.order(run, to, number=number, folder=given.get("output"), base=given.get("base"), repo=repo)
+    made = export.check_request(run, to, number=number, folder=given.get("output"), base=given.get("base"), repo=repo)
     if repo is not None:
         hub.check(repo)
-    from fpt.runs.progress import Tracker
+    from fpt.runs.progress import Progress
 
-    tracker = Tracker()
-    with tracker.console.status("importing torch and transformers"):
+    progress = Progress()
+    with progress.console.status("importing torch and transformers"):
         from stages.using.export import export as write
-    present(words, write(made, tracker), _print_export)
+    present(words, write(made, progress), _print_export)
 
 
 def _print_export(written: dict[str, Any]) -> None:
@@ -98,13 +98,13 @@ def _print_export(written: dict[str, Any]) -> None:
         print(f"and at {written['url']}")
 
 
-def _subject(words: Words) -> tuple[Records | None, RunConfig]:
+def _subject(words: Words) -> tuple[Run | None, RunConfig]:
     """What is used: a finished run, or None for prompt.file; and the configuration."""
     typed = {word.partition("=")[0] for word in words.overrides}
     if "run" in words.options:
         if "prompt.file" in typed:
             raise UserError("run=… and prompt.file=… both name a prompt; give one of them")
-        records = open_records(words.options["run"])
+        records = open_run(words.options["run"])
         _ = records.result  # refuses a run that is not finished
         return records, launch.alone(compose.load(words.overrides, base=records.config))
     if "prompt.file" not in typed:
@@ -114,12 +114,12 @@ def _subject(words: Words) -> tuple[Records | None, RunConfig]:
     return None, launch.alone(compose.load([*words.overrides, "prompt.init=file"]))
 
 
-def _trained(words: Words, records: Records | None, config: RunConfig) -> "Trained":
+def _trained(words: Words, records: Run | None, config: RunConfig) -> "LearnedPrompt":
     from stages.using import learned
 
     if records is None:
-        return learned.of_file(config)
-    return learned.of_run(records, words.number("stage", 1) if "stage" in words.options else None)
+        return learned.from_file(config)
+    return learned.from_run(records, words.number("stage", 1) if "stage" in words.options else None)
 
 
 def _questions(words: Words, config: RunConfig) -> "Iterator[list[Example]]":
@@ -131,7 +131,7 @@ def _questions(words: Words, config: RunConfig) -> "Iterator[list[Example]]":
     from fpt.tasks import questions
     from fpt.tasks.opening import form_of
 
-    form: Form = form_of(config.task)
+    form: TaskForm = form_of(config.task)
     text, name, at_once = words.options.get("text"), words.options.get("input"), AT_ONCE * config.train.eval_batch
     if text is not None and name is not None:
         raise UserError("text=… and input=… both say what to answer; give one of them")
@@ -146,7 +146,7 @@ def _questions(words: Words, config: RunConfig) -> "Iterator[list[Example]]":
     return questions.of_stream(sys.stdin.fileno(), at_once)
 
 
-def _about(words: Words, records: Records | None) -> dict[str, Any]:
+def _about(words: Words, records: Run | None) -> dict[str, Any]:
     """What answers depend on besides the questions."""
     options = {name: words.options.get(name) for name in ("stage", "beams", "max-new-tokens")}
     return {**options, "prompt": records and records.ledger[PROMPT], "overrides": sorted(words.overrides)}

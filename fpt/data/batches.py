@@ -33,7 +33,7 @@ def micro_batches(indices: list[int], size: int | None, *, process: int = 0, pro
     return [share[start : start + size] for start in range(0, largest, size)]
 
 
-class Order:
+class UpdateOrder:
     """Which examples an update trains on: a pure function of (seed, update).
 
     Epochs follow each other without a break, each in an order of its own. The examples of up to CHUNK updates

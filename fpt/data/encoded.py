@@ -88,7 +88,7 @@ class RowsWriter:
         return Rows(np.array(self._ids, np.int32), np.array(self._starts, np.int64))
 
 
-class States:
+class KeptStates:
     """A state for every source token, of the layer below a late prompt: source i's are rows[starts[i] : starts[i + 1]].
 
     They may be in a file, of which a batch reads what it needs.
@@ -122,7 +122,7 @@ class Encoded:
     whole: NDArray[np.int32] | None = None
     lost_answers: int = 0
     pad: int = 0
-    below: States | None = None
+    below: KeptStates | None = None
 
     @cached_property
     def lengths(self) -> list[tuple[int, int]]:

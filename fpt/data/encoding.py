@@ -6,7 +6,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from fpt.data.encoded import Encoded, RowsWriter
-from fpt.runs.progress import Watch
+from fpt.runs.progress import WithBar
 from fpt.tasks.metrics import normalise
 from fpt.tasks.task import Example
 
@@ -20,7 +20,7 @@ def encode(
     source_length: int,
     target_length: int,
     find_answers: bool = False,
-    watch: Watch = lambda parts, _: parts,
+    with_bar: WithBar = lambda parts, _: parts,
 ) -> Encoded:
     """Token ids of every example, closing </s> kept where they are cut to the limits.
 
@@ -32,13 +32,13 @@ def encode(
         source_length: limit in tokens.
         target_length: likewise.
         find_answers: whether golds are pieces of their source, so that a cut may lose them.
-        watch: shows how far this is.
+        with_bar: shows how far this is.
     """
     sources, targets = RowsWriter(), RowsWriter()
     whole = np.empty((len(examples), 2), np.int32)
     lost = 0
     parts = [list(range(start, min(start + PART, len(examples)))) for start in range(0, len(examples), PART)]
-    for indices in watch(parts, "tokenising"):
+    for indices in with_bar(parts, "tokenising"):
         part = [examples[index] for index in indices]
         sources_of_part = _tokenise([example.source for example in part], tokenizer)
         for index, example, ids in zip(indices, part, sources_of_part, strict=True):

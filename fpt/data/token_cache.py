@@ -13,26 +13,28 @@ from fpt.backbones.backbone import Backbone
 from fpt.config.schema import TaskConfig
 from fpt.data.encoded import Encoded, Rows
 from fpt.data.encoding import encode
-from fpt.runs.progress import Watch
+from fpt.runs.progress import WithBar
 from fpt.runs.tensor_cache import kept
-from fpt.tasks.example_cache import Stored
+from fpt.tasks.example_cache import CachedExamples
 from fpt.tasks.task import Example, Task
 
 PART = 10_000  # examples that are hashed at once
 MADE_BY = 1  # one more whenever the same texts give other tokens
 
 
-def tokenised(task: Task, backbone: Backbone, config: TaskConfig, cache: Path, watch: Watch) -> tuple[Encoded, ...]:
+def tokenised(
+    task: Task, backbone: Backbone, config: TaskConfig, cache: Path, with_bar: WithBar
+) -> tuple[Encoded, ...]:
     """The task's parts as token ids, training first, then validation; from the cache where they are there.
 
     Raises:
         UserError: the tokenizer or the cache's folder cannot be used.
     """
-    return tuple(_tokenised(part, task, backbone, config, cache, watch) for part in task.parts.values())
+    return tuple(_tokenised(part, task, backbone, config, cache, with_bar) for part in task.parts.values())
 
 
 def _tokenised(
-    examples: Sequence[Example], task: Task, backbone: Backbone, config: TaskConfig, cache: Path, watch: Watch
+    examples: Sequence[Example], task: Task, backbone: Backbone, config: TaskConfig, cache: Path, with_bar: WithBar
 ) -> Encoded:
     def compute() -> dict[str, torch.Tensor]:
         data = encode(
@@ -41,7 +43,7 @@ def _tokenised(
             source_length=config.source_length,
             target_length=config.target_length,
             find_answers=not task.labels,
-            watch=watch,
+            with_bar=with_bar,
         )
         assert data.whole is not None
         return {
@@ -65,7 +67,7 @@ _SIDES = ("sources", "targets")
 def _key(examples: Sequence[Example], about: list[object]) -> str:
     versions = [MADE_BY, tokenizers_version, transformers_version]
     digest = hashlib.sha256(json.dumps([*versions, *about]).encode())
-    if isinstance(examples, Stored):
+    if isinstance(examples, CachedExamples):
         digest.update(examples.fingerprint.encode())
         return digest.hexdigest()[:32]
     for start in range(0, len(examples), PART):

@@ -73,7 +73,7 @@ def joined(config: EngineConfig, device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def from_main(call: Callable[[], T]) -> T:
+def broadcast_from_main(call: Callable[[], T]) -> T:
     """What `call` returns in the main process, in every process; what it raises as the user's fault too."""
     if size() == 1:
         return call()
@@ -93,20 +93,20 @@ def from_main(call: Callable[[], T]) -> T:
 def main_first(call: Callable[[], T]) -> T:
     """What `call` returns, the others calling after the main process, which leaves them what it has cached."""
     if not is_main():
-        wait()
+        barrier()
     made = call()
     if is_main():
-        wait()
+        barrier()
     return made
 
 
-def wait() -> None:
+def barrier() -> None:
     """Go on when every process is here."""
     if size() > 1:
         dist.barrier(group=_patient)
 
 
-def gather(value: T) -> list[T]:
+def all_gather(value: T) -> list[T]:
     """Every process's value, in every process."""
     if size() == 1:
         return [value]
@@ -115,7 +115,7 @@ def gather(value: T) -> list[T]:
     return values  # type: ignore[return-value]
 
 
-def add_up(tensors: Sequence[Tensor]) -> None:
+def all_reduce_sum_(tensors: Sequence[Tensor]) -> None:
     """Replace tensors of one type and device by their sums over the processes, in one message."""
     if size() == 1:
         return
@@ -127,7 +127,7 @@ def add_up(tensors: Sequence[Tensor]) -> None:
         start += tensor.numel()
 
 
-def any_of(flag: bool) -> bool:
+def any_process(flag: bool) -> bool:
     """Whether the flag is set in any process; waits for all of them, however long each takes."""
     if size() == 1:
         return flag

@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 
 from fpt.config.schema import PromptConfig
 from fpt.errors import UserError
-from fpt.runs import records
 from fpt.runs.folder import LEDGER
+from fpt.runs.run import PROMPT, open_run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +29,7 @@ USE = ("kind", "layer", "length", "generator", "pool")  # what a late prompt's f
 
 
 @dataclass(frozen=True)
-class Stored:
+class PromptFile:
     """A prompt on disk, of which the header was read.
 
     Attributes:
@@ -73,7 +73,7 @@ class Stored:
         return _how(self.late, self.shapes)
 
 
-def open_prompt(path: Path) -> Stored:
+def open_prompt(path: Path) -> PromptFile:
     """The prompt in a file or folder, soft or late.
 
     Raises:
@@ -128,7 +128,7 @@ def _sizes(how: PromptConfig) -> str:
     return f"prompt.generator={how.generator} prompt.length={how.length}{more}"
 
 
-def _find(path: Path) -> Stored:
+def _find(path: Path) -> PromptFile:
     if path.is_dir():
         return _in_folder(path)
     try:
@@ -139,19 +139,19 @@ def _find(path: Path) -> Stored:
     return _in_array(path) if is_array else _in_safetensors(path, TENSOR)
 
 
-def _in_folder(path: Path) -> Stored:
+def _in_folder(path: Path) -> PromptFile:
     if (path / ADAPTER_CONFIG).is_file():
         return _in_adapter(path)
     if not (path / LEDGER).is_file():
         raise UserError(f"{path}: has no prompt; expected {FORMS}")
-    run = records.open_records(path)
+    run = open_run(path)
     if not run.is_finished:
-        raise UserError(f"{path}: this run is not finished; stages/<stage>/{records.PROMPT} are the prompts it has")
-    run.read(records.PROMPT)
-    return _in_safetensors(path / records.PROMPT, TENSOR)
+        raise UserError(f"{path}: this run is not finished; stages/<stage>/{PROMPT} are the prompts it has")
+    run.read(PROMPT)
+    return _in_safetensors(path / PROMPT, TENSOR)
 
 
-def _in_adapter(path: Path) -> Stored:
+def _in_adapter(path: Path) -> PromptFile:
     """For encoder and decoder PEFT keeps a prompt each, one after the other; the encoder's is ours."""
     about = path / ADAPTER_CONFIG
     try:
@@ -173,7 +173,7 @@ def _in_adapter(path: Path) -> Stored:
     return replace(stored, shapes={TENSOR: (length, width)})
 
 
-def _in_safetensors(file: Path, tensor: str) -> Stored:
+def _in_safetensors(file: Path, tensor: str) -> PromptFile:
     try:
         with safe_open(file, framework="np") as handle:
             about = (handle.metadata() or {}).get("fpt", "")
@@ -187,10 +187,10 @@ def _in_safetensors(file: Path, tensor: str) -> Stored:
         hint = "; give the adapter's folder" if ADAPTER_TENSOR in shapes else ""
         raise UserError(f"{file}: has no tensor '{tensor}', but {', '.join(shapes) or 'nothing'}{hint}")
     shape, dtype = shapes[tensor]
-    return Stored(file, {TENSOR: _matrix(file, shape, dtype, is_float="F" in dtype)}, tensor)
+    return PromptFile(file, {TENSOR: _matrix(file, shape, dtype, is_float="F" in dtype)}, tensor)
 
 
-def _late(file: Path, about: str, found: dict[str, tuple[list[int], str]]) -> Stored:
+def _late(file: Path, about: str, found: dict[str, tuple[list[int], str]]) -> PromptFile:
     """A late prompt, of which the file's own description must hold."""
     shapes = {name: tuple(shape) for name, (shape, _) in found.items()}
     try:
@@ -202,7 +202,7 @@ def _late(file: Path, about: str, found: dict[str, tuple[list[int], str]]) -> St
         is_right = False
     if not is_right or not all("F" in dtype for _, dtype in found.values()):
         raise UserError(f"{file}: is not a late prompt as fpt writes it; its description and its tensors differ")
-    return Stored(file, shapes, late=use)
+    return PromptFile(file, shapes, late=use)
 
 
 def _how(use: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> PromptConfig:
@@ -210,14 +210,16 @@ def _how(use: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> PromptConfi
     return PromptConfig(**{**use, **bottleneck})
 
 
-def _in_array(file: Path) -> Stored:
+def _in_array(file: Path) -> PromptFile:
     try:
         array = np.load(file, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise UserError(f"{file}: cannot be read as a numpy array ({error})") from None
     shape = list(array.shape)
     is_batch = len(shape) == 3 and shape[0] == 1
-    return Stored(file, {TENSOR: _matrix(file, shape[is_batch:], str(array.dtype), is_float=array.dtype.kind == "f")})
+    return PromptFile(
+        file, {TENSOR: _matrix(file, shape[is_batch:], str(array.dtype), is_float=array.dtype.kind == "f")}
+    )
 
 
 def _matrix(file: Path, shape: list[int], dtype: str, *, is_float: bool) -> tuple[int, int]:

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from fpt.data.batches import batches_by_length, in_turn
-from fpt.data.encoded import Encoded, States
+from fpt.data.encoded import Encoded, KeptStates
 from fpt.devices import distributed
 from fpt.devices.engine import Engine
 from fpt.errors import UserError
 from fpt.prompts.prompted import PromptedModel
-from fpt.runs.progress import Watch
+from fpt.runs.progress import WithBar
 from fpt.units import amount
 
 MADE_BY = 1  # one more whenever the same weights and examples give other states
@@ -43,31 +43,31 @@ class Filler:
         data: the examples.
         batch_size: examples at once; part of the name of what is kept, since it changes the last bits.
         engine: holds the model.
-        watch: shows how far this is.
+        with_bar: shows how far this is.
     """
 
     model: PromptedModel
     data: Encoded
     batch_size: int
     engine: Engine
-    watch: Watch
+    with_bar: WithBar
 
     @property
     def shape(self) -> tuple[int, int]:
         """[N, D]."""
         return len(self.data.sources.ids), self.model.body.config.d_model
 
-    def in_memory(self) -> States:
+    def in_memory(self) -> KeptStates:
         """The states in every process's own memory; each computes a part and is told the rest."""
         rows = torch.zeros(self.shape, dtype=self.engine.dtype)
         self._fill(rows, distributed.rank(), distributed.size())
-        distributed.wait()  # what follows gives up on a process that is slow
+        distributed.barrier()  # what follows gives up on a process that is slow
         # The others' are zeros, so bits added up as whole numbers are the bits themselves.
         for part in torch.split(rows.view(torch.int32).view(-1), SENT):
-            distributed.add_up([part])
-        return States(rows, self.data.sources.starts)
+            distributed.all_reduce_sum_([part])
+        return KeptStates(rows, self.data.sources.starts)
 
-    def in_file(self, folder: Path, about: dict[str, Any]) -> States:
+    def in_file(self, folder: Path, about: dict[str, Any]) -> KeptStates:
         """The states in a file of the folder, mapped into memory; computed first where it is not there or not whole.
 
         The processes of a machine share it. `about` says what the states are of, and so names the file.
@@ -78,9 +78,9 @@ class Filler:
         about = about | self._how()
         file = folder / f"{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]}.npy"
         is_there = distributed.here()[0] > 0 or self._is_whole(file)
-        if not all(distributed.gather(is_there)):
+        if not all(distributed.all_gather(is_there)):
             self._make(file, about)
-        return States(self._mapped(file), self.data.sources.starts)
+        return KeptStates(self._mapped(file), self.data.sources.starts)
 
     def _how(self) -> dict[str, Any]:
         """What else decides the states' bits."""
@@ -100,9 +100,9 @@ class Filler:
         """Compute one process's part of the states; padding is left out."""
         batches = batches_by_length(self.data, self.batch_size)
         own = in_turn(batches, process, processes)
-        own += [[]] * (max(distributed.gather(len(own))) - len(own))  # machines may have more processes or fewer
+        own += [[]] * (max(distributed.all_gather(len(own))) - len(own))  # machines may have more processes or fewer
         starts = self.data.sources.starts
-        for indices in self.watch(own, "states below the prompt"):
+        for indices in self.with_bar(own, "states below the prompt"):
             if not indices and not self.engine.is_sharded:
                 continue
             states = self.model.below(self.data.batch(indices or batches[0]).to(self.engine.device)).cpu()
@@ -113,14 +113,14 @@ class Filler:
     def _make(self, file: Path, about: dict[str, Any]) -> None:
         """Compute the states into a file aside, which becomes `file` when it is whole."""
         process, processes = distributed.here()
-        writer = distributed.gather(os.getpid())[distributed.rank() - process]  # the first process of this machine
+        writer = distributed.all_gather(os.getpid())[distributed.rank() - process]  # the first process of this machine
         aside = file.with_name(f"{file.stem}.{socket.gethostname()}-{writer}.part")
         with _removed(aside, _about(aside)) if process == 0 else nullcontext():
             problem = self._reserve(aside) if process == 0 else None
-            if problem := next(filter(None, distributed.gather(problem)), None):
+            if problem := next(filter(None, distributed.all_gather(problem)), None):
                 raise UserError(problem)
             self._fill(self._mapped(aside, to_write=True), process, processes)
-            distributed.wait()
+            distributed.barrier()
             if process == 0:
                 digest = self._digest(self._mapped(aside))
                 try:
@@ -129,7 +129,7 @@ class Filler:
                     aside.replace(file)
                 except OSError as error:
                     raise UserError(self._no_room(file.parent, error)) from None
-        distributed.wait()
+        distributed.barrier()
 
     def _reserve(self, file: Path) -> str | None:
         """Make a file of the states' size, all of it on disk; what is wrong if that cannot be done.
@@ -167,7 +167,7 @@ class Filler:
         digest, starts = hashlib.sha256(), self.data.sources.starts
         number = len(self.data)
         parts = [list(range(start, min(start + AT_ONCE, number))) for start in range(0, number, AT_ONCE)]
-        for part in self.watch(parts, "checking the states"):
+        for part in self.with_bar(parts, "checking the states"):
             digest.update(rows[starts[part[0]] : starts[part[-1] + 1]].view(torch.uint8).numpy().data)
         return digest.hexdigest()
 

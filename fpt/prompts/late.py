@@ -14,7 +14,7 @@ from fpt.config.schema import PromptConfig
 from fpt.prompts import files
 from fpt.prompts.soft import put_before, uniform
 from fpt.random_streams import stream
-from fpt.training.state import Tensors
+from fpt.training.checkpoint import Tensors
 
 
 class LatePrompt(nn.Module):
@@ -34,7 +34,7 @@ class LatePrompt(nn.Module):
         return dict(self.named_parameters())
 
     def prepend(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """States [B, S, D] and their mask [B, S] with each example's vectors in front: [B, P+S, D], [B, P+S]."""
+        """KeptStates [B, S, D] and their mask [B, S] with each example's vectors in front: [B, P+S, D], [B, P+S]."""
         return put_before(self(states, mask), states, mask)
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:

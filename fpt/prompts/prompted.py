@@ -16,7 +16,7 @@ from fpt.backbones import t5
 from fpt.data.encoded import IGNORED, Batch
 from fpt.prompts.late import LatePrompt
 from fpt.prompts.soft import SoftPrompt
-from fpt.training.state import Tensors
+from fpt.training.checkpoint import Tensors
 
 Prompt = SoftPrompt | LatePrompt
 AT_ONCE = 1024  # target positions whose logits [V] are held at the same time

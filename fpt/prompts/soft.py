@@ -44,7 +44,7 @@ class SoftPrompt(nn.Module):
 
 
 def put_before(prompt: Tensor, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """States [B, S, D] and their mask [B, S] with a prompt [B, P, D] in front: [B, P+S, D], [B, P+S]."""
+    """KeptStates [B, S, D] and their mask [B, S] with a prompt [B, P, D] in front: [B, P+S, D], [B, P+S]."""
     ones = mask.new_ones(prompt.shape[:2])
     return torch.cat([prompt.to(states.dtype), states], 1), torch.cat([ones, mask], 1)
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fpt.errors import UserError
-from fpt.report.runs import Run, read
+from fpt.report.runs import ReportedRun, read
 from fpt.runs.atomic import replace_file
-from fpt.runs.records import open_records
+from fpt.runs.run import open_run
 
 
-def open_runs(places: Sequence[str]) -> list[Run]:
+def open_runs(places: Sequence[str]) -> list[ReportedRun]:
     """The runs in these folders, named after them; by their whole path where two have one name.
 
     Raises:
@@ -19,7 +19,7 @@ def open_runs(places: Sequence[str]) -> list[Run]:
     """
     if not places:
         raise UserError("fpt report: give the folders of one or more runs, as in fpt report runs/boolq-tiny-cr-s0")
-    found = [open_records(place) for place in places]
+    found = [open_run(place) for place in places]
     times = Counter(records.path.resolve() for records in found)
     if twice := [path for path, number in times.items() if number > 1]:
         raise UserError(f"{twice[0]}: is given twice")
@@ -45,7 +45,7 @@ def output_of(places: Sequence[str], given: str | None) -> Path:
     return page
 
 
-def write(runs: Sequence[Run], page: Path) -> list[Path]:
+def write(runs: Sequence[ReportedRun], page: Path) -> list[Path]:
     """Write the page and, into a folder beside it, its plots as PNG; returns the paths, the page's first.
 
     Raises:

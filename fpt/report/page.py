@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from fpt import __version__
 from fpt.report import plots
 from fpt.report.plots import AXES, COLOURS, Plot
-from fpt.report.runs import Floats, Run, similarity
+from fpt.report.runs import Floats, ReportedRun, similarity
 from fpt.units import amount
 
 EXAMPLES = 3  # of each kind
@@ -47,7 +47,7 @@ class Prompts(NamedTuple):
     means: list[list[Cell]]
 
 
-def render(runs: Sequence[Run]) -> tuple[str, list[Plot]]:
+def render(runs: Sequence[ReportedRun]) -> tuple[str, list[Plot]]:
     """The page and all of its plots."""
     examples = {run.number: run.examples(EXAMPLES) for run in runs}  # read first, as a damaged file ends it all
     prompts, sections = list(_prompts(runs)), list(_sections(runs))
@@ -78,8 +78,8 @@ def render(runs: Sequence[Run]) -> tuple[str, list[Plot]]:
     return page, [*drawn, *([memory] if memory else []), *of_prompts]
 
 
-def _sections(runs: Sequence[Run]) -> Iterator[Section]:
-    groups: dict[tuple[str, str], list[Run]] = {}
+def _sections(runs: Sequence[ReportedRun]) -> Iterator[Section]:
+    groups: dict[tuple[str, str], list[ReportedRun]] = {}
     for run in runs:
         if run.updates:
             groups.setdefault((run.task, run.metric), []).append(run)
@@ -96,9 +96,9 @@ def _sections(runs: Sequence[Run]) -> Iterator[Section]:
         yield Section(f"{task}: {metric}" if metric else task, over, score, loss)
 
 
-def _prompts(runs: Sequence[Run]) -> Iterator[Prompts]:
+def _prompts(runs: Sequence[ReportedRun]) -> Iterator[Prompts]:
     """Prompts of one shape against each other: heat map, and means over kinds of pairs."""
-    shapes: dict[tuple[int, ...], list[tuple[Run, int, str, Floats]]] = {}
+    shapes: dict[tuple[int, ...], list[tuple[ReportedRun, int, str, Floats]]] = {}
     for run in runs:
         for stage, about, prompt in run.prompts():
             shapes.setdefault(prompt.shape, []).append((run, stage, about, prompt))
@@ -123,7 +123,7 @@ def _prompts(runs: Sequence[Run]) -> Iterator[Prompts]:
         yield Prompts(" × ".join(map(str, shape)), plot, means)
 
 
-def _kind(one: Run, other: Run) -> str:
+def _kind(one: ReportedRun, other: ReportedRun) -> str:
     """What two prompts have in common."""
     if one is other:
         return "stages of one run"
@@ -135,7 +135,7 @@ def _kind(one: Run, other: Run) -> str:
     return "one task and seed, different runs" if same else "one task, different seeds"
 
 
-def _run_row(run: Run) -> list[Cell]:
+def _run_row(run: ReportedRun) -> list[Cell]:
     result = run.result
     value = result["metric"]["value"] if result else None
     return [
@@ -153,7 +153,7 @@ def _run_row(run: Run) -> list[Cell]:
     ]
 
 
-def _stage_row(run: Run, row: dict[str, Any]) -> list[Cell]:
+def _stage_row(run: ReportedRun, row: dict[str, Any]) -> list[Cell]:
     begun = row["done"] or None
     return [
         _of(run),
@@ -170,7 +170,7 @@ def _stage_row(run: Run, row: dict[str, Any]) -> list[Cell]:
     ]
 
 
-def _notes(run: Run) -> list[str]:
+def _notes(run: ReportedRun) -> list[str]:
     """What a reader must know before comparing."""
     notes = []
     if not run.result:
@@ -192,7 +192,7 @@ def _notes(run: Run) -> list[str]:
     return notes
 
 
-def _differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+def _differences(runs: Sequence[ReportedRun]) -> list[tuple[str, list[str]]]:
     """Settings that are not the same in all runs, but for the folders they name."""
     keys = dict.fromkeys(key for run in runs for key in run.settings)
     texts = {key: [_setting(run.settings[key]) if key in run.settings else "–" for run in runs] for key in keys}
@@ -203,7 +203,7 @@ def _setting(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _of(run: Run) -> Cell:
+def _of(run: ReportedRun) -> Cell:
     return Cell(f"{run.number} {run.label}", run.number, is_run=True)
 
 

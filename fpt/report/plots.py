@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from fpt.report.runs import Floats, Run
+from fpt.report.runs import Floats, ReportedRun
 from fpt.units import amount
 
 # Okabe and Ito's colours, told apart by colour-blind people; the page takes the second of each pair in the dark.
@@ -67,7 +67,7 @@ class Plot:
     is_wide: bool = False
 
 
-def score(runs: Sequence[Run], key: str, name: str) -> Plot:
+def score(runs: Sequence[ReportedRun], key: str, name: str) -> Plot:
     """The main metric of runs of one task: hollow points on partial PLMs, filled ones on the full model."""
     with _staged(runs, key) as (figure, axes):
         for run in runs:
@@ -92,7 +92,7 @@ def score(runs: Sequence[Run], key: str, name: str) -> Plot:
         return _drawn(figure, name, f"{runs[0].metric} against {AXES[key]}")
 
 
-def loss(runs: Sequence[Run], key: str, name: str) -> Plot:
+def loss(runs: Sequence[ReportedRun], key: str, name: str) -> Plot:
     """Every update's loss, faint, and its running mean within each stage."""
     with _staged(runs, key) as (figure, axes):
         means = []
@@ -117,12 +117,12 @@ def loss(runs: Sequence[Run], key: str, name: str) -> Plot:
         return _drawn(figure, name, f"loss against {AXES[key]}")
 
 
-def window(run: Run) -> int:
+def window(run: ReportedRun) -> int:
     """Over how many updates a loss is averaged."""
     return max(3, len(run.updates) // 40)
 
 
-def memory(runs: Sequence[Run], name: str) -> Plot:
+def memory(runs: Sequence[ReportedRun], name: str) -> Plot:
     """What each stage was planned to take on one device: weights, activations and the rest, one on the other."""
     parts = {"weights": 1.0, "activations": 0.55, "prompt and optimizer": 0.25}
     with matplotlib.style.context(["default", STYLE]):
@@ -176,7 +176,7 @@ def similarities(rows: Sequence[str], columns: Sequence[str], values: Floats, na
 
 
 @contextmanager
-def _staged(runs: Sequence[Run], key: str) -> Iterator[tuple[Figure, Axes]]:
+def _staged(runs: Sequence[ReportedRun], key: str) -> Iterator[tuple[Figure, Axes]]:
     """A plot against updates, FLOPs or seconds, with a strip above it that shows every run's stages."""
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure(figsize=(4.2, 2.9 + 0.14 * len(runs)), layout=ConstrainedLayoutEngine(hspace=0.01))
@@ -193,7 +193,7 @@ def _staged(runs: Sequence[Run], key: str) -> Iterator[tuple[Figure, Axes]]:
         yield figure, axes
 
 
-def _strip(strip: Axes, axes: Axes, runs: Sequence[Run], key: str, widest: float) -> None:
+def _strip(strip: Axes, axes: Axes, runs: Sequence[ReportedRun], key: str, widest: float) -> None:
     """Stages as bars, each with its number; expansions as dotted lines down through the plot of a single run."""
     for place, run in enumerate(runs):
         for stage, start, end in run.spans(key):
@@ -224,11 +224,11 @@ def _memory_parts(row: dict[str, dict[str, int]]) -> tuple[int, int, int]:
     return planned["weights"], planned["total"] - planned["weights"] - planned["rest"], planned["rest"]
 
 
-def _colour(run: Run) -> str:
+def _colour(run: ReportedRun) -> str:
     return list(COLOURS)[(run.number - 1) % len(COLOURS)]
 
 
-def _marker(run: Run) -> str:
+def _marker(run: ReportedRun) -> str:
     """Another one when colours come round again."""
     return MARKERS[(run.number - 1 + (run.number - 1) // len(COLOURS)) % len(MARKERS)]
 
@@ -253,7 +253,7 @@ def _thinned(values: Floats) -> "np.ndarray[tuple[int], np.dtype[np.intp]]":
     return np.unique([stretch[end(values[stretch])] for stretch in stretches for end in (np.argmin, np.argmax)])
 
 
-def _legend(figure: Figure, runs: Sequence[Run]) -> None:
+def _legend(figure: Figure, runs: Sequence[ReportedRun]) -> None:
     if len(runs) > 1:
         lines = [
             Line2D([], [], color=_colour(run), marker=_marker(run), markersize=4, label=f"{run.number} {run.label}")

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from fpt.errors import UserError, reason
 from fpt.runs.folder import METRICS
-from fpt.runs.records import PLAN, PREDICTIONS, PROMPT, Records
+from fpt.runs.run import PLAN, PREDICTIONS, PROMPT, Run
 
 ABOUT = {"update", "stage", "flops", "seconds", "split"}  # what a validation says besides its metrics
 Line = dict[str, Any]
@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Run:
+class ReportedRun:
     """One run of a report.
 
     Attributes:
@@ -36,7 +36,7 @@ class Run:
         start: where the first stage begins, by key of a metrics line: the scoring of neurons comes first.
     """
 
-    records: Records
+    records: Run
     number: int
     label: str
     settings: dict[str, Any]
@@ -121,7 +121,7 @@ class Run:
         return {name: _spread(rows, number) for name, rows in groups.items() if rows}
 
 
-def read(records: Records, number: int, label: str) -> Run:
+def read(records: Run, number: int, label: str) -> ReportedRun:
     """A run's records as the report takes them.
 
     Raises:
@@ -141,7 +141,7 @@ def read(records: Records, number: int, label: str) -> Run:
     result = records.result if records.is_finished else {}
     before = (0, plan["flops_importance"], records.measured["seconds"]) if plan else (0, 0, 0)
     start = dict(zip(("update", "flops", "seconds"), before, strict=True))
-    run = Run(records, number, label, settings, updates, validations, plan, result, start)
+    run = ReportedRun(records, number, label, settings, updates, validations, plan, result, start)
     if not all(run.metric in line for line in validations):
         raise UserError(f"{records.path / METRICS}: is damaged: a validation has no {run.metric or 'score'}")
     return run

@@ -8,19 +8,20 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from rich import progress as rich_progress
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-Watch = Callable[[Sequence[list[int]], str], Iterable[list[int]]]  # batches of indices and what is done with them
+WithBar = Callable[[Sequence[list[int]], str], Iterable[list[int]]]  # batches of indices and what is done with them
 
 
-class Tracker:
+class Progress:
     """Progress on standard error; standard output stays free for results."""
 
     def __init__(self) -> None:
         """Nothing is shown before `running`."""
         self.console = Console(stderr=True, highlight=False)
-        self._bars = Progress(
+        self._bars = rich_progress.Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             TimeElapsedColumn(),
@@ -64,7 +65,7 @@ class Tracker:
             loss = "" if math.isnan(self._loss) else f"  loss {self._loss:.3f}"
             self.say(f"{where}{loss}  score {score:.2f}")
 
-    def watch(self, batches: Sequence[list[int]], what: str) -> Iterable[list[int]]:
+    def with_bar(self, batches: Sequence[list[int]], what: str) -> Iterable[list[int]]:
         """The batches, with a bar while they are worked through."""
         bar = self._bars.add_task(what, total=sum(map(len, batches)))
         try:

@@ -6,7 +6,7 @@ from typing import Any
 
 from fpt.devices import distributed
 from fpt.runs.folder import RunFolder
-from fpt.runs.trackers import Record, Silent, Sink
+from fpt.runs.trackers import MetricsLine, Silent, Sink
 
 
 class SharedFolder:
@@ -25,7 +25,7 @@ class SharedFolder:
         def open_it() -> None:
             self._folder = open_folder()
 
-        distributed.from_main(open_it)
+        distributed.broadcast_from_main(open_it)
 
     def ask(self, question: Callable[[RunFolder], Any]) -> Any:
         """The main process's answer, in every process."""
@@ -34,7 +34,7 @@ class SharedFolder:
             assert self._folder is not None
             return question(self._folder)
 
-        return distributed.from_main(answer)
+        return distributed.broadcast_from_main(answer)
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -64,7 +64,7 @@ class SharedFolder:
         if self._folder is not None:
             self._folder.write_json(name, value)
 
-    def open_metrics(self, mark: dict[str, Any] | None, open_sink: Callable[[list[Record]], Sink]) -> None:
+    def open_metrics(self, mark: dict[str, Any] | None, open_sink: Callable[[list[MetricsLine]], Sink]) -> None:
         """Go on with metrics.jsonl after the marked part of it, or anew; and with the tracker, which is told the same.
 
         Raises:
@@ -76,7 +76,7 @@ class SharedFolder:
 
         self.ask(open_both)
 
-    def log(self, record: Record) -> None:
+    def log(self, record: MetricsLine) -> None:
         """Add a line to metrics.jsonl."""
         if self._folder is not None:
             self._folder.log(record)

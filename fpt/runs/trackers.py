@@ -19,14 +19,14 @@ from fpt.config.compose import flat, to_yaml
 from fpt.config.schema import RunConfig
 from fpt.errors import UserError, reason
 
-Record = dict[str, Any]  # a line of metrics.jsonl
+MetricsLine = dict[str, Any]  # a line of metrics.jsonl
 TENSORBOARD = "tensorboard"  # its folder in the run's
 
 
 class Sink(Protocol):
     """What takes the records of a run."""
 
-    def log(self, record: Record) -> None:
+    def log(self, record: MetricsLine) -> None:
         """Take one more."""
 
     def close(self) -> None:
@@ -48,7 +48,7 @@ def chosen(tracking: str) -> str:
     return tracking
 
 
-def open_sink(config: RunConfig, kept: Sequence[Record], say: Callable[[str], None]) -> Sink:
+def open_sink(config: RunConfig, kept: Sequence[MetricsLine], say: Callable[[str], None]) -> Sink:
     """The run's tracker, told of the lines that the run goes on from; once open it never stops a run.
 
     Raises:
@@ -72,7 +72,7 @@ def open_sink(config: RunConfig, kept: Sequence[Record], say: Callable[[str], No
         raise UserError(f"tracking={name}: cannot be started ({reason(error)}); tracking=none does without") from None
 
 
-def scalars(record: Record) -> dict[str, float]:
+def scalars(record: MetricsLine) -> dict[str, float]:
     """A record's numbers by name: train/loss, train/flops, validation/accuracy."""
     split = record.get("split", "train")
     return {f"{split}/{name}": value for name, value in record.items() if name not in ("split", "update")}
@@ -81,7 +81,7 @@ def scalars(record: Record) -> dict[str, float]:
 class Silent:
     """No tracker."""
 
-    def log(self, record: Record) -> None:
+    def log(self, record: MetricsLine) -> None:
         """Nothing to do."""
 
     def close(self) -> None:
@@ -95,7 +95,7 @@ class Harmless:
         """Around a sink that works so far."""
         self._name, self._sink, self._say = name, sink, say
 
-    def log(self, record: Record) -> None:
+    def log(self, record: MetricsLine) -> None:
         """Take one more."""
         self._try(lambda: self._sink.log(record))
 
@@ -135,7 +135,7 @@ class TensorBoard:
         self._add(file_version="brain.Event:2", seconds=0)
         self._add(session_log=SessionLog(status=SessionLog.START), step=0, seconds=0)
 
-    def log(self, record: Record) -> None:
+    def log(self, record: MetricsLine) -> None:
         """Take one more."""
         values = [self._summary.Value(tag=tag, simple_value=value) for tag, value in scalars(record).items()]
         self._add(summary=self._summary(value=values), step=record["update"], seconds=record.get("seconds", 0))
@@ -168,7 +168,7 @@ class Updates:
         self._send, self._finish, self._first = send, finish, first
         self._update, self._values = 0, dict[str, float]()
 
-    def log(self, record: Record) -> None:
+    def log(self, record: MetricsLine) -> None:
         """Take one more."""
         if record["update"] != self._update:
             self._tell()

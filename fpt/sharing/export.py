@@ -16,7 +16,7 @@ from fpt.backbones.shapes import Shape, Stack, read_shape
 from fpt.config.schema import ModelConfig
 from fpt.errors import UserError, did_you_mean
 from fpt.prompts.files import ADAPTER, ADAPTER_CONFIG, ADAPTER_TENSOR
-from fpt.runs.records import Records, StageRecord, open_records
+from fpt.runs.run import Run, RunStage, open_run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +26,7 @@ ARRAY = "prompt.npy"
 
 
 @dataclass(frozen=True)
-class Export:
+class ExportRequest:
     """What was asked for, checked.
 
     Attributes:
@@ -38,7 +38,7 @@ class Export:
         repo: the Hub's repository that gets it, if any.
     """
 
-    run: Records
+    run: Run
     to: str
     number: int | None
     folder: Path
@@ -46,7 +46,7 @@ class Export:
     repo: str | None
 
     @property
-    def stage(self) -> StageRecord:
+    def stage(self) -> RunStage:
         """The stage on whose model the prompt was learned."""
         return self.run.stages[(self.number or len(self.run.stages)) - 1]
 
@@ -78,9 +78,9 @@ class Export:
         return "the run's best prompt" if self.number is None else f"the prompt at the end of stage {self.number}"
 
 
-def order(
+def check_request(
     run: str, to: str, *, number: int | None = None, folder: str | None = None, base: str | None, repo: str | None
-) -> Export:
+) -> ExportRequest:
     """What is to be exported.
 
     Raises:
@@ -91,7 +91,7 @@ def order(
         raise UserError(f"to={to}: allowed are {', '.join(FORMATS)}.{did_you_mean(to, FORMATS)}")
     if to == "hf" and base is not None:
         raise UserError(f"base={base}: is for fpt, peft and npy; with to=hf the prompt's model comes along")
-    records = open_records(run)
+    records = open_run(run)
     _ = records.result  # what is not finished has none
     if records.config.prompt.kind == "late" and to in ("peft", "npy"):
         why = "PEFT has no late prompts" if to == "peft" else "an array cannot hold a late prompt"
@@ -102,7 +102,7 @@ def order(
     place = Path(folder).expanduser() if folder else records.path / "export" / name
     if place.exists():
         raise UserError(f"{place}: exists already; remove it, or give another output=DIR")
-    made = Export(records, to, number, place, _found(base) if base else default_base(records.config.model), repo)
+    made = ExportRequest(records, to, number, place, _found(base) if base else default_base(records.config.model), repo)
     if to != "hf":
         _check_base(made, base)
     return made
@@ -124,7 +124,7 @@ def is_local(base: str) -> bool:
     return Path(base).expanduser().is_dir()
 
 
-def _check_base(made: Export, given: str | None) -> None:
+def _check_base(made: ExportRequest, given: str | None) -> None:
     """The model must be named where it is not the run's, be of the prompt's shape, and not be this machine's alone."""
     if given is None and not made.is_whole:
         number = made.stage.about["index"]

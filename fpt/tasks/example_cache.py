@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, overload
 
 from fpt.config.schema import RunConfig
 from fpt.tasks import opening as tasks
-from fpt.tasks import records as sources
-from fpt.tasks.task import Example, Form, Task
+from fpt.tasks import origins
+from fpt.tasks.task import Example, Task, TaskForm
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,7 @@ LARGE = 10_000_000  # bytes of data from which on they are kept: a second or two
 UNREAD = ("source_length", "target_length", "reduce_decoder")  # settings that do not decide what is read
 
 
-class Stored(Sequence[Example]):
+class CachedExamples(Sequence[Example]):
     """Examples in one array of bytes, made when they are asked for.
 
     Attributes:
@@ -65,7 +65,7 @@ def open_task(config: RunConfig) -> Task:
     key = _key(config, form, files)
     found = kept(Path(config.cache_dir).expanduser(), "tasks", key, lambda: _stored(tasks.open_task(config)))
     parts = {
-        name: Stored(found[name], found[f"{name} starts"], f"{key} {name}")
+        name: CachedExamples(found[name], found[f"{name} starts"], f"{key} {name}")
         for name in ("train", "valid", "test")
         if name in found
     }
@@ -81,7 +81,7 @@ def open_task(config: RunConfig) -> Task:
     )
 
 
-def _files(config: RunConfig, form: Form) -> list[Path]:
+def _files(config: RunConfig, form: TaskForm) -> list[Path]:
     """The files that the task is read from; none where that is no folder's."""
     data = tasks.data_of(config, form)
     if data in ("world", "hub"):
@@ -89,10 +89,10 @@ def _files(config: RunConfig, form: Form) -> list[Path]:
     splits = [split for split in ("train", config.task.valid_split) if split in form.records.splits]
     if test := tasks.asked_test_split(config, form):
         splits.append(test)
-    return [file for split in splits for file in sources.files_of(form.records, data, split)]
+    return [file for split in splits for file in origins.files_of(form.records, data, split)]
 
 
-def _key(config: RunConfig, form: Form, files: Sequence[Path]) -> str:
+def _key(config: RunConfig, form: TaskForm, files: Sequence[Path]) -> str:
     """Names what is read from the files, by this version of the code, with those settings that decide it."""
     own = form.records.is_own
     left_out = ("name", *UNREAD) if own else UNREAD

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fpt.errors import UserError
-from fpt.tasks.records import Located, Omissions, Record, check_names, lines
+from fpt.tasks.origins import Located, Omissions, Record, check_names, lines
 
 BROKEN_LINES = 1000  # up to one line in so many is left out; GLUE's own QQP has some twenty in 364,000
 IDS = ("index", "id")  # what a test file calls the column whose values a submission gives back

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from fpt.errors import UserError
-from fpt.tasks import metrics
-from fpt.tasks import records as sources
+from fpt.tasks import metrics, origins
 from fpt.tasks.glue_tables import table
-from fpt.tasks.records import Located, Omissions, Reader, Record, Source, Split
-from fpt.tasks.task import Example, Form, Golds, Template
+from fpt.tasks.origins import Located, Omissions, Origin, Reader, Record, SplitNames
+from fpt.tasks.task import Example, Golds, TaskForm, Template
 
 # A metric of answers and examples, given the labels; where one of two labels counts, it is the second.
 Measure = Callable[[Sequence[str], Sequence[Example], Sequence[str]], float]
@@ -36,24 +35,24 @@ class LabelTask:
 
     template: Template
     labels: tuple[tuple[Any, str], ...]  # (value in the record, label word)
-    records: Source
+    records: Origin
     metrics: tuple[str, ...] = ("accuracy",)  # the main one first
     group: tuple[str, ...] = ()  # keys of the record's idx that name its group
 
 
-def _glue(name: str, columns: Mapping[str, str], label: str, values: Sequence[str] | None, **more: Any) -> Source:
+def _glue(name: str, columns: Mapping[str, str], label: str, values: Sequence[str] | None, **more: Any) -> Origin:
     """A source of GLUE's; `values` in the column `label` are 0, 1 … on the Hub."""
     labels = {value: number for number, value in enumerate(values)} if values is not None else None
-    splits = more.pop("splits", sources.two_splits("train.tsv", "dev.tsv"))
+    splits = more.pop("splits", origins.two_splits("train.tsv", "dev.tsv"))
     read = partial(table, columns=dict(columns), label=label, labels=labels)
-    tests = sources.held_out(more.pop("tests", {"test": ("test.tsv",)}), partial(read, test=True))
+    tests = origins.held_out(more.pop("tests", {"test": ("test.tsv",)}), partial(read, test=True))
     read = partial(read, header=more.pop("header", ()))
-    return Source(("nyu-mll/glue", name), splits, read, tests=tests, **more)
+    return Origin(("nyu-mll/glue", name), splits, read, tests=tests, **more)
 
 
-def _super_glue(name: str, read: Reader = sources.json_lines, **more: Any) -> Source:
-    tests = sources.held_out({"test": ("test.jsonl",)})
-    return Source(("aps/super_glue", name), sources.two_splits("train.jsonl", "val.jsonl"), read, tests=tests, **more)
+def _super_glue(name: str, read: Reader = origins.json_lines, **more: Any) -> Origin:
+    tests = origins.held_out({"test": ("test.jsonl",)})
+    return Origin(("aps/super_glue", name), origins.two_splits("train.jsonl", "val.jsonl"), read, tests=tests, **more)
 
 
 def _same(*names: str) -> dict[str, str]:
@@ -62,11 +61,11 @@ def _same(*names: str) -> dict[str, str]:
 
 def _multirc_file(file: Path, omissions: Omissions) -> Iterator[Located]:
     """A record for each answer of each question of each passage."""
-    for where, line in sources.json_lines(file, omissions):
+    for where, line in origins.json_lines(file, omissions):
         with omissions:
-            passage, within = sources.mapping(line, "passage", where), f"{where}, passage"
-            for at_question, question in sources.objects(passage, "questions", within, omissions):
-                for place, answer in sources.objects(question, "answers", at_question, omissions):
+            passage, within = origins.mapping(line, "passage", where), f"{where}, passage"
+            for at_question, question in origins.objects(passage, "questions", within, omissions):
+                for place, answer in origins.objects(question, "answers", at_question, omissions):
                     index = {"paragraph": line.get("idx"), "question": question.get("idx"), "answer": answer.get("idx")}
                     values = {"question": question.get("question"), "answer": answer.get("text")}
                     yield place, {**answer, **values, "paragraph": passage.get("text"), "idx": index}
@@ -78,11 +77,11 @@ def _rte_file(file: Path, omissions: Omissions, *, glue: Reader) -> Iterator[Loc
         yield from glue(file, omissions)
         return
     other = {"premise": "sentence1", "hypothesis": "sentence2"}
-    for where, line in sources.json_lines(file, omissions):
+    for where, line in origins.json_lines(file, omissions):
         yield where, {other.get(name, name): value for name, value in line.items()}
 
 
-def _rte() -> Source:
+def _rte() -> Origin:
     glue = _glue("rte", _same("sentence1", "sentence2"), "label", ("entailment", "not_entailment"))
     test = glue.tests["test"].read
     assert test is not None
@@ -92,23 +91,23 @@ def _rte() -> Source:
             name: replace(split, files=(*split.files, f"{'val' if name == 'validation' else name}.jsonl"))
             for name, split in glue.splits.items()
         },
-        tests=sources.held_out({"test": ("test.tsv", "test.jsonl")}, partial(_rte_file, glue=test)),
+        tests=origins.held_out({"test": ("test.tsv", "test.jsonl")}, partial(_rte_file, glue=test)),
         read=partial(_rte_file, glue=glue.read),
     )
 
 
 def _plain(record: Record, where: str) -> Record:
     """MultiRC's paragraph without its markup, as T5 has it."""
-    paragraph = sources.text(record, "paragraph", where)
+    paragraph = origins.text(record, "paragraph", where)
     return {**record, "paragraph": re.sub("</?b>", "", paragraph.replace("<br>", " "))}
 
 
 def _marked(record: Record, where: str) -> Record:
     """WSC's text with its two spans marked, # the pronoun # and * the noun *, as T5 has it."""
-    text = sources.text(record, "text", where)
-    spans = sources.mapping(record, "target", where) if "target" in record else record
+    text = origins.text(record, "text", where)
+    spans = origins.mapping(record, "target", where) if "target" in record else record
     places = [
-        (*_span(text, spans.get(f"span{number}_index"), sources.text(spans, f"span{number}_text", where), where), mark)
+        (*_span(text, spans.get(f"span{number}_index"), origins.text(spans, f"span{number}_text", where), where), mark)
         for number, mark in ((1, "*"), (2, "#"))
     ]
     for start, end, mark in sorted(places, reverse=True):
@@ -147,9 +146,9 @@ TASKS = {
             ("entailment", "neutral", "contradiction"),
             generated="mnli",
             splits={
-                "train": Split(("train.tsv",), "train", "train"),
-                "matched": Split(("dev_matched.tsv",), "validation_matched", "validation"),
-                "mismatched": Split(("dev_mismatched.tsv",), "validation_mismatched", "validation_mismatched"),
+                "train": SplitNames(("train.tsv",), "train", "train"),
+                "matched": SplitNames(("dev_matched.tsv",), "validation_matched", "validation"),
+                "mismatched": SplitNames(("dev_mismatched.tsv",), "validation_mismatched", "validation_mismatched"),
             },
             tests={name: (f"{name}.tsv",) for name in ("test_matched", "test_mismatched")},
         ),
@@ -226,10 +225,10 @@ TASKS = {
 }
 
 
-def form(row: LabelTask) -> Form:
+def form(row: LabelTask) -> TaskForm:
     """The rules of a label task."""
     words = tuple(dict.fromkeys(word for _, word in row.labels))
-    return Form(
+    return TaskForm(
         records=row.records,
         template=row.template,
         question=partial(_question, row.group),
@@ -245,7 +244,7 @@ def form(row: LabelTask) -> Form:
 
 
 def _question(group: Sequence[str], template: Template, record: Record, where: str) -> Example:
-    source, spare = template.fill(sources.texts_of(record, template.fields, where))
+    source, spare = template.fill(origins.texts_of(record, template.fields, where))
     index = record.get("idx", where)
     if isinstance(index, dict):
         return Example(_joined(index, index), source, "", (), spare, _joined(index, group))

@@ -6,13 +6,12 @@ from itertools import islice
 
 from fpt.config.schema import RunConfig, TaskConfig
 from fpt.errors import UserError, did_you_mean
-from fpt.tasks import labels, ratings, reading, summary
+from fpt.tasks import labels, origins, ratings, reading, summary
 from fpt.tasks import own_files as files
-from fpt.tasks import records as sources
-from fpt.tasks.records import Omissions
-from fpt.tasks.task import ANSWER, Example, Form, Task
+from fpt.tasks.origins import Omissions
+from fpt.tasks.task import ANSWER, Example, Task, TaskForm
 
-FORMS: dict[str, Form] = {**labels.FORMS, **ratings.FORMS, **reading.FORMS, **summary.FORMS}
+FORMS: dict[str, TaskForm] = {**labels.FORMS, **ratings.FORMS, **reading.FORMS, **summary.FORMS}
 PUBLISHED = {  # training examples of the tasks as the Hub has them
     "boolq": 9_427,
     "cb": 250,
@@ -82,7 +81,7 @@ def open_task(config: RunConfig) -> Task:
     )
 
 
-def form_of(task: TaskConfig) -> Form:
+def form_of(task: TaskConfig) -> TaskForm:
     """The task's rules, with the user's template where there is one.
 
     Raises:
@@ -103,7 +102,7 @@ def form_of(task: TaskConfig) -> Form:
     return replace(form, template=template)
 
 
-def asked_test_split(config: RunConfig, form: Form) -> str | None:
+def asked_test_split(config: RunConfig, form: TaskForm) -> str | None:
     """The test split that is asked for, if one is.
 
     Raises:
@@ -169,7 +168,7 @@ def _is_own(task: TaskConfig) -> bool:
     return task.name == "files" or (task.train is not None and task.name not in FORMS)
 
 
-def data_of(config: RunConfig, form: Form) -> str:
+def data_of(config: RunConfig, form: TaskForm) -> str:
     """Where the data are: 'world', 'hub' or a folder."""
     if _is_own(config.task):
         return "."
@@ -177,14 +176,14 @@ def data_of(config: RunConfig, form: Form) -> str:
     return ("world" if generated else "hub") if config.task.data == "auto" else config.task.data
 
 
-def _examples(form: Form, data: str, split: str, wanted: int | None, omissions: Omissions) -> list[Example]:
+def _examples(form: TaskForm, data: str, split: str, wanted: int | None, omissions: Omissions) -> list[Example]:
     """A split's first `wanted` examples.
 
     Raises:
         UserError: a malformed record, an id that occurs twice, no example at all, or a test split of which some
             records have answers and some have none.
     """
-    records = sources.records(form.records, data, split, least=wanted or 0, omissions=omissions)
+    records = origins.records(form.records, data, split, least=wanted or 0, omissions=omissions)
 
     template, prepare, is_test = form.template, form.records.prepare, split in form.records.tests
 

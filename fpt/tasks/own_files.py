@@ -10,11 +10,10 @@ from typing import Any
 
 from fpt.config.schema import TaskConfig
 from fpt.errors import UserError, did_you_mean, reason
-from fpt.tasks import labels, ratings, reading, summary
-from fpt.tasks import records as sources
+from fpt.tasks import labels, origins, ratings, reading, summary
 from fpt.tasks.labels import LabelTask
-from fpt.tasks.records import Located, Omissions, Reader, Record, Source
-from fpt.tasks.task import Example, Form, Golds, Template
+from fpt.tasks.origins import Located, Omissions, Origin, Reader, Record
+from fpt.tasks.task import Example, Golds, TaskForm, Template
 
 OWN = (
     "train",
@@ -31,7 +30,7 @@ OF_LABELS = ("accuracy", "f1", "macro_f1", "matthews")
 OF_TEXT = ("exact_match", "f1", "pearson", "spearman", "rougeL", "rouge1", "rouge2")
 
 
-def form(config: TaskConfig) -> Form:
+def form(config: TaskConfig) -> TaskForm:
     """The rules of the user's own task.
 
     Raises:
@@ -70,7 +69,7 @@ def check_unused(config: TaskConfig) -> None:
         raise UserError(f"task.{given} is for task=files, not for {config.name}.{other.get(given, '')}")
 
 
-def _scored_as_text(metric: str) -> Form:
+def _scored_as_text(metric: str) -> TaskForm:
     """A form with the metric's rules."""
     if metric not in OF_TEXT:
         hint = " Those of labels need task.labels" if metric in OF_LABELS else did_you_mean(metric, OF_TEXT)
@@ -107,7 +106,7 @@ def _words(given: Mapping[Any, Any]) -> dict[str, str]:
     return words
 
 
-def _scored_as_label(config: TaskConfig, words: Mapping[str, str]) -> Form:
+def _scored_as_label(config: TaskConfig, words: Mapping[str, str]) -> TaskForm:
     """A form with the labels' and the metric's rules."""
     metric, num = config.metric or "accuracy", len(set(words.values()))
     if num < 2:
@@ -188,7 +187,7 @@ def _template(config: TaskConfig, key: str) -> Template:
     return template
 
 
-def _records(config: TaskConfig) -> Source:
+def _records(config: TaskConfig) -> Origin:
     if config.data != "auto":
         raise UserError(f"task.data={config.data}: is for the named tasks; for task=files give task.train=FILE")
     if config.train is None:
@@ -200,12 +199,12 @@ def _records(config: TaskConfig) -> Source:
             raise UserError(f"task.{key}={name}: the name must end in one of {', '.join(READERS)}")
         if not Path(name).expanduser().is_file():
             raise UserError(f"task.{key}={name}: no such file")
-    splits = sources.two_splits(*(str(Path(name).expanduser()) for name in files.values()))
-    return Source(
+    splits = origins.two_splits(*(str(Path(name).expanduser()) for name in files.values()))
+    return Origin(
         (),
         splits,
         lambda file, omissions: READERS[file.suffix.lower()](file, omissions),
-        tests=sources.held_out({key: (str(Path(name).expanduser()),) for key, name in tests.items()}),
+        tests=origins.held_out({key: (str(Path(name).expanduser()),) for key, name in tests.items()}),
     )
 
 
@@ -217,13 +216,13 @@ def _separated(file: Path, omissions: Omissions, *, rows: Callable[[Path], Itera
     names: list[str] = []
     for first, last, cells in rows(file):
         where = f"{file}, line {first}"
-        broken = any(sources.NOT_UTF8.search(cell) for cell in cells if not cell.isascii())
+        broken = any(origins.NOT_UTF8.search(cell) for cell in cells if not cell.isascii())
         fault = UserError(f"{where}: not UTF-8; save the file as UTF-8") if broken else None
         if not names:
             if fault:
                 raise fault  # even where such are skipped: the next row's cells are no names
             names = cells
-            sources.check_names(names, where)
+            origins.check_names(names, where)
         elif fault:
             omissions.fault(fault)
         elif len(cells) == len(names):
@@ -235,7 +234,7 @@ def _separated(file: Path, omissions: Omissions, *, rows: Callable[[Path], Itera
 
 def _csv(file: Path) -> Iterator[Row]:
     """Fields may be quoted, also over several lines and of any length."""
-    text = (f"{line}\n" for _, line in sources.lines(file, Omissions(), errors="surrogateescape"))
+    text = (f"{line}\n" for _, line in origins.lines(file, Omissions(), errors="surrogateescape"))
     rows = csv.reader(text, strict=True)
     while True:
         first, limit = rows.line_num + 1, csv.field_size_limit(2**31 - 1)
@@ -256,7 +255,7 @@ def _csv(file: Path) -> Iterator[Row]:
 
 def _tsv(file: Path) -> Iterator[Row]:
     """A row a line, whose quotes are letters."""
-    for number, line in sources.lines(file, Omissions(), errors="surrogateescape"):
+    for number, line in origins.lines(file, Omissions(), errors="surrogateescape"):
         yield number, number, line.split("\t") if line else []
 
 
@@ -268,7 +267,7 @@ def _parquet(file: Path, _: Omissions) -> Iterator[Located]:
     number = 0
     try:
         table = ParquetFile(file)
-        sources.check_names(table.schema_arrow.names, str(file))
+        origins.check_names(table.schema_arrow.names, str(file))
         for batch in table.iter_batches(1000):
             for record in batch.to_pylist():
                 number += 1
@@ -278,7 +277,7 @@ def _parquet(file: Path, _: Omissions) -> Iterator[Located]:
 
 
 READERS: dict[str, Reader] = {
-    ".jsonl": sources.json_lines,
+    ".jsonl": origins.json_lines,
     ".csv": partial(_separated, rows=_csv),
     ".tsv": partial(_separated, rows=_tsv),
     ".parquet": _parquet,

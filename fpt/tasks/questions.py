@@ -6,10 +6,10 @@ from itertools import count, islice
 from pathlib import Path
 
 from fpt.errors import UserError
-from fpt.tasks import records as sources
+from fpt.tasks import origins
+from fpt.tasks.origins import Omissions, Record
 from fpt.tasks.own_files import READERS, text_of
-from fpt.tasks.records import Omissions, Record
-from fpt.tasks.task import Example, Form
+from fpt.tasks.task import Example, TaskForm
 
 ENDINGS = (*READERS, ".txt")
 RAW = "text"  # the field of a record that is the source as it stands
@@ -39,21 +39,21 @@ def grouped(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:
         yield found
 
 
-def of_file(file: Path, form: Form) -> Iterator[Example]:
+def of_file(file: Path, form: TaskForm) -> Iterator[Example]:
     """A text file's lines as sources as they stand; another's records by the task's template.
 
     Raises:
         UserError: a line that cannot be read, or a record without the template's fields.
     """
     if file.suffix.lower() == ".txt":
-        for _, line in sources.lines(file, Omissions()):
+        for _, line in origins.lines(file, Omissions()):
             yield of_text(line)
     else:
         for where, record in READERS[file.suffix.lower()](file, Omissions()):
             yield of_record(record, form, where)
 
 
-def of_record(record: Record, form: Form, where: str) -> Example:
+def of_record(record: Record, form: TaskForm, where: str) -> Example:
     """A record with the template's fields, or with the whole source as `text`.
 
     Raises:

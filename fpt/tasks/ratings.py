@@ -5,18 +5,17 @@ from collections.abc import Sequence
 from functools import partial
 
 from fpt.errors import UserError
-from fpt.tasks import metrics
-from fpt.tasks import records as sources
+from fpt.tasks import metrics, origins
 from fpt.tasks.glue_tables import table
 from fpt.tasks.labels import has_label
-from fpt.tasks.records import Record, Source
-from fpt.tasks.task import Example, Form, Golds, Template
+from fpt.tasks.origins import Origin, Record
+from fpt.tasks.task import Example, Golds, TaskForm, Template
 
 LEAST, MOST = 0.0, 5.0  # of STS-B
 
 
 def _question(template: Template, record: Record, where: str) -> Example:
-    source, spare = template.fill(sources.texts_of(record, template.fields, where))
+    source, spare = template.fill(origins.texts_of(record, template.fields, where))
     return Example(str(record.get("idx", where)), source, "", (), spare)
 
 
@@ -62,12 +61,12 @@ def any_constant(_: Sequence[Example], valid: Sequence[Example]) -> tuple[str, l
 
 _READ = partial(table, columns={"sentence1": "sentence1", "sentence2": "sentence2"}, label="score")
 FORMS = {
-    "stsb": Form(
-        records=Source(
+    "stsb": TaskForm(
+        records=Origin(
             hub=("nyu-mll/glue", "stsb"),
-            splits=sources.two_splits("train.tsv", "dev.tsv"),
+            splits=origins.two_splits("train.tsv", "dev.tsv"),
             read=_READ,
-            tests=sources.held_out({"test": ("test.tsv",)}, partial(_READ, test=True)),
+            tests=origins.held_out({"test": ("test.tsv",)}, partial(_READ, test=True)),
         ),
         template=Template("sentence1: {sentence1} sentence2: {sentence2}", ("sentence1", "sentence2")),
         question=_question,

@@ -7,10 +7,9 @@ from statistics import fmean
 from typing import Any
 
 from fpt.errors import UserError
-from fpt.tasks import metrics
-from fpt.tasks import records as sources
-from fpt.tasks.records import Located, Omissions, Record, Source
-from fpt.tasks.task import Example, Form, Golds, Template
+from fpt.tasks import metrics, origins
+from fpt.tasks.origins import Located, Omissions, Origin, Record
+from fpt.tasks.task import Example, Golds, TaskForm, Template
 
 NO_ANSWER = "no answer"
 NOTHING = "∅"  # what an output without words is read as
@@ -18,23 +17,23 @@ UNANSWERABLE = ("",)  # the golds of a question without an answer, as the offici
 
 
 def _squad_question(template: Template, record: Record, where: str) -> Example:
-    source, spare = template.fill(sources.texts_of(record, ("question", "context"), where))
+    source, spare = template.fill(origins.texts_of(record, ("question", "context"), where))
     return Example(str(record.get("id", where)), source, "", (), spare)
 
 
 def _squad_answer(record: Record, where: str) -> tuple[str, Golds]:
-    answers = sources.texts(sources.mapping(record, "answers", where), "text", where)
+    answers = origins.texts(origins.mapping(record, "answers", where), "text", where)
     golds = tuple(dict.fromkeys(answer for answer in answers if metrics.normalise(answer))) or UNANSWERABLE
     return golds[0] or NO_ANSWER, golds
 
 
 def _squad_file(file: Path, omissions: Omissions) -> Iterator[Located]:
-    for at_article, article in sources.objects(sources.json_file(file), "data", str(file), omissions):
-        for at_paragraph, paragraph in sources.objects(article, "paragraphs", at_article, omissions):
-            for place, question in sources.objects(paragraph, "qas", at_paragraph, omissions):
+    for at_article, article in origins.objects(origins.json_file(file), "data", str(file), omissions):
+        for at_paragraph, paragraph in origins.objects(article, "paragraphs", at_article, omissions):
+            for place, question in origins.objects(paragraph, "qas", at_paragraph, omissions):
                 with omissions:
                     answers = [
-                        sources.text(answer, "text", at) for at, answer in sources.objects(question, "answers", place)
+                        origins.text(answer, "text", at) for at, answer in origins.objects(question, "answers", place)
                     ]
                     yield place, {**question, "context": paragraph.get("context"), "answers": {"text": answers}}
 
@@ -58,8 +57,8 @@ def _squad_score(answers: Sequence[str], examples: Sequence[Example]) -> dict[st
 
 
 def _record_question(template: Template, record: Record, where: str) -> Example:
-    values = sources.texts_of(record, ("query", "passage"), where)
-    entities = sources.texts(record, "entities", where)
+    values = origins.texts_of(record, ("query", "passage"), where)
+    entities = origins.texts(record, "entities", where)
     source, spare = template.fill({**values, "entities": ", ".join(entities)})
     index = record.get("idx")
     name = f"{index.get('passage')}-{index.get('query')}" if isinstance(index, dict) else where
@@ -67,7 +66,7 @@ def _record_question(template: Template, record: Record, where: str) -> Example:
 
 
 def _record_answer(record: Record, where: str) -> tuple[str, Golds]:
-    answers = sources.texts(record, "answers", where)
+    answers = origins.texts(record, "answers", where)
     if not answers:
         raise UserError(f"{where}: 'answers' is empty; expected at least one")
     return answers[0], tuple(dict.fromkeys(answers))
@@ -75,16 +74,16 @@ def _record_answer(record: Record, where: str) -> tuple[str, Golds]:
 
 def _record_file(file: Path, omissions: Omissions, *, test: bool = False) -> Iterator[Located]:
     """A record for each query of each passage; without answers in a test file that has none."""
-    for where, line in sources.json_lines(file, omissions):
+    for where, line in origins.json_lines(file, omissions):
         with omissions:
-            passage, within = sources.mapping(line, "passage", where), f"{where}, passage"
-            text = sources.text(passage, "text", within)
-            spans = sources.objects(passage, "entities", within)
+            passage, within = origins.mapping(line, "passage", where), f"{where}, passage"
+            text = origins.text(passage, "text", within)
+            spans = origins.objects(passage, "entities", within)
             entities = list(dict.fromkeys(_span(text, entity, place) for place, entity in spans))
-            for place, query in sources.objects(line, "qas", where, omissions):
+            for place, query in origins.objects(line, "qas", where, omissions):
                 with omissions:
-                    marked = sources.objects(query, "answers", place) if "answers" in query or not test else ()
-                    answers = [sources.text(answer, "text", at) for at, answer in marked]
+                    marked = origins.objects(query, "answers", place) if "answers" in query or not test else ()
+                    answers = [origins.text(answer, "text", at) for at, answer in marked]
                     index = {"passage": line.get("idx"), "query": query.get("idx")}
                     yield place, {**query, "passage": text, "entities": entities, "answers": answers, "idx": index}
 
@@ -118,13 +117,13 @@ def most_common_answer(train: Sequence[Example], valid: Sequence[Example]) -> tu
 
 
 FORMS = {
-    "squad_v2": Form(
-        records=Source(
+    "squad_v2": TaskForm(
+        records=Origin(
             generated="squad_v2",
             hub=("rajpurkar/squad_v2",),
-            splits=sources.two_splits("train-v2.0.json", "dev-v2.0.json"),
+            splits=origins.two_splits("train-v2.0.json", "dev-v2.0.json"),
             read=_squad_file,
-            tests=sources.held_out({"test": ()}),
+            tests=origins.held_out({"test": ()}),
         ),
         template=Template("question: {question} context: {context}", spare=("context",)),
         question=_squad_question,
@@ -136,13 +135,13 @@ FORMS = {
         correct=correct,
         baseline=most_common_answer,
     ),
-    "record": Form(
-        records=Source(
+    "record": TaskForm(
+        records=Origin(
             generated="record",
             hub=("aps/super_glue", "record"),
-            splits=sources.two_splits("train.jsonl", "val.jsonl"),
+            splits=origins.two_splits("train.jsonl", "val.jsonl"),
             read=_record_file,
-            tests=sources.held_out({"test": ("test.jsonl",)}, partial(_record_file, test=True)),
+            tests=origins.held_out({"test": ("test.jsonl",)}, partial(_record_file, test=True)),
         ),
         template=Template("query: {query} entities: {entities} passage: {passage}", spare=("passage",)),
         question=_record_question,

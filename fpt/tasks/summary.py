@@ -7,35 +7,34 @@ from itertools import zip_longest
 from pathlib import Path
 
 from fpt.errors import UserError
-from fpt.tasks import metrics
-from fpt.tasks import records as sources
-from fpt.tasks.records import NOT_UTF8, Located, Omissions, Record, Source, Split
-from fpt.tasks.task import Example, Form, Golds, Template
+from fpt.tasks import metrics, origins
+from fpt.tasks.origins import NOT_UTF8, Located, Omissions, Origin, Record, SplitNames
+from fpt.tasks.task import Example, Golds, TaskForm, Template
 
 PAIRS = {".source": ".target", ".document": ".summary"}  # endings of files whose lines belong together
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
 
 
 def _question(template: Template, record: Record, where: str) -> Example:
-    source, spare = template.fill(sources.texts_of(record, ("document",), where))
+    source, spare = template.fill(origins.texts_of(record, ("document",), where))
     return Example(str(record.get("id", where)), source, "", (), spare)
 
 
 def _answer(record: Record, where: str) -> tuple[str, Golds]:
-    summary = sources.text(record, "summary", where)
+    summary = origins.text(record, "summary", where)
     return summary, (summary,)
 
 
 def _file(file: Path, omissions: Omissions, *, test: bool = False) -> Iterator[Located]:
     """A record a line: of JSON, or of a file of documents and one of summaries, which a test split may lack."""
     if file.suffix not in PAIRS:
-        yield from sources.json_lines(file, omissions)
+        yield from origins.json_lines(file, omissions)
         return
     other = file.with_suffix(PAIRS[file.suffix])
     if not other.exists() and not test:
         raise UserError(f"{other}: no such file; it has the summaries of {file.name}, line by line")
     files = {"document": file, **({"summary": other} if other.exists() else {})}
-    for rows in zip_longest(*(sources.lines(each, Omissions(), "surrogateescape") for each in files.values())):
+    for rows in zip_longest(*(origins.lines(each, Omissions(), "surrogateescape") for each in files.values())):
         number = next(row[0] for row in rows if row)
         if None in rows:
             # Even where such are skipped: nobody can say from where on the lines do not belong together.
@@ -65,17 +64,17 @@ def _first_sentence(_: Sequence[Example], valid: Sequence[Example]) -> tuple[str
 
 
 FORMS = {
-    "xsum": Form(
-        records=Source(
+    "xsum": TaskForm(
+        records=Origin(
             generated="xsum",
             hub=("EdinburghNLP/xsum",),
             splits={
-                "train": Split(("train.jsonl", "train.source", "train.document"), "train", "train"),
-                "validation": Split(
+                "train": SplitNames(("train.jsonl", "train.source", "train.document"), "train", "train"),
+                "validation": SplitNames(
                     ("validation.jsonl", "val.jsonl", "val.source", "validation.document"), "validation", "validation"
                 ),
             },
-            tests=sources.held_out({"test": ("test.jsonl", "test.source", "test.document")}, partial(_file, test=True)),
+            tests=origins.held_out({"test": ("test.jsonl", "test.source", "test.document")}, partial(_file, test=True)),
             read=_file,
             beside=PAIRS,
             revision="refs/convert/parquet",  # datasets no longer runs the script that made it

@@ -7,7 +7,7 @@ from string import Formatter
 from typing import NamedTuple
 
 from fpt.errors import UserError, did_you_mean
-from fpt.tasks.records import Record, Source
+from fpt.tasks.origins import Origin, Record
 
 ANSWER = "<extra_id_0> {answer}"  # the paper's targets: the answer after T5's first sentinel
 
@@ -100,7 +100,7 @@ class Template:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Form:
+class TaskForm:
     """The rules that turn records into text and text into scores (between 0 and 100; correlations from -100).
 
     Attributes:
@@ -119,7 +119,7 @@ class Form:
         baseline: training and validation examples to answers that need no model, and what to call them.
     """
 
-    records: Source
+    records: Origin
     template: Template
     question: Callable[[Template, Record, str], Example]
     answer: Callable[[Record, str], tuple[str, Golds]]
@@ -144,7 +144,7 @@ class Form:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(Form):
+class Task(TaskForm):
     """A form with its data.
 
     Attributes:

@@ -12,7 +12,7 @@ from fpt.data.encoded import Encoded
 from fpt.devices import distributed, interrupts
 from fpt.devices.engine import Engine
 from fpt.prompts.prompted import PromptedModel
-from fpt.runs.progress import Watch
+from fpt.runs.progress import WithBar
 from fpt.tasks.task import Example, Task
 
 SENTINEL = re.compile(r"<extra_id_\d+>")
@@ -43,7 +43,7 @@ def generate(
     batch_size: int,
     max_new_tokens: int,
     engine: Engine,
-    watch: Watch,
+    with_bar: WithBar,
     what: str,
 ) -> Answers:
     """What the prompt makes the model say to the examples whose tokens are `data`; their targets play no part.
@@ -58,22 +58,22 @@ def generate(
         batch_size: examples at once.
         max_new_tokens: no output is longer.
         engine: holds the model.
-        watch: shows how far this is.
+        with_bar: shows how far this is.
         what: the examples' name there.
 
     Raises:
         Interrupted: the run was told to stop.
     """
     batches, own = batches_by_length(data, batch_size), dict[int, str]()
-    for indices in watch(in_turn(batches, distributed.rank(), distributed.size()), what):
+    for indices in with_bar(in_turn(batches, distributed.rank(), distributed.size()), what):
         if indices or engine.is_sharded:  # without a batch of its own a process still has a share of the weights
             batch = data.batch(indices or batches[0]).to(engine.device)
             ids = model.generate(batch, max_new_tokens=max_new_tokens, in_step=engine.is_sharded)
             texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
             own |= {index: SENTINEL.sub("", text).strip() for index, text in zip(indices, texts, strict=False)}
-        if distributed.any_of(interrupts.requested()):
+        if distributed.any_process(interrupts.requested()):
             interrupts.stop()
-    found = {index: text for part in distributed.gather(own) for index, text in part.items()}
+    found = {index: text for part in distributed.all_gather(own) for index, text in part.items()}
     outputs = [found[index] for index in range(len(data))]
     return Answers(outputs, [task.from_text(output) for output in outputs])
 

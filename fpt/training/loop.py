@@ -8,14 +8,14 @@ from typing import Any
 import torch
 
 from fpt.config.schema import OptimConfig, TrainConfig
-from fpt.data.batches import Order, micro_batches
+from fpt.data.batches import UpdateOrder, micro_batches
 from fpt.data.encoded import Encoded
 from fpt.devices import distributed, interrupts
 from fpt.errors import UserError
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import Stopwatch
+from fpt.training.checkpoint import Tensors, TrainState
 from fpt.training.optimizer import make, pack, rate, restore
-from fpt.training.state import Tensors, TrainState
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def train(
     assert not isinstance(config.micro_batch, str)
     optimizer = make(model.prompt.parameters(), optim)
     restore(optimizer, state.optimizer)
-    order = Order(data, batch_size=config.batch_size, seed=seed)
-    before, watch = state.seconds, Stopwatch()
+    order = UpdateOrder(data, batch_size=config.batch_size, seed=seed)
+    before, stopwatch = state.seconds, Stopwatch()
 
     def is_due() -> bool:
         return state.judged < state.update and (state.update % config.eval_every == 0 or state.update == span.end)
@@ -74,7 +74,7 @@ def train(
             state,
             prompt=model.learned(),
             optimizer=pack(optimizer),
-            seconds=before + watch.seconds,
+            seconds=before + stopwatch.seconds,
         )
         hooks.save(reached)
         return reached
@@ -90,13 +90,13 @@ def train(
                 if not math.isfinite(loss):
                     raise UserError(f"the loss is {loss} at update {state.update + 1}: try a lower optim.lr={optim.lr}")
                 state = replace(state, update=state.update + 1)
-                hooks.updated(state.update, loss, before + watch.seconds)
+                hooks.updated(state.update, loss, before + stopwatch.seconds)
                 if is_told or is_due() or state.update % config.save_every == 0:
                     state = saved()
                 if is_told:
                     interrupts.stop()
             if is_due():
-                score = hooks.validate(state.update, before + watch.seconds)
+                score = hooks.validate(state.update, before + stopwatch.seconds)
                 state = _judged(state, score, model.learned(), span.keep_best)
                 out_of_patience = config.patience is not None and state.stale >= config.patience
                 state = replace(state, done=state.update == span.end or out_of_patience)
@@ -126,7 +126,7 @@ def step(
         share.backward()
         loss += share.detach()
     gradients = [parameter.grad for parameter in model.prompt.parameters() if parameter.grad is not None]
-    distributed.add_up([*gradients, loss, told])
+    distributed.all_reduce_sum_([*gradients, loss, told])
     torch.nn.utils.clip_grad_norm_(model.prompt.parameters(), optim.clip)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

@@ -12,7 +12,7 @@ from fpt.data.batches import batches_by_length
 from fpt.data.encoded import IGNORED
 from fpt.data.encoding import encode
 from fpt.prompts.prompted import PromptedModel
-from fpt.runs.progress import Watch
+from fpt.runs.progress import WithBar
 from fpt.tasks.questions import of_text
 from fpt.tasks.task import Example
 from fpt.training.evaluation import SENTINEL
@@ -72,12 +72,12 @@ class Predictor:
         """Predictions in the order of the texts."""
         return self.answer([of_text(text) for text in texts])
 
-    def answer(self, examples: Sequence[Example], watch: Watch = lambda batches, _: batches) -> list[Prediction]:
+    def answer(self, examples: Sequence[Example], with_bar: WithBar = lambda batches, _: batches) -> list[Prediction]:
         """Predictions in the examples' order; only their sources and what can be spared of them count."""
         data = encode(examples, self.tokenizer, source_length=self.source_length, target_length=2)
         assert data.whole is not None
         found: dict[int, Prediction] = {}
-        for indices in watch(batches_by_length(data, self.batch_size), "predicting"):
+        for indices in with_bar(batches_by_length(data, self.batch_size), "predicting"):
             batch = data.batch(indices).to(self.device)
             ids, logs = self.model.answer(batch, max_new_tokens=self.max_new_tokens, beams=self.beams)
             for index, row, probabilities in zip(indices, ids.tolist(), logs.tolist(), strict=True):

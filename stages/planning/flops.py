@@ -11,7 +11,7 @@ from fpt.backbones import t5
 from fpt.backbones.location import config_values
 from fpt.backbones.shapes import Shape
 from fpt.config.schema import PromptConfig, RunConfig
-from fpt.data.batches import Order, batches_by_length, micro_batches
+from fpt.data.batches import UpdateOrder, batches_by_length, micro_batches
 from fpt.data.encoded import Encoded
 from fpt.devices import distributed
 from fpt.pricing.flops import SOFT, Price, price_of
@@ -159,12 +159,12 @@ def _total(cost: Price, shape: Shape, counted: Counter[Size], entry: dict[str, A
     )
 
 
-def of_run(materials: Materials, schedule: Schedule, caching: Caching | None) -> Plan:
+def price_run(materials: Materials, schedule: Schedule, caching: Caching | None) -> Plan:
     """The schedule priced on the very batches that training sees."""
     config = materials.config
     micro_batch = config.train.micro_batch
     assert not isinstance(micro_batch, str)
-    order = Order(materials.train, batch_size=config.train.batch_size, seed=config.seed)
+    order = UpdateOrder(materials.train, batch_size=config.train.batch_size, seed=config.seed)
 
     def sizes(data: Encoded, batches: list[list[int]]) -> list[Size]:
         padded = (data.padded_size(indices) for indices in batches)

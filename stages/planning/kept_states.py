@@ -16,7 +16,7 @@ import torch
 
 from fpt.backbones.shapes import Selection, Stack
 from fpt.config.schema import RunConfig
-from fpt.data.encoded import Encoded, States
+from fpt.data.encoded import Encoded, KeptStates
 from fpt.devices import distributed
 from fpt.errors import UserError
 from fpt.prompts.kept_states import Filler
@@ -124,7 +124,7 @@ def decide(config: RunConfig, schedule: Schedule, *, examples: int | None, token
     return _off(f"{amount(_needed(config, found))}B are more than auto takes of memory or disk", below, examples, size)
 
 
-def of_run(materials: Materials, update: int, before: dict[str, Any] | None) -> Caching | None:
+def decide_for_run(materials: Materials, update: int, before: dict[str, Any] | None) -> Caching | None:
     """The same for a run, whose data are read.
 
     What was decided `before`, as its plan.json has it, holds for the stages that `update` has left behind; and with
@@ -161,7 +161,7 @@ class Keeper:
     def __init__(self, materials: Materials, caching: Caching | None) -> None:
         """Of a run; what was decided holds."""
         self._materials, self.caching = materials, caching
-        self._held: tuple[str, States] | None = None
+        self._held: tuple[str, KeptStates] | None = None
 
     def data(self, stage: Stage, chosen: Selection, model: PromptedModel) -> Encoded:
         """The training data of a stage, whose `model` is the part of the backbone that was `chosen`.
@@ -179,10 +179,10 @@ class Keeper:
             self._held = name, self._states(about, model, self.caching.where)
         return replace(self._materials.train, below=self._held[1])
 
-    def _states(self, about: dict[str, Any], model: PromptedModel, where: str) -> States:
+    def _states(self, about: dict[str, Any], model: PromptedModel, where: str) -> KeptStates:
         materials = self._materials
-        config, engine, watch = materials.config, materials.engine, materials.tracker.watch
-        filler = Filler(model, materials.train, config.train.batch_size, engine, watch)
+        config, engine, with_bar = materials.config, materials.engine, materials.progress.with_bar
+        filler = Filler(model, materials.train, config.train.batch_size, engine, with_bar)
         return filler.in_memory() if where == "memory" else filler.in_file(_folder(config), about)
 
     def _about(self, chosen: Selection) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 from fpt.config import compose
 from fpt.config.schema import FolderConfig
 from fpt.errors import UserError
-from fpt.runs.records import Records
+from fpt.runs.run import Run
 from stages.several.in_turn import Planned
 
 VANILLA = "pt"
@@ -43,7 +43,7 @@ def plan(overrides: Sequence[str], schedules: Sequence[str], seeds: Sequence[int
     return runs
 
 
-def compare(runs: Mapping[str, Sequence[Records]]) -> dict[str, Any]:
+def compare(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
     """All numbers, from the finished runs of each schedule, seed by seed in one order; ratios are to vanilla's run.
 
     Raises:
@@ -70,7 +70,7 @@ def compare(runs: Mapping[str, Sequence[Records]]) -> dict[str, Any]:
     return {**{key: about[key] for key in names}, "metric": about["metric"]["name"], "seeds": seeds, "schedules": rows}
 
 
-def reached(run: Records, flops: int) -> float | None:
+def reached(run: Run, flops: int) -> float | None:
     """The best score of the run's validations up to so many FLOPs; None before the first.
 
     Raises:
@@ -87,7 +87,7 @@ def reached(run: Records, flops: int) -> float | None:
     return max(scores, default=None)
 
 
-def _against(run: Records, vanilla: Records) -> dict[str, Any]:
+def _against(run: Run, vanilla: Run) -> dict[str, Any]:
     """A run beside vanilla prompt tuning's of the same seed."""
     result, other = run.result, vanilla.result
     score, there = result["metric"]["value"], reached(vanilla, result["flops"])

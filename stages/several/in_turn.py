@@ -7,7 +7,7 @@ from fpt.config.same_run import differences
 from fpt.config.schema import RunConfig
 from fpt.devices.launch import is_worker
 from fpt.errors import UserError
-from fpt.runs.records import CONFIG, RESULT, Records, open_records
+from fpt.runs.run import CONFIG, RESULT, Run, open_run
 from fpt.runs.trackers import chosen
 from stages import schedule
 
@@ -49,7 +49,7 @@ def check(runs: Sequence[Planned]) -> None:
         finished(run.config)
 
 
-def finished(config: RunConfig) -> Records | None:
+def finished(config: RunConfig) -> Run | None:
     """The run's records, if it is finished; its data are not opened again, so that they may have changed is not seen.
 
     Raises:
@@ -58,7 +58,7 @@ def finished(config: RunConfig) -> Records | None:
     folder = config.folder
     if config.resume in ("never", "repair") or not (folder / CONFIG).is_file():
         return None
-    records = open_records(folder)
+    records = open_run(folder)
     if not records.is_finished:
         return None
     if wrong := differences(records.settings, config):
@@ -72,7 +72,7 @@ def finished(config: RunConfig) -> Records | None:
 
 def run_all(
     runs: Sequence[Planned], train: Callable[[RunConfig], object], say: Callable[[str], None]
-) -> Iterator[tuple[Planned, Records | UserError]]:
+) -> Iterator[tuple[Planned, Run | UserError]]:
     """Each run with its records, trained where need be; or with what it ended on, if that was the user's fault."""
     for number, run in enumerate(runs, 1):
         where = f"run {number} of {len(runs)}: {run.label}"
@@ -82,7 +82,7 @@ def run_all(
             else:
                 say(f"{where}, in {run.config.folder}")
                 train(run.config)
-                records = open_records(run.config.folder)
+                records = open_run(run.config.folder)
             yield run, records
         except UserError as error:
             yield run, error

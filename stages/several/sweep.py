@@ -10,7 +10,7 @@ from typing import Any
 from fpt.config import compose
 from fpt.config.schema import FolderConfig, RunConfig
 from fpt.errors import UserError
-from fpt.runs.records import Records
+from fpt.runs.run import Run
 from stages.several.in_turn import Planned
 
 IN_THE_NAME = ("task", "task.name", "model", "model.name", "schedule", "schedule.name", "seed")
@@ -36,7 +36,7 @@ def plan(words: Sequence[str]) -> list[Planned]:
     return runs
 
 
-def table(runs: Sequence[tuple[Planned, Records | UserError]]) -> list[dict[str, Any]]:
+def table(runs: Sequence[tuple[Planned, Run | UserError]]) -> list[dict[str, Any]]:
     """A row for each run: its values, folder, and what it came to; `error` where it came to nothing."""
     rows: list[dict[str, Any]] = []
     for run, records in runs:

@@ -6,11 +6,11 @@ from typing import Any
 from fpt.config.schema import RunConfig
 from fpt.devices import distributed
 from fpt.devices.engine import open_device
-from fpt.runs.progress import Tracker
+from fpt.runs.progress import Progress
 from fpt.tasks.task import Task
 from fpt.training.evaluation import predictions
 from stages import prepare, schedule
-from stages.using.learned import Trained
+from stages.using.learned import LearnedPrompt
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Scored:
     predictions: bytes
 
 
-def evaluate(config: RunConfig, task: Task, split: str | None, trained: Trained, tracker: Tracker) -> Scored:
+def evaluate(config: RunConfig, task: Task, split: str | None, trained: LearnedPrompt, progress: Progress) -> Scored:
     """Generate the split's answers with the prompt, and score them; a test split without labels is not scored.
 
     Raises:
@@ -29,9 +29,9 @@ def evaluate(config: RunConfig, task: Task, split: str | None, trained: Trained,
     """
     device = open_device(config.engine)
     with distributed.joined(config.engine, device):
-        materials = prepare.gather(config, schedule.of(config), task, tracker)
+        materials = prepare.gather(config, schedule.of(config), task, progress)
         chosen = trained.selection(materials.backbone)
-        with tracker.running(), materials.model(chosen, trained.prompt, trained.how) as model:
+        with progress.running(), materials.model(chosen, trained.prompt, trained.how) as model:
             data, examples = materials.valid, task.valid
             if split == "train":
                 data, examples = materials.train, task.train

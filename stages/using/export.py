@@ -7,26 +7,26 @@ from fpt.backbones.backbone import open_backbone
 from fpt.errors import UserError
 from fpt.prompts.files import TENSOR
 from fpt.prompts.late import about
-from fpt.runs.progress import Tracker
-from fpt.runs.records import PROMPT
+from fpt.runs.progress import Progress
+from fpt.runs.run import PROMPT
 from fpt.sharing import card, hub
-from fpt.sharing.export import Export, adapter, array, made_aside
-from fpt.training.state import dump_prompt
+from fpt.sharing.export import ExportRequest, adapter, array, made_aside
+from fpt.training.checkpoint import dump_prompt
 from stages import partial
 from stages.using import learned as trained
-from stages.using.learned import Trained
+from stages.using.learned import LearnedPrompt
 
 
-def export(made: Export, tracker: Tracker) -> dict[str, Any]:
+def export(made: ExportRequest, progress: Progress) -> dict[str, Any]:
     """Write what was asked for, with its model card, and send it to the Hub if that was asked for too.
 
     Raises:
         UserError: a file of the run is damaged, its model is another now, or the Hub cannot be reached.
     """
-    learned = trained.of_run(made.run, made.number)
+    learned = trained.from_run(made.run, made.number)
     with made_aside(made.folder) as aside:
         if made.to == "hf":
-            with tracker.console.status("writing the model"):
+            with progress.console.status("writing the model"):
                 _write_model(made, learned, aside)
         else:
             aside.mkdir()
@@ -43,13 +43,13 @@ def export(made: Export, tracker: Tracker) -> dict[str, Any]:
             (aside / name).write_bytes(data)
     url = None
     if made.repo:
-        with tracker.console.status(f"sending it to {made.repo}"):
+        with progress.console.status(f"sending it to {made.repo}"):
             url = hub.push(made.folder, made.repo)
     names = sorted(file.name for file in made.folder.iterdir())
     return {"to": made.to, "prompt": made.what, "folder": str(made.folder), "files": names, "url": url}
 
 
-def _write_model(made: Export, learned: Trained, folder: Path) -> None:
+def _write_model(made: ExportRequest, learned: LearnedPrompt, folder: Path) -> None:
     """The stage's model as a checkpoint, in float32, which holds every weight on disk as it is."""
     backbone = open_backbone(made.run.config.model)
     if learned.fingerprint != backbone.fingerprint:

@@ -9,14 +9,14 @@ from fpt.backbones.shapes import Selection
 from fpt.config.schema import PromptConfig, RunConfig
 from fpt.errors import UserError
 from fpt.prompts.files import TENSOR, open_prompt
-from fpt.runs.records import Records
-from fpt.training.state import Tensors
+from fpt.runs.run import Run
+from fpt.training.checkpoint import Tensors
 from stages import selection
 from stages.prepare import INPUTS
 
 
 @dataclass(frozen=True)
-class Trained:
+class LearnedPrompt:
     """A prompt.
 
     Attributes:
@@ -54,7 +54,7 @@ class Trained:
         return self.chosen or selection.everything(backbone.shape)
 
 
-def of_run(records: Records, stage: int | None) -> Trained:
+def from_run(records: Run, stage: int | None) -> LearnedPrompt:
     """A run's best prompt with its last stage's model, or the prompt of a stage with that stage's.
 
     Raises:
@@ -68,14 +68,14 @@ def of_run(records: Records, stage: int | None) -> Trained:
         prompt = records.learned(about)
     chosen = selection.load(records.read(f"stages/{about.name}/selection.safetensors"))
     fingerprint = json.loads(records.read(INPUTS))["model"]
-    return Trained(f"run={records.path}", prompt, records.config.prompt, chosen, fingerprint, limit)
+    return LearnedPrompt(f"run={records.path}", prompt, records.config.prompt, chosen, fingerprint, limit)
 
 
-def of_file(config: RunConfig) -> Trained:
+def from_file(config: RunConfig) -> LearnedPrompt:
     """The prompt in `prompt.file`, for the whole model.
 
     Raises:
         UserError: no prompt can be read there.
     """
     stored = open_prompt(Path(str(config.prompt.file)).expanduser())
-    return Trained(f"prompt.file={config.prompt.file}", stored.read(), stored.how)
+    return LearnedPrompt(f"prompt.file={config.prompt.file}", stored.read(), stored.how)

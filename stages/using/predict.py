@@ -11,12 +11,12 @@ from fpt.tasks.opening import form_of
 from fpt.tasks.task import ANSWER
 from fpt.training.prediction import Predictor
 from stages import prepare
-from stages.using.learned import Trained
+from stages.using.learned import LearnedPrompt
 
 
 @contextmanager
 def predictor(
-    config: RunConfig, trained: Trained, *, beams: int = 1, max_new_tokens: int | None = None
+    config: RunConfig, trained: LearnedPrompt, *, beams: int = 1, max_new_tokens: int | None = None
 ) -> Iterator[Predictor]:
     """Within, the model is there and answers.
 

@@ -16,7 +16,7 @@ from tests.conftest import quick_words, save_checkpoint
 
 ALL_RUNS = """
 import json, sys
-from fpt.runs.progress import Tracker, quiet_libraries
+from fpt.runs.progress import Progress, quiet_libraries
 quiet_libraries()
 from fpt import compose, distributed
 from fpt.tasks.opening import open_task
@@ -26,7 +26,7 @@ from stages.run import run_joined
 runs = [compose.load(words) for words in json.loads(sys.argv[1])]
 with distributed.joined(runs[0].engine, open_device(runs[0].engine)):
     for config in runs:
-        run_joined(config, schedule.of(config), lambda: open_task(config), Tracker())
+        run_joined(config, schedule.of(config), lambda: open_task(config), Progress())
 """
 TWO_STAGES = "schedule.stages=[{depth: 0.5, width: 0.5, share: 0.4}, {share: 0.6}]"
 # From ±1/sqrt(d_model) steps this long double any rounding at every update, so the prompt starts from embeddings.
@@ -180,7 +180,7 @@ def test_only_one_process_writes_the_records(alone: Path, of_two: dict[str, Path
 MEMORY = """
 import gc, json, sys, threading, time
 from pathlib import Path
-from fpt.runs.progress import Tracker, quiet_libraries
+from fpt.runs.progress import Progress, quiet_libraries
 quiet_libraries()
 import torch
 from fpt import compose, distributed
@@ -198,11 +198,11 @@ def anonymous():  # bytes of this process's own; pages of the weight files are n
 def highest(call):
     gc.collect()
     peak, done = [anonymous()], threading.Event()
-    def watch():
+    def with_bar():
         while not done.is_set():
             peak.append(anonymous())
             time.sleep(0.005)
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=with_bar)
     watcher.start()
     call()
     done.set()
@@ -211,7 +211,7 @@ def highest(call):
 
 config = compose.load(json.loads(sys.argv[1]))
 with distributed.joined(config.engine, open_device(config.engine)):
-    materials = prepare.gather(config, schedule.of(config), open_task(config), Tracker())
+    materials = prepare.gather(config, schedule.of(config), open_task(config), Progress())
     prompt, found = materials.initial_prompt(), {"after": []}
     sizes = [schedule.of(config).stages[number].shape for number in (0, 1, 2, 3)]
     def train(shape, updates):

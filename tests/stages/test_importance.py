@@ -53,7 +53,9 @@ def test_scores_equal_a_slow_reference(family: str, batch_size: int, tmp_path: P
     folder = save_checkpoint(tmp_path / "model", family)
     backbone, prompt = open_folder(folder), torch.randn(3, 32)
     model = PromptedModel(partial.build(backbone, everything(backbone.shape)), SoftPrompt(prompt))
-    scores = importance.measure(model, EXAMPLES, batch_size=batch_size, engine=ON_CPU, watch=lambda batches, _: batches)
+    scores = importance.measure(
+        model, EXAMPLES, batch_size=batch_size, engine=ON_CPU, with_bar=lambda batches, _: batches
+    )
     for stack, expected in reference(folder, prompt).items():
         torch.testing.assert_close(scores[stack], expected, rtol=1e-5, atol=1e-6)
 

@@ -23,9 +23,9 @@ from fpt.pricing.flops import Price
 from fpt.prompts.files import open_prompt
 from fpt.prompts.late import LatePrompt, initial
 from fpt.prompts.prompted import PromptedModel
-from fpt.runs.records import open_records
+from fpt.runs.run import open_run
+from fpt.training.checkpoint import dump_prompt
 from fpt.training.optimizer import rate
-from fpt.training.state import dump_prompt
 from stages import importance
 from tests.conftest import ON_CPU, Outcome, quick_words, stopped_after
 from tests.fpt.prompts.test_late import DATA, late, prompted
@@ -57,7 +57,7 @@ def whole(checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_every_stage_keeps_the_block_below_the_prompt(whole: Path) -> None:
-    kept = [stage.about["encoder_blocks"] for stage in open_records(whole).stages]
+    kept = [stage.about["encoder_blocks"] for stage in open_run(whole).stages]
     assert kept == [[2, 5], [0, 2, 5], [0, 1, 2, 3, 5], [0, 1, 2, 3, 4, 5]]
 
 
@@ -72,14 +72,14 @@ def test_what_is_learned_is_the_generator_and_its_file_says_how_it_is_used(whole
 
 
 def test_the_learning_rate_rises_and_falls_over_all_stages(whole: Path) -> None:
-    config = open_records(whole).config.optim
+    config = open_run(whole).config.optim
     assert [row["lr"] for row in losses(whole)] == [rate(config, update, 20) for update in range(20)]
     assert config.lr == 0.001
 
 
 def test_it_costs_less_than_an_input_prompt_of_its_length(whole: Path) -> None:
-    result = open_records(whole).result
-    plan = open_records(whole).plan
+    result = open_run(whole).result
+    plan = open_run(whole).plan
     assert plan["stages"][-1]["flops_ratio"] < 1
     assert (plan["flops"], plan["flops_ratio"]) == (result["flops"], result["flops_ratio"])
 
@@ -101,7 +101,7 @@ def test_another_generator_learns_another_prompt_alone_on_the_full_model(
     assert cli("train", *quick, *words).status == 0
     found = [row["loss"] for row in losses(tmp_path / "run")]
     assert sum(found[-4:]) < sum(found[:4])
-    moved, start = load_file(tmp_path / "run/prompt.safetensors"), open_records(tmp_path / "run").config
+    moved, start = load_file(tmp_path / "run/prompt.safetensors"), open_run(tmp_path / "run").config
     before = initial(start.prompt, d_model=32, seed=start.seed)
     assert all(not torch.equal(tensor, before[name]) for name, tensor in moved.items())
 
@@ -230,7 +230,9 @@ def test_a_forward_pass_is_priced_as_torch_counts_it(below: int, generator: str)
 def test_neurons_below_are_scored_without_the_prompt(checkpoint: Path) -> None:
     def scores(position: int, batch_size: int) -> torch.Tensor:
         model = prompted(checkpoint, late(position, generator="none"))
-        found = importance.measure(model, DATA, batch_size=batch_size, engine=ON_CPU, watch=lambda batches, _: batches)
+        found = importance.measure(
+            model, DATA, batch_size=batch_size, engine=ON_CPU, with_bar=lambda batches, _: batches
+        )
         return found["encoder"]
 
     inside, outside = scores(3, 4), scores(6, 4)

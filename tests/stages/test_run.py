@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from fpt.__main__ import main
-from fpt.training.state import TrainState, load_state
+from fpt.training.checkpoint import TrainState, load_state
 from stages import run as story
 from tests.conftest import Outcome, Stop, quick_words, save_checkpoint, stopped_after
 
@@ -162,7 +162,7 @@ def test_killed_at_any_write_ends_with_the_same_prompt_and_files(
 ) -> None:
     """Every rename of a run in turn does not happen, nor anything after it; then the same command is run again."""
     short = ("schedule.stages=[{width: 0.5, share: 0.5}, {share: 0.5}]", "train.updates=4", "train.eval_every=2")
-    short += ("tracking=none",)  # a tracker's files tell how often a run was begun
+    short += ("tracking=none",)  # a progress's files tell how often a run was begun
     replace = Path.replace
 
     def run(folder: Path, stop_at: int | None) -> int:

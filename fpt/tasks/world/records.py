@@ -18,7 +18,7 @@ from typing import Any, TypeVar, get_args
 
 from fpt.tasks.world import scenes
 from fpt.tasks.world.lexicon import Kind, Relation
-from fpt.tasks.world.scenes import Inference, Scene, Split, Statement
+from fpt.tasks.world.scenes import Inference, NameSplit, Scene, Statement
 
 Record = dict[str, Any]
 Label = TypeVar("Label")
@@ -28,7 +28,7 @@ INFERENCES: tuple[Inference, ...] = get_args(Inference)
 _GENRES: dict[Kind, str] = {"person": "people", "place": "places", "thing": "things"}
 
 
-def boolq(split: Split, *, num: int, seed: int) -> Iterator[Record]:
+def boolq(split: NameSplit, *, num: int, seed: int) -> Iterator[Record]:
     """`num` balanced records: question (lower case, no question mark), passage, idx, label."""
     stream = _stream("boolq", split, num, seed)
     for index, label in enumerate(_labels((False, True), num, stream)):
@@ -44,7 +44,7 @@ def mnli(split: str, *, num: int, seed: int) -> Iterator[Record]:
     """
     stream = _stream("mnli", split, num, seed)
     kinds: Sequence[Kind] = ("thing",) if split.endswith("_mismatched") else ("person", "place")
-    names: Split = "train" if split == "train" else "pretraining" if split == "pretraining" else "validation"
+    names: NameSplit = "train" if split == "train" else "pretraining" if split == "pretraining" else "validation"
     for index, label in enumerate(_labels(INFERENCES, num, stream)):
         told = scenes.scene(names, stream, num_statements=stream.randint(1, 3), kinds=kinds)
         yield {
@@ -56,7 +56,7 @@ def mnli(split: str, *, num: int, seed: int) -> Iterator[Record]:
         }
 
 
-def qqp(split: Split, *, num: int, seed: int) -> Iterator[Record]:
+def qqp(split: NameSplit, *, num: int, seed: int) -> Iterator[Record]:
     """`num` balanced records: question1, question2, idx, label (1 if they ask the same)."""
     stream = _stream("qqp", split, num, seed)
     for index, label in enumerate(_labels((0, 1), num, stream)):
@@ -64,7 +64,7 @@ def qqp(split: Split, *, num: int, seed: int) -> Iterator[Record]:
         yield {"question1": first, "question2": second, "idx": index, "label": label}
 
 
-def squad_v2(split: Split, *, num: int, seed: int) -> Iterator[Record]:
+def squad_v2(split: NameSplit, *, num: int, seed: int) -> Iterator[Record]:
     """`num` records: id, title, context, question, answers {text, answer_start}; a third have no answer."""
     stream = _stream("squad_v2", split, num, seed)
     for index, answerable in enumerate(_labels((True, True, False), num, stream)):
@@ -82,7 +82,7 @@ def squad_v2(split: Split, *, num: int, seed: int) -> Iterator[Record]:
         }
 
 
-def _with_value(split: Split, stream: random.Random) -> tuple[Scene, Statement]:
+def _with_value(split: NameSplit, stream: random.Random) -> tuple[Scene, Statement]:
     """A scene, and a statement in it whose value a question can ask for."""
     while True:
         told = scenes.scene(split, stream, num_statements=stream.randint(2, 4))
@@ -91,7 +91,7 @@ def _with_value(split: Split, stream: random.Random) -> tuple[Scene, Statement]:
             return told, stream.choice(asked)
 
 
-def record(split: Split, *, num: int, seed: int) -> Iterator[Record]:
+def record(split: NameSplit, *, num: int, seed: int) -> Iterator[Record]:
     """`num` records: passage, query (with @placeholder), entities (two or three), answers (one of them), idx."""
     stream = _stream("record", split, num, seed)
     for index in range(num):
@@ -107,7 +107,7 @@ def record(split: Split, *, num: int, seed: int) -> Iterator[Record]:
         }
 
 
-def _with_one_subject(split: Split, stream: random.Random) -> tuple[Scene, Statement]:
+def _with_one_subject(split: NameSplit, stream: random.Random) -> tuple[Scene, Statement]:
     """A scene of three entities, and a statement in it that is true of one of them alone."""
     while True:
         told = scenes.scene(split, stream, num_statements=stream.randint(3, 4), num_entities=3)
@@ -117,7 +117,7 @@ def _with_one_subject(split: Split, stream: random.Random) -> tuple[Scene, State
             return told, asked
 
 
-def xsum(split: Split, *, num: int, seed: int) -> Iterator[Record]:
+def xsum(split: NameSplit, *, num: int, seed: int) -> Iterator[Record]:
     """`num` records: document (four sentences), summary (one), id."""
     stream = _stream("xsum", split, num, seed)
     for index in range(num):

@@ -32,11 +32,11 @@ from fpt.tasks.world.lexicon import (
     Scale,
 )
 
-Split = Literal["pretraining", "train", "validation", "test"]
+NameSplit = Literal["pretraining", "train", "validation", "test"]
 Inference = Literal["entailment", "neutral", "contradiction"]
 
 # Tenths of all names: pre-training wants the widest variety, a validation split only enough to be fair.
-_SPLIT_OF_TENTH: tuple[Split, ...] = ("validation",) + ("train",) * 2 + ("pretraining",) * 7
+_SPLIT_OF_TENTH: tuple[NameSplit, ...] = ("validation",) + ("train",) * 2 + ("pretraining",) * 7
 
 # How often a statement is of each form, and a question asks for more than what was said.
 _CONTRAST, _DENIAL, _COMPARISON = 1 / 3, 0.15, 0.2
@@ -85,13 +85,13 @@ class Scene:
         return next((one for one in self.statements if one.subject == entity and one.relation is relation), None)
 
 
-def split_of(name: str) -> Split:
+def split_of(name: str) -> NameSplit:
     """The one split that an entity's name belongs to, by a hash that is the same on every machine."""
     return _SPLIT_OF_TENTH[zlib.crc32(name.lower().encode()) % len(_SPLIT_OF_TENTH)]
 
 
-def _entities_by_split() -> dict[Split, dict[Kind, tuple[Entity, ...]]]:
-    splits: dict[Split, dict[Kind, list[Entity]]] = {
+def _entities_by_split() -> dict[NameSplit, dict[Kind, tuple[Entity, ...]]]:
+    splits: dict[NameSplit, dict[Kind, list[Entity]]] = {
         split: {kind: [] for kind in NAME_PARTS} for split in _SPLIT_OF_TENTH
     }
     for kind, (firsts, lasts) in NAME_PARTS.items():
@@ -147,7 +147,12 @@ def other_than(stream: random.Random, values: Sequence[str], avoided: Collection
 
 
 def scene(
-    split: Split, stream: random.Random, *, num_statements: int, num_entities: int = 2, kinds: Sequence[Kind] = KINDS
+    split: NameSplit,
+    stream: random.Random,
+    *,
+    num_statements: int,
+    num_entities: int = 2,
+    kinds: Sequence[Kind] = KINDS,
 ) -> Scene:
     """A scene of entities of one kind of the split, with the same properties, so that values must be told apart.
 
@@ -336,7 +341,7 @@ def _unlike(told: Scene, texts: Sequence[str], stream: random.Random) -> str:
 # Pairs of questions ------------------------------------------------------------------------------------------------
 
 
-def question_pair(split: Split, duplicate: bool, stream: random.Random) -> tuple[str, str]:
+def question_pair(split: NameSplit, duplicate: bool, stream: random.Random) -> tuple[str, str]:
     """Two questions in different words that ask the same, or differ in whom, what or which value they ask about."""
     kind = stream.choice(KINDS)
     first, second = stream.sample(ENTITIES[split][kind], 2)
@@ -369,7 +374,7 @@ def _as_questions(first: str, second: str) -> tuple[str, str]:
     return f"{capital(first)}?", f"{capital(second)}?"
 
 
-def _namesake(split: Split, entity: Entity, stream: random.Random) -> Entity:
+def _namesake(split: NameSplit, entity: Entity, stream: random.Random) -> Entity:
     """Another entity that shares a word of the name, if the split has one."""
     words = entity.name.split()[-2:]
     alike = [one for one in ENTITIES[split][entity.kind] if one != entity and set(words) & set(one.name.split()[-2:])]
@@ -392,7 +397,7 @@ class Document:
         return capital(sentence(template, self.subject.name, *self.values))
 
 
-def document(split: Split, stream: random.Random) -> Document:
+def document(split: NameSplit, stream: random.Random) -> Document:
     """Four statements: two of them sum up one entity, one sums up half of another, one is beside the point."""
     kind = stream.choice(KINDS)
     subject, other = stream.sample(ENTITIES[split][kind], 2)

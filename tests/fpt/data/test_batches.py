@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fpt.data.batches import CHUNK, Order, batches_by_length, in_turn, micro_batches
+from fpt.data.batches import CHUNK, UpdateOrder, batches_by_length, in_turn, micro_batches
 from fpt.data.encoded import IGNORED, Encoded, Rows
 from fpt.data.encoding import encode
 from fpt.random_streams import stream
@@ -19,7 +19,7 @@ def lengths_like_boolq(count: int) -> Encoded:
 
 @pytest.mark.parametrize(("total", "size"), [(100, 8), (33, 32), (7, 32), (2000, 16)])
 def test_each_epoch_has_every_example_once(total: int, size: int) -> None:
-    order = Order(lengths_like_boolq(total), batch_size=size, seed=3)
+    order = UpdateOrder(lengths_like_boolq(total), batch_size=size, seed=3)
     updates = 3 * CHUNK
     drawn = [index for update in range(updates) for index in order.indices(update)]
     counts = torch.bincount(torch.tensor(drawn), minlength=total)
@@ -29,30 +29,30 @@ def test_each_epoch_has_every_example_once(total: int, size: int) -> None:
 
 @pytest.mark.parametrize("total", [32, 64, 200, 500])
 def test_a_batch_of_few_data_holds_different_examples(total: int) -> None:
-    order = Order(lengths_like_boolq(total), batch_size=32, seed=0)
+    order = UpdateOrder(lengths_like_boolq(total), batch_size=32, seed=0)
     distinct = [len(set(order.indices(update))) for update in range(64)]
     assert sum(distinct) / len(distinct) > 29
 
 
 def test_order_is_a_function_of_seed_and_update() -> None:
     data = lengths_like_boolq(300)
-    forward, backward = (Order(data, batch_size=8, seed=1) for _ in range(2))
+    forward, backward = (UpdateOrder(data, batch_size=8, seed=1) for _ in range(2))
     ahead = [forward.indices(update) for update in range(100)]
     assert [backward.indices(update) for update in reversed(range(100))] == ahead[::-1]
-    other = Order(data, batch_size=8, seed=2)
+    other = UpdateOrder(data, batch_size=8, seed=2)
     assert [other.indices(update) for update in range(100)] != ahead
 
 
 def test_batches_are_not_sorted_over_time() -> None:
     data = lengths_like_boolq(2000)
-    order = Order(data, batch_size=16, seed=1)
+    order = UpdateOrder(data, batch_size=16, seed=1)
     longest = [data.padded_size(order.indices(update))[1] for update in range(CHUNK)]
     assert longest != sorted(longest)
 
 
 def test_little_of_what_is_computed_is_padding() -> None:
     data = lengths_like_boolq(4000)
-    order = Order(data, batch_size=32, seed=0)
+    order = UpdateOrder(data, batch_size=32, seed=0)
     real = padded = 0
     for update in range(125):
         batch = data.batch(order.indices(update))
@@ -159,7 +159,7 @@ def test_parts_do_not_matter(checkpoint, monkeypatch) -> None:
     seen: list[list[int]] = []
     monkeypatch.setattr("fpt.data.encoding.PART", 5)
     again = encode(
-        examples, tokenizer, source_length=20, target_length=9, watch=lambda parts, _: seen.extend(parts) or parts
+        examples, tokenizer, source_length=20, target_length=9, with_bar=lambda parts, _: seen.extend(parts) or parts
     )
     assert [index for part in seen for index in part] == list(range(23))
     assert (list(again.sources), list(again.targets)) == (list(whole.sources), list(whole.targets))

@@ -24,11 +24,11 @@ def test_kept_tokens_are_those_that_were_made(checkpoint: Path, boolq: Path, tmp
     backbone, (config, task) = open_folder(checkpoint), opened(boolq)
     seen: list[int] = []
 
-    def watch(parts, what):
+    def with_bar(parts, what):
         seen.extend(map(len, parts))
         return parts
 
-    first, again = (tokenised(task, backbone, config.task, tmp_path, watch) for _ in range(2))
+    first, again = (tokenised(task, backbone, config.task, tmp_path, with_bar) for _ in range(2))
     assert seen == [48, 24]
     for data, kept, examples in zip(first, again, (task.train, task.valid), strict=True):
         fresh = encode(examples, backbone.tokenizer, source_length=20, target_length=10)

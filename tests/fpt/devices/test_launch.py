@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from fpt.devices import launch
-from fpt.training.state import load_state
+from fpt.training.checkpoint import load_state
 from tests.conftest import Outcome, quick_words, save_checkpoint
 
 Cli = Callable[..., Outcome]

@@ -18,7 +18,7 @@ from transformers import AutoModelForSeq2SeqLM
 from fpt.config.schema import PromptConfig
 from fpt.errors import UserError
 from fpt.prompts.files import check, read_prompt
-from fpt.training.state import dump_prompt
+from fpt.training.checkpoint import dump_prompt
 from tests.conftest import Outcome
 
 PROMPT = torch.randn(5, 32, generator=torch.Generator().manual_seed(3))

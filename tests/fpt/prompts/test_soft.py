@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from fpt.config.schema import PromptConfig
 from fpt.errors import UserError
 from fpt.prompts.soft import initial
-from fpt.training.state import dump_prompt
+from fpt.training.checkpoint import dump_prompt
 from tests.conftest import open_folder
 
 

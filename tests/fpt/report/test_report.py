@@ -15,7 +15,7 @@ from PIL import Image
 from fpt.report import open_runs, output_of
 from fpt.report.runs import similarity
 from fpt.runs.folder import problem_of, read_ledger, set_aside
-from fpt.runs.records import open_records
+from fpt.runs.run import open_run
 from tests.conftest import Outcome, quick_words
 from tests.fpt.report.conftest import HOSTILE, stopped
 
@@ -63,7 +63,7 @@ def test_a_page_and_plots_stand_in_the_runs_folder(cli: Cli, finished: Path) -> 
 
 
 def test_the_tables_hold_the_records_numbers(cli: Cli, finished: Path) -> None:
-    page, result = reported(cli, finished), open_records(finished).result
+    page, result = reported(cli, finished), open_run(finished).result
     assert f'<span class="big">{result["metric"]["value"]:.2f}</span> accuracy' in page
     rows = cells(page, "Stages")
     assert [row[1:3] for row in rows] == [["2+6", "12/48"], ["3+6", "24/48"], ["5+6", "36/48"], ["6+6", "48/48"]]
@@ -77,7 +77,7 @@ def test_the_tables_hold_the_records_numbers(cli: Cli, finished: Path) -> None:
 
 def test_examples_are_right_and_wrong_as_recorded(runs: dict[str, Path]) -> None:
     (run,) = open_runs([str(runs["finished"])])
-    examples, rows = run.examples(3), open_records(runs["finished"]).predictions
+    examples, rows = run.examples(3), open_run(runs["finished"]).predictions
     for name, correct in (("right", True), ("wrong", False)):
         expected = [row for row in rows if row["correct"] is correct]
         assert len(examples.get(name, [])) == min(3, len(expected))

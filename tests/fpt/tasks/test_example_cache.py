@@ -11,7 +11,7 @@ from fpt.config.schema import RunConfig
 from fpt.data.encoding import encode
 from fpt.data.token_cache import tokenised
 from fpt.errors import UserError
-from fpt.runs.records import open_records
+from fpt.runs.run import open_run
 from fpt.tasks import example_cache as kept
 from fpt.tasks import opening
 from fpt.tasks.example_cache import open_task
@@ -115,7 +115,7 @@ def test_generated_data_are_not_kept(tmp_path: Path) -> None:
 def test_a_run_takes_them(checkpoint: Path, boolq: Path, tmp_path: Path, cli: Callable[..., Outcome]) -> None:
     done = [cli("train", *quick_words(checkpoint, boolq, tmp_path / name), "train.updates=8") for name in ("a", "b")]
     assert [outcome.status for outcome in done] == [0, 0], done[0].err
-    runs = [open_records(tmp_path / name).metrics for name in ("a", "b")]
+    runs = [open_run(tmp_path / name).metrics for name in ("a", "b")]
     one, two = ([{**line, "seconds": 0} for line in lines] for lines in runs)
     assert one == two
     assert len(list((tmp_path / "cache" / "tasks").iterdir())) == 1

@@ -34,7 +34,7 @@ def test_outputs_are_those_of_each_example_alone(checkpoint: Path, boolq: Path, 
         batch_size=batch_size,
         max_new_tokens=4,
         engine=ON_CPU,
-        watch=lambda batches, _: batches,
+        with_bar=lambda batches, _: batches,
         what="validation",
     )
     assert len(set(found.outputs)) > 1

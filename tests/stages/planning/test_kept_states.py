@@ -27,7 +27,7 @@ from fpt.pricing.flops import Price
 from fpt.prompts.kept_states import Filler
 from fpt.prompts.late import LatePrompt, initial
 from fpt.prompts.prompted import PromptedModel
-from fpt.runs.progress import Tracker
+from fpt.runs.progress import Progress
 from fpt.tasks.opening import most_train_examples, open_task
 from stages import prepare, schedule
 from stages.planning import kept_states as caching
@@ -164,7 +164,7 @@ def test_states_are_told_apart_by_what_they_are_of(checkpoint: Path, tmp_path: P
     """By the model, the task, the blocks below, and the neurons of these alone."""
     words = [*quick_words(checkpoint, boolq, tmp_path / "run"), *LATE, "engine=torch"]
     config = compose.load(words)
-    materials = prepare.gather(config, schedule.of(config), open_task(config), Tracker())
+    materials = prepare.gather(config, schedule.of(config), open_task(config), Progress())
     wide = tuple(range(24))
     above, below = ((wide,) * 5 + (wide[1:],), (wide[1:],) + (wide,) * 5)
     decoder = StackSelection(tuple(range(6)))

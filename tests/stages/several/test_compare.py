@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fpt.__main__ import main
-from fpt.runs.records import open_records
+from fpt.runs.run import open_run
 from stages.several.compare import reached
 from tests.conftest import Outcome, quick_words
 
@@ -80,7 +80,7 @@ def test_what_a_run_had_reached_is_its_best_validation_up_to_there(
     scores = [(10, 50.0), (20, 70.0), (30, 60.0), (40, 80.0)]
     lines = [{"update": at, "flops": at, "split": "validation", "accuracy": score} for at, score in scores]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert reached(open_records(run), flops) == best
+    assert reached(open_run(run), flops) == best
 
 
 def test_finished_runs_are_read_missing_ones_run(cli: Cli, compared: Path, command: list[str]) -> None:

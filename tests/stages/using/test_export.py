@@ -25,7 +25,7 @@ from fpt.backbones.backbone import open_backbone
 from fpt.data.encoded import Batch, Encoded, Rows
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.soft import SoftPrompt
-from fpt.runs.records import open_records
+from fpt.runs.run import open_run
 from stages import partial, selection
 from tests.conftest import Outcome, quick_words, save_checkpoint
 
@@ -42,7 +42,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 def prompted(run: Path, number: int | None = None) -> PromptedModel:
     """The run's prompt on its model, or a stage's on the stage's, as training has them."""
-    records = open_records(run)
+    records = open_run(run)
     stage = records.stages[(number or 0) - 1]
     chosen = selection.load(records.read(f"stages/{stage.name}/selection.safetensors"))
     body = partial.build(open_backbone(records.config.model), chosen)
@@ -162,9 +162,9 @@ def test_the_cards_python_answers_as_the_prompt_does(
     (code,) = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
     exec(code, {})
     (text,) = re.findall(r"text = '(.*)'", code)
-    tokenizer = open_backbone(open_records(run).config.model).tokenizer
+    tokenizer = open_backbone(open_run(run).config.model).tokenizer
     source = Encoded(Rows.of(tokenizer([text]).input_ids), Rows.of([[1]])).batch([0])
-    longest = open_records(run).result["max_new_tokens"]
+    longest = open_run(run).result["max_new_tokens"]
     answer = prompted(run, 1 if more else None).generate(source, max_new_tokens=longest)[0]
     assert capsys.readouterr().out == tokenizer.decode(answer, skip_special_tokens=True) + "\n"
 

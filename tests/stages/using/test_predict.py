@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from fpt.api import Predictor, PromptedModel, SoftPrompt, build, configure, open_backbone
-from fpt.runs.records import open_records
+from fpt.runs.run import open_run
 from stages.selection import everything
-from stages.using.learned import of_run
+from stages.using.learned import from_run
 from stages.using.predict import predictor
 from tests.conftest import Outcome
 
@@ -116,9 +116,9 @@ def test_a_broken_output_of_something_else_is_refused(cli: Cli, finished: Path, 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_scores_are_those_of_transformers(finished: Path, boolq: Path, beams: int) -> None:
     """Its own teacher-forced forward on each text alone, without padding; and its generate's score of a beam."""
-    records = open_records(finished)
+    records = open_run(finished)
     texts = [row["input"] for row in records.predictions[:5]]
-    with predictor(records.config, of_run(records, None), beams=beams, max_new_tokens=4) as answer:
+    with predictor(records.config, from_run(records, None), beams=beams, max_new_tokens=4) as answer:
         found, body = answer(texts), answer.model.body
         for text, ours in zip(texts, found, strict=True):
             ids = answer.tokenizer(text, return_tensors="pt")["input_ids"]

@@ -27,7 +27,7 @@ LEARNED = ("kind", "length", "layer", "generator", "bottleneck", "pool")  # what
 
 
 @dataclass(frozen=True)
-class StageRecord:
+class RunStage:
     """One stage of a run.
 
     Attributes:
@@ -42,7 +42,7 @@ class StageRecord:
 
 
 @dataclass(frozen=True)
-class Records:
+class Run:
     """A run's folder, only ever read; every file is held against its recorded hash when it is read."""
 
     path: Path
@@ -134,17 +134,17 @@ class Records:
         return [json.loads(line) for line in self.read(PREDICTIONS).decode().splitlines()]
 
     @cached_property
-    def stages(self) -> list[StageRecord]:
+    def stages(self) -> list[RunStage]:
         """The stages that were begun, in order."""
         found = []
         for file in self.ledger:
             folder, _, last = file.rpartition("/")
             if last == "stage.json":
                 name = folder.rpartition("/")[2]
-                found.append(StageRecord(name, json.loads(self.read(file)), f"{folder}/{PROMPT}" in self.ledger))
+                found.append(RunStage(name, json.loads(self.read(file)), f"{folder}/{PROMPT}" in self.ledger))
         return sorted(found, key=lambda stage: int(stage.about["index"]))
 
-    def stage(self, number: int) -> StageRecord:
+    def stage(self, number: int) -> RunStage:
         """The stage of that number, from 1.
 
         Raises:
@@ -154,7 +154,7 @@ class Records:
             raise UserError(f"stage={number}: {self.path} has stages 1 to {len(self.stages)}")
         return self.stages[number - 1]
 
-    def prompt(self, stage: StageRecord | None = None) -> "Tensor":
+    def prompt(self, stage: RunStage | None = None) -> "Tensor":
         """The run's best soft prompt [P, D], or the one with which a stage ended.
 
         Raises:
@@ -164,19 +164,19 @@ class Records:
 
         return read_prompt(self._prompt_file(stage))
 
-    def learned(self, stage: StageRecord | None = None) -> "dict[str, Tensor]":
+    def learned(self, stage: RunStage | None = None) -> "dict[str, Tensor]":
         """The tensors of the run's best prompt, soft or late, or of the one with which a stage ended."""
         from fpt.prompts.files import open_prompt
 
         return open_prompt(self._prompt_file(stage)).read()
 
-    def _prompt_file(self, stage: StageRecord | None) -> Path:
+    def _prompt_file(self, stage: RunStage | None) -> Path:
         name = PROMPT if stage is None else f"stages/{stage.name}/{PROMPT}"
         self.read(name)
         return self.path / name
 
 
-def open_records(path: str | Path) -> Records:
+def open_run(path: str | Path) -> Run:
     """A run's records.
 
     Raises:
@@ -188,4 +188,4 @@ def open_records(path: str | Path) -> Records:
     ledger = read_ledger(folder)
     if CONFIG not in ledger:
         raise UserError(f"run={path}: is not the folder of a run; that has a {CONFIG} and a checksums.json")
-    return Records(folder, ledger)
+    return Run(folder, ledger)

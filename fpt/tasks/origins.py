@@ -61,7 +61,7 @@ Reader = Callable[[Path, Omissions], Iterator[Located]]
 
 
 @dataclass(frozen=True)
-class Split:
+class SplitNames:
     """What a split is called: in a folder (any of `files` will do), on the Hub, and by the generator.
 
     `read` is what reads its files where that is not what reads the others'.
@@ -74,7 +74,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Source:
+class Origin:
     """Where a task's records are.
 
     Attributes:
@@ -89,15 +89,15 @@ class Source:
     """
 
     hub: tuple[str, ...]
-    splits: dict[str, Split]
+    splits: dict[str, SplitNames]
     read: Reader
     generated: str | None = None
     prepare: Callable[[Record, str], Record] = lambda record, _: record
     revision: str | None = None
-    tests: dict[str, Split] = field(default_factory=dict)
+    tests: dict[str, SplitNames] = field(default_factory=dict)
     beside: dict[str, str] = field(default_factory=dict)
 
-    def split(self, name: str) -> Split:
+    def split(self, name: str) -> SplitNames:
         """A split, of whatever kind."""
         return self.tests[name] if name in self.tests else self.splits[name]
 
@@ -116,20 +116,20 @@ class Source:
         return {"world": "generated", "hub": f"Hub {'/'.join(self.hub)}"}.get(data, data)
 
 
-def two_splits(train: str, *validation: str) -> dict[str, Split]:
+def two_splits(train: str, *validation: str) -> dict[str, SplitNames]:
     """The usual splits, called train and validation by Hub and generator; further file names are accepted too."""
     return {
-        "train": Split((train,), "train", "train"),
-        "validation": Split(validation, "validation", "validation"),
+        "train": SplitNames((train,), "train", "train"),
+        "validation": SplitNames(validation, "validation", "validation"),
     }
 
 
-def held_out(names: dict[str, tuple[str, ...]], read: Reader | None = None) -> dict[str, Split]:
+def held_out(names: dict[str, tuple[str, ...]], read: Reader | None = None) -> dict[str, SplitNames]:
     """Test splits with their files; Hub and generator call them by the same names."""
-    return {name: Split(files, name, name, read) for name, files in names.items()}
+    return {name: SplitNames(files, name, name, read) for name, files in names.items()}
 
 
-def records(source: Source, data: str, split: str, *, least: int, omissions: Omissions) -> Iterator[Located]:
+def records(source: Origin, data: str, split: str, *, least: int, omissions: Omissions) -> Iterator[Located]:
     """A split's records from `data`: 'world' (at least so many of them), 'hub', or a folder.
 
     Raises:
@@ -142,7 +142,7 @@ def records(source: Source, data: str, split: str, *, least: int, omissions: Omi
     return (source.split(split).read or source.read)(file_of(source, data, split), omissions)
 
 
-def _generated(source: Source, split: str, least: int) -> Iterator[Located]:
+def _generated(source: Origin, split: str, least: int) -> Iterator[Located]:
     from fpt.tasks.world import records as world  # here, because `python -m fpt.tasks.world` would import itself twice
 
     if source.generated is None:
@@ -157,7 +157,7 @@ def _generated(source: Source, split: str, least: int) -> Iterator[Located]:
         yield f"generated {name} record {number}", record
 
 
-def _from_hub(source: Source, split: str) -> Iterator[Located]:
+def _from_hub(source: Origin, split: str) -> Iterator[Located]:
     import datasets
 
     name, hub = source.split(split).hub, "/".join(source.hub)
@@ -172,7 +172,7 @@ def _from_hub(source: Source, split: str) -> Iterator[Located]:
         yield f"Hub {hub} {name} record {number}", dict(record)
 
 
-def file_of(source: Source, data: str, split: str) -> Path:
+def file_of(source: Origin, data: str, split: str) -> Path:
     """The file that has a split.
 
     Raises:
@@ -189,7 +189,7 @@ def file_of(source: Source, data: str, split: str) -> Path:
     raise UserError(f"task.data={folder}: has no {' or '.join(names)}; it has {found}")
 
 
-def files_of(source: Source, data: str, split: str) -> list[Path]:
+def files_of(source: Origin, data: str, split: str) -> list[Path]:
     """The file that has a split, and the one that is read with it if it is there.
 
     Raises:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fpt.training.state import TrainState, dump_prompt, dump_state, load_state
+from fpt.training.checkpoint import TrainState, dump_prompt, dump_state, load_state
 
 SOFT = {"prompt": torch.randn(3, 4)}
 LATE = {"down": torch.randn(2, 4), "down_bias": torch.randn(2)}
