@@ -1,66 +1,107 @@
-"""result.json: what a finished run did, what it cost, and what it scored."""
+"""What a finished run leaves behind: its best prompt, its answers, and result.json."""
 
 import platform
 from importlib.metadata import version
 from typing import Any
 
 from fpt import __version__
+from fpt.config.schema import RunConfig
+from fpt.prompts.prompted import PromptedModel
+from fpt.runs.run import PREDICTIONS, PROMPT, RESULT, TEST_PREDICTIONS
+from fpt.runs.shared_folder import SharedFolder
+from fpt.tasks.task import Task
 from fpt.training.checkpoint import TrainState
-from fpt.training.evaluation import Answers, Evaluation
-from stages.planning.flops import Plan
-from stages.prepare import Materials, Measured
+from fpt.training.evaluation import Answers, Evaluation, Evaluator, predictions
+from stages.inputs import Inputs
+from stages.measured import Measured
+from stages.planning.flops import FlopsPlan, price_run
+from stages.planning.settled import Settled
+from stages.resume import read_state
+from stages.schedule import Schedule
+from stages.start import Start
 
 LIBRARIES = ("torch", "transformers", "safetensors", "omegaconf", "hydra-core")
 
 
-def summarise(
-    materials: Materials,
+def finish(
+    config: RunConfig,
+    schedule: Schedule,
+    inputs: Inputs,
+    start: Start,
+    settled: Settled,
     measured: Measured,
-    plan: Plan,
-    states: list[TrainState],
-    evaluation: Evaluation,
-    tested: Answers | None,
+    evaluator: Evaluator,
+    model: PromptedModel,
+    state: TrainState,
+    folder: SharedFolder,
 ) -> dict[str, Any]:
-    """The values of result.json; scores between 0 and 100, FLOPs and seconds in all.
+    """Score the best prompt on the last stage's model and write all; returns result.json.
 
-    A stage's score is its last, on its own partial PLM; the run's value is the best prompt's, on the last model.
+    A stage's score is its last, on its own partial PLM; the run's is the best prompt's.
     """
-    config, task = materials.config, materials.task
-    test = tested and {
-        "split": task.test_split,
-        "examples": len(task.test),
-        "metrics": task.score_test(tested.read),
-    }
-    stages = [
-        {**row.sizes, "updates": row.updates, "flops": row.flops, "seconds": state.seconds, "score": state.score}
-        for row, state in zip(plan.stages, states, strict=True)
-    ]
-    return {
+    assert state.best_prompt is not None
+    model.learn(state.best_prompt)
+    task, flops = inputs.task, settled.flops
+    evaluation = evaluator.validate(model)
+    tested = evaluator.answers(model, inputs.test, "test") if inputs.test else None
+    if state.update < flops.updates:  # it ran out of patience
+        cut = schedule.ended_at(state.update)
+        flops = price_run(config, cut, inputs, settled.kept_states, settled.micro_batch)
+    ends = [read_state(folder, stage) for stage in schedule.stages]
+    result = {
         "task": task.name,
         "model": config.model.name,
         "schedule": config.schedule.name,
         "seed": config.seed,
-        "metric": {"name": task.metric, "value": evaluation.metrics[task.metric]},
-        "metrics": evaluation.metrics,
-        "test": test,
-        "baseline": task.baseline_name,
-        "majority": task.majority,
-        "untrained": measured.untrained,
-        "max_new_tokens": materials.max_new_tokens,
-        "trainable_parameters": plan.trainable_parameters,
-        "updates": plan.updates,
-        "best_update": states[-1].best_update,
-        "flops": plan.flops,
-        "flops_importance": plan.flops_importance,
-        "flops_pt": plan.flops_pt,
-        "flops_ratio": plan.flops_ratio,
-        "seconds": measured.seconds + sum(state.seconds for state in states),
-        "seconds_importance": measured.seconds,
-        "data": {"origin": task.origin, "train": len(materials.train), "validation": len(materials.valid)},
-        "stages": stages,
+        **_scores(task, evaluation, tested, measured.untrained),
+        "max_new_tokens": evaluator.max_new_tokens,
+        **_cost(flops, measured, ends),
+        "data": {"origin": task.origin, "train": len(inputs.train), "validation": len(inputs.valid)},
+        "stages": [
+            {**row.sizes, "updates": row.updates, "flops": row.flops, "seconds": end.seconds, "score": end.score}
+            for row, end in zip(flops.stages, ends, strict=True)
+        ],
         "versions": {
             "fpt": __version__,
             "python": platform.python_version(),
             **{name: version(name) for name in LIBRARIES},
         },
+    }
+    folder.write(PREDICTIONS, predictions(evaluation.answers, task, task.valid))
+    if tested:
+        folder.write(TEST_PREDICTIONS, predictions(tested, task, task.test))
+    folder.write(PROMPT, start.dump(state.best_prompt, model=inputs.backbone.fingerprint))
+    folder.write_json(RESULT, result)
+    return result
+
+
+def _scores(task: Task, evaluation: Evaluation, tested: Answers | None, untrained: float | None) -> dict[str, Any]:
+    """Scores between 0 and 100, of the best prompt on the last model, beside what needs no training."""
+    test = tested and {
+        "split": task.test_split,
+        "examples": len(task.test),
+        "metrics": task.score_test(tested.read),
+    }
+    return {
+        "metric": {"name": task.metric, "value": evaluation.score},
+        "metrics": evaluation.metrics,
+        "test": test,
+        "baseline": task.baseline_name,
+        "majority": task.majority,
+        "untrained": untrained,
+    }
+
+
+def _cost(flops: FlopsPlan, measured: Measured, ends: list[TrainState]) -> dict[str, Any]:
+    """Updates, FLOPs and seconds in all."""
+    return {
+        "trainable_parameters": flops.trainable_parameters,
+        "updates": flops.updates,
+        "best_update": ends[-1].best_update,
+        "flops": flops.flops,
+        "flops_importance": flops.flops_importance,
+        "flops_pt": flops.flops_pt,
+        "flops_ratio": flops.flops_ratio,
+        "seconds": measured.seconds + sum(end.seconds for end in ends),
+        "seconds_importance": measured.seconds,
     }

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from torch import Tensor
+
+from fpt.backbones.shapes import Selection, Shape
 from fpt.config.compose import to_yaml
 from fpt.config.same_run import differences
 from fpt.config.schema import RunConfig
@@ -10,6 +13,7 @@ from fpt.runs.folder import METRICS, RunFolder, set_aside
 from fpt.runs.run import CONFIG, PREDICTIONS, PROMPT, RESULT, TEST_PREDICTIONS
 from fpt.runs.shared_folder import SharedFolder
 from fpt.training.checkpoint import TrainState, load_state
+from stages import selection
 from stages.schedule import Schedule, Stage
 
 OUTCOMES = (RESULT, PREDICTIONS, TEST_PREDICTIONS, PROMPT)
@@ -31,15 +35,15 @@ def open_folder(config: RunConfig, schedule: Schedule) -> tuple[SharedFolder, Tr
     Raises:
         UserError: the folder is another run's, a file in it is damaged or missing, or resume=must finds nothing.
     """
-    found: list[tuple[TrainState | None, Mark | None]] = []
+    at: list[tuple[TrainState | None, Mark | None]] = []  # where the run goes on, as the main process sees it
 
     def open_it() -> RunFolder:
         folder, state, mark = _open(config, schedule)
-        found.append((state, mark))
+        at.append((state, mark))
         return folder
 
     folder = SharedFolder(config.folder, open_it)
-    state, mark = folder.ask(lambda _: found[0])
+    state, mark = folder.ask(lambda _: at[0])
     return folder, state, mark
 
 
@@ -82,6 +86,25 @@ def last_state(folder: RunFolder, schedule: Schedule) -> tuple[TrainState | None
 def read_state(folder: RunFolder | SharedFolder, stage: Stage) -> TrainState:
     """A stage's latest state."""
     return load_state(folder.read(state_file(stage)))[0]
+
+
+def is_over(stage: Stage, state: TrainState) -> bool:
+    """Whether the state lies past the stage, or in it with nothing left to do (it ran out of patience)."""
+    if state.update < stage.end:
+        return state.done and state.update > stage.first_update
+    return state.update > stage.end or state.judged == stage.end
+
+
+def selection_of(stage: Stage, folder: SharedFolder, full: Shape, scores: dict[str, Tensor], block: int) -> Selection:
+    """What the stage keeps: chosen once, then read from the run folder. The prompt enters before `block`."""
+    name, row = f"{_folder(stage)}selection.safetensors", f"{_folder(stage)}stage.json"
+    if name not in folder or row not in folder:
+        chosen = selection.choose(stage.shape, full, scores, layer=block)
+        blocks = {"encoder_blocks": chosen.encoder.blocks, "decoder_blocks": chosen.decoder.blocks}
+        span = {"first_update": stage.first_update, "updates": stage.updates}
+        folder.write(name, selection.dump(chosen))
+        folder.write_json(row, {"index": stage.index, **stage.sizes, **blocks, **span})
+    return selection.load(folder.read(name))
 
 
 def _check_same(config: RunConfig, folder: RunFolder) -> None:

@@ -19,7 +19,7 @@ from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.config.schema import EngineConfig, ModelConfig
 from fpt.devices.engine import Engine
 from fpt.runs.progress import quiet_libraries
-from fpt.training.loop import train
+from fpt.training.loop import Event, Updated, train
 from stages import run as story
 
 ON_CPU = Engine(EngineConfig(name="torch"), torch.device("cpu"))
@@ -124,15 +124,11 @@ class Stop(BaseException):
 def stopped_after(update: int) -> Iterator[None]:
     """Within, a run ends after that update's metrics are written, by `Stop`, which is caught."""
 
-    def stop_after(*args: Any, **kwargs: Any) -> Any:
-        hooks = args[4]
-
-        def updated(done: int, loss: float, seconds: float) -> None:
-            hooks.updated(done, loss, seconds)
-            if done == update:
+    def stop_after(*args: Any) -> Iterator[Event]:
+        for event in train(*args):
+            yield event
+            if isinstance(event, Updated) and event.update == update:
                 raise Stop
-
-        return train(*args[:4], type(hooks)(updated, hooks.validate, hooks.save), *args[5:], **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(story, "train", stop_after)

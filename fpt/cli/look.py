@@ -16,14 +16,9 @@ def plan(words: Words) -> None:
     from stages import schedule
 
     stages = schedule.of(config)
-    from stages.planning import kept_states as caching
-    from stages.planning import memory as fit
-    from stages.planning.flops import nominal
+    from stages.planning.settled import expect
 
-    priced = nominal(config, stages)
-    states = caching.Caching.from_json(priced["states"]) if priced["states"] else None
-    memory = fit.plan_memory(caching.beside(config, states), stages)
-    present(words, {**priced, "memory": memory.to_json()}, tables.print_plan)
+    present(words, expect(config, stages), tables.print_plan)
 
 
 def show(words: Words) -> None:

@@ -46,12 +46,8 @@ def _one(config: RunConfig, flags: list[str]) -> dict[str, Any] | None:
     with progress.console.status("reading the data"):
         task = open_task(config) if is_alone else None
     with progress.console.status("importing torch and transformers"):
-        from stages.planning import memory as fit
         from stages.run import run
     if task is None:
-        if config.engine.name == "auto":
-            config, reason = fit.with_engine(config, stages)
-            progress.say(reason)
         launch.start(config, flags)
         return None
     with interrupts.heard():

@@ -48,15 +48,11 @@ class Progress:
         """The run's whole computation, so that the time left knows that later stages are slower."""
         self._bars.reset(self._total, total=flops, completed=done, visible=True)
 
-    def passed(self, flops: int) -> None:
-        """A part of the computation that is no update is done."""
-        self._bars.update(self._total, advance=flops)
-
-    def updated(self, where: str, *, loss: float, flops: int) -> None:
-        """An optimizer update is done."""
+    def updated(self, where: str, *, loss: float, done: int) -> None:
+        """An optimizer update is done, and with it so many FLOPs of the run."""
         self._loss = loss
         detail = f"{where}  loss {loss:.3f}  score {self._score}"
-        self._bars.update(self._total, advance=flops, description=detail)
+        self._bars.update(self._total, completed=done, description=detail)
 
     def scored(self, where: str, *, score: float) -> None:
         """A validation is done."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from fpt.data.batches import batches_by_length, in_turn
-from fpt.data.encoded import Encoded
+from fpt.data.encoded import Batch, Encoded
 from fpt.devices import distributed, interrupts
 from fpt.devices.engine import Engine
 from fpt.prompts.prompted import PromptedModel
@@ -28,54 +28,66 @@ class Answers:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics (0 to 100) and the answers that they are of."""
+    """Metrics (0 to 100) and the answers that they are of; `score` is the main one."""
 
     metrics: dict[str, float]
+    score: float
     answers: Answers
 
 
-def generate(
-    model: PromptedModel,
-    task: Task,
-    data: Encoded,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    batch_size: int,
-    max_new_tokens: int,
-    engine: Engine,
-    with_bar: WithBar,
-    what: str,
-) -> Answers:
-    """What the prompt makes the model say to the examples whose tokens are `data`; their targets play no part.
+@dataclass(frozen=True)
+class Evaluator:
+    """Asks a model and its prompt for a task's answers, and scores them.
 
-    The batches are the same for any number of processes, which take them in turn; so are the answers.
-
-    Args:
-        model: with the prompt.
+    Attributes:
         task: reads the answers.
-        data: the examples.
+        valid: its validation examples' tokens.
         tokenizer: the model's own.
-        batch_size: examples at once.
-        max_new_tokens: no output is longer.
         engine: holds the model.
         with_bar: shows how far this is.
-        what: the examples' name there.
-
-    Raises:
-        Interrupted: the run was told to stop.
+        batch_size: examples at once.
+        max_new_tokens: no output is longer.
     """
-    batches, own = batches_by_length(data, batch_size), dict[int, str]()
-    for indices in with_bar(in_turn(batches, distributed.rank(), distributed.size()), what):
-        if indices or engine.is_sharded:  # without a batch of its own a process still has a share of the weights
-            batch = data.batch(indices or batches[0]).to(engine.device)
-            ids = model.generate(batch, max_new_tokens=max_new_tokens, in_step=engine.is_sharded)
-            texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
-            own |= {index: SENTINEL.sub("", text).strip() for index, text in zip(indices, texts, strict=False)}
-        if distributed.any_process(interrupts.requested()):
-            interrupts.stop()
-    found = {index: text for part in distributed.all_gather(own) for index, text in part.items()}
-    outputs = [found[index] for index in range(len(data))]
-    return Answers(outputs, [task.from_text(output) for output in outputs])
+
+    task: Task
+    valid: Encoded
+    tokenizer: PreTrainedTokenizerBase
+    engine: Engine
+    with_bar: WithBar
+    batch_size: int
+    max_new_tokens: int
+
+    def validate(self, model: PromptedModel) -> Evaluation:
+        """Scores and answers on the validation examples."""
+        answers = self.answers(model, self.valid, "validation")
+        metrics = self.task.score(answers.read, self.task.valid)
+        return Evaluation(metrics, metrics[self.task.metric], answers)
+
+    def answers(self, model: PromptedModel, data: Encoded, split: str) -> Answers:
+        """What the prompt makes the model say to the examples whose tokens are `data`; their targets play no part.
+
+        The batches are the same for any number of processes, which take them in turn; so are the answers. `split` is
+        the examples' name on the bar.
+
+        Raises:
+            Interrupted: the run was told to stop.
+        """
+        batches, own = batches_by_length(data, self.batch_size), dict[int, str]()
+        for indices in self.with_bar(in_turn(batches, distributed.rank(), distributed.size()), split):
+            if indices or self.engine.is_sharded:  # without a batch of its own a process still has a share of weights
+                batch = data.batch(indices or batches[0]).to(self.engine.device)
+                texts = self._outputs(model, batch)
+                own |= dict(zip(indices, texts, strict=False))
+            if distributed.any_process(interrupts.requested()):
+                interrupts.stop()
+        outputs_of = {index: text for part in distributed.all_gather(own) for index, text in part.items()}
+        outputs = [outputs_of[index] for index in range(len(data))]
+        return Answers(outputs, [self.task.from_text(output) for output in outputs])
+
+    def _outputs(self, model: PromptedModel, batch: Batch) -> list[str]:
+        ids = model.generate(batch, max_new_tokens=self.max_new_tokens, in_step=self.engine.is_sharded)
+        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return [SENTINEL.sub("", text).strip() for text in texts]
 
 
 def longest_answer(task: Task, train: Encoded, limit: int) -> int:

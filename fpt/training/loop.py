@@ -1,7 +1,7 @@
-"""The training loop of one stage: one prompt on one frozen model."""
+"""The training loop of one stage: one prompt on one frozen model. It yields what happened; others write and show it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from fpt.errors import UserError
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import Stopwatch
 from fpt.training.checkpoint import Tensors, TrainState
+from fpt.training.evaluation import Evaluation
 from fpt.training.optimizer import make, pack, rate, restore
 
 
@@ -28,15 +29,43 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Hooks:
-    """What the loop tells the outside: each update's loss, each validation, each state worth saving.
+class Recipe:
+    """How updates are made: `micro_batch` examples at once, in the order that `seed` names."""
 
-    Of updates and validations it tells the update and the seconds in this stage; a validation gives the score.
-    """
+    config: TrainConfig
+    optim: OptimConfig
+    micro_batch: int
+    seed: int
+    device: torch.device
 
-    updated: Callable[[int, float, float], None]
-    validate: Callable[[int, float], float]
-    save: Callable[[TrainState], None]
+
+@dataclass(frozen=True)
+class Updated:
+    """An update is done, the run's `update`-th, after so many seconds in this stage."""
+
+    update: int
+    seconds: float
+    loss: float
+    lr: float
+
+
+@dataclass(frozen=True)
+class Validated:
+    """The prompt was scored after `update` updates and so many seconds in this stage."""
+
+    update: int
+    seconds: float
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A state worth saving: a run that is stopped goes on from it."""
+
+    state: TrainState
+
+
+Event = Updated | Validated | Saved
 
 
 def train(
@@ -44,64 +73,59 @@ def train(
     data: Encoded,
     state: TrainState,
     span: Span,
-    hooks: Hooks,
-    *,
-    config: TrainConfig,
-    optim: OptimConfig,
-    seed: int,
-    device: torch.device,
-) -> TrainState:
-    """Train the prompt from `state` to the end of the span; the state at the end is saved and returned.
+    validate: Callable[[PromptedModel], Evaluation],
+    recipe: Recipe,
+) -> Iterator[Event]:
+    """Train the prompt from `state` to the end of the span; the last event is `Saved` with the state at the end.
 
     The state decides where to start, so a run that was stopped anywhere goes on as if it had not been. It is saved
-    before a validation too, which may take long.
+    before a validation too, which may take long. A state that is done already yields nothing.
 
     Raises:
         UserError: the loss is no longer a number.
-        Interrupted: the run was told to stop; its state is saved.
+        Interrupted: the run was told to stop; its state was yielded before.
     """
-    assert not isinstance(config.micro_batch, str)
+    config, optim = recipe.config, recipe.optim
     optimizer = make(model.prompt.parameters(), optim)
     restore(optimizer, state.optimizer)
-    order = UpdateOrder(data, batch_size=config.batch_size, seed=seed)
+    order = UpdateOrder(data, batch_size=config.batch_size, seed=recipe.seed)
     before, stopwatch = state.seconds, Stopwatch()
-
-    def is_due() -> bool:
-        return state.judged < state.update and (state.update % config.eval_every == 0 or state.update == span.end)
-
-    def saved() -> TrainState:
-        reached = replace(
-            state,
-            prompt=model.learned(),
-            optimizer=pack(optimizer),
-            seconds=before + stopwatch.seconds,
-        )
-        hooks.save(reached)
-        return reached
 
     with interrupts.deferred():
         while not state.done:
-            if not is_due():
+            if not _is_due(state, span, config):
+                lr = rate(optim, state.update, span.updates)
                 for group in optimizer.param_groups:
-                    group["lr"] = rate(optim, state.update, span.updates)
-                loss, is_told = step(
-                    model, optimizer, data, order.indices(state.update), config.micro_batch, optim, device
-                )
+                    group["lr"] = lr
+                indices = order.indices(state.update)
+                loss, is_told = step(model, optimizer, data, indices, recipe.micro_batch, optim, recipe.device)
                 if not math.isfinite(loss):
                     raise UserError(f"the loss is {loss} at update {state.update + 1}: try a lower optim.lr={optim.lr}")
                 state = replace(state, update=state.update + 1)
-                hooks.updated(state.update, loss, before + stopwatch.seconds)
-                if is_told or is_due() or state.update % config.save_every == 0:
-                    state = saved()
+                yield Updated(state.update, before + stopwatch.seconds, loss, lr)
+                if is_told or _is_due(state, span, config) or state.update % config.save_every == 0:
+                    state = _reached(state, model, optimizer, before + stopwatch.seconds)
+                    yield Saved(state)
                 if is_told:
                     interrupts.stop()
-            if is_due():
-                score = hooks.validate(state.update, before + stopwatch.seconds)
-                state = _judged(state, score, model.learned(), span.keep_best)
+            if _is_due(state, span, config):
+                evaluation = validate(model)
+                yield Validated(state.update, before + stopwatch.seconds, evaluation)
+                state = _judged(state, evaluation.score, model.learned(), span.keep_best)
                 out_of_patience = config.patience is not None and state.stale >= config.patience
                 state = replace(state, done=state.update == span.end or out_of_patience)
-                state = saved()
-    return state
+                state = _reached(state, model, optimizer, before + stopwatch.seconds)
+                yield Saved(state)
+
+
+def _is_due(state: TrainState, span: Span, config: TrainConfig) -> bool:
+    """Whether a validation comes before the next update."""
+    return state.judged < state.update and (state.update % config.eval_every == 0 or state.update == span.end)
+
+
+def _reached(state: TrainState, model: PromptedModel, optimizer: torch.optim.Optimizer, seconds: float) -> TrainState:
+    """The state with all that changes with every update."""
+    return replace(state, prompt=model.learned(), optimizer=pack(optimizer), seconds=seconds)
 
 
 def step(

@@ -1,8 +1,9 @@
 """What every stage will cost, before anything is trained: shape, parameters, memory of weights, FLOPs."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, fields
+from itertools import chain
 from typing import Any
 
 import torch
@@ -16,8 +17,9 @@ from fpt.data.encoded import Encoded
 from fpt.devices import distributed
 from fpt.pricing.flops import SOFT, Price, price_of
 from fpt.tasks.opening import most_train_examples
-from stages.planning.kept_states import Caching, decide
-from stages.prepare import Materials, importance_sample
+from stages import importance
+from stages.inputs import Inputs
+from stages.planning.kept_states import KeptStatesPlan, decide
 from stages.schedule import Schedule
 from stages.selection import num_below
 
@@ -52,7 +54,7 @@ class StagePlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class FlopsPlan:
     """The stages' prices and the whole against vanilla prompt tuning on the same batches.
 
     `flops` counts the stages' updates and the forward passes that score neurons, not validation.
@@ -66,6 +68,11 @@ class Plan:
     flops_pt: int
     flops_ratio: float
 
+    @property
+    def flops_of_stages(self) -> int:
+        """What the stages spend, without the scoring of neurons."""
+        return self.flops - self.flops_importance
+
     def flops_before(self, update: int) -> int:
         """What the stages have spent when `update` updates are done."""
         return sum(
@@ -78,6 +85,16 @@ class Plan:
         """Plain values, with result.json's names."""
         return {**asdict(self), "stages": [row.to_json() for row in self.stages]}
 
+    @classmethod
+    def from_json(cls, values: dict[str, Any], schedule: Schedule) -> "FlopsPlan":
+        """What `to_json` made plain, of this schedule; other keys beside them are left alone."""
+        rows = []
+        for row, stage in zip(values["stages"], schedule.stages, strict=True):
+            plain = {key: value for key, value in row.items() if key not in stage.sizes}
+            rows.append(StagePlan(**plain, sizes=stage.sizes))
+        own = {item.name: values[item.name] for item in fields(cls)}
+        return cls(**{**own, "stages": rows})
+
 
 def price(
     schedule: Schedule,
@@ -87,9 +104,9 @@ def price(
     dtype: str,
     importance: Iterable[Size],
     how: PromptConfig = SOFT,
-    caching: Caching | None = None,
+    kept_states: KeptStatesPlan | None = None,
     all_examples: Iterable[Size] = (),
-) -> Plan:
+) -> FlopsPlan:
     """Price a schedule.
 
     Args:
@@ -100,11 +117,11 @@ def price(
         importance: the batches that score neurons, if any do.
         how: what the prompt is, and where it enters; vanilla prompt tuning's is as long, and enters before the first
             block.
-        caching: what stages do about the states below it.
+        kept_states: what stages do about the states below it.
         all_examples: the batches in which such states are computed.
     """
     rows, vanilla, counted_all = [], 0, Counter(all_examples)
-    does = [stage.does for stage in caching.stages] if caching else ["off"] * len(schedule.stages)
+    does = [stage.does for stage in kept_states.stages] if kept_states else ["off"] * len(schedule.stages)
     for stage, done in zip(schedule.stages, does, strict=True):
         counted = Counter(size for update in range(stage.first_update, stage.end) for size in sizes(update))
         entry = _entry(how, stage.shape, schedule.full)
@@ -135,7 +152,7 @@ def price(
     )
     total = scoring + sum(row.flops for row in rows)
     learned = how.num_learned(cost.d_model)
-    return Plan(rows, schedule.updates, learned, scoring, total, vanilla, total / vanilla)
+    return FlopsPlan(rows, schedule.updates, learned, scoring, total, vanilla, total / vanilla)
 
 
 def _entry(how: PromptConfig, shape: Shape, full: Shape) -> dict[str, Any]:
@@ -159,38 +176,37 @@ def _total(cost: Price, shape: Shape, counted: Counter[Size], entry: dict[str, A
     )
 
 
-def price_run(materials: Materials, schedule: Schedule, caching: Caching | None) -> Plan:
+def price_run(
+    config: RunConfig, schedule: Schedule, inputs: Inputs, kept_states: KeptStatesPlan | None, micro_batch: int
+) -> FlopsPlan:
     """The schedule priced on the very batches that training sees."""
-    config = materials.config
-    micro_batch = config.train.micro_batch
-    assert not isinstance(micro_batch, str)
-    order = UpdateOrder(materials.train, batch_size=config.train.batch_size, seed=config.seed)
+    train, prompt_length = inputs.train, config.prompt.length
+    order = UpdateOrder(train, batch_size=config.train.batch_size, seed=config.seed)
+    processes = distributed.size()
 
-    def sizes(data: Encoded, batches: list[list[int]]) -> list[Size]:
-        padded = (data.padded_size(indices) for indices in batches)
-        return [(batch, config.prompt.length + source, target) for batch, source, target in padded]
+    def sizes(data: Encoded, batches: Iterable[list[int]]) -> list[Size]:
+        padded = (data.padded_size(indices) for indices in batches if indices)
+        return [(batch, prompt_length + source, target) for batch, source, target in padded]
 
-    def of_all(update: int) -> Iterator[list[int]]:
-        size, processes = config.train.micro_batch, distributed.size()
-        assert not isinstance(size, str)
-        for process in range(processes):
-            yield from micro_batches(order.indices(update), size, process=process, processes=processes)
+    def of_update(update: int) -> list[Size]:
+        indices = order.indices(update)
+        parts = (micro_batches(indices, micro_batch, process=own, processes=processes) for own in range(processes))
+        return sizes(train, chain.from_iterable(parts))
 
     scored: list[Size] = []
     if any(schedule.reduces_width().values()):
-        sample = importance_sample(materials)
+        sample = importance.sample(train, config.schedule.importance_examples, config.seed)
         scored = sizes(sample, batches_by_length(sample, config.train.eval_batch))
-    is_kept = caching is not None and caching.files > 0
-    kept = batches_by_length(materials.train, config.train.batch_size) if is_kept else []
+    are_kept = kept_states is not None and kept_states.files > 0
     return price(
         schedule,
-        price_of(materials.backbone.config),
-        lambda update: sizes(materials.train, [part for part in of_all(update) if part]),
+        price_of(inputs.backbone.config),
+        of_update,
         dtype=config.engine.dtype,
         importance=scored,
         how=config.prompt,
-        caching=caching,
-        all_examples=sizes(materials.train, kept),
+        kept_states=kept_states,
+        all_examples=sizes(train, batches_by_length(train, config.train.batch_size)) if are_kept else [],
     )
 
 
@@ -203,7 +219,7 @@ def nominal(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
     if any(schedule.reduces_width().values()):
         scored = min(config.schedule.importance_examples, examples or config.schedule.importance_examples)
     tokens = (examples or 0) * config.task.source_length
-    caching = decide(config, schedule, examples=examples, tokens=tokens, d_model=backbone.d_model)
+    kept_states = decide(config, schedule, examples=examples, tokens=tokens, d_model=backbone.d_model)
     plan = price(
         schedule,
         price_of(backbone),
@@ -211,7 +227,7 @@ def nominal(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
         dtype=config.engine.dtype,
         importance=[(scored, source, target)],
         how=config.prompt,
-        caching=caching,
+        kept_states=kept_states,
         all_examples=[(examples or 0, source, target)],
     )
     return {
@@ -222,5 +238,5 @@ def nominal(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
         "source_length": source,
         "target_length": target,
         **plan.to_json(),
-        "states": caching and caching.to_json(),
+        "states": kept_states and kept_states.to_json(),
     }

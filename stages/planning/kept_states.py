@@ -1,11 +1,9 @@
-"""Whether the states below a late prompt are kept, where, and what that takes in every stage: decided before training.
+"""Are the states below a late prompt kept, where, and what does every stage do about them? Decided before training.
 
 Below the prompt nothing learns, so an example's states are the same whenever a stage comes back to it; an expansion
 that puts other blocks below the prompt makes them new ones.
 """
 
-import hashlib
-import json
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,16 +12,12 @@ from typing import Any
 import psutil
 import torch
 
-from fpt.backbones.shapes import Selection, Stack
+from fpt.backbones.shapes import Stack
 from fpt.config.schema import RunConfig
-from fpt.data.encoded import Encoded, KeptStates
 from fpt.devices import distributed
 from fpt.errors import UserError
-from fpt.prompts.kept_states import Filler
-from fpt.prompts.prompted import PromptedModel
 from fpt.units import amount
-from stages.planning import memory as fit
-from stages.prepare import Materials
+from stages.inputs import Inputs
 from stages.schedule import Schedule, Stage
 from stages.selection import around
 
@@ -44,7 +38,7 @@ class StageStates:
 
 
 @dataclass(frozen=True)
-class Caching:
+class KeptStatesPlan:
     """The same of all stages.
 
     Attributes:
@@ -67,7 +61,12 @@ class Caching:
         return sum(stage.does == "compute" for stage in self.stages)
 
     @property
-    def told(self) -> str:
+    def in_memory(self) -> int:
+        """Bytes that they take in each process's memory."""
+        return (self.bytes or 0) if self.where == "memory" else 0
+
+    @property
+    def sentence(self) -> str:
         """For people."""
         if self.where == "off" or self.bytes is None:
             return f"states below the prompt are computed with every update: {self.reason}"
@@ -78,17 +77,19 @@ class Caching:
         return f"states below the prompt are kept on disk, {total}B in {files}, for the next run too: {self.reason}"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, with what people are told."""
-        return {**asdict(self), "told": self.told}
+        """Plain values, with the sentence for people."""
+        return {**asdict(self), "told": self.sentence}
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Caching":
+    def from_json(cls, values: dict[str, Any]) -> "KeptStatesPlan":
         """What `to_json` made plain."""
         stages = tuple(StageStates(**stage) for stage in values["stages"])
         return cls(values["where"], values["reason"], values["examples"], values["bytes"], stages)
 
 
-def decide(config: RunConfig, schedule: Schedule, *, examples: int | None, tokens: int, d_model: int) -> Caching | None:
+def decide(
+    config: RunConfig, schedule: Schedule, *, examples: int | None, tokens: int, d_model: int
+) -> KeptStatesPlan | None:
     """What every stage does; None for a soft prompt, below which there is nothing.
 
     Args:
@@ -111,91 +112,41 @@ def decide(config: RunConfig, schedule: Schedule, *, examples: int | None, token
         return _off("how many examples there are is known when the data are read", below, examples, size)
     if config.prompt.cache != "auto":
         stages = _stages(below, [True] * len(below))
-        return Caching(config.prompt.cache, f"prompt.cache={config.prompt.cache} as given", examples, size, stages)
+        return KeptStatesPlan(
+            config.prompt.cache, f"prompt.cache={config.prompt.cache} as given", examples, size, stages
+        )
     stages = _stages(below, [stage.updates * config.train.batch_size > examples for stage in schedule.stages])
-    found = Caching("disk", "", examples, size, stages)
-    if not found.files:
+    plan = KeptStatesPlan("disk", "", examples, size, stages)
+    if not plan.files:
         return _off(f"no stage comes back to any of {examples:,} examples", below, examples, size)
     for where, share in (("memory", MEMORY), ("disk", DISK)):
-        found = replace(found, where=where)
-        needed, (free, held) = _needed(config, found), _room(config, where)
+        plan = replace(plan, where=where)
+        needed, (free, held) = _needed(config, plan), _room(config, where)
         if needed <= min(free, share * (free + held)):
-            return replace(found, reason=f"{amount(free)}B are free")
-    return _off(f"{amount(_needed(config, found))}B are more than auto takes of memory or disk", below, examples, size)
+            return replace(plan, reason=f"{amount(free)}B are free")
+    return _off(f"{amount(_needed(config, plan))}B are more than auto takes of memory or disk", below, examples, size)
 
 
-def decide_for_run(materials: Materials, update: int, before: dict[str, Any] | None) -> Caching | None:
+def decide_for_run(
+    config: RunConfig, schedule: Schedule, inputs: Inputs, update: int, before: KeptStatesPlan | None
+) -> KeptStatesPlan | None:
     """The same for a run, whose data are read.
 
-    What was decided `before`, as its plan.json has it, holds for the stages that `update` has left behind; and with
-    `auto` for the others, or a run that goes on would compute something else than one that was never stopped.
+    What was decided `before` holds for the stages that `update` has left behind; and with `auto` for the others, or a
+    run that goes on would compute something else than one that was never stopped.
 
     Raises:
         UserError: the memory or the disk that was asked for by name has no room for the states.
     """
-    config, train, schedule = materials.config, materials.train, materials.schedule
-    tokens, d_model = len(train.sources.ids), materials.backbone.config.d_model
-    now = decide(config, schedule, examples=len(train), tokens=tokens, d_model=d_model)
-    then = Caching.from_json(before) if before else None
-    if now is None or then is None:
+    tokens, d_model = len(inputs.train.sources.ids), inputs.backbone.config.d_model
+    now = decide(config, schedule, examples=len(inputs.train), tokens=tokens, d_model=d_model)
+    if now is None or before is None:
         _check_room(config, now)
         return now
     if config.prompt.cache == "auto":
-        return then
-    pairs = zip(schedule.stages, then.stages, now.stages, strict=True)
+        return before
+    pairs = zip(schedule.stages, before.stages, now.stages, strict=True)
     return replace(now, stages=tuple(old if update >= stage.end else new for stage, old, new in pairs))
-
-
-def beside(config: RunConfig, caching: Caching | None) -> RunConfig:
-    """The configuration with what is left of a CPU's memory beside states that are kept in it."""
-    on_cpu = config.engine.device == "cpu" or not torch.cuda.is_available()
-    if caching is None or caching.bytes is None or caching.where != "memory" or not on_cpu:
-        return config
-    left = max(1, fit.device_memory(config.engine) - caching.bytes)
-    return replace(config, engine=replace(config.engine, device_memory=f"{left}B"))
-
-
-class Keeper:
-    """Gives every stage its training data, with the states below the prompt where they are kept."""
-
-    def __init__(self, materials: Materials, caching: Caching | None) -> None:
-        """Of a run; what was decided holds."""
-        self._materials, self.caching = materials, caching
-        self._held: tuple[str, KeptStates] | None = None
-
-    def data(self, stage: Stage, chosen: Selection, model: PromptedModel) -> Encoded:
-        """The training data of a stage, whose `model` is the part of the backbone that was `chosen`.
-
-        Raises:
-            UserError: there is no room for the states.
-        """
-        if self.caching is None or self.caching.stages[stage.index - 1].does == "off":
-            self._held = None
-            return self._materials.train
-        about = self._about(chosen)
-        name = json.dumps(about)
-        if self._held is None or self._held[0] != name:
-            self._held = None  # the last stage's go before these are made
-            self._held = name, self._states(about, model, self.caching.where)
-        return replace(self._materials.train, below=self._held[1])
-
-    def _states(self, about: dict[str, Any], model: PromptedModel, where: str) -> KeptStates:
-        materials = self._materials
-        config, engine, with_bar = materials.config, materials.engine, materials.progress.with_bar
-        filler = Filler(model, materials.train, config.train.batch_size, engine, with_bar)
-        return filler.in_memory() if where == "memory" else filler.in_file(_folder(config), about)
-
-    def _about(self, chosen: Selection) -> dict[str, Any]:
-        """What the states are of, but for the data."""
-        kept, layer = chosen.encoder, self._materials.layer
-        blocks = [block for block in kept.blocks if block < layer]
-        neurons = None if kept.neurons is None else kept.neurons[: len(blocks)]
-        return {
-            "model": self._materials.backbone.fingerprint,
-            "task": self._materials.task.name,
-            "blocks": blocks,
-            "neurons": hashlib.sha256(json.dumps(neurons).encode()).hexdigest(),
-        }
 
 
 Below = tuple[tuple[int, ...], int]  # what a stage keeps below the prompt: blocks, and neurons in each
@@ -217,40 +168,41 @@ def _stages(below: list[Below], wanted: list[bool]) -> tuple[StageStates, ...]:
     return tuple(rows)
 
 
-def _off(reason: str, below: list[Below], examples: int | None, size: int | None) -> Caching:
-    return Caching("off", reason, examples, size, _stages(below, [False] * len(below)))
+def _off(reason: str, below: list[Below], examples: int | None, size: int | None) -> KeptStatesPlan:
+    return KeptStatesPlan("off", reason, examples, size, _stages(below, [False] * len(below)))
 
 
-def _check_room(config: RunConfig, caching: Caching | None) -> None:
+def _check_room(config: RunConfig, plan: KeptStatesPlan | None) -> None:
     """Refuse what cannot be, before anything is computed."""
-    if caching is None or caching.where == "off":
+    if plan is None or plan.where == "off":
         return
-    needed, free = _needed(config, caching), sum(_room(config, caching.where))
+    needed, free = _needed(config, plan), sum(_room(config, plan.where))
     if needed > free:
-        other = "disk" if caching.where == "memory" else "memory"
+        other = "disk" if plan.where == "memory" else "memory"
         raise UserError(
-            f"prompt.cache={caching.where}: the states below the prompt take {amount(needed)}B, and {amount(free)}B is"
+            f"prompt.cache={plan.where}: the states below the prompt take {amount(needed)}B, and {amount(free)}B is"
             f" free; prompt.cache={other} may have room, and with prompt.cache=off the same command goes on without"
         )
 
 
-def _needed(config: RunConfig, caching: Caching) -> int:
+def _needed(config: RunConfig, plan: KeptStatesPlan) -> int:
     """Bytes: in memory one stage's at a time in every process of a machine, on disk those of all."""
-    assert caching.bytes is not None
-    times = max(config.engine.processes, distributed.here()[1]) if caching.where == "memory" else caching.files
-    return caching.bytes * times
+    assert plan.bytes is not None
+    times = max(config.engine.processes, distributed.here()[1]) if plan.where == "memory" else plan.files
+    return plan.bytes * times
 
 
 def _room(config: RunConfig, where: str) -> tuple[int, int]:
     """Bytes that are free, and those that states hold already, which may be these very ones."""
     if where == "memory":
         return int(psutil.virtual_memory().available), 0
-    folder = _folder(config).absolute()
+    folder = folder_of(config).absolute()
     held = sum(file.stat().st_size for file in folder.glob("*.npy"))
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free, held
 
 
-def _folder(config: RunConfig) -> Path:
+def folder_of(config: RunConfig) -> Path:
+    """Where the files are."""
     return Path(config.cache_dir).expanduser() / "states"

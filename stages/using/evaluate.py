@@ -5,11 +5,12 @@ from typing import Any
 
 from fpt.config.schema import RunConfig
 from fpt.devices import distributed
-from fpt.devices.engine import open_device
+from fpt.devices.engine import Engine, open_device
 from fpt.runs.progress import Progress
 from fpt.tasks.task import Task
 from fpt.training.evaluation import predictions
-from stages import prepare, schedule
+from stages.inputs import evaluator_of, open_inputs
+from stages.models import Models
 from stages.using.learned import LearnedPrompt
 
 
@@ -21,29 +22,30 @@ class Scored:
     predictions: bytes
 
 
-def evaluate(config: RunConfig, task: Task, split: str | None, trained: LearnedPrompt, progress: Progress) -> Scored:
+def evaluate(config: RunConfig, task: Task, split: str | None, prompt: LearnedPrompt, progress: Progress) -> Scored:
     """Generate the split's answers with the prompt, and score them; a test split without labels is not scored.
 
     Raises:
         UserError: device, weights or prompt cannot be used.
     """
-    device = open_device(config.engine)
-    with distributed.joined(config.engine, device):
-        materials = prepare.gather(config, schedule.of(config), task, progress)
-        chosen = trained.selection(materials.backbone)
-        with progress.running(), materials.model(chosen, trained.prompt, trained.how) as model:
-            data, examples = materials.valid, task.valid
-            if split == "train":
-                data, examples = materials.train, task.train
-            elif materials.test is not None:
-                data, examples = materials.test, task.test
-            answers = materials.answers(model, data, split or config.task.valid_split)
+    with distributed.joined(config.engine, open_device(config.engine)):
+        inputs = open_inputs(config, task, progress)
+        engine = Engine(config.engine, open_device(config.engine))
+        models = Models(inputs.backbone, engine, prompt.how, config.train.activation_checkpointing)
+        evaluator = evaluator_of(config, inputs, engine, progress)
+        data, examples = inputs.valid, task.valid
+        if split == "train":
+            data, examples = inputs.train, task.train
+        elif inputs.test is not None:
+            data, examples = inputs.test, task.test
+        with progress.running(), models.open(prompt.selection(inputs.backbone), prompt.tensors) as model:
+            answers = evaluator.answers(model, data, split or config.task.valid_split)
     metrics = task.score(answers.read, examples) if examples[0].golds else None
     about = {
         "task": task.name,
         "origin": task.origin,
         "model": config.model.name,
-        "prompt": trained.name,
+        "prompt": prompt.name,
         "split": split or config.task.valid_split,
         "examples": len(examples),
         "metric": task.metric,

@@ -32,13 +32,13 @@ def export(made: ExportRequest, progress: Progress) -> dict[str, Any]:
             aside.mkdir()
         if made.to in ("hf", "fpt"):
             use = about(learned.how, made.layer) if learned.how.kind == "late" else {}
-            files = {PROMPT: dump_prompt(learned.prompt, stage=made.stage.name, **use)}
+            files = {PROMPT: dump_prompt(learned.tensors, stage=made.stage.name, **use)}
         elif made.to == "npy":
-            files = array(learned.prompt[TENSOR])
+            files = array(learned.tensors[TENSOR])
         else:
             layers, heads = made.shape.encoder.blocks, made.values["num_heads"]
             revision = card.revision(made)
-            files = adapter(learned.prompt[TENSOR], base=made.base, revision=revision, layers=layers, heads=heads)
+            files = adapter(learned.tensors[TENSOR], base=made.base, revision=revision, layers=layers, heads=heads)
         for name, data in (files | {"README.md": card.text(made).encode()}).items():
             (aside / name).write_bytes(data)
     url = None

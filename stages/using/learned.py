@@ -12,7 +12,7 @@ from fpt.prompts.files import TENSOR, open_prompt
 from fpt.runs.run import Run
 from fpt.training.checkpoint import Tensors
 from stages import selection
-from stages.prepare import INPUTS
+from stages.inputs import INPUTS
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class LearnedPrompt:
 
     Attributes:
         name: where it is from, for people.
-        prompt: its tensors, by name.
+        tensors: of the prompt, by name.
         how: what they are, and where they enter.
         chosen: what it keeps of the backbone; None: the whole.
         fingerprint: of the backbone that it was trained on; None: any will do whose vectors are as wide.
@@ -29,7 +29,7 @@ class LearnedPrompt:
     """
 
     name: str
-    prompt: Tensors
+    tensors: Tensors
     how: PromptConfig
     chosen: Selection | None = None
     fingerprint: str | None = None
@@ -42,7 +42,7 @@ class LearnedPrompt:
             UserError: the prompt does not belong to this model.
         """
         width = backbone.config.d_model
-        held = next(self.prompt[name].shape[1] for name in (TENSOR, "vectors", "down") if name in self.prompt)
+        held = next(self.tensors[name].shape[1] for name in (TENSOR, "vectors", "down") if name in self.tensors)
         if held != width:
             raise UserError(f"{self.name}: holds vectors of {held}, but {backbone.folder} has d_model={width}")
         self.how.position(backbone.shape.encoder.blocks)

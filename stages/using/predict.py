@@ -10,19 +10,19 @@ from fpt.devices.engine import Engine, open_device
 from fpt.tasks.opening import form_of
 from fpt.tasks.task import ANSWER
 from fpt.training.prediction import Predictor
-from stages import prepare
+from stages.models import Models
 from stages.using.learned import LearnedPrompt
 
 
 @contextmanager
 def predictor(
-    config: RunConfig, trained: LearnedPrompt, *, beams: int = 1, max_new_tokens: int | None = None
+    config: RunConfig, prompt: LearnedPrompt, *, beams: int = 1, max_new_tokens: int | None = None
 ) -> Iterator[Predictor]:
     """Within, the model is there and answers.
 
     Args:
         config: model, task (its form, no data) and engine.
-        trained: the prompt.
+        prompt: what was learned.
         beams: of beam search; 1: greedy.
         max_new_tokens: no output is longer; None: than in the run, or the longest label, or the task's limit.
 
@@ -32,17 +32,16 @@ def predictor(
     form, device = form_of(config.task), open_device(config.engine)
     with distributed.joined(config.engine, device):
         backbone, engine = open_backbone(config.model), Engine(config.engine, device)
-        chosen = trained.selection(backbone)
         labels = backbone.tokenizer([ANSWER.format(answer=label) for label in form.labels or ("",)])["input_ids"]
         longest = max(map(len, labels)) if form.labels else config.task.target_length
-        with prepare.prompted(backbone, chosen, trained.prompt, trained.how, config.train, engine) as model:
+        with Models(backbone, engine, prompt.how).open(prompt.selection(backbone), prompt.tensors) as model:
             yield Predictor(
                 model,
                 backbone.tokenizer,
                 device,
                 form.from_text,
                 source_length=config.task.source_length,
-                max_new_tokens=max_new_tokens or trained.max_new_tokens or longest,
+                max_new_tokens=max_new_tokens or prompt.max_new_tokens or longest,
                 batch_size=config.train.eval_batch,
                 beams=beams,
             )

@@ -18,7 +18,8 @@ ALL_RUNS = """
 import json, sys
 from fpt.runs.progress import Progress, quiet_libraries
 quiet_libraries()
-from fpt import compose, distributed
+from fpt.config import compose
+from fpt.devices import distributed
 from fpt.tasks.opening import open_task
 from fpt.devices.engine import open_device
 from stages import schedule
@@ -183,13 +184,17 @@ from pathlib import Path
 from fpt.runs.progress import Progress, quiet_libraries
 quiet_libraries()
 import torch
-from fpt import compose, distributed
-from fpt.config import OptimConfig
-from fpt.devices.engine import open_device
+from fpt.config import compose
+from fpt.devices import distributed
+from fpt.config.schema import OptimConfig
+from fpt.devices.engine import Engine, open_device
 from fpt.training.loop import step
 from fpt.training.optimizer import make
 from fpt.tasks.opening import open_task
-from stages import prepare, schedule, selection
+from stages import schedule, selection
+from stages.inputs import open_inputs
+from stages.models import Models
+from stages.start import start_of
 
 def anonymous():  # bytes of this process's own; pages of the weight files are not
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
@@ -198,11 +203,11 @@ def anonymous():  # bytes of this process's own; pages of the weight files are n
 def highest(call):
     gc.collect()
     peak, done = [anonymous()], threading.Event()
-    def with_bar():
+    def watch():
         while not done.is_set():
             peak.append(anonymous())
             time.sleep(0.005)
-    watcher = threading.Thread(target=with_bar)
+    watcher = threading.Thread(target=watch)
     watcher.start()
     call()
     done.set()
@@ -211,18 +216,18 @@ def highest(call):
 
 config = compose.load(json.loads(sys.argv[1]))
 with distributed.joined(config.engine, open_device(config.engine)):
-    materials = prepare.gather(config, schedule.of(config), open_task(config), Progress())
-    prompt, found = materials.initial_prompt(), {"after": []}
+    inputs, device = open_inputs(config, open_task(config), Progress()), open_device(config.engine)
+    models = Models(inputs.backbone, Engine(config.engine, device), config.prompt)
+    prompt, found = start_of(config, inputs).prompt, {"after": []}
     sizes = [schedule.of(config).stages[number].shape for number in (0, 1, 2, 3)]
     def train(shape, updates):
-        chosen = selection.choose(shape, materials.backbone.shape, scores)
-        with materials.model(chosen, prompt) as model:
+        chosen = selection.choose(shape, inputs.backbone.shape, scores)
+        with models.open(chosen, prompt) as model:
             optimizer = make([model.prompt.vectors], OptimConfig())
             for update in range(updates):
-                step(model, optimizer, materials.train, [update, update + 1], None, OptimConfig(), device)
-    device = materials.engine.device
+                step(model, optimizer, inputs.train, [update, update + 1], None, OptimConfig(), device)
     scores = {name: torch.rand(stack.blocks, stack.neurons, generator=torch.Generator().manual_seed(0))
-              for name in ("encoder", "decoder") for stack in [materials.backbone.shape.stack(name)]}
+              for name in ("encoder", "decoder") for stack in [inputs.backbone.shape.stack(name)]}
     train(sizes[-1], 1)  # what the libraries allocate once
     found["peak"] = highest(lambda: train(sizes[-1], 2))
     for number in range(10):

@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from fpt.__main__ import main
 from fpt.training.checkpoint import TrainState, load_state
+from fpt.training.loop import Event
 from stages import run as story
 from tests.conftest import Outcome, Stop, quick_words, save_checkpoint, stopped_after
 
@@ -370,10 +371,10 @@ def test_every_schedule_starts_from_the_same_prompt_and_sees_the_same_data(
     for preset in ("pt", "ld", "fr", "cr"):
         sources, starts = seen.setdefault(preset, []), []
 
-        def watched(model: Any, *rest: Any, sources: Any = sources, starts: Any = starts, **more: Any) -> TrainState:
+        def watched(model: Any, *rest: Any, sources: Any = sources, starts: Any = starts) -> Iterator[Event]:
             starts.append(model.prompt.vectors.detach().clone())
             model.register_forward_pre_hook(lambda _, inputs: sources.append(inputs[0].source))
-            return train(model, *rest, **more)
+            return train(model, *rest)
 
         monkeypatch.setattr(story, "train", watched)
         assert cli("train", *words(quick, tmp_path / preset, f"schedule={preset}")).status == 0

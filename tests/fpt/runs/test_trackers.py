@@ -13,7 +13,7 @@ from fpt.config import compose
 from fpt.errors import UserError
 from fpt.runs.trackers import Harmless, Updates, open_sink, scalars
 from stages import run as story
-from tests.conftest import Outcome
+from tests.conftest import Outcome, stopped_after
 
 Cli = Callable[..., Outcome]
 Points = dict[tuple[str, int], float]
@@ -41,34 +41,18 @@ def in_single_precision(points: Points) -> Points:
     return {key: pytest.approx(value, rel=1e-6, abs=1e-12) for key, value in points.items()}
 
 
-class Stop(BaseException):
-    """Ends a run at once, as a kill would."""
-
-
 def test_tensorboard_shows_every_line_once_also_of_a_run_that_was_stopped(
-    cli: Cli, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, quick: list[str], tmp_path: Path
 ) -> None:
-    folder, train = tmp_path / "run", story.train
+    folder = tmp_path / "run"
     words = [*quick, "train.save_every=4", "schedule=pt"]
 
-    def stopping(*args: Any, **more: Any) -> Any:
-        hooks = args[4]
-
-        def updated(update: int, loss: float, seconds: float) -> None:
-            hooks.updated(update, loss, seconds)
-            if update == 11:
-                raise Stop
-
-        return train(*args[:4], type(hooks)(updated, hooks.validate, hooks.save), *args[5:], **more)
-
-    monkeypatch.setattr(story, "train", stopping)
-    with pytest.raises(Stop):
+    with stopped_after(11):
         cli("train", *words)
     watching = EventAccumulator(str(folder / "tensorboard"))  # as a TensorBoard that is open all the time
     before = read(watching)
     assert before == in_single_precision(written(folder))
     assert ("train/loss", 11) in before
-    monkeypatch.setattr(story, "train", train)
     assert cli("train", *words).status == 0
     points = written(folder)
     assert {step for name, step in points if name == "train/flops"} == set(range(1, 21))

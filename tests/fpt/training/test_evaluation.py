@@ -10,7 +10,7 @@ from fpt.data.encoding import encode
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.soft import SoftPrompt
 from fpt.tasks.opening import open_task
-from fpt.training.evaluation import Answers, generate, longest_answer, predictions
+from fpt.training.evaluation import Answers, Evaluator, longest_answer, predictions
 from stages import partial
 from stages.selection import everything
 from tests.conftest import ON_CPU, open_folder
@@ -26,17 +26,8 @@ def test_outputs_are_those_of_each_example_alone(checkpoint: Path, boolq: Path, 
     assert len({source for source, _ in data.lengths}) > 3
     body = partial.build(backbone, everything(backbone.shape))
     model = PromptedModel(body, SoftPrompt(torch.randn(3, 32, generator=torch.Generator().manual_seed(2)) * 5))
-    found = generate(
-        model,
-        task,
-        data,
-        tokenizer,
-        batch_size=batch_size,
-        max_new_tokens=4,
-        engine=ON_CPU,
-        with_bar=lambda batches, _: batches,
-        what="validation",
-    )
+    evaluator = Evaluator(task, data, tokenizer, ON_CPU, lambda batches, _: batches, batch_size, max_new_tokens=4)
+    found = evaluator.answers(model, data, "validation")
     assert len(set(found.outputs)) > 1
     for index, output in enumerate(found.outputs):
         ids = model.generate(data.batch([index]), max_new_tokens=4)

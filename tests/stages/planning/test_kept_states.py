@@ -29,8 +29,11 @@ from fpt.prompts.late import LatePrompt, initial
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import Progress
 from fpt.tasks.opening import most_train_examples, open_task
-from stages import prepare, schedule
-from stages.planning import kept_states as caching
+from stages import schedule
+from stages.inputs import Inputs, open_inputs
+from stages.planning import kept_states as planning
+from stages.planning.needs import device_of
+from stages.state_keeper import StateKeeper
 from tests.conftest import ON_CPU, Outcome, quick_words, stopped_after
 from tests.fpt.prompts.test_late import DATA, late, prompted
 from tests.stages.test_late_runs import PRICED, same
@@ -164,7 +167,7 @@ def test_states_are_told_apart_by_what_they_are_of(checkpoint: Path, tmp_path: P
     """By the model, the task, the blocks below, and the neurons of these alone."""
     words = [*quick_words(checkpoint, boolq, tmp_path / "run"), *LATE, "engine=torch"]
     config = compose.load(words)
-    materials = prepare.gather(config, schedule.of(config), open_task(config), Progress())
+    inputs = open_inputs(config, open_task(config), Progress())
     wide = tuple(range(24))
     above, below = ((wide,) * 5 + (wide[1:],), (wide[1:],) + (wide,) * 5)
     decoder = StackSelection(tuple(range(6)))
@@ -175,21 +178,21 @@ def test_states_are_told_apart_by_what_they_are_of(checkpoint: Path, tmp_path: P
         StackSelection(tuple(range(6)), below),
     ]
     others = [
-        replace(materials, task=replace(materials.task, name="other")),
-        replace(materials, backbone=other_of(materials)),
+        replace(inputs, task=replace(inputs.task, name="other")),
+        replace(inputs, backbone=other_of(inputs)),
     ]
 
-    def name(made: prepare.Materials, stack: StackSelection) -> str:
-        return json.dumps(caching.Keeper(made, None)._about(Selection(stack, decoder)))
+    def name(opened: Inputs, stack: StackSelection) -> str:
+        return json.dumps(StateKeeper(None, config, opened, ON_CPU, Progress()).origin(Selection(stack, decoder)))
 
-    names = {name(materials, stack) for stack in kept} | {name(made, kept[0]) for made in others}
+    names = {name(inputs, stack) for stack in kept} | {name(made, kept[0]) for made in others}
     assert len(names) == 6
-    assert name(materials, StackSelection(tuple(range(6)), above)) == name(materials, kept[2])
+    assert name(inputs, StackSelection(tuple(range(6)), above)) == name(inputs, kept[2])
 
 
-def other_of(materials: prepare.Materials) -> Backbone:
+def other_of(inputs: Inputs) -> Backbone:
     """The same backbone as if its weights were others."""
-    made = replace(materials.backbone)
+    made = replace(inputs.backbone)
     vars(made)["fingerprint"] = "other"
     return made
 
@@ -291,14 +294,14 @@ def test_a_pass_above_them_is_priced_as_torch_counts_it() -> None:
     assert price.update(shape, **sizes) - price.update(shape, **sizes, is_kept=True) == counts[0]
 
 
-def decided(*words: str, examples: int | None = 100, tokens: int = 1000) -> caching.Caching | None:
+def decided(*words: str, examples: int | None = 100, tokens: int = 1000) -> planning.KeptStatesPlan | None:
     config = compose.load(["model=t5-large", "task=boolq", "schedule=pt", *words])
-    return caching.decide(config, schedule.of(config), examples=examples, tokens=tokens, d_model=1)
+    return planning.decide(config, schedule.of(config), examples=examples, tokens=tokens, d_model=1)
 
 
 def room(monkeypatch: pytest.MonkeyPatch, memory: int, disk: tuple[int, int]) -> None:
     """So many bytes are free, and held by states already."""
-    monkeypatch.setattr(caching, "_room", lambda _, where: {"memory": (memory, 0), "disk": disk}[where])
+    monkeypatch.setattr(planning, "_room", lambda _, where: {"memory": (memory, 0), "disk": disk}[where])
 
 
 def test_auto_takes_memory_then_disk_then_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,14 +359,15 @@ def test_plan_tells_the_size_and_every_expansion(cli: Cli) -> None:
 
 
 def test_on_a_cpu_they_take_from_what_a_stage_may_have() -> None:
-    def left(*words: str) -> str | None:
+    def left(*words: str) -> int:
         config = compose.load(["model=t5-large", "schedule=pt", "prompt=late", "engine.device_memory=1MB", *words])
-        states = caching.decide(config, schedule.of(config), examples=10, tokens=1000, d_model=5)
-        return caching.beside(config, states).engine.device_memory
+        plan = planning.decide(config, schedule.of(config), examples=10, tokens=1000, d_model=5)
+        assert plan is not None
+        return device_of(config.engine, kept_in_memory=plan.in_memory).of_each(1)
 
-    assert left("prompt.cache=memory", "engine.device=cpu") == "980000B"
-    assert left("prompt.cache=disk", "engine.device=cpu") == "1MB"
-    assert left("prompt.cache=off", "engine.device=cpu") == "1MB"
+    assert left("prompt.cache=memory", "engine.device=cpu") == 980_000
+    assert left("prompt.cache=disk", "engine.device=cpu") == 1_000_000
+    assert left("prompt.cache=off", "engine.device=cpu") == 1_000_000
 
 
 def test_how_many_examples_there_are_at_most() -> None:

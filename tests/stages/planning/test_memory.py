@@ -7,7 +7,7 @@ import pytest
 from fpt.config.compose import load
 from fpt.errors import UserError
 from stages import schedule
-from stages.planning.memory import MemoryPlan, choose_engine, plan_memory, with_micro_batch
+from stages.planning.memory import MemoryPlan, check_fits, plan_memory
 
 XXL = ("model=t5-xxl", "schedule=ld")
 
@@ -57,12 +57,10 @@ def test_nothing_makes_a_huge_model_fit_into_a_tiny_device() -> None:
 def test_auto_is_torch_where_it_fits_and_deepspeed_where_not() -> None:
     for size, name in (("1TB", "torch"), ("40GB", "deepspeed")):
         words = [*XXL, f"engine.device_memory={size}", "engine.processes=8", "train.micro_batch=1"]
-        config = load(words)
-        engine, reason = choose_engine(config, schedule.of(config))
-        assert engine.name == name
-        assert reason.startswith(f"engine={name}")
-        given = load([*words, "engine=torch"])
-        assert choose_engine(given, schedule.of(given))[0].name == "torch"
+        plan = memory(*words)
+        assert plan.engine == name
+        assert plan.reason.startswith(f"engine={name}")
+        assert memory(*words, "engine=torch").engine == "torch"
 
 
 def test_auto_stays_with_torch_where_sharing_wins_nothing() -> None:
@@ -74,9 +72,8 @@ def test_auto_stays_with_torch_where_sharing_wins_nothing() -> None:
 
 def test_auto_is_the_largest_micro_batch_that_fits() -> None:
     words = (*XXL, "engine=torch", "engine.device_memory=80GB")
-    config = load([*words, "train.micro_batch=auto"])
-    found = with_micro_batch(config, schedule.of(config)).train.micro_batch
-    assert isinstance(found, int)
+    found = memory(*words, "train.micro_batch=auto").micro_batch
+    assert found > 1
     assert memory(*words, f"train.micro_batch={found}").fits
     assert not memory(*words, f"train.micro_batch={found + 1}").fits
 
@@ -84,4 +81,4 @@ def test_auto_is_the_largest_micro_batch_that_fits() -> None:
 def test_auto_says_what_would_make_one_example_fit() -> None:
     config = load([*XXL, "engine=torch", "engine.device_memory=40GB", "train.micro_batch=auto"])
     with pytest.raises(UserError, match=re.escape("engine.dtype=bfloat16 fits")):
-        with_micro_batch(config, schedule.of(config))
+        check_fits(config, plan_memory(config, schedule.of(config)))

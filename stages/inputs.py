@@ -1,0 +1,127 @@
+"""What does a run begin with? Model, task and token ids: opened and checked once, recorded, and held against later."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fpt.backbones.backbone import Backbone, open_backbone
+from fpt.config.same_run import fixed
+from fpt.config.schema import RunConfig
+from fpt.data.encoded import Encoded
+from fpt.data.token_cache import tokenised
+from fpt.devices import distributed
+from fpt.devices.engine import Engine
+from fpt.errors import UserError
+from fpt.runs.progress import Progress
+from fpt.runs.shared_folder import SharedFolder
+from fpt.tasks.task import Task
+from fpt.training.evaluation import Evaluator, longest_answer
+
+INPUTS = "inputs.json"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The backbone and the task, whose splits are also there as token ids; no model is built yet."""
+
+    backbone: Backbone
+    task: Task
+    train: Encoded
+    valid: Encoded
+    test: Encoded | None
+
+    @property
+    def longest(self) -> tuple[int, int]:
+        """The longest source and the longest target to train on, in tokens."""
+        sources, targets = zip(*self.train.lengths, strict=True)
+        return max(sources), max(targets)
+
+
+def open_inputs(config: RunConfig, task: Task, progress: Progress) -> Inputs:
+    """Open the model and tokenise the data.
+
+    Raises:
+        UserError: the model or its tokenizer cannot be used, or a label is cut.
+    """
+    backbone = distributed.main_first(lambda: open_backbone(config.model))
+    cache = Path(config.cache_dir).expanduser()
+    with progress.running():
+        splits = distributed.main_first(lambda: tokenised(task, backbone, config.task, cache, progress.with_bar))
+    _check_vocabulary(backbone, splits)
+    if task.labels and any(data.num_cut[1] for data in splits):
+        raise UserError(
+            f"task.target_length={config.task.target_length}: cuts the labels of {task.name}"
+            f" ({', '.join(task.labels)}), and a label that is cut is never right. Give a larger one"
+        )
+    for note in task.notes:
+        progress.say(note)
+    for split, data in zip(("training", "validation", "test"), splits, strict=False):
+        sources, targets = data.num_cut
+        if sources or targets:
+            lost = f" ({data.lost_answers:,} answers lost by it)" if data.lost_answers else ""
+            progress.say(
+                f"{split}: {sources:,} of {len(data):,} sources{lost} cut to {config.task.source_length} tokens,"
+                f" {targets:,} targets to {config.task.target_length}"
+            )
+    train, valid, *tests = splits
+    return Inputs(backbone, task, train, valid, tests[0] if tests else None)
+
+
+def _check_vocabulary(backbone: Backbone, splits: tuple[Encoded, ...]) -> None:
+    largest = max(int(rows.ids.max()) for data in splits for rows in (data.sources, data.targets))
+    if largest >= backbone.config.vocab_size:
+        raise UserError(
+            f"{backbone.folder}: the tokenizer makes token {largest}, but config.json says"
+            f" vocab_size={backbone.config.vocab_size}; they do not belong together"
+        )
+
+
+def evaluator_of(config: RunConfig, inputs: Inputs, engine: Engine, progress: Progress) -> Evaluator:
+    """What scores a model and its prompt on the task."""
+    longest = longest_answer(inputs.task, inputs.train, config.task.target_length)
+    tokenizer, batch_size = inputs.backbone.tokenizer, config.train.eval_batch
+    return Evaluator(inputs.task, inputs.valid, tokenizer, engine, progress.with_bar, batch_size, longest)
+
+
+def check_unchanged(config: RunConfig, inputs: Inputs, start: bytes, folder: SharedFolder, progress: Progress) -> None:
+    """Record what the run begins with, or compare it with what it began with; `start` tells prompts' starts apart.
+
+    Raises:
+        UserError: weights, data, configuration or the prompt's start are not those the run began with.
+    """
+    digests = {
+        "model": inputs.backbone.fingerprint,
+        "data": _digest(*filter(None, (inputs.train, inputs.valid, inputs.test))),
+        "prompt's start": hashlib.sha256(start).hexdigest(),
+        "configuration": hashlib.sha256(json.dumps(fixed(config)).encode()).hexdigest(),
+    }
+    if len(set(distributed.all_gather(json.dumps(digests)))) > 1:
+        raise UserError("the processes read different models or data; give all machines the same files")
+    threads = torch.get_num_threads()
+    if INPUTS not in folder:
+        folder.write_json(INPUTS, {**digests, "threads": threads})
+        return
+    began = json.loads(folder.read(INPUTS))
+    for name, value in digests.items():
+        if began[name] != value:
+            raise UserError(
+                f"run.dir={folder.path}: the {name} has changed since this run began."
+                " Give another run.dir, or start over with resume=never"
+            )
+    if began["threads"] != threads:
+        progress.say(
+            f"this run began with {began['threads']} threads and goes on with {threads}:"
+            " its prompt may differ in the last bits from an uninterrupted run's"
+        )
+
+
+def _digest(*splits: Encoded) -> str:
+    digest = hashlib.sha256()
+    for data in splits:
+        for rows in (data.sources, data.targets):
+            digest.update(rows.ids.data)
+            digest.update(rows.starts.data)
+    return digest.hexdigest()

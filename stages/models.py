@@ -1,0 +1,50 @@
+"""A selection and a prompt become one model: the partial PLM is built, an engine holds it, the prompt stands in it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from fpt.backbones.backbone import Backbone
+from fpt.backbones.shapes import Selection
+from fpt.config.schema import PromptConfig
+from fpt.devices import distributed
+from fpt.devices.engine import Engine
+from fpt.prompts.files import TENSOR
+from fpt.prompts.late import LatePrompt
+from fpt.prompts.prompted import Prompt, PromptedModel
+from fpt.prompts.soft import SoftPrompt
+from fpt.training.checkpoint import Tensors
+from stages import partial
+
+
+@dataclass(frozen=True)
+class Models:
+    """Opens the models of a run, one after the other.
+
+    Attributes:
+        backbone: they are parts of.
+        engine: holds them.
+        prompt: what theirs are, and where these enter.
+        checkpointing: whether updates recompute activations on the way back.
+    """
+
+    backbone: Backbone
+    engine: Engine
+    prompt: PromptConfig
+    checkpointing: bool = False
+
+    @contextmanager
+    def open(self, selection: Selection, prompt: Tensors) -> Iterator[PromptedModel]:
+        """Within, the engine holds the partial PLM that the selection makes, with the prompt's tensors."""
+        engine = self.engine
+        body = partial.build(self.backbone, selection, dtype=engine.dtype, device=engine.device, shard=engine.shard)
+        with engine.holding(body) as held:
+            distributed.barrier()  # one process may take longer than another to read the weights
+            module = self._module(prompt, selection).to(engine.device)
+            yield PromptedModel(held, module, checkpointing=self.checkpointing)
+
+    def _module(self, prompt: Tensors, selection: Selection) -> Prompt:
+        if self.prompt.kind == "soft":
+            return SoftPrompt(prompt[TENSOR])
+        block = self.prompt.position(self.backbone.shape.encoder.blocks)
+        return LatePrompt(self.prompt, prompt, position=sum(kept < block for kept in selection.encoder.blocks))

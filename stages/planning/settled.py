@@ -1,0 +1,117 @@
+"""What is settled once, before the first update, and holds until the run ends: on disk it is plan.json.
+
+Free memory and disk are other ones tomorrow. A run that goes on reads back what was settled, so that it computes what
+it would have computed; only where other settings are typed is it settled anew.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fpt.config import compose
+from fpt.config.schema import EngineConfig, RunConfig
+from fpt.devices import distributed
+from fpt.runs.run import PLAN
+from fpt.runs.shared_folder import SharedFolder
+from stages.inputs import Inputs
+from stages.planning.flops import FlopsPlan, nominal, price_run
+from stages.planning.kept_states import KeptStatesPlan, decide_for_run
+from stages.planning.memory import MemoryPlan, check_fits, plan_memory
+from stages.planning.needs import device_of
+from stages.schedule import Schedule
+
+# The settings that decide it besides those that may not change while a run goes on.
+ASKED = (
+    "prompt.cache",
+    "train.micro_batch",
+    "train.activation_checkpointing",
+    "engine.name",
+    "engine.device",
+    "engine.processes",
+    "engine.nodes",
+    "engine.zero_stage",
+    "engine.offload",
+    "engine.device_memory",
+)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What was decided.
+
+    Attributes:
+        asked: the settings that it was decided for, by key; and how many processes there were.
+        memory: the engine, the micro-batch, and what every stage takes.
+        flops: what every stage costs.
+        kept_states: what is done about the states below a late prompt; None: it is a soft one.
+    """
+
+    asked: dict[str, Any]
+    memory: MemoryPlan
+    flops: FlopsPlan
+    kept_states: KeptStatesPlan | None
+
+    def engine(self, config: EngineConfig) -> EngineConfig:
+        """The configuration with `auto` as the engine that was chosen."""
+        return replace(config, name=self.memory.engine)
+
+    @property
+    def micro_batch(self) -> int:
+        """Examples per forward pass of a process."""
+        return self.memory.micro_batch
+
+    def sentences(self, config: EngineConfig) -> list[str]:
+        """For people: which engine `auto` stands for, and what is done about the states below the prompt."""
+        engine = [self.memory.reason] if config.name == "auto" else []
+        return engine + ([self.kept_states.sentence] if self.kept_states else [])
+
+    def to_json(self) -> dict[str, Any]:
+        """plan.json."""
+        states = self.kept_states and self.kept_states.to_json()
+        return {**self.flops.to_json(), "memory": self.memory.to_json(), "states": states, "asked": self.asked}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any], schedule: Schedule) -> "Settled":
+        """What `to_json` made plain, of this schedule."""
+        return cls(
+            asked=values["asked"],
+            memory=MemoryPlan.from_json(values["memory"]),
+            flops=FlopsPlan.from_json(values, schedule),
+            kept_states=_kept_states(values),
+        )
+
+
+def settle(config: RunConfig, schedule: Schedule, inputs: Inputs, folder: SharedFolder, update: int) -> Settled:
+    """Decide in the main process, for all; or read back what was decided when `update` updates were still to come.
+
+    Raises:
+        UserError: the states below the prompt have no room, or not even one example fits.
+    """
+    before = json.loads(folder.read(PLAN)) if PLAN in folder else {}
+    asked = {key: compose.value_of(config, key) for key in ASKED} | {"processes": distributed.size()}
+    if before.get("asked") == asked:
+        return Settled.from_json(before, schedule)
+
+    def decide() -> Settled:
+        kept_states = decide_for_run(config, schedule, inputs, update, _kept_states(before))
+        device = device_of(config.engine, kept_in_memory=kept_states.in_memory if kept_states else 0)
+        memory = plan_memory(config, schedule, device, inputs.longest)
+        check_fits(config, memory)
+        flops = price_run(config, schedule, inputs, kept_states, memory.micro_batch)
+        return Settled(asked, memory, flops, kept_states)
+
+    settled = distributed.broadcast_from_main(decide)
+    folder.write_json(PLAN, settled.to_json())
+    return settled
+
+
+def expect(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
+    """What would be settled at the task's length limits, without weights or data: `fpt plan --json`."""
+    priced = nominal(config, schedule)
+    kept_states = _kept_states(priced)
+    device = device_of(config.engine, kept_in_memory=kept_states.in_memory if kept_states else 0)
+    return {**priced, "memory": plan_memory(config, schedule, device).to_json()}
+
+
+def _kept_states(values: dict[str, Any]) -> KeptStatesPlan | None:
+    return KeptStatesPlan.from_json(values["states"]) if values.get("states") else None

@@ -1,0 +1,63 @@
+"""Gives every stage its training data, with the states below a late prompt where they are kept."""
+
+import hashlib
+import json
+from dataclasses import replace
+from typing import Any
+
+from fpt.backbones.shapes import Selection
+from fpt.config.schema import RunConfig
+from fpt.data.encoded import Encoded, KeptStates
+from fpt.devices.engine import Engine
+from fpt.prompts.kept_states import Filler
+from fpt.prompts.prompted import PromptedModel
+from fpt.runs.progress import Progress
+from stages.inputs import Inputs
+from stages.planning.kept_states import KeptStatesPlan, folder_of
+from stages.schedule import Stage
+
+
+class StateKeeper:
+    """Holds one stage's states at a time, and gives them to the next where that needs the same."""
+
+    def __init__(
+        self, plan: KeptStatesPlan | None, config: RunConfig, inputs: Inputs, engine: Engine, progress: Progress
+    ) -> None:
+        """Of a run with this plan."""
+        self._plan, self._inputs, self._engine, self._with_bar = plan, inputs, engine, progress.with_bar
+        self._block = config.prompt.position(inputs.backbone.shape.encoder.blocks)
+        self._batch_size, self._folder = config.train.batch_size, folder_of(config)
+        self._held: tuple[str, KeptStates] | None = None
+
+    def data(self, stage: Stage, selection: Selection, model: PromptedModel, update: int) -> Encoded:
+        """The training data of a stage after `update` updates; its `model` is the part of the backbone selected.
+
+        Raises:
+            UserError: there is no room for the states.
+        """
+        train = self._inputs.train
+        if self._plan is None or self._plan.stages[stage.index - 1].does == "off":
+            self._held = None
+            return train
+        if update == stage.end:  # stopped in its last validation, a stage has no update left to do
+            return train
+        origin = self.origin(selection)
+        name = json.dumps(origin)
+        if self._held is None or self._held[0] != name:
+            self._held = None  # the last stage's go before these are made
+            filler = Filler(model, train, self._batch_size, self._engine, self._with_bar)
+            in_memory = self._plan.where == "memory"
+            self._held = name, filler.in_memory() if in_memory else filler.in_file(self._folder, origin)
+        return replace(train, below=self._held[1])
+
+    def origin(self, selection: Selection) -> dict[str, Any]:
+        """What the states are of, but for the data: it tells them apart."""
+        encoder = selection.encoder
+        blocks = [block for block in encoder.blocks if block < self._block]
+        neurons = None if encoder.neurons is None else encoder.neurons[: len(blocks)]
+        return {
+            "model": self._inputs.backbone.fingerprint,
+            "task": self._inputs.task.name,
+            "blocks": blocks,
+            "neurons": hashlib.sha256(json.dumps(neurons).encode()).hexdigest(),
+        }

@@ -1,0 +1,86 @@
+"""What is settled before the first update holds to the end of the run, whatever memory is free tomorrow."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fpt.config.compose import load
+from fpt.runs.folder import RunFolder
+from fpt.runs.progress import Progress
+from fpt.runs.shared_folder import SharedFolder
+from fpt.tasks.opening import open_task
+from stages import schedule
+from stages.inputs import open_inputs
+from stages.planning import needs
+from stages.planning.memory import plan_memory
+from stages.planning.needs import Device
+from stages.planning.settled import Settled, settle
+from tests.conftest import Outcome, stopped_after
+
+Cli = Callable[..., Outcome]
+LATE = ["prompt=late", "prompt.cache=memory"]
+
+
+def free(monkeypatch: pytest.MonkeyPatch, amount: int) -> None:
+    """So many bytes of memory are free on this machine."""
+    monkeypatch.setattr(needs.psutil, "virtual_memory", lambda: SimpleNamespace(available=amount))
+
+
+def room_for_two(words: list[str]) -> int:
+    """Bytes into which a forward pass of two examples fits, and of three does not."""
+    config = load(words)
+    inputs = open_inputs(config, open_task(config), Progress())
+    for power in range(100):
+        device = Device(int(10**6 * 1.1**power), is_shared=True)
+        if plan_memory(config, schedule.of(config), device, inputs.longest).micro_batch == 2:
+            return device.bytes
+    raise AssertionError("no amount fits two and not three")
+
+
+def test_a_run_that_goes_on_has_the_micro_batch_that_it_began_with(
+    cli: Cli, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*quick, "train.micro_batch=auto", "schedule=pt"]
+    enough = room_for_two(words)
+    free(monkeypatch, enough)
+    with stopped_after(7):
+        cli("train", *words)
+    began = (tmp_path / "run/plan.json").read_bytes()
+    assert json.loads(began)["memory"]["micro_batch"] == 2
+    free(monkeypatch, 10 * enough)
+    assert cli("train", *words, "resume=must").status == 0
+    assert (tmp_path / "run/plan.json").read_bytes() == began
+    free(monkeypatch, enough)
+    assert cli("train", *words, f"run.dir={tmp_path / 'whole'}").status == 0
+    for name in ("prompt.safetensors", "plan.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_what_is_typed_anew_is_settled_anew(
+    cli: Cli, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*quick, "schedule=pt"]
+    free(monkeypatch, room_for_two([*words, "train.micro_batch=auto"]))
+    with stopped_after(3):
+        cli("train", *words, "train.micro_batch=auto")
+    assert cli("train", *words, "train.micro_batch=1").status == 0
+    assert json.loads((tmp_path / "run/plan.json").read_text())["memory"]["micro_batch"] == 1
+
+
+@pytest.mark.parametrize("more", [[], LATE], ids=["soft", "late"])
+def test_what_is_read_back_is_what_was_settled(quick: list[str], tmp_path: Path, more: list[str]) -> None:
+    config = load([*quick, *more])
+    stages, inputs = schedule.of(config), open_inputs(config, open_task(config), Progress())
+    folder = SharedFolder(config.folder, lambda: RunFolder(config.folder))
+    try:
+        settled = settle(config, stages, inputs, folder, 0)
+        values: dict[str, Any] = json.loads((tmp_path / "run/plan.json").read_text())
+        assert Settled.from_json(values, stages) == settled
+        assert settle(config, stages, inputs, folder, 0) == settled
+        assert (settled.kept_states is None) == (more == [])
+    finally:
+        folder.close()
