@@ -58,8 +58,8 @@ def finish(
         **_cost(flops, measured, ends),
         "data": {"origin": task.origin, "train": len(inputs.train), "validation": len(inputs.valid)},
         "stages": [
-            {**row.sizes, "updates": row.updates, "flops": row.flops, "seconds": end.seconds, "score": end.score}
-            for row, end in zip(flops.stages, ends, strict=True)
+            {**stage.sizes, "updates": row.updates, "flops": row.flops, "seconds": end.seconds, "score": end.score}
+            for stage, row, end in zip(schedule.stages, flops.stages, ends, strict=True)
         ],
         "versions": {
             "fpt": __version__,

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any
 
@@ -30,13 +30,18 @@ Sizes = Callable[[int], Iterable[Size]]
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage's price; FLOPs in all, memory in bytes; the ratio is against the full model on the same batches.
+    """One stage's size, with result.json's names, and its price: FLOPs in all, memory in bytes.
+
+    The ratio is against the full model on the same batches.
 
     `flops_states` of the FLOPs are for the states below a late prompt, computed before the first update.
     """
 
     name: str
-    sizes: dict[str, int]
+    encoder_layers: int
+    decoder_layers: int
+    ffn: int
+    decoder_ffn: int
     first_update: int
     updates: int
     parameters: int
@@ -45,12 +50,6 @@ class StagePlan:
     flops: int
     flops_ratio: float
     flops_states: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, with result.json's names."""
-        values = asdict(self)
-        sizes = values.pop("sizes")
-        return {"name": values.pop("name"), **sizes, **values}
 
 
 @dataclass(frozen=True)
@@ -80,20 +79,6 @@ class FlopsPlan:
             for row in self.stages
             if update > row.first_update
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, with result.json's names."""
-        return {**asdict(self), "stages": [row.to_json() for row in self.stages]}
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any], schedule: Schedule) -> "FlopsPlan":
-        """What `to_json` made plain, of this schedule; other keys beside them are left alone."""
-        rows = []
-        for row, stage in zip(values["stages"], schedule.stages, strict=True):
-            plain = {key: value for key, value in row.items() if key not in stage.sizes}
-            rows.append(StagePlan(**plain, sizes=stage.sizes))
-        own = {item.name: values[item.name] for item in fields(cls)}
-        return cls(**{**own, "stages": rows})
 
 
 def price(
@@ -133,7 +118,7 @@ def price(
         rows.append(
             StagePlan(
                 name=stage.name,
-                sizes=stage.sizes,
+                **stage.sizes,
                 first_update=stage.first_update,
                 updates=stage.updates,
                 parameters=parameters,
@@ -237,6 +222,6 @@ def nominal(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
         "batch_size": config.train.batch_size,
         "source_length": source,
         "target_length": target,
-        **plan.to_json(),
+        **asdict(plan),
         "states": kept_states and kept_states.to_json(),
     }

@@ -80,12 +80,6 @@ class KeptStatesPlan:
         """Plain values, with the sentence for people."""
         return {**asdict(self), "told": self.sentence}
 
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "KeptStatesPlan":
-        """What `to_json` made plain."""
-        stages = tuple(StageStates(**stage) for stage in values["stages"])
-        return cls(values["where"], values["reason"], values["examples"], values["bytes"], stages)
-
 
 def decide(
     config: RunConfig, schedule: Schedule, *, examples: int | None, tokens: int, d_model: int

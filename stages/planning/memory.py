@@ -1,7 +1,6 @@
 """Does every stage fit into a device's memory: with which engine and micro-batch, and what would help if not?"""
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from fpt.config.schema import EngineConfig, RunConfig
 from fpt.errors import UserError
@@ -38,15 +37,6 @@ class MemoryPlan:
     fits: bool
     advice: list[str] | None = None
     advised_bytes: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "MemoryPlan":
-        """What `to_json` made plain."""
-        return cls(**{**values, "stages": [StageMemory(**stage) for stage in values["stages"]]})
 
 
 def plan_memory(

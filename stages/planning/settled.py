@@ -5,8 +5,10 @@ it would have computed; only where other settings are typed is it settled anew.
 """
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from fpt.config import compose
 from fpt.config.schema import EngineConfig, RunConfig
@@ -68,17 +70,14 @@ class Settled:
     def to_json(self) -> dict[str, Any]:
         """plan.json."""
         states = self.kept_states and self.kept_states.to_json()
-        return {**self.flops.to_json(), "memory": self.memory.to_json(), "states": states, "asked": self.asked}
+        return {**asdict(self.flops), "memory": asdict(self.memory), "states": states, "asked": self.asked}
 
     @classmethod
-    def from_json(cls, values: dict[str, Any], schedule: Schedule) -> "Settled":
-        """What `to_json` made plain, of this schedule."""
-        return cls(
-            asked=values["asked"],
-            memory=MemoryPlan.from_json(values["memory"]),
-            flops=FlopsPlan.from_json(values, schedule),
-            kept_states=_kept_states(values),
-        )
+    def from_json(cls, values: dict[str, Any]) -> "Settled":
+        """What `to_json` made plain."""
+        memory = TypeAdapter(MemoryPlan).validate_python(values["memory"])
+        flops = TypeAdapter(FlopsPlan).validate_python(values)
+        return cls(values["asked"], memory, flops, _kept_states(values))
 
 
 def settle(config: RunConfig, schedule: Schedule, inputs: Inputs, folder: SharedFolder, update: int) -> Settled:
@@ -90,7 +89,7 @@ def settle(config: RunConfig, schedule: Schedule, inputs: Inputs, folder: Shared
     before = json.loads(folder.read(PLAN)) if PLAN in folder else {}
     asked = {key: compose.value_of(config, key) for key in ASKED} | {"processes": distributed.size()}
     if before.get("asked") == asked:
-        return Settled.from_json(before, schedule)
+        return Settled.from_json(before)
 
     def decide() -> Settled:
         kept_states = decide_for_run(config, schedule, inputs, update, _kept_states(before))
@@ -110,8 +109,9 @@ def expect(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
     priced = nominal(config, schedule)
     kept_states = _kept_states(priced)
     device = device_of(config.engine, kept_in_memory=kept_states.in_memory if kept_states else 0)
-    return {**priced, "memory": plan_memory(config, schedule, device).to_json()}
+    return {**priced, "memory": asdict(plan_memory(config, schedule, device))}
 
 
 def _kept_states(values: dict[str, Any]) -> KeptStatesPlan | None:
-    return KeptStatesPlan.from_json(values["states"]) if values.get("states") else None
+    states = values.get("states")
+    return TypeAdapter(KeptStatesPlan).validate_python(states) if states else None

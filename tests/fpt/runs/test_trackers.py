@@ -12,7 +12,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fpt.config import compose
 from fpt.errors import UserError
 from fpt.runs.trackers import Harmless, Updates, open_sink, scalars
-from stages import run as story
 from tests.conftest import Outcome, stopped_after
 
 Cli = Callable[..., Outcome]

@@ -79,7 +79,7 @@ def test_what_is_read_back_is_what_was_settled(quick: list[str], tmp_path: Path,
     try:
         settled = settle(config, stages, inputs, folder, 0)
         values: dict[str, Any] = json.loads((tmp_path / "run/plan.json").read_text())
-        assert Settled.from_json(values, stages) == settled
+        assert Settled.from_json(values) == settled
         assert settle(config, stages, inputs, folder, 0) == settled
         assert (settled.kept_states is None) == (more == [])
     finally:
