@@ -15,7 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import T5Config
 
-from fpt.backbones import t5
+from fpt.backbones.families import family_of
 from fpt.backbones.shapes import Shape, Stack
 from fpt.config.schema import PromptConfig
 
@@ -33,7 +33,7 @@ class Price:
 
     def __init__(self, config: T5Config) -> None:
         """Price shapes of the model that `config` describes."""
-        self._config = config
+        self._config, self._family = config, family_of(config)
         self.d_model: int = config.d_model
         self._encoder = cache(self._encoder_block)
         self._decoder = cache(self._decoder_block)
@@ -99,17 +99,17 @@ class Price:
 
     def _parameters(self, shape: Shape) -> int:
         """Frozen parameters of a partial PLM, embedding and head included, a tied head once."""
-        return sum(parameter.numel() for parameter in t5.tied(self._config, shape).parameters())
+        return sum(parameter.numel() for parameter in self._family.tied(self._config, shape).parameters())
 
     def _encoder_block(self, neurons: int) -> tuple[int, int]:
         """Coefficients of S and S² in the FLOPs of an encoder block."""
-        encoder = self._one_block(neurons).encoder
+        encoder = self._one_block("encoder", neurons)
         once, twice = (_count(encoder, inputs_embeds=self._states(source)) for source in (1, 2))
         return _linear_and_square(once, twice)
 
     def _decoder_block(self, neurons: int) -> tuple[int, int, int, int]:
         """Coefficients of T, T², S and S·T in the FLOPs of a decoder block."""
-        decoder = self._one_block(neurons).decoder
+        decoder = self._one_block("decoder", neurons)
 
         def count(source: int, target: int) -> int:
             states = self._states(source)
@@ -120,8 +120,9 @@ class Price:
         own, own_square = _linear_and_square(count(1, 1) - cross - both, count(1, 2) - cross - 2 * both)
         return own, own_square, cross, both
 
-    def _one_block(self, neurons: int) -> Any:
-        return t5.skeleton(self._config, Shape(Stack(1, neurons), Stack(1, neurons)))
+    def _one_block(self, stack: str, neurons: int) -> Any:
+        model = self._family.skeleton(self._config, Shape(Stack(1, neurons), Stack(1, neurons)))
+        return self._family.stack_of(model, stack)
 
     def _states(self, length: int) -> torch.Tensor:
         return torch.empty(1, length, self._config.d_model, device="meta")

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import T5Config
 
-from fpt.backbones import t5
+from fpt.backbones.families import family_of
 from fpt.backbones.shapes import STACKS, Shape, Stack
 from fpt.config.schema import EngineConfig, PromptConfig
 from fpt.data.encoded import Batch
@@ -69,7 +69,7 @@ class Memory:
 
     def __init__(self, config: T5Config) -> None:
         """Count for shapes of the model that `config` describes."""
-        self._config = config
+        self._config, self._family = config, family_of(config)
         self._name = config.to_json_string(use_diff=False)
 
     def need(
@@ -124,7 +124,9 @@ class Memory:
     def _parameters(self, shape: Shape) -> list[int]:
         """The size of every parameter, embedding and head included, a tied head once."""
         if (self._name, shape) not in _numels:
-            _numels[self._name, shape] = [parameter.numel() for parameter in t5.tied(self._config, shape).parameters()]
+            _numels[self._name, shape] = [
+                parameter.numel() for parameter in self._family.tied(self._config, shape).parameters()
+            ]
         return _numels[self._name, shape]
 
     def activations(
@@ -143,7 +145,7 @@ class Memory:
         small = Shape(*(Stack(min(stack.blocks, BLOCKS), stack.neurons) for stack in (shape.encoder, shape.decoder)))
         key = (self._name, small, batch, source, target, dtype, checkpointing, sharded, how)
         if key not in _counts:
-            body = t5.skeleton(self._config, small).to(getattr(torch, dtype))
+            body = self._family.skeleton(self._config, small).to(getattr(torch, dtype))
             _counts[key] = _count(body, batch, source, target, how, checkpointing=checkpointing, sharded=sharded)
         encoder, decoder = (
             count.of(shape.stack(name).blocks) for name, count in zip(STACKS, _counts[key], strict=True)
@@ -198,7 +200,7 @@ class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._hooks = [
             block.register_forward_hook(lambda *_, stack=stack: self._marks[stack].append(self.now))
             for stack in STACKS
-            for block in t5.blocks_of(model.body, stack)
+            for block in model.family.blocks_of(model.body, stack)
         ]
 
     def measured(self, end: Tensor, stack: str) -> _Count:

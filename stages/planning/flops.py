@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fpt.backbones import t5
+from fpt.backbones.families import read_config
 from fpt.backbones.location import config_values
 from fpt.backbones.shapes import Shape
 from fpt.config.schema import PromptConfig, RunConfig
@@ -197,7 +197,7 @@ def price_run(materials: Materials, schedule: Schedule, caching: Caching | None)
 def nominal(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
     """The plan of a configuration at its length limits, without weights or data, with result.json's names."""
     source, target = config.task.source_length + config.prompt.length, config.task.target_length
-    backbone = t5.read_config(*config_values(config.model))
+    backbone = read_config(*config_values(config.model))
     examples = most_train_examples(config)
     scored = 0
     if any(schedule.reduces_width().values()):

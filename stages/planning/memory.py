@@ -8,7 +8,7 @@ from typing import Any
 import psutil
 import torch
 
-from fpt.backbones import t5
+from fpt.backbones.families import read_config
 from fpt.backbones.location import config_values
 from fpt.config.schema import EngineConfig, RunConfig
 from fpt.data.encoded import Encoded
@@ -168,7 +168,7 @@ class _Needs:
         source, target = lengths or (config.task.source_length, config.task.target_length)
         self._source, self._target = source + config.prompt.length, target
         self._schedule, self._blocks = schedule, schedule.full.encoder.blocks
-        self._memory = Memory(t5.read_config(*config_values(config.model)))
+        self._memory = Memory(read_config(*config_values(config.model)))
 
     def need(self, config: RunConfig, stage: Stage, micro_batch: int, *, checkpointing: bool) -> Need:
         return self._memory.need(
