@@ -18,8 +18,8 @@ from fpt.backbones.location import read_values
 from fpt.backbones.shapes import STACKS, Shape
 from fpt.backbones.supported import read_shape
 from fpt.data.encoded import Encoded, Rows
+from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
-from fpt.prompts.soft import SoftPrompt
 from stages import partial, selection
 
 LIMIT = 492  # source tokens; with the paper's 20 prompt vectors 512 positions

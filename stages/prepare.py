@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load, save
@@ -21,17 +20,16 @@ from fpt.data.token_cache import tokenised
 from fpt.devices import distributed
 from fpt.devices.engine import Engine, open_device
 from fpt.errors import UserError
-from fpt.prompts import late, soft
-from fpt.prompts.files import TENSOR
-from fpt.prompts.late import LatePrompt
-from fpt.prompts.prompted import Prompt, PromptedModel
-from fpt.prompts.soft import SoftPrompt
+from fpt.prompts.kinds import Kind, kind_of
+from fpt.prompts.modules import Tensors
+from fpt.prompts.prompted import PromptedModel
+from fpt.prompts.start import initial
 from fpt.runs.progress import Progress, Stopwatch
 from fpt.runs.run import MEASURED
 from fpt.runs.shared_folder import SharedFolder
 from fpt.runs.tensor_cache import find, keep
 from fpt.tasks.task import Task
-from fpt.training.checkpoint import Tensors, dump_prompt
+from fpt.training.checkpoint import dump_prompt
 from fpt.training.evaluation import Answers, Evaluation, generate, longest_answer
 from stages import importance, partial, selection
 from stages.schedule import Schedule
@@ -55,30 +53,28 @@ class Materials:
     progress: Progress
 
     @property
+    def kind(self) -> Kind:
+        """What answers for the prompt."""
+        return kind_of(self.config.prompt)
+
+    @property
     def layer(self) -> int:
         """The encoder's block before which the prompt enters, of the whole backbone."""
-        return self.config.prompt.position(self.backbone.shape.encoder.blocks)
+        return self.kind.position(self.backbone.shape.encoder.blocks)
 
     def initial_prompt(self) -> Tensors:
         """Where the prompt starts; the same under every schedule."""
-        config, seed = self.config.prompt, self.config.seed
-        if config.kind == "late":
-            return late.initial(config, d_model=self.backbone.config.d_model, seed=seed)
-        return {TENSOR: soft.initial(config, self.backbone, labels=self.task.labels, seed=seed)}
-
-    @property
-    def about_prompt(self) -> dict[str, Any]:
-        """How a late prompt's tensors are used; a soft one's need no words."""
-        return late.about(self.config.prompt, self.layer) if self.config.prompt.kind == "late" else {}
+        return initial(self.config.prompt, self.backbone, labels=self.task.labels, seed=self.config.seed)
 
     def dump(self, prompt: Tensors, **about: str) -> bytes:
         """What is learned as a file."""
-        return dump_prompt(prompt, **about, **self.about_prompt)
+        return dump_prompt(prompt, **about, **self.kind.metadata(self.layer))
 
     def start(self, prompt: Tensors) -> bytes:
         """All that tells one prompt's start from another's."""
-        how = json.dumps(self.about_prompt).encode() if self.about_prompt else b""
-        return b"".join([*(tensor.numpy().tobytes() for tensor in prompt.values()), how])
+        use = self.kind.metadata(self.layer)
+        numbers = (tensor.numpy().tobytes() for tensor in prompt.values())
+        return b"".join([*numbers, json.dumps(use).encode() if use else b""])
 
     @contextmanager
     def model(self, chosen: Selection, prompt: Tensors, how: PromptConfig | None = None) -> Iterator[PromptedModel]:
@@ -134,15 +130,9 @@ def prompted(
     body = partial.build(backbone, chosen, dtype=engine.dtype, device=engine.device, shard=engine.shard)
     with engine.holding(body) as held:
         distributed.barrier()  # one process may take longer than another to read the weights
-        made = _module(how, prompt, chosen, backbone).to(engine.device)
-        yield PromptedModel(held, made, checkpointing=config.activation_checkpointing)
-
-
-def _module(how: PromptConfig, prompt: Tensors, chosen: Selection, backbone: Backbone) -> Prompt:
-    if how.kind == "soft":
-        return SoftPrompt(prompt[TENSOR])
-    layer = how.position(backbone.shape.encoder.blocks)
-    return LatePrompt(how, prompt, position=sum(block < layer for block in chosen.encoder.blocks))
+        layer = kind_of(how).position(backbone.shape.encoder.blocks)
+        module = kind_of(how).build(prompt, sum(block < layer for block in chosen.encoder.blocks))
+        yield PromptedModel(held, module.to(engine.device), checkpointing=config.activation_checkpointing)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from transformers import T5Config
 from fpt.backbones.families import family_of
 from fpt.backbones.shapes import Shape, Stack
 from fpt.config.schema import PromptConfig
+from fpt.prompts.kinds import kind_of
 
 SOFT = PromptConfig()
 _prices: dict[str, "Price"] = {}
@@ -40,7 +41,7 @@ class Price:
         self.parameters = cache(self._parameters)
 
     def forward(
-        self, shape: Shape, *, batch: int, source: int, target: int, below: int = 0, how: PromptConfig = SOFT
+        self, shape: Shape, *, batch: int, source: int, target: int, below: int = 0, prompt: PromptConfig = SOFT
     ) -> int:
         """FLOPs of a forward pass.
 
@@ -50,19 +51,16 @@ class Price:
             source: positions, the prompt's among them.
             target: positions.
             below: encoder blocks that do not see the prompt.
-            how: what the prompt is; its positions are not in those blocks.
+            prompt: what it is; its positions are not in those blocks.
         """
         encoder, decoder = shape.encoder, shape.decoder
         linear, square = self._encoder(encoder.neurons)
         blocks = (encoder.blocks - below) * (linear * source + square * source**2)
         own, own_square, cross, both = self._decoder(decoder.neurons)
         blocks += decoder.blocks * (own * target + own_square * target**2 + cross * source + both * source * target)
-        above = batch * (blocks + 2 * target * self._config.d_model * self._config.vocab_size)
-        return (
-            above
-            + self.below(shape, batch=batch, source=source - how.length, blocks=below)
-            + batch * sum(self._making(how, source))
-        )
+        head = 2 * target * self.d_model * self._config.vocab_size
+        lower = self.below(shape, batch=batch, source=source - prompt.length, blocks=below)
+        return lower + batch * (sum(self._making(prompt, source)) + blocks + head)
 
     def update(
         self,
@@ -72,30 +70,26 @@ class Price:
         source: int,
         target: int,
         below: int = 0,
-        how: PromptConfig = SOFT,
+        prompt: PromptConfig = SOFT,
         is_kept: bool = False,
     ) -> int:
         """FLOPs of a forward pass, and of a backward pass through what sees the prompt; arguments are `forward`'s.
 
         With `is_kept` the states below the prompt are there already.
         """
-        both = 2 * self.forward(shape, batch=batch, source=source, target=target, below=below, how=how)
-        lower = self.below(shape, batch=batch, source=source - how.length, blocks=below)
+        both = 2 * self.forward(shape, batch=batch, source=source, target=target, below=below, prompt=prompt)
+        lower = self.below(shape, batch=batch, source=source - prompt.length, blocks=below)
         # What makes the vectors learns, so its second layer has two gradients; its first layer's input has none.
-        return both - (2 if is_kept else 1) * lower + batch * self._making(how, source)[1]
+        return both - (2 if is_kept else 1) * lower + batch * self._making(prompt, source)[1]
 
     def below(self, shape: Shape, *, batch: int, source: int, blocks: int) -> int:
         """FLOPs of `source` positions, none of them a prompt's, going through the encoder's first `blocks` blocks."""
         linear, square = self._encoder(shape.encoder.neurons)
         return batch * blocks * (linear * source + square * source**2)
 
-    def _making(self, how: PromptConfig, source: int) -> tuple[int, int]:
-        """FLOPs of a forward pass through the two layers of a late prompt's generator, for one example."""
-        if how.kind == "soft" or how.generator == "none":
-            return 0, 0
-        states = {"npg": 1, "appg": how.length, "mppg": source - how.length}[how.generator]
-        layer = 2 * self._config.d_model * how.bottleneck
-        return states * layer, how.length * layer
+    def _making(self, prompt: PromptConfig, source: int) -> tuple[int, int]:
+        """FLOPs of a forward pass through the two layers that make the prompt's vectors, for one example."""
+        return kind_of(prompt).flops(source - prompt.length, self.d_model)
 
     def _parameters(self, shape: Shape) -> int:
         """Frozen parameters of a partial PLM, embedding and head included, a tied head once."""

@@ -23,9 +23,8 @@ from fpt.backbones.shapes import STACKS, Shape, Stack
 from fpt.config.schema import EngineConfig, PromptConfig
 from fpt.data.encoded import Batch
 from fpt.devices.engine import KEPT_WHOLE, fetched_ahead
-from fpt.prompts.late import LatePrompt
-from fpt.prompts.prompted import Prompt, PromptedModel
-from fpt.prompts.soft import SoftPrompt
+from fpt.prompts.kinds import kind_of
+from fpt.prompts.prompted import PromptedModel
 
 BLOCKS = 2  # of each stack, that are run
 SOFT = PromptConfig(length=1)
@@ -80,7 +79,7 @@ class Memory:
         batch: int,
         source: int,
         target: int,
-        how: PromptConfig,
+        prompt: PromptConfig,
         below: int = 0,
         checkpointing: bool,
     ) -> Need:
@@ -92,7 +91,7 @@ class Memory:
             batch: examples of a micro-batch.
             source: positions, the prompt's among them.
             target: positions.
-            how: what the prompt is.
+            prompt: what it is.
             below: encoder blocks that do not see it, and so keep nothing.
             checkpointing: whether activations are checkpointed.
         """
@@ -105,9 +104,9 @@ class Memory:
             dtype=engine.dtype,
             checkpointing=checkpointing,
             sharded=is_sharded(engine),
-            how=how,
+            prompt=prompt,
         )
-        learned = PROMPT_COPIES * how.num_learned(self._config.d_model) * 4
+        learned = PROMPT_COPIES * kind_of(prompt).num_learned(self._config.d_model) * 4
         return Need(self.weights(shape, engine), activations, learned)
 
     def weights(self, shape: Shape, engine: EngineConfig) -> int:
@@ -139,14 +138,14 @@ class Memory:
         dtype: str,
         checkpointing: bool,
         sharded: bool = False,
-        how: PromptConfig = SOFT,
+        prompt: PromptConfig = SOFT,
     ) -> int:
         """Bytes at the peak of a micro-batch; `sharded` as DeepSpeed's linear layers keep their input too."""
         small = Shape(*(Stack(min(stack.blocks, BLOCKS), stack.neurons) for stack in (shape.encoder, shape.decoder)))
-        key = (self._name, small, batch, source, target, dtype, checkpointing, sharded, how)
+        key = (self._name, small, batch, source, target, dtype, checkpointing, sharded, prompt)
         if key not in _counts:
             body = self._family.skeleton(self._config, small).to(getattr(torch, dtype))
-            _counts[key] = _count(body, batch, source, target, how, checkpointing=checkpointing, sharded=sharded)
+            _counts[key] = _count(body, batch, source, target, prompt, checkpointing=checkpointing, sharded=sharded)
         encoder, decoder = (
             count.of(shape.stack(name).blocks) for name, count in zip(STACKS, _counts[key], strict=True)
         )
@@ -160,14 +159,15 @@ def is_sharded(engine: EngineConfig) -> bool:
 
 
 def _count(
-    body: Any, batch: int, source: int, target: int, how: PromptConfig, *, checkpointing: bool, sharded: bool
+    body: Any, batch: int, source: int, target: int, prompt: PromptConfig, *, checkpointing: bool, sharded: bool
 ) -> tuple[_Count, _Count]:
     """Both stacks' counts; the decoder's are beside what the encoder keeps, loss included."""
-    prompt = _prompt(how, body.config.d_model)
     with torch.device("meta"):
+        values = {name: torch.empty(shape) for name, shape in kind_of(prompt).shapes(body.config.d_model).items()}
         ids, labels = (torch.ones(batch, length, dtype=torch.long) for length in (source - prompt.length, target))
         inputs = Batch(ids, torch.ones_like(ids), labels)
-    model = PromptedModel(body, prompt, checkpointing=checkpointing)
+    # A late prompt is put before the first block too, as all that is run here is above it.
+    model = PromptedModel(body, kind_of(prompt).build(values, 0), checkpointing=checkpointing)
     with _Unseen(is_padded=batch > 1, sharded=sharded):
         with _Living(model) as living:
             states, mask = model.encode(inputs)
@@ -176,14 +176,6 @@ def _count(
         with _Living(model, given, mask) as living:
             decoder = living.measured(model.loss(inputs, given, mask), "decoder")
     return encoder, decoder
-
-
-def _prompt(how: PromptConfig, d_model: int) -> Prompt:
-    """A prompt without values; a late one is put before the first block, as all that is run here is above it."""
-    if how.kind == "soft":
-        return SoftPrompt(torch.empty(how.length, d_model, device="meta"))
-    tensors = {name: torch.empty(size, device="meta") for name, size in how.shapes(d_model).items()}
-    return LatePrompt(how, tensors, position=0)
 
 
 class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -14,11 +14,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from fpt.backbones.families import family_of
 from fpt.data.encoded import IGNORED, Batch
-from fpt.prompts.late import LatePrompt
-from fpt.prompts.soft import SoftPrompt
-from fpt.training.checkpoint import Tensors
+from fpt.prompts.modules import Prompt, Tensors
 
-Prompt = SoftPrompt | LatePrompt
 AT_ONCE = 1024  # target positions whose logits [V] are held at the same time
 
 

@@ -15,6 +15,7 @@ from fpt.data.batches import UpdateOrder, batches_by_length, micro_batches
 from fpt.data.encoded import Encoded
 from fpt.devices import distributed
 from fpt.pricing.flops import SOFT, Price, price_of
+from fpt.prompts.kinds import kind_of
 from fpt.tasks.opening import most_train_examples
 from stages.planning.kept_states import Caching, decide
 from stages.prepare import Materials, importance_sample
@@ -134,20 +135,20 @@ def price(
         for batch, source, target in importance
     )
     total = scoring + sum(row.flops for row in rows)
-    learned = how.num_learned(cost.d_model)
+    learned = kind_of(how).num_learned(cost.d_model)
     return Plan(rows, schedule.updates, learned, scoring, total, vanilla, total / vanilla)
 
 
 def _entry(how: PromptConfig, shape: Shape, full: Shape) -> dict[str, Any]:
     """What the prompt is and where it enters a stage's model, in the price's words."""
-    layer = how.position(full.encoder.blocks)
-    return {"below": num_below(shape.encoder.blocks, full.encoder.blocks, layer), "how": how}
+    layer = kind_of(how).position(full.encoder.blocks)
+    return {"below": num_below(shape.encoder.blocks, full.encoder.blocks, layer), "prompt": how}
 
 
 def _states(cost: Price, shape: Shape, counted: Counter[Size], entry: dict[str, Any]) -> int:
     """FLOPs of the states below the prompt; as in `forward`, the prompt's positions are counted in the sizes."""
     return sum(
-        times * cost.below(shape, batch=batch, source=source - entry["how"].length, blocks=entry["below"])
+        times * cost.below(shape, batch=batch, source=source - entry["prompt"].length, blocks=entry["below"])
         for (batch, source, _), times in counted.items()
     )
 

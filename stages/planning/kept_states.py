@@ -19,7 +19,8 @@ from fpt.config.schema import RunConfig
 from fpt.data.encoded import Encoded, KeptStates
 from fpt.devices import distributed
 from fpt.errors import UserError
-from fpt.prompts.kept_states import Filler
+from fpt.prompts.kept_states import StatesBelow
+from fpt.prompts.kinds import kind_of
 from fpt.prompts.prompted import PromptedModel
 from fpt.units import amount
 from stages.planning import memory as fit
@@ -98,9 +99,10 @@ def decide(config: RunConfig, schedule: Schedule, *, examples: int | None, token
         tokens: of all their sources.
         d_model: numbers in a state.
     """
-    if config.prompt.kind == "soft":
+    kind, full = kind_of(config.prompt), schedule.full.encoder
+    if kind.is_input:
         return None
-    layer, full = config.prompt.position(schedule.full.encoder.blocks), schedule.full.encoder
+    layer = kind.position(full.blocks)
     below = [_below(stage, full, layer) for stage in schedule.stages]
     size = None if examples is None else tokens * d_model * getattr(torch, config.engine.dtype).itemsize
     if config.prompt.cache == "off":
@@ -182,8 +184,8 @@ class Keeper:
     def _states(self, about: dict[str, Any], model: PromptedModel, where: str) -> KeptStates:
         materials = self._materials
         config, engine, with_bar = materials.config, materials.engine, materials.progress.with_bar
-        filler = Filler(model, materials.train, config.train.batch_size, engine, with_bar)
-        return filler.in_memory() if where == "memory" else filler.in_file(_folder(config), about)
+        states = StatesBelow(model, materials.train, config.train.batch_size, engine, with_bar)
+        return states.in_memory() if where == "memory" else states.in_file(_folder(config), about)
 
     def _about(self, chosen: Selection) -> dict[str, Any]:
         """What the states are of, but for the data."""

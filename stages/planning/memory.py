@@ -14,6 +14,7 @@ from fpt.config.schema import EngineConfig, RunConfig
 from fpt.data.encoded import Encoded
 from fpt.errors import UserError
 from fpt.pricing.memory import Memory, Need, is_sharded
+from fpt.prompts.kinds import kind_of
 from fpt.units import amount, bytes_of
 from stages.schedule import Schedule, Stage
 from stages.selection import num_below
@@ -177,8 +178,8 @@ class _Needs:
             batch=micro_batch,
             source=self._source,
             target=self._target,
-            how=config.prompt,
-            below=num_below(stage.shape.encoder.blocks, self._blocks, config.prompt.position(self._blocks)),
+            prompt=config.prompt,
+            below=num_below(stage.shape.encoder.blocks, self._blocks, kind_of(config.prompt).position(self._blocks)),
             checkpointing=checkpointing,
         )
 
