@@ -41,9 +41,8 @@ from fpt.config.schema import EngineConfig, OptimConfig, PromptConfig  # noqa: E
 from fpt.data.encoded import Encoded, Rows  # noqa: E402
 from fpt.devices.engine import Engine  # noqa: E402
 from fpt.pricing.flops import Price  # noqa: E402
-from fpt.prompts import late  # noqa: E402
-from fpt.prompts.kept_states import Filler  # noqa: E402
-from fpt.prompts.late import LatePrompt  # noqa: E402
+from fpt.prompts.kept_states import StatesBelow  # noqa: E402
+from fpt.prompts.kinds import kind_of  # noqa: E402
 from fpt.prompts.prompted import PromptedModel  # noqa: E402
 from fpt.training.loop import step  # noqa: E402
 from fpt.training.optimizer import make  # noqa: E402
@@ -52,6 +51,7 @@ from stages import selection  # noqa: E402
 
 Record = dict[str, Any]
 HOW = PromptConfig(kind="late", length=5)
+LATE = kind_of(HOW)
 SIDES = ("soft", "late", "late, states kept")
 LATE_OPTIM = OptimConfig(name="adamw", lr=1e-3, weight_decay=0.1)
 UPDATES = 2  # after which a peak is read
@@ -63,9 +63,9 @@ class Side:
     def __init__(self, backbone: Backbone, name: str) -> None:
         """One of SIDES."""
         body = parts.build(backbone, selection.everything(backbone.shape))
-        layer = HOW.position(backbone.shape.encoder.blocks)
-        tensors = late.initial(HOW, d_model=backbone.config.d_model, seed=0)
-        prompt = untrained(backbone) if name == "soft" else LatePrompt(HOW, tensors, position=layer)
+        layer = LATE.position(backbone.shape.encoder.blocks)
+        tensors = LATE.initial(backbone, labels=(), seed=0)
+        prompt = untrained(backbone) if name == "soft" else LATE.build(tensors, layer)
         self.optim = OptimConfig() if name == "soft" else LATE_OPTIM
         self.model, self.is_kept = PromptedModel(body, prompt), name == SIDES[2]
         self._optimizer = make(self.model.prompt.parameters(), self.optim)
@@ -75,8 +75,8 @@ class Side:
         if not self.is_kept:
             return data
         engine = Engine(EngineConfig(name="torch"), CPU)
-        filler = Filler(self.model, data, BATCH, engine, lambda batches, _: batches)
-        return replace(data, below=filler.in_memory())
+        states = StatesBelow(self.model, data, BATCH, engine, lambda batches, _: batches)
+        return replace(data, below=states.in_memory())
 
     def seconds(self, data: Encoded, batches: Sequence[list[int]]) -> float:
         """Train on these batches, one update each."""
@@ -123,11 +123,11 @@ def _only(data: Encoded, indices: Sequence[int]) -> Encoded:
 
 def _flops(side: str, size: tuple[int, int, int]) -> int:
     batch, source, target = size
-    price, below = Price(config_of(SMALL)), HOW.position(SMALL.encoder.blocks)
+    price, below = Price(config_of(SMALL)), LATE.position(SMALL.encoder.blocks)
     if side == "soft":
         return price.update(SMALL, batch=batch, source=PROMPT + source, target=target)
     length, is_kept = HOW.length + source, side == SIDES[2]
-    return price.update(SMALL, batch=batch, source=length, target=target, below=below, how=HOW, is_kept=is_kept)
+    return price.update(SMALL, batch=batch, source=length, target=target, below=below, prompt=HOW, is_kept=is_kept)
 
 
 def peaks() -> dict[str, int]:

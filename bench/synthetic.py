@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.utils import logging
 
-from fpt.backbones import t5
 from fpt.backbones.backbone import Backbone
+from fpt.backbones.families import read_config
 from fpt.backbones.location import read_values
-from fpt.backbones.shapes import STACKS, Shape, read_shape
+from fpt.backbones.shapes import STACKS, Shape
+from fpt.backbones.supported import read_shape
 from fpt.data.encoded import Encoded, Rows
+from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
-from fpt.prompts.soft import SoftPrompt
 from stages import partial, selection
 
 LIMIT = 492  # source tokens; with the paper's 20 prompt vectors 512 positions
@@ -97,7 +98,7 @@ def write_backbone(shape: Shape, folder: Path) -> Backbone:
 def open_backbone(folder: Path) -> Backbone:
     """The checkpoint in a folder that has no tokenizer."""
     values = read_values(folder)
-    return Backbone(folder, read_shape(values, str(folder)), t5.read_config(values, str(folder)))
+    return Backbone(folder, read_shape(values, str(folder)), read_config(values, str(folder)))
 
 
 def part(backbone: Backbone, shape: Shape) -> PromptedModel:

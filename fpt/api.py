@@ -15,9 +15,8 @@ from fpt.config import compose
 from fpt.config.schema import RunConfig
 from fpt.devices import launch
 from fpt.errors import UserError
-from fpt.prompts.late import LatePrompt
+from fpt.prompts.modules import LatePrompt, SoftPrompt
 from fpt.prompts.prompted import PromptedModel
-from fpt.prompts.soft import SoftPrompt
 from fpt.runs.progress import Progress, quiet_libraries
 from fpt.runs.run import Run, open_run
 from fpt.tasks.example_cache import open_task

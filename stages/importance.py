@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fpt.backbones import t5
 from fpt.backbones.shapes import STACKS
 from fpt.data.batches import batches_by_length, in_turn
 from fpt.data.encoded import IGNORED, Encoded, Rows
@@ -49,7 +48,7 @@ def measure(
     encoder's include the prompt's where it has entered, the decoder's are the target's, teacher-forced), then over
     examples.
     """
-    modules = {name: t5.activations_of(model.body, name) for name in STACKS}
+    modules = {name: model.family.activations_of(model.body, name) for name in STACKS}
     totals = {name: [_zeros(module, engine.device) for module in modules[name]] for name in STACKS}
     weights: dict[str, Tensor] = {}
 

@@ -9,11 +9,9 @@ from fpt.backbones.shapes import Selection
 from fpt.config.schema import PromptConfig
 from fpt.devices import distributed
 from fpt.devices.engine import Engine
-from fpt.prompts.files import TENSOR
-from fpt.prompts.late import LatePrompt
-from fpt.prompts.prompted import Prompt, PromptedModel
-from fpt.prompts.soft import SoftPrompt
-from fpt.training.checkpoint import Tensors
+from fpt.prompts.kinds import kind_of
+from fpt.prompts.modules import Tensors
+from fpt.prompts.prompted import PromptedModel
 from stages import partial
 
 
@@ -40,11 +38,7 @@ class Models:
         body = partial.build(self.backbone, selection, dtype=engine.dtype, device=engine.device, shard=engine.shard)
         with engine.holding(body) as held:
             distributed.barrier()  # one process may take longer than another to read the weights
-            module = self._module(prompt, selection).to(engine.device)
-            yield PromptedModel(held, module, checkpointing=self.checkpointing)
-
-    def _module(self, prompt: Tensors, selection: Selection) -> Prompt:
-        if self.prompt.kind == "soft":
-            return SoftPrompt(prompt[TENSOR])
-        block = self.prompt.position(self.backbone.shape.encoder.blocks)
-        return LatePrompt(self.prompt, prompt, position=sum(kept < block for kept in selection.encoder.blocks))
+            kind = kind_of(self.prompt)
+            block = kind.position(self.backbone.shape.encoder.blocks)
+            module = kind.build(prompt, sum(kept < block for kept in selection.encoder.blocks))
+            yield PromptedModel(held, module.to(engine.device), checkpointing=self.checkpointing)

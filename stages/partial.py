@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from fpt.backbones import t5
 from fpt.backbones.backbone import Backbone
 from fpt.backbones.location import read_values
-from fpt.backbones.shapes import Selection, Shape, Stack, StackSelection, WeightSlice
+from fpt.backbones.shapes import Selection, Shape, Stack, StackSelection
 from fpt.errors import UserError
 
 
@@ -35,21 +34,22 @@ def build(
     Raises:
         UserError: a tensor is missing from the weights or has another shape than the configuration says.
     """
-    config, files = backbone.config, backbone.files
-    model = t5.skeleton(config, shape_of(selection, backbone.shape))
-    for parent, leaves in groupby(t5.body_sources(selection, model), key=lambda item: item[0].rpartition(".")[0]):
+    family, files = backbone.family, backbone.files
+    model = family.skeleton(backbone.config, shape_of(selection, backbone.shape))
+    whole = family.skeleton(backbone.config, backbone.shape)  # as on disk
+    for parent, leaves in groupby(family.body_sources(selection, model), key=lambda item: item[0].rpartition(".")[0]):
         module = model.get_submodule(parent)
         for name, source in leaves:
-            shape = _shape_on_disk(model.get_parameter(name), source, config.d_ff)
+            shape = tuple(whole.get_parameter(source.name).shape)
             tensor = files.read(source.name, shape=shape, rows=source.rows, columns=source.columns, dtype=dtype)
             setattr(module, name.rpartition(".")[2], nn.Parameter(tensor.to(device), requires_grad=False))
         shard(module)
-    table = (config.vocab_size, config.d_model)
-    t5.tie_embeddings(model, files.read(t5.embedding_name(files), shape=table, dtype=dtype).to(device))
-    shard(model.shared)
+    table = tuple(whole.get_input_embeddings().weight.shape)
+    family.tie_embeddings(model, files.read(family.embedding_name(files), shape=table, dtype=dtype).to(device))
+    shard(model.get_input_embeddings())
     if backbone.has_own_head:
-        t5.untie_head(model, files.read(t5.HEAD, shape=table, dtype=dtype).to(device))
-        shard(model.lm_head)
+        family.untie_head(model, files.read(family.HEAD, shape=table, dtype=dtype).to(device))
+        shard(model.get_output_embeddings())
     assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
     return model
 
@@ -75,26 +75,10 @@ def save(model: Any, backbone: Backbone, folder: Path) -> None:
         raise UserError(f"{folder}: exists already; give a new folder")
     aside = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
-    model.save_pretrained(aside, state_dict=t5.widened(model))
-    original = read_values(backbone.folder)
-    settled = {  # what building set aside, and what transformers 5 writes wrongly for a head of its own
-        "use_cache": original.get("use_cache", True),
-        "dropout_rate": original.get("dropout_rate", 0.1),
-        "tie_word_embeddings": model.lm_head.weight is model.shared.weight,
-    }
-    (aside / "config.json").write_text(json.dumps(read_values(aside) | settled, indent=2) + "\n")
-    generation = aside / "generation_config.json"
-    # transformers sizes its cache by the encoder's depth, which fails for a deeper decoder.
-    cached = {"use_cache": model.config.num_decoder_layers <= model.config.num_layers}
-    generation.write_text(json.dumps(json.loads(generation.read_text()) | cached, indent=2) + "\n")
+    model.save_pretrained(aside, state_dict=backbone.family.checkpoint_tensors(model))
+    values = backbone.family.checkpoint_values(model, read_values(backbone.folder))
+    for name, settled in zip(("config.json", "generation_config.json"), values, strict=True):
+        file = aside / name
+        file.write_text(json.dumps(json.loads(file.read_text()) | settled, indent=2) + "\n")
     backbone.tokenizer.save_pretrained(aside)
     aside.rename(folder)
-
-
-def _shape_on_disk(kept: nn.Parameter, source: WeightSlice, neurons: int) -> tuple[int, ...]:
-    shape = list(kept.shape)
-    if source.rows is not None:
-        shape[0] = neurons
-    if source.columns is not None:
-        shape[1] = neurons
-    return tuple(shape)

@@ -6,9 +6,11 @@ from itertools import pairwise
 from typing import Any
 
 from fpt.backbones.location import config_values
-from fpt.backbones.shapes import STACKS, Shape, Stack, read_shape
+from fpt.backbones.shapes import STACKS, Shape, Stack
+from fpt.backbones.supported import read_shape
 from fpt.config.schema import RunConfig, ScheduleConfig
 from fpt.errors import UserError, did_you_mean
+from fpt.prompts.kinds import kind_of
 
 KEYS = ("depth", "width", "share", "updates")
 
@@ -83,7 +85,7 @@ def of(config: RunConfig) -> Schedule:
     """
     values, where = config_values(config.model)
     full = read_shape(values, where)
-    config.prompt.position(full.encoder.blocks)
+    kind_of(config.prompt).position(full.encoder.blocks)
     return build(
         config.schedule,
         full=full,

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fpt.config.schema import RunConfig
-from fpt.prompts import late, soft
-from fpt.prompts.files import TENSOR
-from fpt.training.checkpoint import Tensors, dump_prompt
+from fpt.prompts.kinds import kind_of
+from fpt.prompts.modules import Tensors
+from fpt.prompts.start import initial
+from fpt.training.checkpoint import dump_prompt
 from stages.inputs import Inputs
 
 
@@ -42,9 +43,7 @@ def start_of(config: RunConfig, inputs: Inputs) -> Start:
     Raises:
         UserError: there is nothing to start from, or it does not fit the model.
     """
-    prompt, backbone = config.prompt, inputs.backbone
-    block = prompt.position(backbone.shape.encoder.blocks)
-    if prompt.kind == "late":
-        tensors = late.initial(prompt, d_model=backbone.config.d_model, seed=config.seed)
-        return Start(tensors, block, late.about(prompt, block))
-    return Start({TENSOR: soft.initial(prompt, backbone, labels=inputs.task.labels, seed=config.seed)}, block, {})
+    backbone, kind = inputs.backbone, kind_of(config.prompt)
+    block = kind.position(backbone.shape.encoder.blocks)
+    prompt = initial(config.prompt, backbone, labels=inputs.task.labels, seed=config.seed)
+    return Start(prompt, block, kind.metadata(block))

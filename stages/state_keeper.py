@@ -9,7 +9,8 @@ from fpt.backbones.shapes import Selection
 from fpt.config.schema import RunConfig
 from fpt.data.encoded import Encoded, KeptStates
 from fpt.devices.engine import Engine
-from fpt.prompts.kept_states import Filler
+from fpt.prompts.kept_states import StatesBelow
+from fpt.prompts.kinds import kind_of
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import Progress
 from stages.inputs import Inputs
@@ -25,7 +26,7 @@ class StateKeeper:
     ) -> None:
         """Of a run with this plan."""
         self._plan, self._inputs, self._engine, self._with_bar = plan, inputs, engine, progress.with_bar
-        self._block = config.prompt.position(inputs.backbone.shape.encoder.blocks)
+        self._block = kind_of(config.prompt).position(inputs.backbone.shape.encoder.blocks)
         self._batch_size, self._folder = config.train.batch_size, folder_of(config)
         self._held: tuple[str, KeptStates] | None = None
 
@@ -45,9 +46,9 @@ class StateKeeper:
         name = json.dumps(origin)
         if self._held is None or self._held[0] != name:
             self._held = None  # the last stage's go before these are made
-            filler = Filler(model, train, self._batch_size, self._engine, self._with_bar)
+            states = StatesBelow(model, train, self._batch_size, self._engine, self._with_bar)
             in_memory = self._plan.where == "memory"
-            self._held = name, filler.in_memory() if in_memory else filler.in_file(self._folder, origin)
+            self._held = name, states.in_memory() if in_memory else states.in_file(self._folder, origin)
         return replace(train, below=self._held[1])
 
     def origin(self, selection: Selection) -> dict[str, Any]:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config
 
-from fpt.backbones import t5
+from fpt.backbones.families import Family, family_of, read_config
 from fpt.backbones.location import TOKENIZER_FILES, locate, read_values
-from fpt.backbones.shapes import Shape, read_shape
+from fpt.backbones.shapes import Shape
+from fpt.backbones.supported import read_shape
 from fpt.backbones.weights import WeightFiles
 from fpt.config.schema import ModelConfig
 from fpt.errors import UserError, reason
@@ -27,6 +28,11 @@ class Backbone:
     folder: Path
     shape: Shape
     config: T5Config
+
+    @property
+    def family(self) -> Family:
+        """What knows its modules and weights."""
+        return family_of(self.config)
 
     @cached_property
     def files(self) -> WeightFiles:
@@ -61,14 +67,14 @@ class Backbone:
     @cached_property
     def has_own_head(self) -> bool:
         """Whether the head differs from the embedding; older T5 1.0 files hold the tied head a second time."""
-        embedding = t5.embedding_name(self.files)
-        if t5.HEAD not in self.files or embedding == t5.HEAD:
+        embedding, head = self.family.embedding_name(self.files), self.family.HEAD
+        if head not in self.files or embedding == head:
             return False
-        return not torch.equal(self.files.read(t5.HEAD), self.files.read(embedding))
+        return not torch.equal(self.files.read(head), self.files.read(embedding))
 
     def embeddings(self, ids: list[int]) -> Tensor:
         """The input embeddings of some token ids, [len(ids), D], float32."""
-        return self.files.read(t5.embedding_name(self.files), rows=tuple(ids), dtype=torch.float32)
+        return self.files.read(self.family.embedding_name(self.files), rows=tuple(ids), dtype=torch.float32)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -88,7 +94,7 @@ def open_backbone(config: ModelConfig, *, with_weights: bool = True) -> Backbone
     shape = read_shape(values, str(folder))
     if config.config is not None and (stated := read_shape(config.config, f"model={config.name}")) != shape:
         raise UserError(f"model.weights={config.weights}: its shape is {shape}, model.config says {stated}")
-    backbone = Backbone(folder, shape, t5.read_config(values, str(folder)))
+    backbone = Backbone(folder, shape, read_config(values, str(folder)))
     if with_weights:
         _ = backbone.files
     return backbone

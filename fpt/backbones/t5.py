@@ -1,4 +1,4 @@
-"""The only file that spells T5's attribute and weight names (T5 1.0, 1.1, LM-adapted, Flan, mT5, ByT5)."""
+"""A `Family`: the only file that spells T5's attribute and weight names (T5 1.0, 1.1, LM-adapted, Flan, mT5, ByT5)."""
 
 import copy
 import weakref
@@ -25,7 +25,7 @@ HEAD = "lm_head.weight"
 
 
 def read_config(values: dict[str, Any], where: str) -> T5Config:
-    """The configuration of a supported family (see `family.read_shape`); `where` names its origin in errors.
+    """The configuration of a supported family (see `supported.read_shape`); `where` names its origin in errors.
 
     Raises:
         UserError: transformers finds a value wrong.
@@ -78,11 +78,24 @@ def blocks_of(model: Any, stack: str) -> list[nn.Module]:
     return list(stack_of(model, stack).block)
 
 
+def states_before(model: Any, ids: torch.Tensor, mask: torch.Tensor, block: int) -> torch.Tensor:
+    """What the encoder's block of that number takes in, [B, S, D], for source ids [B, S]."""
+    embedded = model.shared(ids)
+    return through_blocks(model, embedded, mask, 0, block) if block else embedded
+
+
+def encoded_from(model: Any, states: torch.Tensor, mask: torch.Tensor, block: int) -> torch.Tensor:
+    """The encoder's output [B, S, D] from what its block of that number takes in."""
+    if not block:
+        return model.encoder(inputs_embeds=states, attention_mask=mask).last_hidden_state
+    return model.encoder.final_layer_norm(through_blocks(model, states, mask, block, None))
+
+
 def through_blocks(model: Any, states: torch.Tensor, mask: torch.Tensor, first: int, last: int | None) -> torch.Tensor:
     """Encoder states [B, S, D] after block number `last` - 1, from those before block number `first`.
 
-    Two calls, the second from where the first ended, are the encoder without its last norm (`normed`). The position
-    bias depends on distances alone: what is put before the sequence in between leaves the others' biases as they are.
+    Two calls, the second from where the first ended, are the encoder without its last norm. The position bias depends
+    on distances alone: what is put before the sequence in between leaves the others' biases as they are.
     """
     stack, length = model.encoder, states.shape[1]
     bias = stack.block[0].layer[0].SelfAttention.compute_bias(length, length, device=states.device)
@@ -92,9 +105,19 @@ def through_blocks(model: Any, states: torch.Tensor, mask: torch.Tensor, first: 
     return states
 
 
-def normed(model: Any, states: torch.Tensor) -> torch.Tensor:
-    """The encoder's output [B, S, D] from the states after its last block."""
-    return model.encoder.final_layer_norm(states)
+def decoded(model: Any, ids: torch.Tensor, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Decoder states [B, T, D] for ids [B, T] put in, from the encoder's output [B, S, D] and its mask."""
+    # Padding comes last and the decoder looks back only, so its real positions need no mask.
+    return model.decoder(
+        input_ids=ids, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
+    ).last_hidden_state
+
+
+def head_logits(model: Any, states: torch.Tensor) -> torch.Tensor:
+    """Vocabulary logits [..., V] of decoder states [..., D]; T5 1.0 scales the states by D^-½."""
+    if not _unties(model.config):
+        states = states * model.config.d_model**-0.5
+    return model.lm_head(states)
 
 
 def checkpoint_blocks(model: Any) -> None:
@@ -147,11 +170,6 @@ def embedding_name(files: WeightFiles) -> str:
     return next((name for name in (*EMBEDDINGS, HEAD) if name in files), EMBEDDINGS[0])
 
 
-def unties(config: T5Config) -> bool:
-    """Whether checkpoints of this configuration have a head of their own: all but T5 1.0, which scales its states."""
-    return not getattr(config, "scale_decoder_outputs", False)
-
-
 def tie_embeddings(model: Any, embedding: torch.Tensor) -> None:
     """Give both stacks and the head the one embedding [V, D]."""
     shared = nn.Parameter(embedding, requires_grad=False)
@@ -171,19 +189,17 @@ def tied(config: T5Config, shape: Shape) -> Any:
     model = skeleton(config, shape)
     head = model.lm_head.weight
     tie_embeddings(model, model.shared.weight)
-    if unties(config):
+    if _unties(config):
         untie_head(model, head)
     return model
 
 
-def head_logits(model: Any, states: torch.Tensor) -> torch.Tensor:
-    """Vocabulary logits [..., V] of decoder states [..., D]; T5 1.0 scales the states by D^-½."""
-    if not unties(model.config):
-        states = states * model.config.d_model**-0.5
-    return model.lm_head(states)
+def _unties(config: T5Config) -> bool:
+    """Whether checkpoints of this configuration have a head of their own: all but T5 1.0, which scales its states."""
+    return not getattr(config, "scale_decoder_outputs", False)
 
 
-def widened(model: Any) -> dict[str, torch.Tensor]:
+def checkpoint_tensors(model: Any) -> dict[str, torch.Tensor]:
     """The model's tensors, the narrower stack's FFN padded with zero neurons, which add exactly nothing."""
     width = model.config.d_ff
     tensors = model.state_dict()
@@ -192,3 +208,14 @@ def widened(model: Any) -> dict[str, torch.Tensor]:
             missing = width - tensor.shape[1 if ".wo." in name else 0]
             tensors[name] = nn.functional.pad(tensor, (0, missing) if ".wo." in name else (0, 0, 0, missing))
     return tensors
+
+
+def checkpoint_values(model: Any, original: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What config.json and generation_config.json of a saved partial PLM say, from the backbone's `original`."""
+    settled = {  # what building set aside, and what transformers 5 writes wrongly for a head of its own
+        "use_cache": original.get("use_cache", True),
+        "dropout_rate": original.get("dropout_rate", 0.1),
+        "tie_word_embeddings": model.lm_head.weight is model.shared.weight,
+    }
+    # transformers sizes its cache by the encoder's depth, which fails for a deeper decoder.
+    return settled, {"use_cache": model.config.num_decoder_layers <= model.config.num_layers}

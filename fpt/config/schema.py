@@ -13,7 +13,8 @@ from fpt.units import bytes_of
 def setting(help: str, default: Any = MISSING, **limits: Any) -> Any:
     """A field with its one-line help and the limits it checks: choices=, above=, least=, most=, folder_name=.
 
-    With verbatim=True the value is taken as typed, braces and all.
+    With verbatim=True the value is taken as typed, braces and all. Of a prompt, only="late" is for that kind, or
+    only={value: kind} such values of it are; and with learning=True it says how the prompt is learned, not what it is.
     """
     return field(default=default, metadata={"help": help, **limits})
 
@@ -172,65 +173,46 @@ class PromptConfig(Group):
         " late: uniform or file",
         "uniform",
         choices=("uniform", "vocab", "labels", "text", "file"),
+        only={"vocab": "soft", "labels": "soft", "text": "soft"},
+        learning=True,
     )
-    text: str | None = setting("the words whose embeddings start the prompt, for prompt.init=text", None)
+    text: str | None = setting(
+        "the words whose embeddings start the prompt, for prompt.init=text", None, only="soft", learning=True
+    )
     file: str | None = setting(
         "what to start from, for prompt.init=file: a prompt.safetensors or the folder of a run; for a soft prompt also"
         " a .npy or the folder of a PEFT prompt adapter",
         None,
+        learning=True,
     )
     layer: int | float = setting(
         "late: how many encoder blocks lie below the prompt: a count (12), or a fraction of the model's (0.5)",
         0.5,
         least=0,
+        only="late",
     )
     generator: str = setting(
         "late: what makes an example's vectors from its states: npg (one pooled state), appg or mppg (average or max"
         " pooling to prompt.length states), none (the same learned vectors for all)",
         "npg",
         choices=("npg", "appg", "mppg", "none"),
+        only="late",
     )
-    bottleneck: int = setting("late: width of the generator's hidden layer", 128, least=1)
+    bottleneck: int = setting("late: width of the generator's hidden layer", 128, least=1, only="late")
     pool: str = setting(
         "late, npg: the state of the first or the last token, or all tokens' mean",
         "first",
         choices=("first", "last", "mean"),
+        only="late",
     )
     cache: str = setting(
         "late: keep the states below the prompt, which never change, in every process's memory or in a file under"
         " cache_dir; auto: where a stage sees its examples more than once, and there is room",
         "auto",
         choices=("auto", "off", "memory", "disk"),
+        only="late",
+        learning=True,
     )
-
-    def shapes(self, d_model: int) -> dict[str, tuple[int, ...]]:
-        """The tensors that are learned; a soft prompt's is `prompt` [P, D], and `vectors` is what `none` makes of it.
-
-        Letters: P prompt, D d_model, M bottleneck. A generator is `down` [M, D] and `up` ([P·D, M] for npg, else
-        [D, M]), each with its bias.
-        """
-        if self.kind == "soft" or self.generator == "none":
-            return {"prompt" if self.kind == "soft" else "vectors": (self.length, d_model)}
-        outputs = self.length * d_model if self.generator == "npg" else d_model
-        down, up = (self.bottleneck, d_model), (outputs, self.bottleneck)
-        return {"down": down, "down_bias": down[:1], "up": up, "up_bias": up[:1]}
-
-    def num_learned(self, d_model: int) -> int:
-        """How many numbers are learned."""
-        return sum(math.prod(shape) for shape in self.shapes(d_model).values())
-
-    def position(self, blocks: int) -> int:
-        """How many of a model's `blocks` encoder blocks lie below the prompt.
-
-        Raises:
-            UserError: `layer` counts more.
-        """
-        if self.kind == "soft":
-            return 0
-        layer = int(self.layer * blocks + 0.5) if isinstance(self.layer, float) else self.layer
-        if layer > blocks:
-            raise UserError(f"prompt.layer={self.layer}: the model's encoder has {blocks} blocks; give 0 to {blocks}")
-        return layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -377,8 +359,8 @@ class RunConfig(Group):
     @property
     def folder(self) -> Path:
         """The run's folder."""
-        late = "-late" if self.prompt.kind == "late" else ""
-        name = f"{self.task.name}-{self.model.name}-{self.schedule.name}{late}-s{self.seed}"
+        kind = "" if self.prompt.kind == PromptConfig.kind else f"-{self.prompt.kind}"
+        name = f"{self.task.name}-{self.model.name}-{self.schedule.name}{kind}-s{self.seed}"
         return Path(self.run.dir).expanduser() if self.run.dir else Path("runs") / name
 
 
@@ -403,18 +385,17 @@ def _check_clashes(config: RunConfig) -> None:
 
 
 def _check_prompt(prompt: PromptConfig) -> None:
-    values = ((item, getattr(prompt, item.name)) for item in fields(prompt))
-    changed = {item.name: value for item, value in values if value != item.default}
-    others = {"soft": ("layer", "generator", "bottleneck", "pool", "cache"), "late": ("text",)}[prompt.kind]
-    for name in others:
-        if name in changed:
-            other = "late" if prompt.kind == "soft" else "soft"
-            raise UserError(f"prompt.{name}={changed[name]}: is for prompt={other}; this is prompt={prompt.kind}")
-    if prompt.kind == "late" and prompt.init not in ("uniform", "file"):
-        raise UserError(f"prompt.init={prompt.init}: is for prompt=soft; a late prompt starts from uniform or file")
-    if "pool" in changed and prompt.generator != "npg":
+    for item in fields(prompt):
+        value, only = getattr(prompt, item.name), item.metadata.get("only", prompt.kind)
+        if isinstance(only, str) and only != prompt.kind and value != item.default:
+            raise UserError(f"prompt.{item.name}={value}: is for prompt={only}; this is prompt={prompt.kind}")
+    starts, only = (PromptConfig.__dataclass_fields__["init"].metadata[name] for name in ("choices", "only"))
+    if (kind := only.get(prompt.init, prompt.kind)) != prompt.kind:
+        other = " or ".join(name for name in starts if only.get(name, prompt.kind) == prompt.kind)
+        raise UserError(f"prompt.init={prompt.init}: is for prompt={kind}; a {prompt.kind} prompt starts from {other}")
+    if prompt.pool != PromptConfig.pool and prompt.generator != "npg":
         raise UserError(f"prompt.pool={prompt.pool}: is for prompt.generator=npg; this is {prompt.generator}")
-    if "bottleneck" in changed and prompt.generator == "none":
+    if prompt.bottleneck != PromptConfig.bottleneck and prompt.generator == "none":
         raise UserError(f"prompt.bottleneck={prompt.bottleneck}: prompt.generator=none has no hidden layer")
     if isinstance(prompt.layer, float) and prompt.layer > 1:
         raise UserError(f"prompt.layer={prompt.layer}: expected a count of blocks (12), or a fraction up to 1.0")

@@ -15,9 +15,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import T5Config
 
-from fpt.backbones import t5
+from fpt.backbones.families import family_of
 from fpt.backbones.shapes import Shape, Stack
 from fpt.config.schema import PromptConfig
+from fpt.prompts.kinds import kind_of
 
 SOFT = PromptConfig()
 _prices: dict[str, "Price"] = {}
@@ -33,14 +34,14 @@ class Price:
 
     def __init__(self, config: T5Config) -> None:
         """Price shapes of the model that `config` describes."""
-        self._config = config
+        self._config, self._family = config, family_of(config)
         self.d_model: int = config.d_model
         self._encoder = cache(self._encoder_block)
         self._decoder = cache(self._decoder_block)
         self.parameters = cache(self._parameters)
 
     def forward(
-        self, shape: Shape, *, batch: int, source: int, target: int, below: int = 0, how: PromptConfig = SOFT
+        self, shape: Shape, *, batch: int, source: int, target: int, below: int = 0, prompt: PromptConfig = SOFT
     ) -> int:
         """FLOPs of a forward pass.
 
@@ -50,19 +51,16 @@ class Price:
             source: positions, the prompt's among them.
             target: positions.
             below: encoder blocks that do not see the prompt.
-            how: what the prompt is; its positions are not in those blocks.
+            prompt: what it is; its positions are not in those blocks.
         """
         encoder, decoder = shape.encoder, shape.decoder
         linear, square = self._encoder(encoder.neurons)
         blocks = (encoder.blocks - below) * (linear * source + square * source**2)
         own, own_square, cross, both = self._decoder(decoder.neurons)
         blocks += decoder.blocks * (own * target + own_square * target**2 + cross * source + both * source * target)
-        above = batch * (blocks + 2 * target * self._config.d_model * self._config.vocab_size)
-        return (
-            above
-            + self.below(shape, batch=batch, source=source - how.length, blocks=below)
-            + batch * sum(self._making(how, source))
-        )
+        head = 2 * target * self.d_model * self._config.vocab_size
+        lower = self.below(shape, batch=batch, source=source - prompt.length, blocks=below)
+        return lower + batch * (sum(self._making(prompt, source)) + blocks + head)
 
     def update(
         self,
@@ -72,44 +70,40 @@ class Price:
         source: int,
         target: int,
         below: int = 0,
-        how: PromptConfig = SOFT,
+        prompt: PromptConfig = SOFT,
         is_kept: bool = False,
     ) -> int:
         """FLOPs of a forward pass, and of a backward pass through what sees the prompt; arguments are `forward`'s.
 
         With `is_kept` the states below the prompt are there already.
         """
-        both = 2 * self.forward(shape, batch=batch, source=source, target=target, below=below, how=how)
-        lower = self.below(shape, batch=batch, source=source - how.length, blocks=below)
+        both = 2 * self.forward(shape, batch=batch, source=source, target=target, below=below, prompt=prompt)
+        lower = self.below(shape, batch=batch, source=source - prompt.length, blocks=below)
         # What makes the vectors learns, so its second layer has two gradients; its first layer's input has none.
-        return both - (2 if is_kept else 1) * lower + batch * self._making(how, source)[1]
+        return both - (2 if is_kept else 1) * lower + batch * self._making(prompt, source)[1]
 
     def below(self, shape: Shape, *, batch: int, source: int, blocks: int) -> int:
         """FLOPs of `source` positions, none of them a prompt's, going through the encoder's first `blocks` blocks."""
         linear, square = self._encoder(shape.encoder.neurons)
         return batch * blocks * (linear * source + square * source**2)
 
-    def _making(self, how: PromptConfig, source: int) -> tuple[int, int]:
-        """FLOPs of a forward pass through the two layers of a late prompt's generator, for one example."""
-        if how.kind == "soft" or how.generator == "none":
-            return 0, 0
-        states = {"npg": 1, "appg": how.length, "mppg": source - how.length}[how.generator]
-        layer = 2 * self._config.d_model * how.bottleneck
-        return states * layer, how.length * layer
+    def _making(self, prompt: PromptConfig, source: int) -> tuple[int, int]:
+        """FLOPs of a forward pass through the two layers that make the prompt's vectors, for one example."""
+        return kind_of(prompt).flops(source - prompt.length, self.d_model)
 
     def _parameters(self, shape: Shape) -> int:
         """Frozen parameters of a partial PLM, embedding and head included, a tied head once."""
-        return sum(parameter.numel() for parameter in t5.tied(self._config, shape).parameters())
+        return sum(parameter.numel() for parameter in self._family.tied(self._config, shape).parameters())
 
     def _encoder_block(self, neurons: int) -> tuple[int, int]:
         """Coefficients of S and S² in the FLOPs of an encoder block."""
-        encoder = self._one_block(neurons).encoder
+        encoder = self._one_block("encoder", neurons)
         once, twice = (_count(encoder, inputs_embeds=self._states(source)) for source in (1, 2))
         return _linear_and_square(once, twice)
 
     def _decoder_block(self, neurons: int) -> tuple[int, int, int, int]:
         """Coefficients of T, T², S and S·T in the FLOPs of a decoder block."""
-        decoder = self._one_block(neurons).decoder
+        decoder = self._one_block("decoder", neurons)
 
         def count(source: int, target: int) -> int:
             states = self._states(source)
@@ -120,8 +114,9 @@ class Price:
         own, own_square = _linear_and_square(count(1, 1) - cross - both, count(1, 2) - cross - 2 * both)
         return own, own_square, cross, both
 
-    def _one_block(self, neurons: int) -> Any:
-        return t5.skeleton(self._config, Shape(Stack(1, neurons), Stack(1, neurons)))
+    def _one_block(self, stack: str, neurons: int) -> Any:
+        model = self._family.skeleton(self._config, Shape(Stack(1, neurons), Stack(1, neurons)))
+        return self._family.stack_of(model, stack)
 
     def _states(self, length: int) -> torch.Tensor:
         return torch.empty(1, length, self._config.d_model, device="meta")

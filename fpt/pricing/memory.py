@@ -18,14 +18,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import T5Config
 
-from fpt.backbones import t5
+from fpt.backbones.families import family_of
 from fpt.backbones.shapes import STACKS, Shape, Stack
 from fpt.config.schema import EngineConfig, PromptConfig
 from fpt.data.encoded import Batch
 from fpt.devices.engine import KEPT_WHOLE, fetched_ahead
-from fpt.prompts.late import LatePrompt
-from fpt.prompts.prompted import Prompt, PromptedModel
-from fpt.prompts.soft import SoftPrompt
+from fpt.prompts.kinds import kind_of
+from fpt.prompts.prompted import PromptedModel
 
 BLOCKS = 2  # of each stack, that are run
 SOFT = PromptConfig(length=1)
@@ -69,7 +68,7 @@ class Memory:
 
     def __init__(self, config: T5Config) -> None:
         """Count for shapes of the model that `config` describes."""
-        self._config = config
+        self._config, self._family = config, family_of(config)
         self._name = config.to_json_string(use_diff=False)
 
     def need(
@@ -80,7 +79,7 @@ class Memory:
         batch: int,
         source: int,
         target: int,
-        how: PromptConfig,
+        prompt: PromptConfig,
         below: int = 0,
         checkpointing: bool,
     ) -> Need:
@@ -92,7 +91,7 @@ class Memory:
             batch: examples of a micro-batch.
             source: positions, the prompt's among them.
             target: positions.
-            how: what the prompt is.
+            prompt: what it is.
             below: encoder blocks that do not see it, and so keep nothing.
             checkpointing: whether activations are checkpointed.
         """
@@ -105,9 +104,9 @@ class Memory:
             dtype=engine.dtype,
             checkpointing=checkpointing,
             sharded=is_sharded(engine),
-            how=how,
+            prompt=prompt,
         )
-        learned = PROMPT_COPIES * how.num_learned(self._config.d_model) * 4
+        learned = PROMPT_COPIES * kind_of(prompt).num_learned(self._config.d_model) * 4
         return Need(self.weights(shape, engine), activations, learned)
 
     def weights(self, shape: Shape, engine: EngineConfig) -> int:
@@ -124,7 +123,9 @@ class Memory:
     def _parameters(self, shape: Shape) -> list[int]:
         """The size of every parameter, embedding and head included, a tied head once."""
         if (self._name, shape) not in _numels:
-            _numels[self._name, shape] = [parameter.numel() for parameter in t5.tied(self._config, shape).parameters()]
+            _numels[self._name, shape] = [
+                parameter.numel() for parameter in self._family.tied(self._config, shape).parameters()
+            ]
         return _numels[self._name, shape]
 
     def activations(
@@ -137,14 +138,14 @@ class Memory:
         dtype: str,
         checkpointing: bool,
         sharded: bool = False,
-        how: PromptConfig = SOFT,
+        prompt: PromptConfig = SOFT,
     ) -> int:
         """Bytes at the peak of a micro-batch; `sharded` as DeepSpeed's linear layers keep their input too."""
         small = Shape(*(Stack(min(stack.blocks, BLOCKS), stack.neurons) for stack in (shape.encoder, shape.decoder)))
-        key = (self._name, small, batch, source, target, dtype, checkpointing, sharded, how)
+        key = (self._name, small, batch, source, target, dtype, checkpointing, sharded, prompt)
         if key not in _counts:
-            body = t5.skeleton(self._config, small).to(getattr(torch, dtype))
-            _counts[key] = _count(body, batch, source, target, how, checkpointing=checkpointing, sharded=sharded)
+            body = self._family.skeleton(self._config, small).to(getattr(torch, dtype))
+            _counts[key] = _count(body, batch, source, target, prompt, checkpointing=checkpointing, sharded=sharded)
         encoder, decoder = (
             count.of(shape.stack(name).blocks) for name, count in zip(STACKS, _counts[key], strict=True)
         )
@@ -158,14 +159,15 @@ def is_sharded(engine: EngineConfig) -> bool:
 
 
 def _count(
-    body: Any, batch: int, source: int, target: int, how: PromptConfig, *, checkpointing: bool, sharded: bool
+    body: Any, batch: int, source: int, target: int, prompt: PromptConfig, *, checkpointing: bool, sharded: bool
 ) -> tuple[_Count, _Count]:
     """Both stacks' counts; the decoder's are beside what the encoder keeps, loss included."""
-    prompt = _prompt(how, body.config.d_model)
     with torch.device("meta"):
+        values = {name: torch.empty(shape) for name, shape in kind_of(prompt).shapes(body.config.d_model).items()}
         ids, labels = (torch.ones(batch, length, dtype=torch.long) for length in (source - prompt.length, target))
         inputs = Batch(ids, torch.ones_like(ids), labels)
-    model = PromptedModel(body, prompt, checkpointing=checkpointing)
+    # A late prompt is put before the first block too, as all that is run here is above it.
+    model = PromptedModel(body, kind_of(prompt).build(values, 0), checkpointing=checkpointing)
     with _Unseen(is_padded=batch > 1, sharded=sharded):
         with _Living(model) as living:
             states, mask = model.encode(inputs)
@@ -174,14 +176,6 @@ def _count(
         with _Living(model, given, mask) as living:
             decoder = living.measured(model.loss(inputs, given, mask), "decoder")
     return encoder, decoder
-
-
-def _prompt(how: PromptConfig, d_model: int) -> Prompt:
-    """A prompt without values; a late one is put before the first block, as all that is run here is above it."""
-    if how.kind == "soft":
-        return SoftPrompt(torch.empty(how.length, d_model, device="meta"))
-    tensors = {name: torch.empty(size, device="meta") for name, size in how.shapes(d_model).items()}
-    return LatePrompt(how, tensors, position=0)
 
 
 class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -198,7 +192,7 @@ class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._hooks = [
             block.register_forward_hook(lambda *_, stack=stack: self._marks[stack].append(self.now))
             for stack in STACKS
-            for block in t5.blocks_of(model.body, stack)
+            for block in model.family.blocks_of(model.body, stack)
         ]
 
     def measured(self, end: Tensor, stack: str) -> _Count:

@@ -8,24 +8,26 @@ Letters: P prompt, D model.
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from fpt.config.schema import PromptConfig
 from fpt.errors import UserError
+from fpt.prompts.kinds import KINDS, kind_of
+from fpt.prompts.soft import TENSOR, Soft
 from fpt.runs.folder import LEDGER
 from fpt.runs.run import PROMPT, open_run
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-TENSOR = "prompt"
+    from fpt.prompts.modules import Tensors
+
 ADAPTER_CONFIG, ADAPTER, ADAPTER_TENSOR = "adapter_config.json", "adapter_model.safetensors", "prompt_embeddings"
 NUMPY = b"\x93NUMPY"  # google-research/prompt-tuning names its arrays without .npy, so the bytes count
 FORMS = "a prompt.safetensors, a .npy, or the folder of a run or of a PEFT prompt adapter"
-USE = ("kind", "layer", "length", "generator", "pool")  # what a late prompt's file says of its use
 
 
 @dataclass(frozen=True)
@@ -34,17 +36,19 @@ class PromptFile:
 
     Attributes:
         file: the one it is in.
-        shapes: of what is learned, by name; a soft prompt's is `prompt` [P, D].
-        tensor: a soft prompt's name in a safetensors file; None: the file is a numpy array.
-        late: how a late prompt is used; None: it is a soft one.
+        config: what the prompt is, as far as its file says.
+        shapes: of what is learned, by name.
+        stored: a soft prompt's name in the file, where that is another.
+        is_array: whether the file is a numpy array.
     """
 
     file: Path
+    config: PromptConfig
     shapes: dict[str, tuple[int, ...]]
-    tensor: str | None = None
-    late: dict[str, Any] | None = None
+    stored: str | None = None
+    is_array: bool = False
 
-    def read(self) -> "dict[str, Tensor]":
+    def read(self) -> "Tensors":
         """What is learned, by name, float32.
 
         Raises:
@@ -52,34 +56,18 @@ class PromptFile:
         """
         import torch  # here, because an error must not wait for it
 
-        if self.late is None and self.tensor is None:
+        if self.is_array:
             array = np.load(self.file, allow_pickle=False).astype(np.float32)
             tensors = {TENSOR: torch.from_numpy(array.reshape(self.shapes[TENSOR]))}
         else:
             with safe_open(self.file, framework="pt") as handle:
-                names = {name: name if self.late else self.tensor for name in self.shapes}
                 tensors = {
-                    name: handle.get_tensor(stored)[: self.shapes[name][0]].float() for name, stored in names.items()
+                    name: handle.get_tensor(self.stored or name)[: shape[0]].float()
+                    for name, shape in self.shapes.items()
                 }
         if not all(tensor.isfinite().all() for tensor in tensors.values()):
             raise UserError(f"{self.file}: holds numbers that are not finite in float32")
         return tensors
-
-    @property
-    def how(self) -> PromptConfig:
-        """What the prompt is, as far as its file says."""
-        if self.late is None:
-            return PromptConfig(length=self.shapes[TENSOR][0])
-        return _how(self.late, self.shapes)
-
-
-def open_prompt(path: Path) -> PromptFile:
-    """The prompt in a file or folder, soft or late.
-
-    Raises:
-        UserError: there is none, or reading it would run code.
-    """
-    return _find(path)
 
 
 def read_prompt(path: Path) -> "Tensor":
@@ -88,9 +76,11 @@ def read_prompt(path: Path) -> "Tensor":
     Raises:
         UserError: there is none, it is no matrix of finite floats, or reading it would run code.
     """
-    stored = _find(path)
-    if stored.late is not None:
-        raise UserError(f"{stored.file}: holds a late prompt, which has no vectors to put before the input")
+    stored = open_prompt(path)
+    if not kind_of(stored.config).is_input:
+        raise UserError(
+            f"{stored.file}: holds a {stored.config.kind} prompt, which has no vectors to put before the input"
+        )
     return stored.read()[TENSOR]
 
 
@@ -102,33 +92,23 @@ def check(config: PromptConfig, d_model: int) -> None:
     """
     if config.file is None:
         return
-    stored, wanted = _find(Path(config.file).expanduser()), config.shapes(d_model)
-    holds = stored.how
-    if holds.kind != config.kind:
+    stored = open_prompt(Path(config.file).expanduser())
+    holds = stored.config.kind
+    if holds != config.kind:
         raise UserError(
-            f"prompt.file={config.file}: holds a {holds.kind} prompt, and this run has a {config.kind} one;"
-            f" give prompt={holds.kind}"
+            f"prompt.file={config.file}: holds a {holds} prompt, and this run has a {config.kind} one;"
+            f" give prompt={holds}"
         )
-    makers = [(how.generator, how.pool) for how in (holds, config)]
-    if stored.shapes == wanted and makers[0] == makers[1]:
-        return
-    if config.kind == "soft":
-        found, needed, names = list(stored.shapes[TENSOR]), list(wanted[TENSOR]), "[prompt.length, d_model]"
-        raise UserError(f"prompt.file={config.file}: holds a prompt of shape {found}, this run needs {needed} {names}")
-    width = stored.shapes.get("down", stored.shapes.get("vectors", (0,)))[-1]
-    raise UserError(
-        f"prompt.file={config.file}: holds a late prompt with {_sizes(holds)} for d_model={width}; this run has"
-        f" {_sizes(config)} and d_model={d_model}"
-    )
+    if problem := kind_of(config).mismatch(stored.shapes, stored.config, d_model):
+        raise UserError(f"prompt.file={config.file}: {problem}")
 
 
-def _sizes(how: PromptConfig) -> str:
-    more = "" if how.generator == "none" else f" prompt.bottleneck={how.bottleneck}"
-    more += f" prompt.pool={how.pool}" if how.generator == "npg" else ""
-    return f"prompt.generator={how.generator} prompt.length={how.length}{more}"
+def open_prompt(path: Path) -> PromptFile:
+    """The prompt in a file or folder, of whatever kind.
 
-
-def _find(path: Path) -> PromptFile:
+    Raises:
+        UserError: there is none, or reading it would run code.
+    """
     if path.is_dir():
         return _in_folder(path)
     try:
@@ -153,14 +133,14 @@ def _in_folder(path: Path) -> PromptFile:
 
 def _in_adapter(path: Path) -> PromptFile:
     """For encoder and decoder PEFT keeps a prompt each, one after the other; the encoder's is ours."""
-    about = path / ADAPTER_CONFIG
+    file = path / ADAPTER_CONFIG
     try:
-        values = json.loads(about.read_text(encoding="utf-8"))
-        kind, length = values["peft_type"], int(values["num_virtual_tokens"])
+        values = json.loads(file.read_text(encoding="utf-8"))
+        peft_type, length = values["peft_type"], int(values["num_virtual_tokens"])
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{about}: is not the configuration of a PEFT prompt adapter") from None
-    if kind != "PROMPT_TUNING":
-        raise UserError(f"{about}: peft_type={kind}; only PROMPT_TUNING has a prompt that goes before the input")
+        raise UserError(f"{file}: is not the configuration of a PEFT prompt adapter") from None
+    if peft_type != "PROMPT_TUNING":
+        raise UserError(f"{file}: peft_type={peft_type}; only PROMPT_TUNING has a prompt that goes before the input")
     if not (path / ADAPTER).is_file():
         pickled = (path / "adapter_model.bin").is_file()
         reason = "adapter_model.bin is a pickle, which may run code; load and save it with PEFT, which writes"
@@ -170,44 +150,39 @@ def _in_adapter(path: Path) -> PromptFile:
     vectors, width = stored.shapes[TENSOR]
     if vectors != length * parts:
         raise UserError(f"{stored.file}: has {vectors} vectors, {ADAPTER_CONFIG} says {parts} × {length}")
-    return replace(stored, shapes={TENSOR: (length, width)})
+    shapes: dict[str, tuple[int, ...]] = {TENSOR: (length, width)}
+    return replace(stored, shapes=shapes, config=Soft.of_file({}, shapes))
 
 
-def _in_safetensors(file: Path, tensor: str) -> PromptFile:
+def _in_safetensors(file: Path, stored: str) -> PromptFile:
     try:
         with safe_open(file, framework="np") as handle:
-            about = (handle.metadata() or {}).get("fpt", "")
+            description = (handle.metadata() or {}).get("fpt", "")
             parts = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 - a handle is no dict
             shapes = {name: (part.get_shape(), str(part.get_dtype())) for name, part in parts.items()}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file}: cannot be read as safetensors ({error}); expected {FORMS}") from None
-    if '"late"' in about:
-        return _late(file, about, shapes)
-    if tensor not in shapes:
+    # A soft prompt's file says nothing of its kind, since it is used like anybody's.
+    if kind := next((name for name in KINDS if f'"{name}"' in description), None):
+        return _described(file, kind, description, shapes)
+    if stored not in shapes:
         hint = "; give the adapter's folder" if ADAPTER_TENSOR in shapes else ""
-        raise UserError(f"{file}: has no tensor '{tensor}', but {', '.join(shapes) or 'nothing'}{hint}")
-    shape, dtype = shapes[tensor]
-    return PromptFile(file, {TENSOR: _matrix(file, shape, dtype, is_float="F" in dtype)}, tensor)
+        raise UserError(f"{file}: has no tensor '{stored}', but {', '.join(shapes) or 'nothing'}{hint}")
+    shape, dtype = shapes[stored]
+    return replace(_matrix(file, shape, dtype, is_float="F" in dtype), stored=stored)
 
 
-def _late(file: Path, about: str, found: dict[str, tuple[list[int], str]]) -> PromptFile:
-    """A late prompt, of which the file's own description must hold."""
-    shapes = {name: tuple(shape) for name, (shape, _) in found.items()}
+def _described(file: Path, kind: str, description: str, parts: dict[str, tuple[list[int], str]]) -> PromptFile:
+    """A prompt whose file says what it is, which its tensors must bear out."""
+    shapes = {name: tuple(shape) for name, (shape, _) in parts.items()}
     try:
-        width = next((shapes[name][-1] for name in ("vectors", "down") if name in shapes), 0)
-        use = {name: value for name, value in json.loads(about).items() if name in USE}
-        how = _how(use, shapes)
-        is_right = len(use) == len(USE) and isinstance(how.layer, int) and shapes == how.shapes(width)
-    except (ValueError, TypeError, AttributeError, IndexError, UserError):
+        config = KINDS[kind].of_file(json.loads(description), shapes)
+        is_right = shapes == kind_of(config).shapes(KINDS[kind].width(shapes))
+    except (ValueError, TypeError, AttributeError, LookupError):
         is_right = False
-    if not is_right or not all("F" in dtype for _, dtype in found.values()):
-        raise UserError(f"{file}: is not a late prompt as fpt writes it; its description and its tensors differ")
-    return PromptFile(file, shapes, late=use)
-
-
-def _how(use: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> PromptConfig:
-    bottleneck = {"bottleneck": shapes["down"][0]} if "down" in shapes else {}
-    return PromptConfig(**{**use, **bottleneck})
+    if not is_right or not all("F" in dtype for _, dtype in parts.values()):
+        raise UserError(f"{file}: is not a {kind} prompt as fpt writes it; its description and its tensors differ")
+    return PromptFile(file, config, shapes)
 
 
 def _in_array(file: Path) -> PromptFile:
@@ -217,12 +192,12 @@ def _in_array(file: Path) -> PromptFile:
         raise UserError(f"{file}: cannot be read as a numpy array ({error})") from None
     shape = list(array.shape)
     is_batch = len(shape) == 3 and shape[0] == 1
-    return PromptFile(
-        file, {TENSOR: _matrix(file, shape[is_batch:], str(array.dtype), is_float=array.dtype.kind == "f")}
-    )
+    matrix = _matrix(file, shape[is_batch:], str(array.dtype), is_float=array.dtype.kind == "f")
+    return replace(matrix, is_array=True)
 
 
-def _matrix(file: Path, shape: list[int], dtype: str, *, is_float: bool) -> tuple[int, int]:
+def _matrix(file: Path, shape: list[int], dtype: str, *, is_float: bool) -> PromptFile:
     if len(shape) != 2 or not all(shape) or not is_float:
         raise UserError(f"{file}: holds {dtype} of shape {shape}; expected floats of shape [P, D]")
-    return shape[0], shape[1]
+    shapes: dict[str, tuple[int, ...]] = {TENSOR: (shape[0], shape[1])}
+    return PromptFile(file, Soft.of_file({}, shapes), shapes)

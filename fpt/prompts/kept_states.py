@@ -35,13 +35,13 @@ SENT = 2**24  # numbers that processes exchange at once
 
 
 @dataclass(frozen=True)
-class Filler:
-    """What computes the states of a data set, and where they go.
+class StatesBelow:
+    """The states below the prompt of a data set's examples: computed by all processes, and kept.
 
     Attributes:
         model: whose encoder's lower blocks.
         data: the examples.
-        batch_size: examples at once; part of the name of what is kept, since it changes the last bits.
+        batch_size: examples at once; part of what names a file, since it changes the last bits.
         engine: holds the model.
         with_bar: shows how far this is.
     """
@@ -60,29 +60,29 @@ class Filler:
     def in_memory(self) -> KeptStates:
         """The states in every process's own memory; each computes a part and is told the rest."""
         rows = torch.zeros(self.shape, dtype=self.engine.dtype)
-        self._fill(rows, distributed.rank(), distributed.size())
+        self._compute(rows, distributed.rank(), distributed.size())
         distributed.barrier()  # what follows gives up on a process that is slow
         # The others' are zeros, so bits added up as whole numbers are the bits themselves.
         for part in torch.split(rows.view(torch.int32).view(-1), SENT):
             distributed.all_reduce_sum_([part])
         return KeptStates(rows, self.data.sources.starts)
 
-    def in_file(self, folder: Path, about: dict[str, Any]) -> KeptStates:
+    def in_file(self, folder: Path, origin: dict[str, Any]) -> KeptStates:
         """The states in a file of the folder, mapped into memory; computed first where it is not there or not whole.
 
-        The processes of a machine share it. `about` says what the states are of, and so names the file.
+        The processes of a machine share it. `origin` says what the states are of, and so names the file.
 
         Raises:
             UserError: there is no room for it, or the folder cannot be used.
         """
-        about = about | self._how()
-        file = folder / f"{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]}.npy"
+        description = origin | self._decisive()
+        file = folder / f"{hashlib.sha256(json.dumps(description).encode()).hexdigest()[:32]}.npy"
         is_there = distributed.here()[0] > 0 or self._is_whole(file)
         if not all(distributed.all_gather(is_there)):
-            self._make(file, about)
+            self._write(file, description)
         return KeptStates(self._mapped(file), self.data.sources.starts)
 
-    def _how(self) -> dict[str, Any]:
+    def _decisive(self) -> dict[str, Any]:
         """What else decides the states' bits."""
         digest = hashlib.sha256(self.data.sources.ids.data)
         digest.update(self.data.sources.starts.data)
@@ -96,7 +96,7 @@ class Filler:
             "made_by": [MADE_BY, torch.__version__, version("transformers")],
         }
 
-    def _fill(self, rows: Tensor, process: int, processes: int) -> None:
+    def _compute(self, rows: Tensor, process: int, processes: int) -> None:
         """Compute one process's part of the states; padding is left out."""
         batches = batches_by_length(self.data, self.batch_size)
         own = in_turn(batches, process, processes)
@@ -106,30 +106,38 @@ class Filler:
             if not indices and not self.engine.is_sharded:
                 continue
             states = self.model.below(self.data.batch(indices or batches[0]).to(self.engine.device)).cpu()
-            for index, found in zip(indices, states, strict=False):
+            for index, padded in zip(indices, states, strict=False):
                 start, end = starts[index], starts[index + 1]
-                rows[start:end] = found[: end - start]
+                rows[start:end] = padded[: end - start]
 
-    def _make(self, file: Path, about: dict[str, Any]) -> None:
-        """Compute the states into a file aside, which becomes `file` when it is whole."""
+    def _write(self, file: Path, description: dict[str, Any]) -> None:
+        """Compute the states into a file aside, which becomes `file` when it is whole.
+
+        Every process of a machine computes a part; the first of them makes, finishes and removes the file.
+        """
         process, processes = distributed.here()
-        writer = distributed.all_gather(os.getpid())[distributed.rank() - process]  # the first process of this machine
-        aside = file.with_name(f"{file.stem}.{socket.gethostname()}-{writer}.part")
-        with _removed(aside, _about(aside)) if process == 0 else nullcontext():
-            problem = self._reserve(aside) if process == 0 else None
-            if problem := next(filter(None, distributed.all_gather(problem)), None):
+        is_first = process == 0
+        first_pid = distributed.all_gather(os.getpid())[distributed.rank() - process]
+        aside = file.with_name(f"{file.stem}.{socket.gethostname()}-{first_pid}.part")
+        with _removed(aside, _beside(aside)) if is_first else nullcontext():
+            problems = distributed.all_gather(self._reserve(aside) if is_first else None)
+            if problem := next(filter(None, problems), None):
                 raise UserError(problem)
-            self._fill(self._mapped(aside, to_write=True), process, processes)
+            self._compute(self._mapped(aside, to_write=True), process, processes)
             distributed.barrier()
-            if process == 0:
-                digest = self._digest(self._mapped(aside))
-                try:
-                    _about(aside).write_text(json.dumps({**about, "sha256": digest}, indent=2) + "\n")
-                    _about(aside).replace(_about(file))
-                    aside.replace(file)
-                except OSError as error:
-                    raise UserError(self._no_room(file.parent, error)) from None
+            if is_first:
+                self._finish(aside, file, description)
         distributed.barrier()
+
+    def _finish(self, aside: Path, file: Path, description: dict[str, Any]) -> None:
+        """Put what is whole in its place, the description first: without it a file counts as not whole."""
+        digest = self._digest(self._mapped(aside))
+        try:
+            _beside(aside).write_text(json.dumps({**description, "sha256": digest}, indent=2) + "\n")
+            _beside(aside).replace(_beside(file))
+            aside.replace(file)
+        except OSError as error:
+            raise UserError(self._no_room(file.parent, error)) from None
 
     def _reserve(self, file: Path) -> str | None:
         """Make a file of the states' size, all of it on disk; what is wrong if that cannot be done.
@@ -156,7 +164,7 @@ class Filler:
 
     def _is_whole(self, file: Path) -> bool:
         try:
-            digest = json.loads(_about(file).read_text())["sha256"]
+            digest = json.loads(_beside(file).read_text())["sha256"]
             rows = self._mapped(file)
         except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError):  # numpy and torch have many
             return False
@@ -183,7 +191,7 @@ class Filler:
             return torch.from_numpy(np.load(file, mmap_mode="r+" if to_write else "r")).view(self.engine.dtype)
 
 
-def _about(file: Path) -> Path:
+def _beside(file: Path) -> Path:
     """The description beside a file of states."""
     return file.with_name(f"{file.name.removesuffix('.npy')}.json")
 

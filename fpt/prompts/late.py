@@ -1,106 +1,135 @@
 """The late prompt: P vectors made from each example's states inside the encoder (Liu et al. 2022).
 
-Letters: B batch, S source, P prompt, D model, M bottleneck, W widest window.
+A kind is asked before torch is imported; what runs is in `modules`.
+
+Letters: P prompt, D model, M bottleneck.
 """
 
-from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fpt.config.schema import PromptConfig
-from fpt.prompts import files
-from fpt.prompts.soft import put_before, uniform
-from fpt.random_streams import stream
-from fpt.training.checkpoint import Tensors
+from fpt.errors import UserError
+
+if TYPE_CHECKING:
+    from fpt.backbones.backbone import Backbone
+    from fpt.prompts.modules import LatePrompt, Tensors
+
+USE = ("kind", "layer", "length", "generator", "pool")  # what a file says; the bottleneck is a tensor's size
 
 
-class LatePrompt(nn.Module):
-    """What makes the vectors, always in float32, and where they enter."""
+@dataclass(frozen=True)
+class Late:
+    """A prompt that its settings describe; the questions are those of `Soft`."""
 
-    def __init__(self, config: PromptConfig, tensors: Tensors, *, position: int) -> None:
-        """Start from tensors as `initial` makes them; the vectors enter after the first `position` encoder blocks."""
-        super().__init__()
-        self.length, self.position = config.length, position
-        self._generator, self._pool = config.generator, config.pool
-        for name in sorted(tensors):  # a file has an order of its own, and the optimizer numbers them
-            self.register_parameter(name, nn.Parameter(tensors[name].detach().clone().float()))
+    config: PromptConfig
+    name: ClassVar[str] = "late"
+    is_input: ClassVar[bool] = False
+    not_exported: ClassVar[dict[str, str]] = {
+        "peft": "PEFT has no late prompts",
+        "npy": "an array cannot hold a late prompt",
+    }
+
+    @staticmethod
+    def of_file(use: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> PromptConfig:
+        """The settings of the prompt in a file, from what it says of its use (`metadata`), and its tensors' shapes.
+
+        Raises:
+            KeyError: something is not said.
+            ValueError: something is wrong.
+        """
+        bottleneck = {"bottleneck": shapes["down"][0]} if "down" in shapes else {}
+        config = PromptConfig(**{name: use[name] for name in USE} | bottleneck)
+        if not isinstance(config.layer, int):
+            raise ValueError(f"layer={config.layer}")
+        return config
+
+    @staticmethod
+    def width(shapes: dict[str, tuple[int, ...]]) -> int:
+        """The D of tensors with such shapes."""
+        return shapes.get("down", shapes.get("vectors", (0,)))[-1]
+
+    def position(self, num_blocks: int) -> int:
+        """How many of a model's encoder blocks lie below the prompt.
+
+        Raises:
+            UserError: `prompt.layer` counts more than it has.
+        """
+        layer = self.config.layer
+        below = int(layer * num_blocks + 0.5) if isinstance(layer, float) else layer
+        if below > num_blocks:
+            raise UserError(
+                f"prompt.layer={layer}: the model's encoder has {num_blocks} blocks; give 0 to {num_blocks}"
+            )
+        return below
+
+    def shapes(self, d_model: int) -> dict[str, tuple[int, ...]]:
+        """The tensors that are learned: the vectors, or a generator of two layers, each with its bias.
+
+        A generator is `down` [M, D] and `up`, which is [P·D, M] for npg, else [D, M].
+        """
+        config = self.config
+        if config.generator == "none":
+            return {"vectors": (config.length, d_model)}
+        outputs = config.length * d_model if config.generator == "npg" else d_model
+        down, up = (config.bottleneck, d_model), (outputs, config.bottleneck)
+        return {"down": down, "down_bias": down[:1], "up": up, "up_bias": up[:1]}
+
+    def num_learned(self, d_model: int) -> int:
+        """How many numbers are learned."""
+        return sum(math.prod(shape) for shape in self.shapes(d_model).values())
+
+    def flops(self, source: int, d_model: int) -> tuple[int, int]:
+        """FLOPs of the generator's two layers for an example of `source` positions."""
+        length = self.config.length
+        states = {"none": 0, "npg": 1, "appg": length, "mppg": source}[self.config.generator]
+        layer = 2 * d_model * self.config.bottleneck
+        return states * layer, length * layer if states else 0
+
+    def initial(self, backbone: "Backbone", *, labels: tuple[str, ...], seed: int) -> "Tensors":
+        """The tensors to start from, float32."""
+        return self.drawn(backbone.config.d_model, seed=seed)
+
+    def drawn(self, d_model: int, *, seed: int) -> "Tensors":
+        """The same for any model of that width."""
+        from fpt.prompts.modules import drawn
+
+        inputs = {"up": self.config.bottleneck, "up_bias": self.config.bottleneck}
+        return drawn({name: (shape, inputs.get(name, d_model)) for name, shape in self.shapes(d_model).items()}, seed)
+
+    def build(self, tensors: "Tensors", position: int) -> "LatePrompt":
+        """What was or will be learned as a module, which enters after the first `position` encoder blocks."""
+        from fpt.prompts.modules import LatePrompt
+
+        return LatePrompt(self.config, tensors, position=position)
+
+    def metadata(self, layer: int) -> dict[str, Any]:
+        """What a file says of its tensors' use; `layer` is the block of the whole model before which they enter."""
+        return {name: getattr(self.config, name) for name in USE} | {"layer": layer}
+
+    def mismatch(self, shapes: dict[str, tuple[int, ...]], other: PromptConfig, d_model: int) -> str | None:
+        """Why a model of this width cannot start from another such prompt's tensors; None: it can."""
+        makers = [(config.generator, config.pool) for config in (self.config, other)]
+        if shapes == self.shapes(d_model) and makers[0] == makers[1]:
+            return None
+        return (
+            f"holds a late prompt with {Late(other)._sizes} for d_model={self.width(shapes)};"
+            f" this run has {self._sizes} and d_model={d_model}"
+        )
 
     @property
-    def tensors(self) -> dict[str, nn.Parameter]:
-        """What is learned, by name."""
-        return dict(self.named_parameters())
+    def _sizes(self) -> str:
+        config = self.config
+        more = "" if config.generator == "none" else f" prompt.bottleneck={config.bottleneck}"
+        more += f" prompt.pool={config.pool}" if config.generator == "npg" else ""
+        return f"prompt.generator={config.generator} prompt.length={config.length}{more}"
 
-    def prepend(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """KeptStates [B, S, D] and their mask [B, S] with each example's vectors in front: [B, P+S, D], [B, P+S]."""
-        return put_before(self(states, mask), states, mask)
-
-    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """The vectors [B, P, D] for states [B, S, D]; padding, which comes last, has no part in them."""
-        tensors = self.tensors
-        if self._generator == "none":
-            return tensors["vectors"].expand(len(states), -1, -1)
-        states, lengths = states.float(), mask.sum(1)
-        down, up = (tensors["down"], tensors["down_bias"]), (tensors["up"], tensors["up_bias"])
-        if self._generator == "npg":
-            hidden = functional.linear(pooled(states, lengths, self._pool), *down)
-        elif self._generator == "appg":  # the paper averages after this layer; before it is the same, and cheaper
-            hidden = functional.linear(average_pooled(states, lengths, self.length), *down)
-        else:
-            hidden = max_pooled(functional.linear(states, *down), lengths, self.length)
-        return functional.linear(hidden.relu(), *up).view(len(states), self.length, -1)
-
-
-def initial(config: PromptConfig, *, d_model: int, seed: int) -> Tensors:
-    """The tensors to start from, uniform in ±1/√(inputs), float32; the same for every schedule.
-
-    Raises:
-        UserError: those in `prompt.file` do not fit.
-    """
-    if config.init == "file":
-        files.check(config, d_model)
-        return files.open_prompt(Path(str(config.file)).expanduser()).read()
-    random = stream(seed, "prompt")
-    inputs = {"up": config.bottleneck, "up_bias": config.bottleneck}
-    return {name: uniform(size, inputs.get(name, d_model), random) for name, size in config.shapes(d_model).items()}
-
-
-def about(config: PromptConfig, layer: int) -> dict[str, Any]:
-    """What a file with the tensors says of their use; `layer` is the block of the whole model they enter before."""
-    return {name: getattr(config, name) for name in files.USE} | {"layer": layer}
-
-
-def pooled(states: Tensor, lengths: Tensor, pool: str) -> Tensor:
-    """One state [B, D] for each example, of its first lengths [B] states: the first, the last or their mean."""
-    if pool == "first":
-        return states[:, 0]
-    if pool == "last":
-        return states[torch.arange(len(states), device=states.device), lengths - 1]
-    return average_pooled(states, lengths, 1)[:, 0]
-
-
-def average_pooled(states: Tensor, lengths: Tensor, outputs: int) -> Tensor:
-    """[B, outputs, D]: what torch's AdaptiveAvgPool1d makes of each example's first lengths [B] states alone."""
-    parts, counts = _parted(states, lengths, outputs)
-    return (parts * counts[..., None]).sum(2) / counts.sum(2, keepdim=True)
-
-
-def max_pooled(states: Tensor, lengths: Tensor, outputs: int) -> Tensor:
-    """[B, outputs, D]: the same of AdaptiveMaxPool1d."""
-    parts, counts = _parted(states, lengths, outputs)
-    return parts.masked_fill(~counts[..., None], -torch.inf).amax(2)
-
-
-def _parted(states: Tensor, lengths: Tensor, outputs: int) -> tuple[Tensor, Tensor]:
-    """The states in each output's window [B, outputs, W, D], and which of them count [B, outputs, W].
-
-    Windows are as wide as need be, not as the sequence, so that this holds little more than the states themselves.
-    """
-    number = torch.arange(outputs, device=states.device)
-    starts, ends = number * lengths[:, None] // outputs, -(-(number + 1) * lengths[:, None] // outputs)
-    widest = states.shape[1] // outputs + 2
-    indices = starts[..., None] + torch.arange(widest, device=states.device)
-    rows = torch.arange(len(states), device=states.device)[:, None, None]
-    return states[rows, indices.minimum(ends[..., None] - 1)], indices < ends[..., None]
+    def described(self, d_model: int, layer: int, model: str) -> str:
+        """What goes where, for people; `layer` blocks of `model` lie below."""
+        generator = self.config.generator
+        made = "the same for every example" if generator == "none" else "made from each example's states there"
+        return (
+            f"{self.config.length} vectors of {d_model} numbers, {made}, that go before the states after encoder block"
+            f" {layer} of {model} (late prompt tuning, {generator}, {self.num_learned(d_model):,} parameters)"
+        )

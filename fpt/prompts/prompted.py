@@ -12,13 +12,10 @@ from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput
 
-from fpt.backbones import t5
+from fpt.backbones.families import family_of
 from fpt.data.encoded import IGNORED, Batch
-from fpt.prompts.late import LatePrompt
-from fpt.prompts.soft import SoftPrompt
-from fpt.training.checkpoint import Tensors
+from fpt.prompts.modules import Prompt, Tensors
 
-Prompt = SoftPrompt | LatePrompt
 AT_ONCE = 1024  # target positions whose logits [V] are held at the same time
 
 
@@ -28,8 +25,9 @@ class PromptedModel(nn.Module):
     def __init__(self, body: Any, prompt: Prompt, *, checkpointing: bool = False) -> None:
         """Join the two; `body` stays frozen and in eval mode. `checkpointing` trades time for memory, nothing else."""
         super().__init__()
+        self.family = family_of(body.config)
         if checkpointing:
-            t5.checkpoint_blocks(body)
+            self.family.checkpoint_blocks(body)
         self.body: Any = body
         self.prompt = prompt
 
@@ -50,27 +48,18 @@ class PromptedModel(nn.Module):
     @torch.no_grad()
     def below(self, batch: Batch) -> Tensor:
         """The states [B, S, D] that the prompt is put before; they depend on the example alone, and never change."""
-        states = self.body.get_input_embeddings()(batch.source)
-        if not self.prompt.position:
-            return states
-        return t5.through_blocks(self.body, states, batch.mask, 0, self.prompt.position)
+        return self.family.states_before(self.body, batch.source, batch.mask, self.prompt.position)
 
     def above(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Encoder states [B, P+S, D] and their mask [B, P+S], from those below the prompt and theirs [B, S]."""
         states, mask = self.prompt.prepend(states, mask)
-        if not self.prompt.position:
-            return self.body.encoder(inputs_embeds=states, attention_mask=mask).last_hidden_state, mask
-        return t5.normed(self.body, t5.through_blocks(self.body, states, mask, self.prompt.position, None)), mask
+        return self.family.encoded_from(self.body, states, mask, self.prompt.position), mask
 
     def decode(self, batch: Batch, states: Tensor, mask: Tensor) -> Tensor:
         """Decoder states [B, T, D] with the target given (teacher forcing)."""
         inputs = batch.labels.roll(1, 1)
         inputs[:, 0] = self.body.config.decoder_start_token_id
-        inputs = inputs.masked_fill(inputs == IGNORED, 0)
-        # Padding comes last and the decoder looks back only, so its real positions need no mask.
-        return self.body.decoder(
-            input_ids=inputs, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
-        ).last_hidden_state
+        return self.family.decoded(self.body, inputs.masked_fill(inputs == IGNORED, 0), states, mask)
 
     def forward(self, batch: Batch) -> Tensor:
         """Cross-entropy summed over the batch's real target tokens; the head runs on those positions alone."""
@@ -103,15 +92,15 @@ class PromptedModel(nn.Module):
         return labels, self._log_probabilities(self.decode(replace(batch, labels=labels), states, mask), labels)
 
     def _log_probabilities(self, states: Tensor, labels: Tensor) -> Tensor:
-        found = torch.zeros(labels.shape, device=labels.device)
+        logs = torch.zeros(labels.shape, device=labels.device)
         real = labels != IGNORED
         parts = zip(torch.split(states[real], AT_ONCE), torch.split(labels[real], AT_ONCE), strict=True)
-        found[real] = torch.cat([-cross_entropy(self._logits(some), ids, reduction="none") for some, ids in parts])
-        return found
+        logs[real] = torch.cat([-cross_entropy(self._logits(some), ids, reduction="none") for some, ids in parts])
+        return logs
 
     def _logits(self, states: Tensor) -> Tensor:
         """Logits [N, V] of decoder states [N, D], in float32."""
-        return t5.head_logits(self.body, states).float()
+        return self.family.head_logits(self.body, states).float()
 
     def _generate(self, states: Tensor, mask: Tensor, max_new_tokens: int, beams: int, in_step: bool) -> Tensor:
         config = self.body.config

@@ -1,100 +1,130 @@
-"""The soft prompt [P, D]: where it starts, and how it is put before the embedded input (Lester et al. 2021).
+"""The soft prompt: P learned vectors [P, D] before the embedded input (Lester et al. 2021).
 
-Letters: B batch, S source, P prompt, D model.
+A kind is asked before torch is imported; what runs is in `modules`.
+
+Letters: P prompt, D model.
 """
 
-from pathlib import Path
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
-
-from fpt.backbones.backbone import Backbone
 from fpt.config.schema import PromptConfig
 from fpt.errors import UserError
-from fpt.prompts import files
-from fpt.random_streams import stream
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from fpt.backbones.backbone import Backbone
+    from fpt.prompts.modules import SoftPrompt, Tensors
+
+TENSOR = "prompt"
 COMMON = 5000  # Lester et al. sample from the 5,000 most frequent pieces; T5's vocabulary is sorted by frequency
 
 
-class SoftPrompt(nn.Module):
-    """P learned vectors, always in float32: their updates vanish in bfloat16."""
+@dataclass(frozen=True)
+class Soft:
+    """A prompt that its settings describe; every kind answers the same questions.
 
-    position = 0  # before the first block
-
-    def __init__(self, vectors: Tensor) -> None:
-        """Start from vectors [P, D]."""
-        super().__init__()
-        self.vectors = nn.Parameter(vectors.detach().clone().float())
-
-    @property
-    def length(self) -> int:
-        """The number of vectors."""
-        return self.vectors.shape[0]
-
-    @property
-    def tensors(self) -> dict[str, nn.Parameter]:
-        """What is learned, by name."""
-        return {files.TENSOR: self.vectors}
-
-    def prepend(self, embedded: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Embedded source [B, S, D] and its mask [B, S] with the prompt in front: [B, P+S, D], [B, P+S]."""
-        return put_before(self.vectors.expand(len(embedded), -1, -1), embedded, mask)
-
-
-def put_before(prompt: Tensor, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """KeptStates [B, S, D] and their mask [B, S] with a prompt [B, P, D] in front: [B, P+S, D], [B, P+S]."""
-    ones = mask.new_ones(prompt.shape[:2])
-    return torch.cat([prompt.to(states.dtype), states], 1), torch.cat([ones, mask], 1)
-
-
-def uniform(size: tuple[int, ...], inputs: int, random: torch.Generator) -> Tensor:
-    """Numbers in ±1/√inputs, float32."""
-    bound = inputs**-0.5
-    return torch.rand(size, generator=random) * 2 * bound - bound
-
-
-def initial(config: PromptConfig, backbone: Backbone, *, labels: tuple[str, ...], seed: int) -> Tensor:
-    """Vectors [P, D] to start from, float32; the same for every schedule.
-
-    Args:
-        config: length and kind of start.
-        backbone: whose embeddings, tokenizer and width count.
-        labels: the task's label words, for init=labels.
-        seed: of the run.
-
-    Raises:
-        UserError: nothing to start from, or a file of another shape.
+    Attributes:
+        config: the settings.
+        name: of the kind.
+        is_input: whether it is vectors before the embedded input, for which other libraries have a place.
+        not_exported: the formats that cannot hold it, each with the reason.
     """
-    size = (config.length, backbone.config.d_model)
-    random = stream(seed, "prompt")
-    if config.init == "uniform":
-        return uniform(size, size[1], random)
-    if config.init == "file":
-        files.check(config, size[1])
-        return files.read_prompt(Path(str(config.file)).expanduser())
-    if config.init == "text":
-        pieces = _pieces(backbone.tokenizer, str(config.text))
-        ids = [pieces[index % len(pieces)] for index in range(config.length)]
-    else:
-        words = [piece for label in labels for piece in _pieces(backbone.tokenizer, label)]
-        ids = words[: config.length] if config.init == "labels" else []
-        ids += _common(backbone.tokenizer, config.length - len(ids), random)
-    return backbone.embeddings(ids)
+
+    config: PromptConfig
+    name: ClassVar[str] = "soft"
+    is_input: ClassVar[bool] = True
+    not_exported: ClassVar[dict[str, str]] = {}
+
+    @staticmethod
+    def of_file(use: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> PromptConfig:
+        """The settings of the prompt in a file, from what it says of its use (`metadata`), and its tensors' shapes."""
+        return PromptConfig(length=shapes[TENSOR][0])
+
+    @staticmethod
+    def width(shapes: dict[str, tuple[int, ...]]) -> int:
+        """The D of tensors with such shapes."""
+        return shapes[TENSOR][-1]
+
+    def position(self, num_blocks: int) -> int:
+        """How many of a model's encoder blocks lie below the prompt.
+
+        Raises:
+            UserError: the settings count more than it has.
+        """
+        return 0
+
+    def shapes(self, d_model: int) -> dict[str, tuple[int, ...]]:
+        """The tensors that are learned, by name."""
+        return {TENSOR: (self.config.length, d_model)}
+
+    def num_learned(self, d_model: int) -> int:
+        """How many numbers are learned."""
+        return self.config.length * d_model
+
+    def flops(self, source: int, d_model: int) -> tuple[int, int]:
+        """FLOPs of the two layers that make the vectors for an example of `source` positions, none here."""
+        return 0, 0
+
+    def initial(self, backbone: "Backbone", *, labels: tuple[str, ...], seed: int) -> "Tensors":
+        """The tensors to start from, float32; those of init=labels are the task's label words' embeddings.
+
+        Raises:
+            UserError: there is nothing to start from.
+        """
+        from fpt.prompts.modules import drawn
+
+        config, tokenizer = self.config, backbone.tokenizer
+        if config.init == "uniform":
+            d_model: int = backbone.config.d_model
+            return drawn({name: (shape, d_model) for name, shape in self.shapes(d_model).items()}, seed)
+        if config.init == "text":
+            pieces = _pieces(tokenizer, str(config.text))
+            ids = [pieces[index % len(pieces)] for index in range(config.length)]
+        else:
+            words = [piece for label in labels for piece in _pieces(tokenizer, label)]
+            ids = words[: config.length] if config.init == "labels" else []
+            ids += _common(tokenizer, config.length - len(ids), seed)
+        return {TENSOR: backbone.embeddings(ids)}
+
+    def build(self, tensors: "Tensors", position: int) -> "SoftPrompt":
+        """What was or will be learned as a module, which enters after the first `position` encoder blocks."""
+        from fpt.prompts.modules import SoftPrompt
+
+        return SoftPrompt(tensors[TENSOR])
+
+    def metadata(self, layer: int) -> dict[str, Any]:
+        """What a file says of its tensors' use; `layer` is the block of the whole model before which they enter."""
+        return {}
+
+    def mismatch(self, shapes: dict[str, tuple[int, ...]], other: PromptConfig, d_model: int) -> str | None:
+        """Why a model of this width cannot start from another such prompt's tensors; None: it can."""
+        held, needed = shapes[TENSOR], self.shapes(d_model)[TENSOR]
+        if held == needed:
+            return None
+        return f"holds a prompt of shape {list(held)}, this run needs {list(needed)} [prompt.length, d_model]"
+
+    def described(self, d_model: int, layer: int, model: str) -> str:
+        """What goes where, for people; `layer` blocks of `model` lie below."""
+        return f"{self.config.length} vectors of {d_model} numbers that go before the embedded input of {model}"
 
 
-def _pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def _pieces(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     pieces: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     if not pieces:
         raise UserError(f"prompt.init: '{text}' has no token to start from")
     return pieces
 
 
-def _common(tokenizer: PreTrainedTokenizerBase, count: int, random: torch.Generator) -> list[int]:
+def _common(tokenizer: "PreTrainedTokenizerBase", count: int, seed: int) -> list[int]:
+    import torch
+
+    from fpt.random_streams import stream
+
     special = set(tokenizer.all_special_ids)
     ids = [index for index in range(min(COMMON, len(tokenizer))) if index not in special]
-    picked = torch.randperm(len(ids), generator=random)[:count].tolist()
+    picked = torch.randperm(len(ids), generator=stream(seed, "prompt"))[:count].tolist()
     if len(picked) < count:
         raise UserError(f"prompt.length: {count} pieces wanted, but the vocabulary has only {len(ids)}")
     return [ids[index] for index in picked]

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from fpt.errors import UserError, reason
+from fpt.prompts.kinds import KINDS
+from fpt.prompts.soft import Soft
 from fpt.runs.folder import METRICS
 from fpt.runs.run import PLAN, PREDICTIONS, PROMPT, Run
 
@@ -100,11 +102,11 @@ class ReportedRun:
     def prompts(self) -> Iterator[tuple[int, str, Floats]]:
         """The prompts [P, D] with which stages ended, with the stage's number and sizes; last, as 0, the best one.
 
-        Of a run with a late prompt there are none: what is learned there makes vectors.
+        There are none where what is learned is no input but makes one, as a late prompt does.
         """
         from safetensors.numpy import load
 
-        if self.settings.get("prompt.kind") == "late":
+        if not KINDS[self.settings.get("prompt.kind", Soft.name)].is_input:
             return
         for stage in self.records.stages:
             if stage.is_done:

@@ -1,7 +1,7 @@
 """What a run left behind, read and checked: its configuration, result, plan, metrics, predictions and prompts."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from fpt.config import compose
-from fpt.config.schema import RunConfig
+from fpt.config.schema import PromptConfig, RunConfig
 from fpt.errors import UserError, reason
 from fpt.runs.folder import METRICS, problem_of, read_ledger
 
@@ -23,7 +23,7 @@ PREDICTIONS = "predictions.jsonl"
 TEST_PREDICTIONS = "predictions.test.jsonl"
 PROMPT = "prompt.safetensors"
 RESULT = "result.json"
-LEARNED = ("kind", "length", "layer", "generator", "bottleneck", "pool")  # what counts of a prompt that is learned
+LEARNED = [item.name for item in fields(PromptConfig) if not item.metadata.get("learning")]  # what still counts then
 
 
 @dataclass(frozen=True)
@@ -160,20 +160,23 @@ class Run:
         Raises:
             UserError: its prompt is a late one (see `learned`).
         """
-        from fpt.prompts.files import read_prompt  # here, because that reads run folders with this module
-
-        return read_prompt(self._prompt_file(stage))
+        tensors = self.learned(stage)
+        if list(tensors) != ["prompt"]:
+            raise UserError(
+                f"{self.path / _prompt_file(stage)}: holds a {self.config.prompt.kind} prompt, which has no vectors to"
+                " put before the input"
+            )
+        return tensors["prompt"]
 
     def learned(self, stage: RunStage | None = None) -> "dict[str, Tensor]":
         """The tensors of the run's best prompt, soft or late, or of the one with which a stage ended."""
-        from fpt.prompts.files import open_prompt
+        from safetensors.torch import load  # here, as records are read where torch is not imported
 
-        return open_prompt(self._prompt_file(stage)).read()
+        return load(self.read(_prompt_file(stage)))
 
-    def _prompt_file(self, stage: RunStage | None) -> Path:
-        name = PROMPT if stage is None else f"stages/{stage.name}/{PROMPT}"
-        self.read(name)
-        return self.path / name
+
+def _prompt_file(stage: RunStage | None) -> str:
+    return PROMPT if stage is None else f"stages/{stage.name}/{PROMPT}"
 
 
 def open_run(path: str | Path) -> Run:

@@ -6,6 +6,7 @@ from typing import Any
 from fpt.backbones import tiny
 from fpt.backbones.shapes import Shape
 from fpt.config.schema import TaskConfig
+from fpt.prompts.kinds import kind_of
 from fpt.sharing.export import ExportRequest, is_local
 from fpt.sharing.markdown import table
 from fpt.tasks.opening import data_of, form_of
@@ -23,11 +24,12 @@ CONTENTS = {
 
 def text(made: ExportRequest) -> str:
     """README.md: the Hub's metadata, then words for people."""
-    result, kind = made.run.result, made.run.config.prompt.kind
+    result, prompt = made.run.result, kind_of(made.run.config.prompt)
+    described = prompt.described(made.values["d_model"], made.layer, _model_name(made))
     parts = [
         f"---\n{_metadata(made)}\n---",
-        f"# {result['task']}: a {kind} prompt for {_model_name(made)}",
-        f"{_prompt(made)}, learned by prompt tuning with the schedule {result['schedule']} of fpt"
+        f"# {result['task']}: a {prompt.name} prompt for {_model_name(made)}",
+        f"{described}, learned by prompt tuning with the schedule {result['schedule']} of fpt"
         f" {result['versions']['fpt']}, the model's own weights left as they are. This is {made.what}, as"
         f" {CONTENTS[made.to]}. Scores are between 0 and 100, correlations between -100 and 100.",
         table(("", ""), _facts(made)),
@@ -35,28 +37,15 @@ def text(made: ExportRequest) -> str:
         "FLOPs are those of training; a stage's score is that of its last prompt, on its own model.",
         _stages(made),
         "## Use",
-        f"```python\n{_snippet(made)}\n```" if kind == "soft" else f"```sh\n{_command(made)}\n```",
+        f"```python\n{_snippet(made)}\n```" if prompt.is_input else f"```sh\n{_command(made)}\n```",
     ]
     if made.to == "peft" and is_local(made.base):
         parts += ["`adapter_config.json` names the folder that the model was in on the machine that wrote this."]
     return "\n\n".join(parts) + "\n"
 
 
-def _prompt(made: ExportRequest) -> str:
-    """What goes where."""
-    prompt, width = made.run.config.prompt, made.values["d_model"]
-    vectors = f"{prompt.length} vectors of {width} numbers"
-    if prompt.kind == "soft":
-        return f"{vectors} that go before the embedded input of {_model_name(made)}"
-    source = "the same for every example" if prompt.generator == "none" else "made from each example's states there"
-    return (
-        f"{vectors}, {source}, that go before the states after encoder block {made.layer} of {_model_name(made)}"
-        f" (late prompt tuning, {prompt.generator}, {prompt.num_learned(width):,} parameters)"
-    )
-
-
 def _command(made: ExportRequest) -> str:
-    """What answers one source with a late prompt, for which other libraries have no place."""
+    """What answers one source with a prompt for which other libraries have no place."""
     config = made.run.config
     model = "." if made.to == "hf" else "tiny" if made.base == str(tiny.FOLDER) else made.base
     words = ["prompt.file=prompt.safetensors", f"model={model}", *_task(config.task)]

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from fpt.backbones import tiny
 from fpt.backbones.location import config_values, read_values
-from fpt.backbones.shapes import Shape, Stack, read_shape
+from fpt.backbones.shapes import Shape, Stack
+from fpt.backbones.supported import read_shape
 from fpt.config.schema import ModelConfig
 from fpt.errors import UserError, did_you_mean
 from fpt.prompts.files import ADAPTER, ADAPTER_CONFIG, ADAPTER_TENSOR
+from fpt.prompts.kinds import kind_of
 from fpt.runs.run import Run, RunStage, open_run
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ class ExportRequest:
     @property
     def layer(self) -> int:
         """How many encoder blocks lie below a late prompt in the stage's model."""
-        layer = self.run.config.prompt.position(read_shape(self.values, "").encoder.blocks)
+        layer = kind_of(self.run.config.prompt).position(read_shape(self.values, "").encoder.blocks)
         return sum(block < layer for block in self.stage.about["encoder_blocks"])
 
     @property
@@ -93,8 +95,7 @@ def check_request(
         raise UserError(f"base={base}: is for fpt, peft and npy; with to=hf the prompt's model comes along")
     records = open_run(run)
     _ = records.result  # what is not finished has none
-    if records.config.prompt.kind == "late" and to in ("peft", "npy"):
-        why = "PEFT has no late prompts" if to == "peft" else "an array cannot hold a late prompt"
+    if why := kind_of(records.config.prompt).not_exported.get(to):
         raise UserError(f"to={to}: {why}; to=fpt writes it as fpt reads it, to=hf its model too")
     if number is not None:
         records.stage(number)

@@ -7,9 +7,8 @@ from typing import Any
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fpt.prompts.files import TENSOR
-
-Tensors = dict[str, Tensor]
+from fpt.prompts.modules import Tensors as Tensors
+from fpt.prompts.soft import TENSOR
 
 
 @dataclass(frozen=True)

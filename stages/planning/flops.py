@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fpt.backbones import t5
+from fpt.backbones.families import read_config
 from fpt.backbones.location import config_values
 from fpt.backbones.shapes import Shape
 from fpt.config.schema import PromptConfig, RunConfig
@@ -16,6 +16,7 @@ from fpt.data.batches import UpdateOrder, batches_by_length, micro_batches
 from fpt.data.encoded import Encoded
 from fpt.devices import distributed
 from fpt.pricing.flops import SOFT, Price, price_of
+from fpt.prompts.kinds import kind_of
 from fpt.tasks.opening import most_train_examples
 from stages import importance
 from stages.inputs import Inputs
@@ -136,20 +137,20 @@ def price(
         for batch, source, target in importance
     )
     total = scoring + sum(row.flops for row in rows)
-    learned = how.num_learned(cost.d_model)
+    learned = kind_of(how).num_learned(cost.d_model)
     return FlopsPlan(rows, schedule.updates, learned, scoring, total, vanilla, total / vanilla)
 
 
 def _entry(how: PromptConfig, shape: Shape, full: Shape) -> dict[str, Any]:
     """What the prompt is and where it enters a stage's model, in the price's words."""
-    layer = how.position(full.encoder.blocks)
-    return {"below": num_below(shape.encoder.blocks, full.encoder.blocks, layer), "how": how}
+    layer = kind_of(how).position(full.encoder.blocks)
+    return {"below": num_below(shape.encoder.blocks, full.encoder.blocks, layer), "prompt": how}
 
 
 def _states(cost: Price, shape: Shape, counted: Counter[Size], entry: dict[str, Any]) -> int:
     """FLOPs of the states below the prompt; as in `forward`, the prompt's positions are counted in the sizes."""
     return sum(
-        times * cost.below(shape, batch=batch, source=source - entry["how"].length, blocks=entry["below"])
+        times * cost.below(shape, batch=batch, source=source - entry["prompt"].length, blocks=entry["below"])
         for (batch, source, _), times in counted.items()
     )
 
@@ -198,7 +199,7 @@ def price_run(
 def nominal(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
     """The plan of a configuration at its length limits, without weights or data, with result.json's names."""
     source, target = config.task.source_length + config.prompt.length, config.task.target_length
-    backbone = t5.read_config(*config_values(config.model))
+    backbone = read_config(*config_values(config.model))
     examples = most_train_examples(config)
     scored = 0
     if any(schedule.reduces_width().values()):

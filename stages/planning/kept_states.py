@@ -16,6 +16,7 @@ from fpt.backbones.shapes import Stack
 from fpt.config.schema import RunConfig
 from fpt.devices import distributed
 from fpt.errors import UserError
+from fpt.prompts.kinds import kind_of
 from fpt.units import amount
 from stages.inputs import Inputs
 from stages.schedule import Schedule, Stage
@@ -93,9 +94,10 @@ def decide(
         tokens: of all their sources.
         d_model: numbers in a state.
     """
-    if config.prompt.kind == "soft":
+    kind, full = kind_of(config.prompt), schedule.full.encoder
+    if kind.is_input:
         return None
-    layer, full = config.prompt.position(schedule.full.encoder.blocks), schedule.full.encoder
+    layer = kind.position(full.blocks)
     below = [_below(stage, full, layer) for stage in schedule.stages]
     size = None if examples is None else tokens * d_model * getattr(torch, config.engine.dtype).itemsize
     if config.prompt.cache == "off":

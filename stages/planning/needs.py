@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import psutil
 import torch
 
-from fpt.backbones import t5
+from fpt.backbones.families import read_config
 from fpt.backbones.location import config_values
 from fpt.config.schema import EngineConfig, RunConfig
 from fpt.pricing.memory import Memory, Need
+from fpt.prompts.kinds import kind_of
 from fpt.units import bytes_of
 from stages.schedule import Schedule, Stage
 from stages.selection import num_below
@@ -73,7 +74,7 @@ class Needs:
         self.device = device
         self._source, self._target = source + config.prompt.length, target
         self._schedule, self._blocks = schedule, schedule.full.encoder.blocks
-        self._memory = Memory(t5.read_config(*config_values(config.model)))
+        self._memory = Memory(read_config(*config_values(config.model)))
 
     def need(self, config: RunConfig, stage: Stage, micro_batch: int, *, checkpointing: bool) -> Need:
         """One stage's bytes by what they are for."""
@@ -83,8 +84,8 @@ class Needs:
             batch=micro_batch,
             source=self._source,
             target=self._target,
-            how=config.prompt,
-            below=num_below(stage.shape.encoder.blocks, self._blocks, config.prompt.position(self._blocks)),
+            prompt=config.prompt,
+            below=num_below(stage.shape.encoder.blocks, self._blocks, kind_of(config.prompt).position(self._blocks)),
             checkpointing=checkpointing,
         )
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from fpt.backbones.backbone import open_backbone
 from fpt.errors import UserError
-from fpt.prompts.files import TENSOR
-from fpt.prompts.late import about
+from fpt.prompts.kinds import kind_of
+from fpt.prompts.soft import TENSOR
 from fpt.runs.progress import Progress
 from fpt.runs.run import PROMPT
 from fpt.sharing import card, hub
@@ -31,7 +31,7 @@ def export(made: ExportRequest, progress: Progress) -> dict[str, Any]:
         else:
             aside.mkdir()
         if made.to in ("hf", "fpt"):
-            use = about(learned.how, made.layer) if learned.how.kind == "late" else {}
+            use = kind_of(learned.how).metadata(made.layer)
             files = {PROMPT: dump_prompt(learned.tensors, stage=made.stage.name, **use)}
         elif made.to == "npy":
             files = array(learned.tensors[TENSOR])

@@ -8,9 +8,10 @@ from fpt.backbones.backbone import Backbone
 from fpt.backbones.shapes import Selection
 from fpt.config.schema import PromptConfig, RunConfig
 from fpt.errors import UserError
-from fpt.prompts.files import TENSOR, open_prompt
+from fpt.prompts.files import open_prompt
+from fpt.prompts.kinds import kind_of
+from fpt.prompts.modules import Tensors
 from fpt.runs.run import Run
-from fpt.training.checkpoint import Tensors
 from stages import selection
 from stages.inputs import INPUTS
 
@@ -42,10 +43,11 @@ class LearnedPrompt:
             UserError: the prompt does not belong to this model.
         """
         width = backbone.config.d_model
-        held = next(self.tensors[name].shape[1] for name in (TENSOR, "vectors", "down") if name in self.tensors)
+        kind = kind_of(self.how)
+        held = kind.width({name: tuple(tensor.shape) for name, tensor in self.tensors.items()})
         if held != width:
             raise UserError(f"{self.name}: holds vectors of {held}, but {backbone.folder} has d_model={width}")
-        self.how.position(backbone.shape.encoder.blocks)
+        kind.position(backbone.shape.encoder.blocks)
         if self.fingerprint not in (None, backbone.fingerprint):
             raise UserError(
                 f"{self.name}: the prompt was trained on another model than {backbone.folder}; to use it there, give"
@@ -78,4 +80,4 @@ def from_file(config: RunConfig) -> LearnedPrompt:
         UserError: no prompt can be read there.
     """
     stored = open_prompt(Path(str(config.prompt.file)).expanduser())
-    return LearnedPrompt(f"prompt.file={config.prompt.file}", stored.read(), stored.how)
+    return LearnedPrompt(f"prompt.file={config.prompt.file}", stored.read(), stored.config)

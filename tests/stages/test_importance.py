@@ -8,8 +8,8 @@ import torch
 from transformers import AutoModelForSeq2SeqLM
 
 from fpt.data.encoded import Encoded, Rows
+from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
-from fpt.prompts.soft import SoftPrompt
 from stages import importance, partial
 from stages.selection import everything
 from tests.conftest import FAMILIES, ON_CPU, open_folder, save_checkpoint

@@ -21,7 +21,7 @@ from fpt.data.encoded import Batch
 from fpt.errors import UserError
 from fpt.pricing.flops import Price
 from fpt.prompts.files import open_prompt
-from fpt.prompts.late import LatePrompt, initial
+from fpt.prompts.late import Late
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.run import open_run
 from fpt.training.checkpoint import dump_prompt
@@ -102,7 +102,7 @@ def test_another_generator_learns_another_prompt_alone_on_the_full_model(
     found = [row["loss"] for row in losses(tmp_path / "run")]
     assert sum(found[-4:]) < sum(found[:4])
     moved, start = load_file(tmp_path / "run/prompt.safetensors"), open_run(tmp_path / "run").config
-    before = initial(start.prompt, d_model=32, seed=start.seed)
+    before = Late(start.prompt).drawn(32, seed=start.seed)
     assert all(not torch.equal(tensor, before[name]) for name, tensor in moved.items())
 
 
@@ -218,12 +218,12 @@ def test_a_forward_pass_is_priced_as_torch_counts_it(below: int, generator: str)
     body.set_attn_implementation("eager")  # the counter does not see into the CPU's fused attention
     for parameter in body.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
-    how = PromptConfig(kind="late", generator=generator, length=5, bottleneck=16)
-    model = PromptedModel(body, LatePrompt(how, initial(how, d_model=64, seed=0), position=below)).requires_grad_(False)
+    prompt = PromptConfig(kind="late", generator=generator, length=5, bottleneck=16)
+    model = PromptedModel(body, Late(prompt).build(Late(prompt).drawn(64, seed=0), below)).requires_grad_(False)
     batch = Batch(torch.ones(3, 32, dtype=torch.long), torch.ones(3, 32, dtype=torch.long), torch.full((3, 9), 8))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(batch)
-    priced = Price(config).forward(shape, batch=3, source=32 + how.length, target=9, below=below, how=how)
+    priced = Price(config).forward(shape, batch=3, source=32 + prompt.length, target=9, below=below, prompt=prompt)
     assert priced == counter.get_total_flops()
 
 
@@ -245,12 +245,12 @@ def test_an_update_is_priced_without_a_way_back_below_the_prompt() -> None:
     """Two passes of what is above, one of what is below; and of the generator's two layers two and three."""
     shape, price = Shape(Stack(5, 96), Stack(5, 96)), Price(PRICED)
     sizes = {"batch": 3, "source": 37, "target": 9}
-    how = PromptConfig(kind="late", generator="npg", length=5, bottleneck=16)
-    plain = replace(how, generator="none")
-    alone = price.forward(shape, **sizes, how=plain, below=2) - price.forward(
-        Shape(Stack(3, 96), Stack(5, 96)), **sizes, how=plain
+    prompt = PromptConfig(kind="late", generator="npg", length=5, bottleneck=16)
+    plain = replace(prompt, generator="none")
+    alone = price.forward(shape, **sizes, prompt=plain, below=2) - price.forward(
+        Shape(Stack(3, 96), Stack(5, 96)), **sizes, prompt=plain
     )
-    update = price.update(shape, **sizes, how=plain, below=2)
-    assert update == 2 * price.forward(shape, **sizes, how=plain, below=2) - alone
+    update = price.update(shape, **sizes, prompt=plain, below=2)
+    assert update == 2 * price.forward(shape, **sizes, prompt=plain, below=2) - alone
     generator = 2 * 64 * 16 * 3
-    assert price.update(shape, **sizes, how=how, below=2) == update + 2 * generator + 3 * 5 * generator
+    assert price.update(shape, **sizes, prompt=prompt, below=2) == update + 2 * generator + 3 * 5 * generator

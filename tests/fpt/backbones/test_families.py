@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM
 
+from fpt.backbones import families, supported
 from fpt.config.schema import ModelConfig
 from fpt.errors import UserError
 from stages.partial import build
@@ -30,6 +31,10 @@ def logits(model: Any) -> torch.Tensor:
     mask[1, 7:] = 0
     with torch.no_grad():
         return model(input_ids=source, attention_mask=mask, decoder_input_ids=target).logits
+
+
+def test_what_is_accepted_has_a_family() -> None:
+    assert set(supported.FAMILIES) == set(families.FAMILIES)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from fpt.config import compose
 from fpt.errors import UserError
+from fpt.prompts.kinds import kind_of
 
 
 @pytest.mark.parametrize("group", compose.GROUPS)
@@ -87,7 +88,7 @@ def test_a_mistake_is_one_clear_line(words: str) -> None:
 def test_a_late_prompt_has_its_papers_recipe_and_the_users_word_wins() -> None:
     loaded = compose.load(["prompt=late"])
     assert (loaded.prompt.kind, loaded.prompt.length, loaded.prompt.bottleneck) == ("late", 5, 128)
-    assert [loaded.prompt.position(blocks) for blocks in (24, 7, 1)] == [12, 4, 1]
+    assert [kind_of(loaded.prompt).position(blocks) for blocks in (24, 7, 1)] == [12, 4, 1]
     assert (loaded.optim.name, loaded.optim.schedule, loaded.optim.warmup) == ("adamw", "linear", 0.06)
     assert (5e-4 <= loaded.optim.lr <= 1e-3, loaded.optim.weight_decay, loaded.train.batch_size) == (True, 0.1, 32)
     assert loaded.folder.name == "boolq-tiny-cr-late-s0"
@@ -95,7 +96,7 @@ def test_a_late_prompt_has_its_papers_recipe_and_the_users_word_wins() -> None:
         assert compose.load([*words, "prompt.length=7", "prompt.layer=12"]).optim.lr == 0.5
     again = compose.load(["prompt=late", "prompt.layer=12"])
     assert compose.read(compose.to_yaml(again)) == again
-    assert again.prompt.position(24) == 12
+    assert kind_of(again.prompt).position(24) == 12
 
 
 def test_the_kind_of_prompt_comes_with_its_recipe_or_not_at_all() -> None:

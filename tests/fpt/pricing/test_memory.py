@@ -11,9 +11,9 @@ from fpt.config.schema import EngineConfig, PromptConfig
 from fpt.data.encoded import Batch
 from fpt.pricing.flops import Price
 from fpt.pricing.memory import Memory
-from fpt.prompts.late import LatePrompt, initial
+from fpt.prompts.late import Late
+from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
-from fpt.prompts.soft import SoftPrompt
 
 SMALL = {"model_type": "t5", "d_model": 64, "d_kv": 16, "num_heads": 4, "d_ff": 160, "num_layers": 6}
 GATED = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
@@ -116,10 +116,10 @@ def test_shared_weights_are_a_share_and_what_is_gathered() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_nothing_below_a_late_prompt_is_counted(generator: str, below: int, dtype: str) -> None:
     config, shape, engine = config_of("gated, untied"), SHAPES["full"], EngineConfig(name="torch", dtype=dtype)
-    how = PromptConfig(kind="late", length=PROMPT, generator=generator, bottleneck=32)
+    prompt = PromptConfig(kind="late", length=PROMPT, generator=generator, bottleneck=32)
     sizes = {"batch": 4, "source": 128, "target": 10}
-    need = Memory(config).need(shape, engine, **sizes, how=how, below=below, checkpointing=False)
+    need = Memory(config).need(shape, engine, **sizes, prompt=prompt, below=below, checkpointing=False)
     model = real(config, shape, getattr(torch, dtype), checkpointing=False)
-    model.prompt = LatePrompt(how, initial(how, d_model=64, seed=0), position=below)
+    model.prompt = Late(prompt).build(Late(prompt).drawn(64, seed=0), below)
     assert need.activations == pytest.approx(allocated(model, batch_of(*sizes.values())), rel=0.15)
     assert need.activations < Memory(config).activations(shape, **sizes, dtype=dtype, checkpointing=False)

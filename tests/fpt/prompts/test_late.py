@@ -11,9 +11,9 @@ from torch.nn import functional
 from fpt.backbones import t5
 from fpt.config.schema import PromptConfig
 from fpt.data.encoded import Encoded, Rows
-from fpt.prompts.late import LatePrompt, average_pooled, initial, max_pooled, pooled
+from fpt.prompts.late import Late
+from fpt.prompts.modules import LatePrompt, SoftPrompt, average_pooled, max_pooled, pooled
 from fpt.prompts.prompted import PromptedModel
-from fpt.prompts.soft import SoftPrompt
 from stages import partial
 from stages.selection import everything
 from tests.conftest import FAMILIES, open_folder, save_checkpoint
@@ -30,7 +30,7 @@ DATA = Encoded(
 
 def late(position: int = 3, **settings: Any) -> LatePrompt:
     config = PromptConfig(kind="late", **{"length": LENGTH, "bottleneck": 16, **settings})
-    return LatePrompt(config, initial(config, d_model=32, seed=0), position=position)
+    return Late(config).build(Late(config).drawn(32, seed=0), position)
 
 
 def prompted(folder: Path, prompt: LatePrompt | SoftPrompt, **more: Any) -> PromptedModel:
@@ -98,7 +98,7 @@ def test_the_pooling_generators_pool_between_two_layers(generator: str) -> None:
 @pytest.mark.parametrize("generator", GENERATORS)
 def test_it_starts_from_the_seed(generator: str) -> None:
     config = PromptConfig(kind="late", generator=generator, bottleneck=7, length=3)
-    tensors, again, other = (initial(config, d_model=32, seed=seed) for seed in (0, 0, 1))
+    tensors, again, other = (Late(config).drawn(32, seed=seed) for seed in (0, 0, 1))
     sizes = {"down": (7, 32), "down_bias": (7,), "up": (32, 7), "up_bias": (32,)}
     if generator == "npg":
         sizes |= {"up": (96, 7), "up_bias": (96,)}
@@ -131,7 +131,7 @@ def test_blocks_run_in_two_parts_are_the_encoder(family: str, tmp_path: Path) ->
     for part in ((0, 2), (2, None)):
         states = t5.through_blocks(model, states, batch.mask, *part)
     expected = model.encoder(inputs_embeds=embedded, attention_mask=batch.mask).last_hidden_state
-    assert torch.equal(t5.normed(model, states), expected)
+    assert torch.equal(model.encoder.final_layer_norm(states), expected)
 
 
 def biases(model: PromptedModel, indices: list[int]) -> list[Tensor]:

@@ -12,8 +12,8 @@ from transformers import AutoModelForSeq2SeqLM
 
 from fpt.config.schema import OptimConfig
 from fpt.data.encoded import Encoded, Rows
+from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
-from fpt.prompts.soft import SoftPrompt
 from fpt.training.loop import step
 from fpt.training.optimizer import make
 from stages import partial

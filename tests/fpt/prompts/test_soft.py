@@ -9,14 +9,14 @@ from safetensors.torch import load_file, save_file
 
 from fpt.config.schema import PromptConfig
 from fpt.errors import UserError
-from fpt.prompts.soft import initial
+from fpt.prompts.start import initial
 from fpt.training.checkpoint import dump_prompt
 from tests.conftest import open_folder
 
 
 def start(checkpoint: Path, seed: int = 0, **config: Any) -> torch.Tensor:
     backbone = open_folder(checkpoint)
-    return initial(PromptConfig(**{"length": 8, **config}), backbone, labels=("no", "yes"), seed=seed)
+    return initial(PromptConfig(**{"length": 8, **config}), backbone, labels=("no", "yes"), seed=seed)["prompt"]
 
 
 def table(checkpoint: Path) -> torch.Tensor:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from fpt.data.encoding import encode
+from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
-from fpt.prompts.soft import SoftPrompt
 from fpt.tasks.opening import open_task
 from fpt.training.evaluation import Answers, Evaluator, longest_answer, predictions
 from stages import partial

@@ -24,8 +24,8 @@ from fpt.config.schema import EngineConfig, PromptConfig
 from fpt.data.encoded import Batch
 from fpt.devices.engine import Engine
 from fpt.pricing.flops import Price
-from fpt.prompts.kept_states import Filler
-from fpt.prompts.late import LatePrompt, initial
+from fpt.prompts.kept_states import StatesBelow
+from fpt.prompts.late import Late
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import Progress
 from fpt.tasks.opening import most_train_examples, open_task
@@ -197,8 +197,8 @@ def other_of(inputs: Inputs) -> Backbone:
     return made
 
 
-def filler(model: PromptedModel, engine: Engine = ON_CPU) -> Filler:
-    return Filler(model, DATA, 2, engine, lambda batches, _: batches)
+def filler(model: PromptedModel, engine: Engine = ON_CPU) -> StatesBelow:
+    return StatesBelow(model, DATA, 2, engine, lambda batches, _: batches)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -277,10 +277,10 @@ def test_what_a_killed_run_left_half_made_goes(checkpoint: Path, tmp_path: Path)
 
 
 def test_a_pass_above_them_is_priced_as_torch_counts_it() -> None:
-    shape, how = Shape(Stack(5, 96), Stack(5, 96)), PromptConfig(kind="late", length=5, bottleneck=16)
+    shape, prompt = Shape(Stack(5, 96), Stack(5, 96)), PromptConfig(kind="late", length=5, bottleneck=16)
     body = t5.skeleton(PRICED, shape).to_empty(device="cpu")
     body.set_attn_implementation("eager")  # the counter does not see into the CPU's fused attention
-    model = PromptedModel(body, LatePrompt(how, initial(how, d_model=64, seed=0), position=2)).requires_grad_(False)
+    model = PromptedModel(body, Late(prompt).build(Late(prompt).drawn(64, seed=0), 2)).requires_grad_(False)
     ids = torch.ones(3, 32, dtype=torch.long)
     batch = Batch(ids, torch.ones_like(ids), torch.full((3, 9), 8))
     counts = []
@@ -288,7 +288,7 @@ def test_a_pass_above_them_is_priced_as_torch_counts_it() -> None:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             run()
         counts.append(counter.get_total_flops())
-    price, sizes = Price(PRICED), {"batch": 3, "source": 37, "target": 9, "below": 2, "how": how}
+    price, sizes = Price(PRICED), {"batch": 3, "source": 37, "target": 9, "below": 2, "prompt": prompt}
     assert counts[0] == price.below(shape, batch=3, source=32, blocks=2)
     assert counts[1] == price.forward(shape, **sizes) - counts[0]
     assert price.update(shape, **sizes) - price.update(shape, **sizes, is_kept=True) == counts[0]

@@ -23,8 +23,8 @@ from fpt.__main__ import main
 from fpt.backbones import tiny
 from fpt.backbones.backbone import open_backbone
 from fpt.data.encoded import Batch, Encoded, Rows
+from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
-from fpt.prompts.soft import SoftPrompt
 from fpt.runs.run import open_run
 from stages import partial, selection
 from tests.conftest import Outcome, quick_words, save_checkpoint

@@ -1,0 +1,129 @@
+"""The kinds of prompts at work: what is learned, and how it enters the states.
+
+Apart from the kinds themselves (`soft`, `late`), which are asked for shapes and positions before torch is imported.
+
+Letters: B batch, S source, P prompt, D model, W widest window.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fpt.config.schema import PromptConfig
+from fpt.prompts.soft import TENSOR
+from fpt.random_streams import stream
+
+Tensors = dict[str, Tensor]  # what is learned, by name
+
+
+class SoftPrompt(nn.Module):
+    """P learned vectors, always in float32: their updates vanish in bfloat16."""
+
+    position = 0  # before the first block
+
+    def __init__(self, vectors: Tensor) -> None:
+        """Start from vectors [P, D]."""
+        super().__init__()
+        self.vectors = nn.Parameter(vectors.detach().clone().float())
+
+    @property
+    def length(self) -> int:
+        """The number of vectors."""
+        return self.vectors.shape[0]
+
+    @property
+    def tensors(self) -> dict[str, nn.Parameter]:
+        """What is learned, by name."""
+        return {TENSOR: self.vectors}
+
+    def prepend(self, embedded: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Embedded source [B, S, D] and its mask [B, S] with the prompt in front: [B, P+S, D], [B, P+S]."""
+        return _put_before(self.vectors.expand(len(embedded), -1, -1), embedded, mask)
+
+
+class LatePrompt(nn.Module):
+    """What makes the vectors, always in float32, and where they enter."""
+
+    def __init__(self, config: PromptConfig, tensors: Tensors, *, position: int) -> None:
+        """Start from the tensors that `Late.shapes` names; the vectors enter after the first `position` blocks."""
+        super().__init__()
+        self.length, self.position = config.length, position
+        self._generator, self._pool = config.generator, config.pool
+        for name in sorted(tensors):  # a file has an order of its own, and the optimizer numbers them
+            self.register_parameter(name, nn.Parameter(tensors[name].detach().clone().float()))
+
+    @property
+    def tensors(self) -> dict[str, nn.Parameter]:
+        """What is learned, by name."""
+        return dict(self.named_parameters())
+
+    def prepend(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """States [B, S, D] and their mask [B, S] with each example's vectors in front: [B, P+S, D], [B, P+S]."""
+        return _put_before(self(states, mask), states, mask)
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """The vectors [B, P, D] for states [B, S, D]; padding, which comes last, has no part in them."""
+        tensors = self.tensors
+        if self._generator == "none":
+            return tensors["vectors"].expand(len(states), -1, -1)
+        states, lengths = states.float(), mask.sum(1)
+        down, up = (tensors["down"], tensors["down_bias"]), (tensors["up"], tensors["up_bias"])
+        if self._generator == "npg":
+            hidden = functional.linear(pooled(states, lengths, self._pool), *down)
+        elif self._generator == "appg":  # the paper averages after this layer; before it is the same, and cheaper
+            hidden = functional.linear(average_pooled(states, lengths, self.length), *down)
+        else:
+            hidden = max_pooled(functional.linear(states, *down), lengths, self.length)
+        return functional.linear(hidden.relu(), *up).view(len(states), self.length, -1)
+
+
+Prompt = SoftPrompt | LatePrompt
+
+
+def drawn(sizes: dict[str, tuple[tuple[int, ...], int]], seed: int) -> Tensors:
+    """Tensors to start from, float32: by name their shape and the number of inputs, uniform in ±1/√inputs."""
+    random, tensors = stream(seed, "prompt"), {}
+    for name, (shape, inputs) in sizes.items():
+        bound = inputs**-0.5
+        tensors[name] = torch.rand(shape, generator=random) * 2 * bound - bound
+    return tensors
+
+
+def _put_before(prompt: Tensor, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """States [B, S, D] and their mask [B, S] with a prompt [B, P, D] in front: [B, P+S, D], [B, P+S]."""
+    ones = mask.new_ones(prompt.shape[:2])
+    return torch.cat([prompt.to(states.dtype), states], 1), torch.cat([ones, mask], 1)
+
+
+def pooled(states: Tensor, lengths: Tensor, pool: str) -> Tensor:
+    """One state [B, D] for each example, of its first lengths [B] states: the first, the last or their mean."""
+    if pool == "first":
+        return states[:, 0]
+    if pool == "last":
+        return states[torch.arange(len(states), device=states.device), lengths - 1]
+    return average_pooled(states, lengths, 1)[:, 0]
+
+
+def average_pooled(states: Tensor, lengths: Tensor, outputs: int) -> Tensor:
+    """[B, outputs, D]: what torch's AdaptiveAvgPool1d makes of each example's first lengths [B] states alone."""
+    parts, counts = _parted(states, lengths, outputs)
+    return (parts * counts[..., None]).sum(2) / counts.sum(2, keepdim=True)
+
+
+def max_pooled(states: Tensor, lengths: Tensor, outputs: int) -> Tensor:
+    """[B, outputs, D]: the same of AdaptiveMaxPool1d."""
+    parts, counts = _parted(states, lengths, outputs)
+    return parts.masked_fill(~counts[..., None], -torch.inf).amax(2)
+
+
+def _parted(states: Tensor, lengths: Tensor, outputs: int) -> tuple[Tensor, Tensor]:
+    """The states in each output's window [B, outputs, W, D], and which of them count [B, outputs, W].
+
+    Windows are as wide as need be, not as the sequence, so that this holds little more than the states themselves.
+    """
+    number = torch.arange(outputs, device=states.device)
+    starts, ends = number * lengths[:, None] // outputs, -(-(number + 1) * lengths[:, None] // outputs)
+    widest = states.shape[1] // outputs + 2
+    indices = starts[..., None] + torch.arange(widest, device=states.device)
+    rows = torch.arange(len(states), device=states.device)[:, None, None]
+    return states[rows, indices.minimum(ends[..., None] - 1)], indices < ends[..., None]
