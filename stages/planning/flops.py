@@ -89,7 +89,7 @@ def price(
     *,
     dtype: str,
     importance: Iterable[Size],
-    how: PromptConfig = SOFT,
+    prompt: PromptConfig = SOFT,
     kept_states: KeptStatesPlan | None = None,
     all_examples: Iterable[Size] = (),
 ) -> FlopsPlan:
@@ -101,20 +101,24 @@ def price(
         sizes: the batches of an update.
         dtype: of the weights.
         importance: the batches that score neurons, if any do.
-        how: what the prompt is, and where it enters; vanilla prompt tuning's is as long, and enters before the first
-            block.
+        prompt: what it is, and where it enters; vanilla prompt tuning's is as long, and enters before the first block.
         kept_states: what stages do about the states below it.
         all_examples: the batches in which such states are computed.
     """
-    rows, vanilla, counted_all = [], 0, Counter(all_examples)
-    does = [stage.does for stage in kept_states.stages] if kept_states else ["off"] * len(schedule.stages)
-    for stage, done in zip(schedule.stages, does, strict=True):
-        counted = Counter(size for update in range(stage.first_update, stage.end) for size in sizes(update))
-        entry = _entry(how, stage.shape, schedule.full)
-        updates = _total(cost, stage.shape, counted, {**entry, "is_kept": done != "off"})
-        states = _states(cost, stage.shape, counted_all, entry) if done == "compute" else 0
-        flops = updates + states
-        full = _total(cost, schedule.full, counted, {})
+    rows, vanilla, full = [], 0, schedule.full
+    counted_all, position = Counter(all_examples), kind_of(prompt).position(full.encoder.blocks)
+    for stage in schedule.stages:
+        batches = Counter(size for update in range(stage.first_update, stage.end) for size in sizes(update))
+        entry = {"below": num_below(stage.shape.encoder.blocks, full.encoder.blocks, position), "prompt": prompt}
+        does = kept_states.stages[stage.index - 1].does if kept_states else "off"
+        updates = _total(cost.update, stage.shape, batches, is_kept=does != "off", **entry)
+        states = 0
+        if does == "compute":
+            states = sum(
+                times * cost.below(stage.shape, batch=batch, source=source - prompt.length, blocks=entry["below"])
+                for (batch, source, _), times in counted_all.items()
+            )
+        whole = _total(cost.update, full, batches)
         parameters = cost.parameters(stage.shape)
         rows.append(
             StagePlan(
@@ -125,40 +129,23 @@ def price(
                 parameters=parameters,
                 weight_bytes=parameters * getattr(torch, dtype).itemsize,
                 flops_per_update=updates // stage.updates,
-                flops=flops,
-                flops_ratio=flops / full,
+                flops=updates + states,
+                flops_ratio=(updates + states) / whole,
                 flops_states=states,
             )
         )
-        vanilla += full
-    entry = _entry(how, schedule.full, schedule.full)
-    scoring = sum(
-        cost.forward(schedule.full, batch=batch, source=source, target=target, **entry)
-        for batch, source, target in importance
-    )
+        vanilla += whole
+    scoring = _total(cost.forward, full, Counter(importance), below=position, prompt=prompt)
     total = scoring + sum(row.flops for row in rows)
-    learned = kind_of(how).num_learned(cost.d_model)
+    learned = kind_of(prompt).num_learned(cost.d_model)
     return FlopsPlan(rows, schedule.updates, learned, scoring, total, vanilla, total / vanilla)
 
 
-def _entry(how: PromptConfig, shape: Shape, full: Shape) -> dict[str, Any]:
-    """What the prompt is and where it enters a stage's model, in the price's words."""
-    layer = kind_of(how).position(full.encoder.blocks)
-    return {"below": num_below(shape.encoder.blocks, full.encoder.blocks, layer), "prompt": how}
-
-
-def _states(cost: Price, shape: Shape, counted: Counter[Size], entry: dict[str, Any]) -> int:
-    """FLOPs of the states below the prompt; as in `forward`, the prompt's positions are counted in the sizes."""
+def _total(cost: Callable[..., int], shape: Shape, batches: Counter[Size], **more: Any) -> int:
+    """What all batches cost together."""
     return sum(
-        times * cost.below(shape, batch=batch, source=source - entry["prompt"].length, blocks=entry["below"])
-        for (batch, source, _), times in counted.items()
-    )
-
-
-def _total(cost: Price, shape: Shape, counted: Counter[Size], entry: dict[str, Any]) -> int:
-    return sum(
-        times * cost.update(shape, batch=batch, source=source, target=target, **entry)
-        for (batch, source, target), times in counted.items()
+        times * cost(shape, batch=batch, source=source, target=target, **more)
+        for (batch, source, target), times in batches.items()
     )
 
 
@@ -190,7 +177,7 @@ def price_run(
         of_update,
         dtype=config.engine.dtype,
         importance=scored,
-        how=config.prompt,
+        prompt=config.prompt,
         kept_states=kept_states,
         all_examples=sizes(train, batches_by_length(train, config.train.batch_size)) if are_kept else [],
     )
@@ -212,7 +199,7 @@ def nominal(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
         lambda _: [(config.train.batch_size, source, target)],
         dtype=config.engine.dtype,
         importance=[(scored, source, target)],
-        how=config.prompt,
+        prompt=config.prompt,
         kept_states=kept_states,
         all_examples=[(examples or 0, source, target)],
     )
