@@ -89,11 +89,11 @@ def _choose_stack(kept: Stack, full: Stack, scores: Tensor | None, layer: int) -
     return StackSelection(blocks, tuple(most_important(scores[block], kept.neurons) for block in blocks))
 
 
-def dump(chosen: Selection) -> bytes:
+def dump(selection: Selection) -> bytes:
     """A selection as a safetensors file: `<stack>.blocks` [k] and `<stack>.neurons` [k, f], unless all are kept."""
     tensors = {}
     for name in STACKS:
-        kept = chosen.stack(name)
+        kept = selection.stack(name)
         tensors[f"{name}.blocks"] = torch.tensor(kept.blocks)
         if kept.neurons is not None:
             tensors[f"{name}.neurons"] = torch.tensor(kept.neurons)

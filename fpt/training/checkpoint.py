@@ -81,7 +81,7 @@ def _taken(prefix: str, tensors: Tensors) -> Tensors:
     return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
-def dump_prompt(prompt: Tensors, **about: Any) -> bytes:
+def dump_prompt(prompt: Tensors, **metadata: Any) -> bytes:
     """What is learned as a safetensors file; a soft prompt [P, D] is its one tensor, `prompt`."""
     # One key: the order of several is not fixed, and equal prompts shall be equal files.
-    return save({name: tensor.contiguous() for name, tensor in prompt.items()}, {"fpt": json.dumps(about)})
+    return save({name: tensor.contiguous() for name, tensor in prompt.items()}, {"fpt": json.dumps(metadata)})

@@ -143,18 +143,18 @@ def step(
         the loss, and whether any process was told to stop.
     """
     tokens = sum(len(data.targets[index]) for index in indices)
-    loss, told = torch.zeros(1, device=device), torch.tensor([float(interrupts.requested())], device=device)
+    loss, stops = torch.zeros(1, device=device), torch.tensor([float(interrupts.requested())], device=device)
     for part in micro_batches(indices, micro_batch, process=distributed.rank(), processes=distributed.size()):
         batch = data.batch(part) if part else data.batch(indices[:1]).unlabelled()
         share = model(batch.to(device)) / tokens
         share.backward()
         loss += share.detach()
     gradients = [parameter.grad for parameter in model.prompt.parameters() if parameter.grad is not None]
-    distributed.all_reduce_sum_([*gradients, loss, told])
+    distributed.all_reduce_sum_([*gradients, loss, stops])
     torch.nn.utils.clip_grad_norm_(model.prompt.parameters(), optim.clip)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return loss.item(), told.item() > 0
+    return loss.item(), stops.item() > 0
 
 
 def _judged(state: TrainState, score: float, prompt: Tensors, keep_best: bool) -> TrainState:

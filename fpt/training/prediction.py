@@ -76,14 +76,14 @@ class Predictor:
         """Predictions in the examples' order; only their sources and what can be spared of them count."""
         data = encode(examples, self.tokenizer, source_length=self.source_length, target_length=2)
         assert data.whole is not None
-        found: dict[int, Prediction] = {}
+        of_index: dict[int, Prediction] = {}
         for indices in with_bar(batches_by_length(data, self.batch_size), "predicting"):
             batch = data.batch(indices).to(self.device)
             ids, logs = self.model.answer(batch, max_new_tokens=self.max_new_tokens, beams=self.beams)
             for index, row, probabilities in zip(indices, ids.tolist(), logs.tolist(), strict=True):
                 cut = int(data.whole[index, 0]) - data.lengths[index][0]
-                found[index] = self._prediction(examples[index].source, cut, row, probabilities)
-        return [found[index] for index in range(len(examples))]
+                of_index[index] = self._prediction(examples[index].source, cut, row, probabilities)
+        return [of_index[index] for index in range(len(examples))]
 
     def _prediction(self, text: str, cut: int, ids: list[int], logs: list[float]) -> Prediction:
         real = [token for token in ids if token != IGNORED]

@@ -109,7 +109,10 @@ def price(
     counted_all, position = Counter(all_examples), kind_of(prompt).position(full.encoder.blocks)
     for stage in schedule.stages:
         batches = Counter(size for update in range(stage.first_update, stage.end) for size in sizes(update))
-        entry = {"below": num_below(stage.shape.encoder.blocks, full.encoder.blocks, position), "prompt": prompt}
+        entry: dict[str, Any] = {
+            "below": num_below(stage.shape.encoder.blocks, full.encoder.blocks, position),
+            "prompt": prompt,
+        }
         does = kept_states.stages[stage.index - 1].does if kept_states else "off"
         updates = _total(cost.update, stage.shape, batches, is_kept=does != "off", **entry)
         states = 0

@@ -50,10 +50,10 @@ def compare(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
         UserError: a run's metrics do not say its FLOPs.
     """
     vanilla = runs[VANILLA]
-    about = vanilla[0].result
+    first = vanilla[0].result
     rows = []
-    for name, found in runs.items():
-        pairs = [_against(run, other) for run, other in zip(found, vanilla, strict=True)]
+    for name, members in runs.items():
+        pairs = [_against(run, other) for run, other in zip(members, vanilla, strict=True)]
         gains = [pair["gain"] for pair in pairs]
         rows.append(
             {
@@ -67,7 +67,7 @@ def compare(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
         )
     names = ("task", "model", "baseline", "majority")
     seeds = [run.result["seed"] for run in vanilla]
-    return {**{key: about[key] for key in names}, "metric": about["metric"]["name"], "seeds": seeds, "schedules": rows}
+    return {**{key: first[key] for key in names}, "metric": first["metric"]["name"], "seeds": seeds, "schedules": rows}
 
 
 def reached(run: Run, flops: int) -> float | None:

@@ -30,7 +30,7 @@ class Planned:
         return " ".join(f"{key}={value}" for key, value in self.values.items()) or "the run"
 
 
-def check(runs: Sequence[Planned]) -> None:
+def check(plans: Sequence[Planned]) -> None:
     """Find what is wrong with any of them before the first begins.
 
     Raises:
@@ -39,18 +39,20 @@ def check(runs: Sequence[Planned]) -> None:
     if is_worker():
         raise UserError("several runs start their processes themselves; give engine.processes=N in place of a launcher")
     taken: dict[str, Planned] = {}
-    for run in runs:
-        schedule.of(run.config)
-        chosen(run.config.tracking)
-        folder = str(run.config.folder)
+    for planned in plans:
+        schedule.of(planned.config)
+        chosen(planned.config.tracking)
+        folder = str(planned.config.folder)
         if folder in taken:
-            raise UserError(f"{taken[folder].label} and {run.label} would share the folder {folder}; give run.dir=DIR")
-        taken[folder] = run
-        finished(run.config)
+            raise UserError(
+                f"{taken[folder].label} and {planned.label} would share the folder {folder}; give run.dir=DIR"
+            )
+        taken[folder] = planned
+        finished(planned.config)
 
 
 def finished(config: RunConfig) -> Run | None:
-    """The run's records, if it is finished; its data are not opened again, so that they may have changed is not seen.
+    """The run, if it is finished; its data are not opened again, so that they may have changed is not seen.
 
     Raises:
         UserError: it was made with another configuration, or its files are not what was written.
@@ -58,31 +60,31 @@ def finished(config: RunConfig) -> Run | None:
     folder = config.folder
     if config.resume in ("never", "repair") or not (folder / CONFIG).is_file():
         return None
-    records = open_run(folder)
-    if not records.is_finished:
+    run = open_run(folder)
+    if not run.is_finished:
         return None
-    if wrong := differences(records.settings, config):
+    if wrong := differences(run.settings, config):
         raise UserError(
             f"{folder}: holds a run with another configuration ({'; '.join(wrong)})."
             " Give run.dir=DIR, or start over with resume=never"
         )
-    records.read(RESULT)
-    return records
+    run.read(RESULT)
+    return run
 
 
 def run_all(
-    runs: Sequence[Planned], train: Callable[[RunConfig], object], say: Callable[[str], None]
+    plans: Sequence[Planned], train: Callable[[RunConfig], object], say: Callable[[str], None]
 ) -> Iterator[tuple[Planned, Run | UserError]]:
-    """Each run with its records, trained where need be; or with what it ended on, if that was the user's fault."""
-    for number, run in enumerate(runs, 1):
-        where = f"run {number} of {len(runs)}: {run.label}"
+    """Each run, trained where need be; or what it ended on, if that was the user's fault."""
+    for number, planned in enumerate(plans, 1):
+        where = f"run {number} of {len(plans)}: {planned.label}"
         try:
-            if records := finished(run.config):
-                say(f"{where}: finished, in {run.config.folder}")
+            if run := finished(planned.config):
+                say(f"{where}: finished, in {planned.config.folder}")
             else:
-                say(f"{where}, in {run.config.folder}")
-                train(run.config)
-                records = open_run(run.config.folder)
-            yield run, records
+                say(f"{where}, in {planned.config.folder}")
+                train(planned.config)
+                run = open_run(planned.config.folder)
+            yield planned, run
         except UserError as error:
-            yield run, error
+            yield planned, error

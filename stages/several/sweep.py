@@ -39,13 +39,12 @@ def plan(words: Sequence[str]) -> list[Planned]:
 def table(runs: Sequence[tuple[Planned, Run | UserError]]) -> list[dict[str, Any]]:
     """A row for each run: its values, folder, and what it came to; `error` where it came to nothing."""
     rows: list[dict[str, Any]] = []
-    for run, records in runs:
-        row: dict[str, Any] = {"values": run.values, "folder": str(run.config.folder)}
-        if isinstance(records, UserError):
-            rows.append({**row, "metric": None, "flops": None, "seconds": None, "error": str(records)})
+    for planned, run in runs:
+        row: dict[str, Any] = {"values": planned.values, "folder": str(planned.config.folder)}
+        if isinstance(run, UserError):
+            rows.append({**row, "metric": None, "flops": None, "seconds": None, "error": str(run)})
         else:
-            result = records.result
-            rows.append({**row, **{key: result[key] for key in ("metric", "flops", "seconds")}, "error": None})
+            rows.append({**row, **{key: run.result[key] for key in ("metric", "flops", "seconds")}, "error": None})
     return rows
 
 

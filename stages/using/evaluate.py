@@ -31,7 +31,7 @@ def evaluate(config: RunConfig, task: Task, split: str | None, prompt: LearnedPr
     with distributed.joined(config.engine, open_device(config.engine)):
         inputs = open_inputs(config, task, progress)
         engine = Engine(config.engine, open_device(config.engine))
-        models = Models(inputs.backbone, engine, prompt.how, config.train.activation_checkpointing)
+        models = Models(inputs.backbone, engine, prompt.config, config.train.activation_checkpointing)
         evaluator = evaluator_of(config, inputs, engine, progress)
         data, examples = inputs.valid, task.valid
         if split == "train":

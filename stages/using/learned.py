@@ -23,16 +23,16 @@ class LearnedPrompt:
     Attributes:
         name: where it is from, for people.
         tensors: of the prompt, by name.
-        how: what they are, and where they enter.
-        chosen: what it keeps of the backbone; None: the whole.
+        config: what they are, and where they enter.
+        part: what it keeps of the backbone; None: the whole.
         fingerprint: of the backbone that it was trained on; None: any will do whose vectors are as wide.
         max_new_tokens: no output was longer when it was scored; None: not known.
     """
 
     name: str
     tensors: Tensors
-    how: PromptConfig
-    chosen: Selection | None = None
+    config: PromptConfig
+    part: Selection | None = None
     fingerprint: str | None = None
     max_new_tokens: int | None = None
 
@@ -43,7 +43,7 @@ class LearnedPrompt:
             UserError: the prompt does not belong to this model.
         """
         width = backbone.config.d_model
-        kind = kind_of(self.how)
+        kind = kind_of(self.config)
         held = kind.width({name: tuple(tensor.shape) for name, tensor in self.tensors.items()})
         if held != width:
             raise UserError(f"{self.name}: holds vectors of {held}, but {backbone.folder} has d_model={width}")
@@ -53,24 +53,24 @@ class LearnedPrompt:
                 f"{self.name}: the prompt was trained on another model than {backbone.folder}; to use it there, give"
                 " its prompt.safetensors as prompt.file in place of the run"
             )
-        return self.chosen or selection.everything(backbone.shape)
+        return self.part or selection.everything(backbone.shape)
 
 
-def from_run(records: Run, stage: int | None) -> LearnedPrompt:
+def from_run(run: Run, stage: int | None) -> LearnedPrompt:
     """A run's best prompt with its last stage's model, or the prompt of a stage with that stage's.
 
     Raises:
         UserError: the run is not finished, has no such stage, or a file of it is damaged.
     """
-    limit = records.result.get("max_new_tokens")
+    limit = run.result.get("max_new_tokens")
     if stage is None:
-        about, prompt = records.stages[-1], records.learned()
+        of, prompt = run.stages[-1], run.learned()
     else:
-        about = records.stage(stage)
-        prompt = records.learned(about)
-    chosen = selection.load(records.read(f"stages/{about.name}/selection.safetensors"))
-    fingerprint = json.loads(records.read(INPUTS))["model"]
-    return LearnedPrompt(f"run={records.path}", prompt, records.config.prompt, chosen, fingerprint, limit)
+        of = run.stage(stage)
+        prompt = run.learned(of)
+    part = selection.load(run.read(f"stages/{of.name}/selection.safetensors"))
+    fingerprint = json.loads(run.read(INPUTS))["model"]
+    return LearnedPrompt(f"run={run.path}", prompt, run.config.prompt, part, fingerprint, limit)
 
 
 def from_file(config: RunConfig) -> LearnedPrompt:

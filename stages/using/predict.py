@@ -34,7 +34,7 @@ def predictor(
         backbone, engine = open_backbone(config.model), Engine(config.engine, device)
         labels = backbone.tokenizer([ANSWER.format(answer=label) for label in form.labels or ("",)])["input_ids"]
         longest = max(map(len, labels)) if form.labels else config.task.target_length
-        with Models(backbone, engine, prompt.how).open(prompt.selection(backbone), prompt.tensors) as model:
+        with Models(backbone, engine, prompt.config).open(prompt.selection(backbone), prompt.tensors) as model:
             yield Predictor(
                 model,
                 backbone.tokenizer,
