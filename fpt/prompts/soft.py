@@ -39,7 +39,12 @@ class Soft:
 
     @staticmethod
     def of_file(use: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> PromptConfig:
-        """The settings of the prompt in a file, from what it says of its use (`metadata`), and its tensors' shapes."""
+        """The settings of the prompt in a file, from what it says of its use (`metadata`), and its tensors' shapes.
+
+        Raises:
+            LookupError: something is not said, as the file is another's.
+            ValueError: something is wrong.
+        """
         return PromptConfig(length=shapes[TENSOR][0])
 
     @staticmethod
