@@ -29,9 +29,9 @@ HEAD = "lm_head.weight"
 
 def read_config(values: dict[str, Any], where: str) -> T5Config:
     # Dropout is captured when modules are built, and prompt tuning wants none. T5's start token has no default.
-    given = {key: value for key, value in values.items() if value is not None}
+    stated = {key: value for key, value in values.items() if value is not None}
     try:
-        config = MODELS[values["model_type"]][0](**{"decoder_start_token_id": 0, **given, "dropout_rate": 0.0})
+        config = MODELS[values["model_type"]][0](**{"decoder_start_token_id": 0, **stated, "dropout_rate": 0.0})
         skeleton(config, Shape(Stack(1, 1), Stack(1, 1)))
     except Exception as error:  # transformers validates with many exception types, some only when modules are built
         raise UserError(f"{where}: the configuration is not valid ({reason(error)})") from None

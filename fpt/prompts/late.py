@@ -109,8 +109,8 @@ class Late:
 
     def described(self, d_model: int, layer: int, model: str) -> str:
         generator = self.config.generator
-        made = "the same for every example" if generator == "none" else "made from each example's states there"
+        origin = "the same for every example" if generator == "none" else "made from each example's states there"
         return (
-            f"{self.config.length} vectors of {d_model} numbers, {made}, that go before the states after encoder block"
-            f" {layer} of {model} (late prompt tuning, {generator}, {self.num_learned(d_model):,} parameters)"
+            f"{self.config.length} vectors of {d_model} numbers, {origin}, that go before the states after encoder"
+            f" block {layer} of {model} (late prompt tuning, {generator}, {self.num_learned(d_model):,} parameters)"
         )
