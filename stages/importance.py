@@ -32,8 +32,8 @@ def key(
     fingerprint: str, *, dtype: str, device: str, batch_size: int, task: str, prompt: bytes, examples: Encoded
 ) -> str:
     """Names the scores of one model, task, prompt and sample, and of what changes their last bits."""
-    about = [fingerprint, dtype, device, batch_size, task, list(examples.sources), list(examples.targets)]
-    digest = hashlib.sha256(json.dumps(about).encode())
+    decisive = [fingerprint, dtype, device, batch_size, task, list(examples.sources), list(examples.targets)]
+    digest = hashlib.sha256(json.dumps(decisive).encode())
     digest.update(prompt)
     return digest.hexdigest()[:32]
 

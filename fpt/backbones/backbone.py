@@ -46,8 +46,8 @@ class Backbone:
         Raises:
             UserError: there is none; without a vocabulary transformers would make up an empty one.
         """
-        about = self.folder / "tokenizer_config.json"
-        bytes_only = about.is_file() and '"ByT5Tokenizer' in about.read_text(encoding="utf-8", errors="replace")
+        file = self.folder / "tokenizer_config.json"
+        bytes_only = file.is_file() and '"ByT5Tokenizer' in file.read_text(encoding="utf-8", errors="replace")
         if not bytes_only and not any((self.folder / name).is_file() for name in VOCABULARIES):
             raise UserError(f"{self.folder}: no vocabulary; expected one of {', '.join(VOCABULARIES)}")
         try:

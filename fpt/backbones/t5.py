@@ -1,4 +1,7 @@
-"""A `Family`: the only file that spells T5's attribute and weight names (T5 1.0, 1.1, LM-adapted, Flan, mT5, ByT5)."""
+"""A `Family`: the only file that spells T5's attribute and weight names (T5 1.0, 1.1, LM-adapted, Flan, mT5, ByT5).
+
+What each function answers is said in `families.Family`; here is what is T5's own about it.
+"""
 
 import copy
 import weakref
@@ -25,15 +28,10 @@ HEAD = "lm_head.weight"
 
 
 def read_config(values: dict[str, Any], where: str) -> T5Config:
-    """The configuration of a supported family (see `supported.read_shape`); `where` names its origin in errors.
-
-    Raises:
-        UserError: transformers finds a value wrong.
-    """
     # Dropout is captured when modules are built, and prompt tuning wants none. T5's start token has no default.
-    given = {key: value for key, value in values.items() if value is not None}
+    stated = {key: value for key, value in values.items() if value is not None}
     try:
-        config = MODELS[values["model_type"]][0](**{"decoder_start_token_id": 0, **given, "dropout_rate": 0.0})
+        config = MODELS[values["model_type"]][0](**{"decoder_start_token_id": 0, **stated, "dropout_rate": 0.0})
         skeleton(config, Shape(Stack(1, 1), Stack(1, 1)))
     except Exception as error:  # transformers validates with many exception types, some only when modules are built
         raise UserError(f"{where}: the configuration is not valid ({reason(error)})") from None
@@ -41,10 +39,7 @@ def read_config(values: dict[str, Any], where: str) -> T5Config:
 
 
 def skeleton(config: T5Config, shape: Shape) -> Any:
-    """A model of the given shape on the meta device: modules without weights, none of which trains.
-
-    The stacks' widths may differ, which a T5Config cannot say: its d_ff is the wider one.
-    """
+    """The stacks' widths may differ, which a T5Config cannot say: its d_ff is the wider one."""
     config = copy.deepcopy(config)
     config.num_layers, config.num_decoder_layers = shape.encoder.blocks, shape.decoder.blocks
     config.d_ff = max(shape.encoder.neurons, shape.decoder.neurons)
@@ -69,23 +64,20 @@ def _resize(ffn: Any, neurons: int) -> None:
 
 
 def stack_of(model: Any, name: str) -> Any:
-    """The encoder or the decoder."""
     return getattr(model, name)
 
 
 def blocks_of(model: Any, stack: str) -> list[nn.Module]:
-    """A stack's blocks; each gives a tuple, hidden states [B, positions, D] first."""
+    """Each gives a tuple, hidden states [B, positions, D] first."""
     return list(stack_of(model, stack).block)
 
 
 def states_before(model: Any, ids: torch.Tensor, mask: torch.Tensor, block: int) -> torch.Tensor:
-    """What the encoder's block of that number takes in, [B, S, D], for source ids [B, S]."""
     embedded = model.shared(ids)
     return through_blocks(model, embedded, mask, 0, block) if block else embedded
 
 
 def encoded_from(model: Any, states: torch.Tensor, mask: torch.Tensor, block: int) -> torch.Tensor:
-    """The encoder's output [B, S, D] from what its block of that number takes in."""
     if not block:
         return model.encoder(inputs_embeds=states, attention_mask=mask).last_hidden_state
     return model.encoder.final_layer_norm(through_blocks(model, states, mask, block, None))
@@ -106,7 +98,6 @@ def through_blocks(model: Any, states: torch.Tensor, mask: torch.Tensor, first: 
 
 
 def decoded(model: Any, ids: torch.Tensor, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Decoder states [B, T, D] for ids [B, T] put in, from the encoder's output [B, S, D] and its mask."""
     # Padding comes last and the decoder looks back only, so its real positions need no mask.
     return model.decoder(
         input_ids=ids, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
@@ -114,17 +105,17 @@ def decoded(model: Any, ids: torch.Tensor, states: torch.Tensor, mask: torch.Ten
 
 
 def head_logits(model: Any, states: torch.Tensor) -> torch.Tensor:
-    """Vocabulary logits [..., V] of decoder states [..., D]; T5 1.0 scales the states by D^-½."""
+    """T5 1.0 scales the states by D^-½."""
     if not _unties(model.config):
         states = states * model.config.d_model**-0.5
     return model.lm_head(states)
 
 
 def checkpoint_blocks(model: Any) -> None:
-    """Have training keep each block's input alone, and compute the rest again on the way back.
+    """Exact, since without dropout nothing in a block is random; and idle where no gradient is asked for.
 
-    Exact, since without dropout nothing in a block is random; and idle where no gradient is asked for. transformers'
-    own way would need train mode, in which generation loses its cache and attention's bias wants a gradient.
+    transformers' own way would need train mode, in which generation loses its cache and attention's bias wants a
+    gradient.
     """
     for stack in STACKS:
         for block in blocks_of(model, stack):
@@ -139,12 +130,10 @@ def _run_checkpointed(reference: Any, *inputs: Any, **more: Any) -> Any:
 
 
 def activations_of(model: Any, stack: str) -> list[nn.Module]:
-    """The modules whose input is a block's FFN activation (after the gate), [B, positions, F], block by block."""
     return [block.layer[-1].DenseReluDense.wo for block in stack_of(model, stack).block]
 
 
 def body_sources(selection: Selection, model: Any) -> Iterator[tuple[str, WeightSlice]]:
-    """For every tensor of a partial PLM but embedding and head: its name there, and where it comes from."""
     for name in (name for name, _ in model.named_parameters() if name.split(".")[0] in STACKS):
         stack, *rest = name.split(".")
         if rest[0] != "block":
@@ -166,12 +155,11 @@ def body_sources(selection: Selection, model: Any) -> Iterator[tuple[str, Weight
 
 
 def embedding_name(files: WeightFiles) -> str:
-    """The input embedding's name: whichever alias the checkpoint was saved under."""
+    """Whichever alias the checkpoint was saved under."""
     return next((name for name in (*EMBEDDINGS, HEAD) if name in files), EMBEDDINGS[0])
 
 
 def tie_embeddings(model: Any, embedding: torch.Tensor) -> None:
-    """Give both stacks and the head the one embedding [V, D]."""
     shared = nn.Parameter(embedding, requires_grad=False)
     model.shared.weight = shared
     for name in STACKS:
@@ -180,12 +168,10 @@ def tie_embeddings(model: Any, embedding: torch.Tensor) -> None:
 
 
 def untie_head(model: Any, head: torch.Tensor) -> None:
-    """Give the head a weight [V, D] of its own."""
     model.lm_head.weight = nn.Parameter(head, requires_grad=False)
 
 
 def tied(config: T5Config, shape: Shape) -> Any:
-    """A skeleton whose embedding, and head if it has none of its own, is counted once."""
     model = skeleton(config, shape)
     head = model.lm_head.weight
     tie_embeddings(model, model.shared.weight)
@@ -200,7 +186,7 @@ def _unties(config: T5Config) -> bool:
 
 
 def checkpoint_tensors(model: Any) -> dict[str, torch.Tensor]:
-    """The model's tensors, the narrower stack's FFN padded with zero neurons, which add exactly nothing."""
+    """The narrower stack's FFN is padded with zero neurons, which add exactly nothing: a config.json has one d_ff."""
     width = model.config.d_ff
     tensors = model.state_dict()
     for name, tensor in tensors.items():
@@ -211,7 +197,6 @@ def checkpoint_tensors(model: Any) -> dict[str, torch.Tensor]:
 
 
 def checkpoint_values(model: Any, original: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What config.json and generation_config.json of a saved partial PLM say, from the backbone's `original`."""
     settled = {  # what building set aside, and what transformers 5 writes wrongly for a head of its own
         "use_cache": original.get("use_cache", True),
         "dropout_rate": original.get("dropout_rate", 0.1),

@@ -38,7 +38,7 @@ class Price:
         self.d_model: int = config.d_model
         self._encoder = cache(self._encoder_block)
         self._decoder = cache(self._decoder_block)
-        self.parameters = cache(self._parameters)
+        self.sizes = cache(self._sizes)
 
     def forward(
         self, shape: Shape, *, batch: int, source: int, target: int, below: int = 0, prompt: PromptConfig = SOFT
@@ -91,9 +91,13 @@ class Price:
         """FLOPs of a forward pass through the two layers that make the prompt's vectors, for one example."""
         return kind_of(prompt).flops(source - prompt.length, self.d_model)
 
-    def _parameters(self, shape: Shape) -> int:
-        """Frozen parameters of a partial PLM, embedding and head included, a tied head once."""
-        return sum(parameter.numel() for parameter in self._family.tied(self._config, shape).parameters())
+    def parameters(self, shape: Shape) -> int:
+        """How many frozen parameters a partial PLM has, embedding and head included, a tied head once."""
+        return sum(self.sizes(shape))
+
+    def _sizes(self, shape: Shape) -> list[int]:
+        """The same, tensor by tensor."""
+        return [parameter.numel() for parameter in self._family.tied(self._config, shape).parameters()]
 
     def _encoder_block(self, neurons: int) -> tuple[int, int]:
         """Coefficients of S and S² in the FLOPs of an encoder block."""

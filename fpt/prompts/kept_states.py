@@ -8,8 +8,7 @@ import json
 import os
 import socket
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -119,7 +118,9 @@ class StatesBelow:
         is_first = process == 0
         first_pid = distributed.all_gather(os.getpid())[distributed.rank() - process]
         aside = file.with_name(f"{file.stem}.{socket.gethostname()}-{first_pid}.part")
-        with _removed(aside, _beside(aside)) if is_first else nullcontext():
+        with ExitStack() as at_the_end:
+            for leftover in (aside, _beside(aside)) if is_first else ():
+                at_the_end.callback(leftover.unlink, missing_ok=True)
             problems = distributed.all_gather(self._reserve(aside) if is_first else None)
             if problem := next(filter(None, problems), None):
                 raise UserError(problem)
@@ -201,14 +202,4 @@ def _forget_dead(folder: Path) -> None:
     for file in folder.glob(f"*.{socket.gethostname()}-*.part*"):
         number = file.name.partition(".part")[0].rpartition("-")[2]
         if number.isdecimal() and not psutil.pid_exists(int(number)):
-            file.unlink(missing_ok=True)
-
-
-@contextmanager
-def _removed(*files: Path) -> Iterator[None]:
-    """The files are gone afterwards, unless they were renamed."""
-    try:
-        yield
-    finally:
-        for file in files:
             file.unlink(missing_ok=True)

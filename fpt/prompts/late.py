@@ -33,12 +33,6 @@ class Late:
 
     @staticmethod
     def of_file(use: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> PromptConfig:
-        """The settings of the prompt in a file, from what it says of its use (`metadata`), and its tensors' shapes.
-
-        Raises:
-            KeyError: something is not said.
-            ValueError: something is wrong.
-        """
         bottleneck = {"bottleneck": shapes["down"][0]} if "down" in shapes else {}
         config = PromptConfig(**{name: use[name] for name in USE} | bottleneck)
         if not isinstance(config.layer, int):
@@ -47,15 +41,9 @@ class Late:
 
     @staticmethod
     def width(shapes: dict[str, tuple[int, ...]]) -> int:
-        """The D of tensors with such shapes."""
         return shapes.get("down", shapes.get("vectors", (0,)))[-1]
 
     def position(self, num_blocks: int) -> int:
-        """How many of a model's encoder blocks lie below the prompt.
-
-        Raises:
-            UserError: `prompt.layer` counts more than it has.
-        """
         layer = self.config.layer
         below = int(layer * num_blocks + 0.5) if isinstance(layer, float) else layer
         if below > num_blocks:
@@ -77,39 +65,33 @@ class Late:
         return {"down": down, "down_bias": down[:1], "up": up, "up_bias": up[:1]}
 
     def num_learned(self, d_model: int) -> int:
-        """How many numbers are learned."""
         return sum(math.prod(shape) for shape in self.shapes(d_model).values())
 
     def flops(self, source: int, d_model: int) -> tuple[int, int]:
-        """FLOPs of the generator's two layers for an example of `source` positions."""
         length = self.config.length
         states = {"none": 0, "npg": 1, "appg": length, "mppg": source}[self.config.generator]
         layer = 2 * d_model * self.config.bottleneck
         return states * layer, length * layer if states else 0
 
     def initial(self, backbone: "Backbone", *, labels: tuple[str, ...], seed: int) -> "Tensors":
-        """The tensors to start from, float32."""
         return self.drawn(backbone.config.d_model, seed=seed)
 
     def drawn(self, d_model: int, *, seed: int) -> "Tensors":
-        """The same for any model of that width."""
+        """What `initial` gives, for any model of that width."""
         from fpt.prompts.modules import drawn
 
         inputs = {"up": self.config.bottleneck, "up_bias": self.config.bottleneck}
         return drawn({name: (shape, inputs.get(name, d_model)) for name, shape in self.shapes(d_model).items()}, seed)
 
     def build(self, tensors: "Tensors", position: int) -> "LatePrompt":
-        """What was or will be learned as a module, which enters after the first `position` encoder blocks."""
         from fpt.prompts.modules import LatePrompt
 
         return LatePrompt(self.config, tensors, position=position)
 
     def metadata(self, layer: int) -> dict[str, Any]:
-        """What a file says of its tensors' use; `layer` is the block of the whole model before which they enter."""
         return {name: getattr(self.config, name) for name in USE} | {"layer": layer}
 
     def mismatch(self, shapes: dict[str, tuple[int, ...]], other: PromptConfig, d_model: int) -> str | None:
-        """Why a model of this width cannot start from another such prompt's tensors; None: it can."""
         makers = [(config.generator, config.pool) for config in (self.config, other)]
         if shapes == self.shapes(d_model) and makers[0] == makers[1]:
             return None
@@ -126,10 +108,9 @@ class Late:
         return f"prompt.generator={config.generator} prompt.length={config.length}{more}"
 
     def described(self, d_model: int, layer: int, model: str) -> str:
-        """What goes where, for people; `layer` blocks of `model` lie below."""
         generator = self.config.generator
-        made = "the same for every example" if generator == "none" else "made from each example's states there"
+        origin = "the same for every example" if generator == "none" else "made from each example's states there"
         return (
-            f"{self.config.length} vectors of {d_model} numbers, {made}, that go before the states after encoder block"
-            f" {layer} of {model} (late prompt tuning, {generator}, {self.num_learned(d_model):,} parameters)"
+            f"{self.config.length} vectors of {d_model} numbers, {origin}, that go before the states after encoder"
+            f" block {layer} of {model} (late prompt tuning, {generator}, {self.num_learned(d_model):,} parameters)"
         )

@@ -39,7 +39,12 @@ class Soft:
 
     @staticmethod
     def of_file(use: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> PromptConfig:
-        """The settings of the prompt in a file, from what it says of its use (`metadata`), and its tensors' shapes."""
+        """The settings of the prompt in a file, from what it says of its use (`metadata`), and its tensors' shapes.
+
+        Raises:
+            LookupError: something is not said, as the file is another's.
+            ValueError: something is wrong.
+        """
         return PromptConfig(length=shapes[TENSOR][0])
 
     @staticmethod
@@ -75,17 +80,17 @@ class Soft:
         """
         from fpt.prompts.modules import drawn
 
-        config, tokenizer = self.config, backbone.tokenizer
+        config = self.config
         if config.init == "uniform":
             d_model: int = backbone.config.d_model
             return drawn({name: (shape, d_model) for name, shape in self.shapes(d_model).items()}, seed)
         if config.init == "text":
-            pieces = _pieces(tokenizer, str(config.text))
+            pieces = _pieces(backbone.tokenizer, str(config.text))
             ids = [pieces[index % len(pieces)] for index in range(config.length)]
         else:
-            words = [piece for label in labels for piece in _pieces(tokenizer, label)]
+            words = [piece for label in labels for piece in _pieces(backbone.tokenizer, label)]
             ids = words[: config.length] if config.init == "labels" else []
-            ids += _common(tokenizer, config.length - len(ids), seed)
+            ids += _common(backbone.tokenizer, config.length - len(ids), seed)
         return {TENSOR: backbone.embeddings(ids)}
 
     def build(self, tensors: "Tensors", position: int) -> "SoftPrompt":
