@@ -53,7 +53,10 @@ def is_main() -> bool:
 
 @contextmanager
 def joined(config: EngineConfig, device: torch.device) -> Iterator[None]:
-    """Within, the processes that a launcher started can reach each other; DeepSpeed wants that of one alone too."""
+    """Within, the processes that a launcher started can reach each other; DeepSpeed wants that of one alone too.
+
+    engine=auto is settled within, and may come to DeepSpeed.
+    """
     global _patient
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(seconds=config.timeout)
@@ -64,13 +67,17 @@ def joined(config: EngineConfig, device: torch.device) -> Iterator[None]:
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // _on_this_machine()))
         dist.init_process_group(backend, timeout=timeout)
         _patient = dist.new_group(backend="gloo", timeout=PATIENCE)
-    elif config.name == "deepspeed":
+    elif config.name in ("auto", "deepspeed"):
         dist.init_process_group(backend, store=_HashStore(), rank=0, world_size=1)
-    yield
-    # After an error the others may be gone; the process ends then, and what it held with it.
-    _patient = None
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        _patient = None
+        # After an error the others may be gone, and the group would wait for them; a worker ends then, and it with it.
+        if dist.is_initialized() and not (failed and is_worker()):
+            dist.destroy_process_group()
 
 
 def broadcast_from_main(call: Callable[[], T]) -> T:

@@ -213,5 +213,3 @@ def _digest(file: Path) -> str | None:
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except FileNotFoundError:
         return None
-
-
