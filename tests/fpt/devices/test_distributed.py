@@ -10,13 +10,18 @@ from fpt.devices.distributed import joined
 CPU = torch.device("cpu")
 
 
+def _fail_within(engine: EngineConfig) -> None:
+    with joined(engine, CPU):
+        assert dist.get_world_size() == 1
+        raise RuntimeError("of this run alone")
+
+
 @pytest.mark.parametrize("name", ["auto", "deepspeed"])
 def test_a_run_that_fails_leaves_no_group_to_the_next(name: str) -> None:
     engine = EngineConfig(name=name)
     for _ in range(2):
-        with pytest.raises(RuntimeError, match="of this run alone"), joined(engine, CPU):
-            assert dist.get_world_size() == 1
-            raise RuntimeError("of this run alone")
+        with pytest.raises(RuntimeError, match="of this run alone"):
+            _fail_within(engine)
         assert not dist.is_initialized()
 
 
