@@ -12,7 +12,7 @@ from fpt.cli.verb import Verb
 from fpt.cli.verbs import OF_LAUNCHERS, VERBS
 from fpt.config import compose
 from fpt.devices.interrupts import Interrupted
-from fpt.devices.launch import GOES_ON, Failed
+from fpt.devices.processes import GOES_ON, Failed
 from fpt.errors import UserError, did_you_mean
 from fpt.runs.progress import quiet_libraries
 

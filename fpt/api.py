@@ -14,7 +14,7 @@ from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.shapes import Selection, Shape, Stack
 from fpt.config import compose
 from fpt.config.schema import RunConfig
-from fpt.devices import launch
+from fpt.devices import processes
 from fpt.errors import UserError
 from fpt.prompts.late import LatePrompt
 from fpt.prompts.prompted import PromptedModel
@@ -90,7 +90,7 @@ def train(config: RunConfig) -> Run:
     Raises:
         UserError: something of the input cannot be used; `engine.processes` above 1 needs `fpt train`.
     """
-    _ = launch.alone(config)
+    _ = processes.alone(config)
     run(config, schedule.of(config), lambda: open_task(config), Progress())
     return open_run(config.folder)
 
@@ -138,4 +138,4 @@ def predictor(
 
 
 def _settings(records: Run, overrides: tuple[str, ...]) -> RunConfig:
-    return launch.alone(compose.load(overrides, base=records.config))
+    return processes.alone(compose.load(overrides, base=records.config))

@@ -19,7 +19,8 @@ from fpt.config.schema import PromptConfig, RunConfig, TrainConfig
 from fpt.data.encoded import Encoded
 from fpt.data.token_cache import tokenised
 from fpt.devices import distributed
-from fpt.devices.engine import Engine, open_device
+from fpt.devices.device import open_device
+from fpt.devices.engine import Engine
 from fpt.errors import UserError
 from fpt.prompts import late, soft
 from fpt.prompts.files import TENSOR

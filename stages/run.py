@@ -10,8 +10,8 @@ from torch import Tensor
 from fpt.backbones.shapes import Selection
 from fpt.config.schema import RunConfig
 from fpt.devices import distributed
-from fpt.devices.engine import open_device
-from fpt.devices.launch import is_worker
+from fpt.devices.device import open_device
+from fpt.devices.processes import is_worker
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import Progress, Stopwatch
 from fpt.runs.run import PLAN, PREDICTIONS, PROMPT, RESULT, TEST_PREDICTIONS

@@ -7,7 +7,7 @@ from fpt.cli import tables
 from fpt.cli.arguments import Words
 from fpt.cli.verb import present, refuse_overrides
 from fpt.config import compose
-from fpt.devices.launch import Failed
+from fpt.devices.processes import Failed
 
 
 def plan(words: Words) -> None:

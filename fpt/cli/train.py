@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ from fpt.cli.arguments import Words
 from fpt.cli.verb import present
 from fpt.config import compose
 from fpt.config.schema import RunConfig
-from fpt.devices import interrupts, launch
+from fpt.devices import interrupts, processes
+from fpt.devices.reporting import reporting
 from fpt.errors import UserError
+from fpt.runs import folder
 
 
 def train(words: Words) -> None:
@@ -20,7 +23,7 @@ def train(words: Words) -> None:
         sweep(words)
         return
     config = compose.load(words.overrides)
-    if launch.is_worker():
+    if processes.is_worker():
         _share(config, words)
         return
     result = _one(config, ["--json"] if words.as_json else [])
@@ -41,18 +44,22 @@ def _one(config: RunConfig, flags: list[str]) -> dict[str, Any] | None:
     chosen(config.tracking)
     progress, stages = Progress(), schedule.of(config)
     files.check(config.prompt, config_values(config.model)[0]["d_model"])
-    is_alone = not launch.is_for(config)
+    is_alone = not processes.must_be_launched(config)
     form_of(config.task)
     with progress.console.status("reading the data"):
         task = open_task(config) if is_alone else None
     with progress.console.status("importing torch and transformers"):
+        from fpt.devices.launch import start
         from stages.planning import memory as fit
         from stages.run import run
     if task is None:
         if config.engine.name == "auto":
             config, reason = fit.with_engine(config, stages)
             progress.say(reason)
-        launch.start(config, flags)
+        if config.resume == "never" and not config.engine.node_rank:
+            folder.set_aside(config.folder)
+            config = replace(config, resume="auto")
+        start(config, flags)
         return None
     with interrupts.heard():
         return run(config, stages, lambda: task, progress)
@@ -70,12 +77,12 @@ def _printer(config: RunConfig) -> Callable[[dict[str, Any]], None]:
 def worker(words: Words) -> None:
     """One process of several: `fpt worker FILE`, which launchers call."""
     file = Path(*words.places)
-    _share(launch.read_config(file), words, reports=file.parent)
+    _share(compose.read(file.read_text()), words, reports=file.parent)
 
 
 def _share(config: RunConfig, words: Words, *, reports: Path | None = None) -> None:
     """Train as one of several processes."""
-    with launch.reporting(config.folder, reports), interrupts.heard():
+    with reporting(config.folder, reports), interrupts.heard():
         from fpt.runs.progress import Progress
         from fpt.tasks.example_cache import open_task
         from stages import schedule

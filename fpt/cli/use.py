@@ -12,7 +12,7 @@ from fpt.cli.arguments import Words
 from fpt.cli.verb import present, refuse_overrides
 from fpt.config import compose
 from fpt.config.schema import RunConfig
-from fpt.devices import launch
+from fpt.devices import processes
 from fpt.errors import UserError
 from fpt.runs.atomic import replace_file
 from fpt.runs.folder import LEDGER
@@ -106,12 +106,12 @@ def _subject(words: Words) -> tuple[Run | None, RunConfig]:
             raise UserError("run=… and prompt.file=… both name a prompt; give one of them")
         records = open_run(words.options["run"])
         _ = records.result  # refuses a run that is not finished
-        return records, launch.alone(compose.load(words.overrides, base=records.config))
+        return records, processes.alone(compose.load(words.overrides, base=records.config))
     if "prompt.file" not in typed:
         raise UserError("which prompt? give run=DIR, a run's folder, or prompt.file=FILE with model= and task=")
     if "stage" in words.options:
         raise UserError("stage=…: is for run=DIR; a prompt file has no stages")
-    return None, launch.alone(compose.load([*words.overrides, "prompt.init=file"]))
+    return None, processes.alone(compose.load([*words.overrides, "prompt.init=file"]))
 
 
 def _trained(words: Words, records: Run | None, config: RunConfig) -> "LearnedPrompt":

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributed import HashStore as _HashStore  # type: ignore[attr-defined]
 
 from fpt.config.schema import EngineConfig
-from fpt.devices.launch import is_worker
+from fpt.devices.processes import is_worker
 from fpt.errors import UserError
 
 T = TypeVar("T")
@@ -91,20 +91,20 @@ def broadcast_from_main(call: Callable[[], T]) -> T:
         except UserError as error:
             answer = [error]
     dist.broadcast_object_list(answer, src=0, group=_patient)
-    (given,) = answer
-    if isinstance(given, UserError):
-        raise given
-    return given  # type: ignore[return-value]
+    (result,) = answer
+    if isinstance(result, UserError):
+        raise result
+    return result  # type: ignore[return-value]
 
 
 def main_first(call: Callable[[], T]) -> T:
     """What `call` returns, the others calling after the main process, which leaves them what it has cached."""
     if not is_main():
         barrier()
-    made = call()
+    result = call()
     if is_main():
         barrier()
-    return made
+    return result
 
 
 def barrier() -> None:

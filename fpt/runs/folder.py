@@ -12,11 +12,12 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
+from fpt.devices.processes import LOGS
 from fpt.errors import UserError
 from fpt.runs.atomic import replace_file
 
 LEDGER = "checksums.json"
-LOGS = "logs"  # of processes other than the main one
+
 METRICS = "metrics.jsonl"
 
 

@@ -18,9 +18,10 @@ ALL_RUNS = """
 import json, sys
 from fpt.runs.progress import Progress, quiet_libraries
 quiet_libraries()
-from fpt import compose, distributed
+from fpt.config import compose
+from fpt.devices import distributed
 from fpt.tasks.opening import open_task
-from fpt.devices.engine import open_device
+from fpt.devices.device import open_device
 from stages import schedule
 from stages.run import run_joined
 runs = [compose.load(words) for words in json.loads(sys.argv[1])]
@@ -183,9 +184,10 @@ from pathlib import Path
 from fpt.runs.progress import Progress, quiet_libraries
 quiet_libraries()
 import torch
-from fpt import compose, distributed
-from fpt.config import OptimConfig
-from fpt.devices.engine import open_device
+from fpt.config import compose
+from fpt.devices import distributed
+from fpt.config.schema import OptimConfig
+from fpt.devices.device import open_device
 from fpt.training.loop import step
 from fpt.training.optimizer import make
 from fpt.tasks.opening import open_task
