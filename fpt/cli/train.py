@@ -15,6 +15,7 @@ from fpt.devices import interrupts, processes
 from fpt.devices.reporting import reporting
 from fpt.errors import UserError
 from fpt.runs import folder
+from fpt.runs.atomic import try_writing
 
 
 def train(words: Words) -> None:
@@ -44,6 +45,7 @@ def _one(config: RunConfig, flags: list[str]) -> dict[str, Any] | None:
     chosen(config.tracking)
     progress, stages = Progress(), schedule.of(config)
     files.check(config.prompt, config_values(config.model)[0]["d_model"])
+    _check_folders(config)
     is_alone = not processes.must_be_launched(config)
     form_of(config.task)
     with progress.console.status("reading the data"):
@@ -63,6 +65,19 @@ def _one(config: RunConfig, flags: list[str]) -> dict[str, Any] | None:
         return None
     with interrupts.heard():
         return run(config, stages, lambda: task, progress)
+
+
+def _check_folders(config: RunConfig) -> None:
+    """What cannot be written is refused before anything is read; of several machines the first one's folder counts."""
+    if not config.engine.node_rank:
+        folder.check(config.folder, starts_over=config.resume == "never")
+    cache = Path(config.cache_dir).expanduser()
+    if cache.is_dir():  # it may be one that is only read
+        return
+    try:
+        try_writing(cache)
+    except OSError as error:
+        raise UserError(f"cache_dir={cache}: cannot be used ({error.strerror}); give another folder") from None
 
 
 def _quietly(config: RunConfig) -> dict[str, Any] | None:
