@@ -91,7 +91,7 @@ def _help(name: str, verb: Verb, overrides: list[str]) -> str:
     lines = [f"usage: fpt {verb.usage or name}", "", verb.about, ""]
     for option in (*verb.options, JSON, HELP):
         default = f" ({option.default})" if option.default else ""
-        lines += [f"  {option.shown}", f"      {option.help}{default}"]
+        lines += [f"  {option.spelling}", f"      {option.help}{default}"]
     if not verb.takes_overrides:
         return "\n".join(lines) + "\n"
     lines += ["", "groups:"]
