@@ -12,7 +12,7 @@ from fpt.cli.verb import Verb
 from fpt.cli.verbs import OF_LAUNCHERS, VERBS
 from fpt.config import compose
 from fpt.devices.interrupts import Interrupted
-from fpt.devices.launch import GOES_ON, Failed
+from fpt.devices.processes import GOES_ON, Failed
 from fpt.errors import UserError, did_you_mean
 from fpt.runs.progress import quiet_libraries
 
@@ -91,7 +91,7 @@ def _help(name: str, verb: Verb, overrides: list[str]) -> str:
     lines = [f"usage: fpt {verb.usage or name}", "", verb.about, ""]
     for option in (*verb.options, JSON, HELP):
         default = f" ({option.default})" if option.default else ""
-        lines += [f"  {option.shown}", f"      {option.help}{default}"]
+        lines += [f"  {option.spelling}", f"      {option.help}{default}"]
     if not verb.takes_overrides:
         return "\n".join(lines) + "\n"
     lines += ["", "groups:"]

@@ -4,8 +4,9 @@ Paths are those of run folders. Progress goes to standard error. What is wrong w
 `ValueError` with one clear line.
 """
 
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.shapes import Selection, Shape, Stack
 from fpt.config import compose
 from fpt.config.schema import RunConfig
-from fpt.devices import launch
+from fpt.devices import processes
 from fpt.errors import UserError
 from fpt.prompts.modules import LatePrompt, SoftPrompt
 from fpt.prompts.prompted import PromptedModel
-from fpt.runs.progress import Progress, quiet_libraries
+from fpt.runs.progress import Progress
 from fpt.runs.run import Run, open_run
 from fpt.tasks.example_cache import open_task
 from fpt.tasks.opening import with_split
@@ -54,7 +55,13 @@ __all__ = [
     "train",
 ]
 
-quiet_libraries()
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Within, the libraries' warnings about our use of them are not shown; those of the program that calls us are."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def configure(*overrides: str) -> RunConfig:
@@ -75,17 +82,19 @@ def plan(config: RunConfig) -> dict[str, Any]:
     return nominal(config, schedule.of(config))
 
 
+@_quietly()
 def train(config: RunConfig) -> Run:
     """Train the prompt through the schedule's stages, or go on with a run that was stopped, in this process.
 
     Raises:
         UserError: something of the input cannot be used; `engine.processes` above 1 needs `fpt train`.
     """
-    _ = launch.alone(config)
+    _ = processes.alone(config)
     run(config, schedule.of(config), lambda: open_task(config), Progress())
     return open_run(config.folder)
 
 
+@_quietly()
 def score(path: str | Path, *overrides: str, split: str | None = None, stage: int | None = None) -> dict[str, Any]:
     """What a finished run's prompt scores on a split of its task, or of another by override: `fpt eval`'s JSON.
 
@@ -121,9 +130,11 @@ def predictor(
     records = open_run(path)
     config = _settings(records, overrides)
     opened = predict.predictor(config, trained.from_run(records, stage), beams=beams, max_new_tokens=max_new_tokens)
-    with opened as answer:
+    with ExitStack() as stack:
+        with _quietly():
+            answer = stack.enter_context(opened)
         yield answer
 
 
 def _settings(records: Run, overrides: tuple[str, ...]) -> RunConfig:
-    return launch.alone(compose.load(overrides, base=records.config))
+    return processes.alone(compose.load(overrides, base=records.config))

@@ -7,7 +7,8 @@ from typing import Any
 
 from fpt.config.schema import RunConfig
 from fpt.devices import distributed
-from fpt.devices.engine import Engine, open_device
+from fpt.devices.device import open_device
+from fpt.devices.engine import Engine
 from fpt.runs.progress import Progress, Stopwatch
 from fpt.runs.run import RESULT
 from fpt.runs.shared_folder import SharedFolder

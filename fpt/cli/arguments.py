@@ -25,7 +25,7 @@ class Option:
     short: str = ""
 
     @property
-    def shown(self) -> str:
+    def spelling(self) -> str:
         """As people may write it."""
         flag = f"--{self.name}"
         if self.takes:
@@ -38,7 +38,7 @@ HELP = Option("help", "show this help", short="h")
 
 
 @dataclass(frozen=True)
-class Words:
+class Arguments:
     """A command, taken apart."""
 
     overrides: list[str] = field(default_factory=list)
@@ -74,7 +74,7 @@ class Words:
         return values
 
 
-def parse(words: Sequence[str], options: Sequence[Option], *, takes_places: bool = False) -> Words:
+def parse(words: Sequence[str], options: Sequence[Option], *, takes_places: bool = False) -> Arguments:
     """Take a verb's words apart; a word with = whose name is no option is an override.
 
     Raises:
@@ -82,7 +82,7 @@ def parse(words: Sequence[str], options: Sequence[Option], *, takes_places: bool
     """
     known = {option.name: option for option in (*options, JSON, HELP)}
     short = {f"-{option.short}": name for name, option in known.items() if option.short}
-    found, rest = Words(), list(words)
+    found, rest = Arguments(), list(words)
     while rest:
         word = rest.pop(0)
         name, has_value, value = word.removeprefix("--").partition("=")

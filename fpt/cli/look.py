@@ -3,66 +3,59 @@
 from pathlib import Path
 from typing import Any
 
+from fpt import report as pages
 from fpt.cli import tables
-from fpt.cli.arguments import Words
+from fpt.cli.arguments import Arguments
 from fpt.cli.verb import present, refuse_overrides
 from fpt.config import compose
-from fpt.devices.launch import Failed
+from fpt.devices.processes import Failed
+from fpt.runs.progress import Progress
+from fpt.tasks.example_cache import open_task
+from stages import schedule
 
 
-def plan(words: Words) -> None:
+def plan(arguments: Arguments) -> None:
     """`fpt plan`."""
-    config = compose.load(words.overrides)
-    from stages import schedule
-
+    config = compose.load(arguments.overrides)
     stages = schedule.of(config)
     from stages.planning.settled import expect
 
-    present(words, expect(config, stages), tables.print_plan)
+    present(arguments, expect(config, stages), tables.print_plan)
 
 
-def show(words: Words) -> None:
+def show(arguments: Arguments) -> None:
     """`fpt show`."""
-    number = words.number("n", 3, least=0)
-    config = compose.load(words.overrides)
-    from fpt.runs.progress import Progress
-    from fpt.tasks.example_cache import open_task
-
-    progress = Progress()
+    number = arguments.number("n", 3, least=0)
+    config, progress = compose.load(arguments.overrides), Progress()
     with progress.console.status("reading the data"):
         task = open_task(config)
     with progress.console.status("importing torch and transformers"):
         from fpt.cli.dataset_view import look
     with progress.running():
-        shown = look(config, task, number, progress.with_bar)
-    present(words, shown, tables.print_look)
+        view = look(config, task, number, progress.with_bar)
+    present(arguments, view, tables.print_look)
 
 
-def report(words: Words) -> None:
+def report(arguments: Arguments) -> None:
     """`fpt report`."""
-    places = [*words.places, *words.overrides]  # a folder's name may hold =
-    from fpt import report
-    from fpt.runs.progress import Progress
-
-    runs, page = report.open_runs(places), report.output_of(places, words.options.get("output"))
+    places = [*arguments.places, *arguments.overrides]  # a folder's name may hold =
+    runs, page = pages.open_runs(places), pages.output_of(places, arguments.options.get("output"))
     with Progress().console.status("drawing the report"):
-        written = [str(path) for path in report.write(runs, page)]
-    present(words, {"page": written[0], "plots": written[1:]}, _print_paths)
+        written = [str(path) for path in pages.write(runs, page)]
+    present(arguments, {"page": written[0], "plots": written[1:]}, _print_paths)
 
 
 def _print_paths(written: dict[str, Any]) -> None:
     print(written["page"], *written["plots"], sep="\n")
 
 
-def doctor(words: Words) -> None:
+def doctor(arguments: Arguments) -> None:
     """`fpt doctor`."""
-    refuse_overrides(words)
-    from fpt.runs.progress import Progress
-
+    refuse_overrides(arguments)
     with Progress().console.status("looking around"):
-        from fpt.cli import doctor
+        from fpt.cli.doctor import examine
 
-        found = doctor.examine(Path(compose.load([]).cache_dir))
-    present(words, found, tables.print_report)
-    if found["problems"]:
-        raise Failed("; ".join(found["problems"]), 1)
+        findings = examine(Path(compose.load([]).cache_dir))
+    present(arguments, findings, tables.print_report)
+    if findings["problems"]:
+        raise Failed("; ".join(findings["problems"]), 1)

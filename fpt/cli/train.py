@@ -2,56 +2,92 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fpt.backbones.location import config_values
 from fpt.cli import tables
-from fpt.cli.arguments import Words
+from fpt.cli.arguments import Arguments
 from fpt.cli.verb import present
 from fpt.config import compose
 from fpt.config.schema import RunConfig
-from fpt.devices import interrupts, launch
+from fpt.devices import interrupts, processes
+from fpt.devices.reporting import reporting
 from fpt.errors import UserError
+from fpt.prompts import files
+from fpt.runs import folder
+from fpt.runs.atomic import try_writing
+from fpt.runs.progress import Progress
+from fpt.runs.run import Run
+from fpt.runs.trackers import chosen
+from fpt.tasks.example_cache import open_task
+from fpt.tasks.opening import form_of
+from stages import schedule
+from stages.schedule import Schedule
+from stages.several import compare as comparison
+from stages.several import in_turn
+from stages.several import sweep as combinations
 
 
-def train(words: Words) -> None:
+def train(arguments: Arguments) -> None:
     """`fpt train`, also as one process of another launcher's."""
-    if "multirun" in words.options:
-        sweep(words)
+    if "multirun" in arguments.options:
+        sweep(arguments)
         return
-    config = compose.load(words.overrides)
-    if launch.is_worker():
-        _share(config, words)
+    config = compose.load(arguments.overrides)
+    if processes.is_worker():
+        _share(config, arguments)
         return
-    result = _one(config, ["--json"] if words.as_json else [])
+    result = _one(config, ["--json"] if arguments.as_json else [])
     if result is not None:
-        present(words, result, _printer(config))
+        present(arguments, result, _printer(config))
 
 
 def _one(config: RunConfig, flags: list[str]) -> dict[str, Any] | None:
     """Train one run to its end; None where several processes do it, whose main one prints the result."""
-    from fpt.backbones.location import config_values
-    from fpt.prompts import files
-    from fpt.runs.progress import Progress
-    from fpt.runs.trackers import chosen
-    from fpt.tasks.example_cache import open_task
-    from fpt.tasks.opening import form_of
-    from stages import schedule
-
-    chosen(config.tracking)
-    progress, stages = Progress(), schedule.of(config)
-    files.check(config.prompt, config_values(config.model)[0]["d_model"])
-    is_alone = not launch.is_for(config)
-    form_of(config.task)
+    progress, stages = Progress(), _checked(config)
+    if processes.must_be_launched(config):
+        _launch(config, flags, progress)
+        return None
     with progress.console.status("reading the data"):
-        task = open_task(config) if is_alone else None
+        task = open_task(config)
     with progress.console.status("importing torch and transformers"):
         from stages.run import run
-    if task is None:
-        launch.start(config, flags)
-        return None
     with interrupts.heard():
         return run(config, stages, lambda: task, progress)
+
+
+def _checked(config: RunConfig) -> Schedule:
+    """The run's schedule, when all is checked that can be before anything is read."""
+    chosen(config.tracking)
+    stages = schedule.of(config)
+    files.check(config.prompt, config_values(config.model)[0]["d_model"])
+    _check_folders(config)
+    form_of(config.task)
+    return stages
+
+
+def _check_folders(config: RunConfig) -> None:
+    """Of several machines the first one's run folder counts; a cache that is there may be one that is only read."""
+    if not config.engine.node_rank:
+        folder.check(config.folder, starts_over=config.resume == "never")
+    cache = Path(config.cache_dir).expanduser()
+    try:
+        if not cache.is_dir():
+            try_writing(cache)
+    except OSError as error:
+        raise UserError(f"cache_dir={cache}: cannot be used ({error.strerror}); give another folder") from None
+
+
+def _launch(config: RunConfig, flags: list[str], progress: Progress) -> None:
+    """Have several processes train the run."""
+    with progress.console.status("importing torch and transformers"):
+        from fpt.devices.launch import start
+    if config.resume == "never" and not config.engine.node_rank:
+        folder.set_aside(config.folder)
+        config = replace(config, resume="auto")
+    start(config, flags)
 
 
 def _quietly(config: RunConfig) -> dict[str, Any] | None:
@@ -63,59 +99,49 @@ def _printer(config: RunConfig) -> Callable[[dict[str, Any]], None]:
     return lambda result: tables.print_result(result, str(config.folder))
 
 
-def worker(words: Words) -> None:
+def worker(arguments: Arguments) -> None:
     """One process of several: `fpt worker FILE`, which launchers call."""
-    file = Path(*words.places)
-    _share(launch.read_config(file), words, reports=file.parent)
+    file = Path(*arguments.places)
+    _share(compose.read(file.read_text()), arguments, reports=file.parent)
 
 
-def _share(config: RunConfig, words: Words, *, reports: Path | None = None) -> None:
+def _share(config: RunConfig, arguments: Arguments, *, reports: Path | None = None) -> None:
     """Train as one of several processes."""
-    with launch.reporting(config.folder, reports), interrupts.heard():
-        from fpt.runs.progress import Progress
-        from fpt.tasks.example_cache import open_task
-        from stages import schedule
+    with reporting(config.folder, reports), interrupts.heard():
         from stages.run import run
 
         result = run(config, schedule.of(config), lambda: open_task(config), Progress())
-        if os.environ["RANK"] == "0" and "quiet" not in words.options:
-            present(words, result, _printer(config))
+        if os.environ["RANK"] == "0" and "quiet" not in arguments.options:
+            present(arguments, result, _printer(config))
 
 
-def sweep(words: Words) -> None:
+def sweep(arguments: Arguments) -> None:
     """`fpt train -m`: all combinations; one that fails does not stop the others."""
-    from fpt.runs.progress import Progress
-    from stages.several import in_turn, sweep
-
-    say, runs = Progress().say, sweep.plan(words.overrides)
-    in_turn.check(runs)
-    done = []
-    for run, records in in_turn.run_all(runs, _quietly, say):
-        if isinstance(records, UserError):
-            say(f"{run.label}: {records}")
-        done.append((run, records))
-    rows = sweep.table(done)
-    present(words, rows, tables.print_sweep)
+    say, planned = Progress().say, combinations.plan(arguments.overrides)
+    in_turn.check(planned)
+    ended = []
+    for plan, run in in_turn.run_all(planned, _quietly, say):
+        if isinstance(run, UserError):
+            say(f"{plan.label}: {run}")
+        ended.append((plan, run))
+    rows = combinations.table(ended)
+    present(arguments, rows, tables.print_sweep)
     if failed := sum(row["error"] is not None for row in rows):
         raise UserError(f"{failed} of {len(rows)} runs failed; what they said is above")
 
 
-def compare(words: Words) -> None:
+def compare(arguments: Arguments) -> None:
     """`fpt compare`."""
-    from stages.several import compare, in_turn
-
-    schedules, seeds = words.listed("schedules", "pt,ld,fr,cr"), words.listed("seeds", "0,1,2")
+    schedules, seeds = arguments.listed("schedules", "pt,ld,fr,cr"), arguments.listed("seeds", "0,1,2")
     if wrong := [seed for seed in seeds if not seed.isdecimal()]:
         raise UserError(f"seeds={','.join(seeds)}: {wrong[0]} is no whole number, at least 0")
-    runs = compare.plan(words.overrides, schedules, [int(seed) for seed in seeds])
-    in_turn.check(runs)
-    from fpt.runs.progress import Progress
-
-    say, found = Progress().say, dict[str, list[Any]]()
+    planned = comparison.plan(arguments.overrides, schedules, [int(seed) for seed in seeds])
+    in_turn.check(planned)
+    say, runs = Progress().say, dict[str, list[Run]]()
     if "pt" not in schedules:
         say("pt is added: the others are held against it")
-    for run, records in in_turn.run_all(runs, _quietly, say):
-        if isinstance(records, UserError):
-            raise records
-        found.setdefault(run.config.schedule.name, []).append(records)
-    present(words, compare.compare(found), tables.print_comparison)
+    for plan, run in in_turn.run_all(planned, _quietly, say):
+        if isinstance(run, UserError):
+            raise run
+        runs.setdefault(plan.config.schedule.name, []).append(run)
+    present(arguments, comparison.compare(runs), tables.print_comparison)

@@ -8,88 +8,84 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpt.cli import tables
-from fpt.cli.arguments import Words
+from fpt.cli.answer_file import Growing, one_line
+from fpt.cli.arguments import Arguments
 from fpt.cli.verb import present, refuse_overrides
 from fpt.config import compose
 from fpt.config.schema import RunConfig
-from fpt.devices import launch
+from fpt.devices import processes
 from fpt.errors import UserError
 from fpt.runs.atomic import replace_file
 from fpt.runs.folder import LEDGER
+from fpt.runs.progress import Progress
 from fpt.runs.run import PROMPT, Run, open_run
+from fpt.sharing import export as exports
+from fpt.sharing import hub
+from fpt.tasks import questions
+from fpt.tasks.example_cache import open_task
+from fpt.tasks.opening import form_of, with_split
+from fpt.tasks.task import Example
 
 if TYPE_CHECKING:
-    from fpt.tasks.task import Example, TaskForm
     from stages.using.learned import LearnedPrompt
 
 AT_ONCE = 32  # batches whose texts are sorted by length together
 
 
-def evaluate(words: Words) -> None:
+def evaluate(arguments: Arguments) -> None:
     """`fpt eval`."""
-    records, config = _subject(words)
-    from fpt.runs.progress import Progress
-    from fpt.tasks.example_cache import open_task
-    from fpt.tasks.opening import with_split
-
-    split = words.options.get("split")
+    run, config = _subject(arguments)
+    split = arguments.options.get("split")
     config = with_split(config, split)
     name = f"{config.task.name}-{config.model.name}-{split or config.task.valid_split}.jsonl"
-    folder = Path("runs") if records is None else records.path
-    output = _output(words, folder / "evals" / name)
+    output = _output(arguments, (Path("runs") if run is None else run.path) / "evals" / name)
     progress = Progress()
     with progress.console.status("reading the data"):
         task = open_task(config)
     with progress.console.status("importing torch and transformers"):
         from stages.using.evaluate import evaluate
-    scored = evaluate(config, task, split, _trained(words, records, config), progress)
+    scored = evaluate(config, task, split, _learned(arguments, run, config), progress)
     replace_file(output, scored.predictions)
-    present(words, {**scored.about, "predictions": str(output)}, tables.print_scores)
+    present(arguments, {**scored.about, "predictions": str(output)}, tables.print_scores)
 
 
-def predict(words: Words) -> None:
+def predict(arguments: Arguments) -> None:
     """`fpt predict`."""
-    records, config = _subject(words)
-    from fpt.runs.answer_file import Growing, one_line
-    from fpt.runs.progress import Progress
-
-    beams, limit = words.number("beams", 1), words.number("max-new-tokens", 0, least=0) or None
-    progress, questions = Progress(), _questions(words, config)
-    output = Growing(_output(words, Path()), _about(words, records)) if "output" in words.options else None
+    run, config = _subject(arguments)
+    beams, limit = arguments.number("beams", 1), arguments.number("max-new-tokens", 0, least=0) or None
+    progress, asked = Progress(), _questions(arguments, config)
+    output = Growing(_output(arguments, Path()), _about(arguments, run)) if "output" in arguments.options else None
     with progress.console.status("importing torch and transformers"):
         from stages.using.predict import predictor
-    with predictor(config, _trained(words, records, config), beams=beams, max_new_tokens=limit) as answer:
-        for window in questions if output is None else output.unanswered(questions):
+    with predictor(config, _learned(arguments, run, config), beams=beams, max_new_tokens=limit) as answer:
+        for window in asked if output is None else output.unanswered(asked):
             with progress.running():
                 predictions = answer.answer(window, progress.with_bar)
             if output is not None:
                 output.add(prediction.to_json() for prediction in predictions)
             for prediction in predictions if output is None else ():
                 line = json.dumps(prediction.to_json(), ensure_ascii=False)
-                print(line if words.as_json else one_line(prediction.answer), flush=True)
+                print(line if arguments.as_json else one_line(prediction.answer), flush=True)
     if output is not None:
         output.finish()
-        progress.say(f"answers in {words.options['output']}")
+        progress.say(f"answers in {arguments.options['output']}")
 
 
-def export(words: Words) -> None:
+def export(arguments: Arguments) -> None:
     """`fpt export`."""
-    refuse_overrides(words)
-    given = words.options
-    run, to = (_required(words, name) for name in ("run", "to"))
-    number = words.number("stage", 1) if "stage" in given else None
-    from fpt.sharing import export, hub
-
-    repo = given.get("push-to-hub")
-    made = export.check_request(run, to, number=number, folder=given.get("output"), base=given.get("base"), repo=repo)
+    refuse_overrides(arguments)
+    options = arguments.options
+    run, to = (_required(arguments, name) for name in ("run", "to"))
+    number, repo = _stage(arguments), options.get("push-to-hub")
+    request = exports.check_request(
+        run, to, number=number, folder=options.get("output"), base=options.get("base"), repo=repo
+    )
     if repo is not None:
         hub.check(repo)
-    from fpt.runs.progress import Progress
-
     progress = Progress()
     with progress.console.status("importing torch and transformers"):
         from stages.using.export import export as write
-    present(words, write(made, progress), _print_export)
+    present(arguments, write(request, progress), _print_export)
 
 
 def _print_export(written: dict[str, Any]) -> None:
@@ -98,41 +94,40 @@ def _print_export(written: dict[str, Any]) -> None:
         print(f"and at {written['url']}")
 
 
-def _subject(words: Words) -> tuple[Run | None, RunConfig]:
+def _subject(arguments: Arguments) -> tuple[Run | None, RunConfig]:
     """What is used: a finished run, or None for prompt.file; and the configuration."""
-    typed = {word.partition("=")[0] for word in words.overrides}
-    if "run" in words.options:
+    typed = {word.partition("=")[0] for word in arguments.overrides}
+    if "run" in arguments.options:
         if "prompt.file" in typed:
             raise UserError("run=… and prompt.file=… both name a prompt; give one of them")
-        records = open_run(words.options["run"])
-        _ = records.result  # refuses a run that is not finished
-        return records, launch.alone(compose.load(words.overrides, base=records.config))
+        run = open_run(arguments.options["run"])
+        _ = run.result  # refuses a run that is not finished
+        return run, processes.alone(compose.load(arguments.overrides, base=run.config))
     if "prompt.file" not in typed:
         raise UserError("which prompt? give run=DIR, a run's folder, or prompt.file=FILE with model= and task=")
-    if "stage" in words.options:
+    if "stage" in arguments.options:
         raise UserError("stage=…: is for run=DIR; a prompt file has no stages")
-    return None, launch.alone(compose.load([*words.overrides, "prompt.init=file"]))
+    return None, processes.alone(compose.load([*arguments.overrides, "prompt.init=file"]))
 
 
-def _trained(words: Words, records: Run | None, config: RunConfig) -> "LearnedPrompt":
+def _stage(arguments: Arguments) -> int | None:
+    return arguments.number("stage", 1) if "stage" in arguments.options else None
+
+
+def _learned(arguments: Arguments, run: Run | None, config: RunConfig) -> "LearnedPrompt":
     from stages.using import learned
 
-    if records is None:
-        return learned.from_file(config)
-    return learned.from_run(records, words.number("stage", 1) if "stage" in words.options else None)
+    return learned.from_file(config) if run is None else learned.from_run(run, _stage(arguments))
 
 
-def _questions(words: Words, config: RunConfig) -> "Iterator[list[Example]]":
+def _questions(arguments: Arguments, config: RunConfig) -> Iterator[list[Example]]:
     """What is to be answered, window by window.
 
     Raises:
         UserError: two things to answer, or a file that cannot be read.
     """
-    from fpt.tasks import questions
-    from fpt.tasks.opening import form_of
-
-    form: TaskForm = form_of(config.task)
-    text, name, at_once = words.options.get("text"), words.options.get("input"), AT_ONCE * config.train.eval_batch
+    form, options = form_of(config.task), arguments.options
+    text, name, at_once = options.get("text"), options.get("input"), AT_ONCE * config.train.eval_batch
     if text is not None and name is not None:
         raise UserError("text=… and input=… both say what to answer; give one of them")
     if text is not None:
@@ -146,19 +141,19 @@ def _questions(words: Words, config: RunConfig) -> "Iterator[list[Example]]":
     return questions.of_stream(sys.stdin.fileno(), at_once)
 
 
-def _about(words: Words, records: Run | None) -> dict[str, Any]:
+def _about(arguments: Arguments, run: Run | None) -> dict[str, Any]:
     """What answers depend on besides the questions."""
-    options = {name: words.options.get(name) for name in ("stage", "beams", "max-new-tokens")}
-    return {**options, "prompt": records and records.ledger[PROMPT], "overrides": sorted(words.overrides)}
+    options = {name: arguments.options.get(name) for name in ("stage", "beams", "max-new-tokens")}
+    return {**options, "prompt": run and run.ledger[PROMPT], "overrides": sorted(arguments.overrides)}
 
 
-def _output(words: Words, default: Path) -> Path:
+def _output(arguments: Arguments, default: Path) -> Path:
     """The file that `output=` names.
 
     Raises:
         UserError: it cannot be written.
     """
-    file = Path(words.options["output"]).expanduser() if "output" in words.options else default
+    file = Path(arguments.options["output"]).expanduser() if "output" in arguments.options else default
     if file.is_dir():
         raise UserError(f"output={file}: is a folder; give a file")
     if file.exists() and (file.parent / LEDGER).is_file():
@@ -172,7 +167,7 @@ def _output(words: Words, default: Path) -> Path:
     return file
 
 
-def _required(words: Words, name: str) -> str:
-    if name not in words.options:
+def _required(arguments: Arguments, name: str) -> str:
+    if name not in arguments.options:
         raise UserError(f"{name}=…: is needed; --help says what it is")
-    return words.options[name]
+    return arguments.options[name]

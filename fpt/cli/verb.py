@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fpt.cli.arguments import Option, Words
+from fpt.cli.arguments import Arguments, Option
 from fpt.errors import UserError
 
 
@@ -23,7 +23,7 @@ class Verb:
         takes_overrides: whether it has a configuration.
     """
 
-    call: Callable[[Words], None]
+    call: Callable[[Arguments], None]
     about: str = ""
     example: str = ""
     usage: str = ""
@@ -32,19 +32,19 @@ class Verb:
     takes_overrides: bool = True
 
 
-def present(words: Words, value: Any, for_people: Callable[[Any], None]) -> None:
+def present(arguments: Arguments, value: Any, for_people: Callable[[Any], None]) -> None:
     """Print a result for programs or for people, as the words say."""
-    if words.as_json:
+    if arguments.as_json:
         print(json.dumps(value, indent=2, ensure_ascii=False))
     else:
         for_people(value)
 
 
-def refuse_overrides(words: Words) -> None:
+def refuse_overrides(arguments: Arguments) -> None:
     """For a verb without a configuration of its own.
 
     Raises:
         UserError: there are overrides.
     """
-    if words.overrides:
-        raise UserError(f"{words.overrides[0]}: unknown option; --help lists what there is")
+    if arguments.overrides:
+        raise UserError(f"{arguments.overrides[0]}: unknown option; --help lists what there is")

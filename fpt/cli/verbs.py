@@ -1,6 +1,6 @@
-"""What can be done: a row for each verb. Each file of the package has some, from their words to one call.
+"""What can be done: a row for each verb. Each file of the package has some, from their arguments to one call.
 
-Imports that take long stand in the functions: an error in the words must not wait for torch.
+What imports torch is imported in their functions, by the lines that setup.cfg lists: an error must not wait for it.
 """
 
 from fpt.cli import look, train, use

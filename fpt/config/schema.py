@@ -1,13 +1,12 @@
-"""The typed configuration: every key, what it may be, and which settings clash."""
+"""The typed configuration: every key, and what it may be."""
 
 import math
-import re
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+from fpt.config import clashes
 from fpt.errors import UserError, did_you_mean
-from fpt.units import bytes_of
 
 
 def setting(help: str, default: Any = MISSING, **limits: Any) -> Any:
@@ -354,7 +353,7 @@ class RunConfig(Group):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_clashes(self)
+        clashes.check(self)
 
     @property
     def folder(self) -> Path:
@@ -362,76 +361,3 @@ class RunConfig(Group):
         kind = "" if self.prompt.kind == PromptConfig.kind else f"-{self.prompt.kind}"
         name = f"{self.task.name}-{self.model.name}-{self.schedule.name}{kind}-s{self.seed}"
         return Path(self.run.dir).expanduser() if self.run.dir else Path("runs") / name
-
-
-def _check_clashes(config: RunConfig) -> None:
-    """Settings that are right alone and wrong together."""
-    prompt, train = config.prompt, config.train
-    for name, value in (("text", prompt.text), ("file", prompt.file)):
-        if prompt.init == name and not value:
-            raise UserError(f"prompt.init={name} needs prompt.{name}=…")
-        if value and prompt.init != name:
-            raise UserError(f"prompt.{name} is given but prompt.init={prompt.init}: add prompt.init={name}")
-    _check_prompt(prompt)
-    if not config.model.weights:
-        raise UserError("model.weights is empty: give 'embedded', a local folder, or a Hub id")
-    if prompt.file and not Path(prompt.file).expanduser().exists():
-        raise UserError(f"prompt.file={prompt.file}: no such file or folder")
-    if isinstance(train.micro_batch, str) and train.micro_batch != "auto":
-        raise UserError(f"train.micro_batch={train.micro_batch}: expected a whole number, auto or null")
-    if isinstance(train.micro_batch, int) and train.micro_batch > train.batch_size:
-        raise UserError(f"train.micro_batch={train.micro_batch}: must be at most train.batch_size={train.batch_size}")
-    _check_engine(config.engine, train.batch_size)
-
-
-def _check_prompt(prompt: PromptConfig) -> None:
-    for item in fields(prompt):
-        value, only = getattr(prompt, item.name), item.metadata.get("only", prompt.kind)
-        if isinstance(only, str) and only != prompt.kind and value != item.default:
-            raise UserError(f"prompt.{item.name}={value}: is for prompt={only}; this is prompt={prompt.kind}")
-    starts, only = (PromptConfig.__dataclass_fields__["init"].metadata[name] for name in ("choices", "only"))
-    if (kind := only.get(prompt.init, prompt.kind)) != prompt.kind:
-        other = " or ".join(name for name in starts if only.get(name, prompt.kind) == prompt.kind)
-        raise UserError(f"prompt.init={prompt.init}: is for prompt={kind}; a {prompt.kind} prompt starts from {other}")
-    if prompt.pool != PromptConfig.pool and prompt.generator != "npg":
-        raise UserError(f"prompt.pool={prompt.pool}: is for prompt.generator=npg; this is {prompt.generator}")
-    if prompt.bottleneck != PromptConfig.bottleneck and prompt.generator == "none":
-        raise UserError(f"prompt.bottleneck={prompt.bottleneck}: prompt.generator=none has no hidden layer")
-    if isinstance(prompt.layer, float) and prompt.layer > 1:
-        raise UserError(f"prompt.layer={prompt.layer}: expected a count of blocks (12), or a fraction up to 1.0")
-
-
-def _check_engine(engine: EngineConfig, batch_size: int) -> None:
-    if engine.device_memory is not None:
-        bytes_of(engine.device_memory)
-    sharded = engine.name != "torch" and engine.zero_stage == 3
-    if engine.offload != "none" and not sharded:
-        raise UserError(
-            f"engine.offload={engine.offload}: is for engine=deepspeed with engine.zero_stage=3;"
-            f" this is engine={engine.name} with engine.zero_stage={engine.zero_stage}"
-        )
-    if (engine.offload == "nvme") != (engine.nvme_dir is not None):
-        raise UserError("engine.offload=nvme and engine.nvme_dir=DIR belong together; give both or neither")
-    machines = "1 machine" if engine.nodes == 1 else f"{engine.nodes} machines"
-    if engine.processes * engine.nodes > batch_size:
-        raise UserError(
-            f"engine.processes={engine.processes}: with {machines} these are more processes than"
-            f" train.batch_size={batch_size} has examples; give fewer, or a larger batch"
-        )
-    if engine.processes > 1 and ":" in engine.device:
-        raise UserError(
-            f"engine.device={engine.device}: is one device, for engine.processes=1; engine.device=cuda is all"
-        )
-    meets = engine.rendezvous is not None, engine.node_rank is not None, engine.nodes > 1
-    if any(meets) != all(meets):
-        raise UserError(
-            "engine.nodes=N, engine.node_rank=K and engine.rendezvous=HOST:PORT belong together; give all three or none"
-        )
-    if engine.node_rank is not None and engine.node_rank >= engine.nodes:
-        raise UserError(f"engine.node_rank={engine.node_rank}: engine.nodes={engine.nodes} are numbered from 0")
-    if engine.rendezvous is not None and not re.fullmatch(r"[^:\s]+:\d{1,5}", engine.rendezvous):
-        raise UserError(f"engine.rendezvous={engine.rendezvous}: expected HOST:PORT, as in 10.0.0.1:29500")
-    if engine.hostfile is not None and engine.nodes > 1:
-        raise UserError("engine.hostfile starts the processes of all machines itself; leave out engine.nodes")
-    if engine.hostfile is not None and not Path(engine.hostfile).expanduser().is_file():
-        raise UserError(f"engine.hostfile={engine.hostfile}: no such file")

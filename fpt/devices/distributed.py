@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributed import HashStore as _HashStore  # type: ignore[attr-defined]
 
 from fpt.config.schema import EngineConfig
-from fpt.devices.launch import is_worker
+from fpt.devices.processes import is_worker
 from fpt.errors import UserError
 
 T = TypeVar("T")
@@ -53,7 +53,10 @@ def is_main() -> bool:
 
 @contextmanager
 def joined(config: EngineConfig, device: torch.device) -> Iterator[None]:
-    """Within, the processes that a launcher started can reach each other; DeepSpeed wants that of one alone too."""
+    """Within, the processes that a launcher started can reach each other; DeepSpeed wants that of one alone too.
+
+    engine=auto is settled within, and may come to DeepSpeed.
+    """
     global _patient
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(seconds=config.timeout)
@@ -64,13 +67,17 @@ def joined(config: EngineConfig, device: torch.device) -> Iterator[None]:
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // _on_this_machine()))
         dist.init_process_group(backend, timeout=timeout)
         _patient = dist.new_group(backend="gloo", timeout=PATIENCE)
-    elif config.name == "deepspeed":
+    elif config.name in ("auto", "deepspeed"):
         dist.init_process_group(backend, store=_HashStore(), rank=0, world_size=1)
-    yield
-    # After an error the others may be gone; the process ends then, and what it held with it.
-    _patient = None
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        _patient = None
+        # After an error the others may be gone, and the group would wait for them; a worker ends then, and it with it.
+        if dist.is_initialized() and not (failed and is_worker()):
+            dist.destroy_process_group()
 
 
 def broadcast_from_main(call: Callable[[], T]) -> T:
@@ -84,20 +91,20 @@ def broadcast_from_main(call: Callable[[], T]) -> T:
         except UserError as error:
             answer = [error]
     dist.broadcast_object_list(answer, src=0, group=_patient)
-    (given,) = answer
-    if isinstance(given, UserError):
-        raise given
-    return given  # type: ignore[return-value]
+    (result,) = answer
+    if isinstance(result, UserError):
+        raise result
+    return result  # type: ignore[return-value]
 
 
 def main_first(call: Callable[[], T]) -> T:
     """What `call` returns, the others calling after the main process, which leaves them what it has cached."""
     if not is_main():
         barrier()
-    made = call()
+    result = call()
     if is_main():
         barrier()
-    return made
+    return result
 
 
 def barrier() -> None:

@@ -14,38 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from fpt.config.schema import EngineConfig
-from fpt.devices.launch import is_worker
-from fpt.errors import UserError
-
-
-def open_device(config: EngineConfig) -> torch.device:
-    """The device of this process, of those that `engine.device` names.
-
-    Raises:
-        UserError: no such device here, or fewer than processes.
-    """
-    found = torch.cuda.device_count()
-    number = int(os.environ["LOCAL_RANK"]) + 1 if is_worker() else config.processes
-    if config.device == "auto":
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    else:
-        try:
-            device = torch.device(config.device)
-        except RuntimeError:
-            raise UserError(f"engine.device={config.device}: allowed are auto, cpu, cuda and cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"engine.device={config.device}: allowed are auto, cpu, cuda and cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= found:
-        raise UserError(f"engine.device={config.device}: torch sees {found} CUDA devices here; engine.device=cpu works")
-    if device.type == "cuda" and number > found:
-        raise UserError(
-            f"engine.processes={number}: torch sees {found} CUDA devices here, and each process takes one;"
-            f" give {found}, or engine.device=cpu"
-        )
-    if device.type == "cuda" and is_worker():
-        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-    return device
-
+from fpt.devices.extensions import check_locks
 
 KEPT_WHOLE = 10**5  # parameters up to which DeepSpeed leaves a tensor whole in every process: norms, the bias tables
 
@@ -78,7 +47,9 @@ class Engine:
 
     def shard(self, module: nn.Module) -> None:
         """Keep this process's share of the parameters that the module itself has, where weights are shared out."""
-        if self.is_sharded:
+        if not self.is_sharded:
+            return
+        with _linear_put_back():  # DeepSpeed replaces it for good
             self._deepspeed.zero.Init(module=module, config_dict_or_path=self._settings, dtype=self.dtype)
 
     @contextmanager
@@ -87,15 +58,18 @@ class Engine:
         if self.config.name == "torch":
             yield body
             return
-        with _silence():
-            held, *_ = self._deepspeed.initialize(model=body, config=self._settings)
-        try:
-            yield held.module
-        finally:
-            held.destroy()
-            held.module = None
+        with _linear_put_back():
             if self.is_sharded:
-                _release(body)
+                functional.linear = _lean_linear()
+            with _silence():
+                held, *_ = self._deepspeed.initialize(model=body, config=self._settings)
+            try:
+                yield held.module
+            finally:
+                held.destroy()
+                held.module = None
+                if self.is_sharded:
+                    _release(body)
 
     @cached_property
     def _deepspeed(self) -> Any:
@@ -126,6 +100,7 @@ def _import_deepspeed(device: torch.device) -> Any:
     """DeepSpeed, told its accelerator, and quiet."""
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     os.environ.setdefault("LOCAL_RANK", "0")
+    check_locks()
     with _silence():
         import deepspeed
 
@@ -140,14 +115,27 @@ def _silence() -> Iterator[None]:
         yield
 
 
-_LINEAR = functional.linear
+@contextmanager
+def _linear_put_back() -> Iterator[None]:
+    """After, `torch.nn.functional.linear` is what it was, whatever happens within."""
+    before = functional.linear
+    try:
+        yield
+    finally:
+        functional.linear = before
+
+
+def _lean_linear() -> Any:
+    """DeepSpeed's linear(), which does not keep a gathered weight for the way back, as torch's does."""
+    from deepspeed.runtime.zero.linear import zero3_linear_wrap
+
+    return zero3_linear_wrap
 
 
 def _release(body: Any) -> None:
-    """Free what DeepSpeed 0.19's destroy() leaves behind: shares, modules, and its own linear()."""
+    """Free what DeepSpeed 0.19's destroy() leaves behind: shares and modules."""
     from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
 
-    functional.linear = _LINEAR
     FWD_MODULE_STACK.clear()
     for parameter in body.parameters():
         parameter.ds_tensor.data = torch.empty(0, dtype=parameter.dtype)

@@ -80,6 +80,12 @@ class LatePrompt(nn.Module):
 Prompt = SoftPrompt | LatePrompt
 
 
+def sampled(count: int, total: int, seed: int) -> list[int]:
+    """Up to `count` of the numbers below `total`, without repetition; the same for every schedule."""
+    picked: list[int] = torch.randperm(total, generator=stream(seed, "prompt"))[:count].tolist()
+    return picked
+
+
 def drawn(sizes: dict[str, tuple[tuple[int, ...], int]], seed: int) -> Tensors:
     """Tensors to start from, float32: by name their shape and the number of inputs, uniform in ±1/√inputs."""
     random, tensors = stream(seed, "prompt"), {}

@@ -123,13 +123,11 @@ def _pieces(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
 
 
 def _common(tokenizer: "PreTrainedTokenizerBase", count: int, seed: int) -> list[int]:
-    import torch
-
-    from fpt.random_streams import stream
+    from fpt.prompts.modules import sampled
 
     special = set(tokenizer.all_special_ids)
     ids = [index for index in range(min(COMMON, len(tokenizer))) if index not in special]
-    picked = torch.randperm(len(ids), generator=stream(seed, "prompt"))[:count].tolist()
+    picked = sampled(count, len(ids), seed)
     if len(picked) < count:
         raise UserError(f"prompt.length: {count} pieces wanted, but the vocabulary has only {len(ids)}")
     return [ids[index] for index in picked]

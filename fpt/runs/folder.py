@@ -12,11 +12,12 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
+from fpt.devices.processes import LOGS
 from fpt.errors import UserError
-from fpt.runs.atomic import replace_file
+from fpt.runs.atomic import replace_file, try_writing
 
 LEDGER = "checksums.json"
-LOGS = "logs"  # of processes other than the main one
+LOCK = ".lock"
 METRICS = "metrics.jsonl"
 
 
@@ -159,6 +160,24 @@ def problem_of(file: Path, hashes: list[str | None]) -> str | None:
     return None if digest in hashes else "is damaged: it is not what was written"
 
 
+def check(path: Path, *, starts_over: bool) -> None:
+    """Refuse a folder that could not be taken, without taking or leaving anything.
+
+    Raises:
+        UserError: as when it is taken, or set aside where the run starts over.
+    """
+    if starts_over:
+        _refuse_no_run(path)
+    else:
+        _refuse_foreign(path)
+    if (path / LOCK).exists():
+        _locked(path).close()
+    try:
+        try_writing(path)
+    except OSError as error:
+        raise _not_writable(path, error) from None
+
+
 def set_aside(path: Path) -> Path | None:
     """Rename an existing run folder to <name>.old-N, so that a new run can take its place.
 
@@ -168,10 +187,7 @@ def set_aside(path: Path) -> Path | None:
     path = path.resolve()
     if not _contents(path):
         return None
-    if not any((path / name).is_file() for name in (LEDGER, "config.yaml")):
-        raise UserError(
-            f"run.dir={path}: the folder is not a run, so resume=never leaves it alone; give another run.dir"
-        )
+    _refuse_no_run(path)
     _locked(path).close()
     number = next(n for n in count(1) if not path.with_name(f"{path.name}.old-{n}").exists())
     return path.rename(path.with_name(f"{path.name}.old-{number}"))
@@ -191,12 +207,24 @@ def _refuse_foreign(path: Path) -> None:
         raise UserError(f"run.dir={path}: has files ({listed}) but no {LEDGER}; give another run.dir{way_out}")
 
 
+def _refuse_no_run(path: Path) -> None:
+    """What is set aside must be a run's."""
+    if _contents(path) and not any((path / name).is_file() for name in (LEDGER, "config.yaml")):
+        raise UserError(
+            f"run.dir={path}: the folder is not a run, so resume=never leaves it alone; give another run.dir"
+        )
+
+
+def _not_writable(path: Path, error: OSError) -> UserError:
+    return UserError(f"run.dir={path}: cannot be written ({error.strerror})")
+
+
 def _locked(path: Path) -> IO[str]:
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = (path / ".lock").open("w")
+        lock = (path / LOCK).open("w")
     except OSError as error:
-        raise UserError(f"run.dir={path}: cannot be written ({error.strerror})") from None
+        raise _not_writable(path, error) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

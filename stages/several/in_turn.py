@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from fpt.config.same_run import differences
 from fpt.config.schema import RunConfig
-from fpt.devices.launch import is_worker
+from fpt.devices.processes import is_worker
 from fpt.errors import UserError
 from fpt.runs.run import CONFIG, RESULT, Run, open_run
 from fpt.runs.trackers import chosen

@@ -5,7 +5,8 @@ from typing import Any
 
 from fpt.config.schema import RunConfig
 from fpt.devices import distributed
-from fpt.devices.engine import Engine, open_device
+from fpt.devices.device import open_device
+from fpt.devices.engine import Engine
 from fpt.runs.progress import Progress
 from fpt.tasks.task import Task
 from fpt.training.evaluation import predictions

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from fpt.backbones.backbone import open_backbone
 from fpt.config.schema import RunConfig
 from fpt.devices import distributed
-from fpt.devices.engine import Engine, open_device
+from fpt.devices.device import open_device
+from fpt.devices.engine import Engine
 from fpt.tasks.opening import form_of
 from fpt.tasks.task import ANSWER
 from fpt.training.prediction import Predictor

@@ -21,7 +21,7 @@ quiet_libraries()
 from fpt.config import compose
 from fpt.devices import distributed
 from fpt.tasks.opening import open_task
-from fpt.devices.engine import open_device
+from fpt.devices.device import open_device
 from stages import schedule
 from stages.run import run_joined
 runs = [compose.load(words) for words in json.loads(sys.argv[1])]
@@ -187,7 +187,8 @@ import torch
 from fpt.config import compose
 from fpt.devices import distributed
 from fpt.config.schema import OptimConfig
-from fpt.devices.engine import Engine, open_device
+from fpt.devices.device import open_device
+from fpt.devices.engine import Engine
 from fpt.training.loop import step
 from fpt.training.optimizer import make
 from fpt.tasks.opening import open_task

@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fpt.devices import launch
+from fpt.devices.processes import GOES_ON
 from fpt.training.checkpoint import load_state
 from tests.conftest import Outcome, quick_words, save_checkpoint
 
@@ -114,7 +114,7 @@ def test_a_rank_that_does_not_answer_ends_all_within_a_minute(model: Path, boolq
     workers(run)[1].suspend()
     _, said = run.communicate(timeout=60)
     assert run.returncode == 1
-    waited = f"fpt: rank 1 did not answer for 5 seconds (engine.timeout); {launch.GOES_ON}"
+    waited = f"fpt: rank 1 did not answer for 5 seconds (engine.timeout); {GOES_ON}"
     assert re.findall(r"^fpt: .*", said, re.M) == [waited]
 
 
@@ -129,7 +129,7 @@ def test_told_to_stop_a_run_saves_and_goes_on_with_another_number_of_processes(
     run.send_signal(signal.SIGTERM)
     _, said = run.communicate(timeout=60)
     assert run.returncode == 128 + signal.SIGTERM, said
-    assert re.findall(r"^fpt: .*", said, re.M) == [f"fpt: stopped by SIGTERM; {launch.GOES_ON}"]
+    assert re.findall(r"^fpt: .*", said, re.M) == [f"fpt: stopped by SIGTERM; {GOES_ON}"]
     states = list((folder / "stages").glob("*/state.safetensors"))
     assert len(states) == 1
     done = len((folder / "metrics.jsonl").read_text().splitlines())
@@ -153,7 +153,7 @@ def test_a_full_disk_ends_all_with_one_line_and_the_run_goes_on(
     _, said = run.communicate(timeout=120)
     assert run.returncode == 1, said
     lines = [line for line in said.splitlines() if line.startswith("fpt: ")]
-    assert lines == [f"fpt: rank 0: File too large; {launch.GOES_ON}"]
+    assert lines == [f"fpt: rank 0: File too large; {GOES_ON}"]
     assert "Traceback" not in said
     done = len((folder / "metrics.jsonl").read_text().splitlines())
     assert 20 < done < 150

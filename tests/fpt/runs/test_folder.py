@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fpt.errors import UserError
-from fpt.runs.folder import LEDGER, METRICS, RunFolder, set_aside
+from fpt.runs.folder import LEDGER, METRICS, RunFolder, check, set_aside
 
 
 def test_what_is_written_reads_back_in_a_new_process(tmp_path: Path) -> None:
@@ -111,6 +111,30 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"thesis\.tex"):
         RunFolder(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_check_leaves_nothing_behind(tmp_path: Path) -> None:
+    for starts_over in (False, True):
+        check(tmp_path / "runs" / "run", starts_over=starts_over)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        check(tmp_path / "file" / "run", starts_over=False)
+
+
+def test_a_check_refuses_what_would_be_refused_later(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "taken").close()
+    check(tmp_path / "taken", starts_over=False)
+    held = RunFolder(tmp_path / "taken")
+    with pytest.raises(UserError, match="another process"):
+        check(tmp_path / "taken", starts_over=False)
+    held.close()
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "thesis.tex").touch()
+    for starts_over, problem in ((False, "has files"), (True, "is not a run")):
+        with pytest.raises(UserError, match=problem):
+            check(tmp_path / "foreign", starts_over=starts_over)
+    assert [file.name for file in (tmp_path / "foreign").iterdir()] == ["thesis.tex"]
 
 
 def test_a_damaged_ledger_is_named(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fpt.errors import UserError
+from fpt.runs.atomic import replaced_file
 from fpt.tasks.task import Example
 
 ENDINGS = (".jsonl", ".txt")
@@ -67,14 +68,12 @@ class Growing:
     def finish(self) -> None:
         """Put the file in its place: the answers as they are, or of each its text alone."""
         self._stream.close()
-        aside = self._file.with_name(f".{self._file.name}.part")
-        with aside.open("wb") as stream:
+        with replaced_file(self._file) as stream:
             for number, line in enumerate(_whole_lines(self._part)):
                 if number and self._file.suffix == ".jsonl":
                     stream.write(line)
                 elif number:
                     stream.write(f"{one_line(json.loads(line)['answer'])}\n".encode())
-        aside.replace(self._file)
         self._part.unlink()
 
 

@@ -1,0 +1,55 @@
+"""What DeepSpeed changes for itself is as it was when the engine lets go."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from fpt.config.schema import EngineConfig
+from fpt.devices.distributed import joined
+from fpt.devices.engine import Engine
+
+CONFIG, CPU = EngineConfig(name="deepspeed"), torch.device("cpu")
+
+
+@pytest.fixture
+def own_linear(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A program's own linear(), put in place after the engine was imported."""
+    original = functional.linear
+
+    def linear(*args: Any) -> torch.Tensor:
+        return original(*args)
+
+    monkeypatch.setattr(functional, "linear", linear)
+    return linear
+
+
+@pytest.fixture
+def sharded() -> Iterator[tuple[Engine, nn.Module]]:
+    with joined(CONFIG, CPU):
+        engine, body = Engine(CONFIG, CPU), nn.Linear(4, 4).requires_grad_(False)
+        engine.shard(body)
+        yield engine, body
+
+
+def test_linear_is_what_it_was_after_sharding_and_holding(own_linear: Any, sharded: tuple[Engine, nn.Module]) -> None:
+    engine, body = sharded
+    assert functional.linear is own_linear
+    with engine.holding(body) as held:
+        assert functional.linear is not own_linear
+        assert held(torch.ones(1, 4)).shape == (1, 4)
+    assert functional.linear is own_linear
+
+
+def _fail_holding(engine: Engine, body: nn.Module) -> None:
+    with engine.holding(body):
+        raise RuntimeError("out of memory")
+
+
+def test_linear_is_what_it_was_after_a_failure(own_linear: Any, sharded: tuple[Engine, nn.Module]) -> None:
+    with pytest.raises(RuntimeError, match="out of memory"):
+        _fail_holding(*sharded)
+    assert functional.linear is own_linear
