@@ -78,8 +78,15 @@ class ReportedRun:
         return all(key in line for line in (*self.updates, *self.validations))
 
     def is_full(self, stage: int) -> bool:
-        """Whether a stage, from 1, trains on the full model."""
-        return bool(self.plan["stages"][stage - 1]["flops_ratio"] == 1)
+        """Whether a stage, from 1, trains on the full model: stages grow, so that only the last one can."""
+        stages = self.plan["stages"]
+        is_partial = self.settings.get("schedule.partial_end", False) and stages[-1]["flops_ratio"] != 1
+        return stage == len(stages) and not is_partial
+
+    @property
+    def is_late(self) -> bool:
+        """Whether its prompt is a late one."""
+        return bool(self.settings.get("prompt.kind") == "late")
 
     def spans(self, key: str) -> Iterator[tuple[int, float, float]]:
         """Each stage begun, from where to where; one begins where the last one ended."""
@@ -110,7 +117,7 @@ class ReportedRun:
         """Of every stage that has ended, and the best one; of a late prompt none, as what is learned makes vectors."""
         from safetensors.numpy import load
 
-        if self.settings.get("prompt.kind") == "late":
+        if self.is_late:
             return
         for stage in self.files.stages:
             if stage.is_done:
