@@ -1,7 +1,7 @@
 """Every setting on one page: `python -m fpt.config.settings_page > docs/configuration.md`."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ from omegaconf import OmegaConf
 
 from fpt.config import compose
 from fpt.config.schema import Group, RunConfig
-from fpt.sharing.markdown import table
 
 INTRODUCTION = """\
 # Configuration
@@ -54,7 +53,7 @@ def _options(group: str) -> str:
         about, values = _read(compose.conf_dir() / group / f"{name}.yaml", group)
         if name != "custom":  # stands for a folder or a Hub id
             rows.append((f"`{name}`", about, " ".join(f"`{key}={_shown(value)}`" for key, value in values.items())))
-    return f"### {group}=\n\n" + table(("option", "what it is", "sets"), rows) + "\n"
+    return f"### {group}=\n\n" + _table(("option", "what it is", "sets"), rows) + "\n"
 
 
 def _read(file: Path, group: str) -> tuple[str, dict[str, Any]]:
@@ -76,7 +75,13 @@ def _keys(keys: Iterable[str]) -> str:
         _, about = compose.settings()[key]
         said = about["help"].replace("<", "&lt;")  # or Markdown takes </s> for a tag
         rows.append((f"`{key}`", compose.kind_of(key), _default(key), _limits(about), said))
-    return table(("key", "takes", "default", "allowed", "what it is"), rows) + "\n"
+    return _table(("key", "takes", "default", "allowed", "what it is"), rows) + "\n"
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """In Markdown, the bars in cells escaped."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
 def _default(key: str) -> str:

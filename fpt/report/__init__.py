@@ -15,33 +15,31 @@ def open_runs(places: Sequence[str]) -> list[ReportedRun]:
     """The runs in these folders, named after them; by their whole path where two have one name.
 
     Raises:
-        UserError: no folder, one that is not a run's, one given twice, or damaged records.
+        UserError: no folder, one that is not a run's, one given twice, or damaged files.
     """
     if not places:
         raise UserError("fpt report: give the folders of one or more runs, as in fpt report runs/boolq-tiny-cr-s0")
-    found = [open_run(place) for place in places]
-    times = Counter(records.path.resolve() for records in found)
-    if twice := [path for path, number in times.items() if number > 1]:
-        raise UserError(f"{twice[0]}: is given twice")
-    names = Counter(records.name for records in found)
-    return [
-        read(records, number, records.name if names[records.name] == 1 else str(records.path))
-        for number, records in enumerate(found, 1)
-    ]
+    runs = [open_run(place) for place in places]
+    ((path, times),) = Counter(run.path.resolve() for run in runs).most_common(1)
+    if times > 1:
+        raise UserError(f"{path}: is given twice")
+    names = Counter(run.name for run in runs)
+    labels = [run.name if names[run.name] == 1 else str(run.path) for run in runs]
+    return [read(run, number, label) for number, (run, label) in enumerate(zip(runs, labels, strict=True), 1)]
 
 
-def output_of(places: Sequence[str], given: str | None) -> Path:
-    """Where the page goes: as given, into the folder of a single run, or beside the first of several.
+def output_of(places: Sequence[str], output: str | None) -> Path:
+    """Where the page goes: to `output`, into the folder of a single run, or beside the first of several.
 
     Raises:
-        UserError: the file's name does not end in .html, so that no record of a run can be overwritten.
+        UserError: the file's name does not end in .html, so that no file of a run can be overwritten.
     """
-    if given is None:
+    if output is None:
         first = Path(places[0]).expanduser()
         return (first if len(places) == 1 else first.resolve().parent) / "report.html"
-    page = Path(given).expanduser()
+    page = Path(output).expanduser()
     if page.suffix != ".html" or page.is_dir():
-        raise UserError(f"output={given}: expected a file whose name ends in .html")
+        raise UserError(f"output={output}: expected a file whose name ends in .html")
     return page
 
 

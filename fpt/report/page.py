@@ -15,19 +15,11 @@ from jinja2 import Environment, StrictUndefined
 from fpt import __version__
 from fpt.report import plots
 from fpt.report.plots import AXES, COLOURS, Plot
-from fpt.report.runs import Floats, ReportedRun, similarity
+from fpt.report.runs import ReportedRun, StagePrompt, similarity
 from fpt.units import amount
 
 EXAMPLES = 3  # of each kind
 SHOWN = 700  # characters of an example's text
-
-
-class Cell(NamedTuple):
-    """What a table shows, what it is sorted by (None: last), and whether it names a run."""
-
-    text: str
-    value: float | str | None
-    is_run: bool = False
 
 
 class Section(NamedTuple):
@@ -40,18 +32,18 @@ class Section(NamedTuple):
 
 
 class Prompts(NamedTuple):
-    """Prompts of one shape: the heat map, and rows of what was compared, the mean, and the number of pairs."""
+    """Prompts of one shape: the heat map, and of each kind of pair the mean similarity and how many there are."""
 
     shape: str
     plot: Plot | None
-    means: list[list[Cell]]
+    means: list[tuple[str, float, int]]
 
 
 def render(runs: Sequence[ReportedRun]) -> tuple[str, list[Plot]]:
     """The page and all of its plots."""
     examples = {run.number: run.examples(EXAMPLES) for run in runs}  # read first, as a damaged file ends it all
     prompts, sections = list(_prompts(runs)), list(_sections(runs))
-    planned = [run for run in runs if any(row["memory"] for row in run.stages)]
+    planned = [run for run in runs if any(stage["memory"] for stage in run.stages)]
     memory = plots.memory(planned, "memory") if planned else None
     script = (files(__package__) / "page.js").read_text()
     sha = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -65,8 +57,6 @@ def render(runs: Sequence[ReportedRun]) -> tuple[str, list[Plot]]:
         colours=list(COLOURS.items()),
         runs=runs,
         notes={run.number: _notes(run) for run in runs},
-        run_table=[_run_row(run) for run in runs],
-        stage_table=[_stage_row(run, row)[len(runs) == 1 :] for run in runs for row in run.stages],
         sections=sections,
         memory=memory,
         prompts=prompts,
@@ -98,29 +88,27 @@ def _sections(runs: Sequence[ReportedRun]) -> Iterator[Section]:
 
 def _prompts(runs: Sequence[ReportedRun]) -> Iterator[Prompts]:
     """Prompts of one shape against each other: heat map, and means over kinds of pairs."""
-    shapes: dict[tuple[int, ...], list[tuple[ReportedRun, int, str, Floats]]] = {}
-    for run in runs:
-        for stage, about, prompt in run.prompts():
-            shapes.setdefault(prompt.shape, []).append((run, stage, about, prompt))
-    for number, (shape, found) in enumerate(shapes.items(), 1):
-        values = np.array([[similarity(one[3], other[3]) for other in found] for one in found])
-        where = [f"{run.number}." if len(runs) > 1 else "" for run, *_ in found]
-        columns = [f"{of}{stage or 'best'}" for of, (_, stage, *_) in zip(where, found, strict=True)]
-        rows = [
-            (f"run {run.number}, " if len(runs) > 1 else "") + (f"stage {stage}: {about}" if stage else "best prompt")
-            for run, stage, about, _ in found
-        ]
+    shapes: dict[tuple[int, ...], list[StagePrompt]] = {}
+    for prompt in (prompt for run in runs for prompt in run.prompts()):
+        shapes.setdefault(prompt.vectors.shape, []).append(prompt)
+    for number, (shape, prompts) in enumerate(shapes.items(), 1):
+        values = np.array([[similarity(one.vectors, other.vectors) for other in prompts] for one in prompts])
+        rows, columns = zip(*(_labels(prompt, several=len(runs) > 1) for prompt in prompts), strict=True)
         name = f"prompts-{number}" if len(shapes) > 1 else "prompts"
-        plot = plots.similarities(rows, columns, values, name) if len(found) > 1 else None
+        plot = plots.similarities(rows, columns, values, name) if len(prompts) > 1 else None
         kinds: dict[str, list[float]] = {}
-        for (one, first), (other, second) in combinations(enumerate(found), 2):
-            if first[0] is not second[0] or (first[1] and second[1]):  # the best prompt is one of its last stage's
-                kinds.setdefault(_kind(first[0], second[0]), []).append(float(values[one, other]))
-        means = [
-            [Cell(kind, kind), Cell(f"{fmean(pairs):.3f}", fmean(pairs)), Cell(f"{len(pairs):,}", len(pairs))]
-            for kind, pairs in kinds.items()
-        ]
+        for (row, one), (column, other) in combinations(enumerate(prompts), 2):
+            if one.run is not other.run or (one.stage and other.stage):  # the best prompt is one of its last stage's
+                kinds.setdefault(_kind(one.run, other.run), []).append(float(values[row, column]))
+        means = [(kind, fmean(pairs), len(pairs)) for kind, pairs in kinds.items()]
         yield Prompts(" × ".join(map(str, shape)), plot, means)
+
+
+def _labels(prompt: StagePrompt, *, several: bool) -> tuple[str, str]:
+    """What a prompt is called beside its row of the heat map, and below its column."""
+    long = f"stage {prompt.stage}: {prompt.sizes}" if prompt.stage else "best prompt"
+    short = str(prompt.stage or "best")
+    return (f"run {prompt.run.number}, {long}", f"{prompt.run.number}.{short}") if several else (long, short)
 
 
 def _kind(one: ReportedRun, other: ReportedRun) -> str:
@@ -133,41 +121,6 @@ def _kind(one: ReportedRun, other: ReportedRun) -> str:
         return "different tasks"
     same = one.settings["seed"] == other.settings["seed"]
     return "one task and seed, different runs" if same else "one task, different seeds"
-
-
-def _run_row(run: ReportedRun) -> list[Cell]:
-    result = run.result
-    value = result["metric"]["value"] if result else None
-    return [
-        _of(run),
-        *(_word(run.settings[key]) for key in ("task.name", "model.name", "schedule.name")),
-        _number(run.settings["seed"]),
-        _word(run.metric or "–"),
-        _number(value, "{:.2f}"),
-        _number(result.get("majority"), "{:.2f}"),
-        _number(result.get("untrained"), "{:.2f}"),
-        _number(run.done, "{:,}"),
-        _amount(result.get("flops")),
-        _number(result.get("flops_ratio"), "{:.1%}"),
-        _number(result.get("seconds"), "{:,.1f}"),
-    ]
-
-
-def _stage_row(run: ReportedRun, row: dict[str, Any]) -> list[Cell]:
-    begun = row["done"] or None
-    return [
-        _of(run),
-        _number(row["index"]),
-        _word(f"{row['encoder_layers']}+{row['decoder_layers']}"),
-        _word(f"{row['ffn']}/{row['decoder_ffn']}"),
-        _amount(row["parameters"]),
-        _number(row["done"], "{:,}") if run.result else Cell(f"{row['done']:,} of {row['updates']:,}", row["done"]),
-        _amount(begun and row["spent"]),
-        _number(row["flops_ratio"], "{:.1%}"),
-        _number(row["seconds"], "{:,.1f}"),
-        _number(row["score"], "{:.2f}"),
-        _amount((row["memory"] or {}).get("total"), "B"),
-    ]
 
 
 def _notes(run: ReportedRun) -> list[str]:
@@ -201,22 +154,6 @@ def _differences(runs: Sequence[ReportedRun]) -> list[tuple[str, list[str]]]:
 
 def _setting(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _of(run: ReportedRun) -> Cell:
-    return Cell(f"{run.number} {run.label}", run.number, is_run=True)
-
-
-def _word(value: object) -> Cell:
-    return Cell(str(value), str(value))
-
-
-def _number(value: float | None, form: str = "{}") -> Cell:
-    return Cell("–" if value is None else form.format(value), value)
-
-
-def _amount(value: float | None, unit: str = "") -> Cell:
-    return Cell("–" if value is None else f"{amount(value)}{unit}", value)
 
 
 def _shortened(text: str) -> str:

@@ -1,8 +1,7 @@
 """What runs look like: figures, as SVG for the page and as PNG files."""
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from io import BytesIO
@@ -56,65 +55,65 @@ MOST_POINTS = 600  # of a curve: as many as a plot is wide
 MOST_NUMBERS = 12  # a heat map with more rows has no room for numbers in its cells
 
 
+STYLED = matplotlib.style.context(["default", STYLE])
+
+
 @dataclass(frozen=True)
 class Plot:
-    """A figure, drawn twice; `name` is its file's, `about` says what it shows; a wide one must not shrink at will."""
+    """A figure, drawn twice; `name` is its file's, `caption` what it shows; a wide one must not shrink at will."""
 
     name: str
-    about: str
+    caption: str
     svg: str
     png: bytes
     is_wide: bool = False
 
 
+@STYLED
 def score(runs: Sequence[ReportedRun], key: str, name: str) -> Plot:
     """The main metric of runs of one task: hollow points on partial PLMs, filled ones on the full model."""
-    with _staged(runs, key) as (figure, axes):
-        for run in runs:
-            colour = _colour(run)
-            points: dict[str, Any] = {
-                "color": colour,
-                "marker": _marker(run),
-                "markersize": max(3, 5 - len(run.validations) / 20),
-            }
-            x, y = ([line[field] for line in run.validations] for field in (key, run.metric))
-            axes.plot(x, y, color=colour, linewidth=1, linestyle=(0, (2, 2)))
-            full = [run.is_full(line["stage"]) for line in run.validations]
-            axes.plot(*_where(x, y, full), linewidth=1.8, **points)
-            partial = _where(x, y, [not is_full for is_full in full])
-            axes.plot(*partial, linestyle="", markerfacecolor=PAPER, **points)
-        for value, about in sorted({(run.result["majority"], run.result["baseline"]) for run in runs if run.result}):
-            axes.axhline(value, color=INK, linewidth=1, linestyle=(0, (5, 3)), alpha=0.7)
-            where = axes.get_yaxis_transform()
-            axes.annotate(f"{about} {value:.2f}", (1, value), (0, 3), where, "offset points", ha="right", fontsize=7.5)
-        axes.margins(y=0.12)
-        axes.set_ylabel(f"{runs[0].metric}, validation")
-        return _drawn(figure, name, f"{runs[0].metric} against {AXES[key]}")
+    figure, axes = _over_stages(runs, key)
+    for run in runs:
+        size = max(3, 5 - len(run.validations) / 20)
+        points: dict[str, Any] = {"color": _colour(run), "marker": _marker(run), "markersize": size}
+        x, y = (np.array([line[field] for line in run.validations], float) for field in (key, run.metric))
+        full = np.array([run.is_full(line["stage"]) for line in run.validations])
+        axes.plot(x, y, color=_colour(run), linewidth=1, linestyle=(0, (2, 2)))
+        axes.plot(x[full], y[full], linewidth=1.8, **points)
+        axes.plot(x[~full], y[~full], linestyle="", markerfacecolor=PAPER, **points)
+    for value, baseline in sorted({(run.result["majority"], run.result["baseline"]) for run in runs if run.result}):
+        axes.axhline(value, color=INK, linewidth=1, linestyle=(0, (5, 3)), alpha=0.7)
+        where = axes.get_yaxis_transform()
+        axes.annotate(f"{baseline} {value:.2f}", (1, value), (0, 3), where, "offset points", ha="right", fontsize=7.5)
+    axes.margins(y=0.12)
+    axes.set_ylabel(f"{runs[0].metric}, validation")
+    return _drawn(figure, name, f"{runs[0].metric} against {AXES[key]}")
 
 
+@STYLED
 def loss(runs: Sequence[ReportedRun], key: str, name: str) -> Plot:
     """Every update's loss, faint, and its running mean within each stage."""
-    with _staged(runs, key) as (figure, axes):
-        means = []
-        for run in runs:
-            x, y = (np.array([line[field] for line in run.updates], float) for field in (key, "loss"))
-            kept = _thinned(y)
-            axes.plot(x[kept], y[kept], color=_colour(run), linewidth=0.7, alpha=0.3)
-            stages = np.array([line["stage"] for line in run.updates])
-            for stage in np.unique(stages):
-                inside = stages == stage
-                mean = _running_mean(y[inside], window(run))
-                kept = _thinned(mean)
-                axes.plot(x[inside][kept], mean[kept], color=_colour(run), linewidth=1.8)
-                means.append(mean)
-        lowest, highest = min(map(np.min, means)), max(map(np.max, means))
-        if 0 < 10 * lowest < highest:
-            axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.set_ylabel("loss, training")
-        return _drawn(figure, name, f"loss against {AXES[key]}")
+    figure, axes = _over_stages(runs, key)
+    means = []
+    for run in runs:
+        x, y = (np.array([line[field] for line in run.updates], float) for field in (key, "loss"))
+        kept = _thinned(y)
+        axes.plot(x[kept], y[kept], color=_colour(run), linewidth=0.7, alpha=0.3)
+        stages = np.array([line["stage"] for line in run.updates])
+        for stage in np.unique(stages):
+            inside = stages == stage
+            mean = _running_mean(y[inside], window(run))
+            kept = _thinned(mean)
+            axes.plot(x[inside][kept], mean[kept], color=_colour(run), linewidth=1.8)
+            means.append(mean)
+    lowest, highest = min(map(np.min, means)), max(map(np.max, means))
+    if 0 < 10 * lowest < highest:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylabel("loss, training")
+    return _drawn(figure, name, f"loss against {AXES[key]}")
 
 
 def window(run: ReportedRun) -> int:
@@ -122,93 +121,88 @@ def window(run: ReportedRun) -> int:
     return max(3, len(run.updates) // 40)
 
 
+@STYLED
 def memory(runs: Sequence[ReportedRun], name: str) -> Plot:
-    """What each stage was planned to take on one device: weights, activations and the rest, one on the other."""
+    """What each stage was planned to take on one device: weights, activations as the run keeps them, and the rest."""
     parts = {"weights": 1.0, "activations": 0.55, "prompt and optimizer": 0.25}
-    with matplotlib.style.context(["default", STYLE]):
-        figure = Figure(figsize=(5.6, 3.0), layout="constrained")
-        axes, width = figure.subplots(), 0.8 / len(runs)
-        for place, run in enumerate(runs):
-            rows = [row for row in run.stages if row["memory"]]
-            x = [row["index"] - 0.4 + width * (place + 0.5) for row in rows]
-            under = np.zeros(len(rows))
-            for part, values in zip(parts, zip(*map(_memory_parts, rows), strict=True), strict=True):
-                axes.bar(x, values, width * 0.92, bottom=under, color=_colour(run), alpha=parts[part])
-                under += values
-            for left, top in zip(x, under, strict=True):
-                if len(runs) <= 3:
-                    axes.annotate(
-                        f"{amount(top)}B", (left, top), (0, 2), textcoords="offset points", ha="center", size=7
-                    )
-        axes.set_xticks(sorted({row["index"] for run in runs for row in run.stages}))
-        axes.grid(axis="x", visible=False)
-        axes.set_xlabel("stage")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{amount(value)}B"))
-        axes.set_ylabel("planned memory of one device")
-        shades = [Patch(color="#808080", alpha=alpha, label=part) for part, alpha in parts.items()]
-        figure.legend(handles=shades, loc="outside upper center", ncols=3, fontsize=7.5)
-        _legend(figure, runs)
-        return _drawn(figure, name, "planned memory per stage")
+    figure = Figure(figsize=(5.6, 3.0), layout="constrained")
+    axes, width = figure.subplots(), 0.8 / len(runs)
+    for place, run in enumerate(runs):
+        stages = [stage for stage in run.stages if stage["memory"]]
+        weights, total, rest = (
+            np.array([stage["memory"][part] for stage in stages], float) for part in ("weights", "total", "rest")
+        )
+        x = np.array([stage["index"] for stage in stages]) - 0.4 + width * (place + 0.5)
+        under = np.zeros(len(stages))
+        for values, alpha in zip((weights, total - weights - rest, rest), parts.values(), strict=True):
+            axes.bar(x, values, width * 0.92, bottom=under, color=_colour(run), alpha=alpha)
+            under += values
+        for left, top in zip(x, under, strict=True) if len(runs) <= 3 else ():
+            axes.annotate(f"{amount(top)}B", (left, top), (0, 2), textcoords="offset points", ha="center", size=7)
+    axes.set_xticks(sorted({stage["index"] for run in runs for stage in run.stages}))
+    axes.grid(axis="x", visible=False)
+    axes.set_xlabel("stage")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{amount(value)}B"))
+    axes.set_ylabel("planned memory of one device")
+    shades = [Patch(color="#808080", alpha=alpha, label=part) for part, alpha in parts.items()]
+    figure.legend(handles=shades, loc="outside upper center", ncols=3, fontsize=7.5)
+    _legend(figure, runs)
+    return _drawn(figure, name, "planned memory per stage")
 
 
+@matplotlib.style.context(["default", STYLE, {"axes.grid": False}])
 def similarities(rows: Sequence[str], columns: Sequence[str], values: Floats, name: str) -> Plot:
     """Prompts against each other, [prompts, prompts]."""
     many = len(rows) > MOST_NUMBERS
-    with matplotlib.style.context(["default", STYLE, {"axes.grid": False}]):
-        side = min(1.2 + (0.24 if many else 0.42) * len(rows), 24)
-        size = min(7.5, 50 * side / len(rows))
-        figure = Figure(figsize=(side + 1.6, side))
-        axes = figure.subplots()
-        lowest = min(0.0, float(values.min()))
-        mesh = axes.pcolormesh(values, cmap="cividis", vmin=lowest, vmax=1, rasterized=len(rows) > 40)
-        axes.set_aspect("equal")
-        axes.invert_yaxis()
-        axes.set_yticks(np.arange(len(rows)) + 0.5, rows, fontsize=size)
-        axes.set_xticks(np.arange(len(rows)) + 0.5, columns, fontsize=size, rotation=90 if many else 0)
-        axes.spines[:].set_visible(False)
-        for (row, column), value in [] if many else np.ndenumerate(values):
-            dark = value < (1 + lowest) / 2
-            shown = f"{value:.2f}"
-            axes.text(column + 0.5, row + 0.5, shown, ha="center", va="center", size=7, color="w" if dark else "k")
-        figure.colorbar(mesh, ax=axes, label="cosine similarity", shrink=0.8, pad=0.02).outline.set_visible(False)
-        # The constrained layout leaves too little room for the labels of axes of a fixed aspect.
-        return replace(_drawn(figure, name, "cosine similarity of prompts", "tight"), is_wide=many)
+    side = min(1.2 + (0.24 if many else 0.42) * len(rows), 24)
+    size = min(7.5, 50 * side / len(rows))
+    figure = Figure(figsize=(side + 1.6, side))
+    axes = figure.subplots()
+    lowest = min(0.0, float(values.min()))
+    mesh = axes.pcolormesh(values, cmap="cividis", vmin=lowest, vmax=1, rasterized=len(rows) > 40)
+    axes.set_aspect("equal")
+    axes.invert_yaxis()
+    axes.set_yticks(np.arange(len(rows)) + 0.5, rows, fontsize=size)
+    axes.set_xticks(np.arange(len(rows)) + 0.5, columns, fontsize=size, rotation=90 if many else 0)
+    axes.spines[:].set_visible(False)
+    for (row, column), value in [] if many else np.ndenumerate(values):
+        ink = "w" if value < (1 + lowest) / 2 else "k"
+        axes.text(column + 0.5, row + 0.5, f"{value:.2f}", ha="center", va="center", size=7, color=ink)
+    figure.colorbar(mesh, ax=axes, label="cosine similarity", shrink=0.8, pad=0.02).outline.set_visible(False)
+    # The constrained layout leaves too little room for the labels of axes of a fixed aspect.
+    return replace(_drawn(figure, name, "cosine similarity of prompts", "tight"), is_wide=many)
 
 
-@contextmanager
-def _staged(runs: Sequence[ReportedRun], key: str) -> Iterator[tuple[Figure, Axes]]:
-    """A plot against updates, FLOPs or seconds, with a strip above it that shows every run's stages."""
-    with matplotlib.style.context(["default", STYLE]):
-        figure = Figure(figsize=(4.2, 2.9 + 0.14 * len(runs)), layout=ConstrainedLayoutEngine(hspace=0.01))
-        strip, axes = figure.subplots(2, 1, height_ratios=(0.16 * len(runs), 2.6), sharex=True)
-        end = max(end for run in runs for *_, end in run.spans(key))
-        _strip(strip, axes, runs, key, end)
-        axes.set_xlim(0, 1.02 * end)
-        scale, unit = _unit(end) if key == "seconds" else (1, AXES[key])
-        axes.set_xticks([tick * scale for tick in MaxNLocator(5).tick_values(0, end / scale) if tick * scale <= end])
-        shown = amount if key == "flops" else lambda value: f"{value / scale:,.6g}"
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value) if value else "0"))
-        axes.set_xlabel("training FLOPs" if key == "flops" else unit)
-        _legend(figure, runs)
-        yield figure, axes
+def _over_stages(runs: Sequence[ReportedRun], key: str) -> tuple[Figure, Axes]:
+    """Axes for a curve against updates, FLOPs or seconds, with a strip above them that shows every run's stages."""
+    figure = Figure(figsize=(4.2, 2.9 + 0.14 * len(runs)), layout=ConstrainedLayoutEngine(hspace=0.01))
+    strip, axes = figure.subplots(2, 1, height_ratios=(0.16 * len(runs), 2.6), sharex=True)
+    end = max(end for run in runs for *_, end in run.spans(key))
+    _strip(strip, axes, runs, key, end)
+    axes.set_xlim(0, 1.02 * end)
+    scale, unit = _unit(end) if key == "seconds" else (1, AXES[key])
+    axes.set_xticks([tick * scale for tick in MaxNLocator(5).tick_values(0, end / scale) if tick * scale <= end])
+    text = amount if key == "flops" else lambda value: f"{value / scale:,.6g}"
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text(value) if value else "0"))
+    axes.set_xlabel("training FLOPs" if key == "flops" else unit)
+    _legend(figure, runs)
+    return figure, axes
 
 
 def _strip(strip: Axes, axes: Axes, runs: Sequence[ReportedRun], key: str, widest: float) -> None:
     """Stages as bars, each with its number; expansions as dotted lines down through the plot of a single run."""
+    alone = len(runs) == 1
     for place, run in enumerate(runs):
         for stage, start, end in run.spans(key):
             strip.barh(place, end - start, 0.86, left=start, color=_colour(run), alpha=0.28 if stage % 2 else 0.5)
-            about = run.plan["stages"][stage - 1]
-            long = f"{stage}: {about['encoder_layers']}+{about['decoder_layers']}"
+            long = "{}: {encoder_layers}+{decoder_layers}".format(stage, **run.plan["stages"][stage - 1])
             room = (end - start) / widest
-            text = long if len(runs) == 1 and room > 0.15 else str(stage) if room > 0.03 else ""
+            text = long if alone and room > 0.15 else str(stage) if room > 0.03 else ""
             strip.text((start + end) / 2, place, text, ha="center", va="center_baseline", fontsize=6.5)
-            if start and stage > 1 and len(runs) == 1:
+            if start and stage > 1 and alone:
                 axes.axvline(start, color=INK, linewidth=0.8, linestyle=":", alpha=0.6)
     strip.set_ylim(len(runs) - 0.5, -0.5)
-    strip.set_yticks(
-        range(len(runs)), [f"run {run.number}" for run in runs] if len(runs) > 1 else ["stage"], fontsize=7
-    )
+    strip.set_yticks(range(len(runs)), ["stage"] if alone else [f"run {run.number}" for run in runs], fontsize=7)
     strip.grid(visible=False)
     strip.spines[:].set_visible(False)
     strip.tick_params(labelbottom=False)
@@ -218,12 +212,6 @@ def _unit(seconds: float) -> tuple[int, str]:
     return (3600, "hours") if seconds > 10_000 else (60, "minutes") if seconds > 300 else (1, "seconds")
 
 
-def _memory_parts(row: dict[str, dict[str, int]]) -> tuple[int, int, int]:
-    """Weights, activations as the run keeps them, and the rest, in bytes."""
-    planned = row["memory"]
-    return planned["weights"], planned["total"] - planned["weights"] - planned["rest"], planned["rest"]
-
-
 def _colour(run: ReportedRun) -> str:
     return list(COLOURS)[(run.number - 1) % len(COLOURS)]
 
@@ -231,11 +219,6 @@ def _colour(run: ReportedRun) -> str:
 def _marker(run: ReportedRun) -> str:
     """Another one when colours come round again."""
     return MARKERS[(run.number - 1 + (run.number - 1) // len(COLOURS)) % len(MARKERS)]
-
-
-def _where(x: Sequence[float], y: Sequence[float], mask: Sequence[bool]) -> tuple[list[float], list[float]]:
-    kept = [pair for pair, is_in in zip(zip(x, y, strict=True), mask, strict=True) if is_in]
-    return [a for a, _ in kept], [b for _, b in kept]
 
 
 def _running_mean(values: Floats, size: int) -> Floats:
@@ -263,23 +246,23 @@ def _legend(figure: Figure, runs: Sequence[ReportedRun]) -> None:
         figure.legend(handles=lines, loc="outside lower center", ncols=columns, fontsize=7)
 
 
-def _drawn(figure: Figure, name: str, about: str, box: str | None = None) -> Plot:
+def _drawn(figure: Figure, name: str, caption: str, box: str | None = None) -> Plot:
     svg, png = BytesIO(), BytesIO()
     metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context({"svg.hashsalt": name}):
         figure.savefig(svg, format="svg", transparent=True, bbox_inches=box, metadata=metadata)
     figure.set_layout_engine("none")  # its places are found, and hold for the other format
     figure.savefig(png, format="png", dpi=160, bbox_inches=box, facecolor="white")
-    return Plot(name, about, _inline(svg.getvalue().decode(), about), png.getvalue())
+    return Plot(name, caption, _inline(svg.getvalue().decode(), caption), png.getvalue())
 
 
-def _inline(svg: str, about: str) -> str:
+def _inline(svg: str, caption: str) -> str:
     """The SVG as a part of a page: as wide as there is room, in the page's colours, its groups without ids."""
     opening, _, rest = svg[svg.index("<svg") :].partition(">")
     box = re.search(r'viewBox="0 0 ([\d.]+) [\d.]+"', opening)
     assert box
     wide = f'style="--width: {float(box[1]):.0f}pt"'
-    head = f'<svg role="img" aria-label="{escape(about)}" {box[0]} {wide} xmlns:xlink="http://www.w3.org/1999/xlink">'
+    head = f'<svg role="img" aria-label="{escape(caption)}" {box[0]} {wide} xmlns:xlink="http://www.w3.org/1999/xlink">'
     themed = {INK: "currentColor", LINE: "var(--line)", PAPER: "var(--card)"}
     themed |= {colour: f"var(--run-{number})" for number, colour in enumerate(COLOURS, 1)}
     body = re.sub(r'<g id="[^"]*">', "<g>", rest)

@@ -5,21 +5,30 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 
+from fpt.config import compose
 from fpt.errors import UserError, reason
 from fpt.prompts.kinds import KINDS
 from fpt.prompts.soft import Soft
 from fpt.runs.folder import METRICS
 from fpt.runs.run import PLAN, PREDICTIONS, PROMPT, Run
 
-ABOUT = {"update", "stage", "flops", "seconds", "split"}  # what a validation says besides its metrics
+NO_METRICS = {"update", "stage", "flops", "seconds", "split"}  # what a line of metrics.jsonl has besides scores
 Line = dict[str, Any]
 Floats = NDArray[np.float64]
+
+
+class StagePrompt(NamedTuple):
+    """A prompt [P, D] with which a stage of a run ended, with the stage's number and sizes; 0: the run's best one."""
+
+    run: "ReportedRun"
+    stage: int
+    sizes: str
+    vectors: Floats
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,7 @@ class ReportedRun:
     """One run of a report.
 
     Attributes:
-        records: its folder.
+        files: its folder.
         number: its place in the report, from 1.
         label: what people know it by.
         settings: its configuration, by dotted key.
@@ -38,7 +47,7 @@ class ReportedRun:
         start: where the first stage begins, by key of a metrics line: the scoring of neurons comes first.
     """
 
-    records: Run
+    files: Run
     number: int
     label: str
     settings: dict[str, Any]
@@ -59,7 +68,7 @@ class ReportedRun:
         if self.result:
             return str(self.result["metric"]["name"])
         scored = self.validations[0] if self.validations else {}
-        return next((key for key in scored if key not in ABOUT), "")  # tasks give the main one first
+        return next((key for key in scored if key not in NO_METRICS), "")  # tasks give the main one first
 
     @property
     def done(self) -> int:
@@ -71,8 +80,15 @@ class ReportedRun:
         return all(key in line for line in (*self.updates, *self.validations))
 
     def is_full(self, stage: int) -> bool:
-        """Whether a stage, from 1, trains on the full model."""
-        return bool(self.plan["stages"][stage - 1]["flops_ratio"] == 1)
+        """Whether a stage, from 1, trains on the full model: stages grow, so that only the last one can."""
+        stages = self.plan["stages"]
+        is_partial = self.settings.get("schedule.partial_end", False) and stages[-1]["flops_ratio"] != 1
+        return stage == len(stages) and not is_partial
+
+    @property
+    def is_input(self) -> bool:
+        """Whether its prompt is vectors before the input, which can be compared; a late one's make such vectors."""
+        return bool(KINDS[self.settings.get("prompt.kind", Soft.name)].is_input)
 
     def spans(self, key: str) -> Iterator[tuple[int, float, float]]:
         """Each stage begun, from where to where; one begins where the last one ended."""
@@ -94,64 +110,56 @@ class ReportedRun:
             finished = self.result["stages"][index - 1] if self.result else {}
             spent = finished.get("flops", row["flops_per_update"] * len(done))
             seconds = finished.get("seconds", spans[index][1] - spans[index][0] if index in spans else None)
-            about = {"index": index, "done": len(done), "spent": spent, "seconds": seconds}
+            reached = {"index": index, "done": len(done), "spent": spent, "seconds": seconds}
             score = scored[-1] if scored else None
-            rows.append({**row, **about, "score": score, "memory": memory.get(row["name"])})
+            rows.append({**row, **reached, "score": score, "memory": memory.get(row["name"])})
         return rows
 
-    def prompts(self) -> Iterator[tuple[int, str, Floats]]:
-        """The prompts [P, D] with which stages ended, with the stage's number and sizes; last, as 0, the best one.
-
-        There are none where what is learned is no input but makes one, as a late prompt does.
-        """
+    def prompts(self) -> Iterator[StagePrompt]:
+        """Of every stage that has ended, and the best one; of a late prompt none, as what is learned makes vectors."""
         from safetensors.numpy import load
 
-        if not KINDS[self.settings.get("prompt.kind", Soft.name)].is_input:
+        if not self.is_input:
             return
-        for stage in self.records.stages:
+        for stage in self.files.stages:
             if stage.is_done:
-                prompt = load(self.records.read(f"stages/{stage.name}/{PROMPT}"))["prompt"]
-                yield int(stage.about["index"]), sizes(stage.about), prompt
+                sizes = "{encoder_layers}+{decoder_layers}, {ffn}/{decoder_ffn}".format(**stage.about)
+                vectors = load(self.files.read(f"stages/{stage.name}/{PROMPT}"))["prompt"]
+                yield StagePrompt(self, int(stage.about["index"]), sizes, vectors)
         if self.result:
-            yield 0, "", load(self.records.read(PROMPT))["prompt"]
+            yield StagePrompt(self, 0, "", load(self.files.read(PROMPT))["prompt"])
 
     def examples(self, number: int) -> dict[str, list[Line]]:
         """So many examples, from all over the file, by whether they are right, wrong or neither."""
-        found = self.records.predictions if PREDICTIONS in self.records.ledger else []
+        rows = self.files.predictions if PREDICTIONS in self.files.ledger else []
         names = {True: "right", False: "wrong", None: "neither right nor wrong"}
-        groups = {name: [row for row in found if row["correct"] is value] for value, name in names.items()}
-        return {name: _spread(rows, number) for name, rows in groups.items() if rows}
+        groups = {name: [row for row in rows if row["correct"] is value] for value, name in names.items()}
+        return {name: _spread(group, number) for name, group in groups.items() if group}
 
 
-def read(records: Run, number: int, label: str) -> ReportedRun:
-    """A run's records as the report takes them.
+def read(files: Run, number: int, label: str) -> ReportedRun:
+    """A run as the report takes it.
 
     Raises:
         UserError: a file is damaged.
     """
-    plan = records.plan if PLAN in records.ledger else {}
-    lines = records.metrics
-    for number_of, line in enumerate(lines, 1):
+    plan = files.plan if PLAN in files.ledger else {}
+    for place, line in enumerate(files.metrics, 1):
         if not _is_sound(line, len(plan.get("stages", []))):
-            raise UserError(f"{records.path / METRICS}: is damaged: line {number_of} is not what fpt writes")
-    updates = [line for line in lines if "split" not in line]
-    validations = [line for line in lines if line.get("split") == "validation"]
+            raise UserError(f"{files.path / METRICS}: is damaged: line {place} is not what fpt writes")
+    updates = [line for line in files.metrics if "split" not in line]
+    validations = [line for line in files.metrics if line.get("split") == "validation"]
     try:
-        settings = dict(_flat(OmegaConf.to_container(OmegaConf.create(records.settings))))
+        settings = compose.flat(files.settings)
     except Exception as error:  # OmegaConf has many types
-        raise UserError(f"{records.path}: its configuration cannot be read ({reason(error)})") from None
-    result = records.result if records.is_finished else {}
-    before = (0, plan["flops_importance"], records.measured["seconds"]) if plan else (0, 0, 0)
+        raise UserError(f"{files.path}: its configuration cannot be read ({reason(error)})") from None
+    result = files.result if files.is_finished else {}
+    before = (0, plan["flops_importance"], files.measured["seconds"]) if plan else (0, 0, 0)
     start = dict(zip(("update", "flops", "seconds"), before, strict=True))
-    run = ReportedRun(records, number, label, settings, updates, validations, plan, result, start)
+    run = ReportedRun(files, number, label, settings, updates, validations, plan, result, start)
     if not all(run.metric in line for line in validations):
-        raise UserError(f"{records.path / METRICS}: is damaged: a validation has no {run.metric or 'score'}")
+        raise UserError(f"{files.path / METRICS}: is damaged: a validation has no {run.metric or 'score'}")
     return run
-
-
-def sizes(about: Line) -> str:
-    """A stage's blocks, encoder and decoder, and FFN neurons of each."""
-    return f"{about['encoder_layers']}+{about['decoder_layers']}, {about['ffn']}/{about['decoder_ffn']}"
 
 
 def similarity(one: Floats, other: Floats) -> float:
@@ -167,14 +175,6 @@ def _is_sound(line: object, num_stages: int) -> bool:
     numbers = [value for key, value in line.items() if key != "split"]
     sound = all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
     return sound and line.get("stage") in range(1, num_stages + 1)
-
-
-def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for name, inner in value.items():
-            yield from _flat(inner, f"{key}.{name}".lstrip("."))
-    else:
-        yield key, value
 
 
 def _spread(rows: Sequence[Line], number: int) -> list[Line]:

@@ -29,7 +29,7 @@ ARRAY = "prompt.npy"
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What was asked for, checked.
+    """Which prompt leaves, how, and to where; checked.
 
     Attributes:
         run: whose prompt.
@@ -54,9 +54,9 @@ class ExportRequest:
 
     @property
     def shape(self) -> Shape:
-        """Its model's size."""
-        about = self.stage.about
-        return Shape(Stack(about["encoder_layers"], about["ffn"]), Stack(about["decoder_layers"], about["decoder_ffn"]))
+        """Of that stage's model."""
+        sizes = self.stage.about
+        return Shape(Stack(sizes["encoder_layers"], sizes["ffn"]), Stack(sizes["decoder_layers"], sizes["decoder_ffn"]))
 
     @cached_property
     def values(self) -> dict[str, Any]:
@@ -81,9 +81,9 @@ class ExportRequest:
 
 
 def check_request(
-    run: str, to: str, *, number: int | None = None, folder: str | None = None, base: str | None, repo: str | None
+    path: str, to: str, *, number: int | None = None, folder: str | None = None, base: str | None, repo: str | None
 ) -> ExportRequest:
-    """What is to be exported.
+    """What is to leave the run in the folder `path`.
 
     Raises:
         UserError: no such format, stage or finished run; the folder exists; or the model that the prompt goes before
@@ -93,31 +93,25 @@ def check_request(
         raise UserError(f"to={to}: allowed are {', '.join(FORMATS)}.{did_you_mean(to, FORMATS)}")
     if to == "hf" and base is not None:
         raise UserError(f"base={base}: is for fpt, peft and npy; with to=hf the prompt's model comes along")
-    records = open_run(run)
-    _ = records.result  # what is not finished has none
-    if why := kind_of(records.config.prompt).not_exported.get(to):
+    run = open_run(path)
+    _ = run.result  # what is not finished has none
+    if why := kind_of(run.config.prompt).not_exported.get(to):
         raise UserError(f"to={to}: {why}; to=fpt writes it as fpt reads it, to=hf its model too")
     if number is not None:
-        records.stage(number)
+        run.stage(number)
     name = to if number is None else f"{to}-stage{number}"
-    place = Path(folder).expanduser() if folder else records.path / "export" / name
-    if place.exists():
-        raise UserError(f"{place}: exists already; remove it, or give another output=DIR")
-    made = ExportRequest(records, to, number, place, _found(base) if base else default_base(records.config.model), repo)
+    target = Path(folder).expanduser() if folder else run.path / "export" / name
+    if target.exists():
+        raise UserError(f"{target}: exists already; remove it, or give another output=DIR")
+    request = ExportRequest(run, to, number, target, _resolved(base) if base else default_base(run.config.model), repo)
     if to != "hf":
-        _check_base(made, base)
-    return made
+        _check_base(request, base)
+    return request
 
 
 def default_base(config: ModelConfig) -> str:
     """The model of a run as `from_pretrained` takes it: a Hub id, or a folder from the root on."""
-    if config.weights == "embedded":
-        return str(tiny.FOLDER)
-    return _found(config.weights)
-
-
-def _found(base: str) -> str:
-    return str(Path(base).expanduser().resolve()) if is_local(base) else base
+    return str(tiny.FOLDER) if config.weights == "embedded" else _resolved(config.weights)
 
 
 def is_local(base: str) -> bool:
@@ -125,26 +119,30 @@ def is_local(base: str) -> bool:
     return Path(base).expanduser().is_dir()
 
 
-def _check_base(made: ExportRequest, given: str | None) -> None:
+def _resolved(base: str) -> str:
+    return str(Path(base).expanduser().resolve()) if is_local(base) else base
+
+
+def _check_base(request: ExportRequest, base: str | None) -> None:
     """The model must be named where it is not the run's, be of the prompt's shape, and not be this machine's alone."""
-    if given is None and not made.is_whole:
-        number = made.stage.about["index"]
+    if base is None and not request.is_whole:
+        number = request.stage.about["index"]
         raise UserError(
-            f"to={made.to}: stage {number} has a partial PLM, which to=hf stage={number} writes, with its prompt beside"
-            f" it; name that folder, or the repository that has it, as base=…"
+            f"to={request.to}: stage {number} has a partial PLM, which to=hf stage={number} writes, with its prompt"
+            f" beside it; name that folder, or the repository that has it, as base=…"
         )
-    if given is not None and is_local(given):
-        values, shape = read_values(Path(given).expanduser()), made.shape
+    if base is not None and is_local(base):
+        values, shape = read_values(Path(base).expanduser()), request.shape
         wide = max(shape.encoder.neurons, shape.decoder.neurons)  # as a checkpoint has it, with one d_ff
         wanted = Shape(Stack(shape.encoder.blocks, wide), Stack(shape.decoder.blocks, wide))
-        found = read_shape(values, f"base={given}")
-        if (found, values["d_model"]) != (wanted, made.values["d_model"]):
-            raise UserError(f"base={given}: {_sized(found)}, the prompt's model has {_sized(wanted)}")
-    elif given is not None and (given.count("/") != 1 or given.startswith(("/", ".", "~"))):
-        raise UserError(f"base={given}: no such folder, and not a Hub id (owner/name)")
-    if made.repo and is_local(made.base) and made.base != str(tiny.FOLDER):
+        actual = read_shape(values, f"base={base}")
+        if (actual, values["d_model"]) != (wanted, request.values["d_model"]):
+            raise UserError(f"base={base}: {_sized(actual)}, the prompt's model has {_sized(wanted)}")
+    elif base is not None and (base.count("/") != 1 or base.startswith(("/", ".", "~"))):
+        raise UserError(f"base={base}: no such folder, and not a Hub id (owner/name)")
+    if request.repo and is_local(request.base) and request.base != str(tiny.FOLDER):
         raise UserError(
-            f"push-to-hub={made.repo}: the prompt's model, {made.base}, is on this machine alone;"
+            f"push-to-hub={request.repo}: the prompt's model, {request.base}, is on this machine alone;"
             " name its repository with base=OWNER/NAME"
         )
 

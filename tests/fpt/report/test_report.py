@@ -148,6 +148,19 @@ def test_a_run_that_has_not_begun_to_learn_has_a_page(cli: Cli, checkpoint: Path
     assert "No stage has ended so far." in page
 
 
+def test_a_late_prompts_last_stage_is_the_full_model_and_only_its_prompts_are_not_compared(
+    cli: Cli, quick: list[str], tmp_path: Path
+) -> None:
+    """An update of it costs less than vanilla prompt tuning's, which says nothing about the model."""
+    assert cli("train", *quick, "prompt=late", "schedule=ld", "train.updates=8").status == 0
+    page = reported(cli, tmp_path / "run")
+    assert "partial model, and its score is on that" not in page
+    assert "No stage has ended" not in page
+    assert "late prompts are not compared" in page
+    (run,) = open_runs([str(tmp_path / "run")])
+    assert [run.is_full(stage) for stage in (1, 2, 3, 4)] == [False, False, False, True]
+
+
 def test_a_run_of_an_older_fpt_says_so(cli: Cli, finished: Path) -> None:
     """Its metrics have updates only, its plan no memory."""
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]

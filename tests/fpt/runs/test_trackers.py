@@ -130,11 +130,60 @@ def test_a_tracker_that_cannot_take_back_is_told_each_update_once() -> None:
     assert told[3] == ({"train/loss": 4.0, "validation/accuracy": 50.0}, 4)
 
 
-def test_weights_and_biases_gets_a_run_of_its_own_id(
+def offline_history(file: Path) -> Points:
+    """Every number that W&B's offline file of a run has, by name and update; LevelDB logs in blocks of 32 kB."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, place, chunk, points = file.read_bytes(), 7, b"", dict[tuple[str, int], float]()
+    assert data.startswith(b":W&B")
+    while place < len(data):
+        if (left := 32768 - place % 32768) < 7:
+            place += left
+            continue
+        size, kind = int.from_bytes(data[place + 4 : place + 6], "little"), data[place + 6]
+        place += 7 + size
+        chunk += data[place - size : place]
+        if kind in (1, 4):  # whole, or the last of several parts
+            record, chunk = Record.FromString(chunk), b""
+            for item in record.history.item:
+                name = item.key or ".".join(item.nested_key)
+                if "/" in name:
+                    assert (name, record.history.step.num) not in points
+                    points[name, record.history.step.num] = json.loads(item.value_json)
+    return points
+
+
+def test_weights_and_biases_has_every_line_once_also_of_a_run_that_was_stopped(
     cli: Cli, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In its own offline files, which `wandb sync` sends: one for each part of the run, all of one id."""
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    assert cli("train", *quick, "schedule=pt", "train.updates=5", "tracking=wandb").status == 0
+    words = [*quick, "schedule=pt", "tracking=wandb"]
+    with stopped_after(7):
+        cli("train", *words)
+    before = written(tmp_path / "run")
+    assert cli("train", *words).status == 0
     name = (tmp_path / "run/.wandb-id").read_text()
-    assert list((tmp_path / "run/wandb").glob(f"offline-run-*-{name}/run-{name}.wandb"))
+    first, second = sorted((tmp_path / "run/wandb").glob(f"offline-run-*-{name}/run-{name}.wandb"))
+    assert offline_history(first) == {key: value for key, value in before.items() if key[1] < 7}  # 7 is held back
+    assert offline_history(second) == written(tmp_path / "run")
+
+
+def test_trackio_has_every_line_once_also_of_a_run_that_was_stopped(
+    cli: Cli, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its own database. Not in CI: Trackio wants an older Pillow than the rest is tested with."""
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))  # read when it is imported
+    pytest.importorskip("trackio")
+    from trackio.sqlite_storage import SQLiteStorage
+
+    words = [*quick, "schedule=pt", "tracking=trackio"]
+    with stopped_after(7):
+        cli("train", *words)
+    assert cli("train", *words).status == 0
+    name = f"run-{(tmp_path / 'run/.trackio-id').read_text()}"
+    logs = SQLiteStorage.get_logs("fpt", name)
+    points = [((key, log["step"]), value) for log in logs for key, value in log.items() if "/" in key]
+    assert len(points) == len(dict(points))
+    assert dict(points) == written(tmp_path / "run")

@@ -27,6 +27,7 @@ from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.run import open_run
 from stages import partial, selection
+from tests import hub
 from tests.conftest import Outcome, quick_words, save_checkpoint
 
 Cli = Callable[..., Outcome]
@@ -174,6 +175,7 @@ def card(run: Path, *words: str) -> tuple[dict[str, Any], str]:
     assert main(["export", f"run={run}", *words, f"output={run / 'out'}"]) == 0
     found = ModelCard.load(run / "out" / "README.md")
     shutil.rmtree(run / "out")
+    assert not re.search(r"\| +\|", found.text.replace("|  |  |", "", 1))  # a template leaves blank what is not there
     return found.data.to_dict(), found.text
 
 
@@ -315,6 +317,24 @@ def test_an_unreachable_hub_leaves_the_folder_whole(run: Path, nobody: dict[str,
     assert f"{folder} is whole, and 'hf upload me/it {folder}' sends it" in done.stderr
     assert np.load(folder / "prompt.npy").shape == (5, 32)
     assert 'folder = snapshot_download("me/it")' in (folder / "README.md").read_text()
+
+
+def test_what_is_pushed_arrives(run: Path, nobody: dict[str, str]) -> None:
+    """At a stand-in that speaks the Hub's HTTP interface, the array by LFS; Xet, a protocol of its own, is off."""
+    with hub.standing_in() as there:
+        words = ("base=me/model", "--push-to-hub=me/it")
+        to_it = {**nobody, "HF_ENDPOINT": there.url, "HF_HUB_DISABLE_XET": "1"}
+        refused = push(run, {**to_it, "HF_TOKEN": "hf_somebody"}, *words, f"output={run.parent / 'refused'}")
+        assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+        assert "push-to-hub=me/it: failed (HfHubHTTPError: Client error '401 Unauthorized'" in refused.stderr
+        assert there.files == {}
+        done = push(run, {**to_it, "HF_TOKEN": hub.TOKEN}, *words, "--json")
+        assert done.returncode == 0, done.stderr
+    folder = run / "export" / "npy"
+    assert json.loads(done.stdout)["url"] == f"{there.url}/me/it"
+    assert there.files == {"me/it": {file.name: file.read_bytes() for file in folder.iterdir()}}
+    assert list(there.large.values()) == [(folder / "prompt.npy").read_bytes()]
+    assert there.messages == ["Add what fpt export wrote"]
 
 
 def test_a_model_of_this_machine_alone_is_not_pushed_to(cli: Cli, run: Path, checkpoint: Path) -> None:
