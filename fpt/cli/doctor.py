@@ -105,7 +105,7 @@ def torch_environment() -> Report:
     from torch.utils.collect_env import get_env_info
 
     elsewhere = ("torch_version", "pip_version", "pip_packages", "conda_packages", "cpu_info")
-    values = get_env_info()._asdict().items()
+    values = get_env_info()._asdict().items()  # type: ignore[no-untyped-call]
     return {name: value for name, value in values if value not in (None, "N/A", {}) and name not in elsewhere}
 
 

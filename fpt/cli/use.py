@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpt.cli import tables
 from fpt.cli.answer_file import Growing, one_line
 from fpt.cli.arguments import Arguments
+from fpt.cli.result_tables import print_scores
 from fpt.cli.verb import present, refuse_overrides
 from fpt.config import compose
 from fpt.config.schema import RunConfig
@@ -46,7 +46,7 @@ def evaluate(arguments: Arguments) -> None:
         from stages.using.evaluate import evaluate
     scored = evaluate(config, task, split, _learned(arguments, run, config), progress)
     replace_file(output, scored.predictions)
-    present(arguments, {**scored.about, "predictions": str(output)}, tables.print_scores)
+    present(arguments, {**scored.about, "predictions": str(output)}, print_scores)
 
 
 def predict(arguments: Arguments) -> None:
