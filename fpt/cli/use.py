@@ -54,7 +54,7 @@ def predict(arguments: Arguments) -> None:
     run, config = _subject(arguments)
     beams, limit = arguments.number("beams", 1), arguments.number("max-new-tokens", 0, least=0) or None
     progress, asked = Progress(), _questions(arguments, config)
-    output = Growing(_output(arguments, Path()), _about(arguments, run)) if "output" in arguments.options else None
+    output = Growing(_output(arguments, Path()), _basis(arguments, run)) if "output" in arguments.options else None
     with progress.console.status("importing torch and transformers"):
         from stages.using.predict import predictor
     with predictor(config, _learned(arguments, run, config), beams=beams, max_new_tokens=limit) as answer:
@@ -141,7 +141,7 @@ def _questions(arguments: Arguments, config: RunConfig) -> Iterator[list[Example
     return questions.of_stream(sys.stdin.fileno(), at_once)
 
 
-def _about(arguments: Arguments, run: Run | None) -> dict[str, Any]:
+def _basis(arguments: Arguments, run: Run | None) -> dict[str, Any]:
     """What answers depend on besides the questions."""
     options = {name: arguments.options.get(name) for name in ("stage", "beams", "max-new-tokens")}
     return {**options, "prompt": run and run.ledger[PROMPT], "overrides": sorted(arguments.overrides)}
