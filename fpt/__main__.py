@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from operator import attrgetter
 
 from fpt import __version__
 from fpt.cli.arguments import HELP, JSON, parse
@@ -55,10 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
         where = f"{error.filename}: " if error.filename else ""
-        print(
-            f"fpt: {where}{error.strerror}; {GOES_ON}",
-            file=sys.stderr,
-        )
+        print(f"fpt: {where}{error.strerror}; {GOES_ON}", file=sys.stderr)
         return 1
 
 
@@ -71,7 +69,7 @@ def _run(words: list[str]) -> int:
     if name is None:
         if unknown := [word for word in words if word not in flags]:
             raise UserError(f"{unknown[0]}: give a verb first; fpt --help lists them")
-        verbs = "\n".join(f"  fpt {verb.example:36}{verb.about}" for verb in VERBS.values())
+        verbs = "\n".join(f"  fpt {verb.example:36}{verb.summary}" for verb in VERBS.values())
         print(USAGE.format(verbs=verbs), end="", file=sys.stdout if flags else sys.stderr)
         return 0 if flags else 2
     verb = (VERBS | OF_LAUNCHERS).get(name)
@@ -88,7 +86,7 @@ def _run(words: list[str]) -> int:
 
 
 def _help(name: str, verb: Verb, overrides: list[str]) -> str:
-    lines = [f"usage: fpt {verb.usage or name}", "", verb.about, ""]
+    lines = [f"usage: fpt {verb.usage or name}", "", verb.summary, ""]
     for option in (*verb.options, JSON, HELP):
         default = f" ({option.default})" if option.default else ""
         lines += [f"  {option.spelling}", f"      {option.help}{default}"]
@@ -102,7 +100,7 @@ def _help(name: str, verb: Verb, overrides: list[str]) -> str:
     lines += ["", f"keys and what they are in {' '.join(['fpt', name, *overrides])}:"]
     config = compose.load(overrides)
     for key, (_, metadata) in compose.settings().items():
-        value = compose.value_of(config, key)
+        value = attrgetter(key)(config)
         shown = "…" if isinstance(value, list | dict) else json.dumps(value)
         lines += [f"  {key}={shown}", f"      {metadata['help']}"]
     return "\n".join(lines) + "\n"

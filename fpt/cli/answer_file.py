@@ -13,10 +13,10 @@ ENDINGS = (".jsonl", ".txt")
 
 
 class Growing:
-    """The answers so far, in FILE.part: a line about what they answer, then one for each, flushed as they come."""
+    """The answers so far, in FILE.part: a line of what they depend on, then one for each, flushed as they come."""
 
-    def __init__(self, file: Path, about: dict[str, Any]) -> None:
-        """Begin anew, or go on with what is there; `about` is what the answers depend on besides the questions.
+    def __init__(self, file: Path, basis: dict[str, Any]) -> None:
+        """Begin anew, or go on with what is there; `basis` is what the answers depend on besides the questions.
 
         Raises:
             UserError: the file is there already, or what is beside it was begun with something else.
@@ -28,16 +28,16 @@ class Growing:
         self._file, self._part = file, file.with_name(f"{file.name}.part")
         lines = list(_whole_lines(self._part)) if self._part.exists() else []
         try:
-            begun, *answers = map(json.loads, lines or [_line(about)])
+            begun, *answers = map(json.loads, lines or [_line(basis)])
             self._answered = [answer["input"] for answer in answers]
         except (ValueError, KeyError, TypeError):
             raise self._foreign("is not a file of answers") from None
-        if begun != about:
+        if begun != basis:
             raise self._foreign("was begun with another prompt, model or option")
         self._stream = self._part.open("ab")
         self._stream.truncate(sum(map(len, lines)))  # a last line that was cut off goes
         if not lines:
-            self._stream.write(_line(about))
+            self._stream.write(_line(basis))
 
     def unanswered(self, questions: Iterable[list[Example]]) -> Iterator[list[Example]]:
         """The questions without those that were answered, which are held against them.

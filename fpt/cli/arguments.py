@@ -1,4 +1,4 @@
-"""A command's words: options of the verb, overrides of the configuration, and places (folders, files)."""
+"""What is typed after a verb: options of the verb, overrides of the configuration, and places (folders, files)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ HELP = Option("help", "show this help", short="h")
 
 @dataclass(frozen=True)
 class Arguments:
-    """A command, taken apart."""
+    """What was typed after a verb, taken apart."""
 
     overrides: list[str] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
@@ -56,10 +56,10 @@ class Arguments:
         Raises:
             UserError: it is none, or too small.
         """
-        given = self.options.get(name, str(default))
-        if not given.isdecimal() or int(given) < least:
-            raise UserError(f"{name}={given}: expected a whole number, at least {least}")
-        return int(given)
+        text = self.options.get(name, str(default))
+        if not text.isdecimal() or int(text) < least:
+            raise UserError(f"{name}={text}: expected a whole number, at least {least}")
+        return int(text)
 
     def listed(self, name: str, default: str) -> list[str]:
         """An option's values, parted by commas.
@@ -67,10 +67,10 @@ class Arguments:
         Raises:
             UserError: one is empty, or given twice.
         """
-        given = self.options.get(name, default)
-        values = [value.strip() for value in given.split(",")]
+        text = self.options.get(name, default)
+        values = [value.strip() for value in text.split(",")]
         if not all(values) or len(set(values)) < len(values):
-            raise UserError(f"{name}={given}: expected values parted by commas, each once, as in {name}={default}")
+            raise UserError(f"{name}={text}: expected values parted by commas, each once, as in {name}={default}")
         return values
 
 
@@ -82,7 +82,7 @@ def parse(words: Sequence[str], options: Sequence[Option], *, takes_places: bool
     """
     known = {option.name: option for option in (*options, JSON, HELP)}
     short = {f"-{option.short}": name for name, option in known.items() if option.short}
-    found, rest = Arguments(), list(words)
+    arguments, rest = Arguments(), list(words)
     while rest:
         word = rest.pop(0)
         name, has_value, value = word.removeprefix("--").partition("=")
@@ -94,7 +94,7 @@ def parse(words: Sequence[str], options: Sequence[Option], *, takes_places: bool
                 hint = did_you_mean(word, [f"--{option}" for option in known])
                 raise UserError(f"{word}: unknown option; allowed are {allowed}.{hint}")
         elif name not in known or not has_value:
-            (found.places if takes_places and not has_value else found.overrides).append(word)
+            (arguments.places if takes_places and not has_value else arguments.overrides).append(word)
             continue
         if known[name].takes and not has_value:
             if not rest:
@@ -102,7 +102,7 @@ def parse(words: Sequence[str], options: Sequence[Option], *, takes_places: bool
             value = rest.pop(0)
         if not known[name].takes and has_value:
             raise UserError(f"{word}: takes no value; write --{name}")
-        if name in found.options:
+        if name in arguments.options:
             raise UserError(f"{word}: {name} is given twice")
-        found.options[name] = value
-    return found
+        arguments.options[name] = value
+    return arguments

@@ -44,21 +44,24 @@ def examine(cache: Path) -> Report:
 
     `problems` lists what is broken: packages that are missing or do not work, files of the embedded model.
     """
-    found = {
+    parts = {
         "versions": _safely(versions),
         "machine": _safely(machine),
+        "torch": _safely(torch_environment),
         "disks": _safely(lambda: disks({"here": Path.cwd(), "cache_dir": cache})),
         "devices": _safely(devices),
         "deepspeed": _safely(deepspeed),
         "hub": _safely(hub),
         "embedded_model": _safely(embedded_model),
     }
-    missing = [name for name in NEEDED if found["versions"].get(name) is None]
-    broken = found["embedded_model"].get("problems", {})
+    missing = [name for name in NEEDED if parts["versions"].get(name) is None]
+    broken = parts["embedded_model"].get("problems", {})
+    locks = parts["deepspeed"].get("abandoned_locks", [])
     problems = [f"{name} is not installed" for name in missing]
-    problems += [f"{part.replace('_', ' ')}: {about['error']}" for part, about in found.items() if "error" in about]
+    problems += [f"{name.replace('_', ' ')}: {part['error']}" for name, part in parts.items() if "error" in part]
+    problems += [f"{lock}: is of a build that was killed; remove this file" for lock in locks]
     problems += [f"the embedded model's {name} {problem}" for name, problem in broken.items()]
-    return {**found, "problems": problems}
+    return {**parts, "problems": problems}
 
 
 def _safely(look: Callable[[], Report]) -> Report:
@@ -82,13 +85,12 @@ def versions() -> Report:
 
 
 def machine() -> Report:
-    """System, cores and memory; bytes."""
+    """Cores and memory; bytes."""
     import psutil
     import torch
 
     memory = psutil.virtual_memory()
     return {
-        "system": platform.platform(),
         "cores": os.cpu_count(),
         "cores_of_this_process": len(os.sched_getaffinity(0)),
         "torch_threads": torch.get_num_threads(),
@@ -96,6 +98,15 @@ def machine() -> Report:
         "memory": memory.total,
         "memory_available": memory.available,
     }
+
+
+def torch_environment() -> Report:
+    """What torch's own report for bugs knows: system, compilers, CUDA and its drivers, of what is there."""
+    from torch.utils.collect_env import get_env_info
+
+    elsewhere = ("torch_version", "pip_version", "pip_packages", "conda_packages", "cpu_info")
+    values = get_env_info()._asdict().items()  # type: ignore[no-untyped-call]
+    return {name: value for name, value in values if value not in (None, "N/A", {}) and name not in elsewhere}
 
 
 def disks(places: dict[str, Path]) -> Report:
@@ -119,7 +130,6 @@ def devices() -> Report:
         cards.append({"name": card.name, "memory": card.total_memory, "capability": f"{card.major}.{card.minor}"})
     return {
         "cpu": torch.backends.cpu.get_cpu_capability(),
-        "cuda": torch.version.cuda,
         "gpus": cards,
         "gloo": dist.is_available() and dist.is_gloo_available(),
         "nccl": dist.is_available() and dist.is_nccl_available(),
@@ -131,12 +141,15 @@ def deepspeed() -> Report:
     from deepspeed.accelerator import get_accelerator
     from deepspeed.ops.op_builder.all_ops import ALL_OPS
 
+    from fpt.devices.extensions import abandoned_locks
+
     accelerator = get_accelerator()
     return {
         "accelerator": accelerator.device_name(),
         "communication": accelerator.communication_backend_name(),
         "compiler": shutil.which(os.environ.get("CXX", "c++")),
         "ninja": shutil.which("ninja"),
+        "abandoned_locks": [str(lock) for lock in abandoned_locks()],
         **{name: name in ALL_OPS and bool(ALL_OPS[name].is_compatible(verbose=False)) for name in OPERATIONS},
     }
 

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from fpt import report as pages
-from fpt.cli import tables
 from fpt.cli.arguments import Arguments
+from fpt.cli.look_tables import print_look, print_report
+from fpt.cli.plan_table import print_plan
 from fpt.cli.verb import present, refuse_overrides
 from fpt.config import compose
 from fpt.devices.processes import Failed
@@ -20,7 +21,7 @@ def plan(arguments: Arguments) -> None:
     stages = schedule.of(config)
     from stages.planning.settled import expect
 
-    present(arguments, expect(config, stages), tables.print_plan)
+    present(arguments, expect(config, stages), print_plan)
 
 
 def show(arguments: Arguments) -> None:
@@ -33,7 +34,7 @@ def show(arguments: Arguments) -> None:
         from fpt.cli.dataset_view import look
     with progress.running():
         view = look(config, task, number, progress.with_bar)
-    present(arguments, view, tables.print_look)
+    present(arguments, view, print_look)
 
 
 def report(arguments: Arguments) -> None:
@@ -56,6 +57,6 @@ def doctor(arguments: Arguments) -> None:
         from fpt.cli.doctor import examine
 
         findings = examine(Path(compose.load([]).cache_dir))
-    present(arguments, findings, tables.print_report)
+    present(arguments, findings, print_report)
     if findings["problems"]:
         raise Failed("; ".join(findings["problems"]), 1)

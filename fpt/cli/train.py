@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fpt.backbones.location import config_values
-from fpt.cli import tables
 from fpt.cli.arguments import Arguments
+from fpt.cli.result_tables import print_comparison, print_result, print_sweep
 from fpt.cli.verb import present
 from fpt.config import compose
 from fpt.config.schema import RunConfig
@@ -96,7 +96,7 @@ def _quietly(config: RunConfig) -> dict[str, Any] | None:
 
 
 def _printer(config: RunConfig) -> Callable[[dict[str, Any]], None]:
-    return lambda result: tables.print_result(result, str(config.folder))
+    return lambda result: print_result(result, str(config.folder))
 
 
 def worker(arguments: Arguments) -> None:
@@ -125,7 +125,7 @@ def sweep(arguments: Arguments) -> None:
             say(f"{plan.label}: {run}")
         ended.append((plan, run))
     rows = combinations.table(ended)
-    present(arguments, rows, tables.print_sweep)
+    present(arguments, rows, print_sweep)
     if failed := sum(row["error"] is not None for row in rows):
         raise UserError(f"{failed} of {len(rows)} runs failed; what they said is above")
 
@@ -144,4 +144,4 @@ def compare(arguments: Arguments) -> None:
         if isinstance(run, UserError):
             raise run
         runs.setdefault(plan.config.schedule.name, []).append(run)
-    present(arguments, comparison.compare(runs), tables.print_comparison)
+    present(arguments, comparison.compare(runs), print_comparison)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpt.cli import tables
 from fpt.cli.answer_file import Growing, one_line
 from fpt.cli.arguments import Arguments
+from fpt.cli.result_tables import print_scores
 from fpt.cli.verb import present, refuse_overrides
 from fpt.config import compose
 from fpt.config.schema import RunConfig
@@ -46,7 +46,7 @@ def evaluate(arguments: Arguments) -> None:
         from stages.using.evaluate import evaluate
     scored = evaluate(config, task, split, _learned(arguments, run, config), progress)
     replace_file(output, scored.predictions)
-    present(arguments, {**scored.about, "predictions": str(output)}, tables.print_scores)
+    present(arguments, {**scored.about, "predictions": str(output)}, print_scores)
 
 
 def predict(arguments: Arguments) -> None:
@@ -54,7 +54,7 @@ def predict(arguments: Arguments) -> None:
     run, config = _subject(arguments)
     beams, limit = arguments.number("beams", 1), arguments.number("max-new-tokens", 0, least=0) or None
     progress, asked = Progress(), _questions(arguments, config)
-    output = Growing(_output(arguments, Path()), _about(arguments, run)) if "output" in arguments.options else None
+    output = Growing(_output(arguments, Path()), _basis(arguments, run)) if "output" in arguments.options else None
     with progress.console.status("importing torch and transformers"):
         from stages.using.predict import predictor
     with predictor(config, _learned(arguments, run, config), beams=beams, max_new_tokens=limit) as answer:
@@ -141,7 +141,7 @@ def _questions(arguments: Arguments, config: RunConfig) -> Iterator[list[Example
     return questions.of_stream(sys.stdin.fileno(), at_once)
 
 
-def _about(arguments: Arguments, run: Run | None) -> dict[str, Any]:
+def _basis(arguments: Arguments, run: Run | None) -> dict[str, Any]:
     """What answers depend on besides the questions."""
     options = {name: arguments.options.get(name) for name in ("stage", "beams", "max-new-tokens")}
     return {**options, "prompt": run and run.ledger[PROMPT], "overrides": sorted(arguments.overrides)}

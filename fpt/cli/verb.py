@@ -15,7 +15,7 @@ class Verb:
 
     Attributes:
         call: does it.
-        about: one line.
+        summary: one line.
         example: its words in the list of all verbs.
         usage: its words in its own help; empty: the verb alone.
         options: what it takes besides overrides.
@@ -24,7 +24,7 @@ class Verb:
     """
 
     call: Callable[[Arguments], None]
-    about: str = ""
+    summary: str = ""
     example: str = ""
     usage: str = ""
     options: tuple[Option, ...] = ()
@@ -33,7 +33,7 @@ class Verb:
 
 
 def present(arguments: Arguments, value: Any, for_people: Callable[[Any], None]) -> None:
-    """Print a result for programs or for people, as the words say."""
+    """Print a result for programs or for people, as the arguments say."""
     if arguments.as_json:
         print(json.dumps(value, indent=2, ensure_ascii=False))
     else:

@@ -14,7 +14,7 @@ STAGE = Option(
 VERBS = {
     "train": Verb(
         train.train,
-        about="train, or go on with a run that was stopped",
+        summary="train, or go on with a run that was stopped",
         example="train task=boolq",
         usage="train [-m] [key=value …] [--json]",
         options=(
@@ -23,7 +23,7 @@ VERBS = {
     ),
     "compare": Verb(
         train.compare,
-        about="schedules against vanilla prompt tuning: score, FLOPs, time, gain at equal FLOPs",
+        summary="schedules against vanilla prompt tuning: score, FLOPs, time, gain at equal FLOPs",
         example="compare task=boolq seeds=0,1",
         usage="compare [key=value …] [schedules=pt,cr] [seeds=0,1] [--json]",
         options=(
@@ -33,20 +33,20 @@ VERBS = {
     ),
     "plan": Verb(
         look.plan,
-        about="what every stage will cost, without weights or data",
+        summary="what every stage will cost, without weights or data",
         example="plan model=t5-large schedule=cr",
         usage="plan [key=value …] [--json]",
     ),
     "show": Verb(
         look.show,
-        about="the task's data as the model will see them",
+        summary="the task's data as the model will see them",
         example="show task=boolq n=3",
         usage="show [key=value …] [n=3] [--json]",
         options=(Option("n", "how many examples to show", "N", "3"),),
     ),
     "eval": Verb(
         use.evaluate,
-        about="score a finished run's prompt, or a prompt file, on any split",
+        summary="score a finished run's prompt, or a prompt file, on any split",
         example="eval run=runs/boolq-tiny-cr-s0",
         usage="eval run=DIR | prompt.file=FILE [split=SPLIT] [stage=K] [output=FILE] [key=value …] [--json]",
         options=(
@@ -60,7 +60,7 @@ VERBS = {
     ),
     "predict": Verb(
         use.predict,
-        about="answer a text, a file's records or lines, or standard input line by line",
+        summary="answer a text, a file's records or lines, or standard input line by line",
         example="predict run=DIR text='…'",
         usage="predict run=DIR | prompt.file=FILE [text=TEXT | input=FILE] [output=FILE] [key=value …] [--json]",
         options=(
@@ -81,7 +81,7 @@ VERBS = {
     ),
     "export": Verb(
         use.export,
-        about="a run's prompt for fpt, PEFT, numpy or transformers",
+        summary="a run's prompt for fpt, PEFT, numpy or transformers",
         example="export run=DIR --to peft",
         usage="export run=DIR --to fpt|peft|npy|hf [stage=K] [output=DIR] [--push-to-hub OWNER/NAME] [--json]",
         options=(
@@ -110,7 +110,7 @@ VERBS = {
     ),
     "report": Verb(
         look.report,
-        about="one HTML page and plots of finished or unfinished runs",
+        summary="one HTML page and plots of finished or unfinished runs",
         example="report runs/boolq-tiny-cr-s0",
         usage="report DIR… [output=FILE.html] [--json]",
         options=(
@@ -126,7 +126,7 @@ VERBS = {
     ),
     "doctor": Verb(
         look.doctor,
-        about="versions, devices, DeepSpeed, the Hub, the embedded model: for a bug report",
+        summary="versions, devices, DeepSpeed, the Hub, the embedded model: for a bug report",
         example="doctor",
         usage="doctor [--json]",
         takes_overrides=False,

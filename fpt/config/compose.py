@@ -6,6 +6,7 @@ DictConfig stops here: below this file every function receives the frozen group 
 import re
 from collections.abc import Sequence
 from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, cast, get_args, get_origin
@@ -79,7 +80,7 @@ def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
         if "experiment" in typed:
             raise UserError("experiment=…: sets keys of several groups, and is for a new run; give the keys themselves")
         kept = (key for key in settings() if key.partition(".")[0] not in typed)
-        fill = {**{key: value_of(base, key) for key in kept}, **fill}
+        fill = {**{key: attrgetter(key)(base) for key in kept}, **fill}
     return _compose(composed, {key: value for key, value in fill.items() if key not in typed})
 
 
@@ -96,10 +97,10 @@ def each(word: str) -> list[str]:
         raise UserError(f"{word}: has no end of values; write them with commas, or range(start,stop,step)")
     if isinstance(glob := override.value(), Glob):
         group = override.key_or_group
-        found = glob.filter([name for name in group_options(group) if name != "custom"]) if group in GROUPS else []
-        if not found:
+        names = glob.filter([name for name in group_options(group) if name != "custom"]) if group in GROUPS else []
+        if not names:
             raise UserError(f"{word}: glob() is for the files of a group, and fits none of these")
-        return list(found)
+        return list(names)
     return list(override.sweep_string_iterator())
 
 
@@ -134,7 +135,7 @@ def _verbatim(word: str) -> str:
     quoted = len(value) > 1 and value[0] == value[-1] and value[0] in ("'", '"')
     if not settings().get(key, (str, {}))[1].get("verbatim") or value == "null" or quoted:
         return word
-    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
+    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
     return f"{key}='{escaped}'"
 
 
@@ -236,14 +237,6 @@ def kind_of(key: str) -> str:
     names |= {list: "a list", dict: "a mapping"}
     parts = get_args(kind) if isinstance(kind, UnionType) else (kind,)
     return " or ".join(names[get_origin(part) or part] for part in parts)
-
-
-def value_of(config: RunConfig, key: str) -> Any:
-    """The value of a dotted key."""
-    value: Any = config
-    for part in key.split("."):
-        value = getattr(value, part)
-    return value
 
 
 def to_yaml(config: RunConfig) -> str:

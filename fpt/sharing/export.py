@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from fpt.config.schema import ModelConfig
 from fpt.errors import UserError, did_you_mean
 from fpt.prompts.files import ADAPTER, ADAPTER_CONFIG, ADAPTER_TENSOR
 from fpt.prompts.kinds import kind_of
+from fpt.runs.atomic import new_folder
 from fpt.runs.run import Run, RunStage, open_run
 
 if TYPE_CHECKING:
@@ -201,14 +201,9 @@ def made_aside(folder: Path) -> Iterator[Path]:
     Raises:
         UserError: the folder cannot be made.
     """
-    aside = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError(f"output={folder}: cannot be made ({error.strerror})") from None
-    try:
+    with new_folder(folder) as aside:
         yield aside
-        aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)

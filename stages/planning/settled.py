@@ -6,11 +6,11 @@ it would have computed; only where other settings are typed is it settled anew.
 
 import json
 from dataclasses import asdict, dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from fpt.config import compose
 from fpt.config.schema import EngineConfig, RunConfig
 from fpt.devices import distributed
 from fpt.runs.run import PLAN
@@ -87,7 +87,7 @@ def settle(config: RunConfig, schedule: Schedule, inputs: Inputs, folder: Shared
         UserError: the states below the prompt have no room, or not even one example fits.
     """
     before = json.loads(folder.read(PLAN)) if PLAN in folder else {}
-    asked = {key: compose.value_of(config, key) for key in ASKED} | {"processes": distributed.size()}
+    asked = {key: attrgetter(key)(config) for key in ASKED} | {"processes": distributed.size()}
     if before.get("asked") == asked:
         return Settled.from_json(before)
 

@@ -16,6 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+from fpt.runs.atomic import replaced_file
 from fpt.tasks.world import scenes
 from fpt.tasks.world.lexicon import Kind, Relation
 from fpt.tasks.world.scenes import Inference, NameSplit, Scene, Statement
@@ -243,9 +244,7 @@ FILES: dict[str, tuple[Callable[[Sequence[Record]], str], dict[str, str]]] = {
 def write(task: str, folder: Path, *, train: int, validation: int, seed: int) -> None:
     """A task's files in a folder, each complete under its name or as it was before."""
     encode, names = FILES[task]
-    folder.mkdir(parents=True, exist_ok=True)
     for split, name in names.items():
         rows = list(TASKS[task](split, num=train if split == "train" else validation, seed=seed))
-        aside = folder / f".{name}.{os.getpid()}"
-        aside.write_text(encode(rows), encoding="utf-8")
-        aside.replace(folder / name)
+        with replaced_file(folder / name, aside=f".{name}.{os.getpid()}") as stream:
+            stream.write(encode(rows).encode())

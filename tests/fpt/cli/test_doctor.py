@@ -1,6 +1,7 @@
 """fpt doctor tells what is here, and that something is wrong, whatever is wrong."""
 
 import json
+import os
 import shutil
 import socket
 import time
@@ -33,8 +34,9 @@ def test_it_tells_what_a_bug_report_needs_though_the_hub_is_silent(cli: Cli, sil
     assert time.monotonic() - start < 20
     assert done.status == 0, done.err
     report = json.loads(done.out)
-    assert {"versions", "machine", "disks", "devices", "deepspeed", "hub", "embedded_model"} < set(report)
+    assert {"versions", "machine", "torch", "disks", "devices", "deepspeed", "hub", "embedded_model"} < set(report)
     assert report["versions"]["torch"]
+    assert report["torch"]["os"]
     assert report["devices"]["gloo"] is True
     assert isinstance(report["deepspeed"]["async_io"], bool)
     assert report["hub"]["answers"] is False
@@ -61,6 +63,19 @@ def test_a_file_that_is_not_the_embedded_models_is_status_1(
     )
     (tmp_path / "tiny/sha256.json").write_text("[]")
     assert "sha256.json cannot be read" in cli("doctor").err
+    silent_hub.close()
+
+
+def test_a_lock_that_a_killed_build_has_left_is_a_problem(
+    cli: Cli, silent_hub: "socket.socket", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    lock = tmp_path / "async_io" / "lock"
+    lock.parent.mkdir()
+    lock.touch()
+    os.utime(lock, (time.time() - 3600,) * 2)
+    done = cli("doctor")
+    assert (done.status, done.err) == (1, f"fpt: {lock}: is of a build that was killed; remove this file\n")
     silent_hub.close()
 
 

@@ -1,0 +1,99 @@
+"""What is there, for people: a task's data as the model sees them, and this machine."""
+
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from fpt.cli.tables import Output, table
+from fpt.units import amount
+
+MOST = 80  # tokens of a text that are shown
+LAST = 20  # of them, from its end
+
+
+def print_look(look: dict[str, Any]) -> None:
+    """A task's splits in numbers, then examples as the model sees them."""
+    output = Output()
+    baseline = f"{look['baseline']['name']} scores {look['baseline']['score']:.2f}"
+    output.say(
+        f"{look['task']} ({look['origin']}), in tokens of {look['model']}; main metric {look['metric']}, {baseline}"
+    )
+    for note in look["notes"]:
+        output.say(note)
+    for rows in (_labels(look), _lengths(look)):
+        output.say()
+        output.print(rows)
+    for example in look["examples"]:
+        _print_example(output, example)
+
+
+def _labels(look: dict[str, Any]) -> Table:
+    """How many examples each split has, and of each label."""
+    rows = table("split", "examples", *(f"'{label}'" for label in look["labels"]), first="left")
+    for split in look["splits"]:
+        shares = (_share(count, split) for count in (split["labels"] or {}).values())
+        rows.add_row(split["name"], f"{split['examples']:,}", *shares)
+    return rows
+
+
+def _lengths(look: dict[str, Any]) -> Table:
+    """How long sources and targets are, and how many are cut; an answer can be lost by it where it is no label."""
+    splits, with_answers = look["splits"], not look["labels"]
+    rows = table(
+        "tokens of", "limit", *splits[0]["source_tokens"], "cut", *["answers lost"] * with_answers, first="left"
+    )
+    for split in splits:
+        for side in ("source", "target") if split["target_tokens"] else ("source",):
+            numbers = (f"{number:,}" for number in split[f"{side}_tokens"].values())
+            lost = f"{split['lost_answers']:,}" if side == "source" else ""
+            cut = _share(split[f"cut_{side}s"], split)
+            limit = f"{look['limits'][side]:,}"
+            rows.add_row(f"{split['name']} {side}s", limit, *numbers, cut, *[lost] * with_answers)
+    return rows
+
+
+def _share(count: int, split: dict[str, Any]) -> str:
+    return f"{count:,} ({count / split['examples']:.1%})"
+
+
+def _print_example(output: Output, example: dict[str, Any]) -> None:
+    """An example's texts and tokens, a row each."""
+    cut = f" ({example['cut']:,} more cut)" if example["cut"] else ""
+    lengths = f"{len(example['source_tokens']):,} source tokens{cut}, {len(example['target_tokens']):,} target tokens"
+    output.say()
+    output.say(f"{example['id']}: {lengths}", "bold")
+    rows = Table.grid(padding=(0, 2))
+    for side in ("source", "target"):
+        rows.add_row(side, Text(example[side]))
+        rows.add_row("tokens", _tokens(example[f"{side}_tokens"]))
+    rows.add_row("gold", Text(" | ".join(gold or "∅" for gold in example["golds"])))
+    output.print(rows)
+
+
+def _tokens(tokens: list[str]) -> Text:
+    """Tokens apart from each other, the middle of many left out."""
+    if len(tokens) > MOST:
+        tokens = [*tokens[: MOST - LAST], f"… {len(tokens) - MOST:,} tokens …", *tokens[-LAST:]]
+    return Text(" ".join(tokens), style="cyan")
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """What `fpt doctor` found, a line for each thing."""
+    output, rows = Output(), Table.grid(padding=(0, 2))
+    for part, values in report.items():
+        for name, value in values.items() if isinstance(values, dict) else ():
+            rows.add_row(part.replace("_", " "), name.replace("_", " "), _in_words(name, value))
+    output.print(rows)
+    output.say("; ".join(report["problems"]) or "nothing is broken", "bold")
+
+
+def _in_words(name: str, value: Any) -> str:
+    """One finding in a few words."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key.replace('_', ' ')} {_in_words(key, inner)}" for key, inner in value.items()) or "none"
+    if isinstance(value, list):
+        return "; ".join(_in_words(name, inner) for inner in value) or "none"
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "–"}[value]
+    return f"{amount(value)}B" if name in ("memory", "memory_available", "free") else str(value)

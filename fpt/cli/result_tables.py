@@ -1,0 +1,83 @@
+"""What runs came to, for people: one run, a prompt's scores, several runs."""
+
+from typing import Any
+
+from fpt.cli.tables import Output, say_share, size, table
+from fpt.units import amount
+
+UNSCORED = "without labels, so not scored"
+
+
+def print_result(result: dict[str, Any], folder: str) -> None:
+    """What each stage did, and the final score beside the baselines."""
+    output, metric, data = Output(), result["metric"], result["data"]
+    output.say(
+        f"{result['task']} ({data['origin']}, {data['train']:,} training and {data['validation']:,} validation"
+        f" examples) on {result['model']}, schedule {result['schedule']}, seed {result['seed']}"
+    )
+    rows = table("stage", "layers enc+dec", "FFN enc/dec", "updates", "FLOPs", "seconds", f"{metric['name']} *")
+    for number, row in enumerate(result["stages"], 1):
+        done = f"{row['updates']:,}", amount(row["flops"]), f"{row['seconds']:.1f}", f"{row['score']:.2f}"
+        rows.add_row(str(number), *size(row), *done)
+    output.print(rows)
+    output.say("* at the stage's end, on the stage's own model", "dim")
+    others = {result["baseline"]: result["majority"], "untrained prompt": result["untrained"]}
+    beside = ", ".join(f"{name} {value:.2f}" for name, value in others.items() if value is not None)
+    output.say(f"{metric['name']} {metric['value']:.2f}  ({beside})", "bold")
+    say_share(output, result)
+    if test := result["test"]:
+        score = f"{metric['name']} {test['metrics'][metric['name']]:.2f}" if test["metrics"] else UNSCORED
+        output.say(f"{test['split']} split, {test['examples']:,} examples: {score}")
+    learned = f"{result['trainable_parameters']:,} trainable parameters; " if "trainable_parameters" in result else ""
+    output.say(f"{learned}prompt and records in {folder}")
+
+
+def print_scores(scored: dict[str, Any]) -> None:
+    """What a prompt scores on a split."""
+    output, metrics, main = Output(), scored["metrics"], scored["metric"]
+    output.say(f"{scored['task']} ({scored['origin']}), {scored['split']} split, {scored['examples']:,} examples")
+    output.say(f"{scored['prompt']} on {scored['model']}")
+    if metrics is None:
+        output.say(UNSCORED, "bold")
+    else:
+        beside = "" if scored["majority"] is None else f"  ({scored['baseline']} {scored['majority']:.2f})"
+        output.say(f"{main} {metrics[main]:.2f}{beside}", "bold")
+    for name, value in (metrics or {}).items():
+        if name != main:
+            output.say(f"{name} {value:.2f}")
+    output.say(f"predictions in {scored['predictions']}")
+
+
+def print_comparison(compared: dict[str, Any]) -> None:
+    """A row for each schedule: mean and deviation over the seeds."""
+    output, seeds = Output(), ", ".join(map(str, compared["seeds"]))
+    baseline = f"{compared['baseline']} {compared['majority']:.2f}"
+    output.say(f"{compared['task']} on {compared['model']}, seeds {seeds}; {baseline}")
+    rows = table("schedule", compared["metric"], "FLOPs", "wall clock", "gain at equal FLOPs *", first="left")
+    for row in compared["schedules"]:
+        gain = _spread(row["gain"], "+.2f") if row["gain"] else "–"
+        ratios = f"{row['flops_ratio']:.1%}", f"{row['seconds_ratio']:.1%}"
+        rows.add_row(row["schedule"], _spread(row["score"], ".2f"), *ratios, gain)
+    output.print(rows)
+    output.say(
+        "* over the best of vanilla prompt tuning's validations (train.eval_every) with no more FLOPs;"
+        " – before its first",
+        "dim",
+    )
+
+
+def _spread(values: dict[str, float | None], form: str) -> str:
+    deviation = "" if values["deviation"] is None else f" ± {values['deviation']:.2f}"
+    return f"{values['mean']:{form}}{deviation}"
+
+
+def print_sweep(rows: list[dict[str, Any]]) -> None:
+    """A row for each run: its values, then what it came to."""
+    runs = table(*rows[0]["values"], "metric", "score", "FLOPs", "seconds", "folder", last="left")
+    for row in rows:
+        outcome = ("failed", "–", "–", "–")
+        if row["error"] is None:
+            metric = row["metric"]
+            outcome = metric["name"], f"{metric['value']:.2f}", amount(row["flops"]), f"{row['seconds']:.1f}"
+        runs.add_row(*row["values"].values(), *outcome, row["folder"])
+    Output(width=1000).print(runs)  # a folder's name is of use only whole
