@@ -21,8 +21,6 @@ from fpt.runs.folder import LEDGER
 from fpt.runs.run import PROMPT, open_run
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fpt.prompts.modules import Tensors
 
 ADAPTER_CONFIG, ADAPTER, ADAPTER_TENSOR = "adapter_config.json", "adapter_model.safetensors", "prompt_embeddings"
@@ -68,20 +66,6 @@ class PromptFile:
         if not all(tensor.isfinite().all() for tensor in tensors.values()):
             raise UserError(f"{self.file}: holds numbers that are not finite in float32")
         return tensors
-
-
-def read_prompt(path: Path) -> "Tensor":
-    """The soft prompt [P, D] in a file or folder, float32.
-
-    Raises:
-        UserError: there is none, it is no matrix of finite floats, or reading it would run code.
-    """
-    stored = open_prompt(path)
-    if not kind_of(stored.config).is_input:
-        raise UserError(
-            f"{stored.file}: holds a {stored.config.kind} prompt, which has no vectors to put before the input"
-        )
-    return stored.read()[TENSOR]
 
 
 def check(config: PromptConfig, d_model: int) -> None:

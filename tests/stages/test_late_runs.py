@@ -84,6 +84,15 @@ def test_it_costs_less_than_an_input_prompt_of_its_length(whole: Path) -> None:
     assert (plan["flops"], plan["flops_ratio"]) == (result["flops"], result["flops_ratio"])
 
 
+def test_its_run_gives_its_tensors_and_no_vectors(whole: Path) -> None:
+    run, tensors = open_run(whole), load_file(whole / "prompt.safetensors")
+    learned = run.learned()
+    assert sorted(learned) == sorted(tensors)
+    assert all(torch.equal(learned[name], tensors[name]) for name in tensors)
+    with pytest.raises(UserError, match="holds a late prompt, which has no vectors to put before the input"):
+        run.prompt()
+
+
 def test_stopped_anywhere_and_resumed_is_the_same(cli: Cli, quick: list[str], whole: Path, tmp_path: Path) -> None:
     with stopped_after(13):
         cli("train", *quick, *LATE, "train.save_every=3")

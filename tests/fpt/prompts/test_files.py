@@ -17,11 +17,15 @@ from transformers import AutoModelForSeq2SeqLM
 
 from fpt.config.schema import PromptConfig
 from fpt.errors import UserError
-from fpt.prompts.files import check, read_prompt
+from fpt.prompts.files import check, open_prompt
 from fpt.training.checkpoint import dump_prompt
 from tests.conftest import Outcome
 
 PROMPT = torch.randn(5, 32, generator=torch.Generator().manual_seed(3))
+
+
+def read_prompt(path: Path) -> torch.Tensor:
+    return open_prompt(path).read()["prompt"]
 
 
 def peft_adapter(checkpoint: Path, folder: Path, submodules: int | None) -> torch.Tensor:
