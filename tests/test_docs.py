@@ -1,4 +1,4 @@
-"""What README and docs/ tell people to type does what they say.
+"""What README, CONTRIBUTING and docs/ tell people to type does what they say.
 
 Commands that need no more than this machine has are run, with fewer updates and examples. Of the others, `fpt plan`
 takes the same words; and where even that needs the Hub, the configuration is composed.
@@ -21,7 +21,7 @@ from fpt.config import compose
 from tests.conftest import Outcome, boolq_lines
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FEW = [
     "train.updates=8",
     "train.batch_size=4",
