@@ -58,6 +58,16 @@ def commands(page: Path) -> list[Command]:
     return found
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_and_modules_that_a_page_names_are_there(page: Path) -> None:
+    """But for names in capitals, which stand for the reader's own."""
+    text = page.read_text()
+    files = re.findall(r"`((?:bench|conf|docs|fpt|pretraining|stages|tests)/[a-z0-9_./]*)`", text)
+    modules = re.findall(r"python\s-m\s((?:bench|fpt|pretraining)[a-z_.]*)", text)
+    files += [f"{name.replace('.', '/')}.py" for name in modules if not (ROOT / name.replace(".", "/")).is_dir()]
+    assert [name for name in files if not (ROOT / name).exists()] == []
+
+
 def typed(program: str) -> list[Command]:
     return list(dict.fromkeys(command for page in PAGES for command in commands(page) if command.words[0] == program))
 
