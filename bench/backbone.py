@@ -95,8 +95,8 @@ def scores(task: str, row: str, seeds: Sequence[int]) -> list[float]:
 
 def early(task: str, seed: int) -> float:
     """The score of vanilla prompt tuning's first validation."""
-    found: float = first_validation(task, seed)[read(folder(task, "pt", seed))["metric"]["name"]]
-    return found
+    score: float = first_validation(task, seed)[read(folder(task, "pt", seed))["metric"]["name"]]
+    return score
 
 
 def first_validation(task: str, seed: int) -> dict[str, Any]:
@@ -131,14 +131,14 @@ def schedules_table(task: str, seeds: Sequence[int]) -> str:
     vanilla = scores(task, "pt", seeds)
     rows = []
     for row in (*PRESETS, SHORT, *PARTIAL):
-        found = scores(task, row, seeds)
+        values = scores(task, row, seeds)
         results = [read(folder(task, row, seed)) for seed in seeds]
         seconds = mean(result["seconds"] for result in results)
         rows.append(
             [
                 row,
-                spread(found),
-                f"{mean(found) - mean(vanilla):+.1f}",
+                spread(values),
+                f"{mean(values) - mean(vanilla):+.1f}",
                 f"{100 * results[0]['flops'] / read(folder(task, 'pt', seeds[0]))['flops']:.1f} %",
                 f"{seconds:.0f}",
             ]

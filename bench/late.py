@@ -142,7 +142,7 @@ def compare(seeds: Sequence[int]) -> None:
         those = [seed for seed in seeds if all(seed in whole[size] for size in sizes)]
         if those:
             differences = ([against_pt(method, sizes, seed) for seed in those] for method in METHODS[1:])
-            rows.append([name, *(spread(found, "+.1f") for found in differences)])
+            rows.append([name, *(spread(values, "+.1f") for values in differences)])
     print(f"{OF_DIFFERENCES}\n{table(('examples', *METHODS[1:]), rows)}", end="")
 
 
@@ -177,8 +177,8 @@ def tune(jobs: int) -> None:
     print(OF_RATES.format(seed=TUNING, rates=rates))
     rows = []
     for (method, rate), runs in tried.items():
-        found = [score(run.folder) for run in runs]
-        rows.append([method, str(rate), *(f"{value:.1f}" for value in found), f"{mean(found):.1f}"])
+        values = [score(run.folder) for run in runs]
+        rows.append([method, str(rate), *(f"{value:.1f}" for value in values), f"{mean(values):.1f}"])
     print(table(("method", "rate", *(f"{task}, {size}" for task, size in TUNED), "mean"), rows))
 
 

@@ -70,7 +70,7 @@ class Side:
         self.model, self.is_kept = PromptedModel(body, prompt), name == SIDES[2]
         self._optimizer = make(self.model.prompt.parameters(), self.optim)
 
-    def given(self, data: Encoded) -> Encoded:
+    def inputs(self, data: Encoded) -> Encoded:
         """The data as this side trains on them."""
         if not self.is_kept:
             return data
@@ -99,10 +99,10 @@ def _speeds_of(task: str, sides: dict[str, Side], rounds: int) -> list[Record]:
     chosen = strata(our_batches(everything), everything, TIMED[task])
     data = _only(everything, [one for indices in chosen for one in indices])
     batches = [list(range(start, start + BATCH)) for start in range(0, len(data), BATCH)]
-    given = {name: side.given(data) for name, side in sides.items()}
+    inputs = {name: side.inputs(data) for name, side in sides.items()}
     for name, side in sides.items():
-        side.seconds(given[name], batches[:1])  # warm
-    seconds = in_turns(rounds, {name: partial(side.seconds, given[name], batches) for name, side in sides.items()})
+        side.seconds(inputs[name], batches[:1])  # warm
+    seconds = in_turns(rounds, {name: partial(side.seconds, inputs[name], batches) for name, side in sides.items()})
     flops = {name: sum(_flops(name, data.padded_size(indices)) for indices in batches) for name in sides}
     return [
         {
@@ -148,7 +148,7 @@ def peak_of(folder: Path, name: str) -> int:
 
     def work() -> None:
         side = Side(open_backbone(folder), name)
-        side.seconds(side.given(data), [list(range(len(data)))] * UPDATES)
+        side.seconds(side.inputs(data), [list(range(len(data)))] * UPDATES)
 
     return peak(work, resident("VmRSS"))
 

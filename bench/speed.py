@@ -44,7 +44,7 @@ from fpt.training.optimizer import make  # noqa: E402
 from stages import schedule  # noqa: E402
 from stages.planning.flops import price  # noqa: E402
 
-Record = dict[str, Any]
+Row = dict[str, Any]
 BATCH = 16
 EPOCH = 3200  # examples an epoch; Trainer groups as many by length as with any larger data set
 SHALLOW = Shape(Stack(4, 1024), Stack(4, 1024))  # T5-small's width at half its depth, for time
@@ -52,6 +52,10 @@ SMALL = Shape(Stack(8, 1024), Stack(8, 1024))  # T5 1.1 small
 PRESETS = ("pt", "ld", "fr", "cr")
 CPU = torch.device("cpu")
 OPTIM = OptimConfig()
+TIMED = {"boolq": 3, "mnli": 4, "xsum": 2}  # batches of each side that are timed, a systematic sample of its epoch
+SCHEDULED = {"mnli": (16, 2), "xsum": (8, 1)}  # batch size, batches timed; encoder reduced alone, and both stacks
+TINY = Shape(Stack(1, 64), Stack(1, 64))  # a model that is not run
+LENGTH = 260  # source tokens of the batch: BoolQ's 90 % quantile
 
 
 class OurSide:
@@ -82,19 +86,14 @@ def our_batches(data: Encoded, size: int = BATCH) -> list[list[int]]:
 
 def in_turns(rounds: int, sides: dict[str, Callable[[], float]]) -> dict[str, float]:
     """Each side's median seconds over rounds in which every side has its turn."""
-    found: dict[str, list[float]] = {name: [] for name in sides}
+    times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, run in sides.items():
-            found[name].append(run())
-    return {name: median(seconds) for name, seconds in found.items()}
+            times[name].append(run())
+    return {name: median(seconds) for name, seconds in times.items()}
 
 
-# Sections ----------------------------------------------------------------------------------------------------------
-
-TIMED = {"boolq": 3, "mnli": 4, "xsum": 2}  # batches of each side that are timed, a systematic sample of its epoch
-
-
-def update(rounds: int) -> list[Record]:
+def update(rounds: int) -> list[Row]:
     """Examples per second of an epoch: ours, PEFT tuned (bf16 too), PEFT padded."""
     with tempfile.TemporaryDirectory() as folder:
         ours = OurSide(part(write_backbone(SHALLOW, Path(folder)), SHALLOW))
@@ -126,7 +125,7 @@ def _check_same(ours: OurSide, theirs: PeftSide) -> None:
         raise SystemExit("the sides' prompts differ after the same updates")
 
 
-def _update_of(task: str, ours: OurSide, theirs: dict[str, PeftSide], rounds: int) -> list[Record]:
+def _update_of(task: str, ours: OurSide, theirs: dict[str, PeftSide], rounds: int) -> list[Row]:
     data = examples(LENGTHS[task], EPOCH)
     tokens = sum(map(sum, data.lengths)) / len(data)
     timed = {"ours": strata(our_batches(data), data, TIMED[task])}
@@ -154,10 +153,7 @@ def _update_of(task: str, ours: OurSide, theirs: dict[str, PeftSide], rounds: in
     ]
 
 
-SCHEDULED = {"mnli": (16, 2), "xsum": (8, 1)}  # batch size, batches timed; encoder reduced alone, and both stacks
-
-
-def schedules(rounds: int) -> list[Record]:
+def schedules(rounds: int) -> list[Row]:
     """Seconds of updates of each schedule against vanilla prompt tuning's, beside FLOPs."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -188,7 +184,7 @@ def _schedule_row(
     seconds: dict[str, float],
     data: Encoded,
     batches: list[list[int]],
-) -> Record:
+) -> Row:
     sizes = [(size, PROMPT + source, target) for size, source, target in map(data.padded_size, batches)]
     flops = price(
         plan, Price(config_of(SMALL)), lambda update: [sizes[update % len(sizes)]], dtype="float32", importance=[]
@@ -206,7 +202,7 @@ def _schedule_row(
     }
 
 
-def padding(_: int) -> list[Record]:
+def padding(_: int) -> list[Row]:
     """The share of source and target positions that are padding, over an epoch."""
     sides = {
         "PEFT tuned": PeftSide(standalone(TINY), torch.zeros(PROMPT, 512), batch_size=BATCH, optim=OPTIM, padded=False),
@@ -216,21 +212,19 @@ def padding(_: int) -> list[Record]:
     for task, lengths in LENGTHS.items():
         data = examples(lengths, EPOCH)
         for size in (BATCH, 2 * BATCH):
-            found = our_batches(data, size)
-            rows.append(_padding_row(task, f"ours, {size}", data, found, [data.padded_size(one)[1:] for one in found]))
+            batches = our_batches(data, size)
+            shapes = [data.padded_size(one)[1:] for one in batches]
+            rows.append(_padding_row(task, f"ours, {size}", data, batches, shapes))
         for name, side in sides.items():
-            found = side.batches(data)
-            shapes = [side.padded_size(data, one) for one in found]
-            rows.append(_padding_row(task, f"{name}, {BATCH}", data, found, shapes))
+            batches = side.batches(data)
+            shapes = [side.padded_size(data, one) for one in batches]
+            rows.append(_padding_row(task, f"{name}, {BATCH}", data, batches, shapes))
     return rows
-
-
-TINY = Shape(Stack(1, 64), Stack(1, 64))  # a model that is not run
 
 
 def _padding_row(
     task: str, side: str, data: Encoded, batches: list[list[int]], shapes: Sequence[tuple[int, int]]
-) -> Record:
+) -> Row:
     lengths = [data.lengths[index] for indices in batches for index in indices]
     real = [sum(column) for column in zip(*lengths, strict=True)]
     pairs = list(zip(batches, shapes, strict=True))
@@ -239,10 +233,7 @@ def _padding_row(
     return {"task": task, "side": side, "all": 1 - sum(real) / sum(computed), "source": source, "target": target}
 
 
-LENGTH = 260  # source tokens of the batch: BoolQ's 90 % quantile
-
-
-def memory(_: int) -> list[Record]:
+def memory(_: int) -> list[Row]:
     """Peak resident memory of a CR schedule's stages, beside a standalone model's of the same shape."""
     stages = _schedule_of("cr", "xsum").stages
     cost = Price(config_of(SMALL))
@@ -266,11 +257,11 @@ def memory(_: int) -> list[Record]:
 
 def _peaks(folder: str, *words: str) -> list[int]:
     command = [sys.executable, "-m", "bench.memory", folder, str(LENGTH), *words]
-    found: list[int] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return found
+    peaks: list[int] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return peaks
 
 
-def start(_: int) -> list[Record]:
+def start(_: int) -> list[Row]:
     """Seconds from the command to the first update on the embedded model, with an empty and a filled cache."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -297,20 +288,17 @@ def _first_update(folder: Path, cache: Path) -> tuple[float, float]:
     return seconds, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-# Tables ------------------------------------------------------------------------------------------------------------
-
-
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """Rich's, in the project's form."""
-    found = Table(box=None, pad_edge=False)
+    grid = Table(box=None, pad_edge=False)
     for index, column in enumerate(columns):
-        found.add_column(column, justify="left" if index < 2 else "right")
+        grid.add_column(column, justify="left" if index < 2 else "right")
     for row in rows:
-        found.add_row(*row)
-    return found
+        grid.add_row(*row)
+    return grid
 
 
-def update_table(rows: list[Record]) -> Table:
+def update_table(rows: list[Row]) -> Table:
     """Speeds."""
     columns = ("lengths of", "side", "examples/s", "tokens/s", "ours against it")
     cells = [
@@ -326,7 +314,7 @@ def update_table(rows: list[Record]) -> Table:
     return table(columns, cells)
 
 
-def schedules_table(rows: list[Record]) -> Table:
+def schedules_table(rows: list[Row]) -> Table:
     """Time beside FLOPs."""
     columns = ("lengths of", "schedule", "time", "FLOPs", "points apart", "stages: time (FLOPs), % of full")
     cells = []
@@ -338,14 +326,14 @@ def schedules_table(rows: list[Record]) -> Table:
     return table(columns, cells)
 
 
-def padding_table(rows: list[Record]) -> Table:
+def padding_table(rows: list[Row]) -> Table:
     """Shares of padding."""
     columns = ("lengths of", "side, batch", "padding", "of sources", "of targets")
     shares = ("all", "source", "target")
     return table(columns, [(row["task"], row["side"], *(f"{row[key]:.1%}" for key in shares)) for row in rows])
 
 
-def memory_table(rows: list[Record]) -> Table:
+def memory_table(rows: list[Row]) -> Table:
     """Peaks in MB."""
     columns = ("stage", "", "weights", "peak", "standalone model's", "peak against it", "of the full model's peak")
     return table(
@@ -363,7 +351,7 @@ def memory_table(rows: list[Record]) -> Table:
     )
 
 
-def start_table(rows: list[Record]) -> Table:
+def start_table(rows: list[Row]) -> Table:
     """Seconds."""
     return table(
         ("cache", "", "first update after", "CPU seconds"),
@@ -371,7 +359,7 @@ def start_table(rows: list[Record]) -> Table:
     )
 
 
-SECTIONS: dict[str, tuple[Callable[[int], list[Record]], Callable[[list[Record]], Table]]] = {
+SECTIONS: dict[str, tuple[Callable[[int], list[Row]], Callable[[list[Row]], Table]]] = {
     "update": (update, update_table),
     "schedule": (schedules, schedules_table),
     "padding": (padding, padding_table),
@@ -387,17 +375,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="turns of every side (default %(default)s)")
     parser.add_argument("--json", type=Path, help="a file for the numbers")
     options = parser.parse_args(arguments)
-    console, found, whole = Console(width=130, highlight=False), {}, Stopwatch()
+    console, measured, whole = Console(width=130, highlight=False), {}, Stopwatch()
     console.print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; {clock.name()}")
     for name in options.only.split(","):
         measure, show = SECTIONS[name]
         stopwatch = Stopwatch()
-        found[name] = measure(options.rounds)
+        measured[name] = measure(options.rounds)
         console.print(f"\n{name} ({stopwatch.seconds:.0f} s)")
-        console.print(show(found[name]))
+        console.print(show(measured[name]))
     console.print(f"\n{whole.seconds:.0f} s in all")
     if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
+        options.json.write_text(json.dumps(measured, indent=2) + "\n")
 
 
 if __name__ == "__main__":

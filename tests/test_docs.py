@@ -1,4 +1,4 @@
-"""What README and docs/ tell people to type does what they say.
+"""What README, CONTRIBUTING and docs/ tell people to type does what they say.
 
 Commands that need no more than this machine has are run, with fewer updates and examples. Of the others, `fpt plan`
 takes the same words; and where even that needs the Hub, the configuration is composed.
@@ -21,7 +21,7 @@ from fpt.config import compose
 from tests.conftest import Outcome, boolq_lines
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FEW = [
     "train.updates=8",
     "train.batch_size=4",
@@ -56,6 +56,16 @@ def commands(page: Path) -> list[Command]:
             if words:
                 found.append(Command(words, (written[1], written[2]) if written else None))
     return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_and_modules_that_a_page_names_are_there(page: Path) -> None:
+    """But for names in capitals, which stand for the reader's own."""
+    text = page.read_text()
+    files = re.findall(r"`((?:bench|conf|docs|fpt|pretraining|stages|tests)/[a-z0-9_./]*)`", text)
+    modules = re.findall(r"python\s-m\s((?:bench|fpt|pretraining)[a-z_.]*)", text)
+    files += [f"{name.replace('.', '/')}.py" for name in modules if not (ROOT / name.replace(".", "/")).is_dir()]
+    assert [name for name in files if not (ROOT / name).exists()] == []
 
 
 def typed(program: str) -> list[Command]:
