@@ -67,7 +67,8 @@ def test_every_instruction_can_be_answered() -> None:
 
 GRADIENTS = """
 import sys, torch, torch.distributed as dist
-from fpt.backbones.tiny import FOLDER, growing, recipe, vocabulary
+from fpt.backbones.tiny import FOLDER
+from pretraining import growing, recipe, vocabulary
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
 codec = vocabulary.Codec(FOLDER)

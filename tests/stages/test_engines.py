@@ -18,7 +18,8 @@ ALL_RUNS = """
 import json, sys
 from fpt.runs.progress import Progress, quiet_libraries
 quiet_libraries()
-from fpt import compose, distributed
+from fpt.config import compose
+from fpt.devices import distributed
 from fpt.tasks.opening import open_task
 from fpt.devices.engine import open_device
 from stages import schedule
@@ -183,8 +184,9 @@ from pathlib import Path
 from fpt.runs.progress import Progress, quiet_libraries
 quiet_libraries()
 import torch
-from fpt import compose, distributed
-from fpt.config import OptimConfig
+from fpt.config import compose
+from fpt.devices import distributed
+from fpt.config.schema import OptimConfig
 from fpt.devices.engine import open_device
 from fpt.training.loop import step
 from fpt.training.optimizer import make
