@@ -49,7 +49,7 @@ def same(one: Path, other: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def whole(checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(trains: None, checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that was never stopped; tests only read it."""
     folder = tmp_path_factory.mktemp("late") / "run"
     assert main(["train", *quick_words(checkpoint, boolq, folder), *LATE]) == 0
@@ -93,6 +93,7 @@ def test_stopped_anywhere_and_resumed_is_the_same(cli: Cli, quick: list[str], wh
     assert (tmp_path / "run/predictions.jsonl").read_bytes() == (whole / "predictions.jsonl").read_bytes()
 
 
+@pytest.mark.trains
 def test_another_generator_learns_another_prompt_alone_on_the_full_model(
     cli: Cli, quick: list[str], tmp_path: Path
 ) -> None:

@@ -120,6 +120,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.trains
 def test_peak_memory_follows_the_partial_model(tmp_path: Path) -> None:
     """A quarter of the blocks at a quarter of the neurons: what is left out is never brought into memory."""
     size = {**SMALL, "d_model": 512, "d_ff": 1024, "num_heads": 8, "d_kv": 64, "num_layers": 8}

@@ -40,7 +40,7 @@ def words(quick: list[str], folder: Path, *more: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def never_stopped(checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def never_stopped(trains: None, checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("never") / "stopped"
     assert main(["train", *quick_words(checkpoint, boolq, folder)]) == 0
     return folder
@@ -142,6 +142,7 @@ while True:
 """
 
 
+@pytest.mark.trains
 def test_killed_at_random_points_ends_with_the_same_prompt(quick: list[str], tmp_path: Path) -> None:
     folder, whole = tmp_path / "killed", tmp_path / "undisturbed"
     done = subprocess.run(
@@ -306,6 +307,7 @@ def test_a_tokenizer_of_another_model_is_refused(cli: Cli, quick: list[str], tmp
     assert "vocab_size=300" in done.err
 
 
+@pytest.mark.trains
 def test_the_best_prompt_is_kept_and_only_of_the_full_model(cli: Cli, quick: list[str], tmp_path: Path) -> None:
     """Scores come from the run's own log; the kept prompt gives the best of the last stage again."""
     more = ("train.eval_every=1", "train.updates=40", "optim.lr=3.0", "schedule.partial_end=true", "prompt.init=labels")
@@ -360,6 +362,7 @@ def states(folder: Path) -> dict[str, TrainState]:
     return {file.parent.name: load_state(file.read_bytes())[0] for file in folder.glob("stages/*/state.safetensors")}
 
 
+@pytest.mark.trains
 def test_every_schedule_starts_from_the_same_prompt_and_sees_the_same_data(
     cli: Cli, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -383,6 +386,7 @@ def test_every_schedule_starts_from_the_same_prompt_and_sees_the_same_data(
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(tensors, seen["pt"], strict=True))
 
 
+@pytest.mark.trains
 def test_the_optimizers_state_is_recycled_or_fresh(cli: Cli, quick: list[str], tmp_path: Path) -> None:
     for name, value in (("kept", "true"), ("fresh", "false")):
         assert cli("train", *words(quick, tmp_path / name, f"recycle.optimizer={value}")).status == 0
@@ -391,6 +395,7 @@ def test_the_optimizers_state_is_recycled_or_fresh(cli: Cli, quick: list[str], t
     assert [state.optimizer["step"] for _, state in sorted(fresh.items())] == [4, 4, 4, 8]
 
 
+@pytest.mark.trains
 def test_one_stage_alone_is_prompt_tuning_on_a_fixed_partial_plm(cli: Cli, quick: list[str], tmp_path: Path) -> None:
     stages = "schedule.stages=[{depth: 0.5, width: 0.25, share: 1.0}]"
     done = cli("train", *words(quick, tmp_path / "run", stages, "schedule.partial_end=true", "--json"))
@@ -400,6 +405,7 @@ def test_one_stage_alone_is_prompt_tuning_on_a_fixed_partial_plm(cli: Cli, quick
     assert result["flops_ratio"] < 1
 
 
+@pytest.mark.trains
 def test_patience_ends_the_full_models_stage_alone(cli: Cli, quick: list[str], tmp_path: Path) -> None:
     """With a learning rate of nearly nothing no score improves; partial stages run to their end all the same."""
     more = ("optim.lr=1e-30", "train.eval_every=1", "train.patience=3")
@@ -411,12 +417,14 @@ def test_patience_ends_the_full_models_stage_alone(cli: Cli, quick: list[str], t
     assert result["flops"] == sum(row["flops"] for row in result["stages"]) + result["flops_importance"]
 
 
+@pytest.mark.trains
 def test_a_loss_that_is_no_number_ends_in_one_line(cli: Cli, quick: list[str], tmp_path: Path) -> None:
     done = cli("train", *words(quick, tmp_path / "run", "optim.lr=1e38"))
     assert done.status == 2
     assert "try a lower optim.lr" in done.err
 
 
+@pytest.mark.trains
 def test_losses_do_not_depend_on_the_micro_batch(cli: Cli, quick: list[str], tmp_path: Path) -> None:
     """At a small learning rate: at 0.3 Adafactor makes much of the last bit."""
     for name in ("null", "1"):
@@ -425,6 +433,7 @@ def test_losses_do_not_depend_on_the_micro_batch(cli: Cli, quick: list[str], tmp
     assert all(ours[1] == pytest.approx(theirs[1], rel=1e-4) for ours, theirs in pairs)
 
 
+@pytest.mark.trains
 def test_neither_an_automatic_micro_batch_nor_checkpointing_changes_the_losses(
     cli: Cli, quick: list[str], tmp_path: Path
 ) -> None:
@@ -447,6 +456,7 @@ def test_neither_an_automatic_micro_batch_nor_checkpointing_changes_the_losses(
     assert all(ours[1] == pytest.approx(theirs[1], rel=1e-4) for ours, theirs in pairs)
 
 
+@pytest.mark.trains
 def test_a_bfloat16_model_trains_a_float32_prompt(cli: Cli, quick: list[str], tmp_path: Path) -> None:
     assert cli("train", *words(quick, tmp_path / "run", "engine.dtype=bfloat16")).status == 0
     assert final_prompt(tmp_path / "run").dtype == torch.float32
@@ -454,6 +464,7 @@ def test_a_bfloat16_model_trains_a_float32_prompt(cli: Cli, quick: list[str], tm
     assert all(row["weight_bytes"] == 2 * row["parameters"] for row in plan["stages"])
 
 
+@pytest.mark.trains
 def test_a_prompt_trained_through_growing_models_beats_the_untrained_one(cli: Cli, tmp_path: Path) -> None:
     """On the embedded model and its generated BoolQ, with fewer updates and examples than by default."""
     few = ["train.updates=60", "train.eval_every=60", "task.train_examples=1000", "task.valid_examples=200"]
