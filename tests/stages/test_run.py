@@ -1,9 +1,10 @@
 """A run, whole: what it leaves behind, and that stopping it anywhere and going on changes nothing."""
 
 import json
+import random
 import shutil
-import subprocess
-import sys
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from fpt.__main__ import main
+from fpt.prompts.prompted import PromptedModel
 from fpt.training.checkpoint import TrainState, load_state
-from stages import run as story
 from tests.conftest import Outcome, Stop, quick_words, save_checkpoint, stopped_after
+from tests.processes import Command
 
 Cli = Callable[..., Outcome]
 
@@ -104,55 +107,26 @@ def test_stopped_after_any_update_and_resumed_is_the_same(
     assert without_times(ours) == without_times(theirs)
 
 
-KILLS = """
-import os, random, shutil, signal, sys, time
-import fpt.runs.progress
-fpt.runs.progress.quiet_libraries()
-import stages.run
-from fpt.__main__ import main
-# Children inherit the imports; this process runs nothing on torch's threads, so forking is safe.
-random.seed(1)
-start = time.monotonic()
-undisturbed = os.fork()
-if undisturbed == 0:
-    os._exit(main(["train", *sys.argv[3:], f"run.dir={sys.argv[1]}"]))
-os.waitpid(undisturbed, 0)
-seconds = time.monotonic() - start
-kills = 0
-while True:
-    child = os.fork()
-    if child == 0:
-        os._exit(main(["train", *sys.argv[3:], f"run.dir={sys.argv[2]}"]))
-    limit = time.monotonic() + random.uniform(0.1, 1.0) * seconds
-    while kills < 12 and time.monotonic() < limit:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            break
-        time.sleep(0.01)
-    else:
-        if kills < 12:
-            os.kill(child, signal.SIGKILL)
-            kills += 1
-        done, status = os.waitpid(child, 0)
-    if os.WIFEXITED(status) and (kills >= 3 or os.WEXITSTATUS(status)):
-        print(kills)
-        sys.exit(os.WEXITSTATUS(status))
-    if os.WIFEXITED(status):  # it was too quick to be killed often enough: from the start again
-        shutil.rmtree(sys.argv[2])
-"""
-
-
 @pytest.mark.trains
 def test_killed_at_random_points_ends_with_the_same_prompt(quick: list[str], tmp_path: Path) -> None:
+    """Three times and more; a run that was too quick to be killed so often is started over."""
     folder, whole = tmp_path / "killed", tmp_path / "undisturbed"
-    done = subprocess.run(
-        [sys.executable, "-c", KILLS, str(whole), str(folder), *words(quick, folder)[:-1]],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[-1]) >= 3
+    Command(["--version"], tmp_path / "said").ended(200)  # the first of them waits for the imports
+    stream, start = random.Random(1), time.monotonic()
+    undisturbed = Command(["train", *words(quick, whole)], tmp_path / "said")
+    undisturbed.ended(200)
+    assert undisturbed.status == 0, undisturbed.said()
+    seconds, kills, run = time.monotonic() - start, 0, undisturbed
+    while kills < 3 or run.status != 0:
+        if run.status == 0:
+            shutil.rmtree(folder, ignore_errors=True)
+        run = Command(["train", *words(quick, folder)], tmp_path / "said")
+        run.process.join(stream.uniform(0.1, 1.0) * seconds if kills < 12 else 200)
+        if run.status is None:
+            run.process.kill()
+            run.process.join()
+            kills += 1
+        assert run.status in (0, -signal.SIGKILL), run.said()
     assert torch.equal(final_prompt(folder), final_prompt(whole))
     assert losses(folder) == losses(whole)
 
@@ -364,26 +338,27 @@ def states(folder: Path) -> dict[str, TrainState]:
 
 @pytest.mark.trains
 def test_every_schedule_starts_from_the_same_prompt_and_sees_the_same_data(
-    cli: Cli, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, quick: list[str], tmp_path: Path
 ) -> None:
-    """Checked where the model meets them: the prompt of the first forward pass, and the source of every one."""
-    seen: dict[str, list[torch.Tensor]] = {}
-    train = story.train
-
+    """Checked where the model meets them: prompt and source of every pass of training, which alone has gradients."""
+    seen: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
     for preset in ("pt", "ld", "fr", "cr"):
-        sources, starts = seen.setdefault(preset, []), []
+        passes = seen.setdefault(preset, [])
 
-        def watched(model: Any, *rest: Any, sources: Any = sources, starts: Any = starts, **more: Any) -> TrainState:
-            starts.append(model.prompt.vectors.detach().clone())
-            model.register_forward_pre_hook(lambda _, inputs: sources.append(inputs[0].source))
-            return train(model, *rest, **more)
+        def note(model: torch.nn.Module, inputs: Any, passes: Any = passes) -> None:
+            if isinstance(model, PromptedModel) and torch.is_grad_enabled():
+                passes.append((inputs[0].source, model.prompt.vectors.detach().clone()))
 
-        monkeypatch.setattr(story, "train", watched)
-        assert cli("train", *words(quick, tmp_path / preset, f"schedule={preset}")).status == 0
-        sources.insert(0, starts[0])
-    assert len(seen["pt"]) == 21
-    for tensors in seen.values():
-        assert all(torch.equal(ours, theirs) for ours, theirs in zip(tensors, seen["pt"], strict=True))
+        hook = register_module_forward_pre_hook(note)
+        try:
+            assert cli("train", *words(quick, tmp_path / preset, f"schedule={preset}")).status == 0
+        finally:
+            hook.remove()
+    assert len(seen["pt"]) == 20
+    for passes in seen.values():
+        assert torch.equal(passes[0][1], seen["pt"][0][1])
+        assert all(torch.equal(ours[0], theirs[0]) for ours, theirs in zip(passes, seen["pt"], strict=True))
+    assert not torch.equal(seen["cr"][-1][1], seen["pt"][-1][1])
 
 
 @pytest.mark.trains
