@@ -14,16 +14,13 @@ import torch
 from safetensors.torch import load_file
 
 from fpt.__main__ import main
-from fpt.backbones.backbone import open_backbone
+from fpt.api import PromptedModel, SoftPrompt, build, choose, open_backbone
 from fpt.backbones.shapes import STACKS, Shape
 from fpt.config import compose
 from fpt.data.encoded import Batch
 from fpt.devices import distributed
 from fpt.devices.engine import Engine, open_device
-from fpt.prompts.prompted import PromptedModel
-from fpt.prompts.soft import SoftPrompt
-from stages import schedule, selection
-from stages.partial import build
+from stages import schedule
 from tests.conftest import quick_words, save_checkpoint
 from tests.processes import in_processes
 
@@ -199,7 +196,7 @@ def measure_memory(words: list[str], result: Path) -> None:
         scores = {name: torch.rand(stack.blocks, stack.neurons, generator=random) for name, stack in stacks.items()}
 
         def train(shape: Shape, updates: int) -> None:
-            chosen = selection.choose(shape, backbone.shape, scores)
+            chosen = choose(shape, backbone.shape, scores)
             body = build(backbone, chosen, dtype=engine.dtype, device=device, shard=engine.shard)
             with engine.holding(body) as held:
                 distributed.barrier()

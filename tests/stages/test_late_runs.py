@@ -11,7 +11,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import T5Config
 
 from fpt.__main__ import main
 from fpt.backbones import t5
@@ -28,24 +27,15 @@ from fpt.training.checkpoint import dump_prompt
 from fpt.training.optimizer import rate
 from stages import importance
 from tests.conftest import ON_CPU, Outcome, quick_words, stopped_after
-from tests.fpt.prompts.test_late import DATA, late, prompted
+from tests.models import DATA, PRICED, late, prompted, same
 
 Cli = Callable[..., Outcome]
 LATE = ["prompt=late", "prompt.bottleneck=8"]
-PRICED = T5Config(
-    d_model=64, d_ff=96, d_kv=16, num_heads=4, vocab_size=500, decoder_start_token_id=0, num_layers=5, dropout_rate=0.0
-)
 
 
 def losses(folder: Path) -> list[dict[str, float]]:
     rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     return [{key: row[key] for key in ("update", "loss", "lr", "flops")} for row in rows if "loss" in row]
-
-
-def same(one: Path, other: Path) -> bool:
-    tensors = [load_file(folder / "prompt.safetensors") for folder in (one, other)]
-    assert tensors[0].keys() == tensors[1].keys()
-    return all(torch.equal(tensor, tensors[1][name]) for name, tensor in tensors[0].items())
 
 
 @pytest.fixture(scope="module")

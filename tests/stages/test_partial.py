@@ -16,7 +16,7 @@ from fpt.errors import UserError
 from stages import partial
 from stages.selection import everything
 from tests.conftest import FAMILIES, SMALL, open_folder, save_checkpoint
-from tests.fpt.backbones.test_families import logits
+from tests.models import logits
 
 
 def surgery(model: Any, kept: Selection) -> Any:

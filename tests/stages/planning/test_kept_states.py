@@ -32,8 +32,7 @@ from fpt.tasks.opening import most_train_examples, open_task
 from stages import prepare, schedule
 from stages.planning import kept_states as caching
 from tests.conftest import ON_CPU, Outcome, quick_words, stopped_after
-from tests.fpt.prompts.test_late import DATA, late, prompted
-from tests.stages.test_late_runs import PRICED, same
+from tests.models import DATA, PRICED, late, prompted, same
 
 Cli = Callable[..., Outcome]
 LATE = ["prompt=late", "prompt.bottleneck=8", "optim.lr=0.01", "train.save_every=3", "train.eval_every=20"]
