@@ -55,9 +55,13 @@ def trains() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what trains; a file's tests, which share fixtures, run in one worker, and the files of long tests first."""
     for item in items:
         if "trains" in getattr(item, "fixturenames", ()):
             item.add_marker("trains")
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem + item.path.parent.name))
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
 
 
 @pytest.hookimpl(wrapper=True)
