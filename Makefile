@@ -11,11 +11,11 @@ SEED ?=
 GPUS ?=
 ARGS ?=
 PROCESSES ?= 2
-PARALLEL ?= --numprocesses 2 --dist loadfile
+PARALLEL ?= --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 OVERRIDES = task=$(TASK) $(if $(MODEL),model=$(MODEL)) $(if $(SCHEDULE),schedule=$(SCHEDULE)) $(if $(SEED),seed=$(SEED)) $(if $(GPUS),engine.processes=$(GPUS)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run plan compare show test test-all check format backbone bench clean
+.PHONY: help install run plan compare show test-fast test test-all check format backbone bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,7 +41,10 @@ compare: $(INSTALLED) ## schedules against vanilla prompt tuning: make compare T
 show: $(INSTALLED) ## the task's data as the model sees them: make show TASK=mnli [ARGS="n=5"]
 	@$(BIN)/fpt show $(OVERRIDES)
 
-test: $(INSTALLED) ## tests but the slow ones, some ten minutes on two cores
+test-fast: $(INSTALLED) ## tests that neither train nor start processes, a minute on two cores
+	$(BIN)/python -m pytest -m 'not trains and not slow' $(PARALLEL)
+
+test: $(INSTALLED) ## tests but the slow ones, some six minutes on two cores
 	$(BIN)/python -m pytest -m 'not slow' $(PARALLEL)
 
 test-all: $(INSTALLED) ## every test

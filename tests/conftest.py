@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,8 +20,8 @@ from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.config.schema import EngineConfig, ModelConfig
 from fpt.devices.engine import Engine
 from fpt.runs.progress import quiet_libraries
-from fpt.training.loop import Event, Updated, train
-from stages import run as story
+from fpt.runs.shared_folder import SharedFolder
+from fpt.runs.trackers import MetricsLine
 
 ON_CPU = Engine(EngineConfig(name="torch"), torch.device("cpu"))
 VOCABULARY = json.loads((tiny.FOLDER / "config.json").read_text())["vocab_size"]
@@ -36,11 +37,55 @@ FAMILIES: dict[str, tuple[Any, Any, dict[str, Any], bool]] = {
 }
 
 
+PROCESSES = 2.0  # seconds of the processor that those of a fast test may take; importing torch takes as long
+FORGOTTEN = "in a test that is not marked `trains` (see tests/conftest.py)"
+
+
 def pytest_configure() -> None:
     # Models this small gain nothing from a second thread, and tests run side by side.
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
     quiet_libraries()
+
+
+@pytest.fixture(scope="session")
+def trains() -> None:
+    """For fixtures that train, or start processes that import torch: tests that use one are marked `trains`."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what trains; a file's tests, which share fixtures, run in one worker, and the files of long tests first."""
+    for item in items:
+        if "trains" in getattr(item, "fixturenames", ()):
+            item.add_marker("trains")
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem + item.path.parent.name))
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """No test of the fast tier trains: one that begins to without the mark fails."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not item.get_closest_marker("trains"):
+            patch.setattr(SharedFolder, "open_metrics", _refuse_to_train)
+        return (yield)
+
+
+def _refuse_to_train(*_: Any) -> None:
+    raise AssertionError(f"a run trains {FORGOTTEN}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """No test of the fast tier starts processes that import torch."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = yield
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert seconds < PROCESSES or item.get_closest_marker("trains"), f"{seconds} seconds of processes {FORGOTTEN}"
+    return result
 
 
 def save_checkpoint(
@@ -123,15 +168,15 @@ class Stop(BaseException):
 @contextmanager
 def stopped_after(update: int) -> Iterator[None]:
     """Within, a run ends after that update's metrics are written, by `Stop`, which is caught."""
+    log = SharedFolder.log
 
-    def stop_after(*args: Any) -> Iterator[Event]:
-        for event in train(*args):
-            yield event
-            if isinstance(event, Updated) and event.update == update:
-                raise Stop
+    def log_and_stop(folder: SharedFolder, line: MetricsLine) -> None:
+        log(folder, line)
+        if line["update"] == update and "loss" in line:
+            raise Stop
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(story, "train", stop_after)
+        patch.setattr(SharedFolder, "log", log_and_stop)
         with pytest.raises(Stop):
             yield
 
@@ -159,7 +204,7 @@ def quick(checkpoint: Path, boolq: Path, tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def finished(checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(trains: None, checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run on the random model; tests only read it, or write beside its records."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     assert main(["train", *quick_words(checkpoint, boolq, folder)]) == 0

@@ -73,7 +73,7 @@ def typed(program: str) -> list[Command]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(trains: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the pages' commands name."""
     folder = tmp_path_factory.mktemp("pages")
     words = [*FEW, *FEW_EXAMPLES, f"cache_dir={folder}/cache"]

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(trains: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which the wheel was installed, away from the checkout."""
     build = tmp_path_factory.mktemp("build")
     source = build / "source"

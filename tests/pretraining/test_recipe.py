@@ -5,10 +5,12 @@ import random
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -17,7 +19,8 @@ from fpt.backbones.tiny import checksums
 from fpt.config import compose
 from fpt.tasks.opening import open_task
 from fpt.tasks.world import records as world
-from pretraining import instructions, recipe
+from pretraining import growing, instructions, recipe, vocabulary
+from tests.processes import in_processes
 
 
 def test_it_is_small_and_in_16_bit() -> None:
@@ -65,32 +68,24 @@ def test_every_instruction_can_be_answered() -> None:
             assert len(answers) > 1, command  # what is always the same needs no reading
 
 
-GRADIENTS = """
-import sys, torch, torch.distributed as dist
-from fpt.backbones.tiny import FOLDER, growing, recipe, vocabulary
-torch.set_num_threads(1)
-dist.init_process_group("gloo")
-codec = vocabulary.Codec(FOLDER)
-phase = recipe.PHASES[0]
-batch = next(recipe.batches(phase, codec, seed=0, first=0))
-model = growing.new(recipe.shape(codec.size, phase), seed=0)
-loss = recipe.backward(model, batch)
-if dist.get_rank() == 0:
-    torch.save([loss, *(parameter.grad for parameter in model.parameters())], sys.argv[1])
-dist.barrier()
-dist.destroy_process_group()
-"""
+def write_gradients(file: Path) -> None:
+    """The first batch's loss and gradients, by all processes together."""
+    dist.init_process_group("gloo")
+    codec, phase = vocabulary.Codec(tiny.FOLDER), recipe.PHASES[0]
+    batch = next(recipe.batches(phase, codec, seed=0, first=0))
+    model = growing.new(recipe.shape(codec.size, phase), seed=0)
+    loss = recipe.backward(model, batch)
+    if dist.get_rank() == 0:
+        torch.save([loss, *(parameter.grad for parameter in model.parameters())], file)
+    dist.barrier()
+    dist.destroy_process_group()
 
 
+@pytest.mark.trains
+@pytest.mark.xdist_group("processes")
 def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
-    script = tmp_path / "gradients.py"
-    script.write_text(GRADIENTS)
     for processes in (1, 2):
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        done = subprocess.run(
-            [*launch, str(script), str(tmp_path / str(processes))], capture_output=True, text=True, timeout=900
-        )
-        assert done.returncode == 0, done.stderr
+        in_processes(processes, partial(write_gradients, tmp_path / str(processes)), tmp_path / "said" / "processes")
     one, two = (torch.load(tmp_path / name) for name in "12")
     for expected, found in zip(one, two, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)

@@ -1,9 +1,11 @@
 """One prompt, whatever computes it: 1, 2 or 4 processes, torch or DeepSpeed at any ZeRO stage, on the CPU over gloo."""
 
+import gc
 import json
-import os
-import subprocess
-import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +14,18 @@ import torch
 from safetensors.torch import load_file
 
 from fpt.__main__ import main
-from tests.conftest import quick_words, save_checkpoint
-
-ALL_RUNS = """
-import json, sys
-from fpt.runs.progress import Progress, quiet_libraries
-quiet_libraries()
+from fpt.api import PromptedModel, SoftPrompt, build, choose, open_backbone
+from fpt.backbones.shapes import STACKS, Shape
 from fpt.config import compose
+from fpt.data.encoded import Batch
 from fpt.devices import distributed
-from fpt.tasks.opening import open_task
 from fpt.devices.device import open_device
+from fpt.devices.engine import Engine
 from stages import schedule
-from stages.run import run_joined
-runs = [compose.load(words) for words in json.loads(sys.argv[1])]
-with distributed.joined(runs[0].engine, open_device(runs[0].engine)):
-    for config in runs:
-        run_joined(config, schedule.of(config), lambda: open_task(config), Progress())
-"""
+from tests.conftest import quick_words, save_checkpoint
+from tests.processes import in_processes
+
+pytestmark = [pytest.mark.trains, pytest.mark.xdist_group("processes")]
 TWO_STAGES = "schedule.stages=[{depth: 0.5, width: 0.5, share: 0.4}, {share: 0.6}]"
 # From ±1/sqrt(d_model) steps this long double any rounding at every update, so the prompt starts from embeddings.
 EXACT = ["optim.lr=0.01", "prompt.init=vocab", "train.eval_every=20", "train.save_every=20", TWO_STAGES]
@@ -50,22 +47,6 @@ LATE = {
     "torch, late in memory": ["engine=torch", "prompt.cache=memory"],
     "ZeRO 3, late on disk": ["engine=deepspeed", "prompt.cache=disk"],
 }
-
-
-def in_processes(number: int, script: str, *arguments: str) -> None:
-    """Run a script in so many processes, started by torchrun."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={number}"]
-    # What is freed goes back to the system at once, so that its memory tells what is held.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
-    done = subprocess.run(
-        [*torchrun, "--no-python", sys.executable, "-c", script, *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +79,8 @@ def together(
     folders = {name: place / f"caches-{index}" / "run" for index, name in enumerate((*engines, *late))}
     runs = [words(checkpoint, boolq, folders[name], *engine) for name, engine in engines.items()]
     runs += [late_words(checkpoint, boolq, folders[name], *more) for name, more in late.items()]
-    in_processes(number, ALL_RUNS, json.dumps(runs))
+    for run in runs:
+        in_processes(number, partial(main, ["train", *run]), place / "processes")
     return folders
 
 
@@ -163,7 +145,8 @@ def test_the_papers_learning_rate_scores_the_same_on_every_engine(tmp_path: Path
     scores = {}
     for name, (number, engine) in engines.items():
         folder = tmp_path / name.replace(" ", "-")
-        in_processes(number, ALL_RUNS, json.dumps([[*more, *engine, f"run.dir={folder}", f"cache_dir={tmp_path}"]]))
+        run = [*more, *engine, f"run.dir={folder}", f"cache_dir={tmp_path}"]
+        in_processes(number, partial(main, ["train", *run]), tmp_path / name)
         scores[name] = json.loads((folder / "result.json").read_text())["metric"]["value"]
     assert min(scores.values()) > 80, scores
     assert max(scores.values()) - min(scores.values()) <= 2, scores
@@ -178,36 +161,22 @@ def test_only_one_process_writes_the_records(alone: Path, of_two: dict[str, Path
         assert kinds(folder) == kinds(alone)
 
 
-MEMORY = """
-import gc, json, sys, threading, time
-from pathlib import Path
-from fpt.runs.progress import Progress, quiet_libraries
-quiet_libraries()
-import torch
-from fpt.config import compose
-from fpt.devices import distributed
-from fpt.config.schema import OptimConfig
-from fpt.devices.device import open_device
-from fpt.devices.engine import Engine
-from fpt.training.loop import step
-from fpt.training.optimizer import make
-from fpt.tasks.opening import open_task
-from stages import schedule, selection
-from stages.inputs import open_inputs
-from stages.models import Models
-from stages.start import start_of
-
-def anonymous():  # bytes of this process's own; pages of the weight files are not
+def anonymous() -> int:
+    """Bytes of this process's own; pages of the weight files are not."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return 1024 * int(next(line.split()[1] for line in lines if line.startswith("Anonymous:")))
 
-def highest(call):
+
+def highest(call: Callable[[], None]) -> int:
+    """How many bytes more this process has at its peak within the call than before."""
     gc.collect()
     peak, done = [anonymous()], threading.Event()
-    def watch():
+
+    def watch() -> None:
         while not done.is_set():
             peak.append(anonymous())
             time.sleep(0.005)
+
     watcher = threading.Thread(target=watch)
     watcher.start()
     call()
@@ -215,29 +184,35 @@ def highest(call):
     watcher.join()
     return max(peak) - peak[0]
 
-config = compose.load(json.loads(sys.argv[1]))
-with distributed.joined(config.engine, open_device(config.engine)):
-    inputs, device = open_inputs(config, open_task(config), Progress()), open_device(config.engine)
-    models = Models(inputs.backbone, Engine(config.engine, device), config.prompt)
-    prompt, found = start_of(config, inputs).prompt, {"after": []}
-    sizes = [schedule.of(config).stages[number].shape for number in (0, 1, 2, 3)]
-    def train(shape, updates):
-        chosen = selection.choose(shape, inputs.backbone.shape, scores)
-        with models.open(chosen, prompt) as model:
-            optimizer = make([model.prompt.vectors], OptimConfig())
-            for update in range(updates):
-                step(model, optimizer, inputs.train, [update, update + 1], None, OptimConfig(), device)
-    scores = {name: torch.rand(stack.blocks, stack.neurons, generator=torch.Generator().manual_seed(0))
-              for name in ("encoder", "decoder") for stack in [inputs.backbone.shape.stack(name)]}
-    train(sizes[-1], 1)  # what the libraries allocate once
-    found["peak"] = highest(lambda: train(sizes[-1], 2))
-    for number in range(10):
-        train(sizes[number % 4], 1)
-        gc.collect()
-        found["after"].append(anonymous())
-    if distributed.is_main():
-        Path(sys.argv[2]).write_text(json.dumps(found))
-"""
+
+def measure_memory(words: list[str], result: Path) -> None:
+    """Train on models of a schedule in turn, each built, held and let go by the engine, and say what memory it took."""
+    config = compose.load(words)
+    device, shapes = open_device(config.engine), [stage.shape for stage in schedule.of(config).stages]
+    batch = Batch(torch.full((2, 24), 8), torch.ones(2, 24, dtype=torch.long), torch.full((2, 4), 8))
+    with distributed.joined(config.engine, device):
+        engine, backbone = Engine(config.engine, device), open_backbone(config.model)
+        vectors, random = torch.randn(5, backbone.config.d_model), torch.Generator().manual_seed(0)
+        stacks = {name: backbone.shape.stack(name) for name in STACKS}
+        scores = {name: torch.rand(stack.blocks, stack.neurons, generator=random) for name, stack in stacks.items()}
+
+        def train(shape: Shape, updates: int) -> None:
+            chosen = choose(shape, backbone.shape, scores)
+            body = build(backbone, chosen, dtype=engine.dtype, device=device, shard=engine.shard)
+            with engine.holding(body) as held:
+                distributed.barrier()
+                model = PromptedModel(held, SoftPrompt(vectors))
+                for _ in range(updates):
+                    model(batch).backward()
+
+        train(shapes[-1], 1)  # what the libraries allocate once
+        peak, after = highest(lambda: train(shapes[-1], 2)), []
+        for number in range(10):
+            train(shapes[number % 4], 1)
+            gc.collect()
+            after.append(anonymous())
+        if distributed.is_main():
+            result.write_text(json.dumps({"peak": peak, "after": after}))
 
 
 def test_no_process_holds_more_than_its_share_and_engines_leave_nothing_behind(boolq: Path, tmp_path: Path) -> None:
@@ -246,7 +221,7 @@ def test_no_process_holds_more_than_its_share_and_engines_leave_nothing_behind(b
     weights = (checkpoint / "model.safetensors").stat().st_size
     assert weights > 90e6
     run = [*quick_words(checkpoint, boolq, tmp_path / "run"), "engine=deepspeed", "schedule.reduce=both"]
-    in_processes(2, MEMORY, json.dumps(run), str(tmp_path / "found.json"))
-    found = json.loads((tmp_path / "found.json").read_text())
-    assert found["peak"] < 0.75 * weights
-    assert max(found["after"][4:]) - min(found["after"][4:]) < 0.05 * weights
+    in_processes(2, partial(measure_memory, run, tmp_path / "memory.json"), tmp_path / "processes")
+    memory = json.loads((tmp_path / "memory.json").read_text())
+    assert memory["peak"] < 0.75 * weights
+    assert max(memory["after"][4:]) - min(memory["after"][4:]) < 0.05 * weights

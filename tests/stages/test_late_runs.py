@@ -11,7 +11,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import T5Config
 
 from fpt.__main__ import main
 from fpt.backbones import t5
@@ -28,13 +27,10 @@ from fpt.training.checkpoint import dump_prompt
 from fpt.training.optimizer import rate
 from stages import importance
 from tests.conftest import ON_CPU, Outcome, quick_words, stopped_after
-from tests.fpt.prompts.test_late import DATA, late, prompted
+from tests.models import DATA, PRICED, late, prompted, same
 
 Cli = Callable[..., Outcome]
 LATE = ["prompt=late", "prompt.bottleneck=8"]
-PRICED = T5Config(
-    d_model=64, d_ff=96, d_kv=16, num_heads=4, vocab_size=500, decoder_start_token_id=0, num_layers=5, dropout_rate=0.0
-)
 
 
 def losses(folder: Path) -> list[dict[str, float]]:
@@ -42,14 +38,8 @@ def losses(folder: Path) -> list[dict[str, float]]:
     return [{key: row[key] for key in ("update", "loss", "lr", "flops")} for row in rows if "loss" in row]
 
 
-def same(one: Path, other: Path) -> bool:
-    tensors = [load_file(folder / "prompt.safetensors") for folder in (one, other)]
-    assert tensors[0].keys() == tensors[1].keys()
-    return all(torch.equal(tensor, tensors[1][name]) for name, tensor in tensors[0].items())
-
-
 @pytest.fixture(scope="module")
-def whole(checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(trains: None, checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that was never stopped; tests only read it."""
     folder = tmp_path_factory.mktemp("late") / "run"
     assert main(["train", *quick_words(checkpoint, boolq, folder), *LATE]) == 0
@@ -102,6 +92,7 @@ def test_stopped_anywhere_and_resumed_is_the_same(cli: Cli, quick: list[str], wh
     assert (tmp_path / "run/predictions.jsonl").read_bytes() == (whole / "predictions.jsonl").read_bytes()
 
 
+@pytest.mark.trains
 def test_another_generator_learns_another_prompt_alone_on_the_full_model(
     cli: Cli, quick: list[str], tmp_path: Path
 ) -> None:

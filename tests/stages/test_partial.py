@@ -16,7 +16,7 @@ from fpt.errors import UserError
 from stages import partial
 from stages.selection import everything
 from tests.conftest import FAMILIES, SMALL, open_folder, save_checkpoint
-from tests.fpt.backbones.test_families import logits
+from tests.models import logits
 
 
 def surgery(model: Any, kept: Selection) -> Any:
@@ -120,6 +120,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.trains
 def test_peak_memory_follows_the_partial_model(tmp_path: Path) -> None:
     """A quarter of the blocks at a quarter of the neurons: what is left out is never brought into memory."""
     size = {**SMALL, "d_model": 512, "d_ff": 1024, "num_heads": 8, "d_kv": 64, "num_layers": 8}

@@ -1,22 +1,24 @@
 """A run, whole: what it leaves behind, and that stopping it anywhere and going on changes nothing."""
 
 import json
+import random
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from fpt.__main__ import main
+from fpt.prompts.prompted import PromptedModel
 from fpt.training.checkpoint import TrainState, load_state
-from fpt.training.loop import Event
-from stages import run as story
 from tests.conftest import Outcome, Stop, quick_words, save_checkpoint, stopped_after
+from tests.processes import Command
 
 Cli = Callable[..., Outcome]
 
@@ -41,7 +43,7 @@ def words(quick: list[str], folder: Path, *more: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def never_stopped(checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def never_stopped(trains: None, checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("never") / "stopped"
     assert main(["train", *quick_words(checkpoint, boolq, folder)]) == 0
     return folder
@@ -105,54 +107,26 @@ def test_stopped_after_any_update_and_resumed_is_the_same(
     assert without_times(ours) == without_times(theirs)
 
 
-KILLS = """
-import os, random, shutil, signal, sys, time
-import fpt.runs.progress
-fpt.runs.progress.quiet_libraries()
-import stages.run
-from fpt.__main__ import main
-# Children inherit the imports; this process runs nothing on torch's threads, so forking is safe.
-random.seed(1)
-start = time.monotonic()
-undisturbed = os.fork()
-if undisturbed == 0:
-    os._exit(main(["train", *sys.argv[3:], f"run.dir={sys.argv[1]}"]))
-os.waitpid(undisturbed, 0)
-seconds = time.monotonic() - start
-kills = 0
-while True:
-    child = os.fork()
-    if child == 0:
-        os._exit(main(["train", *sys.argv[3:], f"run.dir={sys.argv[2]}"]))
-    limit = time.monotonic() + random.uniform(0.1, 1.0) * seconds
-    while kills < 12 and time.monotonic() < limit:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            break
-        time.sleep(0.01)
-    else:
-        if kills < 12:
-            os.kill(child, signal.SIGKILL)
-            kills += 1
-        done, status = os.waitpid(child, 0)
-    if os.WIFEXITED(status) and (kills >= 3 or os.WEXITSTATUS(status)):
-        print(kills)
-        sys.exit(os.WEXITSTATUS(status))
-    if os.WIFEXITED(status):  # it was too quick to be killed often enough: from the start again
-        shutil.rmtree(sys.argv[2])
-"""
-
-
+@pytest.mark.trains
 def test_killed_at_random_points_ends_with_the_same_prompt(quick: list[str], tmp_path: Path) -> None:
+    """Three times and more; a run that was too quick to be killed so often is started over."""
     folder, whole = tmp_path / "killed", tmp_path / "undisturbed"
-    done = subprocess.run(
-        [sys.executable, "-c", KILLS, str(whole), str(folder), *words(quick, folder)[:-1]],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[-1]) >= 3
+    Command(["--version"], tmp_path / "said").ended(200)  # the first of them waits for the imports
+    stream, start = random.Random(1), time.monotonic()
+    undisturbed = Command(["train", *words(quick, whole)], tmp_path / "said")
+    undisturbed.ended(200)
+    assert undisturbed.status == 0, undisturbed.said()
+    seconds, kills, run = time.monotonic() - start, 0, undisturbed
+    while kills < 3 or run.status != 0:
+        if run.status == 0:
+            shutil.rmtree(folder, ignore_errors=True)
+        run = Command(["train", *words(quick, folder)], tmp_path / "said")
+        run.process.join(stream.uniform(0.1, 1.0) * seconds if kills < 12 else 200)
+        if run.status is None:
+            run.process.kill()
+            run.process.join()
+            kills += 1
+        assert run.status in (0, -signal.SIGKILL), run.said()
     assert torch.equal(final_prompt(folder), final_prompt(whole))
     assert losses(folder) == losses(whole)
 
@@ -307,6 +281,7 @@ def test_a_tokenizer_of_another_model_is_refused(cli: Cli, quick: list[str], tmp
     assert "vocab_size=300" in done.err
 
 
+@pytest.mark.trains
 def test_the_best_prompt_is_kept_and_only_of_the_full_model(cli: Cli, quick: list[str], tmp_path: Path) -> None:
     """Scores come from the run's own log; the kept prompt gives the best of the last stage again."""
     more = ("train.eval_every=1", "train.updates=40", "optim.lr=3.0", "schedule.partial_end=true", "prompt.init=labels")
@@ -361,29 +336,32 @@ def states(folder: Path) -> dict[str, TrainState]:
     return {file.parent.name: load_state(file.read_bytes())[0] for file in folder.glob("stages/*/state.safetensors")}
 
 
+@pytest.mark.trains
 def test_every_schedule_starts_from_the_same_prompt_and_sees_the_same_data(
-    cli: Cli, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, quick: list[str], tmp_path: Path
 ) -> None:
-    """Checked where the model meets them: the prompt of the first forward pass, and the source of every one."""
-    seen: dict[str, list[torch.Tensor]] = {}
-    train = story.train
-
+    """Checked where the model meets them: prompt and source of every pass of training, which alone has gradients."""
+    seen: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
     for preset in ("pt", "ld", "fr", "cr"):
-        sources, starts = seen.setdefault(preset, []), []
+        passes = seen.setdefault(preset, [])
 
-        def watched(model: Any, *rest: Any, sources: Any = sources, starts: Any = starts) -> Iterator[Event]:
-            starts.append(model.prompt.vectors.detach().clone())
-            model.register_forward_pre_hook(lambda _, inputs: sources.append(inputs[0].source))
-            return train(model, *rest)
+        def note(model: torch.nn.Module, inputs: Any, passes: Any = passes) -> None:
+            if isinstance(model, PromptedModel) and torch.is_grad_enabled():
+                passes.append((inputs[0].source, model.prompt.vectors.detach().clone()))
 
-        monkeypatch.setattr(story, "train", watched)
-        assert cli("train", *words(quick, tmp_path / preset, f"schedule={preset}")).status == 0
-        sources.insert(0, starts[0])
-    assert len(seen["pt"]) == 21
-    for tensors in seen.values():
-        assert all(torch.equal(ours, theirs) for ours, theirs in zip(tensors, seen["pt"], strict=True))
+        hook = register_module_forward_pre_hook(note)
+        try:
+            assert cli("train", *words(quick, tmp_path / preset, f"schedule={preset}")).status == 0
+        finally:
+            hook.remove()
+    assert len(seen["pt"]) == 20
+    for passes in seen.values():
+        assert torch.equal(passes[0][1], seen["pt"][0][1])
+        assert all(torch.equal(ours[0], theirs[0]) for ours, theirs in zip(passes, seen["pt"], strict=True))
+    assert not torch.equal(seen["cr"][-1][1], seen["pt"][-1][1])
 
 
+@pytest.mark.trains
 def test_the_optimizers_state_is_recycled_or_fresh(cli: Cli, quick: list[str], tmp_path: Path) -> None:
     for name, value in (("kept", "true"), ("fresh", "false")):
         assert cli("train", *words(quick, tmp_path / name, f"recycle.optimizer={value}")).status == 0
@@ -392,6 +370,7 @@ def test_the_optimizers_state_is_recycled_or_fresh(cli: Cli, quick: list[str], t
     assert [state.optimizer["step"] for _, state in sorted(fresh.items())] == [4, 4, 4, 8]
 
 
+@pytest.mark.trains
 def test_one_stage_alone_is_prompt_tuning_on_a_fixed_partial_plm(cli: Cli, quick: list[str], tmp_path: Path) -> None:
     stages = "schedule.stages=[{depth: 0.5, width: 0.25, share: 1.0}]"
     done = cli("train", *words(quick, tmp_path / "run", stages, "schedule.partial_end=true", "--json"))
@@ -401,6 +380,7 @@ def test_one_stage_alone_is_prompt_tuning_on_a_fixed_partial_plm(cli: Cli, quick
     assert result["flops_ratio"] < 1
 
 
+@pytest.mark.trains
 def test_patience_ends_the_full_models_stage_alone(cli: Cli, quick: list[str], tmp_path: Path) -> None:
     """With a learning rate of nearly nothing no score improves; partial stages run to their end all the same."""
     more = ("optim.lr=1e-30", "train.eval_every=1", "train.patience=3")
@@ -412,12 +392,14 @@ def test_patience_ends_the_full_models_stage_alone(cli: Cli, quick: list[str], t
     assert result["flops"] == sum(row["flops"] for row in result["stages"]) + result["flops_importance"]
 
 
+@pytest.mark.trains
 def test_a_loss_that_is_no_number_ends_in_one_line(cli: Cli, quick: list[str], tmp_path: Path) -> None:
     done = cli("train", *words(quick, tmp_path / "run", "optim.lr=1e38"))
     assert done.status == 2
     assert "try a lower optim.lr" in done.err
 
 
+@pytest.mark.trains
 def test_losses_do_not_depend_on_the_micro_batch(cli: Cli, quick: list[str], tmp_path: Path) -> None:
     """At a small learning rate: at 0.3 Adafactor makes much of the last bit."""
     for name in ("null", "1"):
@@ -426,6 +408,7 @@ def test_losses_do_not_depend_on_the_micro_batch(cli: Cli, quick: list[str], tmp
     assert all(ours[1] == pytest.approx(theirs[1], rel=1e-4) for ours, theirs in pairs)
 
 
+@pytest.mark.trains
 def test_neither_an_automatic_micro_batch_nor_checkpointing_changes_the_losses(
     cli: Cli, quick: list[str], tmp_path: Path
 ) -> None:
@@ -448,6 +431,7 @@ def test_neither_an_automatic_micro_batch_nor_checkpointing_changes_the_losses(
     assert all(ours[1] == pytest.approx(theirs[1], rel=1e-4) for ours, theirs in pairs)
 
 
+@pytest.mark.trains
 def test_a_bfloat16_model_trains_a_float32_prompt(cli: Cli, quick: list[str], tmp_path: Path) -> None:
     assert cli("train", *words(quick, tmp_path / "run", "engine.dtype=bfloat16")).status == 0
     assert final_prompt(tmp_path / "run").dtype == torch.float32
@@ -455,6 +439,7 @@ def test_a_bfloat16_model_trains_a_float32_prompt(cli: Cli, quick: list[str], tm
     assert all(row["weight_bytes"] == 2 * row["parameters"] for row in plan["stages"])
 
 
+@pytest.mark.trains
 def test_a_prompt_trained_through_growing_models_beats_the_untrained_one(cli: Cli, tmp_path: Path) -> None:
     """On the embedded model and its generated BoolQ, with fewer updates and examples than by default."""
     few = ["train.updates=60", "train.eval_every=60", "task.train_examples=1000", "task.valid_examples=200"]

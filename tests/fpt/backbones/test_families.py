@@ -13,7 +13,8 @@ from fpt.config.schema import ModelConfig
 from fpt.errors import UserError
 from stages.partial import build
 from stages.selection import everything
-from tests.conftest import FAMILIES, SMALL, open_folder, save_checkpoint
+from tests.conftest import FAMILIES, open_folder, save_checkpoint
+from tests.models import logits
 
 FORMATS: dict[str, dict[str, Any]] = {
     "safetensors": {},
@@ -21,16 +22,6 @@ FORMATS: dict[str, dict[str, Any]] = {
     "bin": {},
     "sharded bin": {"max_shard_size": "60KB"},
 }
-
-
-def logits(model: Any) -> torch.Tensor:
-    random = torch.Generator().manual_seed(1)
-    source = torch.randint(3, SMALL["vocab_size"], (3, 11), generator=random)
-    target = torch.randint(3, SMALL["vocab_size"], (3, 4), generator=random)
-    mask = torch.ones_like(source)
-    mask[1, 7:] = 0
-    with torch.no_grad():
-        return model(input_ids=source, attention_mask=mask, decoder_input_ids=target).logits
 
 
 def test_what_is_accepted_has_a_family() -> None:

@@ -90,6 +90,7 @@ def test_what_is_cut_and_lost_is_counted(cli: Callable[..., Outcome], tmp_path: 
     assert shown(cli, tmp_path, *words, "n=0")["examples"] == []
 
 
+@pytest.mark.trains
 def test_a_run_says_it_too(cli: Callable[..., Outcome], checkpoint: Path, tmp_path: Path) -> None:
     long_squad(tmp_path)
     words = ["task=squad_v2", *quick_words(checkpoint, tmp_path, tmp_path / "run"), "train.updates=8"]

@@ -5,12 +5,10 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from resource import RLIMIT_FSIZE, setrlimit
 from typing import Any
 
 import psutil
@@ -21,7 +19,9 @@ from safetensors.torch import load_file
 from fpt.devices.processes import GOES_ON
 from fpt.training.checkpoint import load_state
 from tests.conftest import Outcome, quick_words, save_checkpoint
+from tests.processes import Command
 
+pytestmark = pytest.mark.xdist_group("processes")  # where several run at once, each waits for the other
 Cli = Callable[..., Outcome]
 MORE = ["optim.lr=0.01", "prompt.init=vocab", "schedule=pt", "train.eval_every=100", "train.save_every=10"]
 
@@ -31,29 +31,24 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_checkpoint(tmp_path_factory.mktemp("launch") / "model", "Flan-T5")
 
 
-def started(model: Path, boolq: Path, folder: Path, *more: str, **options: Any) -> "subprocess.Popen[str]":
+def started(model: Path, boolq: Path, folder: Path, *more: str, **options: Any) -> Command:
     """`fpt train` in a process of its own, of a hundred thousand updates unless told otherwise."""
-    words = [*quick_words(model, boolq, folder), *MORE, "train.updates=100000", *more]
-    return subprocess.Popen(
-        [sys.executable, "-m", "fpt", "train", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        **options,
+    place = folder.parent / f"said-{time.monotonic_ns()}"
+    return Command(
+        ["train", *quick_words(model, boolq, folder), *MORE, "train.updates=100000", *more], place, **options
     )
 
 
-def wait_for_updates(run: "subprocess.Popen[str]", folder: Path, number: int) -> None:
+def wait_for_updates(run: Command, folder: Path, number: int) -> None:
     deadline = time.monotonic() + 240
-    while run.poll() is None and time.monotonic() < deadline:
+    while run.status is None and time.monotonic() < deadline:
         if (folder / "metrics.jsonl").is_file() and len((folder / "metrics.jsonl").read_text().splitlines()) >= number:
             return
         time.sleep(0.1)
-    raise AssertionError(run.communicate()[1] if run.poll() is not None else "no update in four minutes")
+    raise AssertionError(f"no update, with status {run.status}: {run.said()}")
 
 
-def workers(run: "subprocess.Popen[str]") -> dict[int, psutil.Process]:
+def workers(run: Command) -> dict[int, psutil.Process]:
     """The run's processes by rank."""
     children = psutil.Process(run.pid).children(recursive=True)
     return {int(child.environ()["RANK"]): child for child in children if "worker" in child.cmdline()}
@@ -68,6 +63,7 @@ def of_two_machines(processes: int) -> list[list[str]]:
     return [[*words, f"engine.node_rank={rank}"] for rank in (0, 1)]
 
 
+@pytest.mark.trains
 def test_a_killed_rank_ends_all_with_one_line(model: Path, boolq: Path, tmp_path: Path, cli: Cli) -> None:
     folder = tmp_path / "run"
     run = started(model, boolq, folder, "engine.processes=2")
@@ -75,9 +71,9 @@ def test_a_killed_rank_ends_all_with_one_line(model: Path, boolq: Path, tmp_path
     ranks = workers(run)
     ranks[1].kill()
     start = time.monotonic()
-    _, said = run.communicate(timeout=60)
+    _, said = run.ended(60)
     assert time.monotonic() - start < 60
-    assert run.returncode == 1
+    assert run.status == 1
     lines = [line for line in said.splitlines() if line.startswith("fpt: ")]
     assert lines == [
         "fpt: rank 1 was killed by SIGKILL, as a machine does that is out of memory; the same command goes on with the"
@@ -91,14 +87,15 @@ def test_a_killed_rank_ends_all_with_one_line(model: Path, boolq: Path, tmp_path
     assert "seed: 0 then, 1 now" in outcome.err
 
 
+@pytest.mark.trains
 @pytest.mark.skipif(sys.platform != "linux", reason="the system tells of a parent's death on Linux alone")
 def test_a_killed_launcher_takes_the_others_along_and_they_save(model: Path, boolq: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     run = started(model, boolq, folder, "engine.processes=2")
     wait_for_updates(run, folder, 12)
     ranks = workers(run)
-    run.kill()
-    run.communicate(timeout=60)
+    run.process.kill()
+    run.process.join(60)
     gone, alive = psutil.wait_procs(ranks.values(), timeout=60)
     assert len(gone) == 2
     assert not alive
@@ -107,17 +104,19 @@ def test_a_killed_launcher_takes_the_others_along_and_they_save(model: Path, boo
     assert done == len((folder / "metrics.jsonl").read_text().splitlines())
 
 
+@pytest.mark.trains
 @pytest.mark.slow
 def test_a_rank_that_does_not_answer_ends_all_within_a_minute(model: Path, boolq: Path, tmp_path: Path) -> None:
     run = started(model, boolq, tmp_path / "run", "engine.processes=2", "engine.timeout=5")
     wait_for_updates(run, tmp_path / "run", 12)
     workers(run)[1].suspend()
-    _, said = run.communicate(timeout=60)
-    assert run.returncode == 1
+    _, said = run.ended(60)
+    assert run.status == 1
     waited = f"fpt: rank 1 did not answer for 5 seconds (engine.timeout); {GOES_ON}"
     assert re.findall(r"^fpt: .*", said, re.M) == [waited]
 
 
+@pytest.mark.trains
 def test_told_to_stop_a_run_saves_and_goes_on_with_another_number_of_processes(
     model: Path, boolq: Path, tmp_path: Path, cli: Cli
 ) -> None:
@@ -126,9 +125,9 @@ def test_told_to_stop_a_run_saves_and_goes_on_with_another_number_of_processes(
     number = 150
     run = started(model, boolq, folder, "engine.processes=2", f"train.updates={number}")
     wait_for_updates(run, folder, 3)
-    run.send_signal(signal.SIGTERM)
-    _, said = run.communicate(timeout=60)
-    assert run.returncode == 128 + signal.SIGTERM, said
+    os.kill(run.pid, signal.SIGTERM)
+    _, said = run.ended(60)
+    assert run.status == 128 + signal.SIGTERM, said
     assert re.findall(r"^fpt: .*", said, re.M) == [f"fpt: stopped by SIGTERM; {GOES_ON}"]
     states = list((folder / "stages").glob("*/state.safetensors"))
     assert len(states) == 1
@@ -143,15 +142,16 @@ def test_told_to_stop_a_run_saves_and_goes_on_with_another_number_of_processes(
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-3)
 
 
+@pytest.mark.trains
 def test_a_full_disk_ends_all_with_one_line_and_the_run_goes_on(
     model: Path, boolq: Path, tmp_path: Path, cli: Cli
 ) -> None:
     """No file may grow beyond 12 kB, as if there were no more room."""
     folder = tmp_path / "run"
     words = ["train.updates=150", "engine.processes=2"]
-    run = started(model, boolq, folder, *words, preexec_fn=lambda: setrlimit(RLIMIT_FSIZE, (12_000, 12_000)))
-    _, said = run.communicate(timeout=120)
-    assert run.returncode == 1, said
+    run = started(model, boolq, folder, *words, longest_file=12_000)
+    _, said = run.ended(120)
+    assert run.status == 1, said
     lines = [line for line in said.splitlines() if line.startswith("fpt: ")]
     assert lines == [f"fpt: rank 0: File too large; {GOES_ON}"]
     assert "Traceback" not in said
@@ -162,13 +162,14 @@ def test_a_full_disk_ends_all_with_one_line_and_the_run_goes_on(
     assert [row["update"] for row in rows if "loss" in row] == list(range(1, 151))
 
 
+@pytest.mark.trains
 def test_two_machines_of_two_processes_train_the_prompt_of_one(
     model: Path, boolq: Path, tmp_path: Path, cli: Cli
 ) -> None:
     folder, alone = tmp_path / "run", tmp_path / "alone"
     runs = [started(model, boolq, folder, *words, "train.updates=10") for words in of_two_machines(2)]
-    said = [run.communicate(timeout=300) for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], said
+    said = [run.ended(300) for run in runs]
+    assert [run.status for run in runs] == [0, 0], said
     assert "accuracy" in said[0][0]  # the first machine speaks for both
     assert said[1][0] == ""
     assert cli("train", *quick_words(model, boolq, alone), *MORE, "train.updates=10").status == 0
@@ -177,6 +178,7 @@ def test_two_machines_of_two_processes_train_the_prompt_of_one(
     assert {file.name for file in (folder / "logs").iterdir()} == {f"rank-{rank}.txt" for rank in (1, 2, 3)}
 
 
+@pytest.mark.trains
 def test_a_rank_killed_on_one_machine_ends_both(model: Path, boolq: Path, tmp_path: Path) -> None:
     """Where it was, its end is named; the other machine says that it lost it."""
     folder = tmp_path / "run"
@@ -184,9 +186,9 @@ def test_a_rank_killed_on_one_machine_ends_both(model: Path, boolq: Path, tmp_pa
     wait_for_updates(runs[0], folder, 12)
     workers(runs[1])[1].kill()
     start = time.monotonic()
-    said = [run.communicate(timeout=60)[1] for run in runs]
+    said = [run.ended(60)[1] for run in runs]
     assert time.monotonic() - start < 60
-    assert [run.returncode for run in runs] == [1, 1]
+    assert [run.status for run in runs] == [1, 1]
     lines = [re.findall(r"^fpt: .*", text, re.M) for text in said]
     assert [len(line) for line in lines] == [1, 1]
     assert lines[0][0].startswith("fpt: rank 0 lost the others: ")
@@ -195,24 +197,26 @@ def test_a_rank_killed_on_one_machine_ends_both(model: Path, boolq: Path, tmp_pa
     assert not list(folder.rglob("*.part"))
 
 
+@pytest.mark.trains
 def test_deepspeeds_launcher_starts_what_a_hostfile_names(model: Path, boolq: Path, tmp_path: Path) -> None:
     """This machine alone, which takes no ssh."""
     (tmp_path / "hosts").write_text("# here\nlocalhost slots=2\n")
     folder = tmp_path / "run"
     run = started(model, boolq, folder, "train.updates=4", f"engine.hostfile={tmp_path / 'hosts'}")
-    out, said = run.communicate(timeout=240)
-    assert run.returncode == 0, said
+    out, said = run.ended(240)
+    assert run.status == 0, said
     assert "prompt and records in" in out
     assert [file.name for file in (folder / "logs").iterdir()] == ["rank-1.txt"]
 
 
+@pytest.mark.trains
 def test_bad_input_in_a_run_of_several_is_one_line(model: Path, boolq: Path, tmp_path: Path) -> None:
     """Found by the processes, said once."""
     empty = tmp_path / "empty"
     empty.mkdir()
     run = started(model, empty, tmp_path / "run", "engine.processes=2")
-    out, said = run.communicate(timeout=240)
-    assert run.returncode == 2
+    out, said = run.ended(240)
+    assert run.status == 2
     assert out == ""
     lines = [line for line in said.splitlines() if not line.startswith("engine=torch:")]
     assert lines == [f"fpt: task.data={empty}: has no train.jsonl; it has nothing"]

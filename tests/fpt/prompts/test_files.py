@@ -155,6 +155,7 @@ def test_a_damaged_or_unfinished_run_is_refused(tmp_path: Path, finished: Path) 
         read_prompt(run)
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("form", ["run", "array", "adapter"])
 def test_a_run_starts_from_exactly_another_runs_prompt(
     cli: Callable[..., Outcome], quick: list[str], finished: Path, tmp_path: Path, form: str

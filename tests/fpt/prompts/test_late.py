@@ -1,7 +1,6 @@
 """A late prompt: made of an example's real tokens alone, put in where it is said, and nothing below it is kept."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -10,35 +9,13 @@ from torch.nn import functional
 
 from fpt.backbones import t5
 from fpt.config.schema import PromptConfig
-from fpt.data.encoded import Encoded, Rows
 from fpt.prompts.late import Late
-from fpt.prompts.modules import LatePrompt, SoftPrompt, average_pooled, max_pooled, pooled
+from fpt.prompts.modules import SoftPrompt, average_pooled, max_pooled, pooled
 from fpt.prompts.prompted import PromptedModel
-from stages import partial
-from stages.selection import everything
-from tests.conftest import FAMILIES, open_folder, save_checkpoint
+from tests.conftest import FAMILIES, save_checkpoint
+from tests.models import BLOCKS, DATA, LENGTH, late, prompted
 
 GENERATORS = ("npg", "appg", "mppg", "none")
-LENGTH, BLOCKS = 5, 6
-DATA = Encoded(
-    sources=Rows.of(
-        [[5, 6, 7, 1], [8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 1], [15, 1], [16, 17, 18, 19, 20, 1]]
-    ),
-    targets=Rows.of([[1100, 30, 1], [1100, 1], [1100, 31, 32, 33, 1], [1100, 34, 1]]),
-)
-
-
-def late(position: int = 3, **settings: Any) -> LatePrompt:
-    config = PromptConfig(kind="late", **{"length": LENGTH, "bottleneck": 16, **settings})
-    return Late(config).build(Late(config).drawn(32, seed=0), position)
-
-
-def prompted(folder: Path, prompt: LatePrompt | SoftPrompt, **more: Any) -> PromptedModel:
-    backbone = open_folder(folder)
-    dtype, checkpointing = more.get("dtype", torch.float32), more.get("checkpointing", False)
-    return PromptedModel(
-        partial.build(backbone, everything(backbone.shape), dtype=dtype), prompt, checkpointing=checkpointing
-    )
 
 
 @pytest.mark.parametrize("outputs", [1, 2, 5, 7])

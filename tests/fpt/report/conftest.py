@@ -28,7 +28,7 @@ def stopped(words: list[str], after: int) -> None:
 
 
 @pytest.fixture(scope="session")
-def runs(checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def runs(trains: None, checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Only ever read; tests that change one copy it."""
     folder = tmp_path_factory.mktemp("runs")
     found = {name: folder / name for name in ("finished", "unfinished", "faq")}

@@ -141,6 +141,7 @@ def test_an_unfinished_run_is_shown_as_far_as_it_came(cli: Cli, runs: dict[str, 
     assert "outputs are kept when a run ends" in page
 
 
+@pytest.mark.trains
 def test_a_run_that_has_not_begun_to_learn_has_a_page(cli: Cli, checkpoint: Path, boolq: Path, tmp_path: Path) -> None:
     stopped(quick_words(checkpoint, boolq, tmp_path / "run"), after=0)
     page = reported(cli, tmp_path / "run")
@@ -184,6 +185,7 @@ def test_whatever_an_example_holds_is_text(page: Path) -> None:
     assert not re.search(r"""(?:src|href)=["'](?!data:|\#)""", text)
 
 
+@pytest.mark.trains
 def test_a_report_in_its_folder_does_not_disturb_the_run(
     cli: Cli, checkpoint: Path, boolq: Path, finished: Path, tmp_path: Path
 ) -> None:

@@ -40,6 +40,7 @@ def in_single_precision(points: Points) -> Points:
     return {key: pytest.approx(value, rel=1e-6, abs=1e-12) for key, value in points.items()}
 
 
+@pytest.mark.trains
 def test_tensorboard_shows_every_line_once_also_of_a_run_that_was_stopped(
     cli: Cli, quick: list[str], tmp_path: Path
 ) -> None:
@@ -60,6 +61,7 @@ def test_tensorboard_shows_every_line_once_also_of_a_run_that_was_stopped(
     assert read(EventAccumulator(str(folder / "tensorboard"))) == in_single_precision(points)
 
 
+@pytest.mark.trains
 def test_tracking_changes_nothing_else_and_may_change_when_a_run_goes_on(cli: Cli, quick: list[str]) -> None:
     folder = Path(next(word for word in quick if word.startswith("run.dir=")).partition("=")[2])
     short = [*quick, "schedule=pt", "train.updates=5"]

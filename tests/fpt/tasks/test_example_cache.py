@@ -112,6 +112,7 @@ def test_generated_data_are_not_kept(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.trains
 def test_a_run_takes_them(checkpoint: Path, boolq: Path, tmp_path: Path, cli: Callable[..., Outcome]) -> None:
     done = [cli("train", *quick_words(checkpoint, boolq, tmp_path / name), "train.updates=8") for name in ("a", "b")]
     assert [outcome.status for outcome in done] == [0, 0], done[0].err

@@ -201,6 +201,7 @@ def test_qqp_scores_accuracy_first_and_garbage_is_wrong(tmp_path: Path) -> None:
     assert task.majority == pytest.approx(200 / 3)
 
 
+@pytest.mark.trains
 def test_a_run_says_what_is_left_out_and_refuses_labels_that_are_cut(
     tmp_path: Path, checkpoint: Path, cli: Callable[..., Outcome]
 ) -> None:

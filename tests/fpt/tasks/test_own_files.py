@@ -305,6 +305,7 @@ def test_columns_of_one_name_are_refused(tmp_path: Path, ending: str) -> None:
         opened(file, "task.on_error=skip")
 
 
+@pytest.mark.trains
 def test_a_run_on_ones_own_files(tmp_path: Path, checkpoint: Path, cli: Callable[..., Outcome]) -> None:
     file = save(tmp_path / "a.jsonl", [{**ROWS[0], "name": str(number)} for number in range(20)])
     quick = [word for word in quick_words(checkpoint, tmp_path, tmp_path / "run") if "task.data" not in word]

@@ -35,8 +35,7 @@ from stages.planning import kept_states as planning
 from stages.planning.needs import device_of
 from stages.state_keeper import StateKeeper
 from tests.conftest import ON_CPU, Outcome, quick_words, stopped_after
-from tests.fpt.prompts.test_late import DATA, late, prompted
-from tests.stages.test_late_runs import PRICED, same
+from tests.models import DATA, PRICED, late, prompted, same
 
 Cli = Callable[..., Outcome]
 LATE = ["prompt=late", "prompt.bottleneck=8", "optim.lr=0.01", "train.save_every=3", "train.eval_every=20"]
@@ -65,7 +64,7 @@ def kept_files(folder: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def runs(checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def runs(trains: None, checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The folder of a run through three stages for every place; tests only read them."""
     place = tmp_path_factory.mktemp("kept")
     folders = {kind: place / kind / "run" for kind in KINDS}
@@ -149,6 +148,7 @@ def test_without_room_the_run_can_go_on_without(
     assert spent[-1] - spent[6] == off[-1] - off[6]
 
 
+@pytest.mark.trains
 def test_what_auto_decided_holds_to_the_end(
     cli: Cli, checkpoint: Path, boolq: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,6 +333,7 @@ def test_an_expansion_above_the_prompt_or_of_the_decoder_keeps_them() -> None:
     assert [(stage.blocks, stage.does) for stage in stages] == [(6, "compute"), (6, "reuse"), (12, "compute")]
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize(("where", "other"), [("memory", "disk"), ("disk", "memory")])
 def test_what_was_asked_for_and_has_no_room_is_an_error_before_anything_is_computed(
     cli: Cli, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, other: str

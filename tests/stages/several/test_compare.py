@@ -25,7 +25,7 @@ def words(checkpoint: Path, boolq: Path, folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def compared(checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def compared(trains: None, checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the finished runs."""
     folder = tmp_path_factory.mktemp("compare") / "runs"
     assert main([*words(checkpoint, boolq, folder), "schedules=cr"]) == 0

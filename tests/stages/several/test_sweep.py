@@ -42,6 +42,7 @@ def test_texts_that_are_taken_as_typed_are_not_swept() -> None:
     assert run.config.task.template == "premise {question}, hypothesis {passage}"
 
 
+@pytest.mark.trains
 def test_runs_tell_what_they_came_to_and_one_that_fails_stops_no_other(
     cli: Cli, quick: list[str], tmp_path: Path
 ) -> None:

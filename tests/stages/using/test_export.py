@@ -259,6 +259,7 @@ def test_a_failed_export_leaves_nothing(cli: Cli, run: Path, checkpoint: Path, t
     assert "cannot be made" in cli("export", f"run={run}", "to=npy", f"output={tmp_path / 'file' / 'x'}").err
 
 
+@pytest.mark.trains
 def test_the_embedded_models_adapter_names_its_folder(cli: Cli, tmp_path: Path) -> None:
     few = ["train.updates=2", "train.eval_every=2", "task.train_examples=32", "task.valid_examples=8", "schedule=pt"]
     few += ["train.score_untrained=false", f"cache_dir={tmp_path / 'cache'}", f"run.dir={tmp_path / 'run'}"]
@@ -272,6 +273,7 @@ def test_the_embedded_models_adapter_names_its_folder(cli: Cli, tmp_path: Path) 
     assert model.dtype == torch.float32  # the embedded weights are in bfloat16, which float32 holds exactly
 
 
+@pytest.mark.trains
 def test_a_run_on_ones_own_files_shows_none_of_them(cli: Cli, checkpoint: Path, tmp_path: Path) -> None:
     rows = [json.dumps({"q": f"secret {number}", "a": "yes"}) + "\n" for number in range(20)]
     (tmp_path / "own.jsonl").write_text("".join(rows))

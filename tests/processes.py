@@ -1,0 +1,99 @@
+"""Processes that begin with everything imported, forked from one that did nothing else: an import takes seconds."""
+
+import os
+import sys
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.connection import wait
+from pathlib import Path
+from resource import RLIMIT_FSIZE, setrlimit
+from typing import Any
+
+from torch.distributed import TCPStore
+
+from fpt.__main__ import main
+from fpt.runs.progress import quiet_libraries
+
+FORKS = get_context("forkserver")
+FORKS.set_forkserver_preload(["stages.run", "stages.planning.memory", "torch.distributed.launcher.api"])
+
+
+def _environment() -> None:
+    """What the processes find, set before the first of them: what they free goes back to the system at once."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"
+
+
+class Command:
+    """`fpt WORDS` in a process of its own; its output goes to files beside `place`."""
+
+    def __init__(self, words: list[str], place: Path, *, longest_file: int | None = None) -> None:
+        _environment()
+        self.place = place
+        place.parent.mkdir(parents=True, exist_ok=True)
+        self.process = FORKS.Process(target=_run, args=(words, place, longest_file))
+        self.process.start()
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    @property
+    def status(self) -> int | None:
+        """None while it runs; negative if a signal killed it."""
+        return self.process.exitcode
+
+    def ended(self, seconds: float) -> tuple[str, str]:
+        """Standard output and standard error, when it has ended, which it must within so many seconds."""
+        self.process.join(seconds)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+            raise AssertionError(f"still running after {seconds} seconds: {self.said()}")
+        return self.said()
+
+    def said(self) -> tuple[str, str]:
+        out, err = (self.place.with_suffix(suffix).read_text() for suffix in (".out", ".err"))
+        return out, err
+
+
+def _run(words: list[str], place: Path, longest_file: int | None) -> None:
+    _redirect(place)
+    if longest_file is not None:
+        setrlimit(RLIMIT_FSIZE, (longest_file, longest_file))
+    sys.exit(main(words))
+
+
+def _redirect(place: Path) -> None:
+    for stream, suffix in ((sys.stdout, ".out"), (sys.stderr, ".err")):
+        os.dup2(os.open(place.with_suffix(suffix), os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream.fileno())
+
+
+def in_processes(number: int, call: Callable[[], int | None], place: Path, *, seconds: float = 500) -> None:
+    """Make a call, which returns 0 or None, in so many processes, which find what torchrun tells its own."""
+    _environment()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    told = {"WORLD_SIZE": number, "LOCAL_WORLD_SIZE": number, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port}
+    told |= {"TORCHELASTIC_USE_AGENT_STORE": True}
+    ranks = [
+        FORKS.Process(target=_as_rank, args=(told | {"RANK": rank, "LOCAL_RANK": rank}, call, place), daemon=True)
+        for rank in range(number)
+    ]
+    for rank in ranks:
+        rank.start()
+    running = {rank.sentinel: rank for rank in ranks}
+    while running:
+        ended = wait(list(running), seconds)
+        if not ended or any(running.pop(sentinel).exitcode for sentinel in ended):
+            for rank in ranks:
+                rank.kill()
+            raise AssertionError("".join(file.read_text()[-4000:] for file in place.parent.glob("**/*rank*")))
+
+
+def _as_rank(told: dict[str, Any], call: Callable[[], int | None], place: Path) -> None:
+    os.environ |= {name: str(value) for name, value in told.items()}
+    _redirect(place.with_suffix(f".rank-{told['RANK']}.txt"))
+    quiet_libraries()
+    assert not call()
