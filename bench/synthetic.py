@@ -16,7 +16,8 @@ from fpt.backbones import t5
 from fpt.backbones.backbone import Backbone
 from fpt.backbones.location import read_values
 from fpt.backbones.shapes import STACKS, Shape, read_shape
-from fpt.data.encoded import Encoded, Rows
+from fpt.data.encoded import Encoded
+from fpt.data.rows import Rows
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.soft import SoftPrompt
 from stages import partial, selection

@@ -30,8 +30,8 @@ def show(words: Words) -> None:
     """`fpt show`."""
     number = words.number("n", 3, least=0)
     config = compose.load(words.overrides)
+    from fpt.data.example_cache import open_task
     from fpt.runs.progress import Progress
-    from fpt.tasks.example_cache import open_task
 
     progress = Progress()
     with progress.console.status("reading the data"):

@@ -31,18 +31,18 @@ def train(words: Words) -> None:
 def _one(config: RunConfig, flags: list[str]) -> dict[str, Any] | None:
     """Train one run to its end; None where several processes do it, whose main one prints the result."""
     from fpt.backbones.location import config_values
+    from fpt.data.example_cache import open_task
     from fpt.prompts import files
     from fpt.runs.progress import Progress
     from fpt.runs.trackers import chosen
-    from fpt.tasks.example_cache import open_task
-    from fpt.tasks.opening import form_of
+    from fpt.tasks.catalogue import rules_of
     from stages import schedule
 
     chosen(config.tracking)
     progress, stages = Progress(), schedule.of(config)
     files.check(config.prompt, config_values(config.model)[0]["d_model"])
     is_alone = not launch.is_for(config)
-    form_of(config.task)
+    rules_of(config.task)
     with progress.console.status("reading the data"):
         task = open_task(config) if is_alone else None
     with progress.console.status("importing torch and transformers"):
@@ -76,8 +76,8 @@ def worker(words: Words) -> None:
 def _share(config: RunConfig, words: Words, *, reports: Path | None = None) -> None:
     """Train as one of several processes."""
     with launch.reporting(config.folder, reports), interrupts.heard():
+        from fpt.data.example_cache import open_task
         from fpt.runs.progress import Progress
-        from fpt.tasks.example_cache import open_task
         from stages import schedule
         from stages.run import run
 

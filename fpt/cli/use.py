@@ -19,7 +19,7 @@ from fpt.runs.folder import LEDGER
 from fpt.runs.run import PROMPT, Run, open_run
 
 if TYPE_CHECKING:
-    from fpt.tasks.task import Example, TaskForm
+    from fpt.tasks.task import Example, TaskRules
     from stages.using.learned import LearnedPrompt
 
 AT_ONCE = 32  # batches whose texts are sorted by length together
@@ -28,9 +28,9 @@ AT_ONCE = 32  # batches whose texts are sorted by length together
 def evaluate(words: Words) -> None:
     """`fpt eval`."""
     records, config = _subject(words)
+    from fpt.data.example_cache import open_task
     from fpt.runs.progress import Progress
-    from fpt.tasks.example_cache import open_task
-    from fpt.tasks.opening import with_split
+    from fpt.tasks.splits import with_split
 
     split = words.options.get("split")
     config = with_split(config, split)
@@ -128,22 +128,22 @@ def _questions(words: Words, config: RunConfig) -> "Iterator[list[Example]]":
     Raises:
         UserError: two things to answer, or a file that cannot be read.
     """
-    from fpt.tasks import questions
-    from fpt.tasks.opening import form_of
+    from fpt.tasks import predict_input
+    from fpt.tasks.catalogue import rules_of
 
-    form: TaskForm = form_of(config.task)
+    rules: TaskRules = rules_of(config.task)
     text, name, at_once = words.options.get("text"), words.options.get("input"), AT_ONCE * config.train.eval_batch
     if text is not None and name is not None:
         raise UserError("text=… and input=… both say what to answer; give one of them")
     if text is not None:
-        return iter([[questions.of_text(text)]])
+        return iter([[predict_input.raw_example(text)]])
     if name is not None:
         file = Path(name).expanduser()
-        questions.check(file)
-        return questions.grouped(questions.of_file(file, form), at_once)
+        predict_input.check(file)
+        return predict_input.in_groups(predict_input.examples_in(file, rules), at_once)
     if sys.stdin.isatty():
         print("a text a line; Ctrl-D ends", file=sys.stderr)
-    return questions.of_stream(sys.stdin.fileno(), at_once)
+    return predict_input.examples_on_stream(sys.stdin.fileno(), at_once)
 
 
 def _about(words: Words, records: Run | None) -> dict[str, Any]:

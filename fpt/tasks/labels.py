@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from fpt.errors import UserError
-from fpt.tasks import metrics, origins
+from fpt.tasks import fields, file_formats, metrics, origins
+from fpt.tasks.faults import Faults
+from fpt.tasks.fields import PlacedRecord, Record
+from fpt.tasks.file_formats import Reader
 from fpt.tasks.glue_tables import table
-from fpt.tasks.origins import Located, Omissions, Origin, Reader, Record, SplitNames
-from fpt.tasks.task import Example, Golds, TaskForm, Template
+from fpt.tasks.origins import Origin, SplitNames
+from fpt.tasks.task import Example, Golds, TaskRules, Template
 
 # A metric of answers and examples, given the labels; where one of two labels counts, it is the second.
 Measure = Callable[[Sequence[str], Sequence[Example], Sequence[str]], float]
@@ -41,7 +44,7 @@ class LabelTask:
 
 
 def _glue(name: str, columns: Mapping[str, str], label: str, values: Sequence[str] | None, **more: Any) -> Origin:
-    """A source of GLUE's; `values` in the column `label` are 0, 1 … on the Hub."""
+    """An origin of GLUE's; `values` in the column `label` are 0, 1 … on the Hub."""
     labels = {value: number for number, value in enumerate(values)} if values is not None else None
     splits = more.pop("splits", origins.two_splits("train.tsv", "dev.tsv"))
     read = partial(table, columns=dict(columns), label=label, labels=labels)
@@ -50,7 +53,7 @@ def _glue(name: str, columns: Mapping[str, str], label: str, values: Sequence[st
     return Origin(("nyu-mll/glue", name), splits, read, tests=tests, **more)
 
 
-def _super_glue(name: str, read: Reader = origins.json_lines, **more: Any) -> Origin:
+def _super_glue(name: str, read: Reader = file_formats.json_lines, **more: Any) -> Origin:
     tests = origins.held_out({"test": ("test.jsonl",)})
     return Origin(("aps/super_glue", name), origins.two_splits("train.jsonl", "val.jsonl"), read, tests=tests, **more)
 
@@ -59,25 +62,25 @@ def _same(*names: str) -> dict[str, str]:
     return {name: name for name in names}
 
 
-def _multirc_file(file: Path, omissions: Omissions) -> Iterator[Located]:
+def _multirc_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
     """A record for each answer of each question of each passage."""
-    for where, line in origins.json_lines(file, omissions):
-        with omissions:
-            passage, within = origins.mapping(line, "passage", where), f"{where}, passage"
-            for at_question, question in origins.objects(passage, "questions", within, omissions):
-                for place, answer in origins.objects(question, "answers", at_question, omissions):
+    for where, line in file_formats.json_lines(file, faults):
+        with faults:
+            passage, within = fields.mapping(line, "passage", where), f"{where}, passage"
+            for at_question, question in fields.objects(passage, "questions", within, faults):
+                for place, answer in fields.objects(question, "answers", at_question, faults):
                     index = {"paragraph": line.get("idx"), "question": question.get("idx"), "answer": answer.get("idx")}
                     values = {"question": question.get("question"), "answer": answer.get("text")}
                     yield place, {**answer, **values, "paragraph": passage.get("text"), "idx": index}
 
 
-def _rte_file(file: Path, omissions: Omissions, *, glue: Reader) -> Iterator[Located]:
+def _rte_file(file: Path, faults: Faults, *, glue: Reader) -> Iterator[PlacedRecord]:
     """GLUE's table, or SuperGLUE's lines of the same pairs under other names."""
     if file.suffix != ".jsonl":
-        yield from glue(file, omissions)
+        yield from glue(file, faults)
         return
     other = {"premise": "sentence1", "hypothesis": "sentence2"}
-    for where, line in origins.json_lines(file, omissions):
+    for where, line in file_formats.json_lines(file, faults):
         yield where, {other.get(name, name): value for name, value in line.items()}
 
 
@@ -98,16 +101,16 @@ def _rte() -> Origin:
 
 def _plain(record: Record, where: str) -> Record:
     """MultiRC's paragraph without its markup, as T5 has it."""
-    paragraph = origins.text(record, "paragraph", where)
+    paragraph = fields.text(record, "paragraph", where)
     return {**record, "paragraph": re.sub("</?b>", "", paragraph.replace("<br>", " "))}
 
 
 def _marked(record: Record, where: str) -> Record:
     """WSC's text with its two spans marked, # the pronoun # and * the noun *, as T5 has it."""
-    text = origins.text(record, "text", where)
-    spans = origins.mapping(record, "target", where) if "target" in record else record
+    text = fields.text(record, "text", where)
+    spans = fields.mapping(record, "target", where) if "target" in record else record
     places = [
-        (*_span(text, spans.get(f"span{number}_index"), origins.text(spans, f"span{number}_text", where), where), mark)
+        (*_span(text, spans.get(f"span{number}_index"), fields.text(spans, f"span{number}_text", where), where), mark)
         for number, mark in ((1, "*"), (2, "#"))
     ]
     for start, end, mark in sorted(places, reverse=True):
@@ -225,10 +228,10 @@ TASKS = {
 }
 
 
-def form(row: LabelTask) -> TaskForm:
+def rules(row: LabelTask) -> TaskRules:
     """The rules of a label task."""
     words = tuple(dict.fromkeys(word for _, word in row.labels))
-    return TaskForm(
+    return TaskRules(
         records=row.records,
         template=row.template,
         question=partial(_question, row.group),
@@ -244,7 +247,7 @@ def form(row: LabelTask) -> TaskForm:
 
 
 def _question(group: Sequence[str], template: Template, record: Record, where: str) -> Example:
-    source, spare = template.fill(origins.texts_of(record, template.fields, where))
+    source, spare = template.fill(fields.texts_of(record, template.fields, where))
     index = record.get("idx", where)
     if isinstance(index, dict):
         return Example(_joined(index, index), source, "", (), spare, _joined(index, group))
@@ -257,8 +260,8 @@ def _answer(words: Mapping[Any, str], record: Record, where: str) -> tuple[str, 
     word = words.get(label) if isinstance(label, str | int) else None
     if word is None:
         allowed = " or ".join(map(json.dumps, words))
-        given = "is missing" if "label" not in record else f"is {record['label']!r}"
-        raise UserError(f"{where}: 'label' {given}; expected {allowed}")
+        fault = "is missing" if "label" not in record else f"is {record['label']!r}"
+        raise UserError(f"{where}: 'label' {fault}; expected {allowed}")
     return word, (word,)
 
 
@@ -289,4 +292,4 @@ def _most_common_label(train: Sequence[Example], valid: Sequence[Example]) -> tu
     return "most common label", [metrics.most_common(_golds(train))] * len(valid)
 
 
-FORMS = {name: form(row) for name, row in TASKS.items()}
+RULES = {name: rules(row) for name, row in TASKS.items()}

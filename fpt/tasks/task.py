@@ -7,7 +7,8 @@ from string import Formatter
 from typing import NamedTuple
 
 from fpt.errors import UserError, did_you_mean
-from fpt.tasks.origins import Origin, Record
+from fpt.tasks.fields import Record
+from fpt.tasks.origins import Origin
 
 ANSWER = "<extra_id_0> {answer}"  # the paper's targets: the answer after T5's first sentinel
 
@@ -100,7 +101,7 @@ class Template:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskForm:
+class TaskRules:
     """The rules that turn records into text and text into scores (between 0 and 100; correlations from -100).
 
     Attributes:
@@ -144,8 +145,8 @@ class TaskForm:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(TaskForm):
-    """A form with its data.
+class Task(TaskRules):
+    """The rules with the task's data.
 
     Attributes:
         name: as in `task=`.

@@ -15,7 +15,7 @@ from fpt.data.batches import UpdateOrder, batches_by_length, micro_batches
 from fpt.data.encoded import Encoded
 from fpt.devices import distributed
 from fpt.pricing.flops import SOFT, Price, price_of
-from fpt.tasks.opening import most_train_examples
+from fpt.tasks.sizes import most_train_examples
 from stages.planning.kept_states import Caching, decide
 from stages.prepare import Materials, importance_sample
 from stages.schedule import Schedule

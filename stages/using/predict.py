@@ -7,7 +7,7 @@ from fpt.backbones.backbone import open_backbone
 from fpt.config.schema import RunConfig
 from fpt.devices import distributed
 from fpt.devices.engine import Engine, open_device
-from fpt.tasks.opening import form_of
+from fpt.tasks.catalogue import rules_of
 from fpt.tasks.task import ANSWER
 from fpt.training.prediction import Predictor
 from stages import prepare
@@ -29,18 +29,18 @@ def predictor(
     Raises:
         UserError: task, device, model or prompt cannot be used.
     """
-    form, device = form_of(config.task), open_device(config.engine)
+    rules, device = rules_of(config.task), open_device(config.engine)
     with distributed.joined(config.engine, device):
         backbone, engine = open_backbone(config.model), Engine(config.engine, device)
         chosen = trained.selection(backbone)
-        labels = backbone.tokenizer([ANSWER.format(answer=label) for label in form.labels or ("",)])["input_ids"]
-        longest = max(map(len, labels)) if form.labels else config.task.target_length
+        labels = backbone.tokenizer([ANSWER.format(answer=label) for label in rules.labels or ("",)])["input_ids"]
+        longest = max(map(len, labels)) if rules.labels else config.task.target_length
         with prepare.prompted(backbone, chosen, trained.prompt, trained.how, config.train, engine) as model:
             yield Predictor(
                 model,
                 backbone.tokenizer,
                 device,
-                form.from_text,
+                rules.from_text,
                 source_length=config.task.source_length,
                 max_new_tokens=max_new_tokens or trained.max_new_tokens or longest,
                 batch_size=config.train.eval_batch,

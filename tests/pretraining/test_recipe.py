@@ -1,6 +1,7 @@
 """The embedded model is a T5 like any other, small enough to ship, and its recipe can be repeated."""
 
 import json
+import os
 import random
 import re
 import subprocess
@@ -18,6 +19,8 @@ from fpt.config import compose
 from fpt.tasks.opening import open_task
 from fpt.tasks.world import records as world
 from pretraining import instructions, recipe
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_it_is_small_and_in_16_bit() -> None:
@@ -67,7 +70,8 @@ def test_every_instruction_can_be_answered() -> None:
 
 GRADIENTS = """
 import sys, torch, torch.distributed as dist
-from fpt.backbones.tiny import FOLDER, growing, recipe, vocabulary
+from fpt.backbones.tiny import FOLDER
+from pretraining import growing, recipe, vocabulary
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
 codec = vocabulary.Codec(FOLDER)
@@ -88,7 +92,11 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
     for processes in (1, 2):
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         done = subprocess.run(
-            [*launch, str(script), str(tmp_path / str(processes))], capture_output=True, text=True, timeout=900
+            [*launch, str(script), str(tmp_path / str(processes))],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},  # `pretraining` is not installed
+            capture_output=True,
+            text=True,
+            timeout=900,
         )
         assert done.returncode == 0, done.stderr
     one, two = (torch.load(tmp_path / name) for name in "12")
@@ -100,7 +108,7 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
 def test_the_recipe_makes_a_model_that_opens(tmp_path: Path) -> None:
     """The whole recipe with a few updates: vocabulary, every phase, growth, card and log."""
     command = [sys.executable, "-m", "pretraining.recipe", "--out", str(tmp_path), "--updates", "10"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from fpt.data.batches import CHUNK, UpdateOrder, batches_by_length, in_turn, micro_batches
-from fpt.data.encoded import IGNORED, Encoded, Rows
+from fpt.data.encoded import IGNORED, Encoded
 from fpt.data.encoding import encode
+from fpt.data.rows import Rows
 from fpt.random_streams import stream
 from fpt.tasks.task import Example
 from tests.conftest import open_folder

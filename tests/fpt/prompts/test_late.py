@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from fpt.backbones import t5
 from fpt.config.schema import PromptConfig
-from fpt.data.encoded import Encoded, Rows
+from fpt.data.encoded import Encoded
+from fpt.data.rows import Rows
 from fpt.prompts.late import LatePrompt, average_pooled, initial, max_pooled, pooled
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.soft import SoftPrompt

@@ -8,7 +8,8 @@ import pytest
 
 from fpt.config import compose
 from fpt.errors import UserError
-from fpt.tasks.opening import FORMS, open_task
+from fpt.tasks.catalogue import RULES
+from fpt.tasks.opening import open_task
 from fpt.tasks.task import Task
 
 MULTIRC = {
@@ -136,7 +137,7 @@ CASES: dict[str, tuple[str, list[tuple[str, str, str]], list[dict[str, Any]]]] =
 
 
 def opened(folder: Path, name: str, content: str, *words: str) -> Task:
-    for split in FORMS[name].records.splits.values():
+    for split in RULES[name].records.splits.values():
         (folder / split.files[0]).write_text(content)
     return open_task(compose.load([f"task={name}", f"task.data={folder}", *words]))
 
@@ -144,7 +145,7 @@ def opened(folder: Path, name: str, content: str, *words: str) -> Task:
 @pytest.mark.parametrize("name", CASES)
 def test_original_files_and_hub_records_become_text(tmp_path: Path, name: str) -> None:
     content, expected, records = CASES[name]
-    task, form = opened(tmp_path, name, content), FORMS[name]
+    task, form = opened(tmp_path, name, content), RULES[name]
     shown = [(example.id, example.source, example.target.removeprefix("<extra_id_0> ")) for example in task.valid]
     assert shown == expected
     hub = [form.example(form.records.prepare(record, "x"), "x") for record in records]
@@ -157,7 +158,7 @@ def test_original_files_and_hub_records_become_text(tmp_path: Path, name: str) -
 
 
 def test_every_task_with_labels_has_a_case() -> None:
-    assert set(FORMS) - set(CASES) == {"boolq", "mnli", "qqp", "squad_v2", "record", "xsum"}
+    assert set(RULES) - set(CASES) == {"boolq", "mnli", "qqp", "squad_v2", "record", "xsum"}
 
 
 @pytest.mark.parametrize(

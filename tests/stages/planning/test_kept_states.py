@@ -28,7 +28,8 @@ from fpt.prompts.kept_states import Filler
 from fpt.prompts.late import LatePrompt, initial
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import Progress
-from fpt.tasks.opening import most_train_examples, open_task
+from fpt.tasks.opening import open_task
+from fpt.tasks.sizes import most_train_examples
 from stages import prepare, schedule
 from stages.planning import kept_states as caching
 from tests.conftest import ON_CPU, Outcome, quick_words, stopped_after

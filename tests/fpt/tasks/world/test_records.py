@@ -16,6 +16,7 @@ from fpt.config import compose
 from fpt.tasks.opening import open_task
 from fpt.tasks.world import records as world
 from fpt.tasks.world import scenes
+from fpt.tasks.world.__main__ import main
 from pretraining import corpus, instructions
 
 FIELDS = {  # by label task: what a model sees, and how often a label would be right by chance
@@ -132,7 +133,7 @@ def test_labels_agree_with_what_the_words_say() -> None:
 
 @pytest.mark.parametrize("task", world.TASKS)
 def test_written_files_are_read_as_the_tasks_own(task: str, tmp_path: Path) -> None:
-    world.main([task, str(tmp_path)])
+    main([task, str(tmp_path)])
     files, direct = (open_task(compose.load([f"task={task}", f"task.data={data}"])) for data in (tmp_path, "world"))
     assert [(one.source, one.target, one.golds) for one in (*files.train, *files.valid)] == [
         (one.source, one.target, one.golds) for one in (*direct.train, *direct.valid)
@@ -141,7 +142,7 @@ def test_written_files_are_read_as_the_tasks_own(task: str, tmp_path: Path) -> N
 
 
 def test_squad_files_have_the_original_shape(tmp_path: Path) -> None:
-    world.main(["squad_v2", str(tmp_path), "--train", "30", "--val", "30"])
+    main(["squad_v2", str(tmp_path), "--train", "30", "--val", "30"])
     content = json.loads((tmp_path / "dev-v2.0.json").read_text())
     assert content["version"] == "v2.0"
     asked = [qa for article in content["data"] for paragraph in article["paragraphs"] for qa in paragraph["qas"]]
