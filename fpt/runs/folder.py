@@ -8,7 +8,6 @@ when the folder is next opened.
 import fcntl
 import hashlib
 import json
-import os
 from itertools import count
 from pathlib import Path
 from typing import IO, Any
@@ -213,5 +212,3 @@ def _digest(file: Path) -> str | None:
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except FileNotFoundError:
         return None
-
-

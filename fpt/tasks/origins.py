@@ -39,6 +39,7 @@ class Origin:
         generated: the generator's name in `fpt.tasks.world.records.TASKS`; None: there is none.
         prepare: what is done to every record, given its place, wherever it is from.
         revision: of the Hub's data set; None: the default.
+        num_train: training examples on the Hub; None: not known.
         tests: the test splits by name; without files where there is but a generated one.
         beside: by how a file's name ends, how that of the file ends which is read with it.
     """
@@ -49,6 +50,7 @@ class Origin:
     generated: str | None = None
     prepare: Callable[[Record, str], Record] = lambda record, _: record
     revision: str | None = None
+    num_train: int | None = None
     tests: dict[str, SplitNames] = field(default_factory=dict)
     beside: dict[str, str] = field(default_factory=dict)
 

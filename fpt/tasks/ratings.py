@@ -5,19 +5,14 @@ from collections.abc import Sequence
 from functools import partial
 
 from fpt.errors import UserError
-from fpt.tasks import fields, metrics, origins
+from fpt.tasks import metrics, origins
 from fpt.tasks.fields import Record
 from fpt.tasks.glue_tables import table
-from fpt.tasks.labels import has_label
+from fpt.tasks.labels import has_label, question
 from fpt.tasks.origins import Origin
 from fpt.tasks.task import Example, Golds, TaskRules, Template
 
 LEAST, MOST = 0.0, 5.0  # of STS-B
-
-
-def _question(template: Template, record: Record, where: str) -> Example:
-    source, spare = template.fill(fields.texts_of(record, template.fields, where))
-    return Example(str(record.get("idx", where)), source, "", (), spare)
 
 
 def _answer(record: Record, where: str) -> tuple[str, Golds]:
@@ -65,12 +60,13 @@ RULES = {
     "stsb": TaskRules(
         records=Origin(
             hub=("nyu-mll/glue", "stsb"),
+            num_train=5_749,
             splits=origins.two_splits("train.tsv", "dev.tsv"),
             read=_READ,
             tests=origins.held_out({"test": ("test.tsv",)}, partial(_READ, test=True)),
         ),
         template=Template("sentence1: {sentence1} sentence2: {sentence2}", ("sentence1", "sentence2")),
-        question=_question,
+        question=partial(question, ()),
         answer=_answer,
         answered=has_label,
         metric="pearson",

@@ -123,6 +123,7 @@ RULES = {
         records=Origin(
             generated="squad_v2",
             hub=("rajpurkar/squad_v2",),
+            num_train=130_319,
             splits=origins.two_splits("train-v2.0.json", "dev-v2.0.json"),
             read=_squad_file,
             tests=origins.held_out({"test": ()}),

@@ -71,6 +71,7 @@ RULES = {
         records=Origin(
             generated="xsum",
             hub=("EdinburghNLP/xsum",),
+            num_train=204_045,
             splits={
                 "train": SplitNames(("train.jsonl", "train.source", "train.document"), "train", "train"),
                 "validation": SplitNames(

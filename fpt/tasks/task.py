@@ -11,8 +11,6 @@ from fpt.tasks.fields import Record
 from fpt.tasks.origins import Origin
 
 ANSWER = "<extra_id_0> {answer}"  # the paper's targets: the answer after T5's first sentinel
-
-
 Golds = tuple[str, ...]
 
 
@@ -82,9 +80,7 @@ class Template:
 
     def fill(self, values: Mapping[str, str]) -> tuple[str, tuple[int, int]]:
         """The text with its fields' values, and where its spare part starts and ends."""
-        longest = self._spared[0] if len(self._spared) == 1 else None
-        if len(self._spared) > 1:
-            longest = max(self._spared, key=lambda name: len(values[name]))
+        longest = max(self._spared, key=lambda name: len(values[name]), default=None)
         text, spare = "", (0, 0)
         for plain, name in self.parts:
             text += plain

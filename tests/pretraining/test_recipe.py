@@ -71,13 +71,13 @@ def test_every_instruction_can_be_answered() -> None:
 GRADIENTS = """
 import sys, torch, torch.distributed as dist
 from fpt.backbones.tiny import FOLDER
-from pretraining import growing, recipe, vocabulary
+from pretraining import network, recipe, vocabulary
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
 codec = vocabulary.Codec(FOLDER)
 phase = recipe.PHASES[0]
 batch = next(recipe.batches(phase, codec, seed=0, first=0))
-model = growing.new(recipe.shape(codec.size, phase), seed=0)
+model = network.new(recipe.shape(codec.size, phase), seed=0)
 loss = recipe.backward(model, batch)
 if dist.get_rank() == 0:
     torch.save([loss, *(parameter.grad for parameter in model.parameters())], sys.argv[1])

@@ -4,7 +4,7 @@ The words themselves are data (`lexicon.json`); what is drawn from them, and how
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -74,13 +74,3 @@ NAME_PARTS: dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]] = _DATA["name_pa
 RELATIONS = tuple(Relation(**entry) for entry in _DATA["relations"])
 SCALES = tuple(Scale(**entry) for entry in _DATA["scales"])
 SUMMARIES = tuple(Summary(**entry) for entry in _DATA["summaries"])
-
-
-def words() -> Iterator[str]:
-    """Every word that a name or a value can hold: what a vocabulary should know whole."""
-    for firsts, lasts in NAME_PARTS.values():
-        yield from firsts
-        yield from lasts
-    for relation in RELATIONS:
-        yield from relation.values
-        yield from relation.groups

@@ -15,7 +15,6 @@ from sklearn.pipeline import make_pipeline
 from fpt.config import compose
 from fpt.tasks.opening import open_task
 from fpt.tasks.world import records as world
-from fpt.tasks.world import scenes
 from fpt.tasks.world.__main__ import main
 from pretraining import corpus, instructions
 
@@ -40,7 +39,7 @@ def texts(value: Any) -> Iterator[str]:
 
 
 def names(records: list[dict[str, Any]]) -> frozenset[str]:
-    return frozenset().union(*(scenes.names_in(text) for text in texts(records)))
+    return frozenset().union(*(corpus.names_in(text) for text in texts(records)))
 
 
 @pytest.mark.parametrize("task", world.TASKS)
@@ -106,7 +105,7 @@ def test_a_gap_has_one_right_entity() -> None:
 def test_the_first_sentence_is_no_summary() -> None:
     for row in rows("xsum", "train", 300):
         assert row["summary"] not in row["document"]
-        assert len(scenes.names_in(row["summary"])) == 1 < len(scenes.names_in(row["document"]))
+        assert len(corpus.names_in(row["summary"])) == 1 < len(corpus.names_in(row["document"]))
 
 
 def verdict(premise: str, hypothesis: str) -> int | None:
