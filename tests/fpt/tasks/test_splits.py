@@ -14,7 +14,7 @@ from fpt.errors import UserError
 from fpt.tasks.catalogue import RULES
 from fpt.tasks.opening import open_task
 from fpt.tasks.task import Task
-from tests.fpt.tasks.test_benchmarks import CASES, COPA, MULTIRC, PARAGRAPH, SPANS, WIC, jsonl, tsv
+from tests.fpt.tasks.original_files import CASES, COPA, MULTIRC, PARAGRAPH, SPANS, WIC, jsonl, tsv
 
 MNLI = "index|promptID|pairID|genre|sentence1_parse|sentence1|sentence2"
 BOOLQ = {"question": "is it red", "passage": "It is red.", "idx": 70}
