@@ -15,7 +15,7 @@ from statistics import mean
 
 from bench.runs import is_done, read, run_missing, score, spread, table
 from fpt.runs.progress import quiet_libraries
-from fpt.tasks.opening import FORMS
+from fpt.tasks.catalogue import RULES
 from fpt.tasks.world import records as world
 
 FOLDER = Path("runs/late")
@@ -112,7 +112,7 @@ def recipe(method: str) -> tuple[str, ...]:
 
 def shots(task: str, examples: int) -> int:
     """task.shots for so many examples: of each label, or in all where there are no labels."""
-    return examples // max(1, len(FORMS[task].labels))
+    return examples // max(1, len(RULES[task].labels))
 
 
 def grid(seeds: Iterable[int], sizes: Sequence[str] = SIZES) -> Iterator[Run]:

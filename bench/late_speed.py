@@ -38,7 +38,8 @@ from bench.synthetic import (  # noqa: E402
 )
 from fpt.backbones.backbone import Backbone  # noqa: E402
 from fpt.config.schema import EngineConfig, OptimConfig, PromptConfig  # noqa: E402
-from fpt.data.encoded import Encoded, Rows  # noqa: E402
+from fpt.data.encoded import Encoded  # noqa: E402
+from fpt.data.rows import Rows  # noqa: E402
 from fpt.devices.engine import Engine  # noqa: E402
 from fpt.pricing.flops import Price  # noqa: E402
 from fpt.prompts.kept_states import StatesBelow  # noqa: E402

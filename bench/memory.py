@@ -16,7 +16,8 @@ import torch
 from bench.synthetic import PROMPT, open_backbone, part, standalone
 from fpt.backbones.shapes import Shape, Stack
 from fpt.config.schema import OptimConfig
-from fpt.data.encoded import Encoded, Rows
+from fpt.data.encoded import Encoded
+from fpt.data.rows import Rows
 from fpt.training.loop import step
 from fpt.training.optimizer import make
 

@@ -17,7 +17,8 @@ from fpt.backbones.families import read_config
 from fpt.backbones.location import read_values
 from fpt.backbones.shapes import STACKS, Shape
 from fpt.backbones.supported import read_shape
-from fpt.data.encoded import Encoded, Rows
+from fpt.data.encoded import Encoded
+from fpt.data.rows import Rows
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
 from stages import partial, selection

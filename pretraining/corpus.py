@@ -64,8 +64,23 @@ def words() -> list[str]:
     ]
     templates += [f"{scale.state} {scale.ask} {scale.more} {scale.less}" for scale in lexicon.SCALES]
     templates += [text for summary in lexicon.SUMMARIES for text in (summary.text, *summary.others)]
-    found = {word for text in templates for word in re.findall(r"\w+", re.sub(r"{.}", " ", text))}
-    return sorted({word.lower() for word in (*COMMON_WORDS, *lexicon.words(), *found)})
+    of_templates = {word for text in templates for word in re.findall(r"\w+", re.sub(r"{.}", " ", text))}
+    of_names = [word for parts in lexicon.NAME_PARTS.values() for part in parts for word in part]
+    of_values = [word for relation in lexicon.RELATIONS for word in (*relation.values, *relation.groups)]
+    return sorted({word.lower() for word in (*COMMON_WORDS, *of_names, *of_values, *of_templates)})
+
+
+def names_in(text: str) -> frozenset[str]:
+    """Every entity's name in a text, in lower case."""
+    return frozenset(match.lower() for match in _NAME.findall(text))
+
+
+def _any_name(kind: lexicon.Kind) -> str:
+    first, last = (f"(?:{'|'.join(parts)})" for parts in lexicon.NAME_PARTS[kind])
+    return lexicon.CALLED[kind].format(f"{first} {last}")
+
+
+_NAME = re.compile(rf"\b(?:{'|'.join(map(_any_name, scenes.KINDS))})\b", re.IGNORECASE)
 
 
 def sentinel(index: int) -> str:
@@ -109,17 +124,17 @@ def _corrupt(words: list[str], stream: random.Random, share: float) -> Pair:
 def restore(stream: random.Random, most: int) -> Pair:
     """Span corruption of a text that tells its facts twice, so that most of what is hidden can be found."""
     scene = draw_scene(stream, min(most, 3))
-    told = [statement.text for statement in scene.statements]
-    told += [scenes.retold(statement, stream) for statement in scene.statements]
-    stream.shuffle(told)
-    return _corrupt(" ".join(told).replace(".", " .").split(), stream, 0.25)
+    sentences = [statement.text for statement in scene.statements]
+    sentences += [scenes.retold(statement, stream) for statement in scene.statements]
+    stream.shuffle(sentences)
+    return _corrupt(" ".join(sentences).replace(".", " .").split(), stream, 0.25)
 
 
 def _gaps(opening: str, asked: Sequence[str], answers: Sequence[str], rest: str) -> Pair:
     """Several things asked about one passage, a sentinel after each where its answer belongs."""
     questions = [f"{opening}: {text} {sentinel(index)}" for index, text in enumerate(asked)]
-    given = [f"{sentinel(index)} {answer}" for index, answer in enumerate(answers)]
-    return f"{' '.join(questions)} {rest}".strip(), " ".join(given)
+    target = [f"{sentinel(index)} {answer}" for index, answer in enumerate(answers)]
+    return f"{' '.join(questions)} {rest}".strip(), " ".join(target)
 
 
 def _how_many(stream: random.Random) -> int:
@@ -153,9 +168,9 @@ def infer(stream: random.Random, most: int) -> Pair:
     """Sentences that follow from a passage (yes), contradict it (no) or are left open by it (maybe)."""
     scene = draw_scene(stream, most)
     labels: list[Inference] = [stream.choice(world.INFERENCES) for _ in range(_how_many(stream))]
-    told = [scenes.hypothesis(scene, label, stream) for label in labels]
+    hypotheses = [scenes.hypothesis(scene, label, stream) for label in labels]
     verdicts = {"entailment": "yes", "neutral": "maybe", "contradiction": "no"}
-    return _gaps("hypothesis", told, [verdicts[label] for label in labels], f"premise: {scene.passage}")
+    return _gaps("hypothesis", hypotheses, [verdicts[label] for label in labels], f"premise: {scene.passage}")
 
 
 def match(stream: random.Random, _most: int) -> Pair:
@@ -172,8 +187,8 @@ def fill(stream: random.Random, most: int) -> Pair:
     asked = [scenes.with_gap(statement, stream) for statement in scene.askable]
     names = [scenes.bare(statement.subject) for statement in scene.askable]
     texts = [text.replace("@placeholder", sentinel(index)) for index, text in enumerate(asked)]
-    given = [f"{sentinel(index)} {name}" for index, name in enumerate(names)]
-    return f"query: {' '.join(texts)} passage: {scene.passage}", " ".join(given)
+    target = [f"{sentinel(index)} {name}" for index, name in enumerate(names)]
+    return f"query: {' '.join(texts)} passage: {scene.passage}", " ".join(target)
 
 
 def condense(stream: random.Random, _most: int) -> Pair:

@@ -16,7 +16,7 @@ from fpt.tasks.world import records as world
 from fpt.tasks.world import scenes
 from fpt.tasks.world.lexicon import Relation
 from pretraining import corpus
-from pretraining.corpus import COMMON_WORDS, Pair, draw_scene, restore, sentinel, yes
+from pretraining.corpus import COMMON_WORDS, Pair, draw_scene, names_in, restore, sentinel, yes
 
 Texts = dict[str, str]  # what an example holds: the fields of its layout, and every answer that can be asked for
 
@@ -99,12 +99,12 @@ def _infer(stream: random.Random, most: int) -> Texts:
 def _match(stream: random.Random, _most: int) -> Texts:
     label = stream.random() < 0.5
     first, second = scenes.question_pair("pretraining", label, stream)
-    names = scenes.names_in(first)
+    names = names_in(first)
     return {
         "question1": first,
         "question2": second,
         "same": yes(label),
-        "named": yes(names == scenes.names_in(second)),
+        "named": yes(names == names_in(second)),
         "short": yes(len(first.split()) <= len(second.split())),
         "one": first,
         "two": second,

@@ -30,7 +30,7 @@ from torch.nn.functional import cross_entropy
 from transformers import T5Config, T5ForConditionalGeneration
 
 from fpt.backbones.tiny import FOLDER, checksums
-from pretraining import card, corpus, growing, instructions, vocabulary
+from pretraining import card, corpus, instructions, network, vocabulary
 from pretraining.corpus import Maker
 
 Pair = tuple[list[int], list[int]]
@@ -218,7 +218,7 @@ def _load(path: Path, phases: Sequence[Phase], vocabulary_size: int, seed: int) 
             f"{path} belongs to a run with another seed, vocabulary or number of updates: finish it or delete the file"
         )
     phase, update, seconds = content["progress"]
-    model = growing.lean(growing.new(shape(vocabulary_size, phases[phase]), seed=0)).to(_device())
+    model = network.lean(network.new(shape(vocabulary_size, phases[phase]), seed=0)).to(_device())
     model.load_state_dict(content["model"])
     optimizer = _optimizer(model)
     optimizer.load_state_dict(content["optimizer"])
@@ -226,7 +226,7 @@ def _load(path: Path, phases: Sequence[Phase], vocabulary_size: int, seed: int) 
 
 
 def _start(phases: Sequence[Phase], vocabulary_size: int, seed: int) -> State:
-    model = growing.lean(growing.new(shape(vocabulary_size, phases[0]), seed=seed)).to(_device())
+    model = network.lean(network.new(shape(vocabulary_size, phases[0]), seed=seed)).to(_device())
     return State(_plan(phases, vocabulary_size, seed), model, _optimizer(model), 0, 0, 0.0, [])
 
 
@@ -237,7 +237,7 @@ def _enter(state: State, phases: Sequence[Phase], vocabulary_size: int, seed: in
     state.update = 0
     if (before.encoder_layers, before.decoder_layers) != (after.encoder_layers, after.decoder_layers):
         config = shape(vocabulary_size, after)
-        state.model = growing.lean(growing.grown(state.model, config, seed=seed + 1)).to(_device())
+        state.model = network.lean(network.grown(state.model, config, seed=seed + 1)).to(_device())
     state.optimizer = _optimizer(state.model)
 
 
@@ -282,7 +282,7 @@ def _update(state: State, phase: Phase, batch: Batch, *, seed: int) -> float:
     other["lr"] = learning_rate(phase, state.update)
     match["lr"] = other["lr"] * MATCH_RATE
     stream = random.Random(f"{seed} lacking {state.update}")
-    with growing.without_some(state.model, stream) if phase.lacking else nullcontext():
+    with network.without_some(state.model, stream) if phase.lacking else nullcontext():
         loss = backward(state.model, batch)
     nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
     state.optimizer.step()

@@ -90,9 +90,8 @@ class Codec:
         """Token numbers of a text, the end mark included."""
         ids: list[int] = []
         for word in text.split():
-            found = self._known.get(word)
-            if found is None:
-                found = self._known[word] = self._model.encode(word)
-            ids += found
+            if word not in self._known:
+                self._known[word] = self._model.encode(word)
+            ids += self._known[word]
         ids.append(END)
         return ids

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from fpt.backbones.shapes import STACKS
 from fpt.data.batches import batches_by_length, in_turn
-from fpt.data.encoded import IGNORED, Encoded, Rows
+from fpt.data.encoded import IGNORED, Encoded
+from fpt.data.rows import Rows
 from fpt.devices import distributed
 from fpt.devices.engine import Engine
 from fpt.prompts.prompted import PromptedModel

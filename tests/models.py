@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 from transformers import T5Config
 
 from fpt.config.schema import PromptConfig
-from fpt.data.encoded import Encoded, Rows
+from fpt.data.encoded import Encoded
+from fpt.data.rows import Rows
 from fpt.prompts.late import Late
 from fpt.prompts.modules import LatePrompt, SoftPrompt
 from fpt.prompts.prompted import PromptedModel

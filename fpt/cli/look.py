@@ -9,9 +9,9 @@ from fpt.cli.look_tables import print_look, print_report
 from fpt.cli.plan_table import print_plan
 from fpt.cli.verb import present, refuse_overrides
 from fpt.config import compose
+from fpt.data.example_cache import open_task
 from fpt.devices.processes import Failed
 from fpt.runs.progress import Progress
-from fpt.tasks.example_cache import open_task
 from stages import schedule
 
 

@@ -12,6 +12,7 @@ from fpt.cli.result_tables import print_comparison, print_result, print_sweep
 from fpt.cli.verb import present
 from fpt.config import compose
 from fpt.config.schema import RunConfig
+from fpt.data.example_cache import open_task
 from fpt.devices import interrupts, processes
 from fpt.devices.reporting import reporting
 from fpt.errors import UserError
@@ -21,8 +22,7 @@ from fpt.runs.atomic import try_writing
 from fpt.runs.progress import Progress
 from fpt.runs.run import Run
 from fpt.runs.trackers import chosen
-from fpt.tasks.example_cache import open_task
-from fpt.tasks.opening import form_of
+from fpt.tasks.catalogue import rules_of
 from stages import schedule
 from stages.schedule import Schedule
 from stages.several import compare as comparison
@@ -64,7 +64,7 @@ def _checked(config: RunConfig) -> Schedule:
     stages = schedule.of(config)
     files.check(config.prompt, config_values(config.model)[0]["d_model"])
     _check_folders(config)
-    form_of(config.task)
+    rules_of(config.task)
     return stages
 
 

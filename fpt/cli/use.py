@@ -13,6 +13,7 @@ from fpt.cli.result_tables import print_scores
 from fpt.cli.verb import present, refuse_overrides
 from fpt.config import compose
 from fpt.config.schema import RunConfig
+from fpt.data.example_cache import open_task
 from fpt.devices import processes
 from fpt.errors import UserError
 from fpt.runs.atomic import replace_file
@@ -21,9 +22,9 @@ from fpt.runs.progress import Progress
 from fpt.runs.run import PROMPT, Run, open_run
 from fpt.sharing import export as exports
 from fpt.sharing import hub
-from fpt.tasks import questions
-from fpt.tasks.example_cache import open_task
-from fpt.tasks.opening import form_of, with_split
+from fpt.tasks import predict_input
+from fpt.tasks.catalogue import rules_of
+from fpt.tasks.splits import with_split
 from fpt.tasks.task import Example
 
 if TYPE_CHECKING:
@@ -126,19 +127,19 @@ def _questions(arguments: Arguments, config: RunConfig) -> Iterator[list[Example
     Raises:
         UserError: two things to answer, or a file that cannot be read.
     """
-    form, options = form_of(config.task), arguments.options
+    rules, options = rules_of(config.task), arguments.options
     text, name, at_once = options.get("text"), options.get("input"), AT_ONCE * config.train.eval_batch
     if text is not None and name is not None:
         raise UserError("text=… and input=… both say what to answer; give one of them")
     if text is not None:
-        return iter([[questions.of_text(text)]])
+        return iter([[predict_input.raw_example(text)]])
     if name is not None:
         file = Path(name).expanduser()
-        questions.check(file)
-        return questions.grouped(questions.of_file(file, form), at_once)
+        predict_input.check(file)
+        return predict_input.in_groups(predict_input.examples_in(file, rules), at_once)
     if sys.stdin.isatty():
         print("a text a line; Ctrl-D ends", file=sys.stderr)
-    return questions.of_stream(sys.stdin.fileno(), at_once)
+    return predict_input.examples_on_stream(sys.stdin.fileno(), at_once)
 
 
 def _basis(arguments: Arguments, run: Run | None) -> dict[str, Any]:

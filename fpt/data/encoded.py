@@ -1,10 +1,9 @@
-"""Tokenised examples, one after another in flat arrays, and the batches they are padded into.
+"""Tokenised examples, and the batches they are padded into.
 
 Letters: B batch, S source, T target, D model, N tokens of all sources.
 """
 
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -13,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+
+from fpt.data.rows import Rows
 
 IGNORED = -100  # label of a padded target position
 
@@ -37,55 +38,6 @@ class Batch:
         """The same batch on a device."""
         below = None if self.below is None else self.below.to(device)
         return Batch(self.source.to(device), self.mask.to(device), self.labels.to(device), below)
-
-
-class Rows:
-    """Lists of token ids, one after another in one array: row i is ids[starts[i] : starts[i + 1]]."""
-
-    def __init__(self, ids: NDArray[np.int32], starts: NDArray[np.int64]) -> None:
-        """Of all ids, and of the rows' starts with the end of the last behind them."""
-        self.ids, self.starts = ids, starts
-
-    @classmethod
-    def of(cls, rows: Iterable[Sequence[int]]) -> "Rows":
-        """The same lists in one array."""
-        writer = RowsWriter()
-        for row in rows:
-            writer.add(row)
-        return writer.rows
-
-    @property
-    def lengths(self) -> list[int]:
-        """Each row's number of ids."""
-        lengths: list[int] = np.diff(self.starts).tolist()
-        return lengths
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return (self[index] for index in range(len(self)))
-
-    def __getitem__(self, index: int) -> list[int]:
-        row: list[int] = self.ids[self.starts[index] : self.starts[index + 1]].tolist()
-        return row
-
-
-class RowsWriter:
-    """Rows that grow at the end."""
-
-    def __init__(self) -> None:
-        self._ids, self._starts = array("i"), array("q", [0])
-
-    def add(self, row: Sequence[int]) -> None:
-        """Append a row."""
-        self._ids.extend(row)
-        self._starts.append(len(self._ids))
-
-    @property
-    def rows(self) -> Rows:
-        """All that were added."""
-        return Rows(np.array(self._ids, np.int32), np.array(self._starts, np.int64))
 
 
 class KeptStates:

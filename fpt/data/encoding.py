@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from fpt.data.encoded import Encoded, RowsWriter
+from fpt.data.encoded import Encoded
+from fpt.data.rows import Rows
 from fpt.runs.progress import WithBar
 from fpt.tasks.metrics import normalise
 from fpt.tasks.task import Example
@@ -34,38 +35,44 @@ def encode(
         find_answers: whether golds are pieces of their source, so that a cut may lose them.
         with_bar: shows how far this is.
     """
-    sources, targets = RowsWriter(), RowsWriter()
-    whole = np.empty((len(examples), 2), np.int32)
-    lost = 0
+    sources, targets = list[Rows](), list[Rows]()
+    whole, lost = np.empty((len(examples), 2), np.int32), 0
     parts = [list(range(start, min(start + PART, len(examples)))) for start in range(0, len(examples), PART)]
     for indices in with_bar(parts, "tokenising"):
         part = [examples[index] for index in indices]
-        sources_of_part = _tokenise([example.source for example in part], tokenizer)
-        for index, example, ids in zip(indices, part, sources_of_part, strict=True):
-            whole[index, 0] = len(ids)
-            if len(ids) > source_length:
-                ids = _cut_source(example, ids, tokenizer, source_length)
-                lost += find_answers and _is_lost(example, ids, tokenizer)
-            sources.add(ids)
-        distinct = list(dict.fromkeys(example.target for example in part))
-        ids_of = dict(zip(distinct, _tokenise(distinct, tokenizer), strict=True))
-        for index, example in zip(indices, part, strict=True):
-            whole[index, 1] = len(ids_of[example.target])
-            targets.add(_cut(ids_of[example.target], target_length))
-    return Encoded(sources.rows, targets.rows, whole, lost, pad=int(tokenizer.pad_token_id or 0))
+        whole_sources = _tokenise([example.source for example in part], tokenizer)
+        whole_targets = _tokenise_distinct([example.target for example in part], tokenizer)
+        whole[indices] = list(zip(map(len, whole_sources), map(len, whole_targets), strict=True))
+        cut = [_cut_source(*pair, tokenizer, source_length) for pair in zip(part, whole_sources, strict=True)]
+        if find_answers:
+            lost += sum(
+                len(before) > source_length and _is_lost(example, after, tokenizer)
+                for example, before, after in zip(part, whole_sources, cut, strict=True)
+            )
+        sources.append(Rows.of(cut))
+        targets.append(Rows.of(_cut(ids, target_length) for ids in whole_targets))
+    return Encoded(Rows.joined(sources), Rows.joined(targets), whole, lost, pad=int(tokenizer.pad_token_id or 0))
 
 
 def _tokenise(texts: list[str], tokenizer: PreTrainedTokenizerBase, *, closed: bool = True) -> list[list[int]]:
     """Token ids of each text, `closed` with </s>."""
-    found = tokenizer(texts, add_special_tokens=closed, return_attention_mask=False, verbose=False)
-    ids: list[list[int]] = found["input_ids"]
+    ids: list[list[int]] = tokenizer(
+        texts, add_special_tokens=closed, return_attention_mask=False, verbose=False
+    ).input_ids
     return ids
+
+
+def _tokenise_distinct(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Token ids of each text, of which most are the same few, as a label task's targets are."""
+    distinct = list(dict.fromkeys(texts))
+    ids_of = dict(zip(distinct, _tokenise(distinct, tokenizer), strict=True))
+    return [ids_of[text] for text in texts]
 
 
 def _cut_source(example: Example, ids: list[int], tokenizer: PreTrainedTokenizerBase, limit: int) -> list[int]:
     """The ids without as much of the end of the spare part as it takes, or of the whole where that is not enough."""
     start, end = example.spare
-    if start == end:
+    if len(ids) <= limit or start == end:
         return _cut(ids, limit)
     (before,) = _tokenise([example.source[:start]], tokenizer, closed=False)
     (after,) = _tokenise([example.source[end:]], tokenizer)

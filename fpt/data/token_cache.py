@@ -7,15 +7,17 @@ from pathlib import Path
 
 import torch
 from tokenizers import __version__ as tokenizers_version
+from torch import Tensor
 from transformers import __version__ as transformers_version
 
 from fpt.backbones.backbone import Backbone
 from fpt.config.schema import TaskConfig
-from fpt.data.encoded import Encoded, Rows
+from fpt.data.encoded import Encoded
 from fpt.data.encoding import encode
+from fpt.data.example_cache import CachedExamples
+from fpt.data.rows import Rows
 from fpt.runs.progress import WithBar
-from fpt.runs.tensor_cache import kept
-from fpt.tasks.example_cache import CachedExamples
+from fpt.runs.tensor_cache import find_or_make
 from fpt.tasks.task import Example, Task
 
 PART = 10_000  # examples that are hashed at once
@@ -30,49 +32,40 @@ def tokenised(
     Raises:
         UserError: the tokenizer or the cache's folder cannot be used.
     """
-    return tuple(_tokenised(part, task, backbone, config, cache, with_bar) for part in task.parts.values())
+
+    def part(examples: Sequence[Example]) -> Encoded:
+        def make() -> dict[str, Tensor]:
+            data = encode(
+                examples,
+                backbone.tokenizer,
+                source_length=config.source_length,
+                target_length=config.target_length,
+                find_answers=not task.labels,
+                with_bar=with_bar,
+            )
+            assert data.whole is not None
+            return {
+                **data.sources.as_tensors("sources"),
+                **data.targets.as_tensors("targets"),
+                "whole": torch.from_numpy(data.whole),
+                "lost answers, pad": torch.tensor([data.lost_answers, data.pad]),
+            }
+
+        settings = [backbone.vocabulary, config.source_length, config.target_length, not task.labels]
+        tensors = find_or_make(cache, "tokens", _key(examples, settings), make)
+        sources, targets = (Rows.from_tensors(tensors, side) for side in ("sources", "targets"))
+        return Encoded(sources, targets, tensors["whole"].numpy(), *tensors["lost answers, pad"].tolist())
+
+    return tuple(map(part, task.parts.values()))
 
 
-def _tokenised(
-    examples: Sequence[Example], task: Task, backbone: Backbone, config: TaskConfig, cache: Path, with_bar: WithBar
-) -> Encoded:
-    def compute() -> dict[str, torch.Tensor]:
-        data = encode(
-            examples,
-            backbone.tokenizer,
-            source_length=config.source_length,
-            target_length=config.target_length,
-            find_answers=not task.labels,
-            with_bar=with_bar,
-        )
-        assert data.whole is not None
-        return {
-            "sources.ids": torch.from_numpy(data.sources.ids),
-            "sources.starts": torch.from_numpy(data.sources.starts),
-            "targets.ids": torch.from_numpy(data.targets.ids),
-            "targets.starts": torch.from_numpy(data.targets.starts),
-            "whole": torch.from_numpy(data.whole),
-            "lost answers, pad": torch.tensor([data.lost_answers, data.pad]),
-        }
-
-    about = [backbone.vocabulary, config.source_length, config.target_length, not task.labels]
-    found = kept(cache, "tokens", _key(examples, about), compute)
-    sources, targets = (Rows(found[f"{side}.ids"].numpy(), found[f"{side}.starts"].numpy()) for side in _SIDES)
-    return Encoded(sources, targets, found["whole"].numpy(), *found["lost answers, pad"].tolist())
-
-
-_SIDES = ("sources", "targets")
-
-
-def _key(examples: Sequence[Example], about: list[object]) -> str:
-    versions = [MADE_BY, tokenizers_version, transformers_version]
-    digest = hashlib.sha256(json.dumps([*versions, *about]).encode())
+def _key(examples: Sequence[Example], settings: list[object]) -> str:
+    digest = hashlib.sha256(json.dumps([MADE_BY, tokenizers_version, transformers_version, *settings]).encode())
     if isinstance(examples, CachedExamples):
         digest.update(examples.fingerprint.encode())
         return digest.hexdigest()[:32]
     for start in range(0, len(examples), PART):
-        texts = [
-            (example.source, example.target, example.spare, example.golds) for example in examples[start : start + PART]
-        ]
+        part = examples[start : start + PART]
+        texts = [(example.source, example.target, example.spare, example.golds) for example in part]
         digest.update(json.dumps(texts).encode())
     return digest.hexdigest()[:32]

@@ -1,4 +1,8 @@
-"""Tensors that are kept for the next run, by a name that says what they were made from."""
+"""Tensors that are kept for the next run, by a key that says what they were made from.
+
+Under `cache_dir`, a folder for each kind: `examples` and `tokens` of a task (`fpt.data`), and the neurons' `importance`
+(`stages`). Hidden states, which are too many to be read whole, have a store of their own (`fpt.prompts.kept_states`).
+"""
 
 import hashlib
 import os
@@ -7,48 +11,50 @@ from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor
 
 from fpt.errors import UserError
 
-
-def kept(cache: Path, kind: str, name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """What the cache has of this kind under `name` if it is whole there, else what is computed, and kept.
-
-    Raises:
-        UserError: the cache's folder cannot be made.
-    """
-    there = find(cache, kind, name)
-    return keep(cache, kind, name, compute()) if there is None else there
+Tensors = dict[str, Tensor]
 
 
-def find(cache: Path, kind: str, name: str) -> dict[str, Tensor] | None:
-    """What the cache has of this kind under `name`, None where it is not there or not whole.
+def find_or_make(cache: Path, kind: str, key: str, make: Callable[[], Tensors]) -> Tensors:
+    """What the cache has of this kind under `key` if it is whole there, else what is made, and kept.
 
     Raises:
         UserError: the cache's folder cannot be made.
     """
-    file = _file(cache, kind, name)
+    there = find(cache, kind, key)
+    return keep(cache, kind, key, make()) if there is None else there
+
+
+def find(cache: Path, kind: str, key: str) -> Tensors | None:
+    """What the cache has of this kind under `key`, None where it is not there or not whole.
+
+    Raises:
+        UserError: the cache's folder cannot be made.
+    """
+    file = _file(cache, kind, key)
     if file.is_file():
         with suppress(SafetensorError), safe_open(file, framework="pt") as handle:
-            found = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118 - no dict
-            if (handle.metadata() or {}).get("sha256") == _digest(found):
-                return found
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - no dict
+            if (handle.metadata() or {}).get("sha256") == _digest(tensors):
+                return tensors
     return None
 
 
-def keep(cache: Path, kind: str, name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Put tensors under `name`, and return them."""
-    file = _file(cache, kind, name)
+def keep(cache: Path, kind: str, key: str, tensors: Tensors) -> Tensors:
+    """Put tensors under `key`, and return them."""
+    file = _file(cache, kind, key)
     aside = file.with_suffix(f".{os.getpid()}.part")
-    aside.write_bytes(save(tensors, {"key": name, "sha256": _digest(tensors)}))
+    save_file(tensors, aside, {"key": key, "sha256": _digest(tensors)})
     aside.replace(file)
     return tensors
 
 
-def _file(cache: Path, kind: str, name: str) -> Path:
-    file = cache / kind / f"{name}.safetensors"
+def _file(cache: Path, kind: str, key: str) -> Path:
+    file = cache / kind / f"{key}.safetensors"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -56,9 +62,9 @@ def _file(cache: Path, kind: str, name: str) -> Path:
     return file
 
 
-def _digest(found: dict[str, Tensor]) -> str:
+def _digest(tensors: Tensors) -> str:
     digest = hashlib.sha256()
-    for key in sorted(found):
-        digest.update(key.encode())
-        digest.update(found[key].flatten().numpy().data)
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].flatten().numpy().data)
     return digest.hexdigest()

@@ -6,17 +6,13 @@ from functools import partial
 
 from fpt.errors import UserError
 from fpt.tasks import metrics, origins
+from fpt.tasks.fields import Record
 from fpt.tasks.glue_tables import table
-from fpt.tasks.labels import has_label
-from fpt.tasks.origins import Origin, Record
-from fpt.tasks.task import Example, Golds, TaskForm, Template
+from fpt.tasks.labels import has_label, question
+from fpt.tasks.origins import Origin
+from fpt.tasks.task import Example, Golds, TaskRules, Template
 
 LEAST, MOST = 0.0, 5.0  # of STS-B
-
-
-def _question(template: Template, record: Record, where: str) -> Example:
-    source, spare = template.fill(origins.texts_of(record, template.fields, where))
-    return Example(str(record.get("idx", where)), source, "", (), spare)
 
 
 def _answer(record: Record, where: str) -> tuple[str, Golds]:
@@ -60,16 +56,17 @@ def any_constant(_: Sequence[Example], valid: Sequence[Example]) -> tuple[str, l
 
 
 _READ = partial(table, columns={"sentence1": "sentence1", "sentence2": "sentence2"}, label="score")
-FORMS = {
-    "stsb": TaskForm(
+RULES = {
+    "stsb": TaskRules(
         records=Origin(
             hub=("nyu-mll/glue", "stsb"),
+            num_train=5_749,
             splits=origins.two_splits("train.tsv", "dev.tsv"),
             read=_READ,
             tests=origins.held_out({"test": ("test.tsv",)}, partial(_READ, test=True)),
         ),
         template=Template("sentence1: {sentence1} sentence2: {sentence2}", ("sentence1", "sentence2")),
-        question=_question,
+        question=partial(question, ()),
         answer=_answer,
         answered=has_label,
         metric="pearson",

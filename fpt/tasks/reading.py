@@ -7,9 +7,11 @@ from statistics import fmean
 from typing import Any
 
 from fpt.errors import UserError
-from fpt.tasks import metrics, origins
-from fpt.tasks.origins import Located, Omissions, Origin, Record
-from fpt.tasks.task import Example, Golds, TaskForm, Template
+from fpt.tasks import fields, file_formats, metrics, origins
+from fpt.tasks.faults import Faults
+from fpt.tasks.fields import PlacedRecord, Record
+from fpt.tasks.origins import Origin
+from fpt.tasks.task import Example, Golds, TaskRules, Template
 
 NO_ANSWER = "no answer"
 NOTHING = "∅"  # what an output without words is read as
@@ -17,23 +19,23 @@ UNANSWERABLE = ("",)  # the golds of a question without an answer, as the offici
 
 
 def _squad_question(template: Template, record: Record, where: str) -> Example:
-    source, spare = template.fill(origins.texts_of(record, ("question", "context"), where))
+    source, spare = template.fill(fields.texts_of(record, ("question", "context"), where))
     return Example(str(record.get("id", where)), source, "", (), spare)
 
 
 def _squad_answer(record: Record, where: str) -> tuple[str, Golds]:
-    answers = origins.texts(origins.mapping(record, "answers", where), "text", where)
+    answers = fields.texts(fields.mapping(record, "answers", where), "text", where)
     golds = tuple(dict.fromkeys(answer for answer in answers if metrics.normalise(answer))) or UNANSWERABLE
     return golds[0] or NO_ANSWER, golds
 
 
-def _squad_file(file: Path, omissions: Omissions) -> Iterator[Located]:
-    for at_article, article in origins.objects(origins.json_file(file), "data", str(file), omissions):
-        for at_paragraph, paragraph in origins.objects(article, "paragraphs", at_article, omissions):
-            for place, question in origins.objects(paragraph, "qas", at_paragraph, omissions):
-                with omissions:
+def _squad_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
+    for at_article, article in fields.objects(file_formats.json_file(file), "data", str(file), faults):
+        for at_paragraph, paragraph in fields.objects(article, "paragraphs", at_article, faults):
+            for place, question in fields.objects(paragraph, "qas", at_paragraph, faults):
+                with faults:
                     answers = [
-                        origins.text(answer, "text", at) for at, answer in origins.objects(question, "answers", place)
+                        fields.text(answer, "text", at) for at, answer in fields.objects(question, "answers", place)
                     ]
                     yield place, {**question, "context": paragraph.get("context"), "answers": {"text": answers}}
 
@@ -57,8 +59,8 @@ def _squad_score(answers: Sequence[str], examples: Sequence[Example]) -> dict[st
 
 
 def _record_question(template: Template, record: Record, where: str) -> Example:
-    values = origins.texts_of(record, ("query", "passage"), where)
-    entities = origins.texts(record, "entities", where)
+    values = fields.texts_of(record, ("query", "passage"), where)
+    entities = fields.texts(record, "entities", where)
     source, spare = template.fill({**values, "entities": ", ".join(entities)})
     index = record.get("idx")
     name = f"{index.get('passage')}-{index.get('query')}" if isinstance(index, dict) else where
@@ -66,24 +68,24 @@ def _record_question(template: Template, record: Record, where: str) -> Example:
 
 
 def _record_answer(record: Record, where: str) -> tuple[str, Golds]:
-    answers = origins.texts(record, "answers", where)
+    answers = fields.texts(record, "answers", where)
     if not answers:
         raise UserError(f"{where}: 'answers' is empty; expected at least one")
     return answers[0], tuple(dict.fromkeys(answers))
 
 
-def _record_file(file: Path, omissions: Omissions, *, test: bool = False) -> Iterator[Located]:
+def _record_file(file: Path, faults: Faults, *, test: bool = False) -> Iterator[PlacedRecord]:
     """A record for each query of each passage; without answers in a test file that has none."""
-    for where, line in origins.json_lines(file, omissions):
-        with omissions:
-            passage, within = origins.mapping(line, "passage", where), f"{where}, passage"
-            text = origins.text(passage, "text", within)
-            spans = origins.objects(passage, "entities", within)
+    for where, line in file_formats.json_lines(file, faults):
+        with faults:
+            passage, within = fields.mapping(line, "passage", where), f"{where}, passage"
+            text = fields.text(passage, "text", within)
+            spans = fields.objects(passage, "entities", within)
             entities = list(dict.fromkeys(_span(text, entity, place) for place, entity in spans))
-            for place, query in origins.objects(line, "qas", where, omissions):
-                with omissions:
-                    marked = origins.objects(query, "answers", place) if "answers" in query or not test else ()
-                    answers = [origins.text(answer, "text", at) for at, answer in marked]
+            for place, query in fields.objects(line, "qas", where, faults):
+                with faults:
+                    marked = fields.objects(query, "answers", place) if "answers" in query or not test else ()
+                    answers = [fields.text(answer, "text", at) for at, answer in marked]
                     index = {"passage": line.get("idx"), "query": query.get("idx")}
                     yield place, {**query, "passage": text, "entities": entities, "answers": answers, "idx": index}
 
@@ -116,11 +118,12 @@ def most_common_answer(train: Sequence[Example], valid: Sequence[Example]) -> tu
     return "most common answer" if common else "always no answer", [common] * len(valid)
 
 
-FORMS = {
-    "squad_v2": TaskForm(
+RULES = {
+    "squad_v2": TaskRules(
         records=Origin(
             generated="squad_v2",
             hub=("rajpurkar/squad_v2",),
+            num_train=130_319,
             splits=origins.two_splits("train-v2.0.json", "dev-v2.0.json"),
             read=_squad_file,
             tests=origins.held_out({"test": ()}),
@@ -135,7 +138,7 @@ FORMS = {
         correct=correct,
         baseline=most_common_answer,
     ),
-    "record": TaskForm(
+    "record": TaskRules(
         records=Origin(
             generated="record",
             hub=("aps/super_glue", "record"),

@@ -7,34 +7,37 @@ from itertools import zip_longest
 from pathlib import Path
 
 from fpt.errors import UserError
-from fpt.tasks import metrics, origins
-from fpt.tasks.origins import NOT_UTF8, Located, Omissions, Origin, Record, SplitNames
-from fpt.tasks.task import Example, Golds, TaskForm, Template
+from fpt.tasks import fields, file_formats, metrics, origins
+from fpt.tasks.faults import Faults
+from fpt.tasks.fields import PlacedRecord, Record
+from fpt.tasks.file_formats import NOT_UTF8
+from fpt.tasks.origins import Origin, SplitNames
+from fpt.tasks.task import Example, Golds, TaskRules, Template
 
 PAIRS = {".source": ".target", ".document": ".summary"}  # endings of files whose lines belong together
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
 
 
 def _question(template: Template, record: Record, where: str) -> Example:
-    source, spare = template.fill(origins.texts_of(record, ("document",), where))
+    source, spare = template.fill(fields.texts_of(record, ("document",), where))
     return Example(str(record.get("id", where)), source, "", (), spare)
 
 
 def _answer(record: Record, where: str) -> tuple[str, Golds]:
-    summary = origins.text(record, "summary", where)
+    summary = fields.text(record, "summary", where)
     return summary, (summary,)
 
 
-def _file(file: Path, omissions: Omissions, *, test: bool = False) -> Iterator[Located]:
+def _file(file: Path, faults: Faults, *, test: bool = False) -> Iterator[PlacedRecord]:
     """A record a line: of JSON, or of a file of documents and one of summaries, which a test split may lack."""
     if file.suffix not in PAIRS:
-        yield from origins.json_lines(file, omissions)
+        yield from file_formats.json_lines(file, faults)
         return
     other = file.with_suffix(PAIRS[file.suffix])
     if not other.exists() and not test:
         raise UserError(f"{other}: no such file; it has the summaries of {file.name}, line by line")
     files = {"document": file, **({"summary": other} if other.exists() else {})}
-    for rows in zip_longest(*(origins.lines(each, Omissions(), "surrogateescape") for each in files.values())):
+    for rows in zip_longest(*(file_formats.lines(each, Faults(), "surrogateescape") for each in files.values())):
         number = next(row[0] for row in rows if row)
         if None in rows:
             # Even where such are skipped: nobody can say from where on the lines do not belong together.
@@ -44,7 +47,7 @@ def _file(file: Path, omissions: Omissions, *, test: bool = False) -> Iterator[L
                 " the other, so give them equally many"
             )
         record = {name: line for name, (_, line) in zip(files, rows, strict=True)}
-        with omissions:
+        with faults:
             for name, line in record.items():
                 if not line.isascii() and NOT_UTF8.search(line):
                     raise UserError(f"{files[name]}, line {number}: not UTF-8; save the file as UTF-8")
@@ -63,11 +66,12 @@ def _first_sentence(_: Sequence[Example], valid: Sequence[Example]) -> tuple[str
     return "first sentence", [SENTENCE_END.split(document, maxsplit=1)[0] for document in documents]
 
 
-FORMS = {
-    "xsum": TaskForm(
+RULES = {
+    "xsum": TaskRules(
         records=Origin(
             generated="xsum",
             hub=("EdinburghNLP/xsum",),
+            num_train=204_045,
             splits={
                 "train": SplitNames(("train.jsonl", "train.source", "train.document"), "train", "train"),
                 "validation": SplitNames(

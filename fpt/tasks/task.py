@@ -7,11 +7,10 @@ from string import Formatter
 from typing import NamedTuple
 
 from fpt.errors import UserError, did_you_mean
-from fpt.tasks.origins import Origin, Record
+from fpt.tasks.fields import Record
+from fpt.tasks.origins import Origin
 
 ANSWER = "<extra_id_0> {answer}"  # the paper's targets: the answer after T5's first sentinel
-
-
 Golds = tuple[str, ...]
 
 
@@ -81,9 +80,7 @@ class Template:
 
     def fill(self, values: Mapping[str, str]) -> tuple[str, tuple[int, int]]:
         """The text with its fields' values, and where its spare part starts and ends."""
-        longest = self._spared[0] if len(self._spared) == 1 else None
-        if len(self._spared) > 1:
-            longest = max(self._spared, key=lambda name: len(values[name]))
+        longest = max(self._spared, key=lambda name: len(values[name]), default=None)
         text, spare = "", (0, 0)
         for plain, name in self.parts:
             text += plain
@@ -100,7 +97,7 @@ class Template:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskForm:
+class TaskRules:
     """The rules that turn records into text and text into scores (between 0 and 100; correlations from -100).
 
     Attributes:
@@ -144,8 +141,8 @@ class TaskForm:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(TaskForm):
-    """A form with its data.
+class Task(TaskRules):
+    """The rules with the task's data.
 
     Attributes:
         name: as in `task=`.

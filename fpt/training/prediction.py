@@ -13,7 +13,7 @@ from fpt.data.encoded import IGNORED
 from fpt.data.encoding import encode
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import WithBar
-from fpt.tasks.questions import of_text
+from fpt.tasks.predict_input import raw_example
 from fpt.tasks.task import Example
 from fpt.training.evaluation import SENTINEL
 
@@ -70,7 +70,7 @@ class Predictor:
 
     def __call__(self, texts: Sequence[str]) -> list[Prediction]:
         """Predictions in the order of the texts."""
-        return self.answer([of_text(text) for text in texts])
+        return self.answer([raw_example(text) for text in texts])
 
     def answer(self, examples: Sequence[Example], with_bar: WithBar = lambda batches, _: batches) -> list[Prediction]:
         """Predictions in the examples' order; only their sources and what can be spared of them count."""

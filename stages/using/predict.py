@@ -8,7 +8,7 @@ from fpt.config.schema import RunConfig
 from fpt.devices import distributed
 from fpt.devices.device import open_device
 from fpt.devices.engine import Engine
-from fpt.tasks.opening import form_of
+from fpt.tasks.catalogue import rules_of
 from fpt.tasks.task import ANSWER
 from fpt.training.prediction import Predictor
 from stages.models import Models
@@ -30,17 +30,17 @@ def predictor(
     Raises:
         UserError: task, device, model or prompt cannot be used.
     """
-    form, device = form_of(config.task), open_device(config.engine)
+    rules, device = rules_of(config.task), open_device(config.engine)
     with distributed.joined(config.engine, device):
         backbone, engine = open_backbone(config.model), Engine(config.engine, device)
-        labels = backbone.tokenizer([ANSWER.format(answer=label) for label in form.labels or ("",)])["input_ids"]
-        longest = max(map(len, labels)) if form.labels else config.task.target_length
+        labels = backbone.tokenizer([ANSWER.format(answer=label) for label in rules.labels or ("",)])["input_ids"]
+        longest = max(map(len, labels)) if rules.labels else config.task.target_length
         with Models(backbone, engine, prompt.config).open(prompt.selection(backbone), prompt.tensors) as model:
             yield Predictor(
                 model,
                 backbone.tokenizer,
                 device,
-                form.from_text,
+                rules.from_text,
                 source_length=config.task.source_length,
                 max_new_tokens=max_new_tokens or prompt.max_new_tokens or longest,
                 batch_size=config.train.eval_batch,

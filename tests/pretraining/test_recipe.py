@@ -19,8 +19,10 @@ from fpt.backbones.tiny import checksums
 from fpt.config import compose
 from fpt.tasks.opening import open_task
 from fpt.tasks.world import records as world
-from pretraining import growing, instructions, recipe, vocabulary
+from pretraining import instructions, network, recipe, vocabulary
 from tests.processes import in_processes
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_it_is_small_and_in_16_bit() -> None:
@@ -73,7 +75,7 @@ def write_gradients(file: Path) -> None:
     dist.init_process_group("gloo")
     codec, phase = vocabulary.Codec(tiny.FOLDER), recipe.PHASES[0]
     batch = next(recipe.batches(phase, codec, seed=0, first=0))
-    model = growing.new(recipe.shape(codec.size, phase), seed=0)
+    model = network.new(recipe.shape(codec.size, phase), seed=0)
     loss = recipe.backward(model, batch)
     if dist.get_rank() == 0:
         torch.save([loss, *(parameter.grad for parameter in model.parameters())], file)
@@ -95,7 +97,7 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
 def test_the_recipe_makes_a_model_that_opens(tmp_path: Path) -> None:
     """The whole recipe with a few updates: vocabulary, every phase, growth, card and log."""
     command = [sys.executable, "-m", "pretraining.recipe", "--out", str(tmp_path), "--updates", "10"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)

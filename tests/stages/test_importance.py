@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM
 
-from fpt.data.encoded import Encoded, Rows
+from fpt.data.encoded import Encoded
+from fpt.data.rows import Rows
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
 from stages import importance, partial

@@ -1,7 +1,7 @@
 """The data that are there without a network: six tasks about a generated world (`fpt/tasks/world/scenes.py`).
 
-`python -m fpt.tasks.world TASK FOLDER` writes a task in its original file format. In Python, a task's function yields
-its records as the task's data set on the Hub has them.
+A task's function yields its records as the task's data set on the Hub has them; `python -m fpt.tasks.world TASK FOLDER`
+writes them in its original file format.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def boolq(split: NameSplit, *, num: int, seed: int) -> Iterator[Record]:
     """`num` balanced records: question (lower case, no question mark), passage, idx, label."""
     stream = _stream("boolq", split, num, seed)
     for index, label in enumerate(_labels((False, True), num, stream)):
-        told = scenes.scene(split, stream, num_statements=stream.randint(2, 4))
-        question = scenes.ask(told, stream.choice(told.askable), label, stream)
-        yield {"question": question, "passage": told.passage, "idx": index, "label": label}
+        scene = scenes.scene(split, stream, num_statements=stream.randint(2, 4))
+        question = scenes.ask(scene, stream.choice(scene.askable), label, stream)
+        yield {"question": question, "passage": scene.passage, "idx": index, "label": label}
 
 
 def mnli(split: str, *, num: int, seed: int) -> Iterator[Record]:
@@ -47,11 +47,11 @@ def mnli(split: str, *, num: int, seed: int) -> Iterator[Record]:
     kinds: Sequence[Kind] = ("thing",) if split.endswith("_mismatched") else ("person", "place")
     names: NameSplit = "train" if split == "train" else "pretraining" if split == "pretraining" else "validation"
     for index, label in enumerate(_labels(INFERENCES, num, stream)):
-        told = scenes.scene(names, stream, num_statements=stream.randint(1, 3), kinds=kinds)
+        scene = scenes.scene(names, stream, num_statements=stream.randint(1, 3), kinds=kinds)
         yield {
-            "premise": told.passage,
-            "hypothesis": scenes.hypothesis(told, label, stream),
-            "genre": _GENRES[told.entities[0].kind],
+            "premise": scene.passage,
+            "hypothesis": scenes.hypothesis(scene, label, stream),
+            "genre": _GENRES[scene.entities[0].kind],
             "idx": index,
             "label": INFERENCES.index(label),
         }
@@ -69,16 +69,16 @@ def squad_v2(split: NameSplit, *, num: int, seed: int) -> Iterator[Record]:
     """`num` records: id, title, context, question, answers {text, answer_start}; a third have no answer."""
     stream = _stream("squad_v2", split, num, seed)
     for index, answerable in enumerate(_labels((True, True, False), num, stream)):
-        told, asked = _with_value(split, stream)
+        scene, asked = _with_value(split, stream)
         answers: dict[str, list[Any]] = {"text": [], "answer_start": []}
         if answerable:
             question = scenes.seek(asked, stream)
-            start = told.passage.index(asked.text) + scenes.place_of_value(asked)
+            start = scene.passage.index(asked.text) + scenes.place_of_value(asked)
             answers = {"text": [asked.value], "answer_start": [start]}
         else:
-            question = scenes.sought(*scenes.untold(told, stream), stream)
-        title = scenes.capital(told.entities[0].name)
-        yield {"id": f"{split}-{index}", "title": title, "context": told.passage, "question": question} | {
+            question = scenes.sought(*scenes.untold(scene, stream), stream)
+        title = scenes.capital(scene.entities[0].name)
+        yield {"id": f"{split}-{index}", "title": title, "context": scene.passage, "question": question} | {
             "answers": answers
         }
 
@@ -86,21 +86,21 @@ def squad_v2(split: NameSplit, *, num: int, seed: int) -> Iterator[Record]:
 def _with_value(split: NameSplit, stream: random.Random) -> tuple[Scene, Statement]:
     """A scene, and a statement in it whose value a question can ask for."""
     while True:
-        told = scenes.scene(split, stream, num_statements=stream.randint(2, 4))
-        asked = [statement for statement in told.askable if isinstance(statement.relation, Relation)]
+        scene = scenes.scene(split, stream, num_statements=stream.randint(2, 4))
+        asked = [statement for statement in scene.askable if isinstance(statement.relation, Relation)]
         if asked:
-            return told, stream.choice(asked)
+            return scene, stream.choice(asked)
 
 
 def record(split: NameSplit, *, num: int, seed: int) -> Iterator[Record]:
     """`num` records: passage, query (with @placeholder), entities (two or three), answers (one of them), idx."""
     stream = _stream("record", split, num, seed)
     for index in range(num):
-        told, asked = _with_one_subject(split, stream)
-        names = [scenes.bare(entity) for entity in told.entities]
-        present = sorted((name for name in names if name.lower() in told.passage.lower()), key=told.passage.find)
+        scene, asked = _with_one_subject(split, stream)
+        names = [scenes.bare(entity) for entity in scene.entities]
+        present = sorted((name for name in names if name.lower() in scene.passage.lower()), key=scene.passage.find)
         yield {
-            "passage": told.passage,
+            "passage": scene.passage,
             "query": scenes.with_gap(asked, stream),
             "entities": present,
             "answers": [scenes.bare(asked.subject)],
@@ -111,11 +111,11 @@ def record(split: NameSplit, *, num: int, seed: int) -> Iterator[Record]:
 def _with_one_subject(split: NameSplit, stream: random.Random) -> tuple[Scene, Statement]:
     """A scene of three entities, and a statement in it that is true of one of them alone."""
     while True:
-        told = scenes.scene(split, stream, num_statements=stream.randint(3, 4), num_entities=3)
-        asked = stream.choice(told.askable)
-        same = [one for one in told.statements if one.relation is asked.relation and one.value == asked.value]
+        scene = scenes.scene(split, stream, num_statements=stream.randint(3, 4), num_entities=3)
+        asked = stream.choice(scene.askable)
+        same = [one for one in scene.statements if one.relation is asked.relation and one.value == asked.value]
         if len(same) == 1:
-            return told, asked
+            return scene, asked
 
 
 def xsum(split: NameSplit, *, num: int, seed: int) -> Iterator[Record]:
@@ -128,7 +128,7 @@ def xsum(split: NameSplit, *, num: int, seed: int) -> Iterator[Record]:
 
 
 TASKS: dict[str, Callable[..., Iterator[Record]]] = {
-    made.__name__: made for made in (boolq, mnli, qqp, squad_v2, record, xsum)
+    task.__name__: task for task in (boolq, mnli, qqp, squad_v2, record, xsum)
 }
 
 
@@ -143,9 +143,6 @@ def _labels(labels: Sequence[Label], num: int, stream: random.Random) -> list[La
     drawn = [labels[index % len(labels)] for index in range(num)]
     stream.shuffle(drawn)
     return drawn
-
-
-# Files -------------------------------------------------------------------------------------------------------------
 
 
 def _json_lines(rows: Sequence[Record]) -> str:

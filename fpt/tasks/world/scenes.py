@@ -1,4 +1,4 @@
-"""A generated world: who and what is in it, what can be told of them, and what can be asked about what was told.
+"""A generated world: who and what is in it, what can be told of them, and what can be asked about what was scene.
 
 The world holds people, places and things. Each is called by a name of two words ("Mira Tanaka", "Port Linden", "the
 royal lamp"), and a stable hash of that name decides which split it belongs to. Every fact is about such entities, and
@@ -80,7 +80,7 @@ class Scene:
         """The statements that say what holds."""
         return [statement for statement in self.statements if statement.askable]
 
-    def told(self, entity: Entity, relation: Relation) -> Statement | None:
+    def statement_on(self, entity: Entity, relation: Relation) -> Statement | None:
         """What is said of an entity under a relation, if anything is."""
         return next((one for one in self.statements if one.subject == entity and one.relation is relation), None)
 
@@ -97,7 +97,7 @@ def _entities_by_split() -> dict[NameSplit, dict[Kind, tuple[Entity, ...]]]:
     for kind, (firsts, lasts) in NAME_PARTS.items():
         for name in (CALLED[kind].format(f"{first} {last}") for first in firsts for last in lasts):
             splits[split_of(name)][kind].append(Entity(kind, name))
-    return {split: {kind: tuple(found) for kind, found in kinds.items()} for split, kinds in splits.items()}
+    return {split: {kind: tuple(entities) for kind, entities in kinds.items()} for split, kinds in splits.items()}
 
 
 ENTITIES = _entities_by_split()
@@ -106,19 +106,6 @@ KINDS: tuple[Kind, ...] = tuple(NAME_PARTS)
 RELATIONS_OF = {kind: tuple(relation for relation in RELATIONS if relation.kind == kind) for kind in KINDS}
 SCALES_OF = {kind: tuple(scale for scale in SCALES if scale.kind == kind) for kind in KINDS}
 SUMMARY_OF = {summary.kind: summary for summary in SUMMARIES}
-
-
-def _pattern(kind: Kind) -> str:
-    first, last = (f"(?:{'|'.join(parts)})" for parts in NAME_PARTS[kind])
-    return CALLED[kind].format(f"{first} {last}")
-
-
-_NAME_PATTERN = re.compile(rf"\b(?:{'|'.join(map(_pattern, KINDS))})\b", re.IGNORECASE)
-
-
-def names_in(text: str) -> frozenset[str]:
-    """Every entity's name in a text, in lower case."""
-    return frozenset(match.lower() for match in _NAME_PATTERN.findall(text))
 
 
 def capital(text: str) -> str:
@@ -171,7 +158,7 @@ def scene(
             denied = stream.choice(relation.values)
             text = sentence(relation.denial, entity.name, other=denied)
             statements.append(Statement(text, entity, relation, denied, denied, askable=False))
-        elif stream.random() < _COMPARISON and not any(isinstance(told.relation, Scale) for told in statements):
+        elif stream.random() < _COMPARISON and not any(isinstance(earlier.relation, Scale) for earlier in statements):
             statements.append(_comparison(stream, entities))
         else:
             statements.append(state(stream, entity, relation, stream.choice(relation.values)))
@@ -210,25 +197,22 @@ def retold(statement: Statement, stream: random.Random) -> str:
     return other_than(stream, texts, {statement.text})
 
 
-# Yes or no ---------------------------------------------------------------------------------------------------------
-
-
-def ask(told: Scene, statement: Statement, label: bool, stream: random.Random) -> str:
+def ask(scene: Scene, statement: Statement, label: bool, stream: random.Random) -> str:
     """A yes/no question about an askable statement, made to have the answer `label`; lower case, no question mark."""
     assert statement.askable
     relation, subject = statement.relation, statement.subject
     if isinstance(relation, Scale):
         greater, lesser = (subject.name, statement.value) if label else (statement.value, subject.name)
         return compare(relation.ask, relation, greater, lesser, reverse=stream.random() < 0.5).lower()
-    if relation.order and stream.random() < _ORDER and (question := _ask_order(told, relation, label, stream)):
+    if relation.order and stream.random() < _ORDER and (question := _ask_order(scene, relation, label, stream)):
         return question
-    value = claimed(told, statement, relation, label, stream)
+    value = claimed(scene, statement, relation, label, stream)
     return sentence(stream.choice(relation.asks), subject.name, value).lower()
 
 
-def _ask_order(told: Scene, relation: Relation, label: bool, stream: random.Random) -> str | None:
+def _ask_order(scene: Scene, relation: Relation, label: bool, stream: random.Random) -> str | None:
     """Which of two came first, if the scene tells when each of two did."""
-    moments = {one.value: one.subject for one in told.askable if one.relation is relation}
+    moments = {one.value: one.subject for one in scene.askable if one.relation is relation}
     if len(moments) < 2 or relation.order is None:
         return None
     first, last = sorted(stream.sample(sorted(moments), 2), key=relation.values.index)
@@ -238,7 +222,7 @@ def _ask_order(told: Scene, relation: Relation, label: bool, stream: random.Rand
     return sentence(relation.order, late, AFTER, early).lower()
 
 
-def claimed(told: Scene, statement: Statement, relation: Relation, holds: bool, stream: random.Random) -> str:
+def claimed(scene: Scene, statement: Statement, relation: Relation, holds: bool, stream: random.Random) -> str:
     """A value, or now and then a group of values, that holds or does not.
 
     Of the values that do not hold every second is one that the passage mentions, where it does.
@@ -248,18 +232,15 @@ def claimed(told: Scene, statement: Statement, relation: Relation, holds: bool, 
         return own[0] if holds else other_than(stream, list(relation.groups), own)
     if holds:
         return statement.value
-    mentioned = _mentioned(told, relation) - {statement.value}
+    mentioned = _mentioned(scene, relation) - {statement.value}
     if mentioned and stream.random() < 0.5:
         return stream.choice(sorted(mentioned))
     return other_than(stream, relation.values, mentioned | {statement.value})
 
 
-def _mentioned(told: Scene, relation: Relation) -> set[str]:
-    values = [value for one in told.statements if one.relation is relation for value in (one.value, one.denied)]
+def _mentioned(scene: Scene, relation: Relation) -> set[str]:
+    values = [value for one in scene.statements if one.relation is relation for value in (one.value, one.denied)]
     return {value for value in values if value is not None}
-
-
-# What, where, when -------------------------------------------------------------------------------------------------
 
 
 def seek(statement: Statement, stream: random.Random) -> str:
@@ -273,11 +254,16 @@ def sought(entity: Entity, relation: Relation, stream: random.Random) -> str:
     return capital(sentence(stream.choice(relation.seeks), entity.name)) + "?"
 
 
-def untold(told: Scene, stream: random.Random) -> tuple[Entity, Relation]:
+def untold(scene: Scene, stream: random.Random) -> tuple[Entity, Relation]:
     """A relation that nothing is said about for an entity; every second time one that is told of another entity."""
-    kind = told.entities[0].kind
-    free = [(one, relation) for one in told.entities for relation in RELATIONS_OF[kind] if not told.told(one, relation)]
-    near = [(one, relation) for one, relation in free if _mentioned(told, relation)]
+    kind = scene.entities[0].kind
+    free = [
+        (one, relation)
+        for one in scene.entities
+        for relation in RELATIONS_OF[kind]
+        if not scene.statement_on(one, relation)
+    ]
+    near = [(one, relation) for one, relation in free if _mentioned(scene, relation)]
     return stream.choice(near if near and stream.random() < 0.5 else free)
 
 
@@ -302,25 +288,22 @@ def with_gap(statement: Statement, stream: random.Random) -> str:
     return re.sub(bare(statement.subject), "@placeholder", retold(statement, stream))
 
 
-# Inference ---------------------------------------------------------------------------------------------------------
-
-
-def hypothesis(told: Scene, label: Inference, stream: random.Random) -> str:
+def hypothesis(scene: Scene, label: Inference, stream: random.Random) -> str:
     """A sentence that follows from the scene, contradicts it, or is left open by it; a quarter are denials."""
-    statement = stream.choice(told.askable)
+    statement = stream.choice(scene.askable)
     if isinstance(statement.relation, Scale):
         return _compared(statement, statement.relation, label, stream)
     relation, subject = statement.relation, statement.subject
     denies = stream.random() < 0.25
     if label == "neutral":
-        subject, relation = untold(told, stream)
-        mentioned = sorted(_mentioned(told, relation))
+        subject, relation = untold(scene, stream)
+        mentioned = sorted(_mentioned(scene, relation))
         value = stream.choice(mentioned if mentioned and stream.random() < 0.5 else relation.values)
     else:
-        value = claimed(told, statement, relation, (label == "entailment") != denies, stream)
+        value = claimed(scene, statement, relation, (label == "entailment") != denies, stream)
     if denies:
         return sentence(relation.denial, subject.name, other=value)
-    return _unlike(told, [sentence(template, subject.name, value) for template in relation.states], stream)
+    return _unlike(scene, [sentence(template, subject.name, value) for template in relation.states], stream)
 
 
 def _compared(statement: Statement, scale: Scale, label: Inference, stream: random.Random) -> str:
@@ -332,13 +315,10 @@ def _compared(statement: Statement, scale: Scale, label: Inference, stream: rand
     return compare(scale.state, scale, greater, lesser, reverse=stream.random() < 0.5)
 
 
-def _unlike(told: Scene, texts: Sequence[str], stream: random.Random) -> str:
+def _unlike(scene: Scene, texts: Sequence[str], stream: random.Random) -> str:
     """One of the texts, if possible not one that stands in the passage word for word."""
-    said = {statement.text for statement in told.statements}
+    said = {statement.text for statement in scene.statements}
     return stream.choice([text for text in texts if text not in said] or list(texts))
-
-
-# Pairs of questions ------------------------------------------------------------------------------------------------
 
 
 def question_pair(split: NameSplit, duplicate: bool, stream: random.Random) -> tuple[str, str]:
@@ -381,9 +361,6 @@ def _namesake(split: NameSplit, entity: Entity, stream: random.Random) -> Entity
     return stream.choice(alike or [one for one in ENTITIES[split][entity.kind] if one != entity])
 
 
-# Documents ---------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Document:
     """A text about one entity in the company of others, and the two values that sum it up."""
@@ -405,10 +382,10 @@ def document(split: NameSplit, stream: random.Random) -> Document:
     aside = stream.choice([relation for relation in RELATIONS_OF[kind] if relation not in main])
     values = [stream.choice(relation.values) for relation in main]
     distracting = stream.choice(main)
-    told = [
+    statements = [
         *(state(stream, subject, relation, value) for relation, value in zip(main, values, strict=True)),
         state(stream, other, distracting, stream.choice(distracting.values)),
         state(stream, stream.choice((subject, other)), aside, stream.choice(aside.values)),
     ]
-    stream.shuffle(told)
-    return Document(" ".join(statement.text for statement in told), subject, (values[0], values[1]))
+    stream.shuffle(statements)
+    return Document(" ".join(statement.text for statement in statements), subject, (values[0], values[1]))

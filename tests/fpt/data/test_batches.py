@@ -1,20 +1,24 @@
 """Every example once an epoch, in an order that seed and update decide, with little padding and none computed on."""
 
+from collections.abc import Sequence
+from itertools import combinations
+
 import pytest
 import torch
 
 from fpt.data.batches import CHUNK, UpdateOrder, batches_by_length, in_turn, micro_batches
-from fpt.data.encoded import IGNORED, Encoded, Rows
-from fpt.data.encoding import encode
+from fpt.data.encoded import Encoded
+from fpt.data.rows import Rows
 from fpt.random_streams import stream
-from fpt.tasks.task import Example
-from tests.conftest import open_folder
+
+
+def of_lengths(sizes: Sequence[int]) -> Encoded:
+    return Encoded(Rows.of([7] * size for size in sizes), Rows.of([[8, 9, 1]] * len(sizes)))
 
 
 def lengths_like_boolq(count: int) -> Encoded:
     random = stream(0, "lengths")
-    sizes = (torch.randn(count, generator=random) * 60 + 140).clamp(20, 492).int().tolist()
-    return Encoded(Rows.of([7] * size for size in sizes), Rows.of([[8, 9, 1]] * count))
+    return of_lengths((torch.randn(count, generator=random) * 60 + 140).clamp(20, 492).int().tolist())
 
 
 @pytest.mark.parametrize(("total", "size"), [(100, 8), (33, 32), (7, 32), (2000, 16)])
@@ -43,11 +47,29 @@ def test_order_is_a_function_of_seed_and_update() -> None:
     assert [other.indices(update) for update in range(100)] != ahead
 
 
-def test_batches_are_not_sorted_over_time() -> None:
-    data = lengths_like_boolq(2000)
-    order = UpdateOrder(data, batch_size=16, seed=1)
-    longest = [data.padded_size(order.indices(update))[1] for update in range(CHUNK)]
-    assert longest != sorted(longest)
+def test_seed_and_epoch_decide_which_examples_come_together() -> None:
+    data = of_lengths(range(1, 257))  # of which a chunk is a quarter
+
+    def chunk(number: int, *, seed: int) -> set[int]:
+        order = UpdateOrder(data, batch_size=2, seed=seed)
+        return {index for update in range(CHUNK) for index in order.indices(number * CHUNK + update)}
+
+    drawn = [chunk(0, seed=1), chunk(0, seed=2), chunk(4, seed=1), set(range(64))]  # 4: the next epoch's first
+    assert [len(indices) for indices in drawn] == [64] * 4
+    assert all(one != other for one, other in combinations(drawn, 2))
+
+
+def test_seed_and_chunk_decide_when_a_batch_comes() -> None:
+    data = of_lengths(range(1, 65))  # of which a chunk is the whole: its batches are the same, whatever was drawn
+
+    def chunk(number: int, *, seed: int) -> list[list[int]]:
+        order = UpdateOrder(data, batch_size=2, seed=seed)
+        return [order.indices(number * CHUNK + update) for update in range(CHUNK)]
+
+    orders = [chunk(0, seed=1), chunk(0, seed=2), chunk(1, seed=1)]
+    by_length = [[index, index + 1] for index in range(0, 64, 2)]
+    assert all(sorted(order) == by_length for order in orders)
+    assert all(one != other for one, other in combinations([*orders, by_length, by_length[::-1]], 2))
 
 
 def test_little_of_what_is_computed_is_padding() -> None:
@@ -83,85 +105,8 @@ def test_processes_take_batches_in_turn(processes: int) -> None:
     assert sorted(batch for own in turns for batch in own if batch) == batches
 
 
-def test_a_batch_is_padded_to_its_own_longest() -> None:
-    data = Encoded(Rows.of([[5, 6, 1], [7, 1], [9] * 50]), Rows.of([[8, 1], [8, 9, 1], [1]]))
-    batch = data.batch([0, 1])
-    assert batch.source.tolist() == [[5, 6, 1], [7, 1, 0]]
-    assert batch.mask.tolist() == [[1, 1, 1], [1, 1, 0]]
-    assert batch.labels.tolist() == [[8, 1, IGNORED], [8, 9, 1]]
-    assert data.padded_size([0, 1]) == (2, 3, 3)
-
-
 def test_a_pass_by_length_has_every_example_once() -> None:
     data = lengths_like_boolq(101)
     batches = batches_by_length(data, 16)
     assert sorted(index for batch in batches for index in batch) == list(range(101))
     assert data.padded_size(batches[0])[1] == max(source for source, _ in data.lengths)
-
-
-def test_long_texts_are_cut_at_the_end_and_keep_their_closing_token(checkpoint) -> None:
-    tokenizer = open_folder(checkpoint).tokenizer
-    examples = [
-        Example("a", "question: is it red passage: " + "the lamp is red . " * 50, "<extra_id_0> yes", ("yes",)),
-        Example("b", "question: is it red", "<extra_id_0> " + "no " * 20, ("no",)),
-    ]
-    whole = encode(examples, tokenizer, source_length=10_000, target_length=10_000)
-    cut = encode(examples, tokenizer, source_length=16, target_length=5)
-    assert whole.num_cut == (0, 0)
-    assert cut.num_cut == (1, 1)
-    assert cut.whole.tolist() == [list(pair) for pair in whole.lengths]
-    assert cut.sources[0] == [*whole.sources[0][:15], 1]
-    assert cut.targets[1] == [*whole.targets[1][:4], 1]
-    assert cut.sources[1] == whole.sources[1]
-    assert cut.targets[0] == whole.targets[0] == tokenizer("<extra_id_0> yes").input_ids
-
-
-def test_what_is_cut_is_the_end_of_the_spare_part(checkpoint) -> None:
-    """Whatever comes after it, and to the token: all others are those of the whole source."""
-    tokenizer = open_folder(checkpoint).tokenizer
-    passage = "the lamp is red . " * 30 + "the stone is old ."
-    for plain in ("passage: {} question: is it old?", "passage: {}", "passage: ({})?", "{} is it"):
-        start = plain.index("{}")
-        example = Example("a", plain.format(passage), "yes", ("yes",), (start, start + len(passage)))
-        whole, cut = (
-            encode([example], tokenizer, source_length=limit, target_length=9).sources[0] for limit in (999, 40)
-        )
-        after = tokenizer(plain[start + 2 :]).input_ids
-        assert len(cut) == 40
-        assert cut == [*whole[: 40 - len(after)], *after]
-        assert tokenizer.decode(cut).replace(" ", "").endswith(plain[start + 2 :].replace(" ", "") + "</s>")
-
-
-def test_where_the_rest_alone_is_too_long_its_end_is_cut(checkpoint) -> None:
-    tokenizer = open_folder(checkpoint).tokenizer
-    before, passage, after = "question: " + "is it red " * 9, "the lamp " * 9, " is it old"
-    example = Example("a", before + passage + after, "yes", ("yes",), (len(before), len(before + passage)))
-    (cut,) = encode([example], tokenizer, source_length=12, target_length=9).sources
-    assert cut == [*tokenizer(before + after).input_ids[:11], 1]
-
-
-def test_answers_are_lost_where_no_gold_is_left(checkpoint) -> None:
-    tokenizer = open_folder(checkpoint).tokenizer
-    passage = "the red lamp fell . " + "it is old . " * 30 + "the grey stone broke ."
-    golds = [("stone broke",), ("stone broke", "Lamp fell."), ("red lamp",), ("",), ("blue",), ("lamp fell", "x")]
-    examples = [Example(str(index), passage, "x", gold, (0, len(passage))) for index, gold in enumerate(golds)]
-    cut = encode(examples, tokenizer, source_length=30, target_length=9, find_answers=True)
-    # "Lamp fell." is not in the source as it stands, but what is left of it says the same.
-    assert (cut.num_cut, cut.lost_answers) == ((6, 0), 1)
-    assert encode(examples, tokenizer, source_length=999, target_length=9, find_answers=True).lost_answers == 0
-    assert encode(examples, tokenizer, source_length=30, target_length=9).lost_answers == 0
-
-
-def test_parts_do_not_matter(checkpoint, monkeypatch) -> None:
-    tokenizer = open_folder(checkpoint).tokenizer
-    examples = [Example(str(n), f"is it {n} " * (n % 7 + 1), f"<extra_id_0> {n % 3}", ("x",)) for n in range(23)]
-    whole = encode(examples, tokenizer, source_length=20, target_length=9)
-    seen: list[list[int]] = []
-    monkeypatch.setattr("fpt.data.encoding.PART", 5)
-    again = encode(
-        examples, tokenizer, source_length=20, target_length=9, with_bar=lambda parts, _: seen.extend(parts) or parts
-    )
-    assert [index for part in seen for index in part] == list(range(23))
-    assert (list(again.sources), list(again.targets)) == (list(whole.sources), list(whole.targets))
-    assert again.num_cut[0] == whole.num_cut[0] > 0
-    assert list(whole.targets) == [tokenizer(example.target).input_ids for example in examples]

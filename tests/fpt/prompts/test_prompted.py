@@ -11,7 +11,8 @@ from peft import PromptTuningConfig, TaskType, get_peft_model
 from transformers import AutoModelForSeq2SeqLM
 
 from fpt.config.schema import OptimConfig
-from fpt.data.encoded import Encoded, Rows
+from fpt.data.encoded import Encoded
+from fpt.data.rows import Rows
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
 from fpt.training.loop import step

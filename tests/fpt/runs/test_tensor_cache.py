@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from fpt.runs.tensor_cache import kept
+from fpt.runs.tensor_cache import find_or_make
 
 
 def test_tensors_are_kept_under_their_name_and_made_again_when_damaged(tmp_path: Path) -> None:
@@ -14,12 +14,12 @@ def test_tensors_are_kept_under_their_name_and_made_again_when_damaged(tmp_path:
         made.append(len(made))
         return {"encoder": torch.full((2, 3), float(len(made)))}
 
-    first = kept(tmp_path, "importance", "a", compute)
-    assert torch.equal(kept(tmp_path, "importance", "a", compute)["encoder"], first["encoder"])
-    kept(tmp_path, "importance", "b", compute)
+    first = find_or_make(tmp_path, "importance", "a", compute)
+    assert torch.equal(find_or_make(tmp_path, "importance", "a", compute)["encoder"], first["encoder"])
+    find_or_make(tmp_path, "importance", "b", compute)
     assert made == [0, 1]
     file = tmp_path / "importance" / "a.safetensors"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(bytes(data))
-    assert kept(tmp_path, "importance", "a", compute)["encoder"][0, 0] == 3
+    assert find_or_make(tmp_path, "importance", "a", compute)["encoder"][0, 0] == 3

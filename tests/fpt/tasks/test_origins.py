@@ -9,10 +9,11 @@ import pytest
 from fpt.backbones import tiny
 from fpt.config import compose
 from fpt.errors import UserError
-from fpt.tasks.opening import FORMS, open_task
+from fpt.tasks.catalogue import RULES
+from fpt.tasks.opening import open_task
 from fpt.tasks.world import records as world
 
-GENERATED = [name for name, form in FORMS.items() if form.records.generated]
+GENERATED = [name for name, form in RULES.items() if form.records.generated]
 MNLI = "index\tsentence1\tsentence2\tgold_label\n0\tp\th\tneutral\n1\tq\ti\tentailment\n"
 QQP = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n5\t1\t2\ta\tb\t1\n6\t1\t2\tc\td\t0\n"
 SQUAD = {
@@ -88,7 +89,7 @@ def test_files_and_hub_give_the_same_examples(tmp_path: Path, monkeypatch: pytes
     files, content, records = SAME[name]
     for file in files:
         (tmp_path / file).write_text(content)
-    source = FORMS[name].records
+    source = RULES[name].records
     hub = tmp_path.joinpath(source.hub[0])
     hub.mkdir(parents=True)
     splits = [source.splits[split].hub for split in list(source.splits)[:2]]
@@ -133,9 +134,9 @@ def test_the_embedded_model_can_say_every_label(name: str) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny.FOLDER)
-    for label in FORMS[name].labels:
+    for label in RULES[name].labels:
         ids = tokenizer(f"<extra_id_0> {label}").input_ids
-        assert FORMS[name].from_text(tokenizer.decode(ids[1:], skip_special_tokens=True)) == label
+        assert RULES[name].from_text(tokenizer.decode(ids[1:], skip_special_tokens=True)) == label
         assert len(ids) <= compose.load([f"task={name}"]).task.target_length
 
 

@@ -22,7 +22,8 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from fpt.__main__ import main
 from fpt.backbones import tiny
 from fpt.backbones.backbone import open_backbone
-from fpt.data.encoded import Batch, Encoded, Rows
+from fpt.data.encoded import Batch, Encoded
+from fpt.data.rows import Rows
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.run import open_run

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from fpt.config import compose
 from fpt.tasks.opening import open_task
 from fpt.tasks.world import records as world
-from fpt.tasks.world import scenes
+from fpt.tasks.world.__main__ import main
 from pretraining import corpus, instructions
 
 FIELDS = {  # by label task: what a model sees, and how often a label would be right by chance
@@ -39,7 +39,7 @@ def texts(value: Any) -> Iterator[str]:
 
 
 def names(records: list[dict[str, Any]]) -> frozenset[str]:
-    return frozenset().union(*(scenes.names_in(text) for text in texts(records)))
+    return frozenset().union(*(corpus.names_in(text) for text in texts(records)))
 
 
 @pytest.mark.parametrize("task", world.TASKS)
@@ -105,7 +105,7 @@ def test_a_gap_has_one_right_entity() -> None:
 def test_the_first_sentence_is_no_summary() -> None:
     for row in rows("xsum", "train", 300):
         assert row["summary"] not in row["document"]
-        assert len(scenes.names_in(row["summary"])) == 1 < len(scenes.names_in(row["document"]))
+        assert len(corpus.names_in(row["summary"])) == 1 < len(corpus.names_in(row["document"]))
 
 
 def verdict(premise: str, hypothesis: str) -> int | None:
@@ -132,7 +132,7 @@ def test_labels_agree_with_what_the_words_say() -> None:
 
 @pytest.mark.parametrize("task", world.TASKS)
 def test_written_files_are_read_as_the_tasks_own(task: str, tmp_path: Path) -> None:
-    world.main([task, str(tmp_path)])
+    main([task, str(tmp_path)])
     files, direct = (open_task(compose.load([f"task={task}", f"task.data={data}"])) for data in (tmp_path, "world"))
     assert [(one.source, one.target, one.golds) for one in (*files.train, *files.valid)] == [
         (one.source, one.target, one.golds) for one in (*direct.train, *direct.valid)
@@ -141,7 +141,7 @@ def test_written_files_are_read_as_the_tasks_own(task: str, tmp_path: Path) -> N
 
 
 def test_squad_files_have_the_original_shape(tmp_path: Path) -> None:
-    world.main(["squad_v2", str(tmp_path), "--train", "30", "--val", "30"])
+    main(["squad_v2", str(tmp_path), "--train", "30", "--val", "30"])
     content = json.loads((tmp_path / "dev-v2.0.json").read_text())
     assert content["version"] == "v2.0"
     asked = [qa for article in content["data"] for paragraph in article["paragraphs"] for qa in paragraph["qas"]]

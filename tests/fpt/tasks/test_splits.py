@@ -11,9 +11,10 @@ import pytest
 from fpt.config import compose
 from fpt.config.schema import RunConfig, TaskConfig
 from fpt.errors import UserError
-from fpt.tasks.opening import FORMS, open_task
+from fpt.tasks.catalogue import RULES
+from fpt.tasks.opening import open_task
 from fpt.tasks.task import Task
-from tests.fpt.tasks.test_benchmarks import CASES, COPA, MULTIRC, PARAGRAPH, SPANS, WIC, jsonl, tsv
+from tests.fpt.tasks.original_files import CASES, COPA, MULTIRC, PARAGRAPH, SPANS, WIC, jsonl, tsv
 
 MNLI = "index|promptID|pairID|genre|sentence1_parse|sentence1|sentence2"
 BOOLQ = {"question": "is it red", "passage": "It is red.", "idx": 70}
@@ -150,7 +151,7 @@ def task_of(name: str, **settings: Any) -> Task:
 
 
 def opened(folder: Path, name: str, test: str, split: str = "test", **settings: Any) -> Task:
-    source = FORMS[name].records
+    source = RULES[name].records
     for each in source.splits.values():
         (folder / each.files[0]).write_text(LABELLED[name])
     (folder / source.tests[split].files[0]).write_text(test)
@@ -164,7 +165,7 @@ def test_a_test_split_without_labels_is_read_with_its_ids(tmp_path: Path, name: 
     (example,) = task.test
     assert (example.id, example.source, example.target, example.golds) == (name_of, source, "", ())
     assert task.score_test(["x"]) is None
-    form = FORMS[name]
+    form = RULES[name]
     assert not form.answered(record)
     assert form.question(form.template, form.records.prepare(record, "x"), "x") == example
     (tmp_path / form.records.splits["train"].files[0]).write_text(content)
@@ -173,7 +174,7 @@ def test_a_test_split_without_labels_is_read_with_its_ids(tmp_path: Path, name: 
 
 
 def test_every_task_has_a_case() -> None:
-    assert set(FORMS) - set(HELD_OUT) == {"squad_v2", "xsum"}
+    assert set(RULES) - set(HELD_OUT) == {"squad_v2", "xsum"}
 
 
 def test_a_test_split_with_labels_is_scored(tmp_path: Path) -> None:
@@ -244,7 +245,7 @@ def test_a_missing_test_file_is_named(tmp_path: Path) -> None:
     assert task_of("boolq", data=str(tmp_path)).test == []
 
 
-@pytest.mark.parametrize("name", [name for name, form in FORMS.items() if form.records.generated])
+@pytest.mark.parametrize("name", [name for name, form in RULES.items() if form.records.generated])
 def test_a_generated_test_split_is_another_than_the_validation_split(name: str) -> None:
     split = "test_matched" if name == "mnli" else "test"
     task = task_of(name, train_examples=20, valid_examples=500, test_split=split)

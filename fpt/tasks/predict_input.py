@@ -1,4 +1,4 @@
-"""What is to be answered: records or lines of a file, or standard input as it comes."""
+"""What `fpt predict` is to answer: records or lines of a file, or standard input as it comes."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -6,10 +6,10 @@ from itertools import count, islice
 from pathlib import Path
 
 from fpt.errors import UserError
-from fpt.tasks import origins
-from fpt.tasks.origins import Omissions, Record
-from fpt.tasks.own_files import READERS, text_of
-from fpt.tasks.task import Example, TaskForm
+from fpt.tasks.faults import Faults
+from fpt.tasks.fields import Record, text_or_number
+from fpt.tasks.file_formats import READERS, lines
+from fpt.tasks.task import Example, TaskRules
 
 ENDINGS = (*READERS, ".txt")
 RAW = "text"  # the field of a record that is the source as it stands
@@ -27,52 +27,52 @@ def check(file: Path) -> None:
         raise UserError(f"input={file}: no such file")
 
 
-def of_text(text: str) -> Example:
+def raw_example(source: str) -> Example:
     """A source as it stands."""
-    return Example("", text, "", ())
+    return Example("", source, "", ())
 
 
-def grouped(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:
+def in_groups(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:
     """The examples in lists of up to `size`, so that few are held at once."""
     rest = iter(examples)
-    while found := list(islice(rest, size)):
-        yield found
+    while group := list(islice(rest, size)):
+        yield group
 
 
-def of_file(file: Path, form: TaskForm) -> Iterator[Example]:
+def examples_in(file: Path, rules: TaskRules) -> Iterator[Example]:
     """A text file's lines as sources as they stand; another's records by the task's template.
 
     Raises:
         UserError: a line that cannot be read, or a record without the template's fields.
     """
     if file.suffix.lower() == ".txt":
-        for _, line in origins.lines(file, Omissions()):
-            yield of_text(line)
+        for _, line in lines(file, Faults()):
+            yield raw_example(line)
     else:
-        for where, record in READERS[file.suffix.lower()](file, Omissions()):
-            yield of_record(record, form, where)
+        for where, record in READERS[file.suffix.lower()](file, Faults()):
+            yield _example(record, rules, where)
 
 
-def of_record(record: Record, form: TaskForm, where: str) -> Example:
+def _example(record: Record, rules: TaskRules, where: str) -> Example:
     """A record with the template's fields, or with the whole source as `text`.
 
     Raises:
         UserError: it has neither.
     """
-    fields = form.template.fields
-    missing = [field for field in fields if field not in record]
+    names = rules.template.fields
+    missing = [name for name in names if name not in record]
     if missing and RAW in record:
-        return of_text(text_of(record, RAW, where))
+        return raw_example(text_or_number(record, RAW, where))
     if missing:
         raise UserError(
-            f"{where}: no field '{missing[0]}'; expected {', '.join(fields)} as in the template, or the whole source as"
+            f"{where}: no field '{missing[0]}'; expected {', '.join(names)} as in the template, or the whole source as"
             f" '{RAW}'. It has {', '.join(map(str, record))[:200]}"
         )
-    text, spare = form.template.fill({field: text_of(record, field, where) for field in fields})
-    return of_text(text)._replace(spare=spare)
+    source, spare = rules.template.fill({name: text_or_number(record, name, where) for name in names})
+    return raw_example(source)._replace(spare=spare)
 
 
-def of_stream(descriptor: int, at_once: int) -> Iterator[list[Example]]:
+def examples_on_stream(descriptor: int, at_once: int) -> Iterator[list[Example]]:
     """Lines as they come, so that a person at the keyboard and a program at a pipe are answered at once.
 
     What is there to read is one list, of up to `at_once` lines.
@@ -80,12 +80,12 @@ def of_stream(descriptor: int, at_once: int) -> Iterator[list[Example]]:
     Raises:
         UserError: a line is not UTF-8.
     """
-    left, numbers = b"", count(1)
+    rest, numbers = b"", count(1)
     while data := os.read(descriptor, 1 << 16):
-        *whole, left = (left + data).split(b"\n")
+        *whole, rest = (rest + data).split(b"\n")
         yield from _lists(whole, numbers, at_once)
-    if left:
-        yield from _lists([left], numbers, at_once)
+    if rest:
+        yield from _lists([rest], numbers, at_once)
 
 
 def _lists(lines: list[bytes], numbers: "count[int]", at_once: int) -> Iterator[list[Example]]:
@@ -95,6 +95,6 @@ def _lists(lines: list[bytes], numbers: "count[int]", at_once: int) -> Iterator[
 
 def _line(line: bytes, number: int) -> Example:
     try:
-        return of_text(line.decode().removesuffix("\r"))
+        return raw_example(line.decode().removesuffix("\r"))
     except UnicodeDecodeError as error:
         raise UserError(f"standard input, line {number}: not UTF-8 (byte {error.start}: {error.reason})") from None

@@ -8,19 +8,19 @@ import pytest
 
 from fpt.config import compose
 from fpt.config.schema import RunConfig
+from fpt.data import example_cache
 from fpt.data.encoding import encode
+from fpt.data.example_cache import open_task
 from fpt.data.token_cache import tokenised
 from fpt.errors import UserError
 from fpt.runs.run import open_run
-from fpt.tasks import example_cache as kept
 from fpt.tasks import opening
-from fpt.tasks.example_cache import open_task
 from tests.conftest import Outcome, open_folder, quick_words
 
 
 @pytest.fixture(autouse=True)
 def _all_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "LARGE", 1)
+    monkeypatch.setattr(example_cache, "LARGE", 1)
 
 
 def config(boolq: Path, cache: Path, *words: str) -> RunConfig:
@@ -49,7 +49,7 @@ def test_other_files_settings_or_seeds_are_read_anew(tmp_path: Path, boolq: Path
     for number, words in enumerate([(), ("task.shots=2",), ("task.shots=2", "seed=1"), ("task.valid_examples=3",)], 1):
         task = open_task(config(tmp_path, tmp_path, *words))
         lengths.append((len(task.train), len(task.valid)))
-        assert len(list((tmp_path / "tasks").iterdir())) == number
+        assert len(list((tmp_path / "examples").iterdir())) == number
     assert lengths == [(48, 24), (4, 24), (4, 24), (48, 3)]
     row = {"question": "is it", "passage": "it is", "idx": 9999, "label": True}
     with (tmp_path / "val.jsonl").open("a") as file:
@@ -64,7 +64,7 @@ def test_other_files_settings_or_seeds_are_read_anew(tmp_path: Path, boolq: Path
 def test_only_what_decides_the_reading_makes_it_read_anew(boolq: Path, tmp_path: Path) -> None:
     def stored(cache: str, *words: str) -> int:
         open_task(compose.load([f"cache_dir={tmp_path / cache}", *words]))
-        return len(list((tmp_path / cache / "tasks").iterdir()))
+        return len(list((tmp_path / cache / "examples").iterdir()))
 
     data = f"task.data={boolq}"
     lengths = ("task.source_length=9", "task.target_length=3", "task.reduce_decoder=true")
@@ -99,7 +99,7 @@ def test_a_test_split_is_kept_with_the_file_beside_it(tmp_path: Path, monkeypatc
         assert (list(task.test), task.test_split) == (plain.test, "test")
         assert [example.golds for example in task.test] == [(), ()]
     monkeypatch.undo()
-    monkeypatch.setattr(kept, "LARGE", 1)
+    monkeypatch.setattr(example_cache, "LARGE", 1)
     (tmp_path / "test.target").write_text("a lamp\na stone\n")
     assert [example.golds for example in open_task(values).test] == [("a lamp",), ("a stone",)]
     (tmp_path / "train.target").write_text("no lamp\na stone\n")
@@ -119,4 +119,4 @@ def test_a_run_takes_them(checkpoint: Path, boolq: Path, tmp_path: Path, cli: Ca
     runs = [open_run(tmp_path / name).metrics for name in ("a", "b")]
     one, two = ([{**line, "seconds": 0} for line in lines] for lines in runs)
     assert one == two
-    assert len(list((tmp_path / "cache" / "tasks").iterdir())) == 1
+    assert len(list((tmp_path / "cache" / "examples").iterdir())) == 1

@@ -1,0 +1,71 @@
+"""Lists of numbers, one after another in one array: what is many and of any length costs little memory and is kept."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class Rows:
+    """Row i is ids[starts[i] : starts[i + 1]]: a text's token ids, or its bytes."""
+
+    def __init__(self, ids: NDArray[Any], starts: NDArray[np.int64]) -> None:
+        """Of all rows in one array, and of their starts with the end of the last behind them."""
+        self.ids, self.starts = ids, starts
+
+    @classmethod
+    def of(cls, rows: Iterable[Sequence[int]]) -> "Rows":
+        """Lists of token ids."""
+        lists = list(rows)
+        return cls(np.fromiter(chain.from_iterable(lists), np.int32), np.cumsum([0, *map(len, lists)]))
+
+    @classmethod
+    def joined(cls, parts: Sequence["Rows"]) -> "Rows":
+        """The rows of all parts, one after another."""
+        ids = np.concatenate([np.empty(0, np.int32), *(part.ids for part in parts)])
+        return cls(ids, np.cumsum([0, *(length for part in parts for length in part.lengths)]))
+
+    @classmethod
+    def of_texts(cls, texts: Iterable[str]) -> "Rows":
+        """Texts as UTF-8."""
+        data, starts = bytearray(), [0]
+        for text in texts:
+            data += text.encode()
+            starts.append(len(data))
+        return cls(np.frombuffer(data, np.uint8), np.array(starts))
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], name: str) -> "Rows":
+        """The rows that `as_tensors` named so."""
+        return cls(tensors[f"{name}.ids"].numpy(), tensors[f"{name}.starts"].numpy())
+
+    def as_tensors(self, name: str) -> dict[str, Tensor]:
+        """For the cache; nothing is copied."""
+        return {f"{name}.ids": torch.from_numpy(self.ids), f"{name}.starts": torch.from_numpy(self.starts)}
+
+    @property
+    def lengths(self) -> list[int]:
+        """Each row's number of ids."""
+        lengths: list[int] = np.diff(self.starts).tolist()
+        return lengths
+
+    def text(self, index: int) -> str:
+        """A row that is a text."""
+        return self._row(index).tobytes().decode()
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> list[int]:
+        row: list[int] = self._row(index).tolist()
+        return row
+
+    def _row(self, index: int) -> NDArray[Any]:
+        return self.ids[self.starts[index] : self.starts[index + 1]]

@@ -1,0 +1,108 @@
+"""Where GLUE's and SuperGLUE's records are, and how they are read from the benchmarks' own files."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fpt.errors import UserError
+from fpt.tasks import fields, file_formats, origins
+from fpt.tasks.faults import Faults
+from fpt.tasks.fields import PlacedRecord, Record
+from fpt.tasks.file_formats import Reader
+from fpt.tasks.glue_tables import table
+from fpt.tasks.origins import Origin
+
+
+def glue(
+    name: str, num_train: int, columns: Mapping[str, str], label: str, values: Sequence[str], **more: Any
+) -> Origin:
+    """An origin of GLUE's; `values` in the column `label` are 0, 1 … on the Hub."""
+    labels = {value: number for number, value in enumerate(values)}
+    splits = more.pop("splits", origins.two_splits("train.tsv", "dev.tsv"))
+    read = partial(table, columns=dict(columns), label=label, labels=labels)
+    tests = origins.held_out(more.pop("tests", {"test": ("test.tsv",)}), partial(read, test=True))
+    read = partial(read, header=more.pop("header", ()))
+    return Origin(("nyu-mll/glue", name), splits, read, tests=tests, num_train=num_train, **more)
+
+
+def super_glue(name: str, num_train: int, read: Reader = file_formats.json_lines, **more: Any) -> Origin:
+    """An origin of SuperGLUE's."""
+    tests = origins.held_out({"test": ("test.jsonl",)})
+    splits = origins.two_splits("train.jsonl", "val.jsonl")
+    return Origin(("aps/super_glue", name), splits, read, tests=tests, num_train=num_train, **more)
+
+
+def same(*names: str) -> dict[str, str]:
+    """Columns that are called as their fields are."""
+    return {name: name for name in names}
+
+
+def multirc_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
+    """A record for each answer of each question of each passage."""
+    for where, line in file_formats.json_lines(file, faults):
+        with faults:
+            passage, within = fields.mapping(line, "passage", where), f"{where}, passage"
+            for at_question, question in fields.objects(passage, "questions", within, faults):
+                for place, answer in fields.objects(question, "answers", at_question, faults):
+                    index = {"paragraph": line.get("idx"), "question": question.get("idx"), "answer": answer.get("idx")}
+                    values = {"question": question.get("question"), "answer": answer.get("text")}
+                    yield place, {**answer, **values, "paragraph": passage.get("text"), "idx": index}
+
+
+def _rte_file(file: Path, faults: Faults, *, read_table: Reader) -> Iterator[PlacedRecord]:
+    """GLUE's table, or SuperGLUE's lines of the same pairs under other names."""
+    if file.suffix != ".jsonl":
+        yield from read_table(file, faults)
+        return
+    other = {"premise": "sentence1", "hypothesis": "sentence2"}
+    for where, line in file_formats.json_lines(file, faults):
+        yield where, {other.get(name, name): value for name, value in line.items()}
+
+
+def rte() -> Origin:
+    """RTE's, which is in both benchmarks."""
+    of_glue = glue("rte", 2_490, same("sentence1", "sentence2"), "label", ("entailment", "not_entailment"))
+    test = of_glue.tests["test"].read
+    assert test is not None
+    return replace(
+        of_glue,
+        splits={
+            name: replace(split, files=(*split.files, f"{'val' if name == 'validation' else name}.jsonl"))
+            for name, split in of_glue.splits.items()
+        },
+        tests=origins.held_out({"test": ("test.tsv", "test.jsonl")}, partial(_rte_file, read_table=test)),
+        read=partial(_rte_file, read_table=of_glue.read),
+    )
+
+
+def without_markup(record: Record, where: str) -> Record:
+    """MultiRC's paragraph without its markup, as T5 has it."""
+    paragraph = fields.text(record, "paragraph", where)
+    return {**record, "paragraph": re.sub("</?b>", "", paragraph.replace("<br>", " "))}
+
+
+def with_marked_spans(record: Record, where: str) -> Record:
+    """WSC's text with its two spans marked, # the pronoun # and * the noun *, as T5 has it."""
+    text = fields.text(record, "text", where)
+    spans = fields.mapping(record, "target", where) if "target" in record else record
+    places = [
+        (*_span(text, spans.get(f"span{number}_index"), fields.text(spans, f"span{number}_text", where), where), mark)
+        for number, mark in ((1, "*"), (2, "#"))
+    ]
+    for start, end, mark in sorted(places, reverse=True):
+        text = f"{text[:start]}{mark} {text[start:end]} {mark}{text[end:]}"
+    return {**record, "text": text}
+
+
+def _span(text: str, index: Any, span: str, where: str) -> tuple[int, int]:
+    """Start and end of a span at word number `index`; by its number of words where the text spells it otherwise."""
+    words = list(re.finditer(r"\S+", text))
+    if not (isinstance(index, int) and 0 <= index < len(words)):
+        raise UserError(f"{where}: span index {index!r} marks no word in a text of {len(words)} words")
+    start = words[index].start()
+    if text.startswith(span, start):
+        return start, start + len(span)
+    return start, words[min(index + len(span.split()), len(words)) - 1].end()

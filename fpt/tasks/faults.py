@@ -1,0 +1,46 @@
+"""What happens to data that cannot be used: an error, or with task.on_error=skip a note to the user."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from fpt.errors import UserError
+
+SHOWN = 3  # faults that are spelt out
+
+
+@dataclass
+class Faults:
+    """What is not read: lines that the distribution itself leaves out, and with `skip` records that are wrong.
+
+    As a context (`with faults:`) it takes a UserError raised within for such a record's.
+    """
+
+    skip: bool = False
+    left_out: Counter[str] = field(default_factory=Counter)
+    messages: list[str] = field(default_factory=list)
+
+    def add(self, error: UserError) -> None:
+        """Note a record that cannot be used; it is an error unless such are skipped."""
+        if not self.skip:
+            raise error from None
+        self.messages.append(str(error))
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> bool:
+        if isinstance(error, UserError) and self.skip:
+            self.add(error)
+            return True
+        return False
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was not read, for people."""
+        notes = [f"{what}: {count:,} left out" for what, count in self.left_out.items()]
+        if self.messages:
+            more = f"; and {len(self.messages) - SHOWN:,} more" if len(self.messages) > SHOWN else ""
+            shown = "; ".join(self.messages[:SHOWN])
+            notes.append(f"task.on_error=skip: {len(self.messages):,} skipped: {shown}{more}")
+        return tuple(notes)

@@ -1,0 +1,77 @@
+"""What is in a record's fields: texts, lists and objects, or a line that says what is there instead."""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from fpt.errors import UserError
+from fpt.tasks.faults import Faults
+
+Record = dict[str, Any]
+PlacedRecord = tuple[str, Record]  # where a record stands, for error messages, and the record
+
+
+def texts_of(record: Record, names: Iterable[str], where: str) -> dict[str, str]:
+    """The texts in a record's fields."""
+    return {name: text(record, name, where) for name in names}
+
+
+def text(record: Record, name: str, where: str) -> str:
+    """The text in a record's field."""
+    value = record.get(name)
+    if not isinstance(value, str):
+        value = str(_field(record, name, where, str, "a text"))
+    if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise UserError(f"{where}: '{name}' holds half of a surrogate pair, which is no character")
+    return value
+
+
+def text_or_number(record: Record, name: str, where: str) -> str:
+    """The text in a field that is there; numbers and truth values as JSON writes them.
+
+    Raises:
+        UserError: it is a list or an object, or empty.
+    """
+    if not isinstance(record[name], str | int | float):
+        raise UserError(f"{where}: '{name}' is {record[name]!r:.100}; expected a text or a number")
+    return as_text(record[name])
+
+
+def as_text(value: Any) -> str:
+    """A text as it stands, anything else as JSON writes it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def texts(record: Record, name: str, where: str) -> list[str]:
+    """The texts in a record's list."""
+    items = {f"{name}[{number}]": item for number, item in enumerate(_field(record, name, where, list, "a list"))}
+    return [text(items, key, where) for key in items]
+
+
+def objects(record: Record, name: str, where: str, faults: Faults | None = None) -> Iterator[PlacedRecord]:
+    """The objects in a record's list, each with its place; without `faults` none of them may be wrong."""
+    faults = faults or Faults()
+    items: list[Any] = []
+    with faults:
+        items = _field(record, name, where, list, "a list")
+    for number, item in enumerate(items):
+        place = f"{where}{'.' if where.endswith(']') else ', '}{name}[{number}]"
+        if isinstance(item, dict):
+            yield place, item
+        else:
+            faults.add(UserError(f"{place}: expected an object, got {type(item).__name__}"))
+
+
+def mapping(record: Record, name: str, where: str) -> Record:
+    """The object in a record's field."""
+    value: Record = _field(record, name, where, dict, "an object")
+    return value
+
+
+def _field(record: Record, name: str, where: str, kind: type, expected: str) -> Any:
+    if not isinstance(record.get(name), kind):
+        if name in record:
+            raise UserError(f"{where}: '{name}' is {record[name]!r:.100}; expected {expected}")
+        others = f". There are {', '.join(map(str, record))[:100]}" if record else ""
+        raise UserError(f"{where}: '{name}' is missing; expected {expected}{others}")
+    return record[name]

@@ -1,0 +1,173 @@
+"""How records are read from files: lines, JSON, JSON lines, CSV, TSV and Parquet, each record with its place."""
+
+import codecs
+import csv
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fpt.errors import UserError, reason
+from fpt.tasks.faults import Faults
+from fpt.tasks.fields import PlacedRecord, Record
+
+Reader = Callable[[Path, Faults], Iterator[PlacedRecord]]
+NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what "surrogateescape" reads such bytes as
+
+
+def json_lines(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
+    """One record a line."""
+    for number, line in lines(file, faults):
+        if line.strip():
+            where = f"{file}, line {number}"
+            with faults:
+                yield where, _parse(line, where)
+
+
+def json_file(file: Path) -> Record:
+    """The one object of a file."""
+    try:
+        content = file.read_bytes().removeprefix(codecs.BOM_UTF8).decode()
+    except OSError as error:
+        raise _unreadable(file, error) from None
+    except UnicodeDecodeError as error:
+        raise _not_utf8(str(file), error) from None
+    return _parse(content, str(file))
+
+
+def check_names(names: Sequence[str], where: str) -> None:
+    """Refuse columns of one name, of which but one would be read.
+
+    Raises:
+        UserError: there are such.
+    """
+    name, count = Counter(filter(None, names)).most_common(1)[0] if any(names) else ("", 0)
+    if count > 1:
+        raise UserError(f"{where}: {count} columns are called '{name}'; give each a name of its own")
+
+
+def lines(file: Path, faults: Faults, errors: str = "strict") -> Iterator[tuple[int, str]]:
+    """Every line with its number, read one by one; a line that is not UTF-8 is a fault, unless `errors` is lenient."""
+    try:
+        with file.open("rb") as stream:
+            for number, line in enumerate(stream, 1):
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
+                try:
+                    decoded = line.decode("utf-8", errors)
+                except UnicodeDecodeError as error:
+                    faults.add(_not_utf8(f"{file}, line {number}", error))
+                else:
+                    yield number, decoded.removesuffix("\n").removesuffix("\r")
+    except OSError as error:
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(file: Path, error: OSError) -> UserError:
+    return UserError(f"{file}: cannot be read ({error.strerror})")
+
+
+def _not_utf8(where: str, error: UnicodeDecodeError) -> UserError:
+    return UserError(f"{where}: not UTF-8 (byte {error.start}: {error.reason}); save the file as UTF-8")
+
+
+def _parse(content: str, where: str) -> Record:
+    try:
+        record = json.loads(content, object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
+        raise UserError(f"{where}: not JSON ({error.msg} at {place})") from None
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not usable JSON ({reason(error)})") from None
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: expected a JSON object, got {type(record).__name__}")
+    return record
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Record:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise UserError(f"the key '{twice}' occurs twice in one object; give it once")
+    return record
+
+
+Row = tuple[int, int, list[str]]  # its first line, its last, and its cells; none where the line is empty
+
+
+def _separated(file: Path, faults: Faults, *, rows: Callable[[Path], Iterator[Row]]) -> Iterator[PlacedRecord]:
+    """A record a row under a row of names."""
+    names: list[str] = []
+    for first, last, cells in rows(file):
+        where = f"{file}, line {first}"
+        broken = any(NOT_UTF8.search(cell) for cell in cells if not cell.isascii())
+        fault = UserError(f"{where}: not UTF-8; save the file as UTF-8") if broken else None
+        if not names:
+            if fault:
+                raise fault  # even where such are skipped: the next row's cells are no names
+            names = cells
+            check_names(names, where)
+        elif fault:
+            faults.add(fault)
+        elif len(cells) == len(names):
+            yield where, dict(zip(names, cells, strict=True))
+        elif any(cells):
+            number = f"{len(cells)} columns" + (f" in a row that ends on line {last}" if last > first else "")
+            faults.add(UserError(f"{where}: {number}, expected {len(names)}: {', '.join(names)[:200]}"))
+
+
+def _csv(file: Path) -> Iterator[Row]:
+    """Fields may be quoted, also over several lines and of any length."""
+    text = (f"{line}\n" for _, line in lines(file, Faults(), errors="surrogateescape"))
+    rows = csv.reader(text, strict=True)
+    while True:
+        first, limit = rows.line_num + 1, csv.field_size_limit(2**31 - 1)
+        try:
+            cells = next(rows, None)
+        except csv.Error as error:
+            # Even where such are skipped: a quote that is not closed may have swallowed any number of rows.
+            raise UserError(
+                f"{file}, line {first}: not CSV ({error}) in the row that begins there; a quote within a quoted field"
+                " is written twice"
+            ) from None
+        finally:
+            csv.field_size_limit(limit)
+        if cells is None:
+            return
+        yield first, rows.line_num, cells
+
+
+def _tsv(file: Path) -> Iterator[Row]:
+    """A row a line, whose quotes are letters."""
+    for number, line in lines(file, Faults(), errors="surrogateescape"):
+        yield number, number, line.split("\t") if line else []
+
+
+def _parquet(file: Path, _: Faults) -> Iterator[PlacedRecord]:
+    """A record a row."""
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    number = 0
+    try:
+        table = ParquetFile(file)
+        check_names(table.schema_arrow.names, str(file))
+        for batch in table.iter_batches(1000):
+            for record in batch.to_pylist():
+                number += 1
+                yield f"{file}, row {number}", record
+    except (ArrowException, OSError) as error:
+        raise UserError(f"{file}: cannot be read as Parquet ({reason(error)})") from None
+
+
+READERS: dict[str, Reader] = {
+    ".jsonl": json_lines,
+    ".csv": partial(_separated, rows=_csv),
+    ".tsv": partial(_separated, rows=_tsv),
+    ".parquet": _parquet,
+}

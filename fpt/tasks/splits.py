@@ -1,0 +1,67 @@
+"""Which of a task's splits is asked for."""
+
+from dataclasses import replace
+
+from fpt.config.schema import RunConfig
+from fpt.errors import UserError, did_you_mean
+from fpt.tasks.catalogue import data_of, is_own, rules_of
+from fpt.tasks.task import TaskRules
+
+
+def validation_splits(rules: TaskRules) -> list[str]:
+    """The names of a task's validation splits."""
+    return [name for name in rules.records.splits if name != "train"]
+
+
+def check_validation_split(config: RunConfig, rules: TaskRules) -> None:
+    """Refuse a validation split that the task does not have.
+
+    Raises:
+        UserError: it has no such split.
+    """
+    task, allowed = config.task, validation_splits(rules)
+    if task.valid_split not in allowed:
+        raise UserError(f"task.valid_split={task.valid_split}: {task.name} has {' and '.join(allowed)}")
+
+
+def asked_test_split(config: RunConfig, rules: TaskRules) -> str | None:
+    """The test split that is asked for, if one is.
+
+    Raises:
+        UserError: the task has no such split.
+    """
+    task, tests = config.task, rules.records.tests
+    own = is_own(task)
+    name = "test" if own and task.test and task.test_split is None else task.test_split
+    if name is None:
+        return None
+    key = f"task.test_split={name}"
+    if own and not tests:
+        raise UserError(f"{key}: for task=files give task.test=FILE, or leave it out")
+    if name not in tests:
+        raise UserError(f"{key}: {task.name} has {' and '.join(tests)}.{did_you_mean(name, tests)}")
+    if not tests[name].files and data_of(config, rules) != "world":
+        raise UserError(
+            f"{key}: {task.name} has no public test split; leave it out, or give questions of yours as task=files"
+            " with task.test=FILE"
+        )
+    return name
+
+
+def with_split(config: RunConfig, split: str | None) -> RunConfig:
+    """The configuration under which a split is read: a validation split's name, a test split's, or train.
+
+    Raises:
+        UserError: the task has no such split.
+    """
+    rules = rules_of(config.task)
+    only_valid = replace(config.task, test_split=None, test=None)
+    valid = validation_splits(rules)
+    if split is None or split == "train" or (split == "validation" and split not in valid):
+        return replace(config, task=only_valid)
+    if split in valid:
+        return replace(config, task=replace(only_valid, valid_split=split))
+    if split in rules.records.tests:
+        return replace(config, task=replace(config.task, test_split=split))
+    allowed = ["train", *valid, *rules.records.tests]
+    raise UserError(f"split={split}: {config.task.name} has {', '.join(allowed)}.{did_you_mean(split, allowed)}")

@@ -1,0 +1,73 @@
+"""Texts become the tokenizer's ids; what is too long is cut where it is least needed, and a lost answer is counted."""
+
+from fpt.data.encoding import encode
+from fpt.tasks.task import Example
+from tests.conftest import open_folder
+
+
+def test_long_texts_are_cut_at_the_end_and_keep_their_closing_token(checkpoint) -> None:
+    tokenizer = open_folder(checkpoint).tokenizer
+    examples = [
+        Example("a", "question: is it red passage: " + "the lamp is red . " * 50, "<extra_id_0> yes", ("yes",)),
+        Example("b", "question: is it red", "<extra_id_0> " + "no " * 20, ("no",)),
+    ]
+    whole = encode(examples, tokenizer, source_length=10_000, target_length=10_000)
+    cut = encode(examples, tokenizer, source_length=16, target_length=5)
+    assert whole.num_cut == (0, 0)
+    assert cut.num_cut == (1, 1)
+    assert cut.whole.tolist() == [list(pair) for pair in whole.lengths]
+    assert cut.sources[0] == [*whole.sources[0][:15], 1]
+    assert cut.targets[1] == [*whole.targets[1][:4], 1]
+    assert cut.sources[1] == whole.sources[1]
+    assert cut.targets[0] == whole.targets[0] == tokenizer("<extra_id_0> yes").input_ids
+
+
+def test_what_is_cut_is_the_end_of_the_spare_part(checkpoint) -> None:
+    """Whatever comes after it, and to the token: all others are those of the whole source."""
+    tokenizer = open_folder(checkpoint).tokenizer
+    passage = "the lamp is red . " * 30 + "the stone is old ."
+    for plain in ("passage: {} question: is it old?", "passage: {}", "passage: ({})?", "{} is it"):
+        start = plain.index("{}")
+        example = Example("a", plain.format(passage), "yes", ("yes",), (start, start + len(passage)))
+        whole, cut = (
+            encode([example], tokenizer, source_length=limit, target_length=9).sources[0] for limit in (999, 40)
+        )
+        after = tokenizer(plain[start + 2 :]).input_ids
+        assert len(cut) == 40
+        assert cut == [*whole[: 40 - len(after)], *after]
+        assert tokenizer.decode(cut).replace(" ", "").endswith(plain[start + 2 :].replace(" ", "") + "</s>")
+
+
+def test_where_the_rest_alone_is_too_long_its_end_is_cut(checkpoint) -> None:
+    tokenizer = open_folder(checkpoint).tokenizer
+    before, passage, after = "question: " + "is it red " * 9, "the lamp " * 9, " is it old"
+    example = Example("a", before + passage + after, "yes", ("yes",), (len(before), len(before + passage)))
+    (cut,) = encode([example], tokenizer, source_length=12, target_length=9).sources
+    assert cut == [*tokenizer(before + after).input_ids[:11], 1]
+
+
+def test_answers_are_lost_where_no_gold_is_left(checkpoint) -> None:
+    tokenizer = open_folder(checkpoint).tokenizer
+    passage = "the red lamp fell . " + "it is old . " * 30 + "the grey stone broke ."
+    golds = [("stone broke",), ("stone broke", "Lamp fell."), ("red lamp",), ("",), ("blue",), ("lamp fell", "x")]
+    examples = [Example(str(index), passage, "x", gold, (0, len(passage))) for index, gold in enumerate(golds)]
+    cut = encode(examples, tokenizer, source_length=30, target_length=9, find_answers=True)
+    # "Lamp fell." is not in the source as it stands, but what is left of it says the same.
+    assert (cut.num_cut, cut.lost_answers) == ((6, 0), 1)
+    assert encode(examples, tokenizer, source_length=999, target_length=9, find_answers=True).lost_answers == 0
+    assert encode(examples, tokenizer, source_length=30, target_length=9).lost_answers == 0
+
+
+def test_parts_do_not_matter(checkpoint, monkeypatch) -> None:
+    tokenizer = open_folder(checkpoint).tokenizer
+    examples = [Example(str(n), f"is it {n} " * (n % 7 + 1), f"<extra_id_0> {n % 3}", ("x",)) for n in range(23)]
+    whole = encode(examples, tokenizer, source_length=20, target_length=9)
+    seen: list[list[int]] = []
+    monkeypatch.setattr("fpt.data.encoding.PART", 5)
+    again = encode(
+        examples, tokenizer, source_length=20, target_length=9, with_bar=lambda parts, _: seen.extend(parts) or parts
+    )
+    assert [index for part in seen for index in part] == list(range(23))
+    assert (list(again.sources), list(again.targets)) == (list(whole.sources), list(whole.targets))
+    assert again.num_cut[0] == whole.num_cut[0] > 0
+    assert list(whole.targets) == [tokenizer(example.target).input_ids for example in examples]
