@@ -5,6 +5,7 @@ the others get its answer.
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -77,7 +78,16 @@ def joined(config: EngineConfig, device: torch.device) -> Iterator[None]:
         _patient = None
         # After an error the others may be gone, and the group would wait for them; a worker ends then, and it with it.
         if dist.is_initialized() and not (failed and is_worker()):
-            dist.destroy_process_group()
+            _leave()
+
+
+def _leave() -> None:
+    """Destroy the groups, DeepSpeed's own first, which it would take for those of the next run in this process."""
+    deepspeed = sys.modules.get("deepspeed")
+    if deepspeed is not None and deepspeed.comm.is_initialized():
+        deepspeed.comm.destroy_process_group()
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def broadcast_from_main(call: Callable[[], T]) -> T:

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROGRAM = """
 import os, sys, warnings
 settings = dict(os.environ)
@@ -20,6 +22,7 @@ with api.predictor(folder):
 """
 
 
+@pytest.mark.trains
 def test_a_program_sees_its_own_warnings_and_not_the_libraries(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PROGRAM, str(tmp_path / "run"), str(tmp_path / "cache")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

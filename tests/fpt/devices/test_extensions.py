@@ -52,6 +52,7 @@ def test_a_young_lock_may_be_another_machines_and_is_waited_for(
     assert capsys.readouterr().err == f"waiting for {lock}: another machine may be building there\n"
 
 
+@pytest.mark.trains
 def test_a_run_is_refused_before_deepspeed_waits(lock: Path, quick: list[str], cli: Callable[..., Outcome]) -> None:
     outcome = cli("train", *quick, "engine=deepspeed")
     assert outcome.status == 2

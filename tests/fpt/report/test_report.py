@@ -149,6 +149,7 @@ def test_a_run_that_has_not_begun_to_learn_has_a_page(cli: Cli, checkpoint: Path
     assert "No stage has ended so far." in page
 
 
+@pytest.mark.trains
 def test_a_late_prompts_last_stage_is_the_full_model_and_only_its_prompts_are_not_compared(
     cli: Cli, quick: list[str], tmp_path: Path
 ) -> None:

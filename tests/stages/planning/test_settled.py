@@ -41,6 +41,7 @@ def room_for_two(words: list[str]) -> int:
     raise AssertionError("no amount fits two and not three")
 
 
+@pytest.mark.trains
 def test_a_run_that_goes_on_has_the_micro_batch_that_it_began_with(
     cli: Cli, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,6 +61,7 @@ def test_a_run_that_goes_on_has_the_micro_batch_that_it_began_with(
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.trains
 def test_what_is_typed_anew_is_settled_anew(
     cli: Cli, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
