@@ -11,7 +11,7 @@ SEED ?=
 GPUS ?=
 ARGS ?=
 PROCESSES ?= 2
-PARALLEL ?= --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+PARALLEL ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 OVERRIDES = task=$(TASK) $(if $(MODEL),model=$(MODEL)) $(if $(SCHEDULE),schedule=$(SCHEDULE)) $(if $(SEED),seed=$(SEED)) $(if $(GPUS),engine.processes=$(GPUS)) $(ARGS)
 
 .DEFAULT_GOAL := help

@@ -14,10 +14,10 @@ from fpt.training.checkpoint import TrainState
 from fpt.training.evaluation import Answers, Evaluation, Evaluator, predictions
 from stages.inputs import Inputs
 from stages.measured import Measured
-from stages.planning.flops import FlopsPlan, price_run
+from stages.planning.flops import FlopsPlan, StagePlan, price_run
 from stages.planning.settled import Settled
 from stages.resume import read_state
-from stages.schedule import Schedule
+from stages.schedule import Schedule, Stage
 from stages.start import Start
 
 LIBRARIES = ("torch", "transformers", "safetensors", "omegaconf", "hydra-core")
@@ -35,10 +35,7 @@ def finish(
     state: TrainState,
     folder: SharedFolder,
 ) -> dict[str, Any]:
-    """Score the best prompt on the last stage's model and write all; returns result.json.
-
-    A stage's score is its last, on its own partial PLM; the run's is the best prompt's.
-    """
+    """Score the best prompt on the last stage's model and write all; returns result.json."""
     assert state.best_prompt is not None
     model.learn(state.best_prompt)
     task, flops = inputs.task, settled.flops
@@ -57,15 +54,8 @@ def finish(
         "max_new_tokens": evaluator.max_new_tokens,
         **_cost(flops, measured, ends),
         "data": {"origin": task.origin, "train": len(inputs.train), "validation": len(inputs.valid)},
-        "stages": [
-            {**stage.sizes, "updates": row.updates, "flops": row.flops, "seconds": end.seconds, "score": end.score}
-            for stage, row, end in zip(schedule.stages, flops.stages, ends, strict=True)
-        ],
-        "versions": {
-            "fpt": __version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in LIBRARIES},
-        },
+        "stages": [_stage(*rows) for rows in zip(schedule.stages, flops.stages, ends, strict=True)],
+        "versions": _versions(),
     }
     folder.write(PREDICTIONS, predictions(evaluation.answers, task, task.valid))
     if tested:
@@ -73,6 +63,15 @@ def finish(
     folder.write(PROMPT, start.dump(state.best_prompt, model=inputs.backbone.fingerprint))
     folder.write_json(RESULT, result)
     return result
+
+
+def _stage(stage: Stage, row: StagePlan, end: TrainState) -> dict[str, Any]:
+    """A stage's score is its last, on its own partial PLM."""
+    return {**stage.sizes, "updates": row.updates, "flops": row.flops, "seconds": end.seconds, "score": end.score}
+
+
+def _versions() -> dict[str, str]:
+    return {"fpt": __version__, "python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
 
 
 def _scores(task: Task, evaluation: Evaluation, tested: Answers | None, untrained: float | None) -> dict[str, Any]:

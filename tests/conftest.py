@@ -53,14 +53,11 @@ def trains() -> None:
     """For fixtures that train, or start processes that import torch: tests that use one are marked `trains`."""
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what trains; a file's tests, which share fixtures, run in one worker, and the files of long tests first."""
+    """Mark what trains, and put the files of long tests first, so that two workers end together."""
     for item in items:
         if "trains" in getattr(item, "fixturenames", ()):
             item.add_marker("trains")
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem + item.path.parent.name))
     items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
 
 

@@ -21,7 +21,7 @@ from fpt.tasks.sizes import most_train_examples
 from stages import importance
 from stages.inputs import Inputs
 from stages.planning.kept_states import KeptStatesPlan, decide
-from stages.schedule import Schedule
+from stages.schedule import Schedule, Stage
 from stages.selection import num_below
 
 # An update's batches, micro-batch by micro-batch: (examples, source length with the prompt, target length).
@@ -105,43 +105,46 @@ def price(
         kept_states: what stages do about the states below it.
         all_examples: the batches in which such states are computed.
     """
-    rows, vanilla, full = [], 0, schedule.full
-    counted_all, position = Counter(all_examples), kind_of(prompt).position(full.encoder.blocks)
+    full, kind, counted_all = schedule.full, kind_of(prompt), Counter(all_examples)
+    position = kind.position(full.encoder.blocks)
+    rows, vanilla = [], 0
     for stage in schedule.stages:
         batches = Counter(size for update in range(stage.first_update, stage.end) for size in sizes(update))
-        entry: dict[str, Any] = {
-            "below": num_below(stage.shape.encoder.blocks, full.encoder.blocks, position),
-            "prompt": prompt,
-        }
+        below = num_below(stage.shape.encoder.blocks, full.encoder.blocks, position)
         does = kept_states.stages[stage.index - 1].does if kept_states else "off"
-        updates = _total(cost.update, stage.shape, batches, is_kept=does != "off", **entry)
-        states = 0
-        if does == "compute":
-            states = sum(
-                times * cost.below(stage.shape, batch=batch, source=source - prompt.length, blocks=entry["below"])
-                for (batch, source, _), times in counted_all.items()
-            )
+        updates = _total(cost.update, stage.shape, batches, below=below, prompt=prompt, is_kept=does != "off")
+        states = _states(cost, stage.shape, counted_all, below, prompt.length) if does == "compute" else 0
         whole = _total(cost.update, full, batches)
-        parameters = cost.parameters(stage.shape)
-        rows.append(
-            StagePlan(
-                name=stage.name,
-                **stage.sizes,
-                first_update=stage.first_update,
-                updates=stage.updates,
-                parameters=parameters,
-                weight_bytes=parameters * getattr(torch, dtype).itemsize,
-                flops_per_update=updates // stage.updates,
-                flops=updates + states,
-                flops_ratio=(updates + states) / whole,
-                flops_states=states,
-            )
-        )
+        rows.append(_row(stage, cost.parameters(stage.shape), dtype, updates, states, whole))
         vanilla += whole
     scoring = _total(cost.forward, full, Counter(importance), below=position, prompt=prompt)
     total = scoring + sum(row.flops for row in rows)
-    learned = kind_of(prompt).num_learned(cost.d_model)
+    learned = kind.num_learned(cost.d_model)
     return FlopsPlan(rows, schedule.updates, learned, scoring, total, vanilla, total / vanilla)
+
+
+def _row(stage: Stage, parameters: int, dtype: str, updates: int, states: int, whole: int) -> StagePlan:
+    """A stage's price from what its updates, its kept states and the full model's updates cost."""
+    return StagePlan(
+        name=stage.name,
+        **stage.sizes,
+        first_update=stage.first_update,
+        updates=stage.updates,
+        parameters=parameters,
+        weight_bytes=parameters * getattr(torch, dtype).itemsize,
+        flops_per_update=updates // stage.updates,
+        flops=updates + states,
+        flops_ratio=(updates + states) / whole,
+        flops_states=states,
+    )
+
+
+def _states(cost: Price, shape: Shape, batches: Counter[Size], below: int, prompt_length: int) -> int:
+    """What the states below the prompt cost; sizes count its positions, which are not there."""
+    return sum(
+        times * cost.below(shape, batch=batch, source=source - prompt_length, blocks=below)
+        for (batch, source, _), times in batches.items()
+    )
 
 
 def _total(cost: Callable[..., int], shape: Shape, batches: Counter[Size], **more: Any) -> int:

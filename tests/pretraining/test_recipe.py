@@ -84,7 +84,6 @@ def write_gradients(file: Path) -> None:
 
 
 @pytest.mark.trains
-@pytest.mark.xdist_group("processes")
 def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
     for processes in (1, 2):
         in_processes(processes, partial(write_gradients, tmp_path / str(processes)), tmp_path / "said" / "processes")

@@ -25,7 +25,7 @@ from stages import schedule
 from tests.conftest import quick_words, save_checkpoint
 from tests.processes import in_processes
 
-pytestmark = [pytest.mark.trains, pytest.mark.xdist_group("processes")]
+pytestmark = pytest.mark.trains
 TWO_STAGES = "schedule.stages=[{depth: 0.5, width: 0.5, share: 0.4}, {share: 0.6}]"
 # From ±1/sqrt(d_model) steps this long double any rounding at every update, so the prompt starts from embeddings.
 EXACT = ["optim.lr=0.01", "prompt.init=vocab", "train.eval_every=20", "train.save_every=20", TWO_STAGES]

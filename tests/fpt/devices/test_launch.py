@@ -21,7 +21,6 @@ from fpt.training.checkpoint import load_state
 from tests.conftest import Outcome, quick_words, save_checkpoint
 from tests.processes import Command
 
-pytestmark = pytest.mark.xdist_group("processes")  # where several run at once, each waits for the other
 Cli = Callable[..., Outcome]
 MORE = ["optim.lr=0.01", "prompt.init=vocab", "schedule=pt", "train.eval_every=100", "train.save_every=10"]
 
