@@ -1,5 +1,6 @@
 """What do a run's stages take on a device, and what has the device?"""
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import psutil
@@ -121,13 +122,8 @@ class Needs:
 
     def largest(self, config: RunConfig) -> int | None:
         """The largest micro-batch that fits, None if not even one example does."""
-        low, high = 0, most_at_once(config)
-        if self.fits(config, self.total(config, high)):
-            return high
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if self.fits(config, self.total(config, middle)) else (low, middle)
-        return low or None
+        sizes = range(1, most_at_once(config) + 1)
+        return bisect_left(sizes, True, key=lambda size: not self.fits(config, self.total(config, size))) or None
 
 
 def most_at_once(config: RunConfig) -> int:
