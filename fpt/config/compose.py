@@ -226,11 +226,11 @@ def _explain(error: Exception, words: list[str]) -> str:
     key = str(getattr(cause, "full_key", "") or "")
     typed = next((word for word in words if word.split("=", 1)[0] == key), key)
     if isinstance(cause, ValidationError) and key in settings():
-        return f"{typed}: expected {kind_of(key)}"
+        return f"{typed}: expected {type_in_words(key)}"
     return f"{typed}: {str(cause).splitlines()[0]}" if typed else str(cause).splitlines()[0]
 
 
-def kind_of(key: str) -> str:
+def type_in_words(key: str) -> str:
     """What a key takes, in words."""
     kind = settings()[key][0]
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", NoneType: "null"}

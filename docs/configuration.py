@@ -1,4 +1,4 @@
-"""Every setting on one page: `python -m fpt.config.settings_page > docs/configuration.md`."""
+"""Every setting on one page: `python docs/configuration.py > docs/configuration.md`."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -14,10 +14,10 @@ from fpt.config.schema import Group, RunConfig
 INTRODUCTION = """\
 # Configuration
 
-Printed by `python -m fpt.config.settings_page` from the schema (`fpt/config/schema.py`) and the files of `conf/`; `fpt
-train --help` has the same keys with the values that a command would use. A key is set as `train.updates=500`, a group
-by the name of one of its options, as in `model=t5-large`. What the command line says goes before an experiment, that
-before the option of a group, and that before the defaults here.
+Printed by `python docs/configuration.py` from the schema (`fpt/config/schema.py`) and the files of `conf/`; `fpt train
+--help` has the same keys with the values that a command would use. A key is set as `train.updates=500`, a group by the
+name of one of its options, as in `model=t5-large`. What the command line says goes before an experiment, that before
+the option of a group, and that before the defaults here.
 """
 OF_GROUPS = """\
 ## Groups
@@ -74,7 +74,7 @@ def _keys(keys: Iterable[str]) -> str:
     for key in keys:
         _, about = compose.settings()[key]
         said = about["help"].replace("<", "&lt;")  # or Markdown takes </s> for a tag
-        rows.append((f"`{key}`", compose.kind_of(key), _default(key), _limits(about), said))
+        rows.append((f"`{key}`", compose.type_in_words(key), _default(key), _limits(about), said))
     return _table(("key", "takes", "default", "allowed", "what it is"), rows) + "\n"
 
 
