@@ -1,8 +1,8 @@
 """Every setting on one page: `python docs/configuration.py > docs/configuration.md`."""
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import MISSING, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +72,10 @@ def _read(file: Path, group: str) -> tuple[str, dict[str, Any]]:
 def _keys(keys: Iterable[str]) -> str:
     rows = []
     for key in keys:
-        _, about = compose.settings()[key]
-        said = about["help"].replace("<", "&lt;")  # or Markdown takes </s> for a tag
-        rows.append((f"`{key}`", compose.type_in_words(key), _default(key), _limits(about), said))
+        setting = compose.settings()[key]
+        said = setting.metadata["help"].replace("<", "&lt;")  # or Markdown takes </s> for a tag
+        default = _default(setting, key.rpartition(".")[0])
+        rows.append((f"`{key}`", compose.type_in_words(key), default, _limits(setting.metadata), said))
     return _table(("key", "takes", "default", "allowed", "what it is"), rows) + "\n"
 
 
@@ -84,21 +85,17 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
-def _default(key: str) -> str:
+def _default(setting: Field[Any], group: str) -> str:
     """What the schema says; nothing or an empty list is filled in by the option of the key's group."""
-    group, _, name = key.rpartition(".")
-    owner = next((item.type for item in fields(RunConfig) if item.name == group), RunConfig)
-    assert isinstance(owner, type)
-    item = next(item for item in fields(owner) if item.name == name)
-    value = [] if item.default_factory is MISSING else item.default_factory()
-    if item.default is not MISSING:
-        value = item.default
+    value = [] if setting.default_factory is MISSING else setting.default_factory()
+    if setting.default is not MISSING:
+        value = setting.default
     elif not value and group in compose.GROUPS:
         return "an option's"
     return f"`{_shown(value)}`"
 
 
-def _limits(about: dict[str, Any]) -> str:
+def _limits(about: Mapping[str, Any]) -> str:
     if "choices" in about:
         return ", ".join(f"`{choice}`" for choice in about["choices"])
     signs = {"above": "more than", "least": "at least", "most": "at most"}

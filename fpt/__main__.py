@@ -99,10 +99,10 @@ def _help(name: str, verb: Verb, overrides: list[str]) -> str:
         lines.append(f"  {group}={' | '.join(options)}{more}")
     lines += ["", f"keys and what they are in {' '.join(['fpt', name, *overrides])}:"]
     config = compose.load(overrides)
-    for key, (_, metadata) in compose.settings().items():
+    for key, setting in compose.settings().items():
         value = attrgetter(key)(config)
         shown = "…" if isinstance(value, list | dict) else json.dumps(value)
-        lines += [f"  {key}={shown}", f"      {metadata['help']}"]
+        lines += [f"  {key}={shown}", f"      {setting.metadata['help']}"]
     return "\n".join(lines) + "\n"
 
 

@@ -5,7 +5,7 @@ DictConfig stops here: below this file every function receives the frozen group 
 
 import re
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import Field, fields
 from operator import attrgetter
 from pathlib import Path
 from types import NoneType, UnionType
@@ -37,15 +37,14 @@ def group_options(group: str) -> list[str]:
     return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
 
 
-def settings() -> dict[str, tuple[type, dict[str, Any]]]:
-    """Every key a user may set, with its type and its metadata, in the schema's order."""
-    known: dict[str, tuple[type, dict[str, Any]]] = {}
+def settings() -> dict[str, Field[Any]]:
+    """Every key a user may set, with its field, in the schema's order."""
+    known: dict[str, Field[Any]] = {}
     for item in fields(RunConfig):
         if isinstance(item.type, type) and issubclass(item.type, Group):
-            for inner in fields(item.type):
-                known[f"{item.name}.{inner.name}"] = (cast(type, inner.type), dict(inner.metadata))
+            known |= {f"{item.name}.{inner.name}": inner for inner in fields(item.type)}
         else:
-            known[item.name] = (cast(type, item.type), dict(item.metadata))
+            known[item.name] = item
     return known
 
 
@@ -63,7 +62,7 @@ def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
     for override in overrides:
         word, key = str(override.input_line).lstrip("+"), override.key_or_group
         if key == "model" and (weights := _foreign_weights(override)) is not None:
-            fill |= {"model.weights": weights, "model.name": _short_name(weights)}
+            fill |= {"model.weights": weights, "model.name": Path(weights).expanduser().resolve().name}
             word = "model=custom"
         elif key == "schedule" and str(override.value()).endswith((".yaml", ".yml")):
             fill |= _schedule_file(override)
@@ -133,7 +132,8 @@ def _verbatim(word: str) -> str:
     """The override, quoted for Hydra where its value is a text that is taken as it stands, braces and all."""
     key, _, value = word.partition("=")
     quoted = len(value) > 1 and value[0] == value[-1] and value[0] in ("'", '"')
-    if not settings().get(key, (str, {}))[1].get("verbatim") or value == "null" or quoted:
+    known = settings()
+    if key not in known or not known[key].metadata.get("verbatim") or value == "null" or quoted:
         return word
     escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
     return f"{key}='{escaped}'"
@@ -172,10 +172,8 @@ def _schedule_file(override: Override) -> dict[str, Any]:
 def _check_option(override: Override) -> None:
     group, value = override.key_or_group, override.value()
     options = group_options(group)
-    if value in options or (group == "experiment" and value is None):
-        return
-    allowed = ", ".join(options)
-    raise UserError(f"{group}={value}: allowed are {allowed}.{did_you_mean(str(value), options)}")
+    if value not in options:
+        raise UserError(f"{group}={value}: allowed are {', '.join(options)}.{did_you_mean(value, options)}")
 
 
 def _check_key(override: Override) -> None:
@@ -216,10 +214,6 @@ def _schema() -> DictConfig:
     return cast(DictConfig, schema)
 
 
-def _short_name(weights: str) -> str:
-    return Path(weights).expanduser().resolve().name if Path(weights).expanduser().exists() else weights.split("/")[-1]
-
-
 def _explain(error: Exception, words: list[str]) -> str:
     """One line for a failed merge: the typed override, and what its key takes."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
@@ -232,9 +226,9 @@ def _explain(error: Exception, words: list[str]) -> str:
 
 def type_in_words(key: str) -> str:
     """What a key takes, in words."""
-    kind = settings()[key][0]
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", NoneType: "null"}
-    names |= {list: "a list", dict: "a mapping"}
+    kind = settings()[key].type
+    names: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    names |= {list: "a list", dict: "a mapping", NoneType: "null"}
     parts = get_args(kind) if isinstance(kind, UnionType) else (kind,)
     return " or ".join(names[get_origin(part) or part] for part in parts)
 

@@ -17,8 +17,8 @@ def test_the_page_is_up_to_date() -> None:
 def test_every_key_and_option_has_a_line_that_says_what_it_is() -> None:
     rows = re.findall(r"^\| `([\w.-]+)` \|(.*)\|$", PRINTED, re.MULTILINE)
     cells = {name: [cell.strip() for cell in rest.split(" | ")] for name, rest in rows}
-    for key, (_, about) in compose.settings().items():
-        assert cells[key][-1].replace("\\|", "|").replace("&lt;", "<") == about["help"]
+    for key, setting in compose.settings().items():
+        assert cells[key][-1].replace("\\|", "|").replace("&lt;", "<") == setting.metadata["help"]
         assert all(cells[key][:2]), key
     for group in compose.GROUPS:
         for option in set(compose.group_options(group)) - {"custom"}:
