@@ -9,8 +9,7 @@ from operator import attrgetter
 
 from fpt import __version__
 from fpt.cli.arguments import HELP, JSON, parse
-from fpt.cli.verb import Verb
-from fpt.cli.verbs import OF_LAUNCHERS, VERBS
+from fpt.cli.verbs import OF_LAUNCHERS, VERBS, Verb
 from fpt.config import compose
 from fpt.devices.interrupts import Interrupted
 from fpt.devices.processes import GOES_ON, Failed
@@ -80,6 +79,8 @@ def _run(words: list[str]) -> int:
     if "help" in parsed.options:
         print(_help(name, verb, [] if "multirun" in parsed.options else parsed.overrides), end="")
         return 0
+    if parsed.overrides and not (verb.takes_overrides or verb.takes_places):
+        raise UserError(f"{parsed.overrides[0]}: unknown option; --help lists what there is")
     quiet_libraries()
     verb.call(parsed)
     return 0

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpt.cli.answer_file import Growing, one_line
+from fpt.cli.answer_file import Growing
 from fpt.cli.arguments import Arguments
 from fpt.cli.result_tables import print_scores
-from fpt.cli.verb import present, refuse_overrides
+from fpt.cli.tables import present
 from fpt.config import compose
 from fpt.config.schema import RunConfig
 from fpt.data.example_cache import open_task
@@ -66,7 +66,7 @@ def predict(arguments: Arguments) -> None:
                 output.add(prediction.to_json() for prediction in predictions)
             for prediction in predictions if output is None else ():
                 line = json.dumps(prediction.to_json(), ensure_ascii=False)
-                print(line if arguments.as_json else one_line(prediction.answer), flush=True)
+                print(line if arguments.as_json else prediction.answer.replace("\n", " "), flush=True)
     if output is not None:
         output.finish()
         progress.say(f"answers in {arguments.options['output']}")
@@ -74,12 +74,18 @@ def predict(arguments: Arguments) -> None:
 
 def export(arguments: Arguments) -> None:
     """`fpt export`."""
-    refuse_overrides(arguments)
     options = arguments.options
-    run, to = (_required(arguments, name) for name in ("run", "to"))
-    number, repo = _stage(arguments), options.get("push-to-hub")
+    for name in ("run", "to"):
+        if name not in options:
+            raise UserError(f"{name}=…: is needed; --help says what it is")
+    repo = options.get("push-to-hub")
     request = exports.check_request(
-        run, to, number=number, folder=options.get("output"), base=options.get("base"), repo=repo
+        options["run"],
+        options["to"],
+        number=_stage(arguments),
+        folder=options.get("output"),
+        base=options.get("base"),
+        repo=repo,
     )
     if repo is not None:
         hub.check(repo)
@@ -166,9 +172,3 @@ def _output(arguments: Arguments, default: Path) -> Path:
     if not os.access(file.parent, os.W_OK):
         raise UserError(f"output={file}: its folder cannot be written to; give another output=FILE")
     return file
-
-
-def _required(arguments: Arguments, name: str) -> str:
-    if name not in arguments.options:
-        raise UserError(f"{name}=…: is needed; --help says what it is")
-    return arguments.options[name]

@@ -3,14 +3,40 @@
 What imports torch is imported in their functions, by the lines that setup.cfg lists: an error must not wait for it.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from fpt.cli import look, train, use
-from fpt.cli.arguments import Option
-from fpt.cli.verb import Verb
+from fpt.cli.arguments import Arguments, Option
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What can be done, and how it is typed.
+
+    Attributes:
+        call: does it.
+        example: its words in the list of all verbs.
+        usage: its words in its own help; empty: the verb alone.
+        options: what it takes besides overrides.
+        takes_places: whether words without = are folders or files of its.
+        takes_overrides: whether it has a configuration.
+    """
+
+    call: Callable[[Arguments], None]
+    summary: str = ""
+    example: str = ""
+    usage: str = ""
+    options: tuple[Option, ...] = ()
+    takes_places: bool = False
+    takes_overrides: bool = True
+
 
 RUN = Option("run", "the run whose prompt it is; keys that are not given are as they were there", "DIR")
 STAGE = Option(
     "stage", "the prompt with which this stage of the run ended, on its partial PLM", "K", "the best, on the last"
 )
+
 VERBS = {
     "train": Verb(
         train.train,
@@ -93,9 +119,7 @@ VERBS = {
                 " prompt beside it",
                 "FORMAT",
             ),
-            Option(
-                "stage", "the prompt with which this stage ended, and its model", "K", "the best prompt, last stage"
-            ),
+            STAGE,
             Option("output", "a new folder", "DIR", "export/FORMAT in the run's folder, export/FORMAT-stageK"),
             Option(
                 "base",
