@@ -51,8 +51,7 @@ def _options(group: str) -> str:
     rows = []
     for name in compose.group_options(group):
         about, values = _read(compose.conf_dir() / group / f"{name}.yaml", group)
-        if name != "custom":  # stands for a folder or a Hub id
-            rows.append((f"`{name}`", about, " ".join(f"`{key}={_shown(value)}`" for key, value in values.items())))
+        rows.append((f"`{name}`", about, " ".join(f"`{key}={_shown(value)}`" for key, value in values.items())))
     return f"### {group}=\n\n" + _table(("option", "what it is", "sets"), rows) + "\n"
 
 

@@ -36,12 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _run(words)
         sys.stdout.flush()
         return status
-    except UserError as error:
+    except (UserError, Failed) as error:
         print(f"fpt: {error}", file=sys.stderr)
-        return 2
-    except Failed as error:
-        print(f"fpt: {error}", file=sys.stderr)
-        return error.status
+        return error.status if isinstance(error, Failed) else 2
     except Interrupted as error:
         print(f"fpt: {error}; {GOES_ON}", file=sys.stderr)
         return 128 + error.signal
@@ -87,7 +84,7 @@ def _run(words: list[str]) -> int:
 
 
 def _help(name: str, verb: Verb, overrides: list[str]) -> str:
-    lines = [f"usage: fpt {verb.usage or name}", "", verb.summary, ""]
+    lines = [f"usage: {' '.join(filter(None, ('fpt', name, verb.usage, '[--json]')))}", "", verb.summary, ""]
     for option in (*verb.options, JSON, HELP):
         default = f" ({option.default})" if option.default else ""
         lines += [f"  {option.spelling}", f"      {option.help}{default}"]
@@ -95,9 +92,8 @@ def _help(name: str, verb: Verb, overrides: list[str]) -> str:
         return "\n".join(lines) + "\n"
     lines += ["", "groups:"]
     for group in compose.GROUPS:
-        options = [option for option in compose.group_options(group) if option != "custom"]
         more = ", or a local folder, or a Hub id" if group == "model" else ""
-        lines.append(f"  {group}={' | '.join(options)}{more}")
+        lines.append(f"  {group}={' | '.join(compose.group_options(group))}{more}")
     lines += ["", f"keys and what they are in {' '.join(['fpt', name, *overrides])}:"]
     config = compose.load(overrides)
     for key, setting in compose.settings().items():

@@ -14,7 +14,7 @@ from fpt.units import amount
 
 def present(arguments: Arguments, value: Any, for_people: Callable[[Any], None]) -> None:
     """Print a result for programs or for people, as the arguments say."""
-    if arguments.as_json:
+    if "json" in arguments.options:
         print(json.dumps(value, indent=2, ensure_ascii=False))
     else:
         for_people(value)

@@ -39,7 +39,7 @@ def train(arguments: Arguments) -> None:
     if processes.is_worker():
         _share(config, arguments)
         return
-    result = _one(config, ["--json"] if arguments.as_json else [])
+    result = _one(config, ["--json"] if "json" in arguments.options else [])
     if result is not None:
         present(arguments, result, partial(print_result, folder=str(config.folder)))
 

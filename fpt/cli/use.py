@@ -39,7 +39,8 @@ def evaluate(arguments: Arguments) -> None:
     split = arguments.options.get("split")
     config = with_split(config, split)
     name = f"{config.task.name}-{config.model.name}-{split or config.task.valid_split}.jsonl"
-    output = _output(arguments, (Path("runs") if run is None else run.path) / "evals" / name)
+    default = (Path("runs") if run is None else run.path) / "evals" / name
+    output = _output(arguments.options.get("output", default))
     progress = Progress()
     with progress.console.status("reading the data"):
         task = open_task(config)
@@ -55,7 +56,8 @@ def predict(arguments: Arguments) -> None:
     run, config = _subject(arguments)
     beams, limit = arguments.number("beams", 1), arguments.number("max-new-tokens", 0, least=0) or None
     progress, asked = Progress(), _questions(arguments, config)
-    output = Growing(_output(arguments, Path()), _basis(arguments, run)) if "output" in arguments.options else None
+    name = arguments.options.get("output")
+    output = None if name is None else Growing(_output(name), _basis(arguments, run))
     with progress.console.status("importing torch and transformers"):
         from stages.using.predict import predictor
     with predictor(config, _learned(arguments, run, config), beams=beams, max_new_tokens=limit) as answer:
@@ -66,10 +68,10 @@ def predict(arguments: Arguments) -> None:
                 output.add(prediction.to_json() for prediction in predictions)
             for prediction in predictions if output is None else ():
                 line = json.dumps(prediction.to_json(), ensure_ascii=False)
-                print(line if arguments.as_json else prediction.answer.replace("\n", " "), flush=True)
+                print(line if "json" in arguments.options else prediction.answer.replace("\n", " "), flush=True)
     if output is not None:
         output.finish()
-        progress.say(f"answers in {arguments.options['output']}")
+        progress.say(f"answers in {name}")
 
 
 def export(arguments: Arguments) -> None:
@@ -78,14 +80,9 @@ def export(arguments: Arguments) -> None:
     for name in ("run", "to"):
         if name not in options:
             raise UserError(f"{name}=…: is needed; --help says what it is")
-    repo = options.get("push-to-hub")
+    run, to, number, repo = options["run"], options["to"], _stage(arguments), options.get("push-to-hub")
     request = exports.check_request(
-        options["run"],
-        options["to"],
-        number=_stage(arguments),
-        folder=options.get("output"),
-        base=options.get("base"),
-        repo=repo,
+        run, to, number=number, folder=options.get("output"), base=options.get("base"), repo=repo
     )
     if repo is not None:
         hub.check(repo)
@@ -154,13 +151,13 @@ def _basis(arguments: Arguments, run: Run | None) -> dict[str, Any]:
     return {**options, "prompt": run and run.ledger[PROMPT], "overrides": sorted(arguments.overrides)}
 
 
-def _output(arguments: Arguments, default: Path) -> Path:
+def _output(name: str | Path) -> Path:
     """The file that `output=` names.
 
     Raises:
         UserError: it cannot be written.
     """
-    file = Path(arguments.options["output"]).expanduser() if "output" in arguments.options else default
+    file = Path(name).expanduser()
     if file.is_dir():
         raise UserError(f"output={file}: is a folder; give a file")
     if file.exists() and (file.parent / LEDGER).is_file():

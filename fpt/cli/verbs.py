@@ -15,9 +15,8 @@ class Verb:
     """What can be done, and how it is typed.
 
     Attributes:
-        call: does it.
         example: its words in the list of all verbs.
-        usage: its words in its own help; empty: the verb alone.
+        usage: what goes between the verb and --json, in its own help.
         options: what it takes besides overrides.
         takes_places: whether words without = are folders or files of its.
         takes_overrides: whether it has a configuration.
@@ -42,7 +41,7 @@ VERBS = {
         train.train,
         summary="train, or go on with a run that was stopped",
         example="train task=boolq",
-        usage="train [-m] [key=value …] [--json]",
+        usage="[-m] [key=value …]",
         options=(
             Option("multirun", "a run for every combination of values, as in optim.lr=0.1,0.3 seed=0,1", short="m"),
         ),
@@ -51,7 +50,7 @@ VERBS = {
         train.compare,
         summary="schedules against vanilla prompt tuning: score, FLOPs, time, gain at equal FLOPs",
         example="compare task=boolq seeds=0,1",
-        usage="compare [key=value …] [schedules=pt,cr] [seeds=0,1] [--json]",
+        usage="[key=value …] [schedules=pt,cr] [seeds=0,1]",
         options=(
             Option("schedules", "files of conf/schedule, or FILE.yaml; pt is added to them", "A,B", "pt,ld,fr,cr"),
             Option("seeds", "a run of every schedule for each; run.dir=DIR keeps them in DIR", "N,M", "0,1,2"),
@@ -61,20 +60,20 @@ VERBS = {
         look.plan,
         summary="what every stage will cost, without weights or data",
         example="plan model=t5-large schedule=cr",
-        usage="plan [key=value …] [--json]",
+        usage="[key=value …]",
     ),
     "show": Verb(
         look.show,
         summary="the task's data as the model will see them",
         example="show task=boolq n=3",
-        usage="show [key=value …] [n=3] [--json]",
+        usage="[key=value …] [n=3]",
         options=(Option("n", "how many examples to show", "N", "3"),),
     ),
     "eval": Verb(
         use.evaluate,
         summary="score a finished run's prompt, or a prompt file, on any split",
         example="eval run=runs/boolq-tiny-cr-s0",
-        usage="eval run=DIR | prompt.file=FILE [split=SPLIT] [stage=K] [output=FILE] [key=value …] [--json]",
+        usage="run=DIR | prompt.file=FILE [split=SPLIT] [stage=K] [output=FILE] [key=value …]",
         options=(
             RUN,
             STAGE,
@@ -88,7 +87,7 @@ VERBS = {
         use.predict,
         summary="answer a text, a file's records or lines, or standard input line by line",
         example="predict run=DIR text='…'",
-        usage="predict run=DIR | prompt.file=FILE [text=TEXT | input=FILE] [output=FILE] [key=value …] [--json]",
+        usage="run=DIR | prompt.file=FILE [text=TEXT | input=FILE] [output=FILE] [key=value …]",
         options=(
             RUN,
             STAGE,
@@ -109,7 +108,7 @@ VERBS = {
         use.export,
         summary="a run's prompt for fpt, PEFT, numpy or transformers",
         example="export run=DIR --to peft",
-        usage="export run=DIR --to fpt|peft|npy|hf [stage=K] [output=DIR] [--push-to-hub OWNER/NAME] [--json]",
+        usage="run=DIR --to fpt|peft|npy|hf [stage=K] [output=DIR] [--push-to-hub OWNER/NAME]",
         options=(
             Option("run", "the folder of a finished run", "DIR"),
             Option(
@@ -136,7 +135,7 @@ VERBS = {
         look.report,
         summary="one HTML page and plots of finished or unfinished runs",
         example="report runs/boolq-tiny-cr-s0",
-        usage="report DIR… [output=FILE.html] [--json]",
+        usage="DIR… [output=FILE.html]",
         options=(
             Option(
                 "output",
@@ -152,7 +151,6 @@ VERBS = {
         look.doctor,
         summary="versions, devices, DeepSpeed, the Hub, the embedded model: for a bug report",
         example="doctor",
-        usage="doctor [--json]",
         takes_overrides=False,
     ),
 }

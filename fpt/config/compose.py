@@ -33,8 +33,8 @@ def conf_dir() -> Path:
 
 
 def group_options(group: str) -> list[str]:
-    """The names that `group=` may take, from the files in conf/."""
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+    """The names that `group=` may take, from the files in conf/; custom.yaml stands for a model that has no file."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml") if path.stem != "custom")
 
 
 def settings() -> dict[str, Field[Any]]:
@@ -96,7 +96,7 @@ def each(word: str) -> list[str]:
         raise UserError(f"{word}: has no end of values; write them with commas, or range(start,stop,step)")
     if isinstance(glob := override.value(), Glob):
         group = override.key_or_group
-        names = glob.filter([name for name in group_options(group) if name != "custom"]) if group in GROUPS else []
+        names = glob.filter(group_options(group)) if group in GROUPS else []
         if not names:
             raise UserError(f"{word}: glob() is for the files of a group, and fits none of these")
         return list(names)
@@ -141,12 +141,11 @@ def _verbatim(word: str) -> str:
 
 def _foreign_weights(override: Override) -> str | None:
     """The folder or Hub id in `model=…`, or None where it names a file in conf/model."""
-    value = str(override.value())
-    if value in group_options("model") and value != "custom":
+    value, options = str(override.value()), group_options("model")
+    if value in options:
         return None
     if "/" in value or value.startswith((".", "~")) or (value and Path(value).is_dir()):
         return value
-    options = [name for name in group_options("model") if name != "custom"]
     raise UserError(
         f"model={value}: neither one of {', '.join(options)}, nor a local folder, nor a Hub id"
         f" (owner/name).{did_you_mean(value, options)}"
