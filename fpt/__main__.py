@@ -9,8 +9,7 @@ from operator import attrgetter
 
 from fpt import __version__
 from fpt.cli.arguments import HELP, JSON, parse
-from fpt.cli.verb import Verb
-from fpt.cli.verbs import OF_LAUNCHERS, VERBS
+from fpt.cli.verbs import OF_LAUNCHERS, VERBS, Verb
 from fpt.config import compose
 from fpt.devices.interrupts import Interrupted
 from fpt.devices.processes import GOES_ON, Failed
@@ -37,12 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _run(words)
         sys.stdout.flush()
         return status
-    except UserError as error:
+    except (UserError, Failed) as error:
         print(f"fpt: {error}", file=sys.stderr)
-        return 2
-    except Failed as error:
-        print(f"fpt: {error}", file=sys.stderr)
-        return error.status
+        return error.status if isinstance(error, Failed) else 2
     except Interrupted as error:
         print(f"fpt: {error}; {GOES_ON}", file=sys.stderr)
         return 128 + error.signal
@@ -80,13 +76,15 @@ def _run(words: list[str]) -> int:
     if "help" in parsed.options:
         print(_help(name, verb, [] if "multirun" in parsed.options else parsed.overrides), end="")
         return 0
+    if parsed.overrides and not (verb.takes_overrides or verb.takes_places):
+        raise UserError(f"{parsed.overrides[0]}: unknown option; --help lists what there is")
     quiet_libraries()
     verb.call(parsed)
     return 0
 
 
 def _help(name: str, verb: Verb, overrides: list[str]) -> str:
-    lines = [f"usage: fpt {verb.usage or name}", "", verb.summary, ""]
+    lines = [f"usage: {' '.join(filter(None, ('fpt', name, verb.usage, '[--json]')))}", "", verb.summary, ""]
     for option in (*verb.options, JSON, HELP):
         default = f" ({option.default})" if option.default else ""
         lines += [f"  {option.spelling}", f"      {option.help}{default}"]
@@ -94,15 +92,14 @@ def _help(name: str, verb: Verb, overrides: list[str]) -> str:
         return "\n".join(lines) + "\n"
     lines += ["", "groups:"]
     for group in compose.GROUPS:
-        options = [option for option in compose.group_options(group) if option != "custom"]
         more = ", or a local folder, or a Hub id" if group == "model" else ""
-        lines.append(f"  {group}={' | '.join(options)}{more}")
+        lines.append(f"  {group}={' | '.join(compose.group_options(group))}{more}")
     lines += ["", f"keys and what they are in {' '.join(['fpt', name, *overrides])}:"]
     config = compose.load(overrides)
-    for key, (_, metadata) in compose.settings().items():
+    for key, setting in compose.settings().items():
         value = attrgetter(key)(config)
         shown = "…" if isinstance(value, list | dict) else json.dumps(value)
-        lines += [f"  {key}={shown}", f"      {metadata['help']}"]
+        lines += [f"  {key}={shown}", f"      {setting.metadata['help']}"]
     return "\n".join(lines) + "\n"
 
 

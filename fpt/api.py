@@ -1,7 +1,8 @@
 """What the verbs do, for Python: configure, train, score and predict; and the parts to build with.
 
 Paths are those of run folders. Progress goes to standard error. What is wrong with the input raises `UserError`, a
-`ValueError` with one clear line.
+`ValueError` with one clear line. The libraries' warnings about our use of them are not shown; those of the program that
+calls us are.
 """
 
 import warnings
@@ -26,10 +27,9 @@ from fpt.training.prediction import Prediction, Predictor
 from stages import schedule
 from stages.partial import build
 from stages.planning.flops import nominal
-from stages.run import run
+from stages.run import run as run_stages
 from stages.selection import choose
-from stages.using import evaluate, predict
-from stages.using import learned as trained
+from stages.using import evaluate, learned, predict
 
 __all__ = [
     "Backbone",
@@ -56,14 +56,6 @@ __all__ = [
 ]
 
 
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Within, the libraries' warnings about our use of them are not shown; those of the program that calls us are."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def configure(*overrides: str) -> RunConfig:
     """The configuration that `fpt train` would have with these overrides, checked.
 
@@ -82,7 +74,6 @@ def plan(config: RunConfig) -> dict[str, Any]:
     return nominal(config, schedule.of(config))
 
 
-@_quietly()
 def train(config: RunConfig) -> Run:
     """Train the prompt through the schedule's stages, or go on with a run that was stopped, in this process.
 
@@ -90,11 +81,11 @@ def train(config: RunConfig) -> Run:
         UserError: something of the input cannot be used; `engine.processes` above 1 needs `fpt train`.
     """
     _ = processes.alone(config)
-    run(config, schedule.of(config), lambda: open_task(config), Progress())
-    return open_run(config.folder)
+    with warnings.catch_warnings(action="ignore"):
+        run_stages(config, schedule.of(config), lambda: open_task(config), Progress())
+        return open_run(config.folder)
 
 
-@_quietly()
 def score(path: str | Path, *overrides: str, split: str | None = None, stage: int | None = None) -> dict[str, Any]:
     """What a finished run's prompt scores on a split of its task, or of another by override: `fpt eval`'s JSON.
 
@@ -107,9 +98,10 @@ def score(path: str | Path, *overrides: str, split: str | None = None, stage: in
     Raises:
         UserError: the run is not finished, or something else cannot be used.
     """
-    records = open_run(path)
-    config = with_split(_settings(records, overrides), split)
-    return evaluate.evaluate(config, open_task(config), split, trained.from_run(records, stage), Progress()).about
+    run = open_run(path)
+    config = with_split(_settings(run, overrides), split)
+    with warnings.catch_warnings(action="ignore"):
+        return evaluate.evaluate(config, open_task(config), split, learned.from_run(run, stage), Progress()).about
 
 
 @contextmanager
@@ -127,14 +119,14 @@ def predictor(
     Raises:
         UserError: the run is not finished, or something else cannot be used.
     """
-    records = open_run(path)
-    config = _settings(records, overrides)
-    opened = predict.predictor(config, trained.from_run(records, stage), beams=beams, max_new_tokens=max_new_tokens)
+    run = open_run(path)
+    prompt = learned.from_run(run, stage)
+    opened = predict.predictor(_settings(run, overrides), prompt, beams=beams, max_new_tokens=max_new_tokens)
     with ExitStack() as stack:
-        with _quietly():
+        with warnings.catch_warnings(action="ignore"):
             answer = stack.enter_context(opened)
         yield answer
 
 
-def _settings(records: Run, overrides: tuple[str, ...]) -> RunConfig:
-    return processes.alone(compose.load(overrides, base=records.config))
+def _settings(run: Run, overrides: tuple[str, ...]) -> RunConfig:
+    return processes.alone(compose.load(overrides, base=run.config))

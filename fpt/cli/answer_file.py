@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -69,17 +70,10 @@ class Growing:
         """Put the file in its place: the answers as they are, or of each its text alone."""
         self._stream.close()
         with replaced_file(self._file) as stream:
-            for number, line in enumerate(_whole_lines(self._part)):
-                if number and self._file.suffix == ".jsonl":
-                    stream.write(line)
-                elif number:
-                    stream.write(f"{one_line(json.loads(line)['answer'])}\n".encode())
+            for line in islice(_whole_lines(self._part), 1, None):
+                text = json.loads(line)["answer"].replace("\n", " ")  # or answers and lines would part
+                stream.write(line if self._file.suffix == ".jsonl" else f"{text}\n".encode())
         self._part.unlink()
-
-
-def one_line(text: str) -> str:
-    """A text without line breaks, so that answers and lines stay together."""
-    return " ".join(text.split("\n"))
 
 
 def _line(value: dict[str, Any]) -> bytes:

@@ -12,7 +12,6 @@ class Option:
 
     Attributes:
         name: with dashes where it has several words.
-        help: one line.
         takes: what the value is, as in DIR; empty: the option is there or not.
         default: for help.
         short: one letter that stands for it after a single dash.
@@ -44,11 +43,6 @@ class Arguments:
     overrides: list[str] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
     options: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def as_json(self) -> bool:
-        """Whether the result is for programs."""
-        return "json" in self.options
 
     def number(self, name: str, default: int, *, least: int = 1) -> int:
         """An option's whole number.

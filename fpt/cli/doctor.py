@@ -2,13 +2,14 @@
 
 import os
 import platform
+import re
 import shutil
 import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import redirect_stdout
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import redirect_stdout, suppress
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,6 @@ from fpt import __version__
 from fpt.backbones.tiny import FOLDER, checksums
 from fpt.errors import reason
 
-NEEDED = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "safetensors",
-    "deepspeed",
-    "datasets",
-    "huggingface-hub",
-    "hydra-core",
-    "omegaconf",
-    "numpy",
-    "pyarrow",
-)
 OPTIONAL = ("tensorboard", "wandb", "trackio", "peft")
 OPERATIONS = (
     "async_io",  # for engine.offload=nvme
@@ -54,7 +42,7 @@ def examine(cache: Path) -> Report:
         "hub": _safely(hub),
         "embedded_model": _safely(embedded_model),
     }
-    missing = [name for name in NEEDED if parts["versions"].get(name) is None]
+    missing = [name for name, number in parts["versions"].items() if number is None and name not in OPTIONAL]
     broken = parts["embedded_model"].get("problems", {})
     locks = parts["deepspeed"].get("abandoned_locks", [])
     problems = [f"{name} is not installed" for name in missing]
@@ -73,15 +61,14 @@ def _safely(look: Callable[[], Report]) -> Report:
 
 
 def versions() -> Report:
-    """Of this program, Python, and packages; null where one is not installed."""
-
-    def of(name: str) -> str | None:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            return None
-
-    return {"fpt": __version__, "python": platform.python_version(), **{name: of(name) for name in NEEDED + OPTIONAL}}
+    """Of this program, Python, and the packages that it needs or can use; null where one is not installed."""
+    needed = [re.split(r"[^\w-]", line)[0] for line in requires("fpt") or () if "extra ==" not in line]
+    report: Report = {"fpt": __version__, "python": platform.python_version()}
+    for name in (*needed, *OPTIONAL):
+        report[name] = None
+        with suppress(PackageNotFoundError):
+            report[name] = version(name)
+    return report
 
 
 def machine() -> Report:
@@ -124,13 +111,13 @@ def devices() -> Report:
     import torch
     import torch.distributed as dist
 
-    cards = []
-    for index in range(torch.cuda.device_count()):
-        card = torch.cuda.get_device_properties(index)
-        cards.append({"name": card.name, "memory": card.total_memory, "capability": f"{card.major}.{card.minor}"})
+    cards = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
     return {
         "cpu": torch.backends.cpu.get_cpu_capability(),
-        "gpus": cards,
+        "gpus": [
+            {"name": card.name, "memory": card.total_memory, "capability": f"{card.major}.{card.minor}"}
+            for card in cards
+        ],
         "gloo": dist.is_available() and dist.is_gloo_available(),
         "nccl": dist.is_available() and dist.is_nccl_available(),
     }

@@ -1,13 +1,11 @@
 """The verbs that look without training: at prices, data, finished runs, this machine."""
 
 from pathlib import Path
-from typing import Any
 
 from fpt import report as pages
 from fpt.cli.arguments import Arguments
-from fpt.cli.look_tables import print_look, print_report
-from fpt.cli.plan_table import print_plan
-from fpt.cli.verb import present, refuse_overrides
+from fpt.cli.look_tables import print_look, print_plan, print_report
+from fpt.cli.tables import present
 from fpt.config import compose
 from fpt.data.example_cache import open_task
 from fpt.devices.processes import Failed
@@ -43,16 +41,11 @@ def report(arguments: Arguments) -> None:
     runs, page = pages.open_runs(places), pages.output_of(places, arguments.options.get("output"))
     with Progress().console.status("drawing the report"):
         written = [str(path) for path in pages.write(runs, page)]
-    present(arguments, {"page": written[0], "plots": written[1:]}, _print_paths)
-
-
-def _print_paths(written: dict[str, Any]) -> None:
-    print(written["page"], *written["plots"], sep="\n")
+    present(arguments, {"page": written[0], "plots": written[1:]}, lambda _: print(*written, sep="\n"))
 
 
 def doctor(arguments: Arguments) -> None:
     """`fpt doctor`."""
-    refuse_overrides(arguments)
     with Progress().console.status("looking around"):
         from fpt.cli.doctor import examine
 

@@ -53,7 +53,7 @@ def print_comparison(compared: dict[str, Any]) -> None:
     output, seeds = Output(), ", ".join(map(str, compared["seeds"]))
     baseline = f"{compared['baseline']} {compared['majority']:.2f}"
     output.say(f"{compared['task']} on {compared['model']}, seeds {seeds}; {baseline}")
-    rows = table("schedule", compared["metric"], "FLOPs", "wall clock", "gain at equal FLOPs *", first="left")
+    rows = table("schedule", compared["metric"], "FLOPs", "wall clock", "gain at equal FLOPs *", words="schedule")
     for row in compared["schedules"]:
         gain = _spread(row["gain"], "+.2f") if row["gain"] else "–"
         ratios = f"{row['flops_ratio']:.1%}", f"{row['seconds_ratio']:.1%}"
@@ -73,7 +73,7 @@ def _spread(values: dict[str, float | None], form: str) -> str:
 
 def print_sweep(rows: list[dict[str, Any]]) -> None:
     """A row for each run: its values, then what it came to."""
-    runs = table(*rows[0]["values"], "metric", "score", "FLOPs", "seconds", "folder", last="left")
+    runs = table(*rows[0]["values"], "metric", "score", "FLOPs", "seconds", "folder", words="folder")
     for row in rows:
         outcome = ("failed", "–", "–", "–")
         if row["error"] is None:

@@ -1,12 +1,23 @@
-"""How text and tables are printed on standard output."""
+"""How results, text and tables are printed on standard output."""
 
+import json
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fpt.cli.arguments import Arguments
 from fpt.units import amount
+
+
+def present(arguments: Arguments, value: Any, for_people: Callable[[Any], None]) -> None:
+    """Print a result for programs or for people, as the arguments say."""
+    if "json" in arguments.options:
+        print(json.dumps(value, indent=2, ensure_ascii=False))
+    else:
+        for_people(value)
 
 
 class Output(Console):
@@ -27,12 +38,11 @@ class Output(Console):
         self.print(Text(text, style=style))
 
 
-def table(*columns: str, first: str = "right", last: str = "right") -> Table:
-    """An empty table, of numbers but for its first or last column."""
+def table(*columns: str, words: str = "") -> Table:
+    """An empty table, of numbers but for the column that has `words`."""
     empty = Table(box=None, pad_edge=False, header_style="bold")
-    for number, column in enumerate(columns, 1):
-        side = first if number == 1 else last if number == len(columns) else "right"
-        empty.add_column(column, justify="left" if side == "left" else "right")
+    for column in columns:
+        empty.add_column(column, justify="left" if column == words else "right")
     return empty
 
 

@@ -1,15 +1,15 @@
 """The verbs that train: one run, every combination of values, schedules against each other."""
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fpt.backbones.location import config_values
 from fpt.cli.arguments import Arguments
 from fpt.cli.result_tables import print_comparison, print_result, print_sweep
-from fpt.cli.verb import present
+from fpt.cli.tables import present
 from fpt.config import compose
 from fpt.config.schema import RunConfig
 from fpt.data.example_cache import open_task
@@ -39,9 +39,9 @@ def train(arguments: Arguments) -> None:
     if processes.is_worker():
         _share(config, arguments)
         return
-    result = _one(config, ["--json"] if arguments.as_json else [])
+    result = _one(config, ["--json"] if "json" in arguments.options else [])
     if result is not None:
-        present(arguments, result, _printer(config))
+        present(arguments, result, partial(print_result, folder=str(config.folder)))
 
 
 def _one(config: RunConfig, flags: list[str]) -> dict[str, Any] | None:
@@ -90,15 +90,6 @@ def _launch(config: RunConfig, flags: list[str], progress: Progress) -> None:
     start(config, flags)
 
 
-def _quietly(config: RunConfig) -> dict[str, Any] | None:
-    """One of several runs, whose results are printed together."""
-    return _one(config, ["--quiet"])
-
-
-def _printer(config: RunConfig) -> Callable[[dict[str, Any]], None]:
-    return lambda result: print_result(result, str(config.folder))
-
-
 def worker(arguments: Arguments) -> None:
     """One process of several: `fpt worker FILE`, which launchers call."""
     file = Path(*arguments.places)
@@ -112,7 +103,7 @@ def _share(config: RunConfig, arguments: Arguments, *, reports: Path | None = No
 
         result = run(config, schedule.of(config), lambda: open_task(config), Progress())
         if os.environ["RANK"] == "0" and "quiet" not in arguments.options:
-            present(arguments, result, _printer(config))
+            present(arguments, result, partial(print_result, folder=str(config.folder)))
 
 
 def sweep(arguments: Arguments) -> None:
@@ -120,7 +111,7 @@ def sweep(arguments: Arguments) -> None:
     say, planned = Progress().say, combinations.plan(arguments.overrides)
     in_turn.check(planned)
     ended = []
-    for plan, run in in_turn.run_all(planned, _quietly, say):
+    for plan, run in in_turn.run_all(planned, partial(_one, flags=["--quiet"]), say):
         if isinstance(run, UserError):
             say(f"{plan.label}: {run}")
         ended.append((plan, run))
@@ -140,7 +131,7 @@ def compare(arguments: Arguments) -> None:
     say, runs = Progress().say, dict[str, list[Run]]()
     if "pt" not in schedules:
         say("pt is added: the others are held against it")
-    for plan, run in in_turn.run_all(planned, _quietly, say):
+    for plan, run in in_turn.run_all(planned, partial(_one, flags=["--quiet"]), say):
         if isinstance(run, UserError):
             raise run
         runs.setdefault(plan.config.schedule.name, []).append(run)

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpt.cli.answer_file import Growing, one_line
+from fpt.cli.answer_file import Growing
 from fpt.cli.arguments import Arguments
 from fpt.cli.result_tables import print_scores
-from fpt.cli.verb import present, refuse_overrides
+from fpt.cli.tables import present
 from fpt.config import compose
 from fpt.config.schema import RunConfig
 from fpt.data.example_cache import open_task
@@ -39,7 +39,8 @@ def evaluate(arguments: Arguments) -> None:
     split = arguments.options.get("split")
     config = with_split(config, split)
     name = f"{config.task.name}-{config.model.name}-{split or config.task.valid_split}.jsonl"
-    output = _output(arguments, (Path("runs") if run is None else run.path) / "evals" / name)
+    default = (Path("runs") if run is None else run.path) / "evals" / name
+    output = _output(arguments.options.get("output", default))
     progress = Progress()
     with progress.console.status("reading the data"):
         task = open_task(config)
@@ -55,7 +56,8 @@ def predict(arguments: Arguments) -> None:
     run, config = _subject(arguments)
     beams, limit = arguments.number("beams", 1), arguments.number("max-new-tokens", 0, least=0) or None
     progress, asked = Progress(), _questions(arguments, config)
-    output = Growing(_output(arguments, Path()), _basis(arguments, run)) if "output" in arguments.options else None
+    name = arguments.options.get("output")
+    output = None if name is None else Growing(_output(name), _basis(arguments, run))
     with progress.console.status("importing torch and transformers"):
         from stages.using.predict import predictor
     with predictor(config, _learned(arguments, run, config), beams=beams, max_new_tokens=limit) as answer:
@@ -66,18 +68,19 @@ def predict(arguments: Arguments) -> None:
                 output.add(prediction.to_json() for prediction in predictions)
             for prediction in predictions if output is None else ():
                 line = json.dumps(prediction.to_json(), ensure_ascii=False)
-                print(line if arguments.as_json else one_line(prediction.answer), flush=True)
+                print(line if "json" in arguments.options else prediction.answer.replace("\n", " "), flush=True)
     if output is not None:
         output.finish()
-        progress.say(f"answers in {arguments.options['output']}")
+        progress.say(f"answers in {name}")
 
 
 def export(arguments: Arguments) -> None:
     """`fpt export`."""
-    refuse_overrides(arguments)
     options = arguments.options
-    run, to = (_required(arguments, name) for name in ("run", "to"))
-    number, repo = _stage(arguments), options.get("push-to-hub")
+    for name in ("run", "to"):
+        if name not in options:
+            raise UserError(f"{name}=…: is needed; --help says what it is")
+    run, to, number, repo = options["run"], options["to"], _stage(arguments), options.get("push-to-hub")
     request = exports.check_request(
         run, to, number=number, folder=options.get("output"), base=options.get("base"), repo=repo
     )
@@ -148,13 +151,13 @@ def _basis(arguments: Arguments, run: Run | None) -> dict[str, Any]:
     return {**options, "prompt": run and run.ledger[PROMPT], "overrides": sorted(arguments.overrides)}
 
 
-def _output(arguments: Arguments, default: Path) -> Path:
+def _output(name: str | Path) -> Path:
     """The file that `output=` names.
 
     Raises:
         UserError: it cannot be written.
     """
-    file = Path(arguments.options["output"]).expanduser() if "output" in arguments.options else default
+    file = Path(name).expanduser()
     if file.is_dir():
         raise UserError(f"output={file}: is a folder; give a file")
     if file.exists() and (file.parent / LEDGER).is_file():
@@ -166,9 +169,3 @@ def _output(arguments: Arguments, default: Path) -> Path:
     if not os.access(file.parent, os.W_OK):
         raise UserError(f"output={file}: its folder cannot be written to; give another output=FILE")
     return file
-
-
-def _required(arguments: Arguments, name: str) -> str:
-    if name not in arguments.options:
-        raise UserError(f"{name}=…: is needed; --help says what it is")
-    return arguments.options[name]

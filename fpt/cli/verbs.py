@@ -3,20 +3,45 @@
 What imports torch is imported in their functions, by the lines that setup.cfg lists: an error must not wait for it.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from fpt.cli import look, train, use
-from fpt.cli.arguments import Option
-from fpt.cli.verb import Verb
+from fpt.cli.arguments import Arguments, Option
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What can be done, and how it is typed.
+
+    Attributes:
+        example: its words in the list of all verbs.
+        usage: what goes between the verb and --json, in its own help.
+        options: what it takes besides overrides.
+        takes_places: whether words without = are folders or files of its.
+        takes_overrides: whether it has a configuration.
+    """
+
+    call: Callable[[Arguments], None]
+    summary: str = ""
+    example: str = ""
+    usage: str = ""
+    options: tuple[Option, ...] = ()
+    takes_places: bool = False
+    takes_overrides: bool = True
+
 
 RUN = Option("run", "the run whose prompt it is; keys that are not given are as they were there", "DIR")
 STAGE = Option(
     "stage", "the prompt with which this stage of the run ended, on its partial PLM", "K", "the best, on the last"
 )
+
 VERBS = {
     "train": Verb(
         train.train,
         summary="train, or go on with a run that was stopped",
         example="train task=boolq",
-        usage="train [-m] [key=value …] [--json]",
+        usage="[-m] [key=value …]",
         options=(
             Option("multirun", "a run for every combination of values, as in optim.lr=0.1,0.3 seed=0,1", short="m"),
         ),
@@ -25,7 +50,7 @@ VERBS = {
         train.compare,
         summary="schedules against vanilla prompt tuning: score, FLOPs, time, gain at equal FLOPs",
         example="compare task=boolq seeds=0,1",
-        usage="compare [key=value …] [schedules=pt,cr] [seeds=0,1] [--json]",
+        usage="[key=value …] [schedules=pt,cr] [seeds=0,1]",
         options=(
             Option("schedules", "files of conf/schedule, or FILE.yaml; pt is added to them", "A,B", "pt,ld,fr,cr"),
             Option("seeds", "a run of every schedule for each; run.dir=DIR keeps them in DIR", "N,M", "0,1,2"),
@@ -35,20 +60,20 @@ VERBS = {
         look.plan,
         summary="what every stage will cost, without weights or data",
         example="plan model=t5-large schedule=cr",
-        usage="plan [key=value …] [--json]",
+        usage="[key=value …]",
     ),
     "show": Verb(
         look.show,
         summary="the task's data as the model will see them",
         example="show task=boolq n=3",
-        usage="show [key=value …] [n=3] [--json]",
+        usage="[key=value …] [n=3]",
         options=(Option("n", "how many examples to show", "N", "3"),),
     ),
     "eval": Verb(
         use.evaluate,
         summary="score a finished run's prompt, or a prompt file, on any split",
         example="eval run=runs/boolq-tiny-cr-s0",
-        usage="eval run=DIR | prompt.file=FILE [split=SPLIT] [stage=K] [output=FILE] [key=value …] [--json]",
+        usage="run=DIR | prompt.file=FILE [split=SPLIT] [stage=K] [output=FILE] [key=value …]",
         options=(
             RUN,
             STAGE,
@@ -62,7 +87,7 @@ VERBS = {
         use.predict,
         summary="answer a text, a file's records or lines, or standard input line by line",
         example="predict run=DIR text='…'",
-        usage="predict run=DIR | prompt.file=FILE [text=TEXT | input=FILE] [output=FILE] [key=value …] [--json]",
+        usage="run=DIR | prompt.file=FILE [text=TEXT | input=FILE] [output=FILE] [key=value …]",
         options=(
             RUN,
             STAGE,
@@ -83,7 +108,7 @@ VERBS = {
         use.export,
         summary="a run's prompt for fpt, PEFT, numpy or transformers",
         example="export run=DIR --to peft",
-        usage="export run=DIR --to fpt|peft|npy|hf [stage=K] [output=DIR] [--push-to-hub OWNER/NAME] [--json]",
+        usage="run=DIR --to fpt|peft|npy|hf [stage=K] [output=DIR] [--push-to-hub OWNER/NAME]",
         options=(
             Option("run", "the folder of a finished run", "DIR"),
             Option(
@@ -93,9 +118,7 @@ VERBS = {
                 " prompt beside it",
                 "FORMAT",
             ),
-            Option(
-                "stage", "the prompt with which this stage ended, and its model", "K", "the best prompt, last stage"
-            ),
+            STAGE,
             Option("output", "a new folder", "DIR", "export/FORMAT in the run's folder, export/FORMAT-stageK"),
             Option(
                 "base",
@@ -112,7 +135,7 @@ VERBS = {
         look.report,
         summary="one HTML page and plots of finished or unfinished runs",
         example="report runs/boolq-tiny-cr-s0",
-        usage="report DIR… [output=FILE.html] [--json]",
+        usage="DIR… [output=FILE.html]",
         options=(
             Option(
                 "output",
@@ -128,7 +151,6 @@ VERBS = {
         look.doctor,
         summary="versions, devices, DeepSpeed, the Hub, the embedded model: for a bug report",
         example="doctor",
-        usage="doctor [--json]",
         takes_overrides=False,
     ),
 }

@@ -5,7 +5,7 @@ DictConfig stops here: below this file every function receives the frozen group 
 
 import re
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import Field, fields
 from operator import attrgetter
 from pathlib import Path
 from types import NoneType, UnionType
@@ -33,19 +33,18 @@ def conf_dir() -> Path:
 
 
 def group_options(group: str) -> list[str]:
-    """The names that `group=` may take, from the files in conf/."""
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+    """The names that `group=` may take, from the files in conf/; custom.yaml stands for a model that has no file."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml") if path.stem != "custom")
 
 
-def settings() -> dict[str, tuple[type, dict[str, Any]]]:
-    """Every key a user may set, with its type and its metadata, in the schema's order."""
-    known: dict[str, tuple[type, dict[str, Any]]] = {}
+def settings() -> dict[str, Field[Any]]:
+    """Every key a user may set, with its field, in the schema's order."""
+    known: dict[str, Field[Any]] = {}
     for item in fields(RunConfig):
         if isinstance(item.type, type) and issubclass(item.type, Group):
-            for inner in fields(item.type):
-                known[f"{item.name}.{inner.name}"] = (cast(type, inner.type), dict(inner.metadata))
+            known |= {f"{item.name}.{inner.name}": inner for inner in fields(item.type)}
         else:
-            known[item.name] = (cast(type, item.type), dict(item.metadata))
+            known[item.name] = item
     return known
 
 
@@ -63,7 +62,7 @@ def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
     for override in overrides:
         word, key = str(override.input_line).lstrip("+"), override.key_or_group
         if key == "model" and (weights := _foreign_weights(override)) is not None:
-            fill |= {"model.weights": weights, "model.name": _short_name(weights)}
+            fill |= {"model.weights": weights, "model.name": Path(weights).expanduser().resolve().name}
             word = "model=custom"
         elif key == "schedule" and str(override.value()).endswith((".yaml", ".yml")):
             fill |= _schedule_file(override)
@@ -97,7 +96,7 @@ def each(word: str) -> list[str]:
         raise UserError(f"{word}: has no end of values; write them with commas, or range(start,stop,step)")
     if isinstance(glob := override.value(), Glob):
         group = override.key_or_group
-        names = glob.filter([name for name in group_options(group) if name != "custom"]) if group in GROUPS else []
+        names = glob.filter(group_options(group)) if group in GROUPS else []
         if not names:
             raise UserError(f"{word}: glob() is for the files of a group, and fits none of these")
         return list(names)
@@ -133,7 +132,8 @@ def _verbatim(word: str) -> str:
     """The override, quoted for Hydra where its value is a text that is taken as it stands, braces and all."""
     key, _, value = word.partition("=")
     quoted = len(value) > 1 and value[0] == value[-1] and value[0] in ("'", '"')
-    if not settings().get(key, (str, {}))[1].get("verbatim") or value == "null" or quoted:
+    known = settings()
+    if key not in known or not known[key].metadata.get("verbatim") or value == "null" or quoted:
         return word
     escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
     return f"{key}='{escaped}'"
@@ -141,12 +141,11 @@ def _verbatim(word: str) -> str:
 
 def _foreign_weights(override: Override) -> str | None:
     """The folder or Hub id in `model=…`, or None where it names a file in conf/model."""
-    value = str(override.value())
-    if value in group_options("model") and value != "custom":
+    value, options = str(override.value()), group_options("model")
+    if value in options:
         return None
     if "/" in value or value.startswith((".", "~")) or (value and Path(value).is_dir()):
         return value
-    options = [name for name in group_options("model") if name != "custom"]
     raise UserError(
         f"model={value}: neither one of {', '.join(options)}, nor a local folder, nor a Hub id"
         f" (owner/name).{did_you_mean(value, options)}"
@@ -172,10 +171,8 @@ def _schedule_file(override: Override) -> dict[str, Any]:
 def _check_option(override: Override) -> None:
     group, value = override.key_or_group, override.value()
     options = group_options(group)
-    if value in options or (group == "experiment" and value is None):
-        return
-    allowed = ", ".join(options)
-    raise UserError(f"{group}={value}: allowed are {allowed}.{did_you_mean(str(value), options)}")
+    if value not in options:
+        raise UserError(f"{group}={value}: allowed are {', '.join(options)}.{did_you_mean(value, options)}")
 
 
 def _check_key(override: Override) -> None:
@@ -216,25 +213,21 @@ def _schema() -> DictConfig:
     return cast(DictConfig, schema)
 
 
-def _short_name(weights: str) -> str:
-    return Path(weights).expanduser().resolve().name if Path(weights).expanduser().exists() else weights.split("/")[-1]
-
-
 def _explain(error: Exception, words: list[str]) -> str:
     """One line for a failed merge: the typed override, and what its key takes."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     key = str(getattr(cause, "full_key", "") or "")
     typed = next((word for word in words if word.split("=", 1)[0] == key), key)
     if isinstance(cause, ValidationError) and key in settings():
-        return f"{typed}: expected {kind_of(key)}"
+        return f"{typed}: expected {type_in_words(key)}"
     return f"{typed}: {str(cause).splitlines()[0]}" if typed else str(cause).splitlines()[0]
 
 
-def kind_of(key: str) -> str:
+def type_in_words(key: str) -> str:
     """What a key takes, in words."""
-    kind = settings()[key][0]
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", NoneType: "null"}
-    names |= {list: "a list", dict: "a mapping"}
+    kind = settings()[key].type
+    names: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    names |= {list: "a list", dict: "a mapping", NoneType: "null"}
     parts = get_args(kind) if isinstance(kind, UnionType) else (kind,)
     return " or ".join(names[get_origin(part) or part] for part in parts)
 

@@ -20,8 +20,11 @@ MAY_DIFFER = (
 
 def fixed(config: RunConfig) -> dict[str, Any]:
     """What may not change, key by key."""
-    settings = flat(to_yaml(config)).items()
-    return {key: value for key, value in settings if key not in MAY_DIFFER and _decides(key)}
+    return {
+        key: value
+        for key, value in flat(to_yaml(config)).items()
+        if key not in MAY_DIFFER and (key == "engine.dtype" or not key.startswith("engine."))
+    }
 
 
 def differences(then: str, now: RunConfig) -> list[str]:
@@ -30,7 +33,3 @@ def differences(then: str, now: RunConfig) -> list[str]:
     return [
         f"{key}: {before.get(key)} then, {value} now" for key, value in fixed(now).items() if before.get(key) != value
     ]
-
-
-def _decides(key: str) -> bool:
-    return key == "engine.dtype" or not key.startswith("engine.")

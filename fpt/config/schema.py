@@ -35,8 +35,9 @@ def _check_limits(name: str, value: Any, limits: dict[str, Any]) -> None:
         return
     if "choices" in limits and value not in limits["choices"]:
         allowed = ", ".join(limits["choices"])
-        hint = limits.get("refused", {}).get(value) or did_you_mean(str(value), limits["choices"])
-        raise UserError(f"{name}={value}: allowed are {allowed}.{_spaced(hint)}")
+        refused = limits.get("refused", {}).get(value)
+        hint = f" {refused}" if refused else did_you_mean(value, limits["choices"])
+        raise UserError(f"{name}={value}: allowed are {allowed}.{hint}")
     if isinstance(value, str) and limits.get("folder_name") and (not value or set(value) & set("/\\\0")):
         raise UserError(f"{name}='{value}': names a folder, so it cannot be empty or hold a slash")
     if isinstance(value, float) and not math.isfinite(value):
@@ -49,10 +50,6 @@ def _check_limits(name: str, value: Any, limits: dict[str, Any]) -> None:
         raise UserError(f"{name}={value}: must be at least {limits['least']}")
     if "most" in limits and value > limits["most"]:
         raise UserError(f"{name}={value}: must be at most {limits['most']}")
-
-
-def _spaced(hint: str) -> str:
-    return f" {hint.strip()}" if hint else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,7 +282,6 @@ class EngineConfig(Group):
         refused={
             "float16": "T5 overflows in float16; bfloat16 is as small.",
             "fp16": "T5 overflows in float16; bfloat16 is as small.",
-            "bf16": "Did you mean 'bfloat16'?",
             "fp32": "Did you mean 'float32'?",
         },
     )

@@ -13,10 +13,9 @@ from fpt.prompts.kinds import kind_of
 @pytest.mark.parametrize("group", compose.GROUPS)
 def test_every_file_composes(group: str) -> None:
     for option in compose.group_options(group):
-        if (group, option) != ("model", "custom"):
-            loaded = compose.load([f"{group}={option}"])
-            if group not in ("experiment", "prompt"):
-                assert getattr(loaded, group).name == option
+        loaded = compose.load([f"{group}={option}"])
+        if group not in ("experiment", "prompt"):
+            assert getattr(loaded, group).name == option
 
 
 @pytest.mark.parametrize(("size", "updates"), [("large", 30000), ("xl", 15000)])

@@ -1,8 +1,8 @@
-"""Every setting on one page: `python -m fpt.config.settings_page > docs/configuration.md`."""
+"""Every setting on one page: `python docs/configuration.py > docs/configuration.md`."""
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import MISSING, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from fpt.config.schema import Group, RunConfig
 INTRODUCTION = """\
 # Configuration
 
-Printed by `python -m fpt.config.settings_page` from the schema (`fpt/config/schema.py`) and the files of `conf/`; `fpt
-train --help` has the same keys with the values that a command would use. A key is set as `train.updates=500`, a group
-by the name of one of its options, as in `model=t5-large`. What the command line says goes before an experiment, that
-before the option of a group, and that before the defaults here.
+Printed by `python docs/configuration.py` from the schema (`fpt/config/schema.py`) and the files of `conf/`; `fpt train
+--help` has the same keys with the values that a command would use. A key is set as `train.updates=500`, a group by the
+name of one of its options, as in `model=t5-large`. What the command line says goes before an experiment, that before
+the option of a group, and that before the defaults here.
 """
 OF_GROUPS = """\
 ## Groups
@@ -51,8 +51,7 @@ def _options(group: str) -> str:
     rows = []
     for name in compose.group_options(group):
         about, values = _read(compose.conf_dir() / group / f"{name}.yaml", group)
-        if name != "custom":  # stands for a folder or a Hub id
-            rows.append((f"`{name}`", about, " ".join(f"`{key}={_shown(value)}`" for key, value in values.items())))
+        rows.append((f"`{name}`", about, " ".join(f"`{key}={_shown(value)}`" for key, value in values.items())))
     return f"### {group}=\n\n" + _table(("option", "what it is", "sets"), rows) + "\n"
 
 
@@ -72,9 +71,10 @@ def _read(file: Path, group: str) -> tuple[str, dict[str, Any]]:
 def _keys(keys: Iterable[str]) -> str:
     rows = []
     for key in keys:
-        _, about = compose.settings()[key]
-        said = about["help"].replace("<", "&lt;")  # or Markdown takes </s> for a tag
-        rows.append((f"`{key}`", compose.kind_of(key), _default(key), _limits(about), said))
+        setting = compose.settings()[key]
+        said = setting.metadata["help"].replace("<", "&lt;")  # or Markdown takes </s> for a tag
+        default = _default(setting, key.rpartition(".")[0])
+        rows.append((f"`{key}`", compose.type_in_words(key), default, _limits(setting.metadata), said))
     return _table(("key", "takes", "default", "allowed", "what it is"), rows) + "\n"
 
 
@@ -84,21 +84,17 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
-def _default(key: str) -> str:
+def _default(setting: Field[Any], group: str) -> str:
     """What the schema says; nothing or an empty list is filled in by the option of the key's group."""
-    group, _, name = key.rpartition(".")
-    owner = next((item.type for item in fields(RunConfig) if item.name == group), RunConfig)
-    assert isinstance(owner, type)
-    item = next(item for item in fields(owner) if item.name == name)
-    value = [] if item.default_factory is MISSING else item.default_factory()
-    if item.default is not MISSING:
-        value = item.default
+    value = [] if setting.default_factory is MISSING else setting.default_factory()
+    if setting.default is not MISSING:
+        value = setting.default
     elif not value and group in compose.GROUPS:
         return "an option's"
     return f"`{_shown(value)}`"
 
 
-def _limits(about: dict[str, Any]) -> str:
+def _limits(about: Mapping[str, Any]) -> str:
     if "choices" in about:
         return ", ".join(f"`{choice}`" for choice in about["choices"])
     signs = {"above": "more than", "least": "at least", "most": "at most"}
