@@ -109,7 +109,7 @@ def score(path: str | Path, *overrides: str, split: str | None = None, stage: in
     """
     records = open_run(path)
     config = with_split(_settings(records, overrides), split)
-    return evaluate.evaluate(config, open_task(config), split, trained.from_run(records, stage), Progress()).about
+    return evaluate.evaluate(config, open_task(config), split, trained.from_run(records, stage), Progress())[0]
 
 
 @contextmanager

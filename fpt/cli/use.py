@@ -45,9 +45,9 @@ def evaluate(arguments: Arguments) -> None:
         task = open_task(config)
     with progress.console.status("importing torch and transformers"):
         from stages.using.evaluate import evaluate
-    scored = evaluate(config, task, split, _learned(arguments, run, config), progress)
-    replace_file(output, scored.predictions)
-    present(arguments, {**scored.about, "predictions": str(output)}, print_scores)
+    scores, lines = evaluate(config, task, split, _learned(arguments, run, config), progress)
+    replace_file(output, lines)
+    present(arguments, {**scores, "predictions": str(output)}, print_scores)
 
 
 def predict(arguments: Arguments) -> None:
