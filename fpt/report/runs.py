@@ -44,7 +44,6 @@ class ReportedRun:
         validations: lines of metrics.jsonl with scores.
         plan: plan.json; empty where the run has not come so far.
         result: result.json; empty where the run is not finished.
-        start: where the first stage begins, by key of a metrics line: the scoring of neurons comes first.
     """
 
     files: Run
@@ -55,12 +54,6 @@ class ReportedRun:
     validations: list[Line]
     plan: dict[str, Any]
     result: dict[str, Any]
-    start: dict[str, float]
-
-    @property
-    def task(self) -> str:
-        """Its name."""
-        return str(self.settings["task.name"])
 
     @property
     def metric(self) -> str:
@@ -91,8 +84,10 @@ class ReportedRun:
         return bool(KINDS[self.settings.get("prompt.kind", Soft.name)].is_input)
 
     def spans(self, key: str) -> Iterator[tuple[int, float, float]]:
-        """Each stage begun, from where to where; one begins where the last one ended."""
-        start = self.start[key]
+        """Each stage begun, from where to where: where the last one ended, the first after the scoring of neurons."""
+        if not self.updates:
+            return
+        start = {"update": 0, "flops": self.plan["flops_importance"], "seconds": self.files.measured["seconds"]}[key]
         for stage, lines in groupby(self.updates, lambda line: line["stage"]):
             end = list(lines)[-1][key]
             yield stage, start, end
@@ -154,9 +149,7 @@ def read(files: Run, number: int, label: str) -> ReportedRun:
     except Exception as error:  # OmegaConf has many types
         raise UserError(f"{files.path}: its configuration cannot be read ({reason(error)})") from None
     result = files.result if files.is_finished else {}
-    before = (0, plan["flops_importance"], files.measured["seconds"]) if plan else (0, 0, 0)
-    start = dict(zip(("update", "flops", "seconds"), before, strict=True))
-    run = ReportedRun(files, number, label, settings, updates, validations, plan, result, start)
+    run = ReportedRun(files, number, label, settings, updates, validations, plan, result)
     if not all(run.metric in line for line in validations):
         raise UserError(f"{files.path / METRICS}: is damaged: a validation has no {run.metric or 'score'}")
     return run
