@@ -5,56 +5,56 @@ from importlib.resources import files
 from typing import Any
 
 from fpt.prompts.kinds import kind_of
+from fpt.runs.run import Run
 from fpt.sharing.export import ExportRequest, is_local
 from fpt.tasks.catalogue import data_of, rules_of
+from fpt.tasks.origins import Origin
 from fpt.units import amount
-
-LIBRARIES = {"peft": "peft", "hf": "transformers"}
-TASK_TYPE = "text2text-generation"
 
 
 def text(request: ExportRequest) -> str:
     """README.md: the Hub's metadata, then words for people."""
     from huggingface_hub import ModelCard, ModelCardData
 
-    kind = kind_of(request.run.config.prompt)
+    config = request.run.config
+    kind, rules = kind_of(config.prompt), rules_of(config.task)
+    data = data_of(config, rules)
     card = ModelCard.from_template(
-        ModelCardData(**_metadata(request)),
+        ModelCardData(**_metadata(request, data, rules.records)),
         template_str=(files(__package__) / "card.md.jinja").read_text(encoding="utf-8"),
         request=request,
         model_name=_model_name(request),
-        data=_data(request),
-        records=rules_of(request.run.config.task).records,
-        source=_source(request),
+        data=data,
+        records=rules.records,
+        source=_source(request.run, data),
         kind=kind,
         described=kind.described(request.values["d_model"], request.layer, _model_name(request)),
-        command=None if kind.is_input else _command(request),
         is_local=is_local(request.base),
         amount=amount,
+        quote=shlex.quote,
     )
     return f"{card}\n"
 
 
-def _metadata(request: ExportRequest) -> dict[str, Any]:
+def _metadata(request: ExportRequest, data: str, records: Origin) -> dict[str, Any]:
     """The card's head, without a licence, which is the user's to give."""
     from huggingface_hub import EvalResult
 
     result, config = request.run.result, request.run.config
     metadata = {
-        "library_name": LIBRARIES.get(request.to),
+        "library_name": {"peft": "peft", "hf": "transformers"}.get(request.to),
         "base_model": None if is_local(request.base) else request.base,
         "tags": ["prompt-tuning", f"{config.prompt.kind}-prompt", "fpt"],
         "metrics": [result["metric"]["name"]],
     }
-    if _data(request) != "hub":  # generated data have no name there
+    if data != "hub":  # generated data have no name there
         return metadata
-    records = rules_of(config.task).records
     metadata["datasets"] = [records.hub[0]]
     if request.number is None and config.task.valid_examples is None:
         metadata["model_name"] = f"{result['task']}-{result['model']}-{result['schedule']}"
         metadata["eval_results"] = [
             EvalResult(
-                task_type=TASK_TYPE,
+                task_type="text2text-generation",
                 dataset_type=records.hub[0],
                 dataset_name=result["task"],
                 dataset_config=next(iter(records.hub[1:]), None),
@@ -66,33 +66,12 @@ def _metadata(request: ExportRequest) -> dict[str, Any]:
     return metadata
 
 
-def _command(request: ExportRequest) -> str:
-    """What answers one source with a prompt for which other libraries have no place."""
-    config, task = request.run.config, request.run.config.task
-    model = "." if request.to == "hf" else "tiny" if request.is_embedded else request.base
-    words = ["prompt.file=prompt.safetensors", f"model={model}"]
-    if task.train is None:
-        words += [f"task={task.name}"]
-    else:  # the user's own files stay unnamed
-        words += ["task=files", "task.train=FILE", f"task.source={task.source}", f"task.target={task.target}"]
-    if request.to != "hf" and request.revision:
-        words += [f"model.revision={request.revision}"]
-    if config.engine.dtype != "float32":
-        words += [f"engine.dtype={config.engine.dtype}"]
-    return f"fpt predict {shlex.join(words)} \\\n  {shlex.quote(f'text={_source(request)}')}"
-
-
-def _source(request: ExportRequest) -> str:
+def _source(run: Run, data: str) -> str:
     """A source for the model: the shortest of validation, or its form where the data may be nobody else's business."""
-    task = request.run.config.task
-    if _data(request) in ("world", "hub"):
-        return str(min((row["input"] for row in request.run.predictions), key=len))
+    if data in ("world", "hub"):
+        return str(min((row["input"] for row in run.predictions), key=len))
+    task = run.config.task
     return task.source or task.template or f"a source, as fpt show task={task.name} prints it"
-
-
-def _data(request: ExportRequest) -> str:
-    config = request.run.config
-    return data_of(config, rules_of(config.task))
 
 
 def _model_name(request: ExportRequest) -> str:

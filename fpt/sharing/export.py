@@ -28,6 +28,7 @@ class ExportRequest:
     Attributes:
         run: whose prompt.
         to: the format.
+        stage: on whose model the prompt was learned.
         number: the stage whose last prompt it is; None: the run's best prompt.
         folder: where it goes.
         base: the model that the prompt goes before: a Hub id or a folder. In a checkpoint, the one it is a part of.
@@ -36,15 +37,11 @@ class ExportRequest:
 
     run: Run
     to: str
+    stage: RunStage
     number: int | None
     folder: Path
     base: str
     repo: str | None
-
-    @property
-    def stage(self) -> RunStage:
-        """The stage on whose model the prompt was learned."""
-        return self.run.stages[(self.number or len(self.run.stages)) - 1]
 
     @property
     def shape(self) -> Shape:
@@ -102,15 +99,14 @@ def check_request(
     _ = run.result  # what is not finished has none
     if why := kind_of(run.config.prompt).not_exported.get(to):
         raise UserError(f"to={to}: {why}; to=fpt writes it as fpt reads it, to=hf its model too")
-    if number is not None:
-        run.stage(number)
+    stage = run.stages[-1] if number is None else run.stage(number)
     name = to if number is None else f"{to}-stage{number}"
     target = Path(folder).expanduser() if folder else run.path / "export" / name
     if target.exists():
         raise UserError(f"{target}: exists already; remove it, or give another output=DIR")
     is_embedded = not base and run.config.model.weights == "embedded"
     model = str(tiny.FOLDER) if is_embedded else _resolved(base or run.config.model.weights)
-    request = ExportRequest(run, to, number, target, model, repo)
+    request = ExportRequest(run, to, stage, number, target, model, repo)
     if to != "hf":
         _check_base(request, base)
     return request
