@@ -21,7 +21,6 @@ from fpt.runs.folder import LEDGER
 from fpt.runs.progress import Progress
 from fpt.runs.run import PROMPT, Run, open_run
 from fpt.sharing import export as exports
-from fpt.sharing import hub
 from fpt.tasks import predict_input
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.splits import with_split
@@ -81,8 +80,6 @@ def export(arguments: Arguments) -> None:
     request = exports.check_request(
         run, to, number=number, folder=options.get("output"), base=options.get("base"), repo=repo
     )
-    if repo is not None:
-        hub.check(repo)
     progress = Progress()
     with progress.console.status("importing torch and transformers"):
         from stages.using.export import export as write

@@ -22,10 +22,10 @@ EXAMPLES = 3  # of each kind
 
 
 class Section(NamedTuple):
-    """Runs of one task and metric, which share their axes: curves of score and loss, and what a mean loss is over."""
+    """Runs of one task and metric, which share their axes: curves, and the least and most that a mean loss is over."""
 
     title: str
-    window: str
+    window: tuple[int, int]
     score: list[Plot]
     loss: list[Plot]
 
@@ -49,7 +49,6 @@ def render(runs: Sequence[ReportedRun]) -> tuple[str, list[Plot]]:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"amount": amount}
     page = environment.from_string((files(__package__) / "page.html").read_text()).render(
-        title=runs[0].label if len(runs) == 1 else f"{len(runs)} runs",
         version=__version__,
         script=script,
         script_sha=sha,
@@ -79,9 +78,8 @@ def _sections(runs: Sequence[ReportedRun]) -> Iterator[Section]:
                 loss.append(plots.loss(known, key, f"{prefix}loss-{name.lower()}"))
                 if metric and (scored := [run for run in known if run.validations]):
                     score.append(plots.score(scored, key, f"{prefix}score-{name.lower()}"))
-        windows = sorted({plots.window(run) for run in members})
-        over = " to ".join(map(str, dict.fromkeys((windows[0], windows[-1]))))
-        yield Section(f"{task}: {metric}" if metric else task, over, score, loss)
+        windows = [plots.window(run) for run in members]
+        yield Section(f"{task}: {metric}" if metric else task, (min(windows), max(windows)), score, loss)
 
 
 def _prompts(runs: Sequence[ReportedRun]) -> Iterator[Prompts]:
@@ -113,12 +111,11 @@ def _kind(one: ReportedRun, other: ReportedRun) -> str:
     """What two prompts have in common."""
     if one is other:
         return "stages of one run"
-    if one.settings["model.name"] != other.settings["model.name"]:
-        return "different models"
-    if one.settings["task.name"] != other.settings["task.name"]:
-        return "different tasks"
-    same = one.settings["seed"] == other.settings["seed"]
-    return "one task and seed, different runs" if same else "one task, different seeds"
+    kinds = {"model.name": "different models", "task.name": "different tasks", "seed": "one task, different seeds"}
+    for key, kind in kinds.items():
+        if one.settings[key] != other.settings[key]:
+            return kind
+    return "one task and seed, different runs"
 
 
 def _differences(runs: Sequence[ReportedRun]) -> list[tuple[str, list[str]]]:

@@ -31,8 +31,9 @@ COLOURS = {
     "#666666": "#aaaaaa",
 }
 MARKERS = "osD^vPX"
-STYLE = matplotlib.rc_params_from_file(Path(__file__).with_name("plots.mplstyle"), use_default_template=False)
-INK, LINE, PAPER = STYLE["text.color"], STYLE["grid.color"], "#fefefe"
+STYLE = Path(__file__).with_name("plots.mplstyle")
+_settings = matplotlib.rc_params_from_file(STYLE, use_default_template=False)
+INK, LINE, PAPER = _settings["text.color"], _settings["grid.color"], "#fefefe"
 STYLED = matplotlib.style.context(["default", STYLE])
 AXES = {"update": "updates", "flops": "FLOPs", "seconds": "seconds"}
 MOST_POINTS = 600  # of a curve: as many as a plot is wide

@@ -1,6 +1,7 @@
-"""What leaves fpt: which prompt of a run, for which model, in which format; nothing heavy is imported to check it."""
+"""What leaves fpt, and to where: which prompt, for which model, in which format; checked before torch is imported."""
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from fpt.backbones import tiny
 from fpt.backbones.location import config_values, read_values
 from fpt.backbones.shapes import Shape, Stack
 from fpt.backbones.supported import read_shape
-from fpt.errors import UserError, did_you_mean
+from fpt.errors import UserError, did_you_mean, reason
 from fpt.prompts.files import ADAPTER, ADAPTER_CONFIG, ADAPTER_TENSOR
 from fpt.prompts.kinds import kind_of
 from fpt.runs.run import Run, RunStage, open_run
@@ -88,8 +89,8 @@ def check_request(
     """What is to leave the run in the folder `path`.
 
     Raises:
-        UserError: no such format, stage or finished run; the folder exists; or the model that the prompt goes before
-            is not named, or has another shape.
+        UserError: no such format, stage or finished run; the folder exists; the model that the prompt goes before is
+            not named, or has another shape; or `repo` is no repository's name, or nobody is logged in.
     """
     if to not in FORMATS:
         raise UserError(f"to={to}: allowed are {', '.join(FORMATS)}.{did_you_mean(to, FORMATS)}")
@@ -109,6 +110,8 @@ def check_request(
     request = ExportRequest(run, to, stage, number, target, model, repo)
     if to != "hf":
         _check_base(request, base)
+    if repo is not None:
+        _check_repo(repo)
     return request
 
 
@@ -150,6 +153,15 @@ def _sized(shape: Shape) -> str:
     return f"{shape.encoder.blocks}+{shape.decoder.blocks} blocks of {shape.encoder.neurons} FFN neurons"
 
 
+def _check_repo(repo: str) -> None:
+    from huggingface_hub import get_token
+
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repo):
+        raise UserError(f"push-to-hub={repo}: expected OWNER/NAME")
+    if get_token() is None:
+        raise UserError(f"push-to-hub={repo}: not logged in; run 'hf auth login' or set HF_TOKEN, or leave it out")
+
+
 def write_adapter(folder: Path, request: ExportRequest, prompt: "Tensor") -> None:
     """A PEFT prompt-tuning adapter for an encoder-decoder with the prompt [P, D], without PEFT.
 
@@ -176,3 +188,22 @@ def write_adapter(folder: Path, request: ExportRequest, prompt: "Tensor") -> Non
     (folder / ADAPTER_CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     tensors = {ADAPTER_TENSOR: prompt.float().contiguous().numpy()}
     save_file(tensors, folder / ADAPTER, {"format": "pt"})
+
+
+def push(folder: Path, repo: str) -> str:
+    """Send a folder to a model repository, made if need be; returns its address.
+
+    Raises:
+        UserError: the Hub cannot be reached, or refuses.
+    """
+    from huggingface_hub import HfApi
+
+    hub = HfApi()
+    try:
+        address = hub.create_repo(repo, exist_ok=True)
+        hub.upload_folder(repo_id=repo, folder_path=folder, commit_message="Add what fpt export wrote")
+    except Exception as error:  # the Hub client raises httpx, OS and its own errors
+        raise UserError(
+            f"push-to-hub={repo}: failed ({reason(error)}); {folder} is whole, and 'hf upload {repo} {folder}' sends it"
+        ) from None
+    return str(address)

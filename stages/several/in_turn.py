@@ -43,11 +43,9 @@ def check(plans: Sequence[Planned]) -> None:
         schedule.of(planned.config)
         chosen(planned.config.tracking)
         folder = str(planned.config.folder)
-        if folder in taken:
-            raise UserError(
-                f"{taken[folder].label} and {planned.label} would share the folder {folder}; give run.dir=DIR"
-            )
-        taken[folder] = planned
+        first = taken.setdefault(folder, planned)
+        if first is not planned:
+            raise UserError(f"{first.label} and {planned.label} would share the folder {folder}; give run.dir=DIR")
         finished(planned.config)
 
 

@@ -12,8 +12,8 @@ from fpt.prompts.soft import TENSOR
 from fpt.runs.atomic import new_folder
 from fpt.runs.progress import Progress
 from fpt.runs.run import PROMPT
-from fpt.sharing import card, hub
-from fpt.sharing.export import ExportRequest, write_adapter
+from fpt.sharing import card
+from fpt.sharing.export import ExportRequest, push, write_adapter
 from fpt.training.checkpoint import dump_prompt
 from stages import partial
 from stages.using.learned import LearnedPrompt, from_run
@@ -47,7 +47,7 @@ def export(request: ExportRequest, progress: Progress) -> dict[str, Any]:
     url = None
     if request.repo:
         with progress.console.status(f"sending it to {request.repo}"):
-            url = hub.push(folder, request.repo)
+            url = push(folder, request.repo)
     names = sorted(file.name for file in folder.iterdir())
     return {"to": request.to, "prompt": request.what, "folder": str(folder), "files": names, "url": url}
 
