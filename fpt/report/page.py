@@ -60,9 +60,8 @@ def render(runs: Sequence[ReportedRun]) -> tuple[str, list[Plot]]:
         examples=examples,
         differences=_differences(runs),
     )
-    of_prompts = [group.plot for group in prompts if group.plot]
-    drawn = [plot for section in sections for plot in (*section.score, *section.loss)]
-    return page, [*drawn, *([memory] if memory else []), *of_prompts]
+    curves = [plot for section in sections for plot in (*section.score, *section.loss)]
+    return page, [plot for plot in (*curves, memory, *(group.plot for group in prompts)) if plot]
 
 
 def _sections(runs: Sequence[ReportedRun]) -> Iterator[Section]:
