@@ -97,14 +97,14 @@ class ReportedRun:
     def stages(self) -> list[Line]:
         """Every planned stage: its price, and what was done and scored of it so far."""
         rows = []
-        spans = {stage: (start, end) for stage, start, end in self.spans("seconds")} if self.knows("seconds") else {}
+        took = {stage: end - start for stage, start, end in self.spans("seconds")} if self.knows("seconds") else {}
         memory = {row["name"]: row for row in self.plan.get("memory", {}).get("stages", [])}
         for index, row in enumerate(self.plan.get("stages", []), 1):
             done = [line for line in self.updates if line["stage"] == index]
             scored = [line[self.metric] for line in self.validations if line["stage"] == index]
             finished = self.result["stages"][index - 1] if self.result else {}
             spent = finished.get("flops", row["flops_per_update"] * len(done))
-            seconds = finished.get("seconds", spans[index][1] - spans[index][0] if index in spans else None)
+            seconds = finished.get("seconds", took.get(index))
             reached = {"index": index, "done": len(done), "spent": spent, "seconds": seconds}
             score = scored[-1] if scored else None
             rows.append({**row, **reached, "score": score, "memory": memory.get(row["name"])})
