@@ -167,7 +167,7 @@ def write_adapter(folder: Path, request: ExportRequest, prompt: "Tensor") -> Non
 
     PEFT would keep a second prompt for the decoder, which its forward pass leaves alone; one is written here.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     values = {
         "auto_mapping": None,
@@ -187,7 +187,7 @@ def write_adapter(folder: Path, request: ExportRequest, prompt: "Tensor") -> Non
     }
     (folder / ADAPTER_CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     tensors = {ADAPTER_TENSOR: prompt.float().contiguous().numpy()}
-    save_file(tensors, folder / ADAPTER, {"format": "pt"})
+    (folder / ADAPTER).write_bytes(save(tensors, {"format": "pt"}))  # `save_file` makes it its owner's alone
 
 
 def push(folder: Path, repo: str) -> str:
