@@ -23,7 +23,7 @@ def bytes_of(memory: str) -> int:
     Raises:
         UserError: no such amount.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", memory.strip())
-    if not found or found[2] not in UNITS or not float(found[1]):
+    typed = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", memory.strip())
+    if not typed or typed[2] not in UNITS or not float(typed[1]):
         raise UserError(f"engine.device_memory={memory}: expected a number and a unit, as in 24GiB or 80GB")
-    return int(float(found[1]) * UNITS[found[2]])
+    return int(float(typed[1]) * UNITS[typed[2]])

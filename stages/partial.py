@@ -4,7 +4,6 @@ The full model is the partial PLM that keeps everything; the backbone's files ar
 """
 
 import json
-import shutil
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
@@ -16,7 +15,6 @@ from torch import nn
 from fpt.backbones.backbone import Backbone
 from fpt.backbones.location import read_values
 from fpt.backbones.shapes import Selection, Shape, Stack, StackSelection
-from fpt.errors import UserError
 
 
 def build(
@@ -67,18 +65,10 @@ def save(model: Any, backbone: Backbone, folder: Path) -> None:
     """Write a partial PLM as a Hugging Face checkpoint that `from_pretrained` opens, tokenizer included.
 
     Stacks of unequal width are padded with zero neurons to the wider one: a config.json has one d_ff.
-
-    Raises:
-        UserError: the folder exists.
     """
-    if folder.exists():
-        raise UserError(f"{folder}: exists already; give a new folder")
-    aside = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    model.save_pretrained(aside, state_dict=backbone.family.checkpoint_tensors(model))
+    model.save_pretrained(folder, state_dict=backbone.family.checkpoint_tensors(model))
     values = backbone.family.checkpoint_values(model, read_values(backbone.folder))
     for name, settled in zip(("config.json", "generation_config.json"), values, strict=True):
-        file = aside / name
+        file = folder / name
         file.write_text(json.dumps(json.loads(file.read_text()) | settled, indent=2) + "\n")
-    backbone.tokenizer.save_pretrained(aside)
-    aside.rename(folder)
+    backbone.tokenizer.save_pretrained(folder)

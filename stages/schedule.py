@@ -1,8 +1,8 @@
 """The list of stages: which depth and width, for how many updates; read from `schedule.stages` and checked."""
 
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from fractions import Fraction
-from itertools import pairwise
+from itertools import accumulate, chain, count, pairwise
 from typing import Any
 
 from fpt.backbones.location import config_values
@@ -27,8 +27,8 @@ class Stage:
     @property
     def name(self) -> str:
         """Folder name in a run: number, encoder x decoder blocks, encoder x decoder neurons."""
-        encoder, decoder = self.shape.encoder, self.shape.decoder
-        return f"{self.index}-{encoder.blocks}x{decoder.blocks}-{encoder.neurons}x{decoder.neurons}"
+        form = "{index}-{encoder_layers}x{decoder_layers}-{ffn}x{decoder_ffn}"
+        return form.format(index=self.index, **self.sizes)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -86,12 +86,7 @@ def of(config: RunConfig) -> Schedule:
     values, where = config_values(config.model)
     full = read_shape(values, where)
     kind_of(config.prompt).position(full.encoder.blocks)
-    return build(
-        config.schedule,
-        full=full,
-        updates=config.train.updates,
-        reduce_decoder=config.task.reduce_decoder,
-    )
+    return build(config.schedule, full=full, updates=config.train.updates, reduce_decoder=config.task.reduce_decoder)
 
 
 def build(config: ScheduleConfig, *, full: Shape, updates: int, reduce_decoder: bool) -> Schedule:
@@ -110,14 +105,8 @@ def build(config: ScheduleConfig, *, full: Shape, updates: int, reduce_decoder: 
     shapes = [_shape(row, number, full, reduced) for number, row in enumerate(rows, 1)]
     _check_growth(shapes, full, config.partial_end)
     counts = _updates(rows, updates)
-    starts = [sum(counts[:index]) for index in range(len(counts))]
-    return Schedule(
-        tuple(
-            Stage(number, shape, count, start)
-            for number, (shape, count, start) in enumerate(zip(shapes, counts, starts, strict=True), 1)
-        ),
-        full,
-    )
+    spans = zip(count(1), shapes, counts, accumulate(counts, initial=0), strict=False)
+    return Schedule(tuple(Stage(*span) for span in spans), full)
 
 
 def _checked(row: Any, number: int) -> dict[str, Any]:
@@ -133,15 +122,14 @@ def _checked(row: Any, number: int) -> dict[str, Any]:
 
 
 def _shape(row: dict[str, Any], number: int, full: Shape, reduced: dict[str, bool]) -> Shape:
-    sizes = {}
-    for stack in STACKS:
-        whole = full.stack(stack)
-        blocks, neurons = (
-            _count(row.get(key, "full"), total, stack, reduced[stack], f"schedule.stages[{number}].{key}")
-            for key, total in (("depth", whole.blocks), ("width", whole.neurons))
+    stacks = {}
+    for name in STACKS:
+        numbers = (
+            _count(row.get(key, "full"), total, name, reduced[name], f"schedule.stages[{number}].{key}")
+            for key, total in zip(("depth", "width"), astuple(full.stack(name)), strict=True)
         )
-        sizes[stack] = Stack(blocks, neurons)
-    return Shape(sizes["encoder"], sizes["decoder"])
+        stacks[name] = Stack(*numbers)
+    return Shape(**stacks)
 
 
 def _count(value: Any, total: int, stack: str, reduced: bool, key: str) -> int:
@@ -162,11 +150,9 @@ def _count(value: Any, total: int, stack: str, reduced: bool, key: str) -> int:
 
 
 def _check_growth(shapes: list[Shape], full: Shape, partial_end: bool) -> None:
-    def sizes(shape: Shape) -> tuple[int, ...]:
-        return (shape.encoder.blocks, shape.encoder.neurons, shape.decoder.blocks, shape.decoder.neurons)
-
     for number, (before, after) in enumerate(pairwise(shapes), 2):
-        if any(new < old for old, new in zip(sizes(before), sizes(after), strict=True)) or before == after:
+        sizes = zip(chain(*astuple(before)), chain(*astuple(after)), strict=True)
+        if before == after or any(new < old for old, new in sizes):
             verb = "is the same as" if before == after else "is smaller in part than"
             raise UserError(
                 f"schedule.stages[{number}]: {_text(after)} {verb} the stage before, {_text(before)}; stages must grow"
@@ -200,7 +186,7 @@ def _updates(rows: list[dict[str, Any]], updates: int) -> list[int]:
     total = sum(shares, Fraction())
     if abs(total - 1) > Fraction(1, 1000):
         raise UserError(f"schedule.stages: the shares add up to {float(total):g}, not 1")
-    bounds = [round(updates * sum(shares[:index], Fraction()) / total) for index in range(len(shares) + 1)]
+    bounds = [round(updates * share / total) for share in accumulate(shares, initial=Fraction())]
     counts = [end - start for start, end in pairwise(bounds)]
     if 0 in counts:
         raise UserError(

@@ -21,7 +21,6 @@ from fpt.runs.folder import LEDGER
 from fpt.runs.progress import Progress
 from fpt.runs.run import PROMPT, Run, open_run
 from fpt.sharing import export as exports
-from fpt.sharing import hub
 from fpt.tasks import predict_input
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.splits import with_split
@@ -46,9 +45,9 @@ def evaluate(arguments: Arguments) -> None:
         task = open_task(config)
     with progress.console.status("importing torch and transformers"):
         from stages.using.evaluate import evaluate
-    scored = evaluate(config, task, split, _learned(arguments, run, config), progress)
-    replace_file(output, scored.predictions)
-    present(arguments, {**scored.about, "predictions": str(output)}, print_scores)
+    scores, lines = evaluate(config, task, split, _learned(arguments, run, config), progress)
+    replace_file(output, lines)
+    present(arguments, {**scores, "predictions": str(output)}, print_scores)
 
 
 def predict(arguments: Arguments) -> None:
@@ -84,8 +83,6 @@ def export(arguments: Arguments) -> None:
     request = exports.check_request(
         run, to, number=number, folder=options.get("output"), base=options.get("base"), repo=repo
     )
-    if repo is not None:
-        hub.check(repo)
     progress = Progress()
     with progress.console.status("importing torch and transformers"):
         from stages.using.export import export as write

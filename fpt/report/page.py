@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from itertools import combinations
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
@@ -19,14 +19,13 @@ from fpt.report.runs import ReportedRun, StagePrompt, similarity
 from fpt.units import amount
 
 EXAMPLES = 3  # of each kind
-SHOWN = 700  # characters of an example's text
 
 
 class Section(NamedTuple):
-    """Runs of one task and metric, which share their axes: curves of score and loss, and what a mean loss is over."""
+    """Runs of one task and metric, which share their axes: curves, and the least and most that a mean loss is over."""
 
     title: str
-    window: str
+    window: tuple[int, int]
     score: list[Plot]
     loss: list[Plot]
 
@@ -34,7 +33,7 @@ class Section(NamedTuple):
 class Prompts(NamedTuple):
     """Prompts of one shape: the heat map, and of each kind of pair the mean similarity and how many there are."""
 
-    shape: str
+    shape: tuple[int, ...]
     plot: Plot | None
     means: list[tuple[str, float, int]]
 
@@ -48,31 +47,28 @@ def render(runs: Sequence[ReportedRun]) -> tuple[str, list[Plot]]:
     script = (files(__package__) / "page.js").read_text()
     sha = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"shortened": _shortened, "amount": amount}
+    environment.filters |= {"amount": amount}
     page = environment.from_string((files(__package__) / "page.html").read_text()).render(
-        title=runs[0].label if len(runs) == 1 else f"{len(runs)} runs",
         version=__version__,
         script=script,
         script_sha=sha,
         colours=list(COLOURS.items()),
         runs=runs,
-        notes={run.number: _notes(run) for run in runs},
         sections=sections,
         memory=memory,
         prompts=prompts,
         examples=examples,
         differences=_differences(runs),
     )
-    of_prompts = [group.plot for group in prompts if group.plot]
-    drawn = [plot for section in sections for plot in (*section.score, *section.loss)]
-    return page, [*drawn, *([memory] if memory else []), *of_prompts]
+    curves = [plot for section in sections for plot in (*section.score, *section.loss)]
+    return page, [plot for plot in (*curves, memory, *(group.plot for group in prompts)) if plot]
 
 
 def _sections(runs: Sequence[ReportedRun]) -> Iterator[Section]:
     groups: dict[tuple[str, str], list[ReportedRun]] = {}
     for run in runs:
         if run.updates:
-            groups.setdefault((run.task, run.metric), []).append(run)
+            groups.setdefault((run.settings["task.name"], run.metric), []).append(run)
     for number, ((task, metric), members) in enumerate(groups.items(), 1):
         prefix = f"{number}-" if len(groups) > 1 else ""
         score, loss = [], []
@@ -81,9 +77,8 @@ def _sections(runs: Sequence[ReportedRun]) -> Iterator[Section]:
                 loss.append(plots.loss(known, key, f"{prefix}loss-{name.lower()}"))
                 if metric and (scored := [run for run in known if run.validations]):
                     score.append(plots.score(scored, key, f"{prefix}score-{name.lower()}"))
-        windows = sorted({plots.window(run) for run in members})
-        over = " to ".join(map(str, dict.fromkeys((windows[0], windows[-1]))))
-        yield Section(f"{task}: {metric}" if metric else task, over, score, loss)
+        windows = [plots.window(run) for run in members]
+        yield Section(f"{task}: {metric}" if metric else task, (min(windows), max(windows)), score, loss)
 
 
 def _prompts(runs: Sequence[ReportedRun]) -> Iterator[Prompts]:
@@ -101,7 +96,7 @@ def _prompts(runs: Sequence[ReportedRun]) -> Iterator[Prompts]:
             if one.run is not other.run or (one.stage and other.stage):  # the best prompt is one of its last stage's
                 kinds.setdefault(_kind(one.run, other.run), []).append(float(values[row, column]))
         means = [(kind, fmean(pairs), len(pairs)) for kind, pairs in kinds.items()]
-        yield Prompts(" × ".join(map(str, shape)), plot, means)
+        yield Prompts(shape, plot, means)
 
 
 def _labels(prompt: StagePrompt, *, several: bool) -> tuple[str, str]:
@@ -115,46 +110,20 @@ def _kind(one: ReportedRun, other: ReportedRun) -> str:
     """What two prompts have in common."""
     if one is other:
         return "stages of one run"
-    if one.settings["model.name"] != other.settings["model.name"]:
-        return "different models"
-    if one.task != other.task:
-        return "different tasks"
-    same = one.settings["seed"] == other.settings["seed"]
-    return "one task and seed, different runs" if same else "one task, different seeds"
-
-
-def _notes(run: ReportedRun) -> list[str]:
-    """What a reader must know before comparing."""
-    notes = []
-    if not run.result:
-        total = f" of {run.plan['updates']:,}" if run.plan else ""
-        notes.append(f"Not finished: {run.done:,}{total} updates so far.")
-    if not run.knows("flops") or not run.knows("seconds"):
-        notes.append(
-            "Made by an older fpt, which did not log FLOPs and seconds with its metrics; only updates are drawn."
-        )
-    if run.plan and not run.plan.get("memory"):
-        notes.append("Its plan has no memory.")
-    if run.result and not run.is_full(len(run.stages)):
-        notes.append("Its last stage is a partial model, and its score is on that.")
-    if (test := run.result.get("test")) and test["metrics"]:
-        scores = ", ".join(f"{name} {value:.2f}" for name, value in test["metrics"].items())
-        notes.append(f"{test['split']} split, {test['examples']:,} examples: {scores}.")
-    if len(run.result.get("metrics", {})) > 1:
-        notes.append(", ".join(f"{name} {value:.2f}" for name, value in run.result["metrics"].items()) + ".")
-    return notes
+    kinds = {"model.name": "different models", "task.name": "different tasks", "seed": "one task, different seeds"}
+    for key, kind in kinds.items():
+        if one.settings[key] != other.settings[key]:
+            return kind
+    return "one task and seed, different runs"
 
 
 def _differences(runs: Sequence[ReportedRun]) -> list[tuple[str, list[str]]]:
     """Settings that are not the same in all runs, but for the folders they name."""
     keys = dict.fromkeys(key for run in runs for key in run.settings)
-    texts = {key: [_setting(run.settings[key]) if key in run.settings else "–" for run in runs] for key in keys}
-    return [(key, values) for key, values in texts.items() if len(set(values)) > 1 and key not in ("run.dir", "resume")]
-
-
-def _setting(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text) - SHOWN:,} more characters)"
+    differences = []
+    for key in keys:
+        values = [run.settings.get(key, "–") for run in runs]
+        texts = [value if isinstance(value, str) else json.dumps(value) for value in values]
+        if len(set(texts)) > 1 and key not in ("run.dir", "resume"):
+            differences.append((key, texts))
+    return differences

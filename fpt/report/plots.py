@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import matplotlib.style
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from fpt.report.runs import Floats, ReportedRun
 from fpt.units import amount
@@ -30,32 +31,13 @@ COLOURS = {
     "#666666": "#aaaaaa",
 }
 MARKERS = "osD^vPX"
-INK, LINE, PAPER = "#1f2328", "#d8dce1", "#fefefe"
-STYLE = {
-    "font.size": 8.5,
-    "text.parse_math": False,  # a folder's name may hold a dollar
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": LINE,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": LINE,
-    "grid.linewidth": 0.6,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-    "svg.fonttype": "none",
-}
+STYLE = Path(__file__).with_name("plots.mplstyle")
+_settings = matplotlib.rc_params_from_file(STYLE, use_default_template=False)
+INK, LINE, PAPER = _settings["text.color"], _settings["grid.color"], "#fefefe"
+STYLED = matplotlib.style.context(["default", STYLE])
 AXES = {"update": "updates", "flops": "FLOPs", "seconds": "seconds"}
 MOST_POINTS = 600  # of a curve: as many as a plot is wide
 MOST_NUMBERS = 12  # a heat map with more rows has no room for numbers in its cells
-
-
-STYLED = matplotlib.style.context(["default", STYLE])
 
 
 @dataclass(frozen=True)
@@ -110,8 +92,8 @@ def loss(runs: Sequence[ReportedRun], key: str, name: str) -> Plot:
     if 0 < 10 * lowest < highest:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
     axes.set_ylabel("loss, training")
     return _drawn(figure, name, f"loss against {AXES[key]}")
 
@@ -142,7 +124,7 @@ def memory(runs: Sequence[ReportedRun], name: str) -> Plot:
     axes.set_xticks(sorted({stage["index"] for run in runs for stage in run.stages}))
     axes.grid(axis="x", visible=False)
     axes.set_xlabel("stage")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{amount(value)}B"))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{amount(value)}B")
     axes.set_ylabel("planned memory of one device")
     shades = [Patch(color="#808080", alpha=alpha, label=part) for part, alpha in parts.items()]
     figure.legend(handles=shades, loc="outside upper center", ncols=3, fontsize=7.5)
@@ -180,11 +162,13 @@ def _over_stages(runs: Sequence[ReportedRun], key: str) -> tuple[Figure, Axes]:
     end = max(end for run in runs for *_, end in run.spans(key))
     _strip(strip, axes, runs, key, end)
     axes.set_xlim(0, 1.02 * end)
-    scale, unit = _unit(end) if key == "seconds" else (1, AXES[key])
+    scale, unit = 1, "training FLOPs" if key == "flops" else AXES[key]
+    if key == "seconds" and end > 300:
+        scale, unit = (3600, "hours") if end > 10_000 else (60, "minutes")
     axes.set_xticks([tick * scale for tick in MaxNLocator(5).tick_values(0, end / scale) if tick * scale <= end])
     text = amount if key == "flops" else lambda value: f"{value / scale:,.6g}"
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text(value) if value else "0"))
-    axes.set_xlabel("training FLOPs" if key == "flops" else unit)
+    axes.xaxis.set_major_formatter(lambda value, _: text(value) if value else "0")
+    axes.set_xlabel(unit)
     _legend(figure, runs)
     return figure, axes
 
@@ -206,10 +190,6 @@ def _strip(strip: Axes, axes: Axes, runs: Sequence[ReportedRun], key: str, wides
     strip.grid(visible=False)
     strip.spines[:].set_visible(False)
     strip.tick_params(labelbottom=False)
-
-
-def _unit(seconds: float) -> tuple[int, str]:
-    return (3600, "hours") if seconds > 10_000 else (60, "minutes") if seconds > 300 else (1, "seconds")
 
 
 def _colour(run: ReportedRun) -> str:

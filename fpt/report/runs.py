@@ -44,7 +44,6 @@ class ReportedRun:
         validations: lines of metrics.jsonl with scores.
         plan: plan.json; empty where the run has not come so far.
         result: result.json; empty where the run is not finished.
-        start: where the first stage begins, by key of a metrics line: the scoring of neurons comes first.
     """
 
     files: Run
@@ -55,12 +54,6 @@ class ReportedRun:
     validations: list[Line]
     plan: dict[str, Any]
     result: dict[str, Any]
-    start: dict[str, float]
-
-    @property
-    def task(self) -> str:
-        """Its name."""
-        return str(self.settings["task.name"])
 
     @property
     def metric(self) -> str:
@@ -91,8 +84,10 @@ class ReportedRun:
         return bool(KINDS[self.settings.get("prompt.kind", Soft.name)].is_input)
 
     def spans(self, key: str) -> Iterator[tuple[int, float, float]]:
-        """Each stage begun, from where to where; one begins where the last one ended."""
-        start = self.start[key]
+        """Each stage begun, from where to where: where the last one ended, the first after the scoring of neurons."""
+        if not self.updates:
+            return
+        start = {"update": 0, "flops": self.plan["flops_importance"], "seconds": self.files.measured["seconds"]}[key]
         for stage, lines in groupby(self.updates, lambda line: line["stage"]):
             end = list(lines)[-1][key]
             yield stage, start, end
@@ -102,14 +97,14 @@ class ReportedRun:
     def stages(self) -> list[Line]:
         """Every planned stage: its price, and what was done and scored of it so far."""
         rows = []
-        spans = {stage: (start, end) for stage, start, end in self.spans("seconds")} if self.knows("seconds") else {}
+        took = {stage: end - start for stage, start, end in self.spans("seconds")} if self.knows("seconds") else {}
         memory = {row["name"]: row for row in self.plan.get("memory", {}).get("stages", [])}
         for index, row in enumerate(self.plan.get("stages", []), 1):
             done = [line for line in self.updates if line["stage"] == index]
             scored = [line[self.metric] for line in self.validations if line["stage"] == index]
             finished = self.result["stages"][index - 1] if self.result else {}
             spent = finished.get("flops", row["flops_per_update"] * len(done))
-            seconds = finished.get("seconds", spans[index][1] - spans[index][0] if index in spans else None)
+            seconds = finished.get("seconds", took.get(index))
             reached = {"index": index, "done": len(done), "spent": spent, "seconds": seconds}
             score = scored[-1] if scored else None
             rows.append({**row, **reached, "score": score, "memory": memory.get(row["name"])})
@@ -154,9 +149,7 @@ def read(files: Run, number: int, label: str) -> ReportedRun:
     except Exception as error:  # OmegaConf has many types
         raise UserError(f"{files.path}: its configuration cannot be read ({reason(error)})") from None
     result = files.result if files.is_finished else {}
-    before = (0, plan["flops_importance"], files.measured["seconds"]) if plan else (0, 0, 0)
-    start = dict(zip(("update", "flops", "seconds"), before, strict=True))
-    run = ReportedRun(files, number, label, settings, updates, validations, plan, result, start)
+    run = ReportedRun(files, number, label, settings, updates, validations, plan, result)
     if not all(run.metric in line for line in validations):
         raise UserError(f"{files.path / METRICS}: is damaged: a validation has no {run.metric or 'score'}")
     return run

@@ -4,73 +4,57 @@ import shlex
 from importlib.resources import files
 from typing import Any
 
-from fpt.backbones import tiny
-from fpt.config.schema import TaskConfig
 from fpt.prompts.kinds import kind_of
+from fpt.runs.run import Run
 from fpt.sharing.export import ExportRequest, is_local
 from fpt.tasks.catalogue import data_of, rules_of
+from fpt.tasks.origins import Origin
 from fpt.units import amount
-
-LIBRARIES = {"peft": "peft", "hf": "transformers"}
-TASK_TYPE = "text2text-generation"
-CONTENTS = {
-    "fpt": "`prompt.safetensors`",
-    "peft": "a PEFT adapter",
-    "npy": "the array `prompt.npy`",
-    "hf": "`prompt.safetensors`, beside the model it is for",
-}
 
 
 def text(request: ExportRequest) -> str:
     """README.md: the Hub's metadata, then words for people."""
     from huggingface_hub import ModelCard, ModelCardData
 
-    kind = kind_of(request.run.config.prompt)
+    config = request.run.config
+    kind, rules = kind_of(config.prompt), rules_of(config.task)
+    data = data_of(config, rules)
     card = ModelCard.from_template(
-        ModelCardData(**_metadata(request)),
+        ModelCardData(**_metadata(request, data, rules.records)),
         template_str=(files(__package__) / "card.md.jinja").read_text(encoding="utf-8"),
         request=request,
         model_name=_model_name(request),
-        contents=CONTENTS[request.to],
-        origin=_origin(request),
-        source=_source(request),
+        data=data,
+        records=rules.records,
+        source=_source(request.run, data),
         kind=kind,
         described=kind.described(request.values["d_model"], request.layer, _model_name(request)),
-        command=None if kind.is_input else _command(request),
-        revision=revision(request),
-        is_embedded=request.to != "hf" and request.base == str(tiny.FOLDER),
         is_local=is_local(request.base),
         amount=amount,
+        quote=shlex.quote,
     )
     return f"{card}\n"
 
 
-def revision(request: ExportRequest) -> str | None:
-    """Of the run's model; another `base` has its own."""
-    model = request.run.config.model
-    return model.revision if request.base == model.weights else None
-
-
-def _metadata(request: ExportRequest) -> dict[str, Any]:
+def _metadata(request: ExportRequest, data: str, records: Origin) -> dict[str, Any]:
     """The card's head, without a licence, which is the user's to give."""
     from huggingface_hub import EvalResult
 
     result, config = request.run.result, request.run.config
     metadata = {
-        "library_name": LIBRARIES.get(request.to),
+        "library_name": {"peft": "peft", "hf": "transformers"}.get(request.to),
         "base_model": None if is_local(request.base) else request.base,
         "tags": ["prompt-tuning", f"{config.prompt.kind}-prompt", "fpt"],
         "metrics": [result["metric"]["name"]],
     }
-    if _data(request) != "hub":  # generated data have no name there
+    if data != "hub":  # generated data have no name there
         return metadata
-    records = rules_of(config.task).records
     metadata["datasets"] = [records.hub[0]]
     if request.number is None and config.task.valid_examples is None:
         metadata["model_name"] = f"{result['task']}-{result['model']}-{result['schedule']}"
         metadata["eval_results"] = [
             EvalResult(
-                task_type=TASK_TYPE,
+                task_type="text2text-generation",
                 dataset_type=records.hub[0],
                 dataset_name=result["task"],
                 dataset_config=next(iter(records.hub[1:]), None),
@@ -82,42 +66,12 @@ def _metadata(request: ExportRequest) -> dict[str, Any]:
     return metadata
 
 
-def _command(request: ExportRequest) -> str:
-    """What answers one source with a prompt for which other libraries have no place."""
-    config = request.run.config
-    model = "." if request.to == "hf" else "tiny" if request.base == str(tiny.FOLDER) else request.base
-    words = ["prompt.file=prompt.safetensors", f"model={model}", *_task(config.task)]
-    if request.to != "hf" and revision(request):
-        words += [f"model.revision={revision(request)}"]
-    if config.engine.dtype != "float32":
-        words += [f"engine.dtype={config.engine.dtype}"]
-    return f"fpt predict {shlex.join(words)} \\\n  {shlex.quote(f'text={_source(request)}')}"
-
-
-def _task(task: TaskConfig) -> list[str]:
-    """The task in the command's words; of a user's own files, which stay unnamed, with their templates."""
-    if task.train is None:
-        return [f"task={task.name}"]
-    return ["task=files", "task.train=FILE", f"task.source={task.source}", f"task.target={task.target}"]
-
-
-def _source(request: ExportRequest) -> str:
+def _source(run: Run, data: str) -> str:
     """A source for the model: the shortest of validation, or its form where the data may be nobody else's business."""
-    task = request.run.config.task
-    if _data(request) in ("world", "hub"):
-        return str(min((row["input"] for row in request.run.predictions), key=len))
+    if data in ("world", "hub"):
+        return str(min((row["input"] for row in run.predictions), key=len))
+    task = run.config.task
     return task.source or task.template or f"a source, as fpt show task={task.name} prints it"
-
-
-def _data(request: ExportRequest) -> str:
-    config = request.run.config
-    return data_of(config, rules_of(config.task))
-
-
-def _origin(request: ExportRequest) -> str:
-    """Where the data are from; a folder of this machine says nothing elsewhere."""
-    records = rules_of(request.run.config.task).records
-    return {"world": "generated by fpt", "hub": records.describe("hub")}.get(_data(request), "local files")
 
 
 def _model_name(request: ExportRequest) -> str:

@@ -1,9 +1,7 @@
-"""What leaves fpt: which prompt of a run, for which model, in which format; nothing heavy is imported to check it."""
+"""What leaves fpt, and to where: which prompt, for which model, in which format; checked before torch is imported."""
 
-import io
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,18 +11,15 @@ from fpt.backbones import tiny
 from fpt.backbones.location import config_values, read_values
 from fpt.backbones.shapes import Shape, Stack
 from fpt.backbones.supported import read_shape
-from fpt.config.schema import ModelConfig
-from fpt.errors import UserError, did_you_mean
+from fpt.errors import UserError, did_you_mean, reason
 from fpt.prompts.files import ADAPTER, ADAPTER_CONFIG, ADAPTER_TENSOR
 from fpt.prompts.kinds import kind_of
-from fpt.runs.atomic import new_folder
 from fpt.runs.run import Run, RunStage, open_run
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FORMATS = ("fpt", "peft", "npy", "hf")
-ARRAY = "prompt.npy"
 
 
 @dataclass(frozen=True)
@@ -34,6 +29,7 @@ class ExportRequest:
     Attributes:
         run: whose prompt.
         to: the format.
+        stage: on whose model the prompt was learned.
         number: the stage whose last prompt it is; None: the run's best prompt.
         folder: where it goes.
         base: the model that the prompt goes before: a Hub id or a folder. In a checkpoint, the one it is a part of.
@@ -42,15 +38,11 @@ class ExportRequest:
 
     run: Run
     to: str
+    stage: RunStage
     number: int | None
     folder: Path
     base: str
     repo: str | None
-
-    @property
-    def stage(self) -> RunStage:
-        """The stage on whose model the prompt was learned."""
-        return self.run.stages[(self.number or len(self.run.stages)) - 1]
 
     @property
     def shape(self) -> Shape:
@@ -75,6 +67,17 @@ class ExportRequest:
         return sum(block < layer for block in self.stage.about["encoder_blocks"])
 
     @property
+    def is_embedded(self) -> bool:
+        """Whether the prompt goes before fpt's embedded model."""
+        return self.base == str(tiny.FOLDER)
+
+    @property
+    def revision(self) -> str | None:
+        """Of the run's model; another `base` has its own."""
+        model = self.run.config.model
+        return model.revision if self.base == model.weights else None
+
+    @property
     def what(self) -> str:
         """The prompt, for people."""
         return "the run's best prompt" if self.number is None else f"the prompt at the end of stage {self.number}"
@@ -86,8 +89,8 @@ def check_request(
     """What is to leave the run in the folder `path`.
 
     Raises:
-        UserError: no such format, stage or finished run; the folder exists; or the model that the prompt goes before
-            is not named, or has another shape.
+        UserError: no such format, stage or finished run; the folder exists; the model that the prompt goes before is
+            not named, or has another shape; or `repo` is no repository's name, or nobody is logged in.
     """
     if to not in FORMATS:
         raise UserError(f"to={to}: allowed are {', '.join(FORMATS)}.{did_you_mean(to, FORMATS)}")
@@ -97,21 +100,19 @@ def check_request(
     _ = run.result  # what is not finished has none
     if why := kind_of(run.config.prompt).not_exported.get(to):
         raise UserError(f"to={to}: {why}; to=fpt writes it as fpt reads it, to=hf its model too")
-    if number is not None:
-        run.stage(number)
+    stage = run.stages[-1] if number is None else run.stage(number)
     name = to if number is None else f"{to}-stage{number}"
     target = Path(folder).expanduser() if folder else run.path / "export" / name
     if target.exists():
         raise UserError(f"{target}: exists already; remove it, or give another output=DIR")
-    request = ExportRequest(run, to, number, target, _resolved(base) if base else default_base(run.config.model), repo)
+    is_embedded = not base and run.config.model.weights == "embedded"
+    model = str(tiny.FOLDER) if is_embedded else _resolved(base or run.config.model.weights)
+    request = ExportRequest(run, to, stage, number, target, model, repo)
     if to != "hf":
         _check_base(request, base)
+    if repo is not None:
+        _check_repo(repo)
     return request
-
-
-def default_base(config: ModelConfig) -> str:
-    """The model of a run as `from_pretrained` takes it: a Hub id, or a folder from the root on."""
-    return str(tiny.FOLDER) if config.weights == "embedded" else _resolved(config.weights)
 
 
 def is_local(base: str) -> bool:
@@ -120,6 +121,7 @@ def is_local(base: str) -> bool:
 
 
 def _resolved(base: str) -> str:
+    """A model as `from_pretrained` takes it from anywhere: a Hub id, or a folder from the root on."""
     return str(Path(base).expanduser().resolve()) if is_local(base) else base
 
 
@@ -140,7 +142,7 @@ def _check_base(request: ExportRequest, base: str | None) -> None:
             raise UserError(f"base={base}: {_sized(actual)}, the prompt's model has {_sized(wanted)}")
     elif base is not None and (base.count("/") != 1 or base.startswith(("/", ".", "~"))):
         raise UserError(f"base={base}: no such folder, and not a Hub id (owner/name)")
-    if request.repo and is_local(request.base) and request.base != str(tiny.FOLDER):
+    if request.repo and is_local(request.base) and not request.is_embedded:
         raise UserError(
             f"push-to-hub={request.repo}: the prompt's model, {request.base}, is on this machine alone;"
             " name its repository with base=OWNER/NAME"
@@ -151,59 +153,57 @@ def _sized(shape: Shape) -> str:
     return f"{shape.encoder.blocks}+{shape.decoder.blocks} blocks of {shape.encoder.neurons} FFN neurons"
 
 
-def adapter(prompt: "Tensor", *, base: str, revision: str | None, layers: int, heads: int) -> dict[str, bytes]:
-    """The files of a PEFT prompt-tuning adapter for an encoder-decoder, without PEFT.
+def _check_repo(repo: str) -> None:
+    from huggingface_hub import get_token
+
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repo):
+        raise UserError(f"push-to-hub={repo}: expected OWNER/NAME")
+    if get_token() is None:
+        raise UserError(f"push-to-hub={repo}: not logged in; run 'hf auth login' or set HF_TOKEN, or leave it out")
+
+
+def write_adapter(folder: Path, request: ExportRequest, prompt: "Tensor") -> None:
+    """A PEFT prompt-tuning adapter for an encoder-decoder with the prompt [P, D], without PEFT.
 
     PEFT would keep a second prompt for the decoder, which its forward pass leaves alone; one is written here.
-
-    Args:
-        prompt: [P, D].
-        base: the model, as `from_pretrained` takes it.
-        revision: of a Hub id.
-        layers: blocks of the encoder.
-        heads: attention heads of a block.
     """
     from safetensors.numpy import save
 
     values = {
         "auto_mapping": None,
-        "base_model_name_or_path": base,
+        "base_model_name_or_path": request.base,
         "inference_mode": True,
-        "num_attention_heads": heads,
-        "num_layers": layers,
+        "num_attention_heads": request.values["num_heads"],
+        "num_layers": request.shape.encoder.blocks,
         "num_transformer_submodules": 1,
         "num_virtual_tokens": prompt.shape[0],
         "peft_type": "PROMPT_TUNING",
         "prompt_tuning_init": "RANDOM",
         "prompt_tuning_init_text": None,
-        "revision": revision,
+        "revision": request.revision,
         "task_type": "SEQ_2_SEQ_LM",
         "token_dim": prompt.shape[1],
         "tokenizer_name_or_path": None,
     }
-    tensors = save({ADAPTER_TENSOR: prompt.float().contiguous().numpy()}, {"format": "pt"})
-    return {ADAPTER_CONFIG: (json.dumps(values, indent=2) + "\n").encode(), ADAPTER: tensors}
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    tensors = {ADAPTER_TENSOR: prompt.float().contiguous().numpy()}
+    (folder / ADAPTER).write_bytes(save(tensors, {"format": "pt"}))  # `save_file` makes it its owner's alone
 
 
-def array(prompt: "Tensor") -> dict[str, bytes]:
-    """A prompt [P, D] as `np.load` and google-research/prompt-tuning's `prompts.from_array` take it, float32."""
-    import numpy as np
-
-    data = io.BytesIO()
-    np.save(data, prompt.float().numpy())
-    return {ARRAY: data.getvalue()}
-
-
-@contextmanager
-def made_aside(folder: Path) -> Iterator[Path]:
-    """A path beside the folder that becomes it when all is written, and is removed when that fails.
+def push(folder: Path, repo: str) -> str:
+    """Send a folder to a model repository, made if need be; returns its address.
 
     Raises:
-        UserError: the folder cannot be made.
+        UserError: the Hub cannot be reached, or refuses.
     """
+    from huggingface_hub import HfApi
+
+    hub = HfApi()
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"output={folder}: cannot be made ({error.strerror})") from None
-    with new_folder(folder) as aside:
-        yield aside
+        address = hub.create_repo(repo, exist_ok=True)
+        hub.upload_folder(repo_id=repo, folder_path=folder, commit_message="Add what fpt export wrote")
+    except Exception as error:  # the Hub client raises httpx, OS and its own errors
+        raise UserError(
+            f"push-to-hub={repo}: failed ({reason(error)}); {folder} is whole, and 'hf upload {repo} {folder}' sends it"
+        ) from None
+    return str(address)

@@ -36,9 +36,8 @@ def plan(overrides: Sequence[str], schedules: Sequence[str], seeds: Sequence[int
     for name in dict.fromkeys((VANILLA, *schedules)):
         config = compose.load([*overrides, f"schedule={name}"])
         for seed in seeds:
-            own = replace(config, seed=seed)
-            if config.run.dir:
-                own = replace(own, run=FolderConfig(dir=f"{config.run.dir}/{config.schedule.name}-s{seed}"))
+            folder = config.run.dir and f"{config.run.dir}/{config.schedule.name}-s{seed}"
+            own = replace(config, seed=seed, run=FolderConfig(dir=folder))
             runs.append(Planned(own, {"schedule": name, "seed": str(seed)}))
     return runs
 

@@ -14,19 +14,14 @@ from stages import schedule
 
 @dataclass(frozen=True)
 class Planned:
-    """One run of several.
-
-    Attributes:
-        config: its configuration, with a folder of its own.
-        values: what sets it apart from the others, by key.
-    """
+    """One run of several, with a folder of its own, and the values that set it apart from the others, by key."""
 
     config: RunConfig
     values: dict[str, str]
 
     @property
     def label(self) -> str:
-        """In a few words."""
+        """Which one it is, for people."""
         return " ".join(f"{key}={value}" for key, value in self.values.items()) or "the run"
 
 
@@ -43,11 +38,9 @@ def check(plans: Sequence[Planned]) -> None:
         schedule.of(planned.config)
         chosen(planned.config.tracking)
         folder = str(planned.config.folder)
-        if folder in taken:
-            raise UserError(
-                f"{taken[folder].label} and {planned.label} would share the folder {folder}; give run.dir=DIR"
-            )
-        taken[folder] = planned
+        first = taken.setdefault(folder, planned)
+        if first is not planned:
+            raise UserError(f"{first.label} and {planned.label} would share the folder {folder}; give run.dir=DIR")
         finished(planned.config)
 
 

@@ -38,13 +38,11 @@ def plan(words: Sequence[str]) -> list[Planned]:
 
 def table(runs: Sequence[tuple[Planned, Run | UserError]]) -> list[dict[str, Any]]:
     """A row for each run: its values, folder, and what it came to; `error` where it came to nothing."""
-    rows: list[dict[str, Any]] = []
+    rows = []
     for planned, run in runs:
-        row: dict[str, Any] = {"values": planned.values, "folder": str(planned.config.folder)}
-        if isinstance(run, UserError):
-            rows.append({**row, "metric": None, "flops": None, "seconds": None, "error": str(run)})
-        else:
-            rows.append({**row, **{key: run.result[key] for key in ("metric", "flops", "seconds")}, "error": None})
+        error, result = (str(run), {}) if isinstance(run, UserError) else (None, run.result)
+        outcome = {key: result.get(key) for key in ("metric", "flops", "seconds")}
+        rows.append({"values": planned.values, "folder": str(planned.config.folder), **outcome, "error": error})
     return rows
 
 

@@ -1,6 +1,5 @@
 """Score a learned prompt on a split of a task, as training does."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from fpt.config.schema import RunConfig
@@ -15,23 +14,19 @@ from stages.models import Models
 from stages.using.learned import LearnedPrompt
 
 
-@dataclass(frozen=True)
-class Scored:
-    """What a prompt scores: `about` as JSON, and the predictions' lines."""
-
-    about: dict[str, Any]
-    predictions: bytes
-
-
-def evaluate(config: RunConfig, task: Task, split: str | None, prompt: LearnedPrompt, progress: Progress) -> Scored:
+def evaluate(
+    config: RunConfig, task: Task, split: str | None, prompt: LearnedPrompt, progress: Progress
+) -> tuple[dict[str, Any], bytes]:
     """Generate the split's answers with the prompt, and score them; a test split without labels is not scored.
+
+    Returns what they score, as JSON, and the lines of predictions.jsonl.
 
     Raises:
         UserError: device, weights or prompt cannot be used.
     """
-    with distributed.joined(config.engine, open_device(config.engine)):
-        inputs = open_inputs(config, task, progress)
-        engine = Engine(config.engine, open_device(config.engine))
+    device = open_device(config.engine)
+    with distributed.joined(config.engine, device):
+        inputs, engine = open_inputs(config, task, progress), Engine(config.engine, device)
         models = Models(inputs.backbone, engine, prompt.config, config.train.activation_checkpointing)
         evaluator = evaluator_of(config, inputs, engine, progress)
         data, examples = inputs.valid, task.valid
@@ -41,8 +36,7 @@ def evaluate(config: RunConfig, task: Task, split: str | None, prompt: LearnedPr
             data, examples = inputs.test, task.test
         with progress.running(), models.open(prompt.selection(inputs.backbone), prompt.tensors) as model:
             answers = evaluator.answers(model, data, split or config.task.valid_split)
-    metrics = task.score(answers.read, examples) if examples[0].golds else None
-    about = {
+    scores = {
         "task": task.name,
         "origin": task.origin,
         "model": config.model.name,
@@ -50,8 +44,8 @@ def evaluate(config: RunConfig, task: Task, split: str | None, prompt: LearnedPr
         "split": split or config.task.valid_split,
         "examples": len(examples),
         "metric": task.metric,
-        "metrics": metrics,
+        "metrics": task.score(answers.read, examples) if examples[0].golds else None,
         "baseline": task.baseline_name if examples is task.valid else None,
         "majority": task.majority if examples is task.valid else None,
     }
-    return Scored(about, predictions(answers, task, examples))
+    return scores, predictions(answers, task, examples)

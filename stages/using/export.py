@@ -3,14 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fpt.backbones.backbone import open_backbone
 from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
 from fpt.prompts.soft import TENSOR
+from fpt.runs.atomic import new_folder
 from fpt.runs.progress import Progress
 from fpt.runs.run import PROMPT
-from fpt.sharing import card, hub
-from fpt.sharing.export import ExportRequest, adapter, array, made_aside
+from fpt.sharing import card
+from fpt.sharing.export import ExportRequest, push, write_adapter
 from fpt.training.checkpoint import dump_prompt
 from stages import partial
 from stages.using.learned import LearnedPrompt, from_run
@@ -20,32 +23,33 @@ def export(request: ExportRequest, progress: Progress) -> dict[str, Any]:
     """Write what was asked for, with its model card, and send it to the Hub if that was asked for too.
 
     Raises:
-        UserError: a file of the run is damaged, its model is another now, or the Hub cannot be reached.
+        UserError: a file of the run is damaged, its model is another now, the folder cannot be made, or the Hub
+            cannot be reached.
     """
-    learned = from_run(request.run, request.number)
-    with made_aside(request.folder) as aside:
+    learned, folder = from_run(request.run, request.number), request.folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"output={folder}: cannot be made ({error.strerror})") from None
+    with new_folder(folder) as aside:
+        aside.mkdir()
         if request.to == "hf":
             with progress.console.status("writing the model"):
                 _write_model(request, learned, aside)
+        if request.to == "peft":
+            write_adapter(aside, request, learned.tensors[TENSOR])
+        elif request.to == "npy":  # as google-research/prompt-tuning's `prompts.from_array` takes it, float32
+            np.save(aside / "prompt.npy", learned.tensors[TENSOR].float().numpy())
         else:
-            aside.mkdir()
-        if request.to in ("hf", "fpt"):
             use = kind_of(learned.config).metadata(request.layer)
-            files = {PROMPT: dump_prompt(learned.tensors, stage=request.stage.name, **use)}
-        elif request.to == "npy":
-            files = array(learned.tensors[TENSOR])
-        else:
-            layers, heads = request.shape.encoder.blocks, request.values["num_heads"]
-            revision = card.revision(request)
-            files = adapter(learned.tensors[TENSOR], base=request.base, revision=revision, layers=layers, heads=heads)
-        for name, data in (files | {"README.md": card.text(request).encode()}).items():
-            (aside / name).write_bytes(data)
+            (aside / PROMPT).write_bytes(dump_prompt(learned.tensors, stage=request.stage.name, **use))
+        (aside / "README.md").write_text(card.text(request), encoding="utf-8")
     url = None
     if request.repo:
         with progress.console.status(f"sending it to {request.repo}"):
-            url = hub.push(request.folder, request.repo)
-    names = sorted(file.name for file in request.folder.iterdir())
-    return {"to": request.to, "prompt": request.what, "folder": str(request.folder), "files": names, "url": url}
+            url = push(folder, request.repo)
+    names = sorted(file.name for file in folder.iterdir())
+    return {"to": request.to, "prompt": request.what, "folder": str(folder), "files": names, "url": url}
 
 
 def _write_model(request: ExportRequest, learned: LearnedPrompt, folder: Path) -> None:

@@ -63,14 +63,10 @@ def from_run(run: Run, stage: int | None) -> LearnedPrompt:
         UserError: the run is not finished, has no such stage, or a file of it is damaged.
     """
     limit = run.result.get("max_new_tokens")
-    if stage is None:
-        of, prompt = run.stages[-1], run.learned()
-    else:
-        of = run.stage(stage)
-        prompt = run.learned(of)
-    part = selection.load(run.read(f"stages/{of.name}/selection.safetensors"))
+    own = None if stage is None else run.stage(stage)
+    part = selection.load(run.read(f"stages/{(own or run.stages[-1]).name}/selection.safetensors"))
     fingerprint = json.loads(run.read(INPUTS))["model"]
-    return LearnedPrompt(f"run={run.path}", prompt, run.config.prompt, part, fingerprint, limit)
+    return LearnedPrompt(f"run={run.path}", run.learned(own), run.config.prompt, part, fingerprint, limit)
 
 
 def from_file(config: RunConfig) -> LearnedPrompt:

@@ -12,7 +12,6 @@ from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 from fpt.backbones.shapes import STACKS, Selection, StackSelection
-from fpt.errors import UserError
 from stages import partial
 from stages.selection import everything
 from tests.conftest import FAMILIES, SMALL, open_folder, save_checkpoint
@@ -73,8 +72,6 @@ def test_a_saved_partial_opens_in_transformers(family: str, tmp_path: Path) -> N
     assert theirs.config.dropout_rate == 0.1
     torch.testing.assert_close(logits(theirs), logits(model), rtol=1e-5, atol=1e-5)
     assert AutoTokenizer.from_pretrained(tmp_path / "saved")("yes").input_ids == backbone.tokenizer("yes").input_ids
-    with pytest.raises(UserError, match="exists already"):
-        partial.save(model, backbone, tmp_path / "saved")
 
 
 def test_surgery_leaves_files_and_full_model_alone(checkpoint: Path) -> None:
