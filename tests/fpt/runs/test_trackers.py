@@ -155,6 +155,7 @@ def offline_history(file: Path) -> Points:
     return points
 
 
+@pytest.mark.trains
 def test_weights_and_biases_has_every_line_once_also_of_a_run_that_was_stopped(
     cli: Cli, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +173,7 @@ def test_weights_and_biases_has_every_line_once_also_of_a_run_that_was_stopped(
     assert offline_history(second) == written(tmp_path / "run")
 
 
+@pytest.mark.trains
 def test_trackio_has_every_line_once_also_of_a_run_that_was_stopped(
     cli: Cli, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
