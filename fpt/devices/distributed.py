@@ -77,7 +77,7 @@ def joined(config: EngineConfig, device: torch.device) -> Iterator[None]:
     finally:
         _patient = None
         # After an error the others may be gone, and the group would wait for them; a worker ends then, and it with it.
-        if dist.is_initialized() and not (failed and is_worker()):
+        if not (failed and is_worker()):
             _leave()
 
 
@@ -138,16 +138,11 @@ def all_reduce_sum_(tensors: Sequence[Tensor]) -> None:
         return
     together = torch.cat([tensor.flatten() for tensor in tensors])
     dist.all_reduce(together)
-    start = 0
-    for tensor in tensors:
-        tensor.copy_(together[start : start + tensor.numel()].view_as(tensor))
-        start += tensor.numel()
+    totals = torch.split(together, [tensor.numel() for tensor in tensors])
+    for tensor, total in zip(tensors, totals, strict=True):
+        tensor.copy_(total.view_as(tensor))
 
 
 def any_process(flag: bool) -> bool:
     """Whether the flag is set in any process; waits for all of them, however long each takes."""
-    if size() == 1:
-        return flag
-    total = torch.tensor([float(flag)])
-    dist.all_reduce(total, group=_patient)
-    return bool(total.item())
+    return any(all_gather(flag))

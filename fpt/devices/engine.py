@@ -1,10 +1,9 @@
 """Where the frozen model lives: whole on this process's device, or in DeepSpeed's hands."""
 
-import contextlib
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -37,8 +36,7 @@ class Engine:
     @property
     def dtype(self) -> torch.dtype:
         """The frozen model's precision."""
-        dtype: torch.dtype = getattr(torch, self.config.dtype)
-        return dtype
+        return getattr(torch, self.config.dtype)
 
     @property
     def is_sharded(self) -> bool:
@@ -60,8 +58,10 @@ class Engine:
             return
         with _linear_put_back():
             if self.is_sharded:
-                functional.linear = _lean_linear()
-            with _silence():
+                from deepspeed.runtime.zero.linear import zero3_linear_wrap
+
+                functional.linear = zero3_linear_wrap  # keeps no gathered weight for the way back, as torch's does
+            with redirect_stdout(io.StringIO()):  # which is for results; DeepSpeed reports there what it builds
                 held, *_ = self._deepspeed.initialize(model=body, config=self._settings)
             try:
                 yield held.module
@@ -73,46 +73,37 @@ class Engine:
 
     @cached_property
     def _deepspeed(self) -> Any:
-        return _import_deepspeed(self.device)
+        """DeepSpeed, told its accelerator, and quiet."""
+        os.environ.setdefault("DS_ACCELERATOR", self.device.type)
+        os.environ.setdefault("LOCAL_RANK", "0")
+        check_locks()
+        with redirect_stdout(io.StringIO()):
+            import deepspeed
+
+            backend = "nccl" if self.device.type == "cuda" else "gloo"
+            deepspeed.init_distributed(dist_backend=backend, verbose=False)
+        return deepspeed
 
     @cached_property
     def _settings(self) -> dict[str, Any]:
         """DeepSpeed's configuration; stages 1 and 2 share out what only an optimizer of the model's own would have."""
-        zero: dict[str, Any] = {"stage": 3 if self.is_sharded else 0}
+        zero: dict[str, Any] = {"stage": 0}
         if self.is_sharded:
-            # A parameter is let go as soon as its layer has run; left to itself, DeepSpeed keeps the first 10^9.
-            ahead = fetched_ahead(self.device.type)
-            zero |= {"stage3_max_reuse_distance": 0, "stage3_prefetch_bucket_size": ahead}
-            zero |= {"stage3_param_persistence_threshold": KEPT_WHOLE}
-        if self.is_sharded and self.config.offload != "none":
-            offload = {"device": self.config.offload, "pin_memory": self.device.type == "cuda"}
-            if self.config.nvme_dir is not None:
-                offload["nvme_path"] = self.config.nvme_dir
-            zero["offload_param"] = offload
+            zero = {
+                "stage": 3,
+                "stage3_max_reuse_distance": 0,  # else DeepSpeed keeps the first 10^9 parameters after their layer ran
+                "stage3_prefetch_bucket_size": fetched_ahead(self.device.type),
+                "stage3_param_persistence_threshold": KEPT_WHOLE,
+            }
+            if self.config.offload != "none":
+                pinned = self.device.type == "cuda"
+                where = {"device": self.config.offload, "nvme_path": self.config.nvme_dir}
+                zero["offload_param"] = {**where, "pin_memory": pinned}
         return {
             "train_micro_batch_size_per_gpu": 1,  # DeepSpeed wants one; the loop feeds the model itself
             "zero_optimization": zero,
             "bf16": {"enabled": self.dtype is torch.bfloat16},
         }
-
-
-def _import_deepspeed(device: torch.device) -> Any:
-    """DeepSpeed, told its accelerator, and quiet."""
-    os.environ.setdefault("DS_ACCELERATOR", device.type)
-    os.environ.setdefault("LOCAL_RANK", "0")
-    check_locks()
-    with _silence():
-        import deepspeed
-
-        deepspeed.init_distributed(dist_backend="nccl" if device.type == "cuda" else "gloo", verbose=False)
-    return deepspeed
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Standard output is for results; DeepSpeed reports there what it builds."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield
 
 
 @contextmanager
@@ -123,13 +114,6 @@ def _linear_put_back() -> Iterator[None]:
         yield
     finally:
         functional.linear = before
-
-
-def _lean_linear() -> Any:
-    """DeepSpeed's linear(), which does not keep a gathered weight for the way back, as torch's does."""
-    from deepspeed.runtime.zero.linear import zero3_linear_wrap
-
-    return zero3_linear_wrap
 
 
 def _release(body: Any) -> None:

@@ -21,43 +21,32 @@ def check_locks() -> None:
     Raises:
         UserError: a build was killed and has left its lock.
     """
-    waits = False
-    while (lock := next(_unheld_locks(), None)) is not None:
-        if _age(lock) >= OLD:
+    is_told = False
+    while lock_and_age := next(_unheld_locks(), None):
+        lock, age = lock_and_age
+        if age >= OLD:
             raise UserError(
                 f"{lock}: a build of DeepSpeed's was killed and has left it, and every run would wait for it for ever;"
                 " remove this file"
             )
-        if not waits:
+        if not is_told:
             print(f"waiting for {lock}: another machine may be building there", file=sys.stderr)
-        waits = True
+        is_told = True
         time.sleep(1)
 
 
 def abandoned_locks() -> list[Path]:
     """Locks that builds have left."""
-    return [lock for lock in _unheld_locks() if _age(lock) >= OLD]
+    return [lock for lock, age in _unheld_locks() if age >= OLD]
 
 
-def _unheld_locks() -> Iterator[Path]:
-    """Locks that no process of this machine has open, as the one that builds has."""
+def _unheld_locks() -> Iterator[tuple[Path, float]]:
+    """Locks that no process of this machine has open, as the one that builds has, and how many seconds old they are."""
     for name in BUILT:
-        with suppress(OSError):  # where the folder cannot be made nothing is built
+        with suppress(OSError):  # where the folder cannot be made nothing is built; a lock that is gone is none
             lock = Path(cpp_extension._get_build_directory(name, verbose=False)).resolve() / "lock"
-            if lock.exists() and not any(_has_open(process, lock) for process in psutil.process_iter()):
-                yield lock
-
-
-def _has_open(process: psutil.Process, file: Path) -> bool:
-    try:
-        return any(opened.path == str(file) for opened in process.open_files())
-    except psutil.Error:  # it has ended, or is another user's, who has a folder of their own
-        return False
-
-
-def _age(lock: Path) -> float:
-    """Seconds since the lock was taken; 0 where it is gone."""
-    try:
-        return time.time() - lock.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
+            age = time.time() - lock.stat().st_mtime
+            # Other users' processes tell nothing of their files; they build in folders of their own.
+            files = [process.info["open_files"] or () for process in psutil.process_iter(["open_files"])]
+            if str(lock) not in {file.path for opened in files for file in opened}:
+                yield lock, age

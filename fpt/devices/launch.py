@@ -9,7 +9,6 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import uuid
@@ -19,6 +18,7 @@ from typing import Any
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.utils.distributed import get_free_port
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from fpt.config import compose
@@ -98,10 +98,7 @@ def _port(hosts: list[str]) -> int:
     """Where the processes meet on the first machine: a free port where that is this one, else DeepSpeed's own."""
     if set(hosts) - {"localhost", "127.0.0.1"}:
         return 29500
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
+    return get_free_port()  # type: ignore[no-untyped-call]
 
 
 def _cause(folder: Path, config: RunConfig, killed: dict[int, int]) -> Failed:

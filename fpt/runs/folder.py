@@ -58,18 +58,13 @@ class RunFolder:
         replace_file(self.path / name, data)
         self._ledger[name] = [digest]  # on disk with the next write, or when the folder is closed
 
-    def write_json(self, name: str, value: Any) -> None:
-        """Replace a JSON file at once."""
-        self.write(name, (json.dumps(value, indent=2) + "\n").encode())
-
     def read(self, name: str) -> bytes:
         """A file's bytes.
 
         Raises:
             UserError: it is missing or not what was written.
         """
-        problem = self.problem(name)
-        if problem:
+        if problem := self.problem(name):
             raise UserError(f"{self.path / name}: {problem}")
         return (self.path / name).read_bytes()
 

@@ -102,17 +102,17 @@ class Run:
             raise UserError(
                 f"run={self.path}: this run is not finished; the same fpt train command, with its overrides, goes on"
             )
-        return dict(json.loads(self.read(RESULT)))
+        return json.loads(self.read(RESULT))
 
     @cached_property
     def plan(self) -> dict[str, Any]:
         """plan.json."""
-        return dict(json.loads(self.read(PLAN)))
+        return json.loads(self.read(PLAN))
 
     @cached_property
     def measured(self) -> dict[str, Any]:
         """measured.json: what was measured before the first update."""
-        return dict(json.loads(self.read(MEASURED)))
+        return json.loads(self.read(MEASURED))
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
@@ -136,13 +136,13 @@ class Run:
     @cached_property
     def stages(self) -> list[RunStage]:
         """The stages that were begun, in order."""
-        found = []
+        stages = []
         for file in self.ledger:
             folder, _, last = file.rpartition("/")
             if last == "stage.json":
                 name = folder.rpartition("/")[2]
-                found.append(RunStage(name, json.loads(self.read(file)), f"{folder}/{PROMPT}" in self.ledger))
-        return sorted(found, key=lambda stage: int(stage.about["index"]))
+                stages.append(RunStage(name, json.loads(self.read(file)), f"{folder}/{PROMPT}" in self.ledger))
+        return sorted(stages, key=lambda stage: int(stage.about["index"]))
 
     def stage(self, number: int) -> RunStage:
         """The stage of that number, from 1.

@@ -1,12 +1,13 @@
 """The run folder as every process sees it: the main one reads and writes, the others are told."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fpt.devices import distributed
 from fpt.runs.folder import RunFolder
-from fpt.runs.trackers import MetricsLine, Silent, Sink
+from fpt.runs.trackers import Harmless, MetricsLine
 
 
 class SharedFolder:
@@ -20,7 +21,7 @@ class SharedFolder:
         """
         self.path = path
         self._folder: RunFolder | None = None
-        self._sink: Sink = Silent()
+        self._sink: Harmless | None = None
 
         def open_it() -> None:
             self._folder = open_folder()
@@ -38,8 +39,9 @@ class SharedFolder:
 
     def close(self) -> None:
         """Let go of the folder."""
-        if self._folder is not None:
+        if self._sink is not None:
             self._sink.close()
+        if self._folder is not None:
             self._folder.close()
 
     def __contains__(self, name: str) -> bool:
@@ -51,8 +53,7 @@ class SharedFolder:
         Raises:
             UserError: it is missing or not what was written.
         """
-        data: bytes = self.ask(lambda folder: folder.read(name))
-        return data
+        return self.ask(lambda folder: folder.read(name))
 
     def write(self, name: str, data: bytes) -> None:
         """Replace a file at once."""
@@ -61,10 +62,11 @@ class SharedFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         """Replace a JSON file at once."""
-        if self._folder is not None:
-            self._folder.write_json(name, value)
+        self.write(name, (json.dumps(value, indent=2) + "\n").encode())
 
-    def open_metrics(self, mark: dict[str, Any] | None, open_sink: Callable[[list[MetricsLine]], Sink]) -> None:
+    def open_metrics(
+        self, mark: dict[str, Any] | None, open_sink: Callable[[list[MetricsLine]], Harmless | None]
+    ) -> None:
         """Go on with metrics.jsonl after the marked part of it, or anew; and with the tracker, which is told the same.
 
         Raises:
@@ -80,6 +82,7 @@ class SharedFolder:
         """Add a line to metrics.jsonl."""
         if self._folder is not None:
             self._folder.log(record)
+        if self._sink is not None:
             self._sink.log(record)
 
     def metrics_mark(self) -> dict[str, Any]:

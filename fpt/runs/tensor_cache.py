@@ -5,7 +5,6 @@ Under `cache_dir`, a folder for each kind: `examples` and `tokens` of a task (`f
 """
 
 import hashlib
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -46,10 +45,8 @@ def find(cache: Path, kind: str, key: str) -> Tensors | None:
 
 def keep(cache: Path, kind: str, key: str, tensors: Tensors) -> Tensors:
     """Put tensors under `key`, and return them."""
-    file = _file(cache, kind, key)
-    aside = file.with_suffix(f".{os.getpid()}.part")
-    save_file(tensors, aside, {"key": key, "sha256": _digest(tensors)})
-    aside.replace(file)
+    # safetensors itself writes aside and renames, under a name that no other process takes.
+    save_file(tensors, _file(cache, kind, key), {"key": key, "sha256": _digest(tensors)})
     return tensors
 
 

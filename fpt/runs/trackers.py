@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from fpt.config.compose import flat, to_yaml
 from fpt.config.schema import RunConfig
@@ -23,17 +23,6 @@ from fpt.errors import UserError, reason
 from fpt.runs.atomic import replace_file
 
 MetricsLine = dict[str, Any]  # a line of metrics.jsonl
-TENSORBOARD = "tensorboard"  # its folder in the run's
-
-
-class Sink(Protocol):
-    """What takes the lines of metrics.jsonl."""
-
-    def log(self, line: MetricsLine) -> None:
-        """Take one more."""
-
-    def close(self) -> None:
-        """There are no more."""
 
 
 def chosen(tracking: str) -> str:
@@ -51,19 +40,19 @@ def chosen(tracking: str) -> str:
     return tracking
 
 
-def open_sink(config: RunConfig, kept: Sequence[MetricsLine], say: Callable[[str], None]) -> Sink:
-    """The run's tracker, told of the lines that the run goes on from; once open it never stops a run.
+def open_sink(config: RunConfig, kept: Sequence[MetricsLine], say: Callable[[str], None]) -> "Harmless | None":
+    """The run's tracker if it has one, told of the lines that the run goes on from; once open it never stops a run.
 
     Raises:
         UserError: it cannot be started, not being installed or logged in for example.
     """
     name = chosen(config.tracking)
     if name == "none":
-        return Silent()
+        return None
     try:
         if name == "tensorboard":
             seconds = kept[-1].get("seconds", 0) if kept else 0
-            sink: Sink = TensorBoard(config.folder / TENSORBOARD, seconds=seconds)
+            sink: TensorBoard | Updates = TensorBoard(config.folder / "tensorboard", seconds=seconds)
         else:
             sink = {"wandb": _wandb, "trackio": _trackio}[name](config)
         for line in kept:
@@ -79,36 +68,27 @@ def scalars(line: MetricsLine) -> dict[str, float]:
     return {f"{split}/{name}": value for name, value in line.items() if name not in ("split", "update")}
 
 
-class Silent:
-    """No tracker."""
-
-    def log(self, line: MetricsLine) -> None:
-        """Nothing to do."""
-
-    def close(self) -> None:
-        """Nothing to do."""
-
-
 class Harmless:
     """A tracker that is given up when it fails, with one line: the run is worth more, and metrics.jsonl has it all."""
 
-    def __init__(self, name: str, sink: Sink, say: Callable[[str], None]) -> None:
-        """Around a sink that works so far."""
-        self._name, self._sink, self._say = name, sink, say
+    def __init__(self, name: str, sink: "TensorBoard | Updates", say: Callable[[str], None]) -> None:
+        self._name, self._say = name, say
+        self._sink: TensorBoard | Updates | None = sink
 
     def log(self, line: MetricsLine) -> None:
-        """Take one more."""
-        self._try(lambda: self._sink.log(line))
+        """Take one more line of metrics.jsonl."""
+        self._try(lambda sink: sink.log(line))
 
     def close(self) -> None:
         """There are no more."""
-        self._try(self._sink.close)
+        self._try(lambda sink: sink.close())
 
-    def _try(self, call: Callable[[], None]) -> None:
+    def _try(self, call: "Callable[[TensorBoard | Updates], None]") -> None:
         try:
-            call()
+            if self._sink is not None:
+                call(self._sink)
         except Exception as error:  # of whatever the tracker's makers thought of
-            self._sink = Silent()
+            self._sink = None
             self._say(
                 f"tracking={self._name}: failed ({reason(error)}); the run goes on without; metrics.jsonl has all"
             )
@@ -123,11 +103,10 @@ class TensorBoard:
 
     def __init__(self, folder: Path, *, seconds: float) -> None:
         """Begin a new file, in place of those in the folder; the run has computed for so many seconds."""
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self._event, self._summary = Event, Summary
+        self._event = Event
         self._began = time.time() - seconds  # so that relative time is the run's, without the time between its parts
         folder.mkdir(exist_ok=True)
         for file in folder.glob("*tfevents*"):
@@ -136,12 +115,12 @@ class TensorBoard:
         self._stream = (folder / f"events.out.tfevents.{time.time_ns()}").open("wb")  # names are read in order
         self._writer = RecordWriter(self._stream)
         self._add(file_version="brain.Event:2", seconds=0)
-        self._add(session_log=SessionLog(status=SessionLog.START), step=0, seconds=0)
+        self._add(session_log={"status": "START"}, step=0, seconds=0)
 
     def log(self, line: MetricsLine) -> None:
         """Take one more."""
-        values = [self._summary.Value(tag=tag, simple_value=value) for tag, value in scalars(line).items()]
-        self._add(summary=self._summary(value=values), step=line["update"], seconds=line.get("seconds", 0))
+        values = [{"tag": tag, "simple_value": value} for tag, value in scalars(line).items()]
+        self._add(summary={"value": values}, step=line["update"], seconds=line.get("seconds", 0))
         self._stream.flush()
 
     def close(self) -> None:
@@ -181,7 +160,7 @@ class Updates:
             self._send(self._values, self._update)
 
 
-def _wandb(config: RunConfig) -> Sink:
+def _wandb(config: RunConfig) -> Updates:
     """A run of Weights & Biases in the project `fpt` or WANDB_PROJECT, its own files in the run folder."""
     import wandb
 
@@ -198,7 +177,7 @@ def _wandb(config: RunConfig) -> Sink:
     return Updates(lambda values, update: run.log(values, step=update), run.finish, first=run.step)
 
 
-def _trackio(config: RunConfig) -> Sink:
+def _trackio(config: RunConfig) -> Updates:
     """A run of Trackio in the project `fpt` or TRACKIO_PROJECT, kept where its own settings say."""
     import trackio
 

@@ -42,43 +42,33 @@ class TrainState:
 
 def dump_state(state: TrainState, metrics: dict[str, Any]) -> bytes:
     """A state as one safetensors file; `metrics` marks how much of metrics.jsonl belongs to it."""
-    tensors = _named("prompt", state.prompt) | _named("best_prompt", state.best_prompt or {})
-    plain: dict[str, Any] = {}
-    for name, value in state.optimizer.items():
-        if isinstance(value, Tensor):
-            tensors[f"optimizer.{name}"] = value
-        else:
-            plain[name] = value
-    names = ("update", "judged", "seconds", "score", "best_score", "best_update", "stale", "done")
-    values = {name: getattr(state, name) for name in names}
-    meta = json.dumps({"values": values, "optimizer": plain, "metrics": metrics})
-    return save({name: tensor.contiguous() for name, tensor in tensors.items()}, {"state": meta})
+    plain = {name: value for name, value in state.optimizer.items() if not isinstance(value, Tensor)}
+    packed = {name: value for name, value in state.optimizer.items() if isinstance(value, Tensor)}
+    parts = {"prompt": state.prompt, "best_prompt": state.best_prompt or {}, "optimizer": packed}
+    tensors = {
+        part if name == TENSOR else f"{part}.{name}": tensor.contiguous()
+        for part, named in parts.items()
+        for name, tensor in named.items()
+    }
+    values = {name: value for name, value in vars(state).items() if name not in parts}
+    return save(tensors, {"state": json.dumps({"values": values, "optimizer": plain, "metrics": metrics})})
 
 
 def load_state(data: bytes) -> tuple[TrainState, dict[str, Any]]:
     """What `dump_state` wrote."""
-    tensors = load(data)
+    parts: dict[str, Tensors] = {"prompt": {}, "best_prompt": {}, "optimizer": {}}
+    for key, tensor in load(data).items():
+        part, _, name = key.partition(".")
+        parts[part][name or TENSOR] = tensor
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     meta = json.loads(header["__metadata__"]["state"])
-    optimizer = {name[10:]: tensor for name, tensor in tensors.items() if name.startswith("optimizer.")}
     state = TrainState(
-        prompt=_taken("prompt", tensors),
-        best_prompt=_taken("best_prompt", tensors) or None,
-        optimizer={**optimizer, **meta["optimizer"]},
+        prompt=parts["prompt"],
+        best_prompt=parts["best_prompt"] or None,
+        optimizer={**parts["optimizer"], **meta["optimizer"]},
         **meta["values"],
     )
     return state, meta["metrics"]
-
-
-def _named(prefix: str, prompt: Tensors) -> Tensors:
-    return {prefix if name == TENSOR else f"{prefix}.{name}": tensor for name, tensor in prompt.items()}
-
-
-def _taken(prefix: str, tensors: Tensors) -> Tensors:
-    if prefix in tensors:
-        return {TENSOR: tensors[prefix]}
-    start = f"{prefix}."
-    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
 def dump_prompt(prompt: Tensors, **metadata: Any) -> bytes:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -104,28 +103,22 @@ def train(
                 state = replace(state, update=state.update + 1)
                 yield Updated(state.update, before + stopwatch.seconds, loss, lr)
                 if is_told or _is_due(state, span, config) or state.update % config.save_every == 0:
-                    state = _reached(state, model, optimizer, before + stopwatch.seconds)
+                    seconds = before + stopwatch.seconds
+                    state = replace(state, prompt=model.learned(), optimizer=pack(optimizer), seconds=seconds)
                     yield Saved(state)
                 if is_told:
                     interrupts.stop()
             if _is_due(state, span, config):
                 evaluation = validate(model)
                 yield Validated(state.update, before + stopwatch.seconds, evaluation)
-                state = _judged(state, evaluation.score, model.learned(), span.keep_best)
-                out_of_patience = config.patience is not None and state.stale >= config.patience
-                state = replace(state, done=state.update == span.end or out_of_patience)
-                state = _reached(state, model, optimizer, before + stopwatch.seconds)
+                state = _judged(state, evaluation.score, model.learned(), span, config.patience)
+                state = replace(state, seconds=before + stopwatch.seconds)
                 yield Saved(state)
 
 
 def _is_due(state: TrainState, span: Span, config: TrainConfig) -> bool:
     """Whether a validation comes before the next update."""
     return state.judged < state.update and (state.update % config.eval_every == 0 or state.update == span.end)
-
-
-def _reached(state: TrainState, model: PromptedModel, optimizer: torch.optim.Optimizer, seconds: float) -> TrainState:
-    """The state with all that changes with every update."""
-    return replace(state, prompt=model.learned(), optimizer=pack(optimizer), seconds=seconds)
 
 
 def step(
@@ -157,12 +150,12 @@ def step(
     return loss.item(), stops.item() > 0
 
 
-def _judged(state: TrainState, score: float, prompt: Tensors, keep_best: bool) -> TrainState:
+def _judged(state: TrainState, score: float, prompt: Tensors, span: Span, patience: int | None) -> TrainState:
     """The state after a validation; only the full model's scores decide which prompt is best."""
     state = replace(state, score=score, judged=state.update)
-    if not keep_best:
-        return state
-    changes: dict[str, Any] = {"stale": state.stale + 1}
-    if state.best_score is None or score > state.best_score:
-        changes |= {"best_score": score, "best_update": state.update, "best_prompt": prompt, "stale": 0}
-    return replace(state, **changes)
+    if span.keep_best and (state.best_score is None or score > state.best_score):
+        state = replace(state, best_score=score, best_update=state.update, best_prompt=prompt, stale=0)
+    elif span.keep_best:
+        state = replace(state, stale=state.stale + 1)
+    out_of_patience = patience is not None and state.stale >= patience
+    return replace(state, done=state.update == span.end or out_of_patience)

@@ -1,6 +1,7 @@
 """The prompt's optimizer, its learning rate as a function of the update, and its state as plain tensors and numbers."""
 
 from collections.abc import Iterable
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ def pack(optimizer: torch.optim.Optimizer) -> State:
     parts: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
     is_one = sum(len(group["params"]) for group in optimizer.param_groups) == 1
     return {
-        name if is_one else f"{index}.{name}": value.clone() if isinstance(value, Tensor) else value
+        name if is_one else f"{index}.{name}": deepcopy(value)
         for index, part in parts.items()
         for name, value in part.items()
     }
@@ -50,6 +51,6 @@ def restore(optimizer: torch.optim.Optimizer, state: State) -> None:
     parts: dict[int, dict[str, Any]] = {}
     for key, value in state.items():
         index, _, name = key.rpartition(".")
-        parts.setdefault(int(index or 0), {})[name] = value.clone() if isinstance(value, Tensor) else value
+        parts.setdefault(int(index or 0), {})[name] = deepcopy(value)
     if parts:
         optimizer.load_state_dict({**optimizer.state_dict(), "state": parts})
