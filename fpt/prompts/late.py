@@ -33,6 +33,12 @@ class Late:
 
     @staticmethod
     def of_file(use: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> PromptConfig:
+        """The settings of the prompt in a file, from what it says of its use (`metadata`), and its tensors' shapes.
+
+        Raises:
+            LookupError: something is not said, as the file is another's.
+            ValueError: something is wrong.
+        """
         bottleneck = {"bottleneck": shapes["down"][0]} if "down" in shapes else {}
         config = PromptConfig(**{name: use[name] for name in USE} | bottleneck)
         if not isinstance(config.layer, int):
