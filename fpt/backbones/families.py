@@ -23,13 +23,10 @@ class Family(Protocol):
         """The configuration that a config.json's values make, without dropout; `where` names its origin in errors."""
 
     def skeleton(self, config: T5Config, shape: Shape, /) -> Any:
-        """A model of the given shape on the meta device, none of which trains; its head has a weight of its own."""
+        """A model of the given shape on the meta device, none of which trains; its embeddings are one tensor.
 
-    def tied(self, config: T5Config, shape: Shape, /) -> Any:
-        """A skeleton whose embedding, and head if it has none of its own, is counted once."""
-
-    def stack_of(self, model: Any, name: str, /) -> Any:
-        """The stack of that name."""
+        So is the head, unless checkpoints of this configuration have one of their own.
+        """
 
     def blocks_of(self, model: Any, stack: str, /) -> list[nn.Module]:
         """A stack's blocks, in order."""
@@ -60,9 +57,6 @@ class Family(Protocol):
 
     def tie_embeddings(self, model: Any, embedding: Tensor, /) -> None:
         """Give all that embeds, and the head, the one embedding [V, D]."""
-
-    def untie_head(self, model: Any, head: Tensor, /) -> None:
-        """Give the head a weight [V, D] of its own."""
 
     def checkpoint_tensors(self, model: Any, /) -> dict[str, Tensor]:
         """The tensors of a partial PLM as a configuration of the library can say their shapes."""

@@ -46,11 +46,12 @@ def skeleton(config: T5Config, shape: Shape) -> Any:
     config.use_cache = False
     with torch.device("meta"), no_init_weights():
         model = MODELS[config.model_type][1](config)
-        # Untie what a fresh model always ties; `tie_embeddings` says which tensors are shared.
-        model.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         for name in STACKS:
-            for block in stack_of(model, name).block:
+            for block in blocks_of(model, name):
                 _resize(block.layer[-1].DenseReluDense, shape.stack(name).neurons)
+        tie_embeddings(model, model.shared.weight)
+        if _unties(config):  # a fresh model is always tied
+            model.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
     return model.requires_grad_(False).eval()
 
 
@@ -63,13 +64,9 @@ def _resize(ffn: Any, neurons: int) -> None:
         ffn.act = nn.GELU(approximate="tanh")  # the same in one step, where transformers takes eight
 
 
-def stack_of(model: Any, name: str) -> Any:
-    return getattr(model, name)
-
-
-def blocks_of(model: Any, stack: str) -> list[nn.Module]:
+def blocks_of(model: Any, stack: str) -> list[Any]:
     """Each gives a tuple, hidden states [B, positions, D] first."""
-    return list(stack_of(model, stack).block)
+    return list(getattr(model, stack).block)
 
 
 def states_before(model: Any, ids: torch.Tensor, mask: torch.Tensor, block: int) -> torch.Tensor:
@@ -130,7 +127,7 @@ def _run_checkpointed(reference: Any, *inputs: Any, **more: Any) -> Any:
 
 
 def activations_of(model: Any, stack: str) -> list[nn.Module]:
-    return [block.layer[-1].DenseReluDense.wo for block in stack_of(model, stack).block]
+    return [block.layer[-1].DenseReluDense.wo for block in blocks_of(model, stack)]
 
 
 def body_sources(selection: Selection, model: Any) -> Iterator[tuple[str, WeightSlice]]:
@@ -163,21 +160,8 @@ def tie_embeddings(model: Any, embedding: torch.Tensor) -> None:
     shared = nn.Parameter(embedding, requires_grad=False)
     model.shared.weight = shared
     for name in STACKS:
-        stack_of(model, name).embed_tokens.weight = shared
+        getattr(model, name).embed_tokens.weight = shared
     model.lm_head.weight = shared
-
-
-def untie_head(model: Any, head: torch.Tensor) -> None:
-    model.lm_head.weight = nn.Parameter(head, requires_grad=False)
-
-
-def tied(config: T5Config, shape: Shape) -> Any:
-    model = skeleton(config, shape)
-    head = model.lm_head.weight
-    tie_embeddings(model, model.shared.weight)
-    if _unties(config):
-        untie_head(model, head)
-    return model
 
 
 def _unties(config: T5Config) -> bool:
