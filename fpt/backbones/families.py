@@ -31,7 +31,7 @@ class Family(Protocol):
     def blocks_of(self, model: Any, stack: str, /) -> list[nn.Module]:
         """A stack's blocks, in order."""
 
-    def activations_of(self, model: Any, stack: str, /) -> list[nn.Module]:
+    def activations_of(self, model: Any, stack: str, /) -> list[nn.Linear]:
         """The modules whose input is a block's FFN activation (after the gate), [B, positions, F], block by block."""
 
     def states_before(self, model: Any, ids: Tensor, mask: Tensor, block: int, /) -> Tensor:
@@ -65,7 +65,7 @@ class Family(Protocol):
         """What config.json and generation_config.json of a saved partial PLM say, from the backbone's `original`."""
 
 
-FAMILIES: dict[str, Family] = {"t5": t5, "mt5": t5}  # by model_type, as in `supported`
+FAMILIES: dict[str, Family] = {"t5": t5, "mt5": t5}  # by model_type, as in `shapes`
 
 
 def family_of(config: T5Config) -> Family:
@@ -74,7 +74,7 @@ def family_of(config: T5Config) -> Family:
 
 
 def read_config(values: dict[str, Any], where: str) -> T5Config:
-    """The configuration of a supported model (see `supported.read_shape`); `where` names its origin in errors.
+    """The configuration of a supported model (see `shapes.read_shape`); `where` names its origin in errors.
 
     Raises:
         UserError: transformers finds a value wrong.

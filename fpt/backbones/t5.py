@@ -126,7 +126,7 @@ def _run_checkpointed(reference: Any, *inputs: Any, **more: Any) -> Any:
     return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False, **more)
 
 
-def activations_of(model: Any, stack: str) -> list[nn.Module]:
+def activations_of(model: Any, stack: str) -> list[nn.Linear]:
     return [block.layer[-1].DenseReluDense.wo for block in blocks_of(model, stack)]
 
 

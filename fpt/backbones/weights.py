@@ -30,19 +30,11 @@ class WeightFiles:
         if main is None:
             raise UserError(f"{folder}: no weights; expected one of {', '.join(WEIGHT_FILES)}")
         files = _shards(main) if main.name.endswith(".index.json") else [main]
-        self._file_of: dict[str, Path] = {}
-        self._pickled: dict[Path, dict[str, torch.Tensor]] = {}
-        for file in files:
-            for name in self._names(file):
-                self._file_of[name] = file
+        self._pickled = {file: _load_bin(file) for file in files if file.suffix == ".bin"}
+        self._file_of = {name: file for file in files for name in self._names(file)}
 
     def __contains__(self, name: str) -> bool:
         return name in self._file_of
-
-    @property
-    def names(self) -> list[str]:
-        """All tensor names."""
-        return sorted(self._file_of)
 
     def read(
         self,
@@ -76,7 +68,7 @@ class WeightFiles:
         Of a file beyond 1 GiB a sample counts, 4096 pieces of 16 KiB: hashing all of T5-XXL's 45 GB on every start
         would take minutes.
         """
-        digest = hashlib.sha256("\n".join(self.names).encode())
+        digest = hashlib.sha256("\n".join(sorted(self._file_of)).encode())
         for file in sorted(set(self._file_of.values())):
             size = file.stat().st_size
             digest.update(f"{file.name} {size}".encode())
@@ -90,8 +82,7 @@ class WeightFiles:
         return digest.hexdigest()
 
     def _names(self, file: Path) -> list[str]:
-        if file.suffix == ".bin":
-            self._pickled[file] = _load_bin(file)
+        if file in self._pickled:
             return list(self._pickled[file])
         with _open_safetensors(file) as handle:
             return list(handle.keys())
