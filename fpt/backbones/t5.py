@@ -131,24 +131,17 @@ def activations_of(model: Any, stack: str) -> list[nn.Linear]:
 
 
 def body_sources(selection: Selection, model: Any) -> Iterator[tuple[str, WeightSlice]]:
-    for name in (name for name, _ in model.named_parameters() if name.split(".")[0] in STACKS):
-        stack, *rest = name.split(".")
-        if rest[0] != "block":
-            if rest[0] != "embed_tokens":
-                yield name, WeightSlice(name)
-            continue
+    for stack in STACKS:
         kept = selection.stack(stack)
-        position = int(rest[1])
-        # The bias of the whole stack lives in its first block, whichever block is first here.
-        block = 0 if "relative_attention_bias" in rest else kept.blocks[position]
-        source = ".".join((stack, "block", str(block), *rest[2:]))
-        neurons = kept.neurons[position] if kept.neurons is not None and "DenseReluDense" in rest else None
-        if neurons is None:
-            yield name, WeightSlice(source)
-        elif "wo" in rest:
-            yield name, WeightSlice(source, columns=neurons)
-        else:
-            yield name, WeightSlice(source, rows=neurons)
+        for name, _ in model.get_submodule(f"{stack}.block").named_parameters():
+            position, rest = name.split(".", 1)
+            # The bias of the whole stack lives in its first block, whichever block is first here.
+            block = 0 if "relative_attention_bias" in rest else kept.blocks[int(position)]
+            neurons = kept.neurons[int(position)] if kept.neurons and "DenseReluDense" in rest else None
+            axis = "columns" if ".wo." in rest else "rows"
+            yield f"{stack}.block.{name}", WeightSlice(f"{stack}.block.{block}.{rest}", **{axis: neurons})
+        norm = f"{stack}.final_layer_norm.weight"
+        yield norm, WeightSlice(norm)
 
 
 def embedding_name(files: WeightFiles) -> str:

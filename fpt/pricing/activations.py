@@ -111,15 +111,11 @@ class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         results = func(*args, **(kwargs or {}))
         for tensor in results if isinstance(results, tuple | list) else (results,):
-            if isinstance(tensor, Tensor):
-                self._add(tensor.untyped_storage())
+            if isinstance(tensor, Tensor) and (storage := tensor.untyped_storage()) not in self._seen:
+                self.now += storage.nbytes()
+                self._seen[storage] = weakref.finalize(storage, self._drop, storage.nbytes())
         self.peak = max(self.peak, self.now)
         return results
-
-    def _add(self, storage: UntypedStorage) -> None:
-        if storage not in self._seen:
-            self.now += storage.nbytes()
-            self._seen[storage] = weakref.finalize(storage, self._drop, storage.nbytes())
 
     def _drop(self, size: int) -> None:
         self.now -= size

@@ -36,6 +36,7 @@ class Price:
     def __init__(self, config: T5Config) -> None:
         """Price shapes of the model that `config` describes."""
         self._config = config
+        self._skeleton = partial(family_of(config).skeleton, config)
         self.d_model: int = config.d_model
         self._encoder = cache(self._encoder_block)
         self._decoder = cache(self._decoder_block)
@@ -60,7 +61,8 @@ class Price:
         own, own_square, cross, both = self._decoder(shape.decoder.neurons)
         block = own * target + own_square * target**2 + cross * source + both * source * target
         head = 2 * target * self.d_model * self._config.vocab_size
-        return lower + upper + batch * (sum(self._making(prompt, source)) + shape.decoder.blocks * block + head)
+        making = sum(kind_of(prompt).flops(source - prompt.length, self.d_model))
+        return lower + upper + batch * (making + shape.decoder.blocks * block + head)
 
     def update(
         self,
@@ -80,23 +82,19 @@ class Price:
         both = 2 * self.forward(shape, batch=batch, source=source, target=target, below=below, prompt=prompt)
         lower = self.below(shape, batch=batch, source=source - prompt.length, blocks=below)
         # What makes the vectors learns, so its second layer has two gradients; its first layer's input has none.
-        return both - (2 if is_kept else 1) * lower + batch * self._making(prompt, source)[1]
+        _, second = kind_of(prompt).flops(source - prompt.length, self.d_model)
+        return both - (2 if is_kept else 1) * lower + batch * second
 
     def below(self, shape: Shape, *, batch: int, source: int, blocks: int) -> int:
         """FLOPs of `source` positions going through `blocks` blocks of the encoder."""
         linear, square = self._encoder(shape.encoder.neurons)
         return batch * blocks * (linear * source + square * source**2)
 
-    def _making(self, prompt: PromptConfig, source: int) -> tuple[int, int]:
-        """FLOPs of a forward pass through the two layers that make the prompt's vectors, for one example."""
-        return kind_of(prompt).flops(source - prompt.length, self.d_model)
-
     def parameters(self, shape: Shape) -> int:
         """How many frozen parameters a partial PLM has, embedding and head included, a tied head once."""
         return sum(self.sizes(shape))
 
     def _sizes(self, shape: Shape) -> list[int]:
-        """The same, tensor by tensor."""
         return [parameter.numel() for parameter in self._skeleton(shape).parameters()]
 
     def _encoder_block(self, neurons: int) -> tuple[int, int]:
@@ -119,9 +117,6 @@ class Price:
         both, cross = long - short, 2 * short - long
         own, own_square = _linear_and_square(count(1, 1) - cross - both, count(1, 2) - cross - 2 * both)
         return own, own_square, cross, both
-
-    def _skeleton(self, shape: Shape) -> Any:
-        return family_of(self._config).skeleton(self._config, shape)
 
     def _states(self, length: int) -> torch.Tensor:
         return torch.empty(1, length, self._config.d_model, device="meta")
