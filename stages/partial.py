@@ -4,7 +4,6 @@ The full model is the partial PLM that keeps everything; the backbone's files ar
 """
 
 import json
-import shutil
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +16,7 @@ from fpt.backbones.backbone import Backbone
 from fpt.backbones.location import read_values
 from fpt.backbones.shapes import Selection, Shape, Stack, StackSelection
 from fpt.errors import UserError
+from fpt.runs.atomic import new_folder
 
 
 def build(
@@ -74,12 +74,10 @@ def save(model: Any, backbone: Backbone, folder: Path) -> None:
     """
     if folder.exists():
         raise UserError(f"{folder}: exists already; give a new folder")
-    aside = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    model.save_pretrained(aside, state_dict=backbone.family.checkpoint_tensors(model))
-    values = backbone.family.checkpoint_values(model, read_values(backbone.folder))
-    for name, settled in zip(("config.json", "generation_config.json"), values, strict=True):
-        file = aside / name
-        file.write_text(json.dumps(json.loads(file.read_text()) | settled, indent=2) + "\n")
-    backbone.tokenizer.save_pretrained(aside)
-    aside.rename(folder)
+    with new_folder(folder) as aside:
+        model.save_pretrained(aside, state_dict=backbone.family.checkpoint_tensors(model))
+        values = backbone.family.checkpoint_values(model, read_values(backbone.folder))
+        for name, settled in zip(("config.json", "generation_config.json"), values, strict=True):
+            file = aside / name
+            file.write_text(json.dumps(json.loads(file.read_text()) | settled, indent=2) + "\n")
+        backbone.tokenizer.save_pretrained(aside)

@@ -55,13 +55,9 @@ def most_important(scores: Tensor, kept: int) -> tuple[int, ...]:
 
 
 def choose(shape: Shape, full: Shape, scores: dict[str, Tensor], *, layer: int = 0) -> Selection:
-    """What a stage of the given shape keeps.
+    """What a stage of the given shape keeps, by the scores [L, F] of each stack whose width is reduced.
 
-    Args:
-        shape: the stage's blocks and neurons per stack.
-        full: the backbone's.
-        scores: importance [L, F] for each stack whose width is reduced.
-        layer: the encoder's block before which the prompt enters.
+    `layer` is the encoder's block before which the prompt enters.
     """
     return Selection(
         _choose_stack(shape.encoder, full.encoder, scores.get("encoder"), layer),

@@ -34,7 +34,6 @@ class Price:
     """Prices of the partial PLMs of one backbone."""
 
     def __init__(self, config: T5Config) -> None:
-        """Price shapes of the model that `config` describes."""
         self._config = config
         self._skeleton = partial(family_of(config).skeleton, config)
         self.d_model: int = config.d_model
@@ -48,13 +47,7 @@ class Price:
     ) -> int:
         """FLOPs of a forward pass.
 
-        Args:
-            shape: of the model.
-            batch: examples.
-            source: positions, the prompt's among them.
-            target: positions.
-            below: encoder blocks that do not see the prompt.
-            prompt: what it is; its positions are not in those blocks.
+        Of `source` positions some are the prompt's; encoder blocks `below` do not see it, and have the others alone.
         """
         lower = self.below(shape, batch=batch, source=source - prompt.length, blocks=below)
         upper = self.below(shape, batch=batch, source=source, blocks=shape.encoder.blocks - below)

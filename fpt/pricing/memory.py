@@ -33,7 +33,6 @@ class Memory:
     """The needs of partial PLMs of one backbone."""
 
     def __init__(self, config: T5Config) -> None:
-        """Count for shapes of the model that `config` describes."""
         self._price = price_of(config)
 
     def need(
@@ -48,17 +47,9 @@ class Memory:
         below: int = 0,
         checkpointing: bool,
     ) -> Need:
-        """What an update takes.
+        """What an update takes in micro-batches of `batch` examples.
 
-        Args:
-            shape: of the model.
-            engine: what holds it.
-            batch: examples of a micro-batch.
-            source: positions, the prompt's among them.
-            target: positions.
-            prompt: what it is.
-            below: encoder blocks that do not see it, and so keep nothing.
-            checkpointing: whether activations are checkpointed.
+        Of `source` positions some are the prompt's; encoder blocks `below` do not see it, and so keep nothing.
         """
         # Without a block above the prompt one is counted, since one at a time takes memory below it too.
         above = replace(shape, encoder=replace(shape.encoder, blocks=max(shape.encoder.blocks - below, 1)))

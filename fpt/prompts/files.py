@@ -31,21 +31,13 @@ FORMS = "a prompt.safetensors, a .npy, or the folder of a run or of a PEFT promp
 
 @dataclass(frozen=True)
 class PromptFile:
-    """A prompt on disk, of which the header was read.
-
-    Attributes:
-        file: the one it is in.
-        config: what the prompt is, as far as its file says.
-        shapes: of what is learned, by name.
-        stored: a soft prompt's name in the file.
-        is_array: whether the file is a numpy array.
-    """
+    """A prompt on disk, of which the header was read."""
 
     file: Path
-    config: PromptConfig
-    shapes: dict[str, tuple[int, ...]]
-    stored: str | None = None
-    is_array: bool = False
+    config: PromptConfig  # as far as the file says
+    shapes: dict[str, tuple[int, ...]]  # of what is learned, by name
+    stored: str | None = None  # a soft prompt's name in the file
+    is_array: bool = False  # of numpy
 
     def read(self) -> "Tensors":
         """What is learned, by name, float32.

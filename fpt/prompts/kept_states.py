@@ -37,12 +37,7 @@ SENT = 2**24  # numbers that processes exchange at once
 class StatesBelow:
     """The states below the prompt of a data set's examples: computed by all processes, and kept.
 
-    Attributes:
-        model: whose encoder's lower blocks.
-        data: the examples.
-        batch_size: examples at once; part of what names a file, since it changes the last bits.
-        engine: holds the model.
-        with_bar: shows how far this is.
+    `batch_size` is part of what names a file, since it changes the last bits.
     """
 
     model: PromptedModel

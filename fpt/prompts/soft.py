@@ -26,18 +26,12 @@ class Soft:
     """A prompt that its settings describe; every kind answers the same questions.
 
     A kind whose files have `metadata` also reads them, by `of_file`.
-
-    Attributes:
-        config: the settings.
-        name: of the kind.
-        is_input: whether it is vectors before the embedded input, for which other libraries have a place.
-        not_exported: the formats that cannot hold it, each with the reason.
     """
 
     config: PromptConfig
     name: ClassVar[str] = "soft"
-    is_input: ClassVar[bool] = True
-    not_exported: ClassVar[dict[str, str]] = {}
+    is_input: ClassVar[bool] = True  # vectors before the embedded input, for which other libraries have a place
+    not_exported: ClassVar[dict[str, str]] = {}  # formats that cannot hold it, each with the reason
 
     @staticmethod
     def width(shapes: dict[str, tuple[int, ...]]) -> int:
