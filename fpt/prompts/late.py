@@ -80,14 +80,9 @@ class Late:
         return states * layer, length * layer if states else 0
 
     def initial(self, backbone: "Backbone", *, labels: tuple[str, ...], seed: int) -> "Tensors":
-        return self.drawn(backbone.config.d_model, seed=seed)
-
-    def drawn(self, d_model: int, *, seed: int) -> "Tensors":
-        """What `initial` gives, for any model of that width."""
         from fpt.prompts.modules import drawn
 
-        inputs = {"up": self.config.bottleneck, "up_bias": self.config.bottleneck}
-        return drawn({name: (shape, inputs.get(name, d_model)) for name, shape in self.shapes(d_model).items()}, seed)
+        return drawn(self.shapes(backbone.config.d_model), seed)
 
     def build(self, tensors: "Tensors", position: int) -> "LatePrompt":
         from fpt.prompts.modules import LatePrompt

@@ -87,11 +87,11 @@ def sampled(ids: list[int], count: int, seed: int) -> list[int]:
     return [ids[index] for index in order.tolist()]
 
 
-def drawn(sizes: dict[str, tuple[tuple[int, ...], int]], seed: int) -> Tensors:
-    """Tensors to start from, float32: by name their shape and the number of inputs, uniform in ±1/√inputs."""
+def drawn(shapes: dict[str, tuple[int, ...]], seed: int) -> Tensors:
+    """Tensors to start from, float32, as torch starts a linear layer: uniform in ±1/√inputs, a bias as its layer."""
     random, tensors = stream(seed, "prompt"), {}
-    for name, (shape, inputs) in sizes.items():
-        bound = inputs**-0.5
+    for name, shape in shapes.items():
+        bound = shapes[name.removesuffix("_bias")][-1] ** -0.5
         tensors[name] = torch.rand(shape, generator=random) * 2 * bound - bound
     return tensors
 

@@ -68,8 +68,7 @@ class Soft:
 
         config = self.config
         if config.init == "uniform":
-            d_model: int = backbone.config.d_model
-            return drawn({name: (shape, d_model) for name, shape in self.shapes(d_model).items()}, seed)
+            return drawn(self.shapes(backbone.config.d_model), seed)
         if config.init == "text":
             pieces = _pieces(backbone.tokenizer, str(config.text))
             ids = [pieces[index % len(pieces)] for index in range(config.length)]

@@ -10,7 +10,7 @@ from torch.nn import functional
 from fpt.backbones import t5
 from fpt.config.schema import PromptConfig
 from fpt.prompts.late import Late
-from fpt.prompts.modules import SoftPrompt, average_pooled, max_pooled, pooled
+from fpt.prompts.modules import SoftPrompt, average_pooled, drawn, max_pooled, pooled
 from fpt.prompts.prompted import PromptedModel
 from tests.conftest import FAMILIES, save_checkpoint
 from tests.models import BLOCKS, DATA, LENGTH, late, prompted
@@ -75,7 +75,7 @@ def test_the_pooling_generators_pool_between_two_layers(generator: str) -> None:
 @pytest.mark.parametrize("generator", GENERATORS)
 def test_it_starts_from_the_seed(generator: str) -> None:
     config = PromptConfig(kind="late", generator=generator, bottleneck=7, length=3)
-    tensors, again, other = (Late(config).drawn(32, seed=seed) for seed in (0, 0, 1))
+    tensors, again, other = (drawn(Late(config).shapes(32), seed) for seed in (0, 0, 1))
     sizes = {"down": (7, 32), "down_bias": (7,), "up": (32, 7), "up_bias": (32,)}
     if generator == "npg":
         sizes |= {"up": (96, 7), "up_bias": (96,)}
