@@ -1,7 +1,5 @@
 """The late prompt: P vectors made from each example's states inside the encoder (Liu et al. 2022).
 
-A kind is asked before torch is imported; what runs is in `modules`.
-
 Letters: P prompt, D model, M bottleneck.
 """
 
