@@ -15,8 +15,7 @@ from transformers.utils import logging
 from fpt.backbones.backbone import Backbone
 from fpt.backbones.families import read_config
 from fpt.backbones.location import read_values
-from fpt.backbones.shapes import STACKS, Shape
-from fpt.backbones.supported import read_shape
+from fpt.backbones.shapes import STACKS, Shape, read_shape
 from fpt.data.encoded import Encoded
 from fpt.data.rows import Rows
 from fpt.prompts.modules import SoftPrompt

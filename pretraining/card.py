@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from fpt.backbones.tiny import checksums
 
 _ABOUT = """\
 # The embedded backbone
@@ -83,3 +88,9 @@ def _row(phase: Mapping[str, Any], log: Sequence[Mapping[str, Any]]) -> str:
         f"| {phase['name']} | {blocks} | {phase['statements']} | {phase['updates']:,} | {last['examples']:,} "
         f"| {rate} | {last['loss']:.3f} |\n"
     )
+
+
+def record_hashes(folder: Path) -> None:
+    """Write down the hash of every file that the model is opened from, by which `fpt doctor` knows it."""
+    hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in checksums.FILES}
+    (folder / checksums.RECORD).write_text(json.dumps(hashes, indent=2) + "\n", encoding="utf-8")

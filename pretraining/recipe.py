@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import T5Config, T5ForConditionalGeneration
 
-from fpt.backbones.tiny import FOLDER, checksums
+from fpt.backbones.tiny import FOLDER
 from pretraining import card, corpus, instructions, network, vocabulary
 from pretraining.corpus import Maker
 
@@ -372,7 +372,7 @@ def make(folder: Path, *, updates: int | None = None, seed: int = 0) -> None:
     if _leads():
         export(state.model, folder)
         describe(state, phases, folder, seed=seed)
-        checksums.write(folder)
+        card.record_hashes(folder)
         saved.unlink()
 
 

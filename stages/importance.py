@@ -5,11 +5,11 @@ Letters: B batch, L blocks, F neurons.
 
 import hashlib
 import json
-from collections.abc import Callable
-from typing import Any
+from contextlib import ExitStack
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fpt.backbones.shapes import STACKS
 from fpt.data.batches import batches_by_length, in_turn
@@ -34,9 +34,7 @@ def key(
 ) -> str:
     """Names the scores of one model, task, prompt and sample, and of what changes their last bits."""
     decisive = [fingerprint, dtype, device, batch_size, task, list(examples.sources), list(examples.targets)]
-    digest = hashlib.sha256(json.dumps(decisive).encode())
-    digest.update(prompt)
-    return digest.hexdigest()[:32]
+    return hashlib.sha256(json.dumps(decisive).encode() + prompt).hexdigest()[:32]
 
 
 @torch.no_grad()
@@ -49,24 +47,16 @@ def measure(
     encoder's include the prompt's where it has entered, the decoder's are the target's, teacher-forced), then over
     examples.
     """
-    modules = {name: model.family.activations_of(model.body, name) for name in STACKS}
-    totals = {name: [_zeros(module, engine.device) for module in modules[name]] for name in STACKS}
+    totals: dict[str, list[Tensor]] = {name: [] for name in STACKS}
     weights: dict[str, Tensor] = {}
-
-    def record(stack: str, block: int) -> Callable[[torch.nn.Module, tuple[Tensor, ...]], None]:
-        part = "below" if stack == "encoder" and block < model.prompt.position else stack
-
-        def hook(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            totals[stack][block] += torch.einsum("bpf,bp->f", inputs[0].float().abs(), weights[part]).double()
-
-        return hook
-
-    hooks = [
-        module.register_forward_pre_hook(record(stack, block))
-        for stack in STACKS
-        for block, module in enumerate(modules[stack])
-    ]
-    try:
+    with ExitStack() as hooks:
+        for name in STACKS:
+            for block, module in enumerate(model.family.activations_of(model.body, name)):
+                total = torch.zeros(module.in_features, dtype=torch.float64, device=engine.device)
+                totals[name].append(total)
+                part = "below" if name == "encoder" and block < model.prompt.position else name
+                hook = partial(_record, total, weights, part)
+                hooks.callback(module.register_forward_pre_hook(hook).remove)
         batches = batches_by_length(examples, batch_size)
         for indices in with_bar(in_turn(batches, distributed.rank(), distributed.size()), "neuron importance"):
             if not indices and not engine.is_sharded:
@@ -78,17 +68,14 @@ def measure(
             weights["encoder"] = _mean_weights(torch.cat([prompt, batch.mask], 1)) * counts
             weights["decoder"] = _mean_weights(batch.labels != IGNORED) * counts
             model.decode(batch, *model.encode(batch))
-    finally:
-        for hook in hooks:
-            hook.remove()
     means = {name: torch.stack(rows) / len(examples) for name, rows in totals.items()}
     distributed.all_reduce_sum_(list(means.values()))
     return {name: rows.float().cpu() for name, rows in means.items()}
 
 
-def _zeros(module: torch.nn.Module, device: torch.device) -> Tensor:
-    neurons: Any = module.in_features
-    return torch.zeros(neurons, dtype=torch.float64, device=device)
+def _record(total: Tensor, weights: dict[str, Tensor], part: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Add a batch's activations to their neurons' total [F]."""
+    total += torch.einsum("bpf,bp->f", inputs[0].float().abs(), weights[part]).double()
 
 
 def _mean_weights(real: Tensor) -> Tensor:

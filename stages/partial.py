@@ -46,7 +46,8 @@ def build(
     family.tie_embeddings(model, files.read(family.embedding_name(files), shape=table, dtype=dtype).to(device))
     shard(model.get_input_embeddings())
     if backbone.has_own_head:
-        family.untie_head(model, files.read(family.HEAD, shape=table, dtype=dtype).to(device))
+        head = files.read(family.HEAD, shape=table, dtype=dtype).to(device)
+        model.get_output_embeddings().weight = nn.Parameter(head, requires_grad=False)
         shard(model.get_output_embeddings())
     assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
     return model

@@ -6,8 +6,7 @@ from itertools import accumulate, chain, count, pairwise
 from typing import Any
 
 from fpt.backbones.location import config_values
-from fpt.backbones.shapes import STACKS, Shape, Stack
-from fpt.backbones.supported import read_shape
+from fpt.backbones.shapes import STACKS, Shape, Stack, read_shape
 from fpt.config.schema import RunConfig, ScheduleConfig
 from fpt.errors import UserError, did_you_mean
 from fpt.prompts.kinds import kind_of

@@ -30,12 +30,7 @@ def around(kept: int, total: int, layer: int) -> tuple[int, ...]:
 
     The blocks are shared out as the whole model's are. Kept are always the block just below the prompt, and the last
     one if any above it is; both sides keep one if `kept` allows. Without blocks below it is `evenly`.
-
-    Raises:
-        ValueError: `kept` is not between 1 and `total`.
     """
-    if not 1 <= kept <= total:
-        raise ValueError(f"cannot keep {kept} of {total} blocks")
     if layer == 0:
         return evenly(kept, total)
     below = num_below(kept, total, layer)
@@ -60,19 +55,14 @@ def most_important(scores: Tensor, kept: int) -> tuple[int, ...]:
 
 
 def choose(shape: Shape, full: Shape, scores: dict[str, Tensor], *, layer: int = 0) -> Selection:
-    """What a stage of the given shape keeps.
+    """What a stage of the given shape keeps, by the scores [L, F] of each stack whose width is reduced.
 
-    Args:
-        shape: the stage's blocks and neurons per stack.
-        full: the backbone's.
-        scores: importance [L, F] for each stack whose width is reduced.
-        layer: the encoder's block before which the prompt enters.
+    `layer` is the encoder's block before which the prompt enters.
     """
-    layers = {"encoder": layer, "decoder": 0}
-    picked = {
-        name: _choose_stack(shape.stack(name), full.stack(name), scores.get(name), layers[name]) for name in STACKS
-    }
-    return Selection(picked["encoder"], picked["decoder"])
+    return Selection(
+        _choose_stack(shape.encoder, full.encoder, scores.get("encoder"), layer),
+        _choose_stack(shape.decoder, full.decoder, scores.get("decoder"), 0),
+    )
 
 
 def everything(full: Shape) -> Selection:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fpt.config.schema import RunConfig
+from fpt.prompts.files import initial
 from fpt.prompts.kinds import kind_of
 from fpt.prompts.modules import Tensors
-from fpt.prompts.start import initial
 from fpt.training.checkpoint import dump_prompt
 from stages.inputs import Inputs
 

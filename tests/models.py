@@ -11,7 +11,7 @@ from fpt.config.schema import PromptConfig
 from fpt.data.encoded import Encoded
 from fpt.data.rows import Rows
 from fpt.prompts.late import Late
-from fpt.prompts.modules import LatePrompt, SoftPrompt
+from fpt.prompts.modules import LatePrompt, SoftPrompt, drawn
 from fpt.prompts.prompted import PromptedModel
 from stages import partial
 from stages.selection import everything
@@ -31,7 +31,7 @@ DATA = Encoded(
 
 def late(position: int = 3, **settings: Any) -> LatePrompt:
     config = PromptConfig(kind="late", **{"length": LENGTH, "bottleneck": 16, **settings})
-    return Late(config).build(Late(config).drawn(32, seed=0), position)
+    return Late(config).build(drawn(Late(config).shapes(32), 0), position)
 
 
 def prompted(folder: Path, prompt: LatePrompt | SoftPrompt, **more: Any) -> PromptedModel:

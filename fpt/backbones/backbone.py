@@ -12,8 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config
 
 from fpt.backbones.families import Family, family_of, read_config
 from fpt.backbones.location import TOKENIZER_FILES, locate, read_values
-from fpt.backbones.shapes import Shape
-from fpt.backbones.supported import read_shape
+from fpt.backbones.shapes import Shape, read_shape
 from fpt.backbones.weights import WeightFiles
 from fpt.config.schema import ModelConfig
 from fpt.errors import UserError, reason

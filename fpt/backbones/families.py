@@ -1,7 +1,4 @@
-"""What the trainer may ask of any model's family; only a family's own file spells its modules and weights.
-
-Letters: B batch, S source, T target, D model, F neurons, V vocabulary.
-"""
+"""What the trainer may ask of any model's family; only a family's own file spells its modules and weights."""
 
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -15,63 +12,27 @@ from fpt.backbones.weights import WeightFiles
 
 
 class Family(Protocol):
-    """A family of models; models are Any, since transformers' classes are annotated in part only."""
+    """What a family's file has; `t5` says what each is. Models are Any: transformers' classes are annotated in part."""
 
-    HEAD: str  # the name of the head's weight on disk
+    HEAD: str
 
-    def read_config(self, values: dict[str, Any], where: str, /) -> T5Config:
-        """The configuration that a config.json's values make, without dropout; `where` names its origin in errors."""
-
-    def skeleton(self, config: T5Config, shape: Shape, /) -> Any:
-        """A model of the given shape on the meta device, none of which trains; its head has a weight of its own."""
-
-    def tied(self, config: T5Config, shape: Shape, /) -> Any:
-        """A skeleton whose embedding, and head if it has none of its own, is counted once."""
-
-    def stack_of(self, model: Any, name: str, /) -> Any:
-        """The stack of that name."""
-
-    def blocks_of(self, model: Any, stack: str, /) -> list[nn.Module]:
-        """A stack's blocks, in order."""
-
-    def activations_of(self, model: Any, stack: str, /) -> list[nn.Module]:
-        """The modules whose input is a block's FFN activation (after the gate), [B, positions, F], block by block."""
-
-    def states_before(self, model: Any, ids: Tensor, mask: Tensor, block: int, /) -> Tensor:
-        """What the encoder's block of that number takes in, [B, S, D], for source ids [B, S]."""
-
-    def encoded_from(self, model: Any, states: Tensor, mask: Tensor, block: int, /) -> Tensor:
-        """The encoder's output [B, S, D] from what its block of that number takes in."""
-
-    def decoded(self, model: Any, ids: Tensor, states: Tensor, mask: Tensor, /) -> Tensor:
-        """Decoder states [B, T, D] for ids [B, T] put in, from the encoder's output [B, S, D] and its mask."""
-
-    def head_logits(self, model: Any, states: Tensor, /) -> Tensor:
-        """Vocabulary logits [..., V] of decoder states [..., D]."""
-
-    def checkpoint_blocks(self, model: Any, /) -> None:
-        """Have training keep each block's input alone, and compute the rest again on the way back."""
-
-    def body_sources(self, selection: Selection, model: Any, /) -> Iterator[tuple[str, WeightSlice]]:
-        """For every tensor of a partial PLM but embedding and head: its name there, and where it comes from."""
-
-    def embedding_name(self, files: WeightFiles, /) -> str:
-        """The input embedding's name on disk."""
-
-    def tie_embeddings(self, model: Any, embedding: Tensor, /) -> None:
-        """Give all that embeds, and the head, the one embedding [V, D]."""
-
-    def untie_head(self, model: Any, head: Tensor, /) -> None:
-        """Give the head a weight [V, D] of its own."""
-
-    def checkpoint_tensors(self, model: Any, /) -> dict[str, Tensor]:
-        """The tensors of a partial PLM as a configuration of the library can say their shapes."""
-
-    def checkpoint_values(self, model: Any, original: dict[str, Any], /) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What config.json and generation_config.json of a saved partial PLM say, from the backbone's `original`."""
+    def read_config(self, values: dict[str, Any], where: str, /) -> T5Config: ...
+    def skeleton(self, config: T5Config, shape: Shape, /) -> Any: ...
+    def blocks_of(self, model: Any, stack: str, /) -> list[nn.Module]: ...
+    def activations_of(self, model: Any, stack: str, /) -> list[nn.Linear]: ...
+    def states_before(self, model: Any, ids: Tensor, mask: Tensor, block: int, /) -> Tensor: ...
+    def encoded_from(self, model: Any, states: Tensor, mask: Tensor, block: int, /) -> Tensor: ...
+    def decoded(self, model: Any, ids: Tensor, states: Tensor, mask: Tensor, /) -> Tensor: ...
+    def head_logits(self, model: Any, states: Tensor, /) -> Tensor: ...
+    def checkpoint_blocks(self, model: Any, /) -> None: ...
+    def body_sources(self, selection: Selection, model: Any, /) -> Iterator[tuple[str, WeightSlice]]: ...
+    def embedding_name(self, files: WeightFiles, /) -> str: ...
+    def tie_embeddings(self, model: Any, embedding: Tensor, /) -> None: ...
+    def checkpoint_tensors(self, model: Any, /) -> dict[str, Tensor]: ...
+    def checkpoint_values(self, model: Any, original: dict[str, Any], /) -> tuple[dict[str, Any], dict[str, Any]]: ...
 
 
-FAMILIES: dict[str, Family] = {"t5": t5, "mt5": t5}  # by model_type, as in `supported`
+FAMILIES: dict[str, Family] = {"t5": t5, "mt5": t5}  # by model_type, as in `shapes`
 
 
 def family_of(config: T5Config) -> Family:
@@ -80,7 +41,7 @@ def family_of(config: T5Config) -> Family:
 
 
 def read_config(values: dict[str, Any], where: str) -> T5Config:
-    """The configuration of a supported model (see `supported.read_shape`); `where` names its origin in errors.
+    """The configuration of a supported model (see `shapes.read_shape`); `where` names its origin in errors.
 
     Raises:
         UserError: transformers finds a value wrong.

@@ -1,6 +1,6 @@
-"""A `Family`: the only file that spells T5's attribute and weight names (T5 1.0, 1.1, LM-adapted, Flan, mT5, ByT5).
+"""A `families.Family`: the only file that spells T5's names of modules and weights (1.0, 1.1, Flan, mT5, ByT5 …).
 
-What each function answers is said in `families.Family`; here is what is T5's own about it.
+Letters: B batch, S source, T target, D model, F neurons, V vocabulary.
 """
 
 import copy
@@ -21,13 +21,13 @@ from fpt.backbones.shapes import STACKS, Selection, Shape, Stack, WeightSlice
 from fpt.backbones.weights import WeightFiles
 from fpt.errors import UserError, reason
 
-# Models are Any below: transformers' classes are annotated in part only.
 MODELS = {"t5": (T5Config, T5ForConditionalGeneration), "mt5": (MT5Config, MT5ForConditionalGeneration)}
 EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-HEAD = "lm_head.weight"
+HEAD = "lm_head.weight"  # its name on disk
 
 
 def read_config(values: dict[str, Any], where: str) -> T5Config:
+    """The configuration that a config.json's values make, without dropout; `where` names its origin in errors."""
     # Dropout is captured when modules are built, and prompt tuning wants none. T5's start token has no default.
     stated = {key: value for key, value in values.items() if value is not None}
     try:
@@ -39,18 +39,23 @@ def read_config(values: dict[str, Any], where: str) -> T5Config:
 
 
 def skeleton(config: T5Config, shape: Shape) -> Any:
-    """The stacks' widths may differ, which a T5Config cannot say: its d_ff is the wider one."""
+    """A model of the given shape on the meta device, none of which trains; its embeddings are one tensor.
+
+    So is the head, unless checkpoints of this configuration have one of their own. The stacks' widths may differ, which
+    a T5Config cannot say: its d_ff is the wider one.
+    """
     config = copy.deepcopy(config)
     config.num_layers, config.num_decoder_layers = shape.encoder.blocks, shape.decoder.blocks
     config.d_ff = max(shape.encoder.neurons, shape.decoder.neurons)
     config.use_cache = False
     with torch.device("meta"), no_init_weights():
         model = MODELS[config.model_type][1](config)
-        # Untie what a fresh model always ties; `tie_embeddings` says which tensors are shared.
-        model.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         for name in STACKS:
-            for block in stack_of(model, name).block:
+            for block in blocks_of(model, name):
                 _resize(block.layer[-1].DenseReluDense, shape.stack(name).neurons)
+        tie_embeddings(model, model.shared.weight)
+        if _unties(config):  # a fresh model is always tied
+            model.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
     return model.requires_grad_(False).eval()
 
 
@@ -63,21 +68,19 @@ def _resize(ffn: Any, neurons: int) -> None:
         ffn.act = nn.GELU(approximate="tanh")  # the same in one step, where transformers takes eight
 
 
-def stack_of(model: Any, name: str) -> Any:
-    return getattr(model, name)
-
-
-def blocks_of(model: Any, stack: str) -> list[nn.Module]:
-    """Each gives a tuple, hidden states [B, positions, D] first."""
-    return list(stack_of(model, stack).block)
+def blocks_of(model: Any, stack: str) -> list[Any]:
+    """A stack's blocks, in order; each gives a tuple, hidden states [B, positions, D] first."""
+    return list(getattr(model, stack).block)
 
 
 def states_before(model: Any, ids: torch.Tensor, mask: torch.Tensor, block: int) -> torch.Tensor:
+    """What the encoder's block of that number takes in, [B, S, D], for source ids [B, S]."""
     embedded = model.shared(ids)
     return through_blocks(model, embedded, mask, 0, block) if block else embedded
 
 
 def encoded_from(model: Any, states: torch.Tensor, mask: torch.Tensor, block: int) -> torch.Tensor:
+    """The encoder's output [B, S, D] from what its block of that number takes in."""
     if not block:
         return model.encoder(inputs_embeds=states, attention_mask=mask).last_hidden_state
     return model.encoder.final_layer_norm(through_blocks(model, states, mask, block, None))
@@ -98,6 +101,7 @@ def through_blocks(model: Any, states: torch.Tensor, mask: torch.Tensor, first: 
 
 
 def decoded(model: Any, ids: torch.Tensor, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Decoder states [B, T, D] for ids [B, T] put in, from the encoder's output [B, S, D] and its mask."""
     # Padding comes last and the decoder looks back only, so its real positions need no mask.
     return model.decoder(
         input_ids=ids, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
@@ -105,17 +109,17 @@ def decoded(model: Any, ids: torch.Tensor, states: torch.Tensor, mask: torch.Ten
 
 
 def head_logits(model: Any, states: torch.Tensor) -> torch.Tensor:
-    """T5 1.0 scales the states by D^-½."""
+    """Vocabulary logits [..., V] of decoder states [..., D], which T5 1.0 scales by D^-½."""
     if not _unties(model.config):
         states = states * model.config.d_model**-0.5
     return model.lm_head(states)
 
 
 def checkpoint_blocks(model: Any) -> None:
-    """Exact, since without dropout nothing in a block is random; and idle where no gradient is asked for.
+    """Have training keep each block's input alone, and compute the rest again on the way back.
 
-    transformers' own way would need train mode, in which generation loses its cache and attention's bias wants a
-    gradient.
+    Exact, since without dropout nothing in a block is random; and idle where no gradient is asked for. transformers'
+    own way would need train mode, in which generation loses its cache and attention's bias wants a gradient.
     """
     for stack in STACKS:
         for block in blocks_of(model, stack):
@@ -129,55 +133,38 @@ def _run_checkpointed(reference: Any, *inputs: Any, **more: Any) -> Any:
     return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False, **more)
 
 
-def activations_of(model: Any, stack: str) -> list[nn.Module]:
-    return [block.layer[-1].DenseReluDense.wo for block in stack_of(model, stack).block]
+def activations_of(model: Any, stack: str) -> list[nn.Linear]:
+    """The modules whose input is a block's FFN activation (after the gate), [B, positions, F], block by block."""
+    return [block.layer[-1].DenseReluDense.wo for block in blocks_of(model, stack)]
 
 
 def body_sources(selection: Selection, model: Any) -> Iterator[tuple[str, WeightSlice]]:
-    for name in (name for name, _ in model.named_parameters() if name.split(".")[0] in STACKS):
-        stack, *rest = name.split(".")
-        if rest[0] != "block":
-            if rest[0] != "embed_tokens":
-                yield name, WeightSlice(name)
-            continue
+    """For every tensor of a partial PLM but embedding and head: its name there, and where it comes from."""
+    for stack in STACKS:
         kept = selection.stack(stack)
-        position = int(rest[1])
-        # The bias of the whole stack lives in its first block, whichever block is first here.
-        block = 0 if "relative_attention_bias" in rest else kept.blocks[position]
-        source = ".".join((stack, "block", str(block), *rest[2:]))
-        neurons = kept.neurons[position] if kept.neurons is not None and "DenseReluDense" in rest else None
-        if neurons is None:
-            yield name, WeightSlice(source)
-        elif "wo" in rest:
-            yield name, WeightSlice(source, columns=neurons)
-        else:
-            yield name, WeightSlice(source, rows=neurons)
+        for name, _ in model.get_submodule(f"{stack}.block").named_parameters():
+            position, rest = name.split(".", 1)
+            # The bias of the whole stack lives in its first block, whichever block is first here.
+            block = 0 if "relative_attention_bias" in rest else kept.blocks[int(position)]
+            neurons = kept.neurons[int(position)] if kept.neurons and "DenseReluDense" in rest else None
+            axis = "columns" if ".wo." in rest else "rows"
+            yield f"{stack}.block.{name}", WeightSlice(f"{stack}.block.{block}.{rest}", **{axis: neurons})
+        norm = f"{stack}.final_layer_norm.weight"
+        yield norm, WeightSlice(norm)
 
 
 def embedding_name(files: WeightFiles) -> str:
-    """Whichever alias the checkpoint was saved under."""
+    """The input embedding's name on disk: whichever alias the checkpoint was saved under."""
     return next((name for name in (*EMBEDDINGS, HEAD) if name in files), EMBEDDINGS[0])
 
 
 def tie_embeddings(model: Any, embedding: torch.Tensor) -> None:
+    """Give all that embeds, and the head, the one embedding [V, D]."""
     shared = nn.Parameter(embedding, requires_grad=False)
     model.shared.weight = shared
     for name in STACKS:
-        stack_of(model, name).embed_tokens.weight = shared
+        getattr(model, name).embed_tokens.weight = shared
     model.lm_head.weight = shared
-
-
-def untie_head(model: Any, head: torch.Tensor) -> None:
-    model.lm_head.weight = nn.Parameter(head, requires_grad=False)
-
-
-def tied(config: T5Config, shape: Shape) -> Any:
-    model = skeleton(config, shape)
-    head = model.lm_head.weight
-    tie_embeddings(model, model.shared.weight)
-    if _unties(config):
-        untie_head(model, head)
-    return model
 
 
 def _unties(config: T5Config) -> bool:
@@ -186,7 +173,10 @@ def _unties(config: T5Config) -> bool:
 
 
 def checkpoint_tensors(model: Any) -> dict[str, torch.Tensor]:
-    """The narrower stack's FFN is padded with zero neurons, which add exactly nothing: a config.json has one d_ff."""
+    """The tensors of a partial PLM as a configuration of the library can say their shapes.
+
+    The narrower stack's FFN is padded with zero neurons, which add exactly nothing: a config.json has one d_ff.
+    """
     width = model.config.d_ff
     tensors = model.state_dict()
     for name, tensor in tensors.items():
@@ -197,6 +187,7 @@ def checkpoint_tensors(model: Any) -> dict[str, torch.Tensor]:
 
 
 def checkpoint_values(model: Any, original: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What config.json and generation_config.json of a saved partial PLM say, from the backbone's `original`."""
     settled = {  # what building set aside, and what transformers 5 writes wrongly for a head of its own
         "use_cache": original.get("use_cache", True),
         "dropout_rate": original.get("dropout_rate", 0.1),

@@ -8,6 +8,7 @@ import hashlib
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -30,19 +31,14 @@ class WeightFiles:
         if main is None:
             raise UserError(f"{folder}: no weights; expected one of {', '.join(WEIGHT_FILES)}")
         files = _shards(main) if main.name.endswith(".index.json") else [main]
+        self._pickled = {file: _load_bin(file) for file in files if file.suffix == ".bin"}
         self._file_of: dict[str, Path] = {}
-        self._pickled: dict[Path, dict[str, torch.Tensor]] = {}
         for file in files:
-            for name in self._names(file):
-                self._file_of[name] = file
+            names = self._pickled[file] if file in self._pickled else _open_safetensors(file).keys()
+            self._file_of |= dict.fromkeys(names, file)
 
     def __contains__(self, name: str) -> bool:
         return name in self._file_of
-
-    @property
-    def names(self) -> list[str]:
-        """All tensor names."""
-        return sorted(self._file_of)
 
     def read(
         self,
@@ -60,11 +56,11 @@ class WeightFiles:
         """
         if name not in self._file_of:
             raise UserError(f"{self.folder}: the weights have no tensor '{name}'; is this a whole T5 checkpoint?")
-        tensor = self._open(self._file_of[name], name)
+        file = self._file_of[name]
+        pickled = self._pickled.get(file)
+        tensor = pickled[name] if pickled else _open_safetensors(file).get_tensor(name)
         if shape is not None and tuple(tensor.shape) != shape:
-            raise UserError(
-                f"{self._file_of[name]}: '{name}' has shape {list(tensor.shape)}, config.json says {list(shape)}"
-            )
+            raise UserError(f"{file}: '{name}' has shape {list(tensor.shape)}, config.json says {list(shape)}")
         for axis, indices in ((0, rows), (1, columns)):
             if indices is not None:
                 tensor = tensor.index_select(axis, torch.tensor(indices))
@@ -76,7 +72,7 @@ class WeightFiles:
         Of a file beyond 1 GiB a sample counts, 4096 pieces of 16 KiB: hashing all of T5-XXL's 45 GB on every start
         would take minutes.
         """
-        digest = hashlib.sha256("\n".join(self.names).encode())
+        digest = hashlib.sha256("\n".join(sorted(self._file_of)).encode())
         for file in sorted(set(self._file_of.values())):
             size = file.stat().st_size
             digest.update(f"{file.name} {size}".encode())
@@ -89,21 +85,9 @@ class WeightFiles:
                     digest.update(stream.read(2**14))
         return digest.hexdigest()
 
-    def _names(self, file: Path) -> list[str]:
-        if file.suffix == ".bin":
-            self._pickled[file] = _load_bin(file)
-            return list(self._pickled[file])
-        with _open_safetensors(file) as handle:
-            return list(handle.keys())
 
-    def _open(self, file: Path, name: str) -> torch.Tensor:
-        if file in self._pickled:
-            return self._pickled[file][name]
-        with _open_safetensors(file) as handle:
-            return handle.get_tensor(name)
-
-
-def _open_safetensors(file: Path) -> safe_open:
+def _open_safetensors(file: Path) -> Any:
+    """The library's handle, whose methods are not annotated."""
     try:
         return safe_open(file, framework="pt")
     except (SafetensorError, OSError) as error:

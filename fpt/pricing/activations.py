@@ -45,10 +45,10 @@ class Peaks:
 def peaks(
     config: T5Config,
     shape: Shape,
+    prompt: PromptConfig,
     batch: int,
     source: int,
     target: int,
-    prompt: PromptConfig,
     *,
     dtype: str,
     checkpointing: bool,
@@ -96,7 +96,8 @@ class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
         marks = self._marks[stack][:BLOCKS]
         seed = torch.empty_like(end)
         for tensor in (end, seed):  # gone as soon as the way back has passed them
-            self._forget(tensor.untyped_storage())
+            if subtract := self._seen.get(tensor.untyped_storage()):
+                subtract()
         self.peak = self.now
         # From an edge, not from a tensor, for which torch sets _Unseen aside on the whole way back.
         torch.autograd.backward(get_gradient_edge(end), seed)
@@ -110,22 +111,14 @@ class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         results = func(*args, **(kwargs or {}))
         for tensor in results if isinstance(results, tuple | list) else (results,):
-            if isinstance(tensor, Tensor):
-                self._add(tensor.untyped_storage())
+            if isinstance(tensor, Tensor) and (storage := tensor.untyped_storage()) not in self._seen:
+                self.now += storage.nbytes()
+                self._seen[storage] = weakref.finalize(storage, self._drop, storage.nbytes())
         self.peak = max(self.peak, self.now)
         return results
 
-    def _add(self, storage: UntypedStorage) -> None:
-        if storage not in self._seen:
-            self.now += storage.nbytes()
-            self._seen[storage] = weakref.finalize(storage, self._drop, storage.nbytes())
-
     def _drop(self, size: int) -> None:
         self.now -= size
-
-    def _forget(self, storage: UntypedStorage) -> None:
-        if subtract := self._seen.get(storage):
-            subtract()
 
 
 class _Unseen(TorchFunctionMode):

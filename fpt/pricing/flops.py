@@ -8,7 +8,7 @@ which leaves them out altogether, the price does not count that (3 to 4 % of an 
 Blocks below a late prompt are priced once, since nothing goes back through them.
 """
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from transformers import T5Config
 from fpt.backbones.families import family_of
 from fpt.backbones.shapes import Shape, Stack
 from fpt.config.schema import PromptConfig
+from fpt.pricing.activations import peaks
 from fpt.prompts.kinds import kind_of
 
 SOFT = PromptConfig()
@@ -33,34 +34,28 @@ class Price:
     """Prices of the partial PLMs of one backbone."""
 
     def __init__(self, config: T5Config) -> None:
-        """Price shapes of the model that `config` describes."""
-        self._config, self._family = config, family_of(config)
+        self._config = config
+        self._skeleton = partial(family_of(config).skeleton, config)
         self.d_model: int = config.d_model
         self._encoder = cache(self._encoder_block)
         self._decoder = cache(self._decoder_block)
         self.sizes = cache(self._sizes)
+        self.peaks = cache(partial(peaks, config))
 
     def forward(
         self, shape: Shape, *, batch: int, source: int, target: int, below: int = 0, prompt: PromptConfig = SOFT
     ) -> int:
         """FLOPs of a forward pass.
 
-        Args:
-            shape: of the model.
-            batch: examples.
-            source: positions, the prompt's among them.
-            target: positions.
-            below: encoder blocks that do not see the prompt.
-            prompt: what it is; its positions are not in those blocks.
+        Of `source` positions some are the prompt's; encoder blocks `below` do not see it, and have the others alone.
         """
-        encoder, decoder = shape.encoder, shape.decoder
-        linear, square = self._encoder(encoder.neurons)
-        blocks = (encoder.blocks - below) * (linear * source + square * source**2)
-        own, own_square, cross, both = self._decoder(decoder.neurons)
-        blocks += decoder.blocks * (own * target + own_square * target**2 + cross * source + both * source * target)
-        head = 2 * target * self.d_model * self._config.vocab_size
         lower = self.below(shape, batch=batch, source=source - prompt.length, blocks=below)
-        return lower + batch * (sum(self._making(prompt, source)) + blocks + head)
+        upper = self.below(shape, batch=batch, source=source, blocks=shape.encoder.blocks - below)
+        own, own_square, cross, both = self._decoder(shape.decoder.neurons)
+        block = own * target + own_square * target**2 + cross * source + both * source * target
+        head = 2 * target * self.d_model * self._config.vocab_size
+        making = sum(kind_of(prompt).flops(source - prompt.length, self.d_model))
+        return lower + upper + batch * (making + shape.decoder.blocks * block + head)
 
     def update(
         self,
@@ -80,34 +75,32 @@ class Price:
         both = 2 * self.forward(shape, batch=batch, source=source, target=target, below=below, prompt=prompt)
         lower = self.below(shape, batch=batch, source=source - prompt.length, blocks=below)
         # What makes the vectors learns, so its second layer has two gradients; its first layer's input has none.
-        return both - (2 if is_kept else 1) * lower + batch * self._making(prompt, source)[1]
+        _, second = kind_of(prompt).flops(source - prompt.length, self.d_model)
+        return both - (2 if is_kept else 1) * lower + batch * second
 
     def below(self, shape: Shape, *, batch: int, source: int, blocks: int) -> int:
-        """FLOPs of `source` positions, none of them a prompt's, going through the encoder's first `blocks` blocks."""
+        """FLOPs of `source` positions going through `blocks` blocks of the encoder."""
         linear, square = self._encoder(shape.encoder.neurons)
         return batch * blocks * (linear * source + square * source**2)
-
-    def _making(self, prompt: PromptConfig, source: int) -> tuple[int, int]:
-        """FLOPs of a forward pass through the two layers that make the prompt's vectors, for one example."""
-        return kind_of(prompt).flops(source - prompt.length, self.d_model)
 
     def parameters(self, shape: Shape) -> int:
         """How many frozen parameters a partial PLM has, embedding and head included, a tied head once."""
         return sum(self.sizes(shape))
 
     def _sizes(self, shape: Shape) -> list[int]:
-        """The same, tensor by tensor."""
-        return [parameter.numel() for parameter in self._family.tied(self._config, shape).parameters()]
+        return [parameter.numel() for parameter in self._skeleton(shape).parameters()]
 
     def _encoder_block(self, neurons: int) -> tuple[int, int]:
         """Coefficients of S and S² in the FLOPs of an encoder block."""
-        encoder = self._one_block("encoder", neurons)
+        block = Stack(1, neurons)
+        encoder = self._skeleton(Shape(block, block)).get_encoder()
         once, twice = (_count(encoder, inputs_embeds=self._states(source)) for source in (1, 2))
         return _linear_and_square(once, twice)
 
     def _decoder_block(self, neurons: int) -> tuple[int, int, int, int]:
         """Coefficients of T, T², S and S·T in the FLOPs of a decoder block."""
-        decoder = self._one_block("decoder", neurons)
+        block = Stack(1, neurons)
+        decoder = self._skeleton(Shape(block, block)).get_decoder()
 
         def count(source: int, target: int) -> int:
             states = self._states(source)
@@ -117,10 +110,6 @@ class Price:
         both, cross = long - short, 2 * short - long
         own, own_square = _linear_and_square(count(1, 1) - cross - both, count(1, 2) - cross - 2 * both)
         return own, own_square, cross, both
-
-    def _one_block(self, stack: str, neurons: int) -> Any:
-        model = self._family.skeleton(self._config, Shape(Stack(1, neurons), Stack(1, neurons)))
-        return self._family.stack_of(model, stack)
 
     def _states(self, length: int) -> torch.Tensor:
         return torch.empty(1, length, self._config.d_model, device="meta")

@@ -1,8 +1,6 @@
 """What one update holds in a device's memory, in bytes: the frozen model, its activations, the rest."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, partial
 
 import torch
 from transformers import T5Config
@@ -10,14 +8,11 @@ from transformers import T5Config
 from fpt.backbones.shapes import STACKS, Shape, Stack
 from fpt.config.schema import EngineConfig, PromptConfig
 from fpt.devices.engine import KEPT_WHOLE, fetched_ahead
-from fpt.pricing.activations import BLOCKS, Peaks, peaks
+from fpt.pricing.activations import BLOCKS
 from fpt.pricing.flops import price_of
 from fpt.prompts.kinds import kind_of
 
-SOFT = PromptConfig(length=1)
 PROMPT_COPIES = 5  # the prompt itself, its gradient, and what its optimizer makes of it in a step
-
-_peaks: dict[str, Callable[..., tuple[Peaks, Peaks]]] = {}  # by model, each with a cache of its own
 
 
 @dataclass(frozen=True)
@@ -38,9 +33,7 @@ class Memory:
     """The needs of partial PLMs of one backbone."""
 
     def __init__(self, config: T5Config) -> None:
-        """Count for shapes of the model that `config` describes."""
         self._price = price_of(config)
-        self._peaks = _peaks.setdefault(config.to_json_string(use_diff=False), cache(partial(peaks, config)))
 
     def need(
         self,
@@ -54,29 +47,13 @@ class Memory:
         below: int = 0,
         checkpointing: bool,
     ) -> Need:
-        """What an update takes.
+        """What an update takes in micro-batches of `batch` examples.
 
-        Args:
-            shape: of the model.
-            engine: what holds it.
-            batch: examples of a micro-batch.
-            source: positions, the prompt's among them.
-            target: positions.
-            prompt: what it is.
-            below: encoder blocks that do not see it, and so keep nothing.
-            checkpointing: whether activations are checkpointed.
+        Of `source` positions some are the prompt's; encoder blocks `below` do not see it, and so keep nothing.
         """
-        activations = self.activations(
-            # Without a block above the prompt one is counted, since one at a time takes memory below it too.
-            replace(shape, encoder=replace(shape.encoder, blocks=max(shape.encoder.blocks - below, 1))),
-            batch=batch,
-            source=source,
-            target=target,
-            dtype=engine.dtype,
-            checkpointing=checkpointing,
-            sharded=is_sharded(engine),
-            prompt=prompt,
-        )
+        # Without a block above the prompt one is counted, since one at a time takes memory below it too.
+        above = replace(shape, encoder=replace(shape.encoder, blocks=max(shape.encoder.blocks - below, 1)))
+        activations = self._activations(above, engine, prompt, checkpointing, batch, source, target)
         learned = PROMPT_COPIES * kind_of(prompt).num_learned(self._price.d_model) * 4
         return Need(self.weights(shape, engine), activations, learned)
 
@@ -91,23 +68,13 @@ class Memory:
         share = 0 if engine.offload != "none" else -(-total // (engine.processes * engine.nodes))
         return (share + gathered) * width
 
-    def activations(
-        self,
-        shape: Shape,
-        *,
-        batch: int,
-        source: int,
-        target: int,
-        dtype: str,
-        checkpointing: bool,
-        sharded: bool = False,
-        prompt: PromptConfig = SOFT,
+    def _activations(
+        self, shape: Shape, engine: EngineConfig, prompt: PromptConfig, checkpointing: bool, *sizes: int
     ) -> int:
-        """Bytes at the peak of a micro-batch; `sharded` as DeepSpeed's linear layers keep their input too."""
+        """Bytes at the peak of a micro-batch of these sizes: examples, source and target positions."""
         small = Shape(*(Stack(min(stack.blocks, BLOCKS), stack.neurons) for stack in (shape.encoder, shape.decoder)))
-        stacks = self._peaks(
-            small, batch, source, target, prompt, dtype=dtype, checkpointing=checkpointing, sharded=sharded
-        )
+        is_on = {"checkpointing": checkpointing, "sharded": is_sharded(engine)}
+        stacks = self._price.peaks(small, prompt, *sizes, dtype=engine.dtype, **is_on)
         encoder, decoder = (stack.of(shape.stack(name).blocks) for name, stack in zip(STACKS, stacks, strict=True))
         through = encoder.kept + max(decoder.forward, decoder.backward)
         return max(encoder.forward, through, encoder.backward)

@@ -1,4 +1,4 @@
-"""What a prompt can be read from: our own file, a run's folder, a numpy array, the folder of a PEFT adapter.
+"""Where a prompt starts, and what it can be read from: our own file, a run's folder, a numpy array, a PEFT adapter's.
 
 Shapes are read from the file's header, so that what does not fit is refused before torch is imported.
 
@@ -8,7 +8,7 @@ Letters: P prompt, D model.
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -21,6 +21,7 @@ from fpt.runs.folder import LEDGER
 from fpt.runs.run import PROMPT, open_run
 
 if TYPE_CHECKING:
+    from fpt.backbones.backbone import Backbone
     from fpt.prompts.modules import Tensors
 
 ADAPTER_CONFIG, ADAPTER, ADAPTER_TENSOR = "adapter_config.json", "adapter_model.safetensors", "prompt_embeddings"
@@ -30,21 +31,13 @@ FORMS = "a prompt.safetensors, a .npy, or the folder of a run or of a PEFT promp
 
 @dataclass(frozen=True)
 class PromptFile:
-    """A prompt on disk, of which the header was read.
-
-    Attributes:
-        file: the one it is in.
-        config: what the prompt is, as far as its file says.
-        shapes: of what is learned, by name.
-        stored: a soft prompt's name in the file, where that is another.
-        is_array: whether the file is a numpy array.
-    """
+    """A prompt on disk, of which the header was read."""
 
     file: Path
-    config: PromptConfig
-    shapes: dict[str, tuple[int, ...]]
-    stored: str | None = None
-    is_array: bool = False
+    config: PromptConfig  # as far as the file says
+    shapes: dict[str, tuple[int, ...]]  # of what is learned, by name
+    stored: str | None = None  # a soft prompt's name in the file
+    is_array: bool = False  # of numpy
 
     def read(self) -> "Tensors":
         """What is learned, by name, float32.
@@ -68,14 +61,24 @@ class PromptFile:
         return tensors
 
 
-def check(config: PromptConfig, d_model: int) -> None:
-    """Refuse a `prompt.file` that a run cannot start from, by its header.
+def initial(config: PromptConfig, backbone: "Backbone", *, labels: tuple[str, ...], seed: int) -> "Tensors":
+    """The tensors to start from, float32: what `prompt.file` holds, or as the prompt's kind begins.
+
+    Raises:
+        UserError: there is nothing to start from, or a file's tensors do not fit.
+    """
+    stored = check(config, backbone.config.d_model)
+    return stored.read() if stored else kind_of(config).initial(backbone, labels=labels, seed=seed)
+
+
+def check(config: PromptConfig, d_model: int) -> PromptFile | None:
+    """The prompt in `prompt.file`, if that is given: one that a run can start from, by its header.
 
     Raises:
         UserError: there is no prompt in it, or one of another kind or shape than the run's.
     """
     if config.file is None:
-        return
+        return None
     stored = open_prompt(Path(config.file).expanduser())
     holds = stored.config.kind
     if holds != config.kind:
@@ -85,6 +88,7 @@ def check(config: PromptConfig, d_model: int) -> None:
         )
     if problem := kind_of(config).mismatch(stored.shapes, stored.config, d_model):
         raise UserError(f"prompt.file={config.file}: {problem}")
+    return stored
 
 
 def open_prompt(path: Path) -> PromptFile:
@@ -134,8 +138,7 @@ def _in_adapter(path: Path) -> PromptFile:
     vectors, width = stored.shapes[TENSOR]
     if vectors != length * parts:
         raise UserError(f"{stored.file}: has {vectors} vectors, {ADAPTER_CONFIG} says {parts} × {length}")
-    shapes: dict[str, tuple[int, ...]] = {TENSOR: (length, width)}
-    return replace(stored, shapes=shapes, config=Soft.of_file({}, shapes))
+    return replace(stored, shapes={TENSOR: (length, width)}, config=PromptConfig(length=length))
 
 
 def _in_safetensors(file: Path, stored: str) -> PromptFile:
@@ -147,13 +150,13 @@ def _in_safetensors(file: Path, stored: str) -> PromptFile:
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file}: cannot be read as safetensors ({error}); expected {FORMS}") from None
     # A soft prompt's file says nothing of its kind, since it is used like anybody's.
-    if kind := next((name for name in KINDS if f'"{name}"' in description), None):
+    if kind := next((name for name in KINDS if name != Soft.name and f'"{name}"' in description), None):
         return _described(file, kind, description, shapes)
     if stored not in shapes:
         hint = "; give the adapter's folder" if ADAPTER_TENSOR in shapes else ""
         raise UserError(f"{file}: has no tensor '{stored}', but {', '.join(shapes) or 'nothing'}{hint}")
     shape, dtype = shapes[stored]
-    return replace(_matrix(file, shape, dtype, is_float="F" in dtype), stored=stored)
+    return _matrix(file, shape, dtype, is_float="F" in dtype, stored=stored)
 
 
 def _described(file: Path, kind: str, description: str, parts: dict[str, tuple[list[int], str]]) -> PromptFile:
@@ -176,12 +179,11 @@ def _in_array(file: Path) -> PromptFile:
         raise UserError(f"{file}: cannot be read as a numpy array ({error})") from None
     shape = list(array.shape)
     is_batch = len(shape) == 3 and shape[0] == 1
-    matrix = _matrix(file, shape[is_batch:], str(array.dtype), is_float=array.dtype.kind == "f")
-    return replace(matrix, is_array=True)
+    return _matrix(file, shape[is_batch:], str(array.dtype), is_float=array.dtype.kind == "f", is_array=True)
 
 
-def _matrix(file: Path, shape: list[int], dtype: str, *, is_float: bool) -> PromptFile:
+def _matrix(file: Path, shape: list[int], dtype: str, *, is_float: bool, **how: Any) -> PromptFile:
+    """A soft prompt in a tensor of that shape."""
     if len(shape) != 2 or not all(shape) or not is_float:
         raise UserError(f"{file}: holds {dtype} of shape {shape}; expected floats of shape [P, D]")
-    shapes: dict[str, tuple[int, ...]] = {TENSOR: (shape[0], shape[1])}
-    return PromptFile(file, Soft.of_file({}, shapes), shapes)
+    return PromptFile(file, PromptConfig(length=shape[0]), {TENSOR: (shape[0], shape[1])}, **how)

@@ -8,7 +8,6 @@ import json
 import os
 import socket
 import warnings
-from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +24,7 @@ from fpt.devices import distributed
 from fpt.devices.engine import Engine
 from fpt.errors import UserError
 from fpt.prompts.prompted import PromptedModel
+from fpt.runs.atomic import replaced_file
 from fpt.runs.progress import WithBar
 from fpt.units import amount
 
@@ -37,12 +37,7 @@ SENT = 2**24  # numbers that processes exchange at once
 class StatesBelow:
     """The states below the prompt of a data set's examples: computed by all processes, and kept.
 
-    Attributes:
-        model: whose encoder's lower blocks.
-        data: the examples.
-        batch_size: examples at once; part of what names a file, since it changes the last bits.
-        engine: holds the model.
-        with_bar: shows how far this is.
+    `batch_size` is part of what names a file, since it changes the last bits.
     """
 
     model: PromptedModel
@@ -118,9 +113,7 @@ class StatesBelow:
         is_first = process == 0
         first_pid = distributed.all_gather(os.getpid())[distributed.rank() - process]
         aside = file.with_name(f"{file.stem}.{socket.gethostname()}-{first_pid}.part")
-        with ExitStack() as at_the_end:
-            for leftover in (aside, _beside(aside)) if is_first else ():
-                at_the_end.callback(leftover.unlink, missing_ok=True)
+        try:
             problems = distributed.all_gather(self._reserve(aside) if is_first else None)
             if problem := next(filter(None, problems), None):
                 raise UserError(problem)
@@ -128,14 +121,17 @@ class StatesBelow:
             distributed.barrier()
             if is_first:
                 self._finish(aside, file, description)
+        finally:
+            if is_first:
+                aside.unlink(missing_ok=True)
         distributed.barrier()
 
     def _finish(self, aside: Path, file: Path, description: dict[str, Any]) -> None:
         """Put what is whole in its place, the description first: without it a file counts as not whole."""
-        digest = self._digest(self._mapped(aside))
+        whole = description | {"sha256": self._digest(self._mapped(aside))}
         try:
-            _beside(aside).write_text(json.dumps({**description, "sha256": digest}, indent=2) + "\n")
-            _beside(aside).replace(_beside(file))
+            with replaced_file(file.with_suffix(".json"), aside=f"{aside.name}.json") as stream:
+                stream.write(f"{json.dumps(whole, indent=2)}\n".encode())
             aside.replace(file)
         except OSError as error:
             raise UserError(self._no_room(file.parent, error)) from None
@@ -148,7 +144,9 @@ class StatesBelow:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             _forget_dead(file.parent)
-            np.lib.format.open_memmap(file, mode="w+", dtype=self._numpy, shape=self.shape)
+            # numpy has no bfloat16, so that is kept as whole numbers of its bits.
+            numbers = {2: np.int16, 4: np.float32}[self.engine.dtype.itemsize]
+            np.lib.format.open_memmap(file, mode="w+", dtype=numbers, shape=self.shape)
             if hasattr(os, "posix_fallocate"):  # macOS has none
                 with file.open("r+b") as stream:
                     os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
@@ -165,7 +163,7 @@ class StatesBelow:
 
     def _is_whole(self, file: Path) -> bool:
         try:
-            digest = json.loads(_beside(file).read_text())["sha256"]
+            digest = json.loads(file.with_suffix(".json").read_text())["sha256"]
             rows = self._mapped(file)
         except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError):  # numpy and torch have many
             return False
@@ -180,21 +178,11 @@ class StatesBelow:
             digest.update(rows[starts[part[0]] : starts[part[-1] + 1]].view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
-    @property
-    def _numpy(self) -> np.dtype[Any]:
-        """As the file has the states; numpy has no bfloat16, so that is kept as whole numbers of its bits."""
-        return np.dtype({2: np.int16, 4: np.float32}[self.engine.dtype.itemsize])
-
     def _mapped(self, file: Path, *, to_write: bool = False) -> Tensor:
         """The states in a file, which may be larger than memory; a mapping of our own to write to could not be."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch knows no tensor that may only be read
             return torch.from_numpy(np.load(file, mmap_mode="r+" if to_write else "r")).view(self.engine.dtype)
-
-
-def _beside(file: Path) -> Path:
-    """The description beside a file of states."""
-    return file.with_name(f"{file.name.removesuffix('.npy')}.json")
 
 
 def _forget_dead(folder: Path) -> None:

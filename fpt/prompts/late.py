@@ -1,7 +1,5 @@
 """The late prompt: P vectors made from each example's states inside the encoder (Liu et al. 2022).
 
-A kind is asked before torch is imported; what runs is in `modules`.
-
 Letters: P prompt, D model, M bottleneck.
 """
 
@@ -33,6 +31,12 @@ class Late:
 
     @staticmethod
     def of_file(use: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> PromptConfig:
+        """The settings of the prompt in a file, from what it says of its use (`metadata`), and its tensors' shapes.
+
+        Raises:
+            LookupError: something is not said, as the file is another's.
+            ValueError: something is wrong.
+        """
         bottleneck = {"bottleneck": shapes["down"][0]} if "down" in shapes else {}
         config = PromptConfig(**{name: use[name] for name in USE} | bottleneck)
         if not isinstance(config.layer, int):
@@ -74,14 +78,9 @@ class Late:
         return states * layer, length * layer if states else 0
 
     def initial(self, backbone: "Backbone", *, labels: tuple[str, ...], seed: int) -> "Tensors":
-        return self.drawn(backbone.config.d_model, seed=seed)
-
-    def drawn(self, d_model: int, *, seed: int) -> "Tensors":
-        """What `initial` gives, for any model of that width."""
         from fpt.prompts.modules import drawn
 
-        inputs = {"up": self.config.bottleneck, "up_bias": self.config.bottleneck}
-        return drawn({name: (shape, inputs.get(name, d_model)) for name, shape in self.shapes(d_model).items()}, seed)
+        return drawn(self.shapes(backbone.config.d_model), seed)
 
     def build(self, tensors: "Tensors", position: int) -> "LatePrompt":
         from fpt.prompts.modules import LatePrompt

@@ -16,39 +16,13 @@ from fpt.random_streams import stream
 Tensors = dict[str, Tensor]  # what is learned, by name
 
 
-class SoftPrompt(nn.Module):
-    """P learned vectors, always in float32: their updates vanish in bfloat16."""
+class Prompt(nn.Module):
+    """What makes a prompt's vectors, always in float32, where updates do not vanish as in bfloat16; and their place."""
 
-    position = 0  # before the first block
-
-    def __init__(self, vectors: Tensor) -> None:
-        """Start from vectors [P, D]."""
+    def __init__(self, tensors: Tensors, *, length: int, position: int) -> None:
+        """Start from tensors, by name; `length` vectors enter after the first `position` encoder blocks."""
         super().__init__()
-        self.vectors = nn.Parameter(vectors.detach().clone().float())
-
-    @property
-    def length(self) -> int:
-        """The number of vectors."""
-        return self.vectors.shape[0]
-
-    @property
-    def tensors(self) -> dict[str, nn.Parameter]:
-        """What is learned, by name."""
-        return {TENSOR: self.vectors}
-
-    def prepend(self, embedded: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Embedded source [B, S, D] and its mask [B, S] with the prompt in front: [B, P+S, D], [B, P+S]."""
-        return _put_before(self.vectors.expand(len(embedded), -1, -1), embedded, mask)
-
-
-class LatePrompt(nn.Module):
-    """What makes the vectors, always in float32, and where they enter."""
-
-    def __init__(self, config: PromptConfig, tensors: Tensors, *, position: int) -> None:
-        """Start from the tensors that `Late.shapes` names; the vectors enter after the first `position` blocks."""
-        super().__init__()
-        self.length, self.position = config.length, position
-        self._generator, self._pool = config.generator, config.pool
+        self.length, self.position = length, position
         for name in sorted(tensors):  # a file has an order of its own, and the optimizer numbers them
             self.register_parameter(name, nn.Parameter(tensors[name].detach().clone().float()))
 
@@ -59,7 +33,37 @@ class LatePrompt(nn.Module):
 
     def prepend(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """States [B, S, D] and their mask [B, S] with each example's vectors in front: [B, P+S, D], [B, P+S]."""
-        return _put_before(self(states, mask), states, mask)
+        vectors = self(states, mask)
+        ones = mask.new_ones(vectors.shape[:2])
+        return torch.cat([vectors.to(states.dtype), states], 1), torch.cat([ones, mask], 1)
+
+
+class SoftPrompt(Prompt):
+    """P learned vectors before the embedded source."""
+
+    vectors: nn.Parameter
+
+    def __init__(self, vectors: Tensor) -> None:
+        """Start from vectors [P, D]."""
+        super().__init__({"vectors": vectors}, length=len(vectors), position=0)
+
+    @property
+    def tensors(self) -> dict[str, nn.Parameter]:
+        """What is learned, by its name in files."""
+        return {TENSOR: self.vectors}
+
+    def forward(self, states: Tensor, _: Tensor) -> Tensor:
+        """The vectors [B, P, D], the same for every example."""
+        return self.vectors.expand(len(states), -1, -1)
+
+
+class LatePrompt(Prompt):
+    """Vectors made from each example's states."""
+
+    def __init__(self, config: PromptConfig, tensors: Tensors, *, position: int) -> None:
+        """Start from the tensors that `Late.shapes` names."""
+        super().__init__(tensors, length=config.length, position=position)
+        self._generator, self._pool = config.generator, config.pool
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """The vectors [B, P, D] for states [B, S, D]; padding, which comes last, has no part in them."""
@@ -77,28 +81,19 @@ class LatePrompt(nn.Module):
         return functional.linear(hidden.relu(), *up).view(len(states), self.length, -1)
 
 
-Prompt = SoftPrompt | LatePrompt
+def sampled(ids: list[int], count: int, seed: int) -> list[int]:
+    """Up to `count` of the ids, without repetition; the same for every schedule."""
+    order = torch.randperm(len(ids), generator=stream(seed, "prompt"))[:count]
+    return [ids[index] for index in order.tolist()]
 
 
-def sampled(count: int, total: int, seed: int) -> list[int]:
-    """Up to `count` of the numbers below `total`, without repetition; the same for every schedule."""
-    picked: list[int] = torch.randperm(total, generator=stream(seed, "prompt"))[:count].tolist()
-    return picked
-
-
-def drawn(sizes: dict[str, tuple[tuple[int, ...], int]], seed: int) -> Tensors:
-    """Tensors to start from, float32: by name their shape and the number of inputs, uniform in ±1/√inputs."""
+def drawn(shapes: dict[str, tuple[int, ...]], seed: int) -> Tensors:
+    """Tensors to start from, float32, as torch starts a linear layer: uniform in ±1/√inputs, a bias as its layer."""
     random, tensors = stream(seed, "prompt"), {}
-    for name, (shape, inputs) in sizes.items():
-        bound = inputs**-0.5
+    for name, shape in shapes.items():
+        bound = shapes[name.removesuffix("_bias")][-1] ** -0.5
         tensors[name] = torch.rand(shape, generator=random) * 2 * bound - bound
     return tensors
-
-
-def _put_before(prompt: Tensor, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """States [B, S, D] and their mask [B, S] with a prompt [B, P, D] in front: [B, P+S, D], [B, P+S]."""
-    ones = mask.new_ones(prompt.shape[:2])
-    return torch.cat([prompt.to(states.dtype), states], 1), torch.cat([ones, mask], 1)
 
 
 def pooled(states: Tensor, lengths: Tensor, pool: str) -> Tensor:

@@ -89,14 +89,11 @@ class PromptedModel(nn.Module):
         ids = self._generate(states, mask, max_new_tokens, beams, in_step=False)[:, 1:]
         ended = (ids == self.body.config.eos_token_id).cumsum(1)
         labels = ids.masked_fill(ended.cumsum(1) > 1, IGNORED)  # the end itself is part of the output
-        return labels, self._log_probabilities(self.decode(replace(batch, labels=labels), states, mask), labels)
-
-    def _log_probabilities(self, states: Tensor, labels: Tensor) -> Tensor:
+        states, real = self.decode(replace(batch, labels=labels), states, mask), labels != IGNORED
         logs = torch.zeros(labels.shape, device=labels.device)
-        real = labels != IGNORED
         parts = zip(torch.split(states[real], AT_ONCE), torch.split(labels[real], AT_ONCE), strict=True)
         logs[real] = torch.cat([-cross_entropy(self._logits(some), ids, reduction="none") for some, ids in parts])
-        return logs
+        return labels, logs
 
     def _logits(self, states: Tensor) -> Tensor:
         """Logits [N, V] of decoder states [N, D], in float32."""

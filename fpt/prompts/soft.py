@@ -25,27 +25,13 @@ COMMON = 5000  # Lester et al. sample from the 5,000 most frequent pieces; T5's 
 class Soft:
     """A prompt that its settings describe; every kind answers the same questions.
 
-    Attributes:
-        config: the settings.
-        name: of the kind.
-        is_input: whether it is vectors before the embedded input, for which other libraries have a place.
-        not_exported: the formats that cannot hold it, each with the reason.
+    A kind whose files have `metadata` also reads them, by `of_file`.
     """
 
     config: PromptConfig
     name: ClassVar[str] = "soft"
-    is_input: ClassVar[bool] = True
-    not_exported: ClassVar[dict[str, str]] = {}
-
-    @staticmethod
-    def of_file(use: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> PromptConfig:
-        """The settings of the prompt in a file, from what it says of its use (`metadata`), and its tensors' shapes.
-
-        Raises:
-            LookupError: something is not said, as the file is another's.
-            ValueError: something is wrong.
-        """
-        return PromptConfig(length=shapes[TENSOR][0])
+    is_input: ClassVar[bool] = True  # vectors before the embedded input, for which other libraries have a place
+    not_exported: ClassVar[dict[str, str]] = {}  # formats that cannot hold it, each with the reason
 
     @staticmethod
     def width(shapes: dict[str, tuple[int, ...]]) -> int:
@@ -82,8 +68,7 @@ class Soft:
 
         config = self.config
         if config.init == "uniform":
-            d_model: int = backbone.config.d_model
-            return drawn({name: (shape, d_model) for name, shape in self.shapes(d_model).items()}, seed)
+            return drawn(self.shapes(backbone.config.d_model), seed)
         if config.init == "text":
             pieces = _pieces(backbone.tokenizer, str(config.text))
             ids = [pieces[index % len(pieces)] for index in range(config.length)]
@@ -127,7 +112,6 @@ def _common(tokenizer: "PreTrainedTokenizerBase", count: int, seed: int) -> list
 
     special = set(tokenizer.all_special_ids)
     ids = [index for index in range(min(COMMON, len(tokenizer))) if index not in special]
-    picked = sampled(count, len(ids), seed)
-    if len(picked) < count:
+    if len(ids) < count:
         raise UserError(f"prompt.length: {count} pieces wanted, but the vocabulary has only {len(ids)}")
-    return [ids[index] for index in picked]
+    return sampled(ids, count, seed)

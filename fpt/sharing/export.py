@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fpt.backbones import tiny
 from fpt.backbones.location import config_values, read_values
-from fpt.backbones.shapes import Shape, Stack
-from fpt.backbones.supported import read_shape
+from fpt.backbones.shapes import Shape, Stack, read_shape
 from fpt.errors import UserError, did_you_mean, reason
 from fpt.prompts.files import ADAPTER, ADAPTER_CONFIG, ADAPTER_TENSOR
 from fpt.prompts.kinds import kind_of

@@ -21,6 +21,7 @@ from fpt.errors import UserError
 from fpt.pricing.flops import Price
 from fpt.prompts.files import open_prompt
 from fpt.prompts.late import Late
+from fpt.prompts.modules import drawn
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.run import open_run
 from fpt.training.checkpoint import dump_prompt
@@ -102,7 +103,7 @@ def test_another_generator_learns_another_prompt_alone_on_the_full_model(
     found = [row["loss"] for row in losses(tmp_path / "run")]
     assert sum(found[-4:]) < sum(found[:4])
     moved, start = load_file(tmp_path / "run/prompt.safetensors"), open_run(tmp_path / "run").config
-    before = Late(start.prompt).drawn(32, seed=start.seed)
+    before = drawn(Late(start.prompt).shapes(32), start.seed)
     assert all(not torch.equal(tensor, before[name]) for name, tensor in moved.items())
 
 
@@ -219,7 +220,7 @@ def test_a_forward_pass_is_priced_as_torch_counts_it(below: int, generator: str)
     for parameter in body.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     prompt = PromptConfig(kind="late", generator=generator, length=5, bottleneck=16)
-    model = PromptedModel(body, Late(prompt).build(Late(prompt).drawn(64, seed=0), below)).requires_grad_(False)
+    model = PromptedModel(body, Late(prompt).build(drawn(Late(prompt).shapes(64), 0), below)).requires_grad_(False)
     batch = Batch(torch.ones(3, 32, dtype=torch.long), torch.ones(3, 32, dtype=torch.long), torch.full((3, 9), 8))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(batch)

@@ -1,4 +1,4 @@
-"""The embedded backbone: weights, vocabulary, card and log in this folder, and the recipe that made them."""
+"""The embedded backbone: weights, vocabulary, card and log in this folder; `pretraining` made them."""
 
 from pathlib import Path
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM
 
-from fpt.backbones import families, supported
+from fpt.backbones import families, shapes
 from fpt.config.schema import ModelConfig
 from fpt.errors import UserError
 from stages.partial import build
@@ -25,7 +25,7 @@ FORMATS: dict[str, dict[str, Any]] = {
 
 
 def test_what_is_accepted_has_a_family() -> None:
-    assert set(supported.FAMILIES) == set(families.FAMILIES)
+    assert set(shapes.FAMILIES) == set(families.FAMILIES)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

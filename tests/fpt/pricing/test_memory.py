@@ -12,7 +12,7 @@ from fpt.data.encoded import Batch
 from fpt.pricing.flops import Price
 from fpt.pricing.memory import Memory
 from fpt.prompts.late import Late
-from fpt.prompts.modules import SoftPrompt
+from fpt.prompts.modules import SoftPrompt, drawn
 from fpt.prompts.prompted import PromptedModel
 
 SMALL = {"model_type": "t5", "d_model": 64, "d_kv": 16, "num_heads": 4, "d_ff": 160, "num_layers": 6}
@@ -80,11 +80,13 @@ def test_activations_are_what_the_profiler_sees(
     kind: str, shape: str, sizes: tuple[int, int, int], dtype: str, checkpointing: bool
 ) -> None:
     config, (batch, source, target) = config_of(kind), sizes
-    counted = Memory(config).activations(
-        SHAPES[shape], batch=batch, source=source, target=target, dtype=dtype, checkpointing=checkpointing
+    engine, prompt = EngineConfig(name="torch", dtype=dtype), PromptConfig(length=PROMPT)
+    lengths = {"source": source, "target": target}
+    need = Memory(config).need(
+        SHAPES[shape], engine, batch=batch, **lengths, prompt=prompt, checkpointing=checkpointing
     )
     model = real(config, SHAPES[shape], getattr(torch, dtype), checkpointing=checkpointing)
-    assert counted == pytest.approx(allocated(model, batch_of(*sizes)), rel=0.15)
+    assert need.activations == pytest.approx(allocated(model, batch_of(*sizes)), rel=0.15)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -120,6 +122,7 @@ def test_nothing_below_a_late_prompt_is_counted(generator: str, below: int, dtyp
     sizes = {"batch": 4, "source": 128, "target": 10}
     need = Memory(config).need(shape, engine, **sizes, prompt=prompt, below=below, checkpointing=False)
     model = real(config, shape, getattr(torch, dtype), checkpointing=False)
-    model.prompt = Late(prompt).build(Late(prompt).drawn(64, seed=0), below)
+    model.prompt = Late(prompt).build(drawn(Late(prompt).shapes(64), 0), below)
     assert need.activations == pytest.approx(allocated(model, batch_of(*sizes.values())), rel=0.15)
-    assert need.activations < Memory(config).activations(shape, **sizes, dtype=dtype, checkpointing=False)
+    soft = Memory(config).need(shape, engine, **sizes, prompt=PromptConfig(length=PROMPT), checkpointing=False)
+    assert need.activations < soft.activations

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from fpt.config.schema import PromptConfig
-from fpt.prompts.files import open_prompt
+from fpt.prompts.files import initial, open_prompt
 from fpt.prompts.kinds import KINDS, kind_of
-from fpt.prompts.start import initial
 from fpt.runs.run import LEARNED
 from fpt.training.checkpoint import dump_prompt
 from tests.conftest import open_folder

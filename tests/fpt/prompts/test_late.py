@@ -10,7 +10,7 @@ from torch.nn import functional
 from fpt.backbones import t5
 from fpt.config.schema import PromptConfig
 from fpt.prompts.late import Late
-from fpt.prompts.modules import SoftPrompt, average_pooled, max_pooled, pooled
+from fpt.prompts.modules import SoftPrompt, average_pooled, drawn, max_pooled, pooled
 from fpt.prompts.prompted import PromptedModel
 from tests.conftest import FAMILIES, save_checkpoint
 from tests.models import BLOCKS, DATA, LENGTH, late, prompted
@@ -27,8 +27,8 @@ def test_pooling_is_torchs_own_on_each_example_alone(kind: str, outputs: int) ->
     states[torch.arange(24) >= lengths[:, None]] = torch.nan
     ours = {"average": average_pooled, "max": max_pooled}[kind](states, lengths, outputs)
     theirs = {"average": torch.nn.AdaptiveAvgPool1d, "max": torch.nn.AdaptiveMaxPool1d}[kind](outputs)
-    for example, length, found in zip(states, lengths, ours, strict=True):
-        torch.testing.assert_close(found, theirs(example[:length].T).T)
+    for example, length, vectors in zip(states, lengths, ours, strict=True):
+        torch.testing.assert_close(vectors, theirs(example[:length].T).T)
 
 
 @pytest.mark.parametrize("kind", ["average", "max"])
@@ -39,7 +39,7 @@ def test_poolings_gradient_is_torchs_own(kind: str) -> None:
     theirs = {"average": functional.adaptive_avg_pool1d, "max": functional.adaptive_max_pool1d}[kind]
     alone = [theirs(example[:length].T[None], 5)[0].T for example, length in zip(states, lengths, strict=True)]
     ours = {"average": average_pooled, "max": max_pooled}[kind](states, lengths, 5)
-    gradients = [torch.autograd.grad((found * weights).sum(), states)[0] for found in (ours, torch.stack(alone))]
+    gradients = [torch.autograd.grad((vectors * weights).sum(), states)[0] for vectors in (ours, torch.stack(alone))]
     torch.testing.assert_close(*gradients)
 
 
@@ -75,7 +75,7 @@ def test_the_pooling_generators_pool_between_two_layers(generator: str) -> None:
 @pytest.mark.parametrize("generator", GENERATORS)
 def test_it_starts_from_the_seed(generator: str) -> None:
     config = PromptConfig(kind="late", generator=generator, bottleneck=7, length=3)
-    tensors, again, other = (Late(config).drawn(32, seed=seed) for seed in (0, 0, 1))
+    tensors, again, other = (drawn(Late(config).shapes(32), seed) for seed in (0, 0, 1))
     sizes = {"down": (7, 32), "down_bias": (7,), "up": (32, 7), "up_bias": (32,)}
     if generator == "npg":
         sizes |= {"up": (96, 7), "up_bias": (96,)}
@@ -93,7 +93,7 @@ def test_before_the_first_block_it_is_an_input_prompt(checkpoint: Path) -> None:
     prompt, batch = late(0, generator="none"), DATA.batch([0, 1, 2, 3])
     soft = prompted(checkpoint, SoftPrompt(prompt.tensors["vectors"]))
     model = prompted(checkpoint, prompt)
-    losses = [found(batch) for found in (model, soft)]
+    losses = [late_or_soft(batch) for late_or_soft in (model, soft)]
     assert torch.equal(*losses)
     for loss in losses:
         loss.backward()
@@ -113,24 +113,24 @@ def test_blocks_run_in_two_parts_are_the_encoder(family: str, tmp_path: Path) ->
 
 def biases(model: PromptedModel, indices: list[int]) -> list[Tensor]:
     """The position bias with which each encoder block is called."""
-    found: list[Tensor] = []
+    seen: list[Tensor] = []
     hooks = [
-        block.register_forward_pre_hook(lambda _, __, given: found.append(given["position_bias"]), with_kwargs=True)
+        block.register_forward_pre_hook(lambda _, __, named: seen.append(named["position_bias"]), with_kwargs=True)
         for block in t5.blocks_of(model.body, "encoder")
     ]
     model.encode(DATA.batch(indices))
     for hook in hooks:
         hook.remove()
-    return found
+    return seen
 
 
 def test_the_real_tokens_biases_are_unchanged(checkpoint: Path) -> None:
-    found = biases(prompted(checkpoint, late(3)), [0, 1])
+    called_with = biases(prompted(checkpoint, late(3)), [0, 1])
     size = 13
-    assert [bias.shape[-1] for bias in found] == [size] * 3 + [size + LENGTH] * 3
-    for bias in found:
-        assert torch.equal(bias[..., -size:, -size:], found[0])
-    assert found[0].unique().numel() > 8
+    assert [bias.shape[-1] for bias in called_with] == [size] * 3 + [size + LENGTH] * 3
+    for bias in called_with:
+        assert torch.equal(bias[..., -size:, -size:], called_with[0])
+    assert called_with[0].unique().numel() > 8
 
 
 @pytest.mark.parametrize("generator", GENERATORS)
@@ -139,7 +139,7 @@ def test_nothing_below_requires_a_gradient_or_is_kept(checkpoint: Path, generato
     model = prompted(checkpoint, late(3, generator=generator))
     blocks, kept, counts = t5.blocks_of(model.body, "encoder"), list[Tensor](), list[tuple[bool, int]]()
     for block in blocks:
-        block.register_forward_hook(lambda _, __, made: counts.append((made[0].requires_grad, len(kept))))
+        block.register_forward_hook(lambda _, __, output: counts.append((output[0].requires_grad, len(kept))))
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
         loss = model(DATA.batch([0, 1, 2, 3]))
     assert [needs for needs, _ in counts] == [False] * 3 + [True] * 3

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from fpt.config.schema import PromptConfig
 from fpt.errors import UserError
-from fpt.prompts.start import initial
+from fpt.prompts.files import initial
 from fpt.training.checkpoint import dump_prompt
 from tests.conftest import open_folder
 

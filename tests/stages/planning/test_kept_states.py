@@ -26,6 +26,7 @@ from fpt.devices.engine import Engine
 from fpt.pricing.flops import Price
 from fpt.prompts.kept_states import StatesBelow
 from fpt.prompts.late import Late
+from fpt.prompts.modules import drawn
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import Progress
 from fpt.tasks.opening import open_task
@@ -281,7 +282,7 @@ def test_a_pass_above_them_is_priced_as_torch_counts_it() -> None:
     shape, prompt = Shape(Stack(5, 96), Stack(5, 96)), PromptConfig(kind="late", length=5, bottleneck=16)
     body = t5.skeleton(PRICED, shape).to_empty(device="cpu")
     body.set_attn_implementation("eager")  # the counter does not see into the CPU's fused attention
-    model = PromptedModel(body, Late(prompt).build(Late(prompt).drawn(64, seed=0), 2)).requires_grad_(False)
+    model = PromptedModel(body, Late(prompt).build(drawn(Late(prompt).shapes(64), 0), 2)).requires_grad_(False)
     ids = torch.ones(3, 32, dtype=torch.long)
     batch = Batch(ids, torch.ones_like(ids), torch.full((3, 9), 8))
     counts = []
