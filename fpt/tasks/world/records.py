@@ -9,11 +9,11 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, get_args
 
+from fpt.tasks.fields import Record
 from fpt.tasks.world import scenes
 from fpt.tasks.world.lexicon import Kind, Relation
 from fpt.tasks.world.scenes import Inference, NameSplit, Scene, Statement
 
-Record = dict[str, Any]
 Label = TypeVar("Label")
 SIZES = {"train": 4000, "validation": 500}  # rows where nothing else is asked for
 INFERENCES: tuple[Inference, ...] = get_args(Inference)
@@ -23,7 +23,7 @@ _GENRES: dict[Kind, str] = {"person": "people", "place": "places", "thing": "thi
 
 def boolq(split: NameSplit, *, num: int, seed: int) -> Iterator[Record]:
     """`num` balanced records: question (lower case, no question mark), passage, idx, label."""
-    stream = _stream("boolq", split, num, seed)
+    stream = _stream("boolq", split, seed)
     for index, label in enumerate(_labels((False, True), num, stream)):
         scene = scenes.scene(split, stream, num_statements=stream.randint(2, 4))
         question = scenes.ask(scene, stream.choice(scene.askable), label, stream)
@@ -35,7 +35,7 @@ def mnli(split: str, *, num: int, seed: int) -> Iterator[Record]:
 
     Splits "validation_mismatched" and "test_mismatched" are about things, all others about people and places.
     """
-    stream = _stream("mnli", split, num, seed)
+    stream = _stream("mnli", split, seed)
     kinds: Sequence[Kind] = ("thing",) if split.endswith("_mismatched") else ("person", "place")
     names: NameSplit = "train" if split == "train" else "pretraining" if split == "pretraining" else "validation"
     for index, label in enumerate(_labels(INFERENCES, num, stream)):
@@ -51,7 +51,7 @@ def mnli(split: str, *, num: int, seed: int) -> Iterator[Record]:
 
 def qqp(split: NameSplit, *, num: int, seed: int) -> Iterator[Record]:
     """`num` balanced records: question1, question2, idx, label (1 if they ask the same)."""
-    stream = _stream("qqp", split, num, seed)
+    stream = _stream("qqp", split, seed)
     for index, label in enumerate(_labels((0, 1), num, stream)):
         first, second = scenes.question_pair(split, bool(label), stream)
         yield {"question1": first, "question2": second, "idx": index, "label": label}
@@ -59,7 +59,7 @@ def qqp(split: NameSplit, *, num: int, seed: int) -> Iterator[Record]:
 
 def squad_v2(split: NameSplit, *, num: int, seed: int) -> Iterator[Record]:
     """`num` records: id, title, context, question, answers {text, answer_start}; a third have no answer."""
-    stream = _stream("squad_v2", split, num, seed)
+    stream = _stream("squad_v2", split, seed)
     for index, answerable in enumerate(_labels((True, True, False), num, stream)):
         scene, asked = _with_value(split, stream)
         answers: dict[str, list[Any]] = {"text": [], "answer_start": []}
@@ -86,7 +86,7 @@ def _with_value(split: NameSplit, stream: random.Random) -> tuple[Scene, Stateme
 
 def record(split: NameSplit, *, num: int, seed: int) -> Iterator[Record]:
     """`num` records: passage, query (with @placeholder), entities (two or three), answers (one of them), idx."""
-    stream = _stream("record", split, num, seed)
+    stream = _stream("record", split, seed)
     for index in range(num):
         scene, asked = _with_one_subject(split, stream)
         names = [scenes.bare(entity) for entity in scene.entities]
@@ -112,7 +112,7 @@ def _with_one_subject(split: NameSplit, stream: random.Random) -> tuple[Scene, S
 
 def xsum(split: NameSplit, *, num: int, seed: int) -> Iterator[Record]:
     """`num` records: document (four sentences), summary (one), id."""
-    stream = _stream("xsum", split, num, seed)
+    stream = _stream("xsum", split, seed)
     for index in range(num):
         text = scenes.document(split, stream)
         summary = text.summary(scenes.SUMMARY_OF[text.subject.kind].text)
@@ -124,9 +124,7 @@ TASKS: dict[str, Callable[..., Iterator[Record]]] = {
 }
 
 
-def _stream(task: str, split: str, num: int, seed: int) -> random.Random:
-    if num < 0:
-        raise ValueError(f"num must not be negative, but is {num}")
+def _stream(task: str, split: str, seed: int) -> random.Random:
     return random.Random(f"{task} {split} {seed}")
 
 
