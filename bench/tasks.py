@@ -24,7 +24,8 @@ VALID = 9_815  # its matched validation set
 
 def write(folder: Path, pairs: int) -> None:
     """MNLI's files with `pairs` generated training rows, by another process: its memory is not counted."""
-    command = [sys.executable, "-m", "fpt.tasks.world", "mnli", str(folder), "--train", str(pairs), "--val", str(VALID)]
+    sizes = ["--train", str(pairs), "--val", str(VALID)]
+    command = [sys.executable, "-m", "pretraining.world_files", "mnli", str(folder), *sizes]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 

@@ -41,7 +41,6 @@ class UpdateOrder:
     """
 
     def __init__(self, data: Encoded, *, batch_size: int, seed: int) -> None:
-        """An order over all of `data`."""
         self._data, self._size, self._seed = data, batch_size, seed
         # At most an epoch: sorting would bring the same example of several epochs into one batch.
         self._chunk_size = max(1, min(CHUNK, len(data) // batch_size))

@@ -40,19 +40,19 @@ class Batch:
         return Batch(self.source.to(device), self.mask.to(device), self.labels.to(device), below)
 
 
+@dataclass(frozen=True)
 class KeptStates:
     """A state for every source token, of the layer below a late prompt: source i's are rows[starts[i] : starts[i + 1]].
 
     They may be in a file, of which a batch reads what it needs.
     """
 
-    def __init__(self, rows: Tensor, starts: NDArray[np.int64]) -> None:
-        """Of all states [N, D], and of where each source's start, with the end of the last behind them."""
-        self.rows, self._starts = rows, starts
+    rows: Tensor  # [N, D]
+    starts: NDArray[np.int64]  # with the end of the last behind them
 
     def batch(self, indices: Sequence[int]) -> Tensor:
         """Those of the sources at `indices`, [B, S, D], zero behind the shorter ones' ends."""
-        parts = [self.rows[self._starts[index] : self._starts[index + 1]] for index in indices]
+        parts = [self.rows[self.starts[index] : self.starts[index + 1]] for index in indices]
         return pad_sequence(parts, batch_first=True)
 
 

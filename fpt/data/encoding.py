@@ -23,17 +23,10 @@ def encode(
     find_answers: bool = False,
     with_bar: WithBar = lambda parts, _: parts,
 ) -> Encoded:
-    """Token ids of every example, closing </s> kept where they are cut to the limits.
+    """Token ids of every example, closing </s> kept where they are cut to the limits, which are in tokens.
 
     A source gives up its spare part from that part's end, and only then the end of the rest; a target its end.
-
-    Args:
-        examples: what to tokenise.
-        tokenizer: the model's own.
-        source_length: limit in tokens.
-        target_length: likewise.
-        find_answers: whether golds are pieces of their source, so that a cut may lose them.
-        with_bar: shows how far this is.
+    `find_answers` where golds are pieces of their source, so that a cut may lose them.
     """
     sources, targets = list[Rows](), list[Rows]()
     whole, lost = np.empty((len(examples), 2), np.int32), 0

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
@@ -35,9 +35,6 @@ class CachedExamples(Sequence[Example]):
 
     def __len__(self) -> int:
         return len(self._texts)
-
-    def __iter__(self) -> Iterator[Example]:
-        return map(self._example, range(len(self)))
 
     @overload
     def __getitem__(self, index: int) -> Example: ...

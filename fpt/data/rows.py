@@ -1,6 +1,7 @@
 """Lists of numbers, one after another in one array: what is many and of any length costs little memory and is kept."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -10,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
+@dataclass(frozen=True, eq=False)
 class Rows:
     """Row i is ids[starts[i] : starts[i + 1]]: a text's token ids, or its bytes."""
 
-    def __init__(self, ids: NDArray[Any], starts: NDArray[np.int64]) -> None:
-        """Of all rows in one array, and of their starts with the end of the last behind them."""
-        self.ids, self.starts = ids, starts
+    ids: NDArray[Any]
+    starts: NDArray[np.int64]  # with the end of the last behind them
 
     @classmethod
     def of(cls, rows: Iterable[Sequence[int]]) -> "Rows":

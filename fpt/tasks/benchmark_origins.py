@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,26 +12,49 @@ from fpt.tasks.faults import Faults
 from fpt.tasks.fields import PlacedRecord, Record
 from fpt.tasks.file_formats import Reader
 from fpt.tasks.glue_tables import table
-from fpt.tasks.origins import Origin
+from fpt.tasks.origins import Origin, SplitNames
+
+TEST_TABLE = {"test": ("test.tsv",)}
+TABLES = origins.named(train=("train.tsv",), validation=("dev.tsv",))
+LINES = origins.named(train=("train.jsonl",), validation=("val.jsonl",))
 
 
 def glue(
-    name: str, num_train: int, columns: Mapping[str, str], label: str, values: Sequence[str], **more: Any
+    name: str,
+    num_train: int,
+    columns: Mapping[str, str],
+    label: str,
+    values: Sequence[str] = (),
+    *,
+    header: tuple[str, ...] = (),
+    splits: dict[str, SplitNames] = TABLES,
+    tests: Mapping[str, tuple[str, ...]] = TEST_TABLE,
+    **more: Any,
 ) -> Origin:
-    """An origin of GLUE's; `values` in the column `label` are 0, 1 … on the Hub."""
+    """An origin of GLUE's; `values` in the column `label` are 0, 1 … on the Hub, and without them as they stand."""
     labels = {value: number for number, value in enumerate(values)}
-    splits = more.pop("splits", origins.two_splits("train.tsv", "dev.tsv"))
-    read = partial(table, columns=dict(columns), label=label, labels=labels)
-    tests = origins.held_out(more.pop("tests", {"test": ("test.tsv",)}), partial(read, test=True))
-    read = partial(read, header=more.pop("header", ()))
-    return Origin(("nyu-mll/glue", name), splits, read, tests=tests, num_train=num_train, **more)
+    read = partial(_glue_file, columns=columns, label=label, labels=labels or None)
+    held_out = origins.named(partial(read, test=True), **tests)
+    read = partial(read, header=header)
+    return Origin(("nyu-mll/glue", name), splits, read, tests=held_out, num_train=num_train, **more)
 
 
-def super_glue(name: str, num_train: int, read: Reader = file_formats.json_lines, **more: Any) -> Origin:
+def _glue_file(file: Path, faults: Faults, **form: Any) -> Iterator[PlacedRecord]:
+    """GLUE's table, or the lines in which SuperGLUE has RTE."""
+    return file_formats.json_lines(file, faults) if file.suffix == ".jsonl" else table(file, faults, **form)
+
+
+def super_glue(
+    name: str,
+    num_train: int | None,
+    read: Reader = file_formats.json_lines,
+    *,
+    read_test: Reader | None = None,
+    **more: Any,
+) -> Origin:
     """An origin of SuperGLUE's."""
-    tests = origins.held_out({"test": ("test.jsonl",)})
-    splits = origins.two_splits("train.jsonl", "val.jsonl")
-    return Origin(("aps/super_glue", name), splits, read, tests=tests, num_train=num_train, **more)
+    tests = origins.named(read_test, test=("test.jsonl",))
+    return Origin(("aps/super_glue", name), LINES, read, tests=tests, num_train=num_train, **more)
 
 
 def same(*names: str) -> dict[str, str]:
@@ -52,30 +74,10 @@ def multirc_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
                     yield place, {**answer, **values, "paragraph": passage.get("text"), "idx": index}
 
 
-def _rte_file(file: Path, faults: Faults, *, read_table: Reader) -> Iterator[PlacedRecord]:
-    """GLUE's table, or SuperGLUE's lines of the same pairs under other names."""
-    if file.suffix != ".jsonl":
-        yield from read_table(file, faults)
-        return
+def with_glues_names(record: Record, _: str) -> Record:
+    """RTE's pair under GLUE's names, where it is SuperGLUE's."""
     other = {"premise": "sentence1", "hypothesis": "sentence2"}
-    for where, line in file_formats.json_lines(file, faults):
-        yield where, {other.get(name, name): value for name, value in line.items()}
-
-
-def rte() -> Origin:
-    """RTE's, which is in both benchmarks."""
-    of_glue = glue("rte", 2_490, same("sentence1", "sentence2"), "label", ("entailment", "not_entailment"))
-    test = of_glue.tests["test"].read
-    assert test is not None
-    return replace(
-        of_glue,
-        splits={
-            name: replace(split, files=(*split.files, f"{'val' if name == 'validation' else name}.jsonl"))
-            for name, split in of_glue.splits.items()
-        },
-        tests=origins.held_out({"test": ("test.tsv", "test.jsonl")}, partial(_rte_file, read_table=test)),
-        read=partial(_rte_file, read_table=of_glue.read),
-    )
+    return {other.get(name, name): value for name, value in record.items()}
 
 
 def without_markup(record: Record, where: str) -> Record:

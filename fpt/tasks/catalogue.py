@@ -1,4 +1,4 @@
-"""Which tasks there are, which of them is meant, and where its data are."""
+"""Which tasks there are, which of them is meant, where its data are, and how many, without reading them."""
 
 from dataclasses import replace
 
@@ -42,3 +42,21 @@ def data_of(config: RunConfig, rules: TaskRules) -> str:
         return "."
     is_generated = config.model.weights == "embedded" and rules.records.generated
     return ("world" if is_generated else "hub") if config.task.data == "auto" else config.task.data
+
+
+def most_train_examples(config: RunConfig) -> int | None:
+    """How many training examples there are at most; None where that is not known."""
+    task = config.task
+    if is_own(task):
+        return task.train_examples
+    rules = rules_of(task)
+    data = data_of(config, rules)
+    if task.shots is not None and not rules.each_gold:
+        return task.shots * max(1, len(rules.labels))
+    if rules.each_gold or data not in ("world", "hub"):
+        return task.train_examples
+    if data == "world":  # which makes as many as are asked for
+        from fpt.tasks.world.records import SIZES
+
+        return task.train_examples or SIZES["train"]
+    return min(filter(None, (task.train_examples, rules.records.num_train)), default=None)

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from fpt.errors import UserError
 from fpt.tasks.faults import Faults
 
+T = TypeVar("T")
 Record = dict[str, Any]
 PlacedRecord = tuple[str, Record]  # where a record stands, for error messages, and the record
 
@@ -18,9 +19,7 @@ def texts_of(record: Record, names: Iterable[str], where: str) -> dict[str, str]
 
 def text(record: Record, name: str, where: str) -> str:
     """The text in a record's field."""
-    value = record.get(name)
-    if not isinstance(value, str):
-        value = str(_field(record, name, where, str, "a text"))
+    value = _field(record, name, where, str, "a text")
     if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
         raise UserError(f"{where}: '{name}' holds half of a surrogate pair, which is no character")
     return value
@@ -64,14 +63,14 @@ def objects(record: Record, name: str, where: str, faults: Faults | None = None)
 
 def mapping(record: Record, name: str, where: str) -> Record:
     """The object in a record's field."""
-    value: Record = _field(record, name, where, dict, "an object")
-    return value
+    return _field(record, name, where, dict, "an object")
 
 
-def _field(record: Record, name: str, where: str, kind: type, expected: str) -> Any:
-    if not isinstance(record.get(name), kind):
-        if name in record:
-            raise UserError(f"{where}: '{name}' is {record[name]!r:.100}; expected {expected}")
-        others = f". There are {', '.join(map(str, record))[:100]}" if record else ""
-        raise UserError(f"{where}: '{name}' is missing; expected {expected}{others}")
-    return record[name]
+def _field(record: Record, name: str, where: str, kind: type[T], expected: str) -> T:
+    value = record.get(name)
+    if isinstance(value, kind):
+        return value
+    if name in record:
+        raise UserError(f"{where}: '{name}' is {value!r:.100}; expected {expected}")
+    others = f". There are {', '.join(map(str, record))[:100]}" if record else ""
+    raise UserError(f"{where}: '{name}' is missing; expected {expected}{others}")

@@ -1,6 +1,6 @@
 """GLUE's tab-separated values."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ def table(
     file: Path,
     faults: Faults,
     *,
-    columns: dict[str, str],
+    columns: Mapping[str, str],
     label: str,
-    labels: dict[str, Any] | None = None,
+    labels: Mapping[str, Any] | None = None,
     header: tuple[str, ...] = (),
     test: bool = False,
 ) -> Iterator[PlacedRecord]:
@@ -36,40 +36,44 @@ def table(
     """
     rows = lines(file, faults)
     names = list(header) or next(rows, (1, ""))[1].split("\t")
+    if names == [""]:
+        return  # nothing is in it
     check_names(names, f"{file}, line 1")
     needed = (*columns.values(), *(() if test else (label,)))
-    missing = next((name for name in needed if name not in names), None)
-    if names != [""] and missing:
+    if missing := next((name for name in needed if name not in names), None):
         raise UserError(f"{file}, line 1: no column '{missing}'; it has {', '.join(names)[:100]}")
-    if missing:
-        return
-    field_columns = [(field, names.index(column)) for field, column in columns.items()]
-    label_column = names.index(label) if label in names else None
-    id_column = next((names.index(name) for name in IDS if test and name in names), None)
-    place, first, count, broken = f"{file}, line ", 1 if header else 2, 0, []
+    id_column = next((name for name in IDS if test and name in names), None)
+    first = 1 if header else 2
+    for number, cells in _whole_rows(file, rows, faults, names, has_header=not header):
+        record: Record = {field: cells[column] for field, column in columns.items()}
+        record["idx"] = cells[id_column] if id_column else number - first
+        value = cells.get(label)
+        if value == "-":
+            faults.left_out[f"{file}: lines without a gold label"] += 1
+        elif value is not None and labels is not None and value not in labels:
+            allowed = " or ".join(labels)
+            faults.add(UserError(f"{file}, line {number}: '{label}' is {value[:100]!r}; expected {allowed}"))
+        else:
+            if value is not None:
+                record["label"] = labels[value] if labels is not None else value
+            yield f"{file}, line {number}", record
+
+
+def _whole_rows(
+    file: Path, rows: Iterator[tuple[int, str]], faults: Faults, names: list[str], *, has_header: bool
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Each row's number and cells by column; broken lines are left out where they are few, and faults else."""
+    count, broken = 0, []
     for number, line in rows:
         cells = line.split("\t")
-        if len(cells) != len(names):
-            if line.strip():
-                broken.append((number, len(cells)))
-            continue
-        count += 1
-        record: Record = {field: cells[column] for field, column in field_columns}
-        record["idx"] = number - first if id_column is None else cells[id_column]
-        if label_column is not None:
-            value = cells[label_column]
-            if value == "-":
-                faults.left_out[f"{file}: lines without a gold label"] += 1
-                continue
-            if labels is not None and value not in labels:
-                allowed = " or ".join(labels)
-                faults.add(UserError(f"{place}{number}: '{label}' is {value[:100]!r}; expected {allowed}"))
-                continue
-            record["label"] = labels[value] if labels is not None else value
-        yield f"{place}{number}", record
+        if len(cells) == len(names):
+            count += 1
+            yield number, dict(zip(names, cells, strict=True))
+        elif line.strip():
+            broken.append((number, len(cells)))
     if len(broken) * BROKEN_LINES > count:
+        like = f"{len(names)} as in line 1" if has_header else f"{len(names)}: {', '.join(names)}"
         for number, num_cells in broken:
-            like = f"{len(names)}: {', '.join(names)}" if header else f"{len(names)} as in line 1"
-            faults.add(UserError(f"{place}{number}: {num_cells} columns, expected {like}"))
+            faults.add(UserError(f"{file}, line {number}: {num_cells} columns, expected {like}"))
     elif broken:
         faults.left_out[f"{file}: broken lines"] += len(broken)

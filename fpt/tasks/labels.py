@@ -1,17 +1,16 @@
 """Tasks whose answer is one of a few label words: one row of data each."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from fpt.errors import UserError
-from fpt.tasks import fields, metrics
-from fpt.tasks.benchmark_origins import glue, multirc_file, rte, same, super_glue, with_marked_spans, without_markup
+from fpt.tasks import benchmark_origins, metrics, origins
+from fpt.tasks.benchmark_origins import glue, same, super_glue
 from fpt.tasks.fields import Record
 from fpt.tasks.origins import Origin, SplitNames
-from fpt.tasks.task import Example, Golds, TaskRules, Template
+from fpt.tasks.task import Example, Golds, TaskRules, Template, question
 
 # A metric of answers and examples, given the labels; where one of two labels counts, it is the second.
 Measure = Callable[[Sequence[str], Sequence[Example], Sequence[str]], float]
@@ -28,142 +27,45 @@ MEASURES["f1a"] = MEASURES["f1"]  # MultiRC's: over all answers of all questions
 OF_TWO = ("f1", "f1a", "matthews")
 
 
-@dataclass(frozen=True)
-class LabelTask:
-    """One row: how a record becomes text, what its labels are called, where the records are, and how it is scored."""
+def label_rules(
+    template: Template,
+    values: Collection[tuple[Any, str]],
+    records: Origin,
+    metric_names: Sequence[str] = ("accuracy",),
+    *,
+    group: tuple[str, ...] = (),
+) -> TaskRules:
+    """The rules of a label task.
 
-    template: Template
-    labels: tuple[tuple[Any, str], ...]  # (value in the record, label word)
-    records: Origin
-    metrics: tuple[str, ...] = ("accuracy",)  # the main one first
-    group: tuple[str, ...] = ()  # keys of the record's idx that name its group
-
-
-ENTAILED = ((0, "entailment"), (1, "not_entailment"))
-TRUTH = ((0, "False"), (1, "True"))
-SENTENCES = Template("sentence1: {sentence1} sentence2: {sentence2}", ("sentence1", "sentence2"))
-NLI = Template("hypothesis: {hypothesis} premise: {premise}", ("premise",))
-TASKS = {
-    "boolq": LabelTask(
-        Template("question: {question} passage: {passage}", ("passage",)),
-        ((False, "no"), (True, "yes")),
-        super_glue("boolq", 9_427, generated="boolq"),
-    ),
-    "mnli": LabelTask(
-        NLI,
-        ((0, "entailment"), (1, "neutral"), (2, "contradiction")),
-        glue(
-            "mnli",
-            392_702,
-            {"premise": "sentence1", "hypothesis": "sentence2"},
-            "gold_label",
-            ("entailment", "neutral", "contradiction"),
-            generated="mnli",
-            splits={
-                "train": SplitNames(("train.tsv",), "train", "train"),
-                "matched": SplitNames(("dev_matched.tsv",), "validation_matched", "validation"),
-                "mismatched": SplitNames(("dev_mismatched.tsv",), "validation_mismatched", "validation_mismatched"),
-            },
-            tests={name: (f"{name}.tsv",) for name in ("test_matched", "test_mismatched")},
-        ),
-    ),
-    "qqp": LabelTask(
-        Template("question1: {question1} question2: {question2}", ("question1", "question2")),
-        ((0, "not_duplicate"), (1, "is_duplicate")),
-        glue("qqp", 363_846, same("question1", "question2"), "is_duplicate", ("0", "1"), generated="qqp"),
-        ("accuracy", "f1"),
-    ),
-    "cola": LabelTask(
-        Template("sentence: {sentence}", ("sentence",)),
-        ((0, "unacceptable"), (1, "acceptable")),
-        glue("cola", 8_551, same("sentence"), "label", ("0", "1"), header=("source", "label", "star", "sentence")),
-        ("matthews", "accuracy"),
-    ),
-    "sst2": LabelTask(
-        Template("sentence: {sentence}", ("sentence",)),
-        ((0, "negative"), (1, "positive")),
-        glue("sst2", 67_349, same("sentence"), "label", ("0", "1")),
-    ),
-    "mrpc": LabelTask(
-        SENTENCES,
-        ((0, "not_equivalent"), (1, "equivalent")),
-        glue("mrpc", 3_668, {"sentence1": "#1 String", "sentence2": "#2 String"}, "Quality", ("0", "1")),
-        ("accuracy", "f1"),
-    ),
-    "qnli": LabelTask(
-        Template("question: {question} sentence: {sentence}", ("sentence",)),
-        ENTAILED,
-        glue("qnli", 104_743, same("question", "sentence"), "label", ("entailment", "not_entailment")),
-    ),
-    "rte": LabelTask(
-        SENTENCES,
-        (*ENTAILED, *((word, word) for _, word in ENTAILED)),
-        rte(),
-    ),
-    "wnli": LabelTask(
-        SENTENCES,
-        ((0, "not_entailment"), (1, "entailment")),
-        glue("wnli", 635, same("sentence1", "sentence2"), "label", ("0", "1")),
-    ),
-    "cb": LabelTask(
-        NLI,
-        (
-            *enumerate(("entailment", "contradiction", "neutral")),
-            *((word, word) for word in ("entailment", "contradiction", "neutral")),
-        ),
-        super_glue("cb", 250),
-        ("accuracy", "macro_f1"),
-    ),
-    "copa": LabelTask(
-        Template("choice1: {choice1} choice2: {choice2} premise: {premise} question: {question}", ("premise",)),
-        ((0, "choice1"), (1, "choice2")),
-        super_glue("copa", 400),
-    ),
-    "multirc": LabelTask(
-        Template("question: {question} answer: {answer} paragraph: {paragraph}", ("paragraph",)),
-        TRUTH,
-        super_glue("multirc", 27_243, multirc_file, prepare=without_markup),
-        ("f1a", "grouped_exact_match", "accuracy"),
-        group=("paragraph", "question"),
-    ),
-    "wic": LabelTask(
-        Template("sentence1: {sentence1} sentence2: {sentence2} word: {word}", ("sentence1", "sentence2")),
-        TRUTH,
-        super_glue("wic", 5_428),
-    ),
-    "wsc": LabelTask(
-        Template("text: {text}", ("text",)),
-        TRUTH,
-        super_glue("wsc", 554, prepare=with_marked_spans),
-    ),
-}
-
-
-def rules(row: LabelTask) -> TaskRules:
-    """The rules of a label task."""
-    words = tuple(dict.fromkeys(word for _, word in row.labels))
+    Args:
+        template: how a record becomes text.
+        values: what a record's label can be, each with its label word.
+        records: where the records are.
+        metric_names: of MEASURES, the main one first.
+        group: keys of the record's idx that name its group.
+    """
+    words = tuple(dict.fromkeys(word for _, word in values))
     return TaskRules(
-        records=row.records,
-        template=row.template,
-        question=partial(question, row.group),
-        answer=partial(_answer, dict(row.labels)),
+        records=records,
+        template=template,
+        question=partial(_question, group),
+        answer=partial(_answer, dict(values)),
         answered=has_label,
         labels=words,
-        metric=row.metrics[0],
+        metric=metric_names[0],
         from_text=partial(_from_text, {folded(word): word for word in words}),
-        score=lambda answers, examples: {name: MEASURES[name](answers, examples, words) for name in row.metrics},
+        score=lambda answers, examples: {name: MEASURES[name](answers, examples, words) for name in metric_names},
         correct=lambda answer, example: answer in example.golds,
         baseline=_most_common_label,
     )
 
 
-def question(group: Sequence[str], template: Template, record: Record, where: str) -> Example:
+def _question(group: Sequence[str], template: Template, record: Record, where: str) -> Example:
     """A record without its answer; the keys in `group`, of an `idx` that has several, name what it belongs to."""
-    source, spare = template.fill(fields.texts_of(record, template.fields, where))
-    index = record.get("idx", where)
+    example, index = question(template, record, where), record.get("idx")
     if isinstance(index, dict):
-        return Example(_joined(index, index), source, "", (), spare, _joined(index, group))
-    return Example(str(index), source, "", (), spare)
+        return example._replace(id=_joined(index, index), group=_joined(index, group))
+    return example
 
 
 def _answer(words: Mapping[Any, str], record: Record, where: str) -> tuple[str, Golds]:
@@ -204,4 +106,110 @@ def _most_common_label(train: Sequence[Example], valid: Sequence[Example]) -> tu
     return "most common label", [metrics.most_common(_golds(train))] * len(valid)
 
 
-RULES = {name: rules(row) for name, row in TASKS.items()}
+ENTAILED = ((0, "entailment"), (1, "not_entailment"))
+TRUTH = ((0, "False"), (1, "True"))
+SENTENCES = Template("sentence1: {sentence1} sentence2: {sentence2}", ("sentence1", "sentence2"))
+NLI = Template("hypothesis: {hypothesis} premise: {premise}", ("premise",))
+RULES = {
+    "boolq": label_rules(
+        Template("question: {question} passage: {passage}", ("passage",)),
+        ((False, "no"), (True, "yes")),
+        super_glue("boolq", 9_427, generated="boolq"),
+    ),
+    "mnli": label_rules(
+        NLI,
+        ((0, "entailment"), (1, "neutral"), (2, "contradiction")),
+        glue(
+            "mnli",
+            392_702,
+            {"premise": "sentence1", "hypothesis": "sentence2"},
+            "gold_label",
+            ("entailment", "neutral", "contradiction"),
+            generated="mnli",
+            splits={
+                "train": SplitNames(("train.tsv",), "train", "train"),
+                "matched": SplitNames(("dev_matched.tsv",), "validation_matched", "validation"),
+                "mismatched": SplitNames(("dev_mismatched.tsv",), "validation_mismatched", "validation_mismatched"),
+            },
+            tests={name: (f"{name}.tsv",) for name in ("test_matched", "test_mismatched")},
+        ),
+    ),
+    "qqp": label_rules(
+        Template("question1: {question1} question2: {question2}", ("question1", "question2")),
+        ((0, "not_duplicate"), (1, "is_duplicate")),
+        glue("qqp", 363_846, same("question1", "question2"), "is_duplicate", ("0", "1"), generated="qqp"),
+        ("accuracy", "f1"),
+    ),
+    "cola": label_rules(
+        Template("sentence: {sentence}", ("sentence",)),
+        ((0, "unacceptable"), (1, "acceptable")),
+        glue("cola", 8_551, same("sentence"), "label", ("0", "1"), header=("source", "label", "star", "sentence")),
+        ("matthews", "accuracy"),
+    ),
+    "sst2": label_rules(
+        Template("sentence: {sentence}", ("sentence",)),
+        ((0, "negative"), (1, "positive")),
+        glue("sst2", 67_349, same("sentence"), "label", ("0", "1")),
+    ),
+    "mrpc": label_rules(
+        SENTENCES,
+        ((0, "not_equivalent"), (1, "equivalent")),
+        glue("mrpc", 3_668, {"sentence1": "#1 String", "sentence2": "#2 String"}, "Quality", ("0", "1")),
+        ("accuracy", "f1"),
+    ),
+    "qnli": label_rules(
+        Template("question: {question} sentence: {sentence}", ("sentence",)),
+        ENTAILED,
+        glue("qnli", 104_743, same("question", "sentence"), "label", ("entailment", "not_entailment")),
+    ),
+    "rte": label_rules(
+        SENTENCES,
+        (*ENTAILED, *((word, word) for _, word in ENTAILED)),
+        glue(
+            "rte",
+            2_490,
+            same("sentence1", "sentence2"),
+            "label",
+            ("entailment", "not_entailment"),
+            splits=origins.named(train=("train.tsv", "train.jsonl"), validation=("dev.tsv", "val.jsonl")),
+            tests={"test": ("test.tsv", "test.jsonl")},
+            prepare=benchmark_origins.with_glues_names,
+        ),
+    ),
+    "wnli": label_rules(
+        SENTENCES,
+        ((0, "not_entailment"), (1, "entailment")),
+        glue("wnli", 635, same("sentence1", "sentence2"), "label", ("0", "1")),
+    ),
+    "cb": label_rules(
+        NLI,
+        (
+            *enumerate(("entailment", "contradiction", "neutral")),
+            *((word, word) for word in ("entailment", "contradiction", "neutral")),
+        ),
+        super_glue("cb", 250),
+        ("accuracy", "macro_f1"),
+    ),
+    "copa": label_rules(
+        Template("choice1: {choice1} choice2: {choice2} premise: {premise} question: {question}", ("premise",)),
+        ((0, "choice1"), (1, "choice2")),
+        super_glue("copa", 400),
+    ),
+    "multirc": label_rules(
+        Template("question: {question} answer: {answer} paragraph: {paragraph}", ("paragraph",)),
+        TRUTH,
+        super_glue("multirc", 27_243, benchmark_origins.multirc_file, prepare=benchmark_origins.without_markup),
+        ("f1a", "grouped_exact_match", "accuracy"),
+        group=("paragraph", "question"),
+    ),
+    "wic": label_rules(
+        Template("sentence1: {sentence1} sentence2: {sentence2} word: {word}", ("sentence1", "sentence2")),
+        TRUTH,
+        super_glue("wic", 5_428),
+    ),
+    "wsc": label_rules(
+        Template("text: {text}", ("text",)),
+        TRUTH,
+        super_glue("wsc", 554, prepare=benchmark_origins.with_marked_spans),
+    ),
+}

@@ -4,7 +4,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
-from statistics import fmean
+from statistics import fmean, mode
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -13,12 +13,12 @@ ROUGES = ("rougeL", "rouge1", "rouge2")
 
 def accuracy(answers: Sequence[str], golds: Sequence[str]) -> float:
     """Percentage of answers that equal their gold; anything else, garbage included, is wrong."""
-    return 100 * sum(answer == gold for answer, gold in _pairs(answers, golds)) / len(golds)
+    return 100 * sum(answer == gold for answer, gold in zip(answers, golds, strict=True)) / len(golds)
 
 
 def f1(answers: Sequence[str], golds: Sequence[str], positive: str) -> float:
     """F1 of one label; every wrong answer counts against it, so garbage does not pass for another label."""
-    pairs = _pairs(answers, golds)
+    pairs = list(zip(answers, golds, strict=True))
     right = sum(answer == gold == positive for answer, gold in pairs)
     # A wrong answer to a positive is a miss, to a negative a false alarm; with two labels this is plain F1.
     wrong = sum(answer != gold for answer, gold in pairs)
@@ -37,7 +37,8 @@ def matthews(answers: Sequence[str], golds: Sequence[str], labels: Sequence[str]
     from sklearn.metrics import matthews_corrcoef
 
     first, second = labels
-    read = [gold if answer == gold else second if gold == first else first for answer, gold in _pairs(answers, golds)]
+    pairs = zip(answers, golds, strict=True)
+    read = [gold if answer == gold else second if gold == first else first for answer, gold in pairs]
     return 100 * float(matthews_corrcoef(golds, read))
 
 
@@ -63,8 +64,7 @@ def correlations(numbers: Sequence[float], golds: Sequence[float]) -> dict[str, 
 
 def most_common(golds: Sequence[str]) -> str:
     """The most frequent gold, the alphabetically first among equals."""
-    counts = Counter(golds)
-    return min(counts, key=lambda gold: (-counts[gold], gold))
+    return mode(sorted(golds))
 
 
 def normalise(text: str) -> str:
@@ -87,10 +87,6 @@ def _overlap(answer: list[str], gold: list[str]) -> float:
         return float(answer == gold)
     common = (Counter(answer) & Counter(gold)).total()
     return 2 * common / (len(answer) + len(gold))
-
-
-def _pairs(answers: Sequence[str], golds: Sequence[str]) -> list[tuple[str, str]]:
-    return list(zip(answers, golds, strict=True))
 
 
 def rouge(answers: Sequence[str], golds: Sequence[str]) -> dict[str, float]:

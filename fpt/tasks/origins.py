@@ -73,17 +73,9 @@ class Origin:
         return {"world": "generated", "hub": f"Hub {'/'.join(self.hub)}"}.get(data, data)
 
 
-def two_splits(train: str, *validation: str) -> dict[str, SplitNames]:
-    """The usual splits, called train and validation by Hub and generator; further file names are accepted too."""
-    return {
-        "train": SplitNames((train,), "train", "train"),
-        "validation": SplitNames(validation, "validation", "validation"),
-    }
-
-
-def held_out(names: dict[str, tuple[str, ...]], read: Reader | None = None) -> dict[str, SplitNames]:
-    """Test splits with their files; Hub and generator call them by the same names."""
-    return {name: SplitNames(files, name, name, read) for name, files in names.items()}
+def named(read: Reader | None = None, /, **files: tuple[str, ...]) -> dict[str, SplitNames]:
+    """Splits with their files; Hub and generator call them by the same names."""
+    return {name: SplitNames(names, name, name, read) for name, names in files.items()}
 
 
 def records(origin: Origin, data: str, split: str, *, least: int, faults: Faults) -> Iterator[PlacedRecord]:

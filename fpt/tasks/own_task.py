@@ -11,7 +11,6 @@ from fpt.errors import UserError, did_you_mean
 from fpt.tasks import fields, labels, origins, ratings, reading, summary
 from fpt.tasks.fields import Record
 from fpt.tasks.file_formats import READERS
-from fpt.tasks.labels import LabelTask
 from fpt.tasks.origins import Origin
 from fpt.tasks.task import Example, Golds, TaskRules, Template
 
@@ -109,7 +108,7 @@ def _label_rules(config: TaskConfig, words: Mapping[str, str], origin: Origin) -
             f"{did_you_mean(metric, allowed)}"
         )
     names = tuple(dict.fromkeys((metric, "accuracy")))
-    return labels.rules(LabelTask(Template(""), tuple(words.items()), origin, names))
+    return labels.label_rules(Template(""), tuple(words.items()), origin, names)
 
 
 def _question(id_field: str | None, source: Template, record: Record, where: str) -> Example:
@@ -170,15 +169,16 @@ def _origin(config: TaskConfig) -> Origin:
         raise UserError(f"task=files needs task.train=FILE: {', '.join(READERS)}")
     files = {"train": config.train, "valid": config.valid or config.train}
     tests = {} if config.test is None else {"test": config.test}
+    paths: dict[str, tuple[str, ...]] = {}
     for key, name in (files | tests).items():
         if Path(name).suffix.lower() not in READERS:
             raise UserError(f"task.{key}={name}: the name must end in one of {', '.join(READERS)}")
         if not Path(name).expanduser().is_file():
             raise UserError(f"task.{key}={name}: no such file")
-    splits = origins.two_splits(*(str(Path(name).expanduser()) for name in files.values()))
+        paths[key] = (str(Path(name).expanduser()),)
     return Origin(
         (),
-        splits,
+        origins.named(train=paths["train"], validation=paths["valid"]),
         lambda file, faults: READERS[file.suffix.lower()](file, faults),
-        tests=origins.held_out({key: (str(Path(name).expanduser()),) for key, name in tests.items()}),
+        tests=origins.named(**{key: paths[key] for key in tests}),
     )

@@ -83,14 +83,9 @@ def examples_on_stream(descriptor: int, at_once: int) -> Iterator[list[Example]]
     rest, numbers = b"", count(1)
     while data := os.read(descriptor, 1 << 16):
         *whole, rest = (rest + data).split(b"\n")
-        yield from _lists(whole, numbers, at_once)
+        yield from in_groups((_line(line, next(numbers)) for line in whole), at_once)
     if rest:
-        yield from _lists([rest], numbers, at_once)
-
-
-def _lists(lines: list[bytes], numbers: "count[int]", at_once: int) -> Iterator[list[Example]]:
-    for start in range(0, len(lines), at_once):
-        yield [_line(line, next(numbers)) for line in lines[start : start + at_once]]
+        yield [_line(rest, next(numbers))]
 
 
 def _line(line: bytes, number: int) -> Example:

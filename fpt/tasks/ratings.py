@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from functools import partial
 
 from fpt.errors import UserError
-from fpt.tasks import metrics, origins
+from fpt.tasks import metrics
+from fpt.tasks.benchmark_origins import glue, same
 from fpt.tasks.fields import Record
-from fpt.tasks.glue_tables import table
-from fpt.tasks.labels import has_label, question
-from fpt.tasks.origins import Origin
-from fpt.tasks.task import Example, Golds, TaskRules, Template
+from fpt.tasks.labels import has_label
+from fpt.tasks.task import Example, Golds, TaskRules, Template, question
 
 LEAST, MOST = 0.0, 5.0  # of STS-B
 
@@ -50,29 +49,19 @@ def score(
     return metrics.correlations(read, golds)
 
 
-def any_constant(_: Sequence[Example], valid: Sequence[Example]) -> tuple[str, list[str]]:
-    """The same number always, which correlates with nothing."""
+def _any_constant(_: Sequence[Example], valid: Sequence[Example]) -> tuple[str, list[str]]:
     return "any constant", ["0"] * len(valid)
 
 
-_READ = partial(table, columns={"sentence1": "sentence1", "sentence2": "sentence2"}, label="score")
 RULES = {
     "stsb": TaskRules(
-        records=Origin(
-            hub=("nyu-mll/glue", "stsb"),
-            num_train=5_749,
-            splits=origins.two_splits("train.tsv", "dev.tsv"),
-            read=_READ,
-            tests=origins.held_out({"test": ("test.tsv",)}, partial(_READ, test=True)),
-        ),
+        records=glue("stsb", 5_749, same("sentence1", "sentence2"), "score"),
         template=Template("sentence1: {sentence1} sentence2: {sentence2}", ("sentence1", "sentence2")),
-        question=partial(question, ()),
+        question=question,
         answer=_answer,
         answered=has_label,
         metric="pearson",
-        from_text=str.strip,
         score=partial(score, limits=(LEAST, MOST)),
-        correct=None,
-        baseline=any_constant,
+        baseline=_any_constant,
     ),
 }

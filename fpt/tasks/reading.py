@@ -8,19 +8,15 @@ from typing import Any
 
 from fpt.errors import UserError
 from fpt.tasks import fields, file_formats, metrics, origins
+from fpt.tasks.benchmark_origins import super_glue
 from fpt.tasks.faults import Faults
 from fpt.tasks.fields import PlacedRecord, Record
 from fpt.tasks.origins import Origin
-from fpt.tasks.task import Example, Golds, TaskRules, Template
+from fpt.tasks.task import Example, Golds, TaskRules, Template, question
 
 NO_ANSWER = "no answer"
 NOTHING = "∅"  # what an output without words is read as
 UNANSWERABLE = ("",)  # the golds of a question without an answer, as the official evaluation has it
-
-
-def _squad_question(template: Template, record: Record, where: str) -> Example:
-    source, spare = template.fill(fields.texts_of(record, ("question", "context"), where))
-    return Example(str(record.get("id", where)), source, "", (), spare)
 
 
 def _squad_answer(record: Record, where: str) -> tuple[str, Golds]:
@@ -32,12 +28,12 @@ def _squad_answer(record: Record, where: str) -> tuple[str, Golds]:
 def _squad_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
     for at_article, article in fields.objects(file_formats.json_file(file), "data", str(file), faults):
         for at_paragraph, paragraph in fields.objects(article, "paragraphs", at_article, faults):
-            for place, question in fields.objects(paragraph, "qas", at_paragraph, faults):
+            for place, asked in fields.objects(paragraph, "qas", at_paragraph, faults):
                 with faults:
                     answers = [
-                        fields.text(answer, "text", at) for at, answer in fields.objects(question, "answers", place)
+                        fields.text(answer, "text", at) for at, answer in fields.objects(asked, "answers", place)
                     ]
-                    yield place, {**question, "context": paragraph.get("context"), "answers": {"text": answers}}
+                    yield place, {**asked, "context": paragraph.get("context"), "answers": {"text": answers}}
 
 
 def _squad_from_text(text: str) -> str:
@@ -124,12 +120,12 @@ RULES = {
             generated="squad_v2",
             hub=("rajpurkar/squad_v2",),
             num_train=130_319,
-            splits=origins.two_splits("train-v2.0.json", "dev-v2.0.json"),
+            splits=origins.named(train=("train-v2.0.json",), validation=("dev-v2.0.json",)),
             read=_squad_file,
-            tests=origins.held_out({"test": ()}),
+            tests=origins.named(test=()),
         ),
         template=Template("question: {question} context: {context}", spare=("context",)),
-        question=_squad_question,
+        question=partial(question, id_field="id"),
         answer=_squad_answer,
         answered=lambda _: True,
         metric="exact_match",
@@ -139,12 +135,8 @@ RULES = {
         baseline=most_common_answer,
     ),
     "record": TaskRules(
-        records=Origin(
-            generated="record",
-            hub=("aps/super_glue", "record"),
-            splits=origins.two_splits("train.jsonl", "val.jsonl"),
-            read=_record_file,
-            tests=origins.held_out({"test": ("test.jsonl",)}, partial(_record_file, test=True)),
+        records=super_glue(
+            "record", None, _record_file, read_test=partial(_record_file, test=True), generated="record"
         ),
         template=Template("query: {query} entities: {entities} passage: {passage}", spare=("passage",)),
         question=_record_question,
@@ -152,7 +144,6 @@ RULES = {
         answered=lambda record: record.get("answers") not in (None, []),
         each_gold=True,
         metric="exact_match",
-        from_text=str.strip,
         score=score,
         correct=correct,
         baseline=most_common_answer,

@@ -11,16 +11,11 @@ from fpt.tasks import fields, file_formats, metrics, origins
 from fpt.tasks.faults import Faults
 from fpt.tasks.fields import PlacedRecord, Record
 from fpt.tasks.file_formats import NOT_UTF8
-from fpt.tasks.origins import Origin, SplitNames
-from fpt.tasks.task import Example, Golds, TaskRules, Template
+from fpt.tasks.origins import Origin
+from fpt.tasks.task import Example, Golds, TaskRules, Template, question
 
 PAIRS = {".source": ".target", ".document": ".summary"}  # endings of files whose lines belong together
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
-
-
-def _question(template: Template, record: Record, where: str) -> Example:
-    source, spare = template.fill(fields.texts_of(record, ("document",), where))
-    return Example(str(record.get("id", where)), source, "", (), spare)
 
 
 def _answer(record: Record, where: str) -> tuple[str, Golds]:
@@ -72,25 +67,21 @@ RULES = {
             generated="xsum",
             hub=("EdinburghNLP/xsum",),
             num_train=204_045,
-            splits={
-                "train": SplitNames(("train.jsonl", "train.source", "train.document"), "train", "train"),
-                "validation": SplitNames(
-                    ("validation.jsonl", "val.jsonl", "val.source", "validation.document"), "validation", "validation"
-                ),
-            },
-            tests=origins.held_out({"test": ("test.jsonl", "test.source", "test.document")}, partial(_file, test=True)),
+            splits=origins.named(
+                train=("train.jsonl", "train.source", "train.document"),
+                validation=("validation.jsonl", "val.jsonl", "val.source", "validation.document"),
+            ),
+            tests=origins.named(partial(_file, test=True), test=("test.jsonl", "test.source", "test.document")),
             read=_file,
             beside=PAIRS,
             revision="refs/convert/parquet",  # datasets no longer runs the script that made it
         ),
         template=Template("summarize: {document}", spare=("document",)),  # T5's own
-        question=_question,
+        question=partial(question, id_field="id"),
         answer=_answer,
         answered=lambda record: record.get("summary") is not None,
         metric="rougeL",
-        from_text=str.strip,
         score=score,
-        correct=None,
         baseline=_first_sentence,
     ),
 }

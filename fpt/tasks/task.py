@@ -7,6 +7,7 @@ from string import Formatter
 from typing import NamedTuple
 
 from fpt.errors import UserError, did_you_mean
+from fpt.tasks import fields
 from fpt.tasks.fields import Record
 from fpt.tasks.origins import Origin
 
@@ -80,7 +81,8 @@ class Template:
 
     def fill(self, values: Mapping[str, str]) -> tuple[str, tuple[int, int]]:
         """The text with its fields' values, and where its spare part starts and ends."""
-        longest = max(self._spared, key=lambda name: len(values[name]), default=None)
+        spared = (name for name in self.spare if name in self.fields)
+        longest = max(spared, key=lambda name: len(values[name]), default=None)
         text, spare = "", (0, 0)
         for plain, name in self.parts:
             text += plain
@@ -90,10 +92,11 @@ class Template:
                     spare = (len(text) - len(values[name]), len(text))
         return text, spare
 
-    @cached_property
-    def _spared(self) -> list[str]:
-        """Those of `spare` that are in the text."""
-        return [name for name in self.spare if name in self.fields]
+
+def question(template: Template, record: Record, where: str, *, id_field: str = "idx") -> Example:
+    """A record without its answer, from the texts in the template's fields."""
+    source, spare = template.fill(fields.texts_of(record, template.fields, where))
+    return Example(str(record.get(id_field, where)), source, "", (), spare)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,9 +127,9 @@ class TaskRules:
     each_gold: bool = False
     labels: tuple[str, ...] = ()
     metric: str
-    from_text: Callable[[str], str]
+    from_text: Callable[[str], str] = str.strip
     score: Callable[[Sequence[str], Sequence[Example]], dict[str, float]]
-    correct: Callable[[str, Example], bool] | None
+    correct: Callable[[str, Example], bool] | None = None
     baseline: Callable[[Sequence[Example], Sequence[Example]], tuple[str, list[str]]]
 
     def example(self, record: Record, where: str) -> Example:

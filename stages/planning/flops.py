@@ -17,7 +17,7 @@ from fpt.data.encoded import Encoded
 from fpt.devices import distributed
 from fpt.pricing.flops import SOFT, Price, price_of
 from fpt.prompts.kinds import kind_of
-from fpt.tasks.sizes import most_train_examples
+from fpt.tasks.catalogue import most_train_examples
 from stages import importance
 from stages.inputs import Inputs
 from stages.planning.kept_states import KeptStatesPlan, decide

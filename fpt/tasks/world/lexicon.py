@@ -4,10 +4,10 @@ The words themselves are data (`lexicon.json`); what is drawn from them, and how
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 Kind = Literal["person", "place", "thing"]
 
@@ -27,13 +27,13 @@ class Relation:
 
     kind: Kind
     name: str
-    values: tuple[str, ...]
-    states: tuple[str, ...]
-    contrasts: tuple[str, ...]
+    values: Sequence[str]
+    states: Sequence[str]
+    contrasts: Sequence[str]
     denial: str
-    asks: tuple[str, ...]
-    seeks: tuple[str, ...]
-    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    asks: Sequence[str]
+    seeks: Sequence[str]
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     order: str | None = None
 
 
@@ -56,21 +56,14 @@ class Summary:
     """Two relations of a kind that are told together in one sentence, in the words of a summary or in others."""
 
     kind: Kind
-    relations: tuple[str, str]
+    relations: Sequence[str]
     text: str
-    others: tuple[str, ...]
+    others: Sequence[str]
 
 
-def _frozen(value: Any) -> Any:
-    """JSON's lists as tuples."""
-    if isinstance(value, dict):
-        return {name: _frozen(inner) for name, inner in value.items()}
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
-
-
-_DATA = _frozen(json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8")))
+_DATA = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 # By kind: the first words of names, and the last.
-NAME_PARTS: dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]] = _DATA["name_parts"]
+NAME_PARTS: dict[Kind, tuple[Sequence[str], Sequence[str]]] = _DATA["name_parts"]
 RELATIONS = tuple(Relation(**entry) for entry in _DATA["relations"])
 SCALES = tuple(Scale(**entry) for entry in _DATA["scales"])
 SUMMARIES = tuple(Summary(**entry) for entry in _DATA["summaries"])

@@ -17,20 +17,11 @@ import re
 import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
-from fpt.tasks.world.lexicon import (
-    AFTER,
-    BEFORE,
-    CALLED,
-    NAME_PARTS,
-    RELATIONS,
-    SCALES,
-    SUMMARIES,
-    Kind,
-    Relation,
-    Scale,
-)
+from fpt.tasks.world import lexicon
+from fpt.tasks.world.lexicon import Kind, Relation, Scale
 
 NameSplit = Literal["pretraining", "train", "validation", "test"]
 Inference = Literal["entailment", "neutral", "contradiction"]
@@ -80,32 +71,29 @@ class Scene:
         """The statements that say what holds."""
         return [statement for statement in self.statements if statement.askable]
 
-    def statement_on(self, entity: Entity, relation: Relation) -> Statement | None:
-        """What is said of an entity under a relation, if anything is."""
-        return next((one for one in self.statements if one.subject == entity and one.relation is relation), None)
-
 
 def split_of(name: str) -> NameSplit:
     """The one split that an entity's name belongs to, by a hash that is the same on every machine."""
     return _SPLIT_OF_TENTH[zlib.crc32(name.lower().encode()) % len(_SPLIT_OF_TENTH)]
 
 
-def _entities_by_split() -> dict[NameSplit, dict[Kind, tuple[Entity, ...]]]:
+def _entities_by_split() -> dict[NameSplit, dict[Kind, list[Entity]]]:
     splits: dict[NameSplit, dict[Kind, list[Entity]]] = {
-        split: {kind: [] for kind in NAME_PARTS} for split in _SPLIT_OF_TENTH
+        split: {kind: [] for kind in KINDS} for split in _SPLIT_OF_TENTH
     }
-    for kind, (firsts, lasts) in NAME_PARTS.items():
-        for name in (CALLED[kind].format(f"{first} {last}") for first in firsts for last in lasts):
+    for kind, (firsts, lasts) in lexicon.NAME_PARTS.items():
+        for first, last in product(firsts, lasts):
+            name = lexicon.CALLED[kind].format(f"{first} {last}")
             splits[split_of(name)][kind].append(Entity(kind, name))
-    return {split: {kind: tuple(entities) for kind, entities in kinds.items()} for split, kinds in splits.items()}
+    return splits
 
 
+KINDS: tuple[Kind, ...] = tuple(lexicon.NAME_PARTS)
 ENTITIES = _entities_by_split()
 ENTITIES["test"] = ENTITIES["validation"]  # other facts about the same names, of which training says nothing
-KINDS: tuple[Kind, ...] = tuple(NAME_PARTS)
-RELATIONS_OF = {kind: tuple(relation for relation in RELATIONS if relation.kind == kind) for kind in KINDS}
-SCALES_OF = {kind: tuple(scale for scale in SCALES if scale.kind == kind) for kind in KINDS}
-SUMMARY_OF = {summary.kind: summary for summary in SUMMARIES}
+RELATIONS_OF = {kind: tuple(relation for relation in lexicon.RELATIONS if relation.kind == kind) for kind in KINDS}
+SCALES_OF = {kind: tuple(scale for scale in lexicon.SCALES if scale.kind == kind) for kind in KINDS}
+SUMMARY_OF = {summary.kind: summary for summary in lexicon.SUMMARIES}
 
 
 def capital(text: str) -> str:
@@ -121,11 +109,8 @@ def sentence(template: str, name: str, value: str = "", other: str = "") -> str:
 def compare(template: str, scale: Scale, greater: str, lesser: str, *, reverse: bool) -> str:
     """A comparison, told or asked, from either side."""
     first, word, second = (lesser, scale.less, greater) if reverse else (greater, scale.more, lesser)
-    return (
-        capital(sentence(template, first, word, second))
-        if template is scale.state
-        else template.format(e=first, v=word, w=second)
-    )
+    text = sentence(template, first, word, second)
+    return capital(text) if template is scale.state else text
 
 
 def other_than(stream: random.Random, values: Sequence[str], avoided: Collection[str]) -> str:
@@ -141,12 +126,7 @@ def scene(
     num_entities: int = 2,
     kinds: Sequence[Kind] = KINDS,
 ) -> Scene:
-    """A scene of entities of one kind of the split, with the same properties, so that values must be told apart.
-
-    Raises ValueError for less than one statement.
-    """
-    if num_statements < 1:
-        raise ValueError(f"num_statements must be at least 1, not {num_statements}")
+    """A scene of entities of one kind of the split, with the same properties, so that values must be told apart."""
     kind = stream.choice(kinds)
     entities = stream.sample(ENTITIES[split][kind], num_entities)
     relations = stream.sample(RELATIONS_OF[kind], num_statements // num_entities + 1)
@@ -218,8 +198,8 @@ def _ask_order(scene: Scene, relation: Relation, label: bool, stream: random.Ran
     first, last = sorted(stream.sample(sorted(moments), 2), key=relation.values.index)
     early, late = (moments[first].name, moments[last].name) if label else (moments[last].name, moments[first].name)
     if stream.random() < 0.5:
-        return sentence(relation.order, early, BEFORE, late).lower()
-    return sentence(relation.order, late, AFTER, early).lower()
+        return sentence(relation.order, early, lexicon.BEFORE, late).lower()
+    return sentence(relation.order, late, lexicon.AFTER, early).lower()
 
 
 def claimed(scene: Scene, statement: Statement, relation: Relation, holds: bool, stream: random.Random) -> str:
@@ -256,12 +236,11 @@ def sought(entity: Entity, relation: Relation, stream: random.Random) -> str:
 
 def untold(scene: Scene, stream: random.Random) -> tuple[Entity, Relation]:
     """A relation that nothing is said about for an entity; every second time one that is told of another entity."""
-    kind = scene.entities[0].kind
     free = [
         (one, relation)
         for one in scene.entities
-        for relation in RELATIONS_OF[kind]
-        if not scene.statement_on(one, relation)
+        for relation in RELATIONS_OF[one.kind]
+        if not any(said.subject == one and said.relation is relation for said in scene.statements)
     ]
     near = [(one, relation) for one, relation in free if _mentioned(scene, relation)]
     return stream.choice(near if near and stream.random() < 0.5 else free)

@@ -29,8 +29,8 @@ from fpt.prompts.late import Late
 from fpt.prompts.modules import drawn
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import Progress
+from fpt.tasks.catalogue import most_train_examples
 from fpt.tasks.opening import open_task
-from fpt.tasks.sizes import most_train_examples
 from stages import schedule
 from stages.inputs import Inputs, open_inputs
 from stages.planning import kept_states as planning

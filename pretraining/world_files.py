@@ -1,0 +1,141 @@
+"""The generated tasks in their original file formats, as a download of them is: for trying out what reads such files.
+
+`python -m pretraining.world_files TASK FOLDER`
+"""
+
+import argparse
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from fpt.runs.atomic import replaced_file
+from fpt.tasks.fields import Record
+from fpt.tasks.world.records import INFERENCES, SIZES, TASKS
+
+
+def _json_lines(rows: Sequence[Record]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _tab_separated(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None).writerows(
+        [columns, *rows]
+    )
+    return text.getvalue()
+
+
+def _mnli_file(rows: Sequence[Record]) -> str:
+    columns = ("index", "promptID", "pairID", "genre", "sentence1", "sentence2", "label1", "gold_label")
+    lines = [
+        (row["idx"], row["idx"], f"{row['idx']}{name[0]}", row["genre"], row["premise"], row["hypothesis"], name, name)
+        for row in rows
+        for name in [INFERENCES[row["label"]]]
+    ]
+    return _tab_separated(columns, lines)
+
+
+def _qqp_file(rows: Sequence[Record]) -> str:
+    columns = ("id", "qid1", "qid2", "question1", "question2", "is_duplicate")
+    lines = [
+        (row["idx"], 2 * row["idx"], 2 * row["idx"] + 1, row["question1"], row["question2"], row["label"])
+        for row in rows
+    ]
+    return _tab_separated(columns, lines)
+
+
+def _squad_file(rows: Sequence[Record]) -> str:
+    def entry(row: Record) -> Record:
+        texts, starts = row["answers"]["text"], row["answers"]["answer_start"]
+        answers = [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
+        return {"question": row["question"], "id": row["id"], "answers": answers, "is_impossible": not answers}
+
+    articles = [
+        {"title": title, "paragraphs": [{"context": row["context"], "qas": [entry(row)]} for row in group]}
+        for title, group in groupby(rows, key=lambda row: str(row["title"]))
+    ]
+    return json.dumps({"version": "v2.0", "data": articles}, ensure_ascii=False) + "\n"
+
+
+def _record_file(rows: Sequence[Record]) -> str:
+    def places(text: str, names: Sequence[str]) -> list[Record]:
+        # ReCoRD's own offsets: the end is the last letter, not the one after it.
+        starts = [(text.index(name), name) for name in names]
+        return [{"start": start, "end": start + len(name) - 1, "text": name} for start, name in starts]
+
+    return _json_lines(
+        [
+            {
+                "source": "fpt",
+                "passage": {
+                    "text": row["passage"],
+                    "entities": [
+                        {"start": place["start"], "end": place["end"]}
+                        for place in places(row["passage"], row["entities"])
+                    ],
+                },
+                "qas": [
+                    {
+                        "query": row["query"],
+                        "answers": places(row["passage"], row["answers"]),
+                        "idx": row["idx"]["query"],
+                    }
+                ],
+                "idx": row["idx"]["passage"],
+            }
+            for row in rows
+        ]
+    )
+
+
+# By task: how a split is written, and the names of the files.
+FILES: dict[str, tuple[Callable[[Sequence[Record]], str], dict[str, str]]] = {
+    "boolq": (_json_lines, {"train": "train.jsonl", "validation": "val.jsonl"}),
+    "mnli": (
+        _mnli_file,
+        {
+            "train": "train.tsv",
+            "validation": "dev_matched.tsv",
+            "validation_mismatched": "dev_mismatched.tsv",
+        },
+    ),
+    "qqp": (_qqp_file, {"train": "train.tsv", "validation": "dev.tsv"}),
+    "squad_v2": (_squad_file, {"train": "train-v2.0.json", "validation": "dev-v2.0.json"}),
+    "record": (_record_file, {"train": "train.jsonl", "validation": "val.jsonl"}),
+    "xsum": (_json_lines, {"train": "train.jsonl", "validation": "validation.jsonl"}),
+}
+
+
+def write(task: str, folder: Path, *, train: int, validation: int, seed: int) -> None:
+    """A task's files in a folder, each complete under its name or as it was before."""
+    encode, names = FILES[task]
+    for split, name in names.items():
+        rows = list(TASKS[task](split, num=train if split == "train" else validation, seed=seed))
+        with replaced_file(folder / name, aside=f".{name}.{os.getpid()}") as stream:
+            stream.write(encode(rows).encode())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pretraining.world_files", description="Write a generated task's files."
+    )
+    parser.add_argument("task", choices=list(TASKS))
+    parser.add_argument("folder", type=Path, help="where the files go")
+    parser.add_argument("--train", type=int, default=SIZES["train"], help="training rows (default %(default)s)")
+    parser.add_argument("--val", type=int, default=SIZES["validation"], help="validation rows (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    if min(options.train, options.val) < 0:
+        parser.error("a number of rows cannot be negative")
+    write(options.task, options.folder, train=options.train, validation=options.val, seed=options.seed)
+    print(f"{options.task}: {options.train} training and {options.val} validation rows in {options.folder}")
+
+
+if __name__ == "__main__":
+    main()
