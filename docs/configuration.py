@@ -9,7 +9,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from fpt.config import compose
-from fpt.config.schema import Group, RunConfig
+from fpt.config.run_config import RunConfig
+from fpt.config.schema import Group
 
 INTRODUCTION = """\
 # Configuration

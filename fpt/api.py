@@ -14,7 +14,7 @@ from typing import Any
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.shapes import Selection, Shape, Stack
 from fpt.config import compose
-from fpt.config.schema import RunConfig
+from fpt.config.run_config import RunConfig
 from fpt.data.example_cache import open_task
 from fpt.devices import processes
 from fpt.errors import UserError

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from fpt.backbones.backbone import Backbone, open_backbone
+from fpt.config.run_config import RunConfig
 from fpt.config.same_run import fixed
-from fpt.config.schema import RunConfig
 from fpt.data.encoded import Encoded
 from fpt.data.token_cache import tokenised
 from fpt.devices import distributed

@@ -8,7 +8,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from fpt.backbones.shapes import STACKS
-from fpt.config.schema import RunConfig
+from fpt.config.run_config import RunConfig
 from fpt.devices import distributed
 from fpt.runs.progress import Progress, Stopwatch
 from fpt.runs.run import MEASURED

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fpt import __version__
-from fpt.config.schema import RunConfig
+from fpt.config.run_config import RunConfig
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.run import PREDICTIONS, PROMPT, RESULT, TEST_PREDICTIONS
 from fpt.runs.shared_folder import SharedFolder

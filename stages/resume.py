@@ -6,8 +6,8 @@ from torch import Tensor
 
 from fpt.backbones.shapes import Selection, Shape
 from fpt.config.compose import to_yaml
+from fpt.config.run_config import RunConfig
 from fpt.config.same_run import differences
-from fpt.config.schema import RunConfig
 from fpt.errors import UserError
 from fpt.runs.folder import METRICS, RunFolder, set_aside
 from fpt.runs.run import CONFIG, PREDICTIONS, PROMPT, RESULT, TEST_PREDICTIONS

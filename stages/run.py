@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from fpt.config.schema import RunConfig
+from fpt.config.run_config import RunConfig
 from fpt.devices import distributed
 from fpt.devices.device import open_device
 from fpt.devices.engine import Engine

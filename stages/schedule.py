@@ -7,7 +7,8 @@ from typing import Any
 
 from fpt.backbones.location import config_values
 from fpt.backbones.shapes import STACKS, Shape, Stack, read_shape
-from fpt.config.schema import RunConfig, ScheduleConfig
+from fpt.config.run_config import RunConfig
+from fpt.config.schema import ScheduleConfig
 from fpt.errors import UserError, did_you_mean
 from fpt.prompts.kinds import kind_of
 

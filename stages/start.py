@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from fpt.config.schema import RunConfig
+from fpt.config.run_config import RunConfig
 from fpt.prompts.files import initial
 from fpt.prompts.kinds import kind_of
 from fpt.prompts.modules import Tensors

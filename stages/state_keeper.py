@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from fpt.backbones.shapes import Selection
-from fpt.config.schema import RunConfig
+from fpt.config.run_config import RunConfig
 from fpt.data.encoded import Encoded, KeptStates
 from fpt.devices.engine import Engine
 from fpt.prompts.kept_states import StatesBelow

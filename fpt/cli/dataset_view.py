@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fpt.backbones.backbone import Backbone, open_backbone
-from fpt.config.schema import RunConfig
+from fpt.config.run_config import RunConfig
 from fpt.data.encoded import Encoded
 from fpt.data.token_cache import tokenised
 from fpt.runs.progress import WithBar

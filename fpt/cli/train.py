@@ -11,15 +11,15 @@ from fpt.cli.arguments import Arguments
 from fpt.cli.result_tables import print_comparison, print_result, print_sweep
 from fpt.cli.tables import present
 from fpt.config import compose
-from fpt.config.schema import RunConfig
+from fpt.config.run_config import RunConfig
 from fpt.data.example_cache import open_task
 from fpt.devices import interrupts, processes
-from fpt.devices.reporting import reporting
 from fpt.errors import UserError
 from fpt.prompts import files
 from fpt.runs import folder
 from fpt.runs.atomic import try_writing
 from fpt.runs.progress import Progress
+from fpt.runs.reporting import reporting
 from fpt.runs.run import Run
 from fpt.runs.trackers import chosen
 from fpt.tasks.catalogue import rules_of

@@ -12,7 +12,7 @@ from fpt.cli.arguments import Arguments
 from fpt.cli.result_tables import print_scores
 from fpt.cli.tables import present
 from fpt.config import compose
-from fpt.config.schema import RunConfig
+from fpt.config.run_config import RunConfig
 from fpt.data.example_cache import open_task
 from fpt.devices import processes
 from fpt.errors import UserError

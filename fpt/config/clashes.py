@@ -3,33 +3,30 @@
 import re
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from fpt.config.schema import EngineConfig, ModelConfig, PromptConfig, TrainConfig
 from fpt.errors import UserError
 from fpt.units import bytes_of
 
-if TYPE_CHECKING:  # the schema calls what is here
-    from fpt.config.schema import EngineConfig, PromptConfig, RunConfig, TrainConfig
 
-
-def check(config: "RunConfig") -> None:
+def check(model: ModelConfig, prompt: PromptConfig, train: TrainConfig, engine: EngineConfig) -> None:
     """Refuse settings that clash.
 
     Raises:
         UserError: some do.
     """
-    _check_start(config.prompt)
-    _check_prompt(config.prompt)
-    if not config.model.weights:
+    _check_start(prompt)
+    _check_prompt(prompt)
+    if not model.weights:
         raise UserError("model.weights is empty: give 'embedded', a local folder, or a Hub id")
-    if config.prompt.file and not Path(config.prompt.file).expanduser().exists():
-        raise UserError(f"prompt.file={config.prompt.file}: no such file or folder")
-    _check_micro_batch(config.train)
-    _check_engine(config.engine, config.train.batch_size)
-    _check_machines(config.engine)
+    if prompt.file and not Path(prompt.file).expanduser().exists():
+        raise UserError(f"prompt.file={prompt.file}: no such file or folder")
+    _check_micro_batch(train)
+    _check_engine(engine, train.batch_size)
+    _check_machines(engine)
 
 
-def _check_start(prompt: "PromptConfig") -> None:
+def _check_start(prompt: PromptConfig) -> None:
     for name, value in (("text", prompt.text), ("file", prompt.file)):
         if prompt.init == name and not value:
             raise UserError(f"prompt.init={name} needs prompt.{name}=…")
@@ -37,7 +34,7 @@ def _check_start(prompt: "PromptConfig") -> None:
             raise UserError(f"prompt.{name} is given but prompt.init={prompt.init}: add prompt.init={name}")
 
 
-def _check_prompt(prompt: "PromptConfig") -> None:
+def _check_prompt(prompt: PromptConfig) -> None:
     known = {item.name: item for item in fields(prompt)}
     for item in known.values():
         value, only = getattr(prompt, item.name), item.metadata.get("only", prompt.kind)
@@ -55,14 +52,14 @@ def _check_prompt(prompt: "PromptConfig") -> None:
         raise UserError(f"prompt.layer={prompt.layer}: expected a count of blocks (12), or a fraction up to 1.0")
 
 
-def _check_micro_batch(train: "TrainConfig") -> None:
+def _check_micro_batch(train: TrainConfig) -> None:
     if isinstance(train.micro_batch, str) and train.micro_batch != "auto":
         raise UserError(f"train.micro_batch={train.micro_batch}: expected a whole number, auto or null")
     if isinstance(train.micro_batch, int) and train.micro_batch > train.batch_size:
         raise UserError(f"train.micro_batch={train.micro_batch}: must be at most train.batch_size={train.batch_size}")
 
 
-def _check_engine(engine: "EngineConfig", batch_size: int) -> None:
+def _check_engine(engine: EngineConfig, batch_size: int) -> None:
     if engine.device_memory is not None:
         bytes_of(engine.device_memory)
     sharded = engine.name != "torch" and engine.zero_stage == 3
@@ -85,7 +82,7 @@ def _check_engine(engine: "EngineConfig", batch_size: int) -> None:
         )
 
 
-def _check_machines(engine: "EngineConfig") -> None:
+def _check_machines(engine: EngineConfig) -> None:
     meets = engine.rendezvous is not None, engine.node_rank is not None, engine.nodes > 1
     if any(meets) != all(meets):
         raise UserError(

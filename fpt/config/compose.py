@@ -20,7 +20,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from fpt.config.schema import Group, RunConfig, ScheduleConfig
+from fpt.config.run_config import RunConfig
+from fpt.config.schema import Group, ScheduleConfig
 from fpt.errors import UserError, did_you_mean, reason
 
 GROUPS = ("task", "model", "schedule", "prompt", "engine", "experiment")

@@ -3,7 +3,7 @@
 from typing import Any
 
 from fpt.config.compose import flat, to_yaml
-from fpt.config.schema import RunConfig
+from fpt.config.run_config import RunConfig
 
 # Where a run is kept, how often it is saved and which engine computes it is not part of what it computes.
 MAY_DIFFER = (

@@ -2,10 +2,8 @@
 
 import math
 from dataclasses import MISSING, dataclass, field, fields
-from pathlib import Path
 from typing import Any, ClassVar
 
-from fpt.config import clashes
 from fpt.errors import UserError, did_you_mean
 
 
@@ -315,45 +313,3 @@ class FolderConfig(Group):
 
     key: ClassVar[str] = "run"
     dir: str | None = setting("run folder; null: runs/<task>-<model>-<schedule>-s<seed>", None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunConfig(Group):
-    """Everything that decides a run."""
-
-    model: ModelConfig
-    task: TaskConfig
-    schedule: ScheduleConfig
-    prompt: PromptConfig
-    optim: OptimConfig
-    train: TrainConfig
-    recycle: RecycleConfig
-    engine: EngineConfig
-    run: FolderConfig
-    seed: int = setting("the one seed; prompt, data order and samples draw from streams named after it", 0, least=0)
-    resume: str = setting(
-        "auto: go on with an unfinished run; never: start over; must: refuse to start anew;"
-        " repair: drop what is damaged and go on from the last good state",
-        "auto",
-        choices=("auto", "never", "must", "repair"),
-    )
-    tracking: str = setting(
-        "where metrics go besides metrics.jsonl; auto: TensorBoard's event files where it is installed",
-        "auto",
-        choices=("auto", "none", "tensorboard", "wandb", "trackio"),
-    )
-    cache_dir: str = setting(
-        "where neuron scores, tokens, large data and states below a late prompt are kept for the next run",
-        "~/.cache/fpt",
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        clashes.check(self)
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder."""
-        kind = "" if self.prompt.kind == PromptConfig.kind else f"-{self.prompt.kind}"
-        name = f"{self.task.name}-{self.model.name}-{self.schedule.name}{kind}-s{self.seed}"
-        return Path(self.run.dir).expanduser() if self.run.dir else Path("runs") / name

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
-from fpt.config.schema import RunConfig
+from fpt.config.run_config import RunConfig
 from fpt.tasks import opening, origins
 from fpt.tasks.catalogue import data_of, rules_of
 from fpt.tasks.splits import asked_test_split

@@ -22,7 +22,7 @@ from torch.distributed.elastic.utils.distributed import get_free_port
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from fpt.config import compose
-from fpt.config.schema import RunConfig
+from fpt.config.run_config import RunConfig
 from fpt.devices.device import open_device
 from fpt.devices.processes import GOES_ON, LOGS, Failed
 from fpt.errors import UserError

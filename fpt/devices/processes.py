@@ -3,7 +3,8 @@
 import os
 from dataclasses import replace
 
-from fpt.config.schema import EngineConfig, RunConfig
+from fpt.config.run_config import RunConfig
+from fpt.config.schema import EngineConfig
 from fpt.errors import UserError
 
 GOES_ON = "the same command goes on with the run from its last saved state"

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fpt.config.schema import PromptConfig
-from fpt.prompts.soft import TENSOR
 from fpt.random_streams import stream
 
 Tensors = dict[str, Tensor]  # what is learned, by name
@@ -41,16 +40,16 @@ class Prompt(nn.Module):
 class SoftPrompt(Prompt):
     """P learned vectors before the embedded source."""
 
-    vectors: nn.Parameter
+    prompt: nn.Parameter  # as files call it
 
     def __init__(self, vectors: Tensor) -> None:
         """Start from vectors [P, D]."""
-        super().__init__({"vectors": vectors}, length=len(vectors), position=0)
+        super().__init__({"prompt": vectors}, length=len(vectors), position=0)
 
     @property
-    def tensors(self) -> dict[str, nn.Parameter]:
-        """What is learned, by its name in files."""
-        return {TENSOR: self.vectors}
+    def vectors(self) -> nn.Parameter:
+        """The vectors [P, D]."""
+        return self.prompt
 
     def forward(self, states: Tensor, _: Tensor) -> Tensor:
         """The vectors [B, P, D], the same for every example."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from fpt.config import compose
-from fpt.config.schema import PromptConfig, RunConfig
+from fpt.config.run_config import RunConfig
+from fpt.config.schema import PromptConfig
 from fpt.errors import UserError, reason
 from fpt.runs.folder import METRICS, problem_of, read_ledger
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fpt.config.compose import flat, to_yaml
-from fpt.config.schema import RunConfig
+from fpt.config.run_config import RunConfig
 from fpt.errors import UserError, reason
 from fpt.runs.atomic import replace_file
 

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from fpt.config.schema import RunConfig, TaskConfig
+from fpt.config.run_config import RunConfig
+from fpt.config.schema import TaskConfig
 from fpt.errors import UserError, did_you_mean
 from fpt.tasks import labels, own_task, ratings, reading, summary
 from fpt.tasks.task import TaskRules

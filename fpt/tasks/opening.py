@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import islice
 
-from fpt.config.schema import RunConfig
+from fpt.config.run_config import RunConfig
 from fpt.errors import UserError
 from fpt.tasks import origins, sampling
 from fpt.tasks.catalogue import data_of, is_own, rules_of

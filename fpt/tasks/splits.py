@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from fpt.config.schema import RunConfig
+from fpt.config.run_config import RunConfig
 from fpt.errors import UserError, did_you_mean
 from fpt.tasks.catalogue import data_of, is_own, rules_of
 from fpt.tasks.task import TaskRules

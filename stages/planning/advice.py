@@ -5,7 +5,8 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
-from fpt.config.schema import EngineConfig, RunConfig
+from fpt.config.run_config import RunConfig
+from fpt.config.schema import EngineConfig
 from fpt.errors import UserError
 from fpt.pricing.memory import is_sharded
 from stages.planning.needs import Needs

@@ -11,7 +11,8 @@ import torch
 from fpt.backbones.families import read_config
 from fpt.backbones.location import config_values
 from fpt.backbones.shapes import Shape
-from fpt.config.schema import PromptConfig, RunConfig
+from fpt.config.run_config import RunConfig
+from fpt.config.schema import PromptConfig
 from fpt.data.batches import UpdateOrder, batches_by_length, micro_batches
 from fpt.data.encoded import Encoded
 from fpt.devices import distributed

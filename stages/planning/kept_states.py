@@ -13,7 +13,7 @@ import psutil
 import torch
 
 from fpt.backbones.shapes import Stack
-from fpt.config.schema import RunConfig
+from fpt.config.run_config import RunConfig
 from fpt.devices import distributed
 from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of

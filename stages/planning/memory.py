@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from fpt.config.schema import EngineConfig, RunConfig
+from fpt.config.run_config import RunConfig
+from fpt.config.schema import EngineConfig
 from fpt.errors import UserError
 from fpt.units import amount
 from stages.planning.advice import advise

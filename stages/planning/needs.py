@@ -8,7 +8,8 @@ import torch
 
 from fpt.backbones.families import read_config
 from fpt.backbones.location import config_values
-from fpt.config.schema import EngineConfig, RunConfig
+from fpt.config.run_config import RunConfig
+from fpt.config.schema import EngineConfig
 from fpt.pricing.memory import Memory, Need
 from fpt.prompts.kinds import kind_of
 from fpt.units import bytes_of

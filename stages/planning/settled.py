@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from fpt.config.schema import EngineConfig, RunConfig
+from fpt.config.run_config import RunConfig
+from fpt.config.schema import EngineConfig
 from fpt.devices import distributed
 from fpt.runs.run import PLAN
 from fpt.runs.shared_folder import SharedFolder

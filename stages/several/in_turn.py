@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from fpt.config.run_config import RunConfig
 from fpt.config.same_run import differences
-from fpt.config.schema import RunConfig
 from fpt.devices.processes import is_worker
 from fpt.errors import UserError
 from fpt.runs.run import CONFIG, RESULT, Run, open_run

@@ -8,7 +8,8 @@ from itertools import product
 from typing import Any
 
 from fpt.config import compose
-from fpt.config.schema import FolderConfig, RunConfig
+from fpt.config.run_config import RunConfig
+from fpt.config.schema import FolderConfig
 from fpt.errors import UserError
 from fpt.runs.run import Run
 from stages.several.in_turn import Planned

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from fpt.backbones.backbone import Backbone
 from fpt.backbones.shapes import Selection
-from fpt.config.schema import PromptConfig, RunConfig
+from fpt.config.run_config import RunConfig
+from fpt.config.schema import PromptConfig
 from fpt.errors import UserError
 from fpt.prompts.files import open_prompt
 from fpt.prompts.kinds import kind_of

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fpt.backbones.backbone import open_backbone
-from fpt.config.schema import RunConfig
+from fpt.config.run_config import RunConfig
 from fpt.devices import distributed
 from fpt.devices.device import open_device
 from fpt.devices.engine import Engine

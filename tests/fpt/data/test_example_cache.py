@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fpt.config import compose
-from fpt.config.schema import RunConfig
+from fpt.config.run_config import RunConfig
 from fpt.data import example_cache
 from fpt.data.encoding import encode
 from fpt.data.example_cache import open_task

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fpt.config import compose
-from fpt.config.schema import RunConfig
+from fpt.config.run_config import RunConfig
 from fpt.data.encoding import encode
 from fpt.data.token_cache import tokenised
 from fpt.errors import UserError

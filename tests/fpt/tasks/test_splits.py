@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from fpt.config import compose
-from fpt.config.schema import RunConfig, TaskConfig
+from fpt.config.run_config import RunConfig
+from fpt.config.schema import TaskConfig
 from fpt.errors import UserError
 from fpt.tasks.catalogue import RULES
 from fpt.tasks.opening import open_task

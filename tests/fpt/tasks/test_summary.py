@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fpt.config import compose
-from fpt.config.schema import RunConfig
+from fpt.config.run_config import RunConfig
 from fpt.errors import UserError
 from fpt.tasks.opening import open_task
 from fpt.tasks.task import Task
