@@ -29,7 +29,7 @@ def export(request: ExportRequest, progress: Progress) -> dict[str, Any]:
     learned, folder = from_run(request.run, request.number), request.folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
+    except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"output={folder}: cannot be made ({error.strerror})") from None
     with new_folder(folder) as aside:
         aside.mkdir()
