@@ -118,9 +118,9 @@ class ReportedRun:
             return
         for stage in self.files.stages:
             if stage.is_done:
-                sizes = "{encoder_layers}+{decoder_layers}, {ffn}/{decoder_ffn}".format(**stage.about)
+                sizes = "{encoder_layers}+{decoder_layers}, {ffn}/{decoder_ffn}".format(**stage.values)
                 vectors = load(self.files.read(f"stages/{stage.name}/{PROMPT}"))["prompt"]
-                yield StagePrompt(self, int(stage.about["index"]), sizes, vectors)
+                yield StagePrompt(self, int(stage.values["index"]), sizes, vectors)
         if self.result:
             yield StagePrompt(self, 0, "", load(self.files.read(PROMPT))["prompt"])
 

@@ -33,12 +33,12 @@ class RunStage:
 
     Attributes:
         name: of its folder, as in 1-6x24-704x2816.
-        about: stage.json: index, sizes, blocks, first_update, updates.
+        values: stage.json: index, sizes, blocks, first_update, updates.
         is_done: whether its prompt is there.
     """
 
     name: str
-    about: dict[str, Any]
+    values: dict[str, Any]
     is_done: bool
 
 
@@ -143,7 +143,7 @@ class Run:
             if last == "stage.json":
                 name = folder.rpartition("/")[2]
                 stages.append(RunStage(name, json.loads(self.read(file)), f"{folder}/{PROMPT}" in self.ledger))
-        return sorted(stages, key=lambda stage: int(stage.about["index"]))
+        return sorted(stages, key=lambda stage: int(stage.values["index"]))
 
     def stage(self, number: int) -> RunStage:
         """The stage of that number, from 1.

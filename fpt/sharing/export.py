@@ -46,7 +46,7 @@ class ExportRequest:
     @property
     def shape(self) -> Shape:
         """Of that stage's model."""
-        sizes = self.stage.about
+        sizes = self.stage.values
         return Shape(Stack(sizes["encoder_layers"], sizes["ffn"]), Stack(sizes["decoder_layers"], sizes["decoder_ffn"]))
 
     @cached_property
@@ -63,7 +63,7 @@ class ExportRequest:
     def layer(self) -> int:
         """How many encoder blocks lie below a late prompt in the stage's model."""
         layer = kind_of(self.run.config.prompt).position(read_shape(self.values, "").encoder.blocks)
-        return sum(block < layer for block in self.stage.about["encoder_blocks"])
+        return sum(block < layer for block in self.stage.values["encoder_blocks"])
 
     @property
     def is_embedded(self) -> bool:
@@ -127,7 +127,7 @@ def _resolved(base: str) -> str:
 def _check_base(request: ExportRequest, base: str | None) -> None:
     """The model must be named where it is not the run's, be of the prompt's shape, and not be this machine's alone."""
     if base is None and not request.is_whole:
-        number = request.stage.about["index"]
+        number = request.stage.values["index"]
         raise UserError(
             f"to={request.to}: stage {number} has a partial PLM, which to=hf stage={number} writes, with its prompt"
             f" beside it; name that folder, or the repository that has it, as base=…"

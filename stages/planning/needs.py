@@ -130,5 +130,5 @@ class Needs:
 def most_at_once(config: RunConfig) -> int:
     """The most examples of a forward pass: a process's share of the batch, or the micro-batch if that is less."""
     share = -(-config.train.batch_size // (config.engine.processes * config.engine.nodes))
-    given = config.train.micro_batch
-    return min(given, share) if isinstance(given, int) else share
+    micro_batch = config.train.micro_batch
+    return min(micro_batch, share) if isinstance(micro_batch, int) else share

@@ -48,7 +48,7 @@ def whole(trains: None, checkpoint: Path, boolq: Path, tmp_path_factory: pytest.
 
 
 def test_every_stage_keeps_the_block_below_the_prompt(whole: Path) -> None:
-    kept = [stage.about["encoder_blocks"] for stage in open_run(whole).stages]
+    kept = [stage.values["encoder_blocks"] for stage in open_run(whole).stages]
     assert kept == [[2, 5], [0, 2, 5], [0, 1, 2, 3, 5], [0, 1, 2, 3, 4, 5]]
 
 
