@@ -45,10 +45,9 @@ class Engine:
 
     def shard(self, module: nn.Module) -> None:
         """Keep this process's share of the parameters that the module itself has, where weights are shared out."""
-        if not self.is_sharded:
-            return
-        with _linear_put_back():  # DeepSpeed replaces it for good
-            self._deepspeed.zero.Init(module=module, config_dict_or_path=self._settings, dtype=self.dtype)
+        if self.is_sharded:
+            with _linear_put_back():  # DeepSpeed replaces it for good
+                self._deepspeed.zero.Init(module=module, config_dict_or_path=self._settings, dtype=self.dtype)
 
     @contextmanager
     def holding(self, body: Any) -> Iterator[Any]:

@@ -10,14 +10,9 @@ SAME = 2.0  # seconds within which a second signal is the first one's echo: a te
 
 
 class Interrupted(BaseException):
-    """The run was told to stop; where a state was to be saved it is.
-
-    Attributes:
-        signal: which one told it.
-    """
+    """The run was told to stop by `signal`; where a state was to be saved it is."""
 
     def __init__(self, number: int) -> None:
-        """By the signal of this number."""
         super().__init__(f"stopped by {signal.Signals(number).name}")
         self.signal = number
 

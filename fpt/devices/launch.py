@@ -88,17 +88,12 @@ def _deepspeed(config: RunConfig, folder: Path, command: list[str]) -> None:
     if not hosts:
         raise UserError(f"engine.hostfile={hostfile}: names no machine; expected lines of 'host slots=N'")
     runner = [sys.executable, "-m", "deepspeed.launcher.runner", "--quiet", "--no_local_rank", "--no_ssh_check"]
-    meeting = ["--hostfile", str(hostfile), "--master_addr", hosts[0], "--master_port", str(_port(hosts))]
-    done = subprocess.run([*runner, *meeting, "--module", *command[1:]], check=False)
-    if done.returncode:
+    port = 29500  # DeepSpeed's own, as nobody here knows which are free on another machine
+    if set(hosts) <= {"localhost", "127.0.0.1"}:
+        port = get_free_port()  # type: ignore[no-untyped-call]
+    meeting = ["--hostfile", str(hostfile), "--master_addr", hosts[0], "--master_port", str(port)]
+    if subprocess.run([*runner, *meeting, "--module", *command[1:]], check=False).returncode:
         raise _cause(folder, config, {})
-
-
-def _port(hosts: list[str]) -> int:
-    """Where the processes meet on the first machine: a free port where that is this one, else DeepSpeed's own."""
-    if set(hosts) - {"localhost", "127.0.0.1"}:
-        return 29500
-    return get_free_port()  # type: ignore[no-untyped-call]
 
 
 def _cause(folder: Path, config: RunConfig, killed: dict[int, int]) -> Failed:

@@ -12,14 +12,9 @@ LOGS = "logs"  # in the run folder: of processes other than the main one
 
 
 class Failed(Exception):  # noqa: N818 - like KeyboardInterrupt, it names what happened
-    """A run of several processes has ended early; the message names rank and cause.
-
-    Attributes:
-        status: for the shell.
-    """
+    """A run of several processes has ended early; the message names rank and cause, `status` is the shell's."""
 
     def __init__(self, message: str, status: int) -> None:
-        """With what to say and the status to end with."""
         super().__init__(message)
         self.status = status
 

@@ -37,7 +37,6 @@ class RunFolder:
         self._ledger = self._settled(self._recorded)
         self._metrics: IO[bytes] | None = None
         self._metrics_hash = hashlib.sha256()
-        self._metrics_size = 0
 
     def close(self) -> None:
         """Let go of the folder; from here on a file that is missing is missing."""
@@ -98,7 +97,7 @@ class RunFolder:
         kept = file.read_bytes()[: mark["bytes"]] if mark else b""
         replace_file(file, kept)
         self._metrics = file.open("ab")
-        self._metrics_hash, self._metrics_size = hashlib.sha256(kept), len(kept)
+        self._metrics_hash = hashlib.sha256(kept)
         return [json.loads(line) for line in kept.splitlines()]
 
     def log(self, record: dict[str, Any]) -> None:
@@ -108,11 +107,11 @@ class RunFolder:
         self._metrics.write(line)
         self._metrics.flush()
         self._metrics_hash.update(line)
-        self._metrics_size += len(line)
 
     def metrics_mark(self) -> dict[str, Any]:
         """How much of metrics.jsonl has been written, and its hash."""
-        return {"bytes": self._metrics_size, "sha256": self._metrics_hash.hexdigest()}
+        assert self._metrics is not None
+        return {"bytes": self._metrics.tell(), "sha256": self._metrics_hash.hexdigest()}
 
     def _settled(self, ledger: dict[str, list[str | None]]) -> dict[str, list[str | None]]:
         """The ledger with the one hash of each file that a kill left between two."""

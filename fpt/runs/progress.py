@@ -76,7 +76,6 @@ class Stopwatch:
     """Seconds since it was made."""
 
     def __init__(self) -> None:
-        """Start now."""
         self._start = time.perf_counter()
 
     @property

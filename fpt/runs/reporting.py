@@ -26,8 +26,11 @@ def reporting(folder: Path, reports: Path | None) -> Iterator[None]:
     log = folder / LOGS / f"rank-{rank}.txt"
     if reports is not None:
         _end_with_parent()
-    if rank:
-        _write_to(log)
+    if rank:  # also what libraries in C write
+        log.parent.mkdir(parents=True, exist_ok=True)
+        stream = log.open("a")
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
     try:
         yield
     except BaseException as error:
@@ -42,14 +45,6 @@ def reporting(folder: Path, reports: Path | None) -> Iterator[None]:
             raise
         sys.stdout.flush()
         os._exit(status)  # at once: tidying up would wait for processes that may be gone
-
-
-def _write_to(log: Path) -> None:
-    """Send standard output and error there, also that of libraries in C."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    stream = log.open("a")
-    os.dup2(stream.fileno(), 1)
-    os.dup2(stream.fileno(), 2)
 
 
 def _end_with_parent() -> None:

@@ -37,17 +37,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Asks a model and its prompt for a task's answers, and scores them.
-
-    Attributes:
-        task: reads the answers.
-        valid: its validation examples' tokens.
-        tokenizer: the model's own.
-        engine: holds the model.
-        with_bar: shows how far this is.
-        batch_size: examples at once.
-        max_new_tokens: no output is longer.
-    """
+    """Asks a model and its prompt for a task's answers, and scores them; `valid`: its validation examples' tokens."""
 
     task: Task
     valid: Encoded

@@ -49,13 +49,8 @@ class Predictor:
     """A model with its prompt, ready to answer.
 
     Attributes:
-        model: with the prompt.
-        tokenizer: the model's own.
-        device: where the model is.
         from_text: reads an answer from an output.
         source_length: longest source in tokens; what is more is cut as in training.
-        max_new_tokens: no output is longer.
-        batch_size: texts at once.
         beams: of beam search; 1: greedy.
     """
 
