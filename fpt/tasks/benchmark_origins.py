@@ -57,14 +57,10 @@ def _table(
 ) -> Iterator[PlacedRecord]:
     """Records whose quotes are not special; `label` '-' means that annotators did not agree.
 
-    Args:
-        file: the first line names the columns.
-        faults: takes up lines that are left out, and labels that are wrong.
-        columns: the column for each field of the record.
-        label: the column with the label.
-        labels: the values in that column, to the record's; None: as they stand.
-        header: the columns' names where no line names them.
-        test: the label's column may be missing, and a column of IDS names the records.
+    `columns` has the column for each field of the record, `labels` the record's for each value in the column `label`
+    (None: as they stand), and `header` the columns' names where no first line has them. In a `test` file the label's
+    column may be missing, and a column of IDS names the records. Lines that are left out, and wrong labels, go to
+    `faults`.
     """
     rows = lines(file, faults)
     names = list(header) or next(rows, (1, ""))[1].split("\t")
