@@ -35,14 +35,9 @@ def label_rules(
     *,
     group: tuple[str, ...] = (),
 ) -> TaskRules:
-    """The rules of a label task.
+    """The rules of a label task: `values` of a record's label, each with its word, and the main metric first.
 
-    Args:
-        template: how a record becomes text.
-        values: what a record's label can be, each with its label word.
-        records: where the records are.
-        metric_names: of MEASURES, the main one first.
-        group: keys of the record's idx that name its group.
+    `group` has those keys of a record's idx that name its group.
     """
     words = tuple(dict.fromkeys(word for _, word in values))
     return TaskRules(
