@@ -6,6 +6,7 @@ DictConfig stops here: below this file every function receives the frozen group 
 import re
 from collections.abc import Sequence
 from dataclasses import Field, fields
+from functools import cache
 from operator import attrgetter
 from pathlib import Path
 from types import NoneType, UnionType
@@ -190,27 +191,31 @@ def _check_key(override: Override) -> None:
 
 
 def _compose(words: list[str], fill: dict[str, Any]) -> RunConfig:
-    # Hydra merges into plain defaults, the result into the typed schema: so every type error has one place.
-    ConfigStore.instance().store(name="schema", node=OmegaConf.to_container(_schema()))
+    schema = _schema()
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
             tree = compose("config", overrides=words)
         for key, value in fill.items():
             OmegaConf.update(tree, key, value, merge=False)
-        return cast(RunConfig, OmegaConf.to_object(OmegaConf.merge(_schema(), tree)))
+        return cast(RunConfig, OmegaConf.to_object(OmegaConf.merge(schema, tree)))
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explain(error, words)) from None
 
 
+@cache  # merging copies it
 def _schema() -> DictConfig:
-    """RunConfig with every group's defaults filled in, writable (OmegaConf locks frozen dataclasses)."""
+    """RunConfig with every group's defaults filled in, writable (OmegaConf locks frozen dataclasses).
+
+    Hydra merges into plain defaults, the result into the typed schema: so every type error has one place.
+    """
     schema = OmegaConf.structured(RunConfig)
     OmegaConf.set_readonly(schema, False)
     for item in fields(RunConfig):
         if isinstance(item.type, type) and issubclass(item.type, Group):
             schema[item.name] = OmegaConf.structured(item.type)
             OmegaConf.set_readonly(schema[item.name], False)
+    ConfigStore.instance().store(name="schema", node=OmegaConf.to_container(schema))
     return cast(DictConfig, schema)
 
 
