@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from resource import RUSAGE_CHILDREN, getrusage
 from typing import Any
 
 import pytest
@@ -15,66 +14,82 @@ import pytest
 from fpt.config import compose
 from tests.conftest import Outcome
 
+# Each command in a process of its own, forked when the command line is imported and nothing was done yet.
 LIGHT = """
-import sys, time
+import json, os, sys, time
 from fpt.__main__ import main
-status = main(sys.argv[1:])
-heavy = {"torch", "transformers", "datasets"} & set(sys.modules)
-sys.exit(f"imported {heavy}" if heavy else status)
+start = time.process_time()
+for number, words in enumerate(json.loads(sys.argv[1])):
+    if os.fork():
+        os.wait()
+        continue
+    os.dup2(os.open(f"{sys.argv[2]}/{number}.err", os.O_WRONLY | os.O_CREAT), 2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    status = main(words)
+    heavy = sorted({"torch", "transformers", "datasets"} & set(sys.modules))
+    with open(f"{sys.argv[2]}/{number}.json", "w") as file:
+        json.dump([status, heavy, start + time.process_time()], file)
+    os._exit(0)
 """
+COMMANDS: list[tuple[list[str], int]] = [
+    (["--help"], 0),
+    (["train", "--help"], 0),
+    (["plan", "--help"], 0),
+    (["show", "--help", "n=5"], 0),
+    (["show", "n=many"], 2),
+    (["show", "task=files"], 2),
+    (["--version"], 0),
+    ([], 2),
+    (["trian"], 2),
+    (["train", "--jsn"], 2),
+    (["train", "train.updats=3"], 2),
+    (["train", "schedule.stages=[{depth: 0.5, share: 1.0}]"], 2),
+    (["train", "task.valid_split=mismatched"], 2),
+    (["train", "task.data=/nowhere"], 2),
+    (["train", "run.dir=/proc/x"], 2),
+    (["train", "cache_dir=/proc/x"], 2),
+    (["train", "engine.processes=2", "run.dir=/proc/x"], 2),
+    (["plan", "model=/nowhere"], 2),
+    (["export", "--help"], 0),
+    (["export"], 2),
+    (["export", "run=/nowhere", "to=npy"], 2),
+    (["export", "run=/nowhere", "to=onnx"], 2),
+    (["export", "run=/nowhere", "to=npy", "seed=1"], 2),
+    (["report", "--help"], 0),
+    (["report"], 2),
+    (["report", "/nowhere"], 2),
+    (["compare", "--help"], 0),
+    (["compare", "seeds=0,0"], 2),
+    (["compare", "schedules=pt,crr"], 2),
+    (["train", "-m", "seed=0,1", "--help"], 0),
+    (["train", "-m", "optim.lr=0.1,high"], 2),
+    (["train", "optim.lr=0.1,0.3"], 2),
+    (["doctor", "--help"], 0),
+    (["doctor", "task=boolq"], 2),
+]
 
 
-@pytest.mark.parametrize(
-    ("words", "status"),
-    [
-        (["--help"], 0),
-        (["train", "--help"], 0),
-        (["plan", "--help"], 0),
-        (["show", "--help", "n=5"], 0),
-        (["show", "n=many"], 2),
-        (["show", "task=files"], 2),
-        (["--version"], 0),
-        ([], 2),
-        (["trian"], 2),
-        (["train", "--jsn"], 2),
-        (["train", "train.updats=3"], 2),
-        (["train", "schedule.stages=[{depth: 0.5, share: 1.0}]"], 2),
-        (["train", "task.valid_split=mismatched"], 2),
-        (["train", "task.data=/nowhere"], 2),
-        (["train", "run.dir=/proc/x"], 2),
-        (["train", "cache_dir=/proc/x"], 2),
-        (["train", "engine.processes=2", "run.dir=/proc/x"], 2),
-        (["plan", "model=/nowhere"], 2),
-        (["export", "--help"], 0),
-        (["export"], 2),
-        (["export", "run=/nowhere", "to=npy"], 2),
-        (["export", "run=/nowhere", "to=onnx"], 2),
-        (["export", "run=/nowhere", "to=npy", "seed=1"], 2),
-        (["report", "--help"], 0),
-        (["report"], 2),
-        (["report", "/nowhere"], 2),
-        (["compare", "--help"], 0),
-        (["compare", "seeds=0,0"], 2),
-        (["compare", "schedules=pt,crr"], 2),
-        (["train", "-m", "seed=0,1", "--help"], 0),
-        (["train", "-m", "optim.lr=0.1,high"], 2),
-        (["train", "optim.lr=0.1,0.3"], 2),
-        (["doctor", "--help"], 0),
-        (["doctor", "task=boolq"], 2),
-    ],
-)
-def test_help_and_errors_need_no_torch_and_less_than_two_seconds(words: list[str], status: int) -> None:
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what came of each command."""
+    folder = tmp_path_factory.mktemp("door")
+    words = json.dumps([words for words, _ in COMMANDS])
+    subprocess.run([sys.executable, "-c", LIGHT, words, str(folder)], check=True)
+    return folder
+
+
+@pytest.mark.parametrize("number", range(len(COMMANDS)), ids=[" ".join(words) for words, _ in COMMANDS])
+def test_help_and_errors_need_no_torch_and_less_than_two_seconds(said: Path, number: int) -> None:
     """Seconds of the processor, since other tests run beside this one."""
-    before = getrusage(RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, "-c", LIGHT, *words], capture_output=True, text=True)
-    after = getrusage(RUSAGE_CHILDREN)
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert done.returncode == status, done.stderr
-    assert "Traceback" not in done.stderr
+    words, wanted = COMMANDS[number]
+    error = (said / f"{number}.err").read_text()
+    assert "Traceback" not in error
+    status, heavy, seconds = json.loads((said / f"{number}.json").read_text())
+    assert (status, heavy) == (wanted, []), error
     assert seconds < 2
     if status == 2 and words:
-        assert len(done.stderr.splitlines()) == 1
-        assert done.stderr.startswith("fpt: ")
+        assert len(error.splitlines()) == 1
+        assert error.startswith("fpt: ")
 
 
 def test_help_lists_every_group_and_key_once(cli: Callable[..., Outcome]) -> None:
