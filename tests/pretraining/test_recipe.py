@@ -22,6 +22,8 @@ from fpt.tasks.world import records as world
 from pretraining import instructions, network, recipe, vocabulary
 from tests.processes import in_processes
 
+pytestmark = pytest.mark.dear
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -10,6 +10,8 @@ from fpt.tasks.opening import open_task
 from fpt.tasks.world.records import TASKS
 from pretraining import world_files
 
+pytestmark = pytest.mark.dear
+
 
 @pytest.mark.parametrize("task", TASKS)
 def test_written_files_are_read_as_the_tasks_own(task: str, tmp_path: Path) -> None:

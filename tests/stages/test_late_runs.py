@@ -30,6 +30,8 @@ from stages import importance
 from tests.conftest import ON_CPU, Outcome, quick_words, stopped_after
 from tests.models import DATA, PRICED, late, prompted, same
 
+pytestmark = pytest.mark.dear
+
 Cli = Callable[..., Outcome]
 LATE = ["prompt=late", "prompt.bottleneck=8"]
 

@@ -16,6 +16,8 @@ from fpt.backbones.tiny import checksums
 from fpt.cli import doctor
 from tests.conftest import Outcome
 
+pytestmark = pytest.mark.dear
+
 Cli = Callable[..., Outcome]
 
 

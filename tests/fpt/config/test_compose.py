@@ -10,6 +10,7 @@ from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("group", compose.GROUPS)
 def test_every_file_composes(group: str) -> None:
     for option in compose.group_options(group):

@@ -39,6 +39,7 @@ def test_a_lock_that_its_builder_has_open_is_left_to_deepspeed(lock: Path) -> No
         extensions.check_locks()
 
 
+@pytest.mark.dear
 def test_a_young_lock_may_be_another_machines_and_is_waited_for(
     lock: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

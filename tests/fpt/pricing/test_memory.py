@@ -62,6 +62,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointed"])
 @pytest.mark.parametrize(
     ("kind", "shape", "sizes", "dtype"),
@@ -113,6 +114,7 @@ def test_shared_weights_are_a_share_and_what_is_gathered() -> None:
     assert memory.weights(shape, EngineConfig(name="deepspeed", zero_stage=0, processes=8)) == whole
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("generator", ["npg", "appg", "mppg", "none"])
 @pytest.mark.parametrize("below", [2, 5])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

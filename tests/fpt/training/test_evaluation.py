@@ -16,6 +16,7 @@ from stages.selection import everything
 from tests.conftest import ON_CPU, open_folder
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("batch_size", [1, 5, 100])
 def test_outputs_are_those_of_each_example_alone(checkpoint: Path, boolq: Path, batch_size: int) -> None:
     from fpt.config.compose import load

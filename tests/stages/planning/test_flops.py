@@ -14,6 +14,7 @@ from stages import schedule
 from stages.planning.flops import nominal
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("preset", SCHEDULE)
 def test_ratios_are_the_papers_within_three_points(preset: str) -> None:
     whole, stages = ratios(preset)

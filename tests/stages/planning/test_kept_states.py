@@ -39,6 +39,8 @@ from stages.state_keeper import StateKeeper
 from tests.conftest import ON_CPU, Outcome, quick_words, stopped_after
 from tests.models import DATA, PRICED, late, prompted, same
 
+pytestmark = pytest.mark.dear
+
 Cli = Callable[..., Outcome]
 LATE = ["prompt=late", "prompt.bottleneck=8", "optim.lr=0.01", "train.save_every=3", "train.eval_every=20"]
 # Below the prompt two blocks of half their neurons, then all three blocks, then the same.

@@ -9,6 +9,8 @@ from fpt.errors import UserError
 from stages import schedule
 from stages.planning.memory import MemoryPlan, check_fits, plan_memory
 
+pytestmark = pytest.mark.dear
+
 XXL = ("model=t5-xxl", "schedule=ld")
 
 

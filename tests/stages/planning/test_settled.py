@@ -73,6 +73,7 @@ def test_what_is_typed_anew_is_settled_anew(
     assert json.loads((tmp_path / "run/plan.json").read_text())["memory"]["micro_batch"] == 1
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("more", [[], LATE], ids=["soft", "late"])
 def test_what_is_read_back_is_what_was_settled(quick: list[str], tmp_path: Path, more: list[str]) -> None:
     config = load([*quick, *more])

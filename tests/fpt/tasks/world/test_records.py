@@ -13,6 +13,8 @@ from sklearn.pipeline import make_pipeline
 from fpt.tasks.world import records as world
 from pretraining import corpus, instructions
 
+pytestmark = pytest.mark.dear
+
 FIELDS = {  # by label task: what a model sees, and how often a label would be right by chance
     "boolq": ("question", "passage"),
     "mnli": ("hypothesis", "premise"),
