@@ -7,8 +7,6 @@ left out at random, so that partial models stay useful. A run that was interrupt
 Under `torchrun --nproc-per-node N -m pretraining.recipe` each batch is shared among N processes.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -379,7 +377,7 @@ def make(folder: Path, *, updates: int | None = None, seed: int = 0) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m pretraining.recipe", description=__doc__)
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder (default: this package's own)")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder (default: fpt/backbones/tiny)")
     parser.add_argument("--updates", type=int, help="in all, spread over the phases as they are")
     parser.add_argument("--seed", type=int, default=0)
     threads = (os.cpu_count() or 1) // int(os.environ.get("WORLD_SIZE", 1))
