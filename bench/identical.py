@@ -32,10 +32,10 @@ RUNS = {
     "fr": ("schedule=fr",),
     "cr": ("schedule=cr", "train.score_untrained=true"),
     "late through cr": ("prompt=late", "schedule=cr"),
-    "late, states kept": ("prompt=late", "schedule=cr", "prompt.cache=memory"),
+    "late with kept states": ("prompt=late", "schedule=cr", "prompt.cache=memory"),
     "squad_v2 through cr": ("task=squad_v2", "schedule=cr"),
     "two processes": ("schedule=cr", "engine.processes=2"),
-    "two processes, ZeRO-3": ("schedule=cr", "engine.processes=2", "engine=deepspeed"),
+    "two processes with ZeRO-3": ("schedule=cr", "engine.processes=2", "engine=deepspeed"),
     "killed": ("schedule=cr",),
 }
 FILES = ("prompt.safetensors", "predictions.jsonl", "result.json")
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def digests(checkout: Path, name: str, folder: Path) -> dict[str, str]:
     """Train one run with a checkout; the SHA-256 of each file it left."""
-    run = folder / name.replace(" ", "-").replace(",", "")
+    run = folder / name.replace(" ", "-")
     command = [sys.executable, "-m", "fpt", "train", *FEW, *RUNS[name], f"run.dir={run}", f"cache_dir={folder}/cache"]
     environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
     print(f"{checkout}: {name}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """What happens in a stage, written down and shown: lines of metrics.jsonl, bars, saved states."""
 
 from fpt.runs.progress import Progress
+from fpt.runs.run import PROMPT
 from fpt.runs.shared_folder import SharedFolder
 from fpt.training.checkpoint import TrainState, dump_state
 from fpt.training.loop import Event, Saved, Updated
@@ -58,5 +59,5 @@ class Journal:
     def _save(self, state: TrainState) -> None:
         if state.done:  # before the state, which says that nothing is left to do
             prompt = self._start.dump(state.prompt, stage=self._stage.name)
-            self._folder.write(f"stages/{self._stage.name}/prompt.safetensors", prompt)
+            self._folder.write(f"stages/{self._stage.name}/{PROMPT}", prompt)
         self._folder.write(resume.state_file(self._stage), dump_state(state, self._folder.metrics_mark()))

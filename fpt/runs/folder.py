@@ -100,10 +100,10 @@ class RunFolder:
         self._metrics_hash = hashlib.sha256(kept)
         return [json.loads(line) for line in kept.splitlines()]
 
-    def log(self, record: dict[str, Any]) -> None:
+    def log(self, values: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
         assert self._metrics is not None
-        line = (json.dumps(record) + "\n").encode()
+        line = (json.dumps(values) + "\n").encode()
         self._metrics.write(line)
         self._metrics.flush()
         self._metrics_hash.update(line)

@@ -78,12 +78,12 @@ class SharedFolder:
 
         self.ask(open_both)
 
-    def log(self, record: MetricsLine) -> None:
+    def log(self, line: MetricsLine) -> None:
         """Add a line to metrics.jsonl."""
         if self._folder is not None:
-            self._folder.log(record)
+            self._folder.log(line)
         if self._sink is not None:
-            self._sink.log(record)
+            self._sink.log(line)
 
     def metrics_mark(self) -> dict[str, Any]:
         """How much of metrics.jsonl has been written; of use in the main process alone."""
