@@ -50,7 +50,7 @@ def finish(
         "model": config.model.name,
         "schedule": config.schedule.name,
         "seed": config.seed,
-        **_scores(task, evaluation, tested, measured.untrained),
+        **_scores(task, evaluation, tested, ends[-1].score, measured.untrained),
         "max_new_tokens": evaluator.max_new_tokens,
         **_cost(flops, measured, ends),
         "data": {"origin": task.origin, "train": len(inputs.train), "validation": len(inputs.valid)},
@@ -74,15 +74,20 @@ def _versions() -> dict[str, str]:
     return {"fpt": __version__, "python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
 
 
-def _scores(task: Task, evaluation: Evaluation, tested: Answers | None, untrained: float | None) -> dict[str, Any]:
-    """Scores between 0 and 100, of the best prompt on the last model, beside what needs no training."""
+def _scores(
+    task: Task, evaluation: Evaluation, tested: Answers | None, last: float | None, untrained: float | None
+) -> dict[str, Any]:
+    """Scores between 0 and 100, of the best prompt on the last model, beside what needs no training.
+
+    The best prompt is chosen on the split that it is scored on; the last one is not chosen at all.
+    """
     test = tested and {
         "split": task.test_split,
         "examples": len(task.test),
         "metrics": task.score_test(tested.read),
     }
     return {
-        "metric": {"name": task.metric, "value": evaluation.score},
+        "metric": {"name": task.metric, "value": evaluation.score, "last": last},
         "metrics": evaluation.metrics,
         "test": test,
         "baseline": task.baseline_name,

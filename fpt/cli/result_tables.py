@@ -21,7 +21,11 @@ def print_result(result: dict[str, Any], folder: str) -> None:
         rows.add_row(str(number), *size(row), *done)
     output.print(rows)
     output.say("* at the stage's end, on the stage's own model", "dim")
-    others = {result["baseline"]: result["majority"], "untrained prompt": result["untrained"]}
+    others = {
+        "last prompt": metric.get("last"),
+        result["baseline"]: result["majority"],
+        "untrained prompt": result["untrained"],
+    }
     beside = ", ".join(f"{name} {value:.2f}" for name, value in others.items() if value is not None)
     output.say(f"{metric['name']} {metric['value']:.2f}  ({beside})", "bold")
     say_share(output, result)
@@ -53,11 +57,13 @@ def print_comparison(compared: dict[str, Any]) -> None:
     output, seeds = Output(), ", ".join(map(str, compared["seeds"]))
     baseline = f"{compared['baseline']} {compared['majority']:.2f}"
     output.say(f"{compared['task']} on {compared['model']}, seeds {seeds}; {baseline}")
-    rows = table("schedule", compared["metric"], "FLOPs", "wall clock", "gain at equal FLOPs *", words="schedule")
+    columns = "schedule", compared["metric"], "last prompt", "FLOPs", "wall clock", "gain at equal FLOPs *"
+    rows = table(*columns, words="schedule")
     for row in compared["schedules"]:
         gain = _spread(row["gain"], "+.2f") if row["gain"] else "–"
         ratios = f"{row['flops_ratio']:.1%}", f"{row['seconds_ratio']:.1%}"
-        rows.add_row(row["schedule"], _spread(row["score"], ".2f"), *ratios, gain)
+        last = _spread(row["last"], ".2f") if row["last"] else "–"
+        rows.add_row(row["schedule"], _spread(row["score"], ".2f"), last, *ratios, gain)
     output.print(rows)
     output.say(
         "* over the best of vanilla prompt tuning's validations (train.eval_every) with no more FLOPs;"

@@ -53,11 +53,12 @@ def compare(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
     rows = []
     for name, members in runs.items():
         pairs = [_against(run, other) for run, other in zip(members, vanilla, strict=True)]
-        gains = [pair["gain"] for pair in pairs]
+        gains, last = ([pair[key] for pair in pairs] for key in ("gain", "last"))
         rows.append(
             {
                 "schedule": name,
                 "score": _spread([pair["score"] for pair in pairs]),
+                "last": None if None in last else _spread(last),
                 "flops_ratio": mean(pair["flops_ratio"] for pair in pairs),
                 "seconds_ratio": mean(pair["seconds_ratio"] for pair in pairs),
                 "gain": None if None in gains else _spread(gains),
@@ -93,6 +94,7 @@ def _against(run: Run, vanilla: Run) -> dict[str, Any]:
     return {
         "seed": result["seed"],
         "score": score,
+        "last": result["metric"].get("last"),  # not said by every fpt that was
         "flops": result["flops"],
         "flops_ratio": result["flops"] / other["flops"],
         "seconds": result["seconds"],

@@ -59,7 +59,8 @@ def test_a_run_leaves_everything_behind(whole: Path, quick: list[str]) -> None:
     result = json.loads((whole / "result.json").read_text())
     wanted = {"task", "model", "schedule", "seed", "metric", "metrics", "majority", "updates", "flops", "flops_pt"}
     assert wanted | {"flops_ratio", "seconds", "versions", "stages"} <= set(result)
-    assert result["metric"] == {"name": "accuracy", "value": result["metrics"]["accuracy"]}
+    last = result["stages"][-1]["score"]
+    assert result["metric"] == {"name": "accuracy", "value": result["metrics"]["accuracy"], "last": last}
     assert (result["majority"], result["test"]) == (50, None)
     assert not (whole / "predictions.test.jsonl").exists()
     shapes = [(row["encoder_layers"], row["decoder_layers"], row["ffn"], row["updates"]) for row in result["stages"]]
@@ -290,6 +291,7 @@ def test_the_best_prompt_is_kept_and_only_of_the_full_model(cli: Cli, quick: lis
     scores = {row["update"]: row["accuracy"] for row in rows if row.get("split") == "validation" and row["stage"] == 4}
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["metric"]["value"] == max(scores.values())
+    assert result["metric"]["last"] == scores[40]
     assert result["best_update"] == min(update for update, score in scores.items() if score == max(scores.values()))
     kept = states(tmp_path / "run")
     assert [state.best_prompt is None for _, state in sorted(kept.items())] == [True, True, True, False]
@@ -442,7 +444,8 @@ def test_a_bfloat16_model_trains_a_float32_prompt(cli: Cli, quick: list[str], tm
 @pytest.mark.trains
 def test_a_prompt_trained_through_growing_models_beats_the_untrained_one(cli: Cli, tmp_path: Path) -> None:
     """On the embedded model and its generated BoolQ, with fewer updates and examples than by default."""
-    few = ["train.updates=60", "train.eval_every=60", "task.train_examples=1000", "task.valid_examples=200"]
+    few = ["task.world=plain", "train.updates=60", "train.eval_every=60", "train.batch_size=32"]
+    few += ["task.train_examples=1000", "task.valid_examples=200"]
     stages = "schedule.stages=[{depth: 0.5, width: 0.5, share: 0.5}, {share: 0.5}]"
     folders = [f"run.dir={tmp_path / 'run'}", f"cache_dir={tmp_path / 'cache'}"]
     assert cli("train", *few, stages, *folders).status == 0

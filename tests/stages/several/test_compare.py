@@ -58,6 +58,8 @@ def test_numbers_are_those_of_the_runs(cli: Cli, compared: Path, command: list[s
         vanilla = [results[f"pt-s{seed}"] for seed in (0, 1)]
         scores = [result["metric"]["value"] for result in own]
         assert row["score"] == {"mean": mean(scores), "deviation": pytest.approx(stdev(scores))}
+        last = [result["stages"][-1]["score"] for result in own]
+        assert row["last"] == {"mean": mean(last), "deviation": pytest.approx(stdev(last))}
         gains = [slow_gain(compared, row["schedule"], seed) for seed in (0, 1)]
         assert [run["gain"] for run in row["runs"]] == pytest.approx(gains)
         assert row["gain"]["mean"] == pytest.approx(mean(gains))
