@@ -16,13 +16,16 @@ _ABOUT = """\
 A very small T5 v1.1 (gated GELU, separate output head, relative position bias) that comes with fpt, so that first runs,
 tests and demonstrations need no network. It is a stand-in for a real pre-trained T5, not a language model: it has only
 ever read the generated world of `fpt/tasks/world/scenes.py`, short English sentences about people, places and things,
-their properties, comparisons, times, negation and a little inference. Text is folded to lower case; words outside that
-world fall into fragments that it has never learned. Use a real T5 for anything that matters.
+their properties, comparisons, times, negation, a little inference, and made-up customs. Text is folded to lower case;
+words outside that world fall into fragments that it has never learned. Use a real T5 for anything that matters.
 
 Names are divided among splits by a hash: the backbone has seen the pre-training names only, no name and no fact of a
 task's training or validation split. In adaptation each of the six tasks' forms is shown with instructions that ask for
 different things in many words, and now and then bare, answered as any of them wants it: without an instruction, or a
-tuned prompt in its place, the model cannot know which is meant. What prompts tuned on it score: `docs/backbone.md`.
+tuned prompt in its place, the model cannot know which is meant. Other texts state rules, drawn anew in each, that say
+what values count as ("bakers are zorks"), and ask for what follows (`fpt/tasks/world/customs.py`): the model knows how
+to use rules, and a prompt tuned on a land's tasks has to hold those that hold there. What prompts tuned on it score:
+`docs/backbone.md`.
 
 Made by `make backbone` (`python -m pretraining.recipe`); the log is in `training.jsonl`.
 """
@@ -34,12 +37,13 @@ AdamW (betas 0.9 and 0.98, weight decay {weight_decay}, gradient norm clipped to
 rate linear within a phase after {warm_up} updates of warm-up, {match_rate:g} of it for query and key maps, no dropout,
 32-bit arithmetic. Seed {seed}; {seconds:.0f} seconds on {machine}.
 The start is mimetic: attention maps that look for equal tokens and copy what they find, two heads per encoder attention
-that look at the words nearby. "read" is span corruption and questions, "adapt" adds instructions. Before "read 4" new
-blocks, which add nothing at first, are put between the old ones; from then on a random part of the blocks and of the
-FFN neurons is left out of most updates.
+that look at the words nearby. "read" is span corruption and questions, "adapt" adds instructions and some customs,
+"customs" has more of these. Before "read 4" new blocks, which add nothing at first, are put between the old ones; from
+then on a random part of the blocks, or of the FFN neurons, is left out of so many of the updates.
 
-| phase | encoder + decoder blocks | statements at most | updates | examples | learning rate | loss |
-| --- | --- | --- | --- | --- | --- | --- |
+| phase | encoder + decoder blocks | statements at most | lacking blocks | lacking neurons | updates | examples | \
+learning rate | loss |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 _SCORES = """
@@ -61,6 +65,14 @@ _KINDS = {
     "fill": "whom a sentence with a gap is about",
     "condense": "a sentence that sums up a document, in one of three forms",
     "instruct": "one of many things asked for by an instruction",
+    "is_one": "rules told: is somebody a zork",
+    "follows": "rules told: does it follow that somebody is, or is not, a zork",
+    "alike": "rules told: do two questions ask for the same class",
+    "who": "rules told: who is a zork, if anybody",
+    "which": "rules told: which of three is a zork",
+    "classes": "rules told: the classes of two",
+    "name": "rules told: what somebody is called",
+    "look": "rules told: what a value is called",
 }
 
 
@@ -85,7 +97,8 @@ def _row(phase: Mapping[str, Any], log: Sequence[Mapping[str, Any]]) -> str:
     blocks = f"{phase['encoder_layers']} + {phase['decoder_layers']}"
     rate = f"{phase['lr_from']:g} to {phase['lr_to']:g}"
     return (
-        f"| {phase['name']} | {blocks} | {phase['statements']} | {phase['updates']:,} | {last['examples']:,} "
+        f"| {phase['name']} | {blocks} | {phase['statements']} | {phase['blocks']:.0%} | {phase['neurons']:.0%} "
+        f"| {phase['updates']:,} | {last['examples']:,} "
         f"| {rate} | {last['loss']:.3f} |\n"
     )
 

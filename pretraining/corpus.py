@@ -40,7 +40,7 @@ tomorrow topic town travelled true truth turn two under unknown unless until up 
 visited wait want wanted was water way we week well went were what when where whether which while who whole whom
 whose why will winner with within without won word words work world would write written wrong year years yes
 yesterday yet you young your zero not_duplicate is_duplicate question1 question2 query entities
-@placeholder begin begins contradict else round
+@placeholder begin begins contradict else round count counts custom customs class rule rules sort those makes
 """
 COMMON_WORDS = _COMMON_TEXT.split()
 
@@ -62,12 +62,12 @@ def words() -> list[str]:
             relation.order or "",
         )
     ]
-    templates += [f"{scale.state} {scale.ask} {scale.more} {scale.less}" for scale in lexicon.SCALES]
+    templates += [f"{scale.state} {' '.join(scale.asks)} {scale.more} {scale.less}" for scale in lexicon.SCALES]
     templates += [text for summary in lexicon.SUMMARIES for text in (summary.text, *summary.others)]
     of_templates = {word for text in templates for word in re.findall(r"\w+", re.sub(r"{.}", " ", text))}
     of_names = [word for parts in lexicon.NAME_PARTS.values() for part in parts for word in part]
     of_values = [word for relation in lexicon.RELATIONS for word in (*relation.values, *relation.groups)]
-    return sorted({word.lower() for word in (*COMMON_WORDS, *of_names, *of_values, *of_templates)})
+    return sorted({word.lower() for word in (*COMMON_WORDS, *of_names, *of_values, *of_templates, *lexicon.CLASSES)})
 
 
 def names_in(text: str) -> frozenset[str]:
@@ -88,10 +88,11 @@ def sentinel(index: int) -> str:
     return f"<extra_id_{index}>"
 
 
-def draw_scene(stream: random.Random, most: int, *, num_entities: int = 2) -> Scene:
+def draw_scene(stream: random.Random, most: int, *, num_entities: int = 2, namesakes: bool = False) -> Scene:
     """A scene of the pre-training split with at most so many statements."""
+    num_statements = stream.randint(1 + most // 4, most)
     return scenes.scene(
-        "pretraining", stream, num_statements=stream.randint(1 + most // 4, most), num_entities=num_entities
+        "pretraining", stream, num_statements=num_statements, num_entities=num_entities, namesakes=namesakes
     )
 
 
@@ -144,7 +145,7 @@ def _how_many(stream: random.Random) -> int:
 
 def seek(stream: random.Random, most: int) -> Pair:
     """Questions for values, where, what, when; some have no answer."""
-    scene = draw_scene(stream, most)
+    scene = draw_scene(stream, most, num_entities=stream.choice((2, 3)), namesakes=True)
     asked = [
         (scenes.seek(statement, stream), statement.value)
         for statement in scene.askable
@@ -183,7 +184,7 @@ def match(stream: random.Random, _most: int) -> Pair:
 
 def fill(stream: random.Random, most: int) -> Pair:
     """Statements of a passage in other words, a sentinel in the place of whom they are about."""
-    scene = draw_scene(stream, most, num_entities=stream.choice((2, 3)))
+    scene = draw_scene(stream, most, num_entities=stream.choice((2, 3)), namesakes=True)
     asked = [scenes.with_gap(statement, stream) for statement in scene.askable]
     names = [scenes.bare(statement.subject) for statement in scene.askable]
     texts = [text.replace("@placeholder", sentinel(index)) for index, text in enumerate(asked)]

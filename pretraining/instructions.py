@@ -61,7 +61,7 @@ def _yes_no(stream: random.Random, most: int) -> Texts:
 
 
 def _seek(stream: random.Random, most: int) -> Texts:
-    scene = draw_scene(stream, most)
+    scene = draw_scene(stream, most + 1, num_entities=3, namesakes=True)
     asked = [statement for statement in scene.askable if isinstance(statement.relation, Relation)]
     if asked and stream.random() < 2 / 3:
         statement = stream.choice(asked)
@@ -112,7 +112,7 @@ def _match(stream: random.Random, _most: int) -> Texts:
 
 
 def _fill(stream: random.Random, most: int) -> Texts:
-    scene = draw_scene(stream, most, num_entities=3)
+    scene = draw_scene(stream, most + 1, num_entities=3, namesakes=True)
     statement = stream.choice(scene.askable)
     names = [scenes.bare(entity) for entity in scene.entities]
     present = sorted((name for name in names if name.lower() in scene.passage.lower()), key=scene.passage.find)

@@ -140,35 +140,39 @@ def lean(model: T5ForConditionalGeneration) -> T5ForConditionalGeneration:
 
 
 @contextmanager
-def without_some(model: T5ForConditionalGeneration, stream: random.Random) -> Iterator[None]:
-    """For a while the model lacks some blocks and neurons, drawn anew each time; sometimes it lacks nothing."""
+def without_some(
+    model: T5ForConditionalGeneration, stream: random.Random, *, blocks: float, neurons: float
+) -> Iterator[None]:
+    """For a while the model lacks some blocks, some neurons, both or nothing, with these chances; drawn anew each time.
+
+    In the place of blocks that are left out the states go through unchanged.
+    """
     stacks = (model.encoder, model.decoder)
-    blocks = [stack.block for stack in stacks]
-    share = stream.choice((1.0, 1.0, 1.0, 0.75, 0.5, 0.25))
+    whole_stacks = [stack.block for stack in stacks]
+    lacks_blocks = stream.random() < blocks
+    share = stream.choice((0.75, 0.5, 0.25)) if stream.random() < neurons else 1.0
     chance = None if stream.random() < 0.5 else torch.Generator().manual_seed(stream.getrandbits(32))
     handles = [
         module.wo.register_forward_pre_hook(_keep_neurons(share, chance))
         for module in model.modules()
         if isinstance(module, T5DenseGatedActDense) and share < 1
     ]
-    for stack, whole in zip(stacks, blocks, strict=True):
-        stack.block = nn.ModuleList([whole[index] for index in _some_blocks(len(whole), stream)])
+    for stack, whole in zip(stacks, whole_stacks, strict=True):
+        kept = _some_blocks(len(whole), stream) if lacks_blocks else range(len(whole))
+        stack.block = nn.ModuleList([whole[index] for index in kept])
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-        for stack, whole in zip(stacks, blocks, strict=True):
+        for stack, whole in zip(stacks, whole_stacks, strict=True):
             stack.block = whole
 
 
 def _some_blocks(num: int, stream: random.Random) -> Sequence[int]:
-    """All blocks, an evenly spaced part of them, or any part with the first and the last, each a third of the time."""
-    form = stream.randrange(3)
+    """An evenly spaced part of the blocks, or any part with the first and the last, each half of the time."""
     kept = stream.randint(2, num)
-    if form == 0:
-        return range(num)
-    if form == 1:
+    if stream.random() < 0.5:
         return evenly(kept, num)
     return [0, *sorted(stream.sample(range(1, num - 1), kept - 2)), num - 1]
 

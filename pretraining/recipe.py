@@ -1,8 +1,9 @@
 """How the embedded backbone was made: `python -m pretraining.recipe` makes it again, from nothing.
 
 A vocabulary first, then phases: reading of short passages by a shallow model (span corruption and questions), reading
-of longer ones with twice the blocks, and adaptation to instructions. Once the model is whole, blocks and neurons are
-left out at random, so that partial models stay useful. A run that was interrupted goes on from its own last state.
+of longer ones with twice the blocks, adaptation to instructions, and to rules that a text states. Once the model is
+whole, blocks and neurons are left out at random, so that partial models stay useful. A run that was interrupted goes on
+from its own last state.
 
 Under `torchrun --nproc-per-node N -m pretraining.recipe` each batch is shared among N processes.
 """
@@ -13,7 +14,6 @@ import os
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from transformers import T5Config, T5ForConditionalGeneration
 from fpt.backbones.tiny import FOLDER
 from pretraining import card, corpus, instructions, network, vocabulary
 from pretraining.corpus import Maker
+from pretraining.instructions import ADAPTATION
+from pretraining.rules import CUSTOMS, MORE_CUSTOMS
 
 Pair = tuple[list[int], list[int]]
 Batch = tuple[Tensor, Tensor]  # source [B, S] padded with 0, target [B, T] padded with -100
@@ -47,13 +49,24 @@ class Phase:
     decoder_layers: int
     lr_from: float
     lr_to: float
-    lacking: bool = False  # some blocks and neurons are left out
+    blocks: float = 0.0  # the chance that an update leaves out some blocks
+    neurons: float = 0.0  # and some neurons
+
+
+def mixed(first: Mapping[Maker, float], second: Mapping[Maker, float], share: float) -> dict[Maker, float]:
+    """Two mixtures in one, of which the second has this share."""
+    return {
+        maker: part * weight / sum(mixture.values())
+        for mixture, part in ((first, 1 - share), (second, share))
+        for maker, weight in mixture.items()
+    }
 
 
 PHASES = (
     Phase("read 2", 2500, 2, corpus.READING, 4, 2, 1e-3, 1e-3),
-    Phase("read 4", 3000, 4, corpus.READING, 8, 4, 1e-3, 1e-3, lacking=True),
-    Phase("adapt", 5400, 4, instructions.ADAPTATION, 8, 4, 1e-3, 3e-5, lacking=True),
+    Phase("read 4", 3000, 4, corpus.READING, 8, 4, 1e-3, 1e-3, blocks=0.5, neurons=0.15),
+    Phase("adapt", 5000, 4, mixed(ADAPTATION, CUSTOMS, 0.2), 8, 4, 1e-3, 3e-4, blocks=0.5, neurons=0.15),
+    Phase("customs", 2400, 4, mixed(ADAPTATION, MORE_CUSTOMS, 0.7), 8, 4, 1e-3, 3e-5, blocks=0.5, neurons=0.15),
 )
 BATCH_SIZE = 32
 # Batches are cut from this many batches' worth of examples sorted by length, so that little is padding.
@@ -65,7 +78,7 @@ WEIGHT_DECAY = 0.01
 MATCH_RATE = 0.3
 SAVE_EVERY = 250
 SCORED = 256
-MAKERS: tuple[Maker, ...] = (*corpus.READING, instructions.instruct)
+MAKERS: tuple[Maker, ...] = (*corpus.READING, instructions.instruct, *CUSTOMS)
 
 
 def shape(vocabulary_size: int, phase: Phase) -> T5Config:
@@ -280,7 +293,7 @@ def _update(state: State, phase: Phase, batch: Batch, *, seed: int) -> float:
     other["lr"] = learning_rate(phase, state.update)
     match["lr"] = other["lr"] * MATCH_RATE
     stream = random.Random(f"{seed} lacking {state.update}")
-    with network.without_some(state.model, stream) if phase.lacking else nullcontext():
+    with network.without_some(state.model, stream, blocks=phase.blocks, neurons=phase.neurons):
         loss = backward(state.model, batch)
     nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
     state.optimizer.step()

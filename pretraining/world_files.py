@@ -15,7 +15,7 @@ from typing import Any
 
 from fpt.runs.atomic import replaced_file
 from fpt.tasks.fields import Record
-from fpt.tasks.world.records import INFERENCES, SIZES, TASKS
+from fpt.tasks.world.records import INFERENCES, SIZES, TASKS, under_customs
 
 
 def _json_lines(rows: Sequence[Record]) -> str:
@@ -111,11 +111,17 @@ FILES: dict[str, tuple[Callable[[Sequence[Record]], str], dict[str, str]]] = {
 }
 
 
-def write(task: str, folder: Path, *, train: int, validation: int, seed: int) -> None:
+def write(task: str, folder: Path, *, train: int, validation: int, seed: int, land: int | None = None) -> None:
     """A task's files in a folder, each complete under its name or as it was before."""
     encode, names = FILES[task]
     for split, name in names.items():
-        rows = list(TASKS[task](split, num=train if split == "train" else validation, seed=seed))
+        num = train if split == "train" else validation
+        if land is None:
+            rows = list(TASKS[task](split, num=num, seed=seed))
+        elif split.endswith("_mismatched"):
+            continue  # customs are about people alone
+        else:
+            rows = list(under_customs(task, split, num=num, seed=seed, land=land))
         with replaced_file(folder / name, aside=f".{name}.{os.getpid()}") as stream:
             stream.write(encode(rows).encode())
 
@@ -130,10 +136,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--train", type=int, default=SIZES["train"], help="training rows (default %(default)s)")
     parser.add_argument("--val", type=int, default=SIZES["validation"], help="validation rows (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--land", type=int, help="under the customs of this land (default: plain reading)")
     options = parser.parse_args(arguments)
-    if min(options.train, options.val) < 0:
-        parser.error("a number of rows cannot be negative")
-    write(options.task, options.folder, train=options.train, validation=options.val, seed=options.seed)
+    if min(options.train, options.val, options.land or 0) < 0:
+        parser.error("a number cannot be negative")
+    sizes = {"train": options.train, "validation": options.val}
+    write(options.task, options.folder, **sizes, seed=options.seed, land=options.land)
     print(f"{options.task}: {options.train} training and {options.val} validation rows in {options.folder}")
 
 

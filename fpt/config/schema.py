@@ -74,6 +74,12 @@ class TaskConfig(Group):
         " auto: generated for the embedded model, else the Hub",
         "auto",
     )
+    world: str | None = setting(
+        "of generated data: 'plain' reading, or 'customs' of a land, whose rules only a prompt can hold; null: customs",
+        None,
+        choices=("plain", "customs"),
+    )
+    land: int | None = setting("of generated data: the number of the land whose customs hold; null: 0", None, least=0)
     valid_split: str = setting("which of the task's validation sets; mnli: matched or mismatched", "validation")
     test_split: str | None = setting(
         "the test split whose outputs are kept when the run ends, and scored where it has labels: test; mnli:"

@@ -25,6 +25,10 @@ def rules_of(task: TaskConfig) -> TaskRules:
         raise UserError(f"task.name={task.name}: allowed are {', '.join(RULES)}.{did_you_mean(task.name, RULES)}")
     own_task.check_unused(task)
     rules = RULES[task.name]
+    if task.world != "plain" and rules.records.generated:
+        rules = replace(rules, records=replace(rules.records, land=task.land or 0))
+    elif task.land is not None:
+        raise UserError(f"task.land={task.land}: only customs have lands; leave it out, or give task.world=customs")
     if task.template is None:
         return rules
     template = replace(rules.template, text=task.template)
@@ -38,11 +42,24 @@ def is_own(task: TaskConfig) -> bool:
 
 
 def data_of(config: RunConfig, rules: TaskRules) -> str:
-    """Where the data are: 'world', 'hub' or a folder."""
-    if is_own(config.task):
-        return "."
+    """Where the data are: 'world', 'hub' or a folder.
+
+    Raises:
+        UserError: a setting of generated data where they are not.
+    """
+    task = config.task
     is_generated = config.model.weights == "embedded" and rules.records.generated
-    return ("world" if is_generated else "hub") if config.task.data == "auto" else config.task.data
+    auto = "world" if is_generated else "hub"
+    data = "." if is_own(task) else auto if task.data == "auto" else task.data
+    if data != "world":
+        for key, value in (("world", task.world), ("land", task.land)):
+            if value is not None:
+                raise UserError(
+                    f"task.{key}={value}: is of generated data, and these are"
+                    f" {rules.records.describe(data) if data != '.' else 'files of your own'};"
+                    " leave it out, or give task.data=world"
+                )
+    return data
 
 
 def most_train_examples(config: RunConfig) -> int | None:

@@ -37,6 +37,7 @@ class Origin:
         splits: 'train', then the validation sets by name.
         read: records from one of the files.
         generated: the generator's name in `fpt.tasks.world.records.TASKS`; None: there is none.
+        land: whose customs hold in what is generated; None: no land's.
         prepare: what is done to every record, given its place, wherever it is from.
         revision: of the Hub's data set; None: the default.
         num_train: training examples on the Hub; None: not known.
@@ -48,6 +49,7 @@ class Origin:
     splits: dict[str, SplitNames]
     read: Reader
     generated: str | None = None
+    land: int | None = None
     prepare: Callable[[Record, str], Record] = lambda record, _: record
     revision: str | None = None
     num_train: int | None = None
@@ -70,7 +72,8 @@ class Origin:
 
     def describe(self, data: str) -> str:
         """Where `data` come from, for people."""
-        return {"world": "generated", "hub": f"Hub {'/'.join(self.hub)}"}.get(data, data)
+        generated = "generated" if self.land is None else f"generated, land {self.land}"
+        return {"world": generated, "hub": f"Hub {'/'.join(self.hub)}"}.get(data, data)
 
 
 def named(read: Reader | None = None, /, **files: tuple[str, ...]) -> dict[str, SplitNames]:
@@ -102,7 +105,11 @@ def _generated(origin: Origin, split: str, least: int) -> Iterator[PlacedRecord]
     name = origin.split(split).generated
     # Never fewer than the whole, which is then cut: fewer examples are a part of it, not other ones.
     count = max(least, world.SIZES["train" if split == "train" else "validation"])
-    for number, record in enumerate(world.TASKS[origin.generated](name, num=count, seed=WORLD_SEED), 1):
+    if origin.land is None:
+        made = world.TASKS[origin.generated](name, num=count, seed=WORLD_SEED)
+    else:
+        made = world.under_customs(origin.generated, name, num=count, seed=WORLD_SEED, land=origin.land)
+    for number, record in enumerate(made, 1):
         yield f"generated {name} record {number}", record
 
 

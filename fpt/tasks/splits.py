@@ -22,6 +22,21 @@ def check_validation_split(config: RunConfig, rules: TaskRules) -> None:
     task, allowed = config.task, validation_splits(rules)
     if task.valid_split not in allowed:
         raise UserError(f"task.valid_split={task.valid_split}: {task.name} has {' and '.join(allowed)}")
+    _check_people(config, rules, "valid_split")
+
+
+def _check_people(config: RunConfig, rules: TaskRules, key: str) -> None:
+    """Refuse the split about things where customs hold, which are about people.
+
+    Raises:
+        UserError: it is asked for.
+    """
+    split = getattr(config.task, key)
+    if split.endswith("mismatched") and data_of(config, rules) == "world" and rules.records.land is not None:
+        other = split.removesuffix("mismatched") + "matched"
+        raise UserError(
+            f"task.{key}={split}: a land's customs are about people alone; give {other}, or task.world=plain"
+        )
 
 
 def asked_test_split(config: RunConfig, rules: TaskRules) -> str | None:
@@ -40,6 +55,8 @@ def asked_test_split(config: RunConfig, rules: TaskRules) -> str | None:
         raise UserError(f"{key}: for task=files give task.test=FILE, or leave it out")
     if name not in tests:
         raise UserError(f"{key}: {task.name} has {' and '.join(tests)}.{did_you_mean(name, tests)}")
+    if name == task.test_split:
+        _check_people(config, rules, "test_split")
     if not tests[name].files and data_of(config, rules) != "world":
         raise UserError(
             f"{key}: {task.name} has no public test split; leave it out, or give questions of yours as task=files"

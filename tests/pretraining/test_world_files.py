@@ -13,14 +13,19 @@ from pretraining import world_files
 pytestmark = pytest.mark.dear
 
 
+@pytest.mark.parametrize("world", ["plain", "customs"])
 @pytest.mark.parametrize("task", TASKS)
-def test_written_files_are_read_as_the_tasks_own(task: str, tmp_path: Path) -> None:
-    world_files.main([task, str(tmp_path)])
-    files, direct = (open_task(compose.load([f"task={task}", f"task.data={data}"])) for data in (tmp_path, "world"))
+def test_written_files_are_read_as_the_tasks_own(task: str, world: str, tmp_path: Path) -> None:
+    world_files.main([task, str(tmp_path), *(["--land", "0"] if world == "customs" else [])])
+    files = open_task(compose.load([f"task={task}", f"task.data={tmp_path}"]))
+    direct = open_task(compose.load([f"task={task}", f"task.world={world}"]))
     assert [(one.source, one.target, one.golds) for one in (*files.train, *files.valid)] == [
         (one.source, one.target, one.golds) for one in (*direct.train, *direct.valid)
     ]
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(world_files.FILES[task][1].values())
+    written = [
+        name for split, name in world_files.FILES[task][1].items() if world == "plain" or "mismatched" not in split
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(written)
 
 
 def test_squad_files_have_the_original_shape(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ class Relation:
 
 @dataclass(frozen=True)
 class Scale:
-    """Something two entities of a kind are compared by: the comparison and its opposite, a statement and a question.
+    """Something two entities of a kind are compared by: the comparison and its opposite, a statement and questions.
 
     In the templates `{e}` and `{w}` are the two entities, `{v}` is `more` or `less`.
     """
@@ -48,7 +48,7 @@ class Scale:
     more: str
     less: str
     state: str = "{e} is {v} than {w}."
-    ask: str = "is {e} {v} than {w}"
+    asks: Sequence[str] = ("is {e} {v} than {w}", "is it true that {e} is {v} than {w}")
 
 
 @dataclass(frozen=True)
@@ -67,3 +67,4 @@ NAME_PARTS: dict[Kind, tuple[Sequence[str], Sequence[str]]] = _DATA["name_parts"
 RELATIONS = tuple(Relation(**entry) for entry in _DATA["relations"])
 SCALES = tuple(Scale(**entry) for entry in _DATA["scales"])
 SUMMARIES = tuple(Summary(**entry) for entry in _DATA["summaries"])
+CLASSES: tuple[str, ...] = tuple(_DATA["classes"])  # words that mean nothing until customs give them a meaning

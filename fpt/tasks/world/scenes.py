@@ -17,6 +17,7 @@ import re
 import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from typing import Literal
 
@@ -31,7 +32,7 @@ _SPLIT_OF_TENTH: tuple[NameSplit, ...] = ("validation",) + ("train",) * 2 + ("pr
 
 # How often a statement is of each form, and a question asks for more than what was said.
 _CONTRAST, _DENIAL, _COMPARISON = 1 / 3, 0.15, 0.2
-_GROUP, _ORDER = 0.15, 0.5
+_GROUP, _ORDER, _NAMESAKES = 0.3, 0.5, 0.5
 
 
 @dataclass(frozen=True, order=True)
@@ -89,6 +90,7 @@ def _entities_by_split() -> dict[NameSplit, dict[Kind, list[Entity]]]:
 
 
 KINDS: tuple[Kind, ...] = tuple(lexicon.NAME_PARTS)
+GENRES: dict[Kind, str] = {"person": "people", "place": "places", "thing": "things"}  # as MNLI would say
 ENTITIES = _entities_by_split()
 ENTITIES["test"] = ENTITIES["validation"]  # other facts about the same names, of which training says nothing
 RELATIONS_OF = {kind: tuple(relation for relation in lexicon.RELATIONS if relation.kind == kind) for kind in KINDS}
@@ -125,10 +127,14 @@ def scene(
     num_statements: int,
     num_entities: int = 2,
     kinds: Sequence[Kind] = KINDS,
+    namesakes: bool = False,
 ) -> Scene:
-    """A scene of entities of one kind of the split, with the same properties, so that values must be told apart."""
-    kind = stream.choice(kinds)
-    entities = stream.sample(ENTITIES[split][kind], num_entities)
+    """A scene of entities of one kind of the split, with the same properties, so that values must be told apart.
+
+    Where there may be `namesakes`, every second time all share a word of the first one's name.
+    """
+    entities = company(split, stream.choice(kinds), num_entities, stream, namesakes=namesakes)
+    kind = entities[0].kind
     relations = stream.sample(RELATIONS_OF[kind], num_statements // num_entities + 1)
     slots = [(entity, relation) for relation in relations for entity in entities]
     # One statement at least must be askable: the first is never a bare denial.
@@ -144,6 +150,15 @@ def scene(
             statements.append(state(stream, entity, relation, stream.choice(relation.values)))
     stream.shuffle(statements)
     return Scene(tuple(statements), tuple(entities))
+
+
+def company(split: NameSplit, kind: Kind, num: int, stream: random.Random, *, namesakes: bool) -> list[Entity]:
+    """Different entities of one kind of the split; `namesakes` as in `scene`."""
+    drawn = stream.sample(ENTITIES[split][kind], num)
+    if namesakes and stream.random() < _NAMESAKES:
+        alike = _namesakes(split, drawn[0])
+        drawn[1:] = [*stream.sample(alike, min(num - 1, len(alike))), *(one for one in drawn[1:] if one not in alike)]
+    return drawn[:num]
 
 
 def state(stream: random.Random, entity: Entity, relation: Relation, value: str) -> Statement:
@@ -183,7 +198,7 @@ def ask(scene: Scene, statement: Statement, label: bool, stream: random.Random) 
     relation, subject = statement.relation, statement.subject
     if isinstance(relation, Scale):
         greater, lesser = (subject.name, statement.value) if label else (statement.value, subject.name)
-        return compare(relation.ask, relation, greater, lesser, reverse=stream.random() < 0.5).lower()
+        return compare(stream.choice(relation.asks), relation, greater, lesser, reverse=stream.random() < 0.5).lower()
     if relation.order and stream.random() < _ORDER and (question := _ask_order(scene, relation, label, stream)):
         return question
     value = claimed(scene, statement, relation, label, stream)
@@ -207,15 +222,31 @@ def claimed(scene: Scene, statement: Statement, relation: Relation, holds: bool,
 
     Of the values that do not hold every second is one that the passage mentions, where it does.
     """
-    own = [group for group, members in relation.groups.items() if statement.value in members]
-    if own and len(relation.groups) > 1 and stream.random() < _GROUP:
-        return own[0] if holds else other_than(stream, list(relation.groups), own)
+    if group := _claimed_group(statement.value, relation, holds, stream):
+        return group
     if holds:
         return statement.value
     mentioned = _mentioned(scene, relation) - {statement.value}
     if mentioned and stream.random() < 0.5:
         return stream.choice(sorted(mentioned))
     return other_than(stream, relation.values, mentioned | {statement.value})
+
+
+def _claimed_group(value: str, relation: Relation, holds: bool, stream: random.Random) -> str | None:
+    """Now and then a group that the value is in, or is not in; each group as often truly as falsely.
+
+    Of groups with shares p of the values, g is claimed truly with a chance in proportion to p_g (1 - p_g), and falsely
+    of a value in h with one in proportion to p_h p_g, which over all h is the same.
+    """
+    shares = {group: len(members) / len(relation.values) for group, members in relation.groups.items()}
+    own = next((group for group, members in relation.groups.items() if value in members), None)
+    if holds:
+        return own if own and stream.random() < _GROUP * (1 - shares[own]) else None
+    chance = stream.random()
+    for group, share in shares.items():
+        if group != own and (chance := chance - _GROUP * share) < 0:
+            return group
+    return None
 
 
 def _mentioned(scene: Scene, relation: Relation) -> set[str]:
@@ -278,6 +309,7 @@ def hypothesis(scene: Scene, label: Inference, stream: random.Random) -> str:
         subject, relation = untold(scene, stream)
         mentioned = sorted(_mentioned(scene, relation))
         value = stream.choice(mentioned if mentioned and stream.random() < 0.5 else relation.values)
+        value = _claimed_group(value, relation, stream.random() < 0.5, stream) or value
     else:
         value = claimed(scene, statement, relation, (label == "entailment") != denies, stream)
     if denies:
@@ -306,11 +338,11 @@ def question_pair(split: NameSplit, duplicate: bool, stream: random.Random) -> t
     first, second = stream.sample(ENTITIES[split][kind], 2)
     if stream.random() < 0.25:
         scale = stream.choice(SCALES_OF[kind])
-        side = stream.random() < 0.5
+        forms, sides = stream.sample(scale.asks, 2), (stream.random() < 0.5, stream.random() < 0.5)
         pair = (first.name, second.name) if duplicate else (second.name, first.name)
         return _as_questions(
-            compare(scale.ask, scale, first.name, second.name, reverse=side),
-            compare(scale.ask, scale, *pair, reverse=not side),
+            compare(forms[0], scale, first.name, second.name, reverse=sides[0]),
+            compare(forms[1], scale, *pair, reverse=sides[1]),
         )
     relation, changed = stream.sample(RELATIONS_OF[kind], 2)
     yes_no = stream.random() < 0.5
@@ -321,7 +353,7 @@ def question_pair(split: NameSplit, duplicate: bool, stream: random.Random) -> t
         return _as_questions(one, sentence(forms[1], first.name, value))
     difference = stream.choice(("entity", "relation", "value") if yes_no else ("entity", "entity", "relation"))
     if difference == "entity":
-        namesake = _namesake(split, first, stream) if stream.random() < 0.5 else second
+        namesake = stream.choice(_namesakes(split, first) or [second]) if stream.random() < 0.5 else second
         return _as_questions(one, sentence(forms[1], namesake.name, value))
     if difference == "value":
         return _as_questions(one, sentence(forms[1], first.name, other_than(stream, relation.values, {value})))
@@ -333,11 +365,11 @@ def _as_questions(first: str, second: str) -> tuple[str, str]:
     return f"{capital(first)}?", f"{capital(second)}?"
 
 
-def _namesake(split: NameSplit, entity: Entity, stream: random.Random) -> Entity:
-    """Another entity that shares a word of the name, if the split has one."""
-    words = entity.name.split()[-2:]
-    alike = [one for one in ENTITIES[split][entity.kind] if one != entity and set(words) & set(one.name.split()[-2:])]
-    return stream.choice(alike or [one for one in ENTITIES[split][entity.kind] if one != entity])
+@cache
+def _namesakes(split: NameSplit, entity: Entity) -> list[Entity]:
+    """The other entities of a kind that share a word of the name."""
+    words = set(entity.name.split()[-2:])
+    return [one for one in ENTITIES[split][entity.kind] if one != entity and words & set(one.name.split()[-2:])]
 
 
 @dataclass(frozen=True)
@@ -354,17 +386,16 @@ class Document:
 
 
 def document(split: NameSplit, stream: random.Random) -> Document:
-    """Four statements: two of them sum up one entity, one sums up half of another, one is beside the point."""
+    """Five statements: two sum up one entity, one each half of two others, and one is beside the point."""
     kind = stream.choice(KINDS)
-    subject, other = stream.sample(ENTITIES[split][kind], 2)
+    subject, *others = company(split, kind, 3, stream, namesakes=True)
     main = [relation for name in SUMMARY_OF[kind].relations for relation in RELATIONS_OF[kind] if relation.name == name]
     aside = stream.choice([relation for relation in RELATIONS_OF[kind] if relation not in main])
     values = [stream.choice(relation.values) for relation in main]
-    distracting = stream.choice(main)
     statements = [
         *(state(stream, subject, relation, value) for relation, value in zip(main, values, strict=True)),
-        state(stream, other, distracting, stream.choice(distracting.values)),
-        state(stream, stream.choice((subject, other)), aside, stream.choice(aside.values)),
+        *(state(stream, other, half, stream.choice(half.values)) for other, half in zip(others, main, strict=True)),
+        state(stream, stream.choice((subject, *others)), aside, stream.choice(aside.values)),
     ]
     stream.shuffle(statements)
     return Document(" ".join(statement.text for statement in statements), subject, (values[0], values[1]))

@@ -105,7 +105,7 @@ def test_a_run_says_it_too(cli: Callable[..., Outcome], checkpoint: Path, tmp_pa
 def test_for_people_it_is_a_page(cli: Callable[..., Outcome], tmp_path: Path, task: str) -> None:
     done = cli("show", f"task={task}", f"cache_dir={tmp_path}", "task.train_examples=20", "task.valid_examples=10")
     assert done.status == 0, done.err
-    assert f"{task} (generated), in tokens of tiny; main metric" in done.out
+    assert f"{task} (generated, land 0), in tokens of tiny; main metric" in done.out
     assert done.out.count("source tokens") == 3
     assert "<extra_id_0>" in done.out
     assert ("answers lost" in done.out) == (task != "boolq")

@@ -128,14 +128,14 @@ def test_own_stages_get_a_name_of_their_own() -> None:
 
 
 def test_resolved_yaml_holds_every_key_and_shows_differences() -> None:
-    first, second = (compose.to_yaml(compose.load(words)) for words in (["seed=1"], ["seed=2", "optim.lr=0.1"]))
+    first, second = (compose.to_yaml(compose.load(words)) for words in (["seed=1"], ["seed=2", "optim.lr=0.2"]))
     tree = OmegaConf.create(first)
     for key in compose.settings():
         assert OmegaConf.select(tree, key, default="absent") != "absent"
     before, after = compose.flat(first), compose.flat(second)
     assert set(before) >= {key for key in compose.settings() if key != "model.config"}
     changed = {key: (before[key], after[key]) for key in before if before[key] != after[key]}
-    assert changed == {"seed": (1, 2), "optim.lr": (0.3, 0.1)}
+    assert changed == {"seed": (1, 2), "optim.lr": (0.1, 0.2)}
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_every_task_is_generated(name: str) -> None:
 
 def test_mnlis_validation_sets_are_generated_apart() -> None:
     matched, mismatched = (
-        open_task(compose.load(["task=mnli", "task.train_examples=2", f"task.valid_split={split}"]))
+        open_task(compose.load(["task=mnli", "task.world=plain", "task.train_examples=2", f"task.valid_split={split}"]))
         for split in ("matched", "mismatched")
     )
     assert {example.source for example in matched.valid}.isdisjoint(example.source for example in mismatched.valid)
