@@ -46,13 +46,13 @@ UNCACHED = ("prompt.cache=off",)
 OF_SCORES = """\
 ## Late prompts
 
-Printed by `python -m bench.late` from runs of `fpt train` on the embedded model. Six tasks with all of their 4,000
+Printed by `python -m bench.late` from runs of `fpt train` on the embedded model. Plain reading in six tasks, all 4,000
 training examples, or with a sample of 16, 32 or 100 that the seed draws (of MNLI's three labels 15, 30 and 99). `pt`
 and `cr` are a soft prompt of 20 vectors, trained on the full model and through compound reduction; `npg`, `appg`,
 `mppg` and `none` are late prompts of five vectors with that generator, after half of the encoder's blocks.
 
-All methods have the same updates and examples: 60 updates of 16 with all examples, 32 of 8 with few. That is a quarter
-and a fifteenth of what the embedded model's recipe reads, so that two cores get through it in an evening. Nothing is
+All methods have the same updates and examples: 60 updates of 16 with all examples, 32 of 8 with few, so that two cores
+get through it in an evening. Nothing is
 chosen by validation scores: the prompt after the last update is scored on the first 250 validation examples. Mean and
 standard deviation over the seeds.
 """
@@ -99,7 +99,15 @@ class Run:
         """What `fpt train` is told."""
         few = () if self.size == FULL else (*WORDS["few"], f"task.shots={shots(self.task, int(self.size))}")
         length = few or WORDS[FULL]
-        return [f"task={self.task}", f"seed={self.seed}", *recipe(self.method), *length, *WORDS["alike"], *self.more]
+        return [
+            f"task={self.task}",
+            "task.world=plain",
+            f"seed={self.seed}",
+            *recipe(self.method),
+            *length,
+            *WORDS["alike"],
+            *self.more,
+        ]
 
 
 def recipe(method: str) -> tuple[str, ...]:
