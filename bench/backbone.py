@@ -71,7 +71,7 @@ INTRODUCTION = """\
 # The embedded backbone, measured
 
 Printed by `python -m bench.backbone`: {runs} runs of `fpt train` on the embedded model with its own recipe
-(`conf/model/tiny.yaml`: {updates} updates of {batch_size}), {jobs} at a time on one core each. Scores are of the
+(`conf/model/tiny.yaml`: {updates} updates of {batch_size}), each on one core. Scores are of the
 generated validation splits (500 examples), mean and standard deviation over {seeds} seeds. Under customs every seed has
 a land of its own ({lands}); the learning rate, {rate:g}, was chosen on land {chosen} (`--choose`). Scores of prompts
 are the last prompt's, which nothing was chosen by, where nothing else is said. How the model was made is in its card,
@@ -93,14 +93,15 @@ Transformers' own greedy generation without a prompt, on land {land}.
 OF_CLIMB = """\
 ## The climb of vanilla prompt tuning
 
-The last prompt's score after a share of the {updates} updates, and how much of the gain over the untrained prompt's
-better self, the baseline, is there after a tenth of them.
+The last prompt's score after a share of the {updates} updates, and how much of its gain over
+the baseline is there after a tenth of them.
 """
 OF_PARTIAL = """\
 ## Table 1 of the paper, on {task}: a fixed part of the model alone
 
 As many updates as vanilla prompt tuning has, {seeds} seeds. "On its own part" is the score on the model that the prompt
 was tuned on, "on the whole model" the same prompt's there; "last quarter" is how much the score still rose in it.
+`--parts` takes the other rows of the paper's table, at two to five minutes each.
 """
 OF_SCHEDULES = """\
 ## Table 2 of the paper, on {task}: schedules
@@ -271,11 +272,11 @@ def climb_table(seeds: Sequence[int]) -> str:
     return table(("task", "metric", *(f"{share:.0%}" for share in SHARES), "of its gain at 10%"), rows)
 
 
-def partial_table(task: str, seeds: Sequence[int]) -> str:
+def partial_table(task: str, parts: Sequence[str], seeds: Sequence[int]) -> str:
     """Parts of the model alone."""
     vanilla = mean(last(task, "pt", seed) for seed in seeds)
     rows = []
-    for row in ("pt", *PARTIAL):
+    for row in ("pt", *parts):
         values = [last(task, row, seed) for seed in seeds]
         rose = mean(_rose(task, row, seed) for seed in seeds)
         whole = "–" if row == "pt" else spread([on_whole(task, row, seed) for seed in seeds])
@@ -345,11 +346,11 @@ def _first(task: str, seed: int) -> float:
 # Runs -----------------------------------------------------------------------------------------------------------------
 
 
-def wanted(seeds: Sequence[int]) -> dict[Path, list[str]]:
+def wanted(seeds: Sequence[int], parts: Sequence[str]) -> dict[Path, list[str]]:
     """Every run of the tables, those of most tables first."""
     rows = [(task, "pt", seed) for task in CLIMBING for seed in seeds]
     rows += [(COMPARED, row, seed) for row in SCHEDULES if row != "pt" for seed in seeds]
-    rows += [(COMPARED, row, seed) for row in PARTIAL for seed in seeds[:FEWER]]
+    rows += [(COMPARED, row, seed) for row in parts for seed in seeds[:FEWER]]
     plain = {folder(task, "plain", seed): plain_overrides(task, seed) for seed in seeds[:ONE] for task in world.TASKS}
     return {folder(*each): overrides(*each) for each in rows} | plain
 
@@ -379,6 +380,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.backbone", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5, choices=range(1, len(LANDS) + 1))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time (default %(default)s)")
+    parser.add_argument(
+        "--parts", nargs="+", default=["ld 1/2"], choices=list(PARTIAL), help="rows of Table 1 (default: 'ld 1/2')"
+    )
     parser.add_argument("--choose", action="store_true", help="print how the learning rates were chosen")
     options = parser.parse_args()
     quiet_libraries()
@@ -387,13 +391,12 @@ def main() -> None:
         return
     seeds, train = range(options.seeds), compose.load([]).train
     lands = ", ".join(str(LANDS[seed]) for seed in seeds)
-    runs = wanted(seeds)
+    runs = wanted(seeds, options.parts)
     run_missing(runs, options.jobs)
     introduction = INTRODUCTION.format(
         runs=len(runs),
         updates=train.updates,
         batch_size=train.batch_size,
-        jobs=options.jobs,
         seeds=len(seeds),
         lands=lands,
         chosen=CHOSEN_ON,
@@ -409,7 +412,7 @@ def main() -> None:
         OF_CLIMB.format(updates=train.updates),
         climb_table(seeds),
         OF_PARTIAL.format(task=COMPARED, seeds=FEWER),
-        partial_table(COMPARED, seeds[:FEWER]),
+        partial_table(COMPARED, options.parts, seeds[:FEWER]),
         OF_SCHEDULES.format(task=COMPARED, seeds=len(seeds)),
         schedules_table(COMPARED, seeds),
         OF_PLAIN,
