@@ -81,7 +81,8 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     result = yield
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert seconds < PROCESSES or item.get_closest_marker("trains"), f"{seconds} seconds of processes {FORGOTTEN}"
+    is_marked = any(item.get_closest_marker(name) for name in ("trains", "slow"))
+    assert seconds < PROCESSES or is_marked, f"{seconds} seconds of processes {FORGOTTEN}"
     return result
 
 
