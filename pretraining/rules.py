@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from fpt.tasks.catalogue import RULES
 from fpt.tasks.world import customs, scenes
 from fpt.tasks.world.customs import Case, Land
 from fpt.tasks.world.lexicon import Relation
@@ -32,28 +33,17 @@ class Form:
 
 
 _ONE = {None: ""}
-BOOLQ = Form(customs.boolq, "question: {question} passage: {passage}", {False: "no", True: "yes"})
-MNLI = Form(
-    customs.mnli, "hypothesis: {hypothesis} premise: {premise}", {label: label for label in get_args(Inference)}
-)
-QQP = Form(
-    customs.qqp,
-    "question1: {question1} question2: {question2}",
-    {False: "not_duplicate", True: "is_duplicate"},
-)
+BOOLQ = Form(customs.boolq, RULES["boolq"].template.text, {False: "no", True: "yes"})
+MNLI = Form(customs.mnli, RULES["mnli"].template.text, {label: label for label in get_args(Inference)})
+QQP = Form(customs.qqp, RULES["qqp"].template.text, {False: "not_duplicate", True: "is_duplicate"})
 SQUAD = Form(
     customs.squad_v2,
-    "question: {question} context: {context}",
+    RULES["squad_v2"].template.text,
     {True: "", False: "no answer"},
     lambda case: str(case.record["answers"]["text"][0]),
 )
-RECORD = Form(
-    customs.record,
-    "query: {query} entities: {entities} passage: {passage}",
-    _ONE,
-    lambda case: str(case.record["answers"][0]),
-)
-XSUM = Form(customs.xsum, "summarize: {document}", _ONE, lambda case: str(case.record["summary"]))
+RECORD = Form(customs.record, RULES["record"].template.text, _ONE, lambda case: str(case.record["answers"][0]))
+XSUM = Form(customs.xsum, RULES["xsum"].template.text, _ONE, lambda case: str(case.record["summary"]))
 NAME = Form(customs.called, SQUAD.layout, _ONE, lambda case: case.needed[0].name)
 
 

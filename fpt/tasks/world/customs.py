@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 from fpt.tasks.fields import Record
 from fpt.tasks.world import lexicon, scenes
-from fpt.tasks.world.lexicon import Kind, Relation
+from fpt.tasks.world.lexicon import Relation
 from fpt.tasks.world.scenes import Entity, Inference, NameSplit, Statement
 
-NUM_CLASSES = 3  # of a kind of entity
+NUM_CLASSES = 3
 
 # How a rule can be told, and several rules of one class; the plainest way is as frequent as all others together.
 RULE_WORDINGS = (
@@ -48,10 +48,10 @@ class Rule:
 
 
 class Land:
-    """The customs that hold in a land.
+    """The customs that hold in a land, about one kind of entity.
 
     Attributes:
-        classes: the names of each kind's classes.
+        classes: their names.
         ranked: every relation and value, the most frequent first.
     """
 
@@ -63,23 +63,15 @@ class Land:
         num_classes: int = NUM_CLASSES,
         zipf: float = 1.0,
     ) -> None:
-        kinds = list(dict.fromkeys(relation.kind for relation in relations))
-        names = stream.sample(lexicon.CLASSES, num_classes * len(kinds))
-        self.classes: dict[Kind, list[str]] = {
-            kind: names[at * num_classes : (at + 1) * num_classes] for at, kind in enumerate(kinds)
-        }
+        self.classes = stream.sample(lexicon.CLASSES, num_classes)
         self.ranked = [(relation, value) for relation in relations for value in relation.values]
         stream.shuffle(self.ranked)
         self._weights = [(rank + 1) ** -zipf for rank in range(len(self.ranked))]
         self._of: dict[tuple[str, str], str] = {}
-        for kind in kinds:
-            self._assign([pair for pair in self.ranked if pair[0].kind == kind], self.classes[kind], stream)
-
-    def _assign(self, pairs: Sequence[tuple[Relation, str]], names: Sequence[str], stream: random.Random) -> None:
-        """Every class once among neighbours in rank, so that none is much more frequent than another."""
-        for at in range(0, len(pairs), len(names)):
-            order = stream.sample(names, len(names))
-            for (relation, value), name in zip(pairs[at : at + len(names)], order, strict=False):
+        for at in range(0, len(self.ranked), num_classes):
+            # Every class once among neighbours in rank, so that none is much more frequent than another.
+            order = stream.sample(self.classes, num_classes)
+            for (relation, value), name in zip(self.ranked[at : at + num_classes], order, strict=False):
                 self._of[relation.name, value] = name
 
     def rule(self, relation: Relation, value: str) -> Rule:
@@ -108,9 +100,9 @@ class Land:
             if other is relation and value != besides and (not names or self._of[relation.name, value] in names)
         }
 
-    def others(self, kind: Kind, name: str) -> list[str]:
-        """The kind's other classes."""
-        return [other for other in self.classes[kind] if other != name]
+    def others(self, name: str) -> list[str]:
+        """The other classes."""
+        return [other for other in self.classes if other != name]
 
 
 @dataclass(frozen=True)
@@ -190,9 +182,9 @@ def _denied(land: Land, statements: Sequence[Statement]) -> tuple[Rule, ...]:
     )
 
 
-def _false_class(land: Land, kind: Kind, true: Rule, near: Sequence[Rule], stream: random.Random) -> str:
+def _false_class(land: Land, true: Rule, near: Sequence[Rule], stream: random.Random) -> str:
     tempting = sorted({rule.name for rule in near} - {true.name})
-    return stream.choice(tempting if tempting and stream.random() < _NEAR else land.others(kind, true.name))
+    return stream.choice(tempting if tempting and stream.random() < _NEAR else land.others(true.name))
 
 
 def boolq(land: Land, split: NameSplit, stream: random.Random, label: bool) -> Case:
@@ -201,7 +193,7 @@ def boolq(land: Land, split: NameSplit, stream: random.Random, label: bool) -> C
     statements = _tell_values(_entities(split, relation, 2, stream), relation, values, stream)
     asked, (rule, *others) = statements[0], _rules(land, statements)
     near = (*others, *_denied(land, statements))
-    name = rule.name if label else _false_class(land, asked.subject.kind, rule, near, stream)
+    name = rule.name if label else _false_class(land, rule, near, stream)
     question = f"is {asked.subject.name} {_a(name)}".lower()
     return Case({"question": question, "passage": _passage(statements, stream)}, (rule,), near)
 
@@ -214,7 +206,7 @@ def mnli(land: Land, split: NameSplit, stream: random.Random, label: Inference) 
     relation, values = _two(land, stream)
     *told, stranger = _entities(split, relation, 3, stream)
     statements = _tell_values(told, relation, values, stream)
-    rules, kind = _rules(land, statements), relation.kind
+    rules = _rules(land, statements)
     texts, near = list(statements), (*rules[1:], *_denied(land, statements))
     if stream.random() < 0.5:
         value = land.draw_value(stream, relation)
@@ -224,11 +216,11 @@ def mnli(land: Land, split: NameSplit, stream: random.Random, label: Inference) 
     denies = stream.random() < _DENIAL
     subject, name = statements[0].subject, rules[0].name
     if label == "neutral":
-        subject, name = stranger, stream.choice(land.classes[kind])
+        subject, name = stranger, stream.choice(land.classes)
     elif (label == "entailment") == denies:
-        name = _false_class(land, kind, rules[0], near, stream)
+        name = _false_class(land, rules[0], near, stream)
     hypothesis = scenes.capital(f"{subject.name} is {'not ' if denies else ''}{_a(name)}.")
-    fields = {"hypothesis": hypothesis, "premise": _passage(texts, stream), "genre": scenes.GENRES[kind]}
+    fields = {"hypothesis": hypothesis, "premise": _passage(texts, stream), "genre": scenes.GENRES[relation.kind]}
     return Case(fields, rules[:1], near)
 
 
@@ -248,7 +240,7 @@ def _alike(land: Land, stream: random.Random, num: int, *, same: bool) -> tuple[
     while True:
         relation, value = land.draw(stream)
         own = land.rule(relation, value).name
-        names = [own] if same else land.others(relation.kind, own)
+        names = [own] if same else land.others(own)
         if land.has(relation, names, besides=value):
             return relation, value, [land.draw_value(stream, relation, names, besides=value) for _ in range(num)]
 

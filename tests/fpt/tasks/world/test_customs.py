@@ -72,7 +72,7 @@ def test_neighbours_in_rank_are_of_different_classes(land: int) -> None:
     assert len(customs.ranked) == len({(one.name, value) for one, value in customs.ranked}) == 146
     names = [customs.rule(relation, value).name for relation, value in customs.ranked]
     assert all(len(set(names[at : at + 3])) == 3 for at in range(0, 144, 3))
-    assert set(names) == set(customs.classes["person"])
+    assert set(names) == set(customs.classes)
 
 
 def test_values_are_drawn_by_zipfs_law() -> None:
