@@ -14,19 +14,16 @@ from torch import Tensor, nn
 from fpt.backbones.shapes import STACKS
 from fpt.data.batches import batches_by_length, in_turn
 from fpt.data.encoded import IGNORED, Encoded
-from fpt.data.rows import Rows
 from fpt.devices import distributed
 from fpt.devices.engine import Engine
 from fpt.prompts.prompted import PromptedModel
-from fpt.random_streams import stream
+from fpt.random_streams import drawn
 from fpt.runs.progress import WithBar
 
 
 def sample(data: Encoded, count: int, seed: int) -> Encoded:
     """`count` training examples, or all where there are fewer."""
-    picked = sorted(torch.randperm(len(data), generator=stream(seed, "importance"))[:count].tolist())
-    sources, targets = (Rows.of(rows[index] for index in picked) for rows in (data.sources, data.targets))
-    return Encoded(sources, targets, pad=data.pad)
+    return data.taken(drawn(len(data), count, seed, "importance"))
 
 
 def key(

@@ -15,6 +15,7 @@ from fpt.data.token_cache import tokenised
 from fpt.devices import distributed
 from fpt.devices.engine import Engine
 from fpt.errors import UserError
+from fpt.random_streams import drawn
 from fpt.runs.progress import Progress
 from fpt.runs.shared_folder import SharedFolder
 from fpt.tasks.task import Task
@@ -83,7 +84,10 @@ def evaluator_of(config: RunConfig, inputs: Inputs, engine: Engine, progress: Pr
     """What scores a model and its prompt on the task."""
     longest = longest_answer(inputs.task, inputs.train, config.task.target_length)
     tokenizer, batch_size = inputs.backbone.tokenizer, config.train.eval_batch
-    return Evaluator(inputs.task, inputs.valid, tokenizer, engine, progress.with_bar, batch_size, longest)
+    count, some = config.train.eval_examples, None
+    if count is not None and count < len(inputs.valid):
+        some = drawn(len(inputs.valid), count, config.seed, "validation")
+    return Evaluator(inputs.task, inputs.valid, tokenizer, engine, progress.with_bar, batch_size, longest, some)
 
 
 def check_unchanged(config: RunConfig, inputs: Inputs, start: bytes, folder: SharedFolder, progress: Progress) -> None:

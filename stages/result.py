@@ -37,6 +37,10 @@ def finish(
 ) -> dict[str, Any]:
     """Score the best prompt on the last stage's model and write all; returns result.json."""
     assert state.best_prompt is not None
+    last = state.score
+    if evaluator.some is not None:  # training has looked at some examples alone
+        model.learn(state.prompt)
+        last = evaluator.validate(model).score
     model.learn(state.best_prompt)
     task, flops = inputs.task, settled.flops
     evaluation = evaluator.validate(model)
@@ -50,7 +54,7 @@ def finish(
         "model": config.model.name,
         "schedule": config.schedule.name,
         "seed": config.seed,
-        **_scores(task, evaluation, tested, ends[-1].score, measured.untrained),
+        **_scores(task, evaluation, tested, last, measured.untrained),
         "max_new_tokens": evaluator.max_new_tokens,
         **_cost(flops, measured, ends),
         "data": {"origin": task.origin, "train": len(inputs.train), "validation": len(inputs.valid)},

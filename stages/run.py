@@ -97,7 +97,7 @@ def _through_stages(
                 state = replace(state, seconds=state.seconds + stopwatch.seconds)
                 journal = Journal(folder, progress, stage, schedule, settled.flops, measured.seconds, start)
                 span = Span(stage.end, schedule.updates, keep_best=is_last)
-                for event in train(model, data, state, span, evaluator.validate, recipe):
+                for event in train(model, data, state, span, evaluator.look, recipe):
                     journal.record(event)
                     state = event.state if isinstance(event, Saved) else state
             if is_last:

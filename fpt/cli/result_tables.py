@@ -57,23 +57,35 @@ def print_comparison(compared: dict[str, Any]) -> None:
     output, seeds = Output(), ", ".join(map(str, compared["seeds"]))
     baseline = f"{compared['baseline']} {compared['majority']:.2f}"
     output.say(f"{compared['task']} on {compared['model']}, seeds {seeds}; {baseline}")
-    columns = "schedule", compared["metric"], "last prompt", "FLOPs", "wall clock", "gain at equal FLOPs *"
-    rows = table(*columns, words="schedule")
+    early = list(compared["schedules"][0]["score_at"])
+    columns = "schedule", "to vanilla's score *", compared["metric"], "last prompt", "FLOPs", "time"
+    rows = table(*columns, *(f"at {float(share):.0%}" for share in early), "gain **", words="schedule")
     for row in compared["schedules"]:
-        gain = _spread(row["gain"], "+.2f") if row["gain"] else "–"
         ratios = f"{row['flops_ratio']:.1%}", f"{row['seconds_ratio']:.1%}"
-        last = _spread(row["last"], ".2f") if row["last"] else "–"
-        rows.add_row(row["schedule"], _spread(row["score"], ".2f"), last, *ratios, gain)
+        scores = _spread(row["score"], ".2f"), _spread(row["last"], ".2f")
+        at = ["–" if row["score_at"][share] is None else f"{row['score_at'][share]:.2f}" for share in early]
+        rows.add_row(row["schedule"], _to_vanilla(row), *scores, *ratios, *at, _spread(row["gain"], "+.2f"))
     output.print(rows)
     output.say(
-        "* over the best of vanilla prompt tuning's validations (train.eval_every) with no more FLOPs;"
-        " – before its first",
+        f"* share of vanilla prompt tuning's FLOPs until validations have its last ones' {compared['vanilla']:.2f} for"
+        " good; FLOPs, time and what a score is at are shares of its too",
         "dim",
     )
+    output.say("** over the best of its validations (train.eval_every) with no more FLOPs; – before its first", "dim")
 
 
-def _spread(values: dict[str, float | None], form: str) -> str:
-    deviation = "" if values["deviation"] is None else f" ± {values['deviation']:.2f}"
+def _to_vanilla(row: dict[str, Any]) -> str:
+    """The mean over the seeds that got there, and how many did where some did not."""
+    reached, all_of_them = row["reached_vanilla"], len(row["runs"])
+    if not reached:
+        return "never"
+    return _spread(row["flops_to_vanilla"], ".1%") + (f" ({reached} of {all_of_them})" if reached < all_of_them else "")
+
+
+def _spread(values: dict[str, float | None] | None, form: str) -> str:
+    if values is None:
+        return "–"
+    deviation = "" if values["deviation"] is None else f" ± {values['deviation']:{form.lstrip('+')}}"
     return f"{values['mean']:{form}}{deviation}"
 
 

@@ -251,6 +251,12 @@ class TrainConfig(Group):
         "keep each block's input alone and compute the rest again on the way back: less memory, more time", False
     )
     eval_every: int = setting("updates between validations", 500, least=1)
+    eval_examples: int | None = setting(
+        "in training, validate on so many validation examples, drawn with the seed; all of them score the best prompt"
+        " and the last one in the end; null: all, always",
+        None,
+        least=1,
+    )
     eval_batch: int = setting("examples per batch of generation", 128, least=1)
     save_every: int = setting("updates between saved states", 50, least=1)
     score_untrained: bool = setting("score the initial prompt on the full model too, to compare", False)

@@ -92,6 +92,11 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.sources)
 
+    def taken(self, indices: Sequence[int]) -> "Encoded":
+        """The examples at `indices` alone."""
+        sources, targets = (Rows.of(rows[index] for index in indices) for rows in (self.sources, self.targets))
+        return Encoded(sources, targets, pad=self.pad)
+
     def batch(self, indices: Sequence[int]) -> Batch:
         """The examples at `indices`, padded to the longest of them."""
         source = _pad([self.sources[index] for index in indices], self.pad)

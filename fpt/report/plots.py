@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from html import escape
 from io import BytesIO
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import matplotlib.style
@@ -18,6 +19,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from fpt.report.runs import Floats, ReportedRun
+from fpt.runs.curves import reaches
 from fpt.units import amount
 
 # Okabe and Ito's colours, told apart by colour-blind people; the page takes the second of each pair in the dark.
@@ -53,7 +55,11 @@ class Plot:
 
 @STYLED
 def score(runs: Sequence[ReportedRun], key: str, name: str) -> Plot:
-    """The main metric of runs of one task: hollow points on partial PLMs, filled ones on the full model."""
+    """The main metric of runs of one task: hollow points on partial PLMs, filled ones on the full model.
+
+    With vanilla prompt tuning among several finished runs, a line is what its last validations have in the mean, and a
+    ring where another run's, on the full model, reach that for good.
+    """
     figure, axes = _over_stages(runs, key)
     for run in runs:
         size = max(3, 5 - len(run.validations) / 20)
@@ -67,6 +73,19 @@ def score(runs: Sequence[ReportedRun], key: str, name: str) -> Plot:
         axes.axhline(value, color=INK, linewidth=1, linestyle=(0, (5, 3)), alpha=0.7)
         where = axes.get_yaxis_transform()
         axes.annotate(f"{baseline} {value:.2f}", (1, value), (0, 3), where, "offset points", ha="right", fontsize=7.5)
+    ends = [run.full_model[-1].score for run in runs if run.is_vanilla]
+    if ends and len(runs) > 1:
+        target = fmean(ends)
+        axes.axhline(target, color=INK, linewidth=1, alpha=0.7)
+        where = axes.get_yaxis_transform()
+        label = f"vanilla prompt tuning's last {target:.2f}"
+        axes.annotate(label, (0, target), (3, 3), where, "offset points", ha="left", fontsize=7.5)
+        for run in (run for run in runs if not run.is_vanilla):
+            spent = reaches(run.full_model, target)
+            crossing = next((line for line in run.validations if line["flops"] == spent), None)
+            if crossing:
+                ring: dict[str, Any] = {"markersize": 13, "fillstyle": "none", "color": _colour(run)}
+                axes.plot(crossing[key], crossing[run.metric], marker="o", **ring)
     axes.margins(y=0.12)
     axes.set_ylabel(f"{runs[0].metric}, validation")
     return _drawn(figure, name, f"{runs[0].metric} against {AXES[key]}")

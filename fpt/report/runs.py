@@ -14,6 +14,7 @@ from fpt.config import compose
 from fpt.errors import UserError, reason
 from fpt.prompts.kinds import KINDS
 from fpt.prompts.soft import Soft
+from fpt.runs.curves import Point, curve
 from fpt.runs.folder import METRICS
 from fpt.runs.run import PLAN, PREDICTIONS, PROMPT, Run
 
@@ -77,6 +78,17 @@ class ReportedRun:
         stages = self.plan["stages"]
         is_partial = self.settings.get("schedule.partial_end", False) and stages[-1]["flops_ratio"] != 1
         return stage == len(stages) and not is_partial
+
+    @property
+    def full_model(self) -> list[Point]:
+        """Its validations on the full model."""
+        stage = len(self.plan["stages"])
+        return curve(self.validations, self.metric, stage) if self.is_full(stage) and self.knows("flops") else []
+
+    @property
+    def is_vanilla(self) -> bool:
+        """Whether it is finished vanilla prompt tuning: a soft prompt on the full model from the first update."""
+        return bool(self.result and self.is_input and len(self.result["stages"]) == 1 and self.full_model)
 
     @property
     def is_input(self) -> bool:

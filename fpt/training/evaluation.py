@@ -37,7 +37,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Asks a model and its prompt for a task's answers, and scores them; `valid`: its validation examples' tokens."""
+    """Asks a model and its prompt for a task's answers, and scores them; `valid`: its validation examples' tokens.
+
+    `some` are the indices of those that training looks at; None: all.
+    """
 
     task: Task
     valid: Encoded
@@ -46,11 +49,21 @@ class Evaluator:
     with_bar: WithBar
     batch_size: int
     max_new_tokens: int
+    some: Sequence[int] | None = None
 
     def validate(self, model: PromptedModel) -> Evaluation:
-        """Scores and answers on the validation examples."""
-        answers = self.answers(model, self.valid, "validation")
-        metrics = self.task.score(answers.read, self.task.valid)
+        """Scores and answers on all validation examples."""
+        return self._evaluation(self.answers(model, self.valid, "validation"), self.task.valid)
+
+    def look(self, model: PromptedModel) -> Evaluation:
+        """The same on those that training looks at."""
+        if self.some is None:
+            return self.validate(model)
+        answers = self.answers(model, self.valid.taken(self.some), "validation")
+        return self._evaluation(answers, [self.task.valid[index] for index in self.some])
+
+    def _evaluation(self, answers: Answers, examples: Sequence[Example]) -> Evaluation:
+        metrics = self.task.score(answers.read, examples)
         return Evaluation(metrics, metrics[self.task.metric], answers)
 
     def answers(self, model: PromptedModel, data: Encoded, split: str) -> Answers:

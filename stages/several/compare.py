@@ -1,4 +1,8 @@
-"""The paper's Table 2 for one model and task: score, FLOPs, wall clock, and gain at equal FLOPs.
+"""The paper's Table 2 for one model and task: score, FLOPs, wall clock; FLOPs to vanilla's score, gain at equal FLOPs.
+
+FLOPs to vanilla's score are those after which a run's validations on the full model reach what vanilla prompt tuning's
+last ones have, in the mean over the seeds, and still have it at the next validation; as a share of all that vanilla's
+run with the same seed spent. A run need not get there.
 
 The gain is a run's score minus what vanilla prompt tuning with the same seed had reached with as many FLOPs: the best
 of its own validations up to there. Both are chosen alike, by the best validation on the full model so far; what neuron
@@ -14,10 +18,13 @@ from typing import Any
 from fpt.config import compose
 from fpt.config.schema import FolderConfig
 from fpt.errors import UserError
+from fpt.runs.curves import Point, after, curve, reaches
 from fpt.runs.run import Run
 from stages.several.in_turn import Planned
 
 VANILLA = "pt"
+SIZES = ("encoder_layers", "decoder_layers", "ffn", "decoder_ffn")
+SHARES = (0.25, 0.5, 0.75)  # of vanilla's FLOPs, after which scores are read off
 
 
 def plan(overrides: Sequence[str], schedules: Sequence[str], seeds: Sequence[int]) -> list[Planned]:
@@ -50,10 +57,13 @@ def compare(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
     """
     vanilla = runs[VANILLA]
     first = vanilla[0].result
+    target = mean(validations(run)[-1].score for run in vanilla)
     rows = []
     for name, members in runs.items():
-        pairs = [_against(run, other) for run, other in zip(members, vanilla, strict=True)]
+        pairs = [_against(run, other, target) for run, other in zip(members, vanilla, strict=True)]
         gains, last = ([pair[key] for pair in pairs] for key in ("gain", "last"))
+        shares = [pair["flops_to_vanilla"] for pair in pairs]
+        there = [share for share in shares if share is not None]
         rows.append(
             {
                 "schedule": name,
@@ -62,35 +72,38 @@ def compare(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
                 "flops_ratio": mean(pair["flops_ratio"] for pair in pairs),
                 "seconds_ratio": mean(pair["seconds_ratio"] for pair in pairs),
                 "gain": None if None in gains else _spread(gains),
+                "flops_to_vanilla": _spread(there) if there else None,
+                "reached_vanilla": len(there),
+                "score_at": {
+                    f"{share:g}": _mean([pair["score_at"][f"{share:g}"] for pair in pairs]) for share in SHARES
+                },
                 "runs": pairs,
             }
         )
     names = ("task", "model", "baseline", "majority")
     seeds = [run.result["seed"] for run in vanilla]
-    return {**{key: first[key] for key in names}, "metric": first["metric"]["name"], "seeds": seeds, "schedules": rows}
+    facts = {key: first[key] for key in names}
+    return {**facts, "metric": first["metric"]["name"], "vanilla": target, "seeds": seeds, "schedules": rows}
 
 
-def reached(run: Run, flops: int) -> float | None:
-    """The best score of the run's validations up to so many FLOPs; None before the first.
+def validations(run: Run) -> list[Point]:
+    """Those on the last stage's model.
 
     Raises:
-        UserError: its metrics do not say them.
+        UserError: its metrics do not say FLOPs.
     """
-    scores = []
-    for line in run.metrics:
-        if "flops" not in line:
-            raise UserError(
-                f"{run.path}: was made by an fpt whose metrics have no FLOPs; start it over with resume=never"
-            )
-        if "split" in line and line["flops"] <= flops:
-            scores.append(line[run.result["metric"]["name"]])
-    return max(scores, default=None)
+    if not all("flops" in line for line in run.metrics):
+        raise UserError(f"{run.path}: was made by an fpt whose metrics have no FLOPs; start it over with resume=never")
+    return curve(run.metrics, run.result["metric"]["name"], len(run.result["stages"]))
 
 
-def _against(run: Run, vanilla: Run) -> dict[str, Any]:
-    """A run beside vanilla prompt tuning's of the same seed."""
+def _against(run: Run, vanilla: Run, target: float) -> dict[str, Any]:
+    """A run beside vanilla prompt tuning's of the same seed; `target` is what all of those came to."""
     result, other = run.result, vanilla.result
-    score, there = result["metric"]["value"], reached(vanilla, result["flops"])
+    is_whole = all(result["stages"][-1][size] == other["stages"][-1][size] for size in SIZES)
+    points, score = validations(run) if is_whole else [], result["metric"]["value"]
+    there = max((point.score for point in validations(vanilla) if point.flops <= result["flops"]), default=None)
+    spent = reaches(points, target)
     return {
         "seed": result["seed"],
         "score": score,
@@ -101,8 +114,16 @@ def _against(run: Run, vanilla: Run) -> dict[str, Any]:
         "seconds_ratio": result["seconds"] / other["seconds"],
         "vanilla_at_equal_flops": there,
         "gain": None if there is None else score - there,
+        "flops_to_vanilla": None if spent is None else spent / other["flops"],
+        "score_at": {f"{share:g}": after(points, share * other["flops"]) for share in SHARES},
         "folder": str(run.path),
     }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """None where a value is missing."""
+    known = [value for value in values if value is not None]
+    return mean(known) if len(known) == len(values) else None
 
 
 def _spread(values: Sequence[float]) -> dict[str, float | None]:

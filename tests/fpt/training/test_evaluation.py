@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fpt.__main__ import main
 from fpt.data.encoding import encode
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
@@ -13,7 +14,7 @@ from fpt.tasks.opening import open_task
 from fpt.training.evaluation import Answers, Evaluator, longest_answer, predictions
 from stages import partial
 from stages.selection import everything
-from tests.conftest import ON_CPU, open_folder
+from tests.conftest import ON_CPU, open_folder, quick_words
 
 
 @pytest.mark.dear
@@ -33,6 +34,29 @@ def test_outputs_are_those_of_each_example_alone(checkpoint: Path, boolq: Path, 
     for index, output in enumerate(found.outputs):
         ids = model.generate(data.batch([index]), max_new_tokens=4)
         assert tokenizer.batch_decode(ids, skip_special_tokens=True)[0].strip() == output
+
+
+@pytest.mark.trains
+def test_training_looks_at_some_examples_and_the_end_at_all(checkpoint: Path, boolq: Path, tmp_path: Path) -> None:
+    """Two of five while it trains; in the end the best prompt, and the last one as `fpt eval` scores it, on all."""
+    folder = tmp_path / "run"
+    words = quick_words(checkpoint, boolq, folder)
+    more = ["schedule=pt", "train.eval_examples=2", "optim.lr=3.0", "prompt.init=labels", "train.eval_every=2"]
+    assert main(["train", *words, *more, "task.valid_examples=5"]) == 0
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    looks = [line["accuracy"] for line in lines if "split" in line]
+    assert set(looks) <= {0.0, 50.0, 100.0}
+    result = json.loads((folder / "result.json").read_text())
+    answers = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert len(answers) == 5
+    assert result["metric"]["value"] == pytest.approx(100 * sum(answer["correct"] for answer in answers) / 5)
+    (stage,) = (folder / "stages").iterdir()
+    data = [word for word in words if word.startswith(("task", "model", "prompt.length"))]
+    scored = tmp_path / "answers.jsonl"
+    start = [f"prompt.file={stage}/prompt.safetensors", f"output={scored}", "task.valid_examples=5"]
+    assert main(["eval", *data, *start]) == 0
+    right = [json.loads(line)["correct"] for line in scored.read_text().splitlines()]
+    assert result["metric"]["last"] == pytest.approx(100 * sum(right) / 5)
 
 
 def test_a_label_task_generates_no_longer_than_its_longest_label(checkpoint: Path, boolq: Path) -> None:

@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 
 from fpt.__main__ import main
-from fpt.runs.run import open_run
-from stages.several.compare import reached
 from tests.conftest import Outcome, quick_words
 
 Cli = Callable[..., Outcome]
@@ -75,15 +73,58 @@ def test_numbers_are_those_of_the_runs(cli: Cli, compared: Path, command: list[s
     assert all(then <= in_the_end for then, in_the_end in spent)
 
 
-@pytest.mark.parametrize(("flops", "best"), [(9, None), (10, 50.0), (19, 50.0), (20, 70.0), (35, 70.0), (40, 80.0)])
-def test_what_a_run_had_reached_is_its_best_validation_up_to_there(
-    finished: Path, tmp_path: Path, flops: int, best: float | None
+def full_model(folder: Path, name: str) -> list[tuple[float, float]]:
+    """(FLOPs, score) of a run's validations in its last stage."""
+    lines = [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
+    last = max(line["stage"] for line in lines)
+    return [(line["flops"], line["accuracy"]) for line in lines if "split" in line and line["stage"] == last]
+
+
+def test_flops_to_vanillas_score_are_where_the_curves_reach_it(
+    cli: Cli, compared: Path, command: list[str], tmp_path: Path
 ) -> None:
-    run = shutil.copytree(finished, tmp_path / "run")
-    scores = [(10, 50.0), (20, 70.0), (30, 60.0), (40, 80.0)]
-    lines = [{"update": at, "flops": at, "split": "validation", "accuracy": score} for at, score in scores]
-    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert reached(open_run(run), flops) == best
+    """With curves of the test's own, so that some get there, at known places, and one does not."""
+    copy = shutil.copytree(compared, tmp_path / "runs")
+    again = [word.replace(str(compared), str(copy)) for word in command]
+    scores = {
+        "pt-s0": [30, 60, 50, 70, 70, 70],
+        "pt-s1": [20, 20, 20, 20, 40, 50],
+        "cr-s0": [60, 50, 60],
+        "cr-s1": [59],
+    }
+    spent = {}
+    for name, values in scores.items():  # the last of vanilla's have 60 in the mean
+        lines = [json.loads(line) for line in (copy / name / "metrics.jsonl").read_text().splitlines()]
+        end = json.loads((copy / name / "result.json").read_text())
+        flops = [end["flops"] * number // 10 for number in range(1, len(values) + 1)]
+        kept = [line for line in lines if "split" not in line]
+        stage = {"split": "validation", "stage": len(end["stages"])}
+        kept += [
+            {**stage, "update": 1, "flops": at, "accuracy": value} for at, value in zip(flops, values, strict=True)
+        ]
+        (copy / name / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+        spent[name] = flops, end["flops"]
+    done = cli(*again, "--json")
+    found = json.loads(done.out)
+    assert found["vanilla"] == 60.0
+    pt, cr = found["schedules"]
+    assert [run["flops_to_vanilla"] for run in pt["runs"]] == [pytest.approx(0.4, abs=1e-6), None]
+    crossing = spent["cr-s0"][0][2] / spent["pt-s0"][1]
+    assert [run["flops_to_vanilla"] for run in cr["runs"]] == [pytest.approx(crossing), None]
+    assert (cr["flops_to_vanilla"]["mean"], cr["reached_vanilla"]) == (pytest.approx(crossing), 1)
+    assert pt["score_at"] == {"0.25": 40.0, "0.5": 55.0, "0.75": 60.0}
+    shown = cli(*again).out.splitlines()
+    assert re.split(r"  +", shown[3].strip())[1] == f"{crossing:.1%} (1 of 2)"
+
+
+def test_a_report_marks_where_a_schedule_reaches_vanillas_score(cli: Cli, compared: Path, tmp_path: Path) -> None:
+    page = tmp_path / "all.html"
+    done = cli("report", *(str(compared / name) for name in NAMES), f"output={page}")
+    assert done.status == 0, done.err
+    last = mean(full_model(compared, name)[-1][1] for name in ("pt-s0", "pt-s1"))
+    assert f"vanilla prompt tuning's last {last:.2f}" in page.read_text()
+    assert cli("report", str(compared / "cr-s0"), str(compared / "cr-s1"), f"output={page}").status == 0
+    assert "vanilla prompt tuning's last" not in page.read_text()
 
 
 def test_finished_runs_are_read_missing_ones_run(cli: Cli, compared: Path, command: list[str]) -> None:
@@ -96,8 +137,8 @@ def test_finished_runs_are_read_missing_ones_run(cli: Cli, compared: Path, comma
     assert f"run 3 of 4: schedule=cr seed=0: finished, in {compared / 'cr-s0'}" in done.err
     assert f"run 4 of 4: schedule=cr seed=1, in {compared / 'cr-s1'}" in done.err
     lines = done.out.splitlines()
-    columns = ["schedule", "accuracy", "last prompt", "FLOPs", "wall clock", "gain at equal FLOPs *"]
-    assert re.split(r"  +", lines[1].strip()) == columns
+    columns = ["schedule", "to vanilla's score *", "accuracy", "last prompt", "FLOPs", "time"]
+    assert re.split(r"  +", lines[1].strip()) == [*columns, "at 25%", "at 50%", "at 75%", "gain **"]
     assert [line.split()[0] for line in lines[2:4]] == ["pt", "cr"]
 
 
