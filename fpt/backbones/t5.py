@@ -81,8 +81,6 @@ def states_before(model: Any, ids: torch.Tensor, mask: torch.Tensor, block: int)
 
 def encoded_from(model: Any, states: torch.Tensor, mask: torch.Tensor, block: int) -> torch.Tensor:
     """The encoder's output [B, S, D] from what its block of that number takes in."""
-    if not block:
-        return model.encoder(inputs_embeds=states, attention_mask=mask).last_hidden_state
     return model.encoder.final_layer_norm(through_blocks(model, states, mask, block, None))
 
 
@@ -92,20 +90,48 @@ def through_blocks(model: Any, states: torch.Tensor, mask: torch.Tensor, first: 
     Two calls, the second from where the first ended, are the encoder without its last norm. The position bias depends
     on distances alone: what is put before the sequence in between leaves the others' biases as they are.
     """
-    stack, length = model.encoder, states.shape[1]
-    bias = stack.block[0].layer[0].SelfAttention.compute_bias(length, length, device=states.device)
-    attended = create_bidirectional_mask(config=stack.config, inputs_embeds=states, attention_mask=mask)
+    attended = create_bidirectional_mask(config=model.encoder.config, inputs_embeds=states, attention_mask=mask)
+    bias = _masked(_position_bias(model.encoder, states), attended)
     for block in blocks_of(model, "encoder")[first:last]:
-        states = block(states, attention_mask=attended, position_bias=bias)[0]
+        states = block(states, position_bias=bias)[0]
     return states
 
 
 def decoded(model: Any, ids: torch.Tensor, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Decoder states [B, T, D] for ids [B, T] put in, from the encoder's output [B, S, D] and its mask."""
-    # Padding comes last and the decoder looks back only, so its real positions need no mask.
-    return model.decoder(
-        input_ids=ids, encoder_hidden_states=states, encoder_attention_mask=mask, use_cache=False
-    ).last_hidden_state
+    stack, length = model.decoder, ids.shape[1]
+    inputs = stack.embed_tokens(ids)
+    read = create_bidirectional_mask(
+        config=stack.config, inputs_embeds=inputs, attention_mask=mask, encoder_hidden_states=states
+    )
+    # Padding comes last and the decoder looks back only, so its real positions need no further mask.
+    bias = _masked(_position_bias(stack, inputs), torch.ones(length, length, dtype=torch.bool, device=ids.device).tril())
+    nothing = inputs.new_zeros(1, stack.config.num_heads, 1, 1).expand(-1, -1, length, states.shape[1])
+    cross = _masked(nothing, read)
+    for block in stack.block:
+        inputs = block(
+            inputs,
+            position_bias=bias,
+            encoder_hidden_states=states,
+            encoder_decoder_position_bias=cross,
+        )[0]
+    return stack.final_layer_norm(inputs)
+
+
+def _position_bias(stack: Any, states: torch.Tensor) -> torch.Tensor:
+    """What a stack adds to its attention's scores by distance, [1, heads, L, L] for states [B, L, D]."""
+    length = states.shape[1]
+    return stack.block[0].layer[0].SelfAttention.compute_bias(length, length, device=states.device)
+
+
+def _masked(bias: torch.Tensor, attended: torch.Tensor | None) -> torch.Tensor:
+    """A bias with the least number where nothing is attended to, in one piece.
+
+    The library makes this anew in every block, which keeps it for the way back; made once, all blocks share it.
+    """
+    if attended is not None:
+        bias = torch.where(attended, bias, torch.finfo(bias.dtype).min)
+    return bias.contiguous()
 
 
 def head_logits(model: Any, states: torch.Tensor) -> torch.Tensor:

@@ -153,3 +153,25 @@ def test_a_checkpointed_model_is_freed_when_it_is_dropped(checkpoint: Path) -> N
         assert block() is None
     finally:
         gc.enable()
+
+
+def test_blocks_share_one_bias_for_the_way_back(tmp_path: Path) -> None:
+    """Of [B, heads, P+S, P+S] numbers, which a block of its own each would be most of what the encoder keeps."""
+    model = prompted(save_checkpoint(tmp_path / "model", "T5 1.1"))
+    batch = DATA.batch([0, 1, 2, 3])
+    length = len(PROMPT) + batch.source.shape[1]
+    kept: dict[int, tuple[int, ...]] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tuple(tensor.shape)
+        alive.append(tensor)  # or another would take its place in memory
+        return tensor
+
+    alive: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(batch)
+    assert len(model.body.encoder.block) > 2
+    squares = [shape for shape in kept.values() if shape[-2:] == (length, length)]
+    assert squares == [(4, 4, length, length)]
+    crossed = [shape for shape in kept.values() if shape[-2:] == (batch.labels.shape[1], length)]
+    assert len(crossed) == 1
