@@ -1,40 +1,44 @@
 """What the embedded backbone shows: `python -m bench.backbone` prints docs/backbone.md, doing first what is missing.
 
-Every run is an ordinary `fpt train` under runs/backbone; after an interruption the same command goes on. The rate was
-chosen on land 1 (`--choose` prints how); each seed of the tables has a land of its own, of which nothing was chosen.
+Every run is an ordinary `fpt train` under runs/backbone, and bench/results/backbone.jsonl keeps what came of it: the
+same command goes on where it was interrupted, elsewhere too. Rates were chosen on land 1 (`--choose` prints how);
+each seed of the tables has a land of its own, of which nothing was chosen.
 """
 
 import argparse
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 from scipy import stats
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from bench.runs import read, run_missing, score, spread, table
+from bench.records import Records
+from bench.runs import spread, table
 from bench.told import Teller, told_table
 from fpt.config import compose
+from fpt.runs.curves import after, reaches
 from fpt.runs.progress import quiet_libraries
+from fpt.runs.run import open_run
 from fpt.tasks.opening import open_task
 from fpt.tasks.task import Example
 from fpt.tasks.world import records as world
 from fpt.tasks.world import scenes
 from fpt.tasks.world.lexicon import Relation
 
-FOLDER = Path("runs/backbone")
+RECORDS = Records("backbone")
+UPDATES, BATCH_SIZE = 1500, 16
 CHOSEN_ON, LANDS = 1, (2, 3, 4, 5, 6)  # the land that rates were chosen on, and those of the seeds
 CLIMBING = ("boolq", "mnli", "xsum")  # tasks under customs whose climb is shown
 COMPARED = "boolq"  # where the schedules and the partial PLMs are held against each other
-FEWER, ONE = 3, 1  # seeds of parts alone, and of plain reading, so that all takes about an hour on two cores
-POINTS = 10  # validations of a run
+ONE = 1  # seed of plain reading
+POINTS = 20  # validations of a run
 SHARES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the updates, at which the climb is read off
 
 
@@ -66,17 +70,17 @@ SCHEDULES = {  # Table 2
     "cr from half": ["schedule=cr", from_half(width=True)],
 }
 TRIED = (0.1, 0.3)
-RATES = dict.fromkeys(SCHEDULES, 0.1)
+RATES = {"pt": 0.3, "ld": 0.1, "fr": 0.3, "cr": 0.3, "ld from half": 0.3, "cr from half": 0.1}
 
 INTRODUCTION = """\
 # The embedded backbone, measured
 
 Printed by `python -m bench.backbone`: {runs} runs of `fpt train` on the embedded model with its own recipe
-(`conf/model/tiny.yaml`: {updates} updates of {batch_size}), each on one core. Scores are of the
+(`conf/model/tiny.yaml`: {updates:,} updates of {batch_size}), each on one core. Scores are of the
 generated validation splits (500 examples), mean and standard deviation over {seeds} seeds. Under customs every seed has
-a land of its own ({lands}); the learning rate, {rate:g}, was chosen on land {chosen} (`--choose`). Scores of prompts
-are the last prompt's, which nothing was chosen by, where nothing else is said. How the model was made is in its card,
-`fpt/backbones/tiny/README.md`.
+a land of its own ({lands}). Learning rates were chosen on land {chosen} (`--choose`): {rates}; parts alone have vanilla
+prompt tuning's. Scores of prompts are the last prompt's, which nothing was chosen by, where nothing else is said. How
+the model was made is in its card, `fpt/backbones/tiny/README.md`.
 """
 OF_CUSTOMS = """\
 ## Customs: tasks whose rules only the prompt can know
@@ -100,15 +104,17 @@ the baseline is there after a tenth of them.
 OF_PARTIAL = """\
 ## Table 1 of the paper, on {task}: a fixed part of the model alone
 
-As many updates as vanilla prompt tuning has, {seeds} seeds. "On its own part" is the score on the model that the prompt
+As many updates as vanilla prompt tuning has. "On its own part" is the score on the model that the prompt
 was tuned on, "on the whole model" the same prompt's there; "last quarter" is how much the score still rose in it.
 `--parts` takes the other rows of the paper's table, at two to five minutes each.
 """
 OF_SCHEDULES = """\
 ## Table 2 of the paper, on {task}: schedules
 
-The gain at equal FLOPs is over vanilla prompt tuning's last validation with no more FLOPs, land by land; intervals are
-95 % (Student's t over {seeds} lands). FLOPs are those of training, the scoring of neurons included.
+"To pt's score" is the share of vanilla prompt tuning's FLOPs after which a run's validations on the full model have its
+last score in the same land for good (and in how many lands they ever had); the gain at equal FLOPs is over its last
+validation with no more FLOPs. Intervals are 95 % (Student's t over {seeds} lands). FLOPs are those of training, the
+scoring of neurons included.
 """
 OF_PLAIN = """\
 ## Plain reading
@@ -120,13 +126,15 @@ prompt has to hold is the instruction, and the first validation shows most of it
 
 def overrides(task: str, row: str, seed: int) -> list[str]:
     """What `fpt train` is told, but for the folder."""
-    every = updates() // POINTS
+    every = UPDATES // POINTS
     rate = RATES.get(row, RATES["pt"])
     return [*_words(task, row, rate), f"seed={seed}", f"task.land={LANDS[seed]}", f"train.eval_every={every}"]
 
 
 def _words(task: str, row: str, rate: float) -> list[str]:
-    return [f"task={task}", "train.save_every=200", *{**SCHEDULES, **PARTIAL}[row], f"optim.lr={rate}"]
+    recipe = [f"train.updates={UPDATES}", f"train.batch_size={BATCH_SIZE}", "train.save_every=200"]
+    recipe.append("train.eval_partial=false")
+    return [f"task={task}", *recipe, *{**SCHEDULES, **PARTIAL}[row], f"optim.lr={rate}"]
 
 
 def plain_overrides(task: str, seed: int) -> list[str]:
@@ -135,61 +143,53 @@ def plain_overrides(task: str, seed: int) -> list[str]:
     return [f"task={task}", "schedule=pt", f"seed={seed}", *words]
 
 
-def updates() -> int:
-    """Those of the embedded model's recipe."""
-    return compose.load([]).train.updates
-
-
-def folder(task: str, row: str, seed: int | str) -> Path:
-    """Where a run is kept."""
-    name = "".join(letter if letter.isalnum() else "-" for letter in row)
-    return FOLDER / f"{task}-{name}-s{seed}"
+def name(task: str, row: str, seed: int | str) -> str:
+    """What a run is called."""
+    return f"{task}-{row}-s{seed}".replace(" ", "-").replace("/", "-")
 
 
 # What is read off runs ------------------------------------------------------------------------------------------------
 
 
-def last(task: str, row: str, seed: int) -> float:
+def last(task: str, row: str, seed: int | str) -> float:
     """The last prompt's score on the model that it was tuned on."""
-    value: float = read(folder(task, row, seed))["metric"]["last"]
+    value: float = RECORDS[name(task, row, seed)]["metric"]["last"]
     return value
-
-
-def validations(task: str, row: str, seed: int) -> dict[int, tuple[float, float]]:
-    """By update: the score of a validation on the last stage's model, and the FLOPs spent until then."""
-    where = folder(task, row, seed)
-    name, num_stages = read(where)["metric"]["name"], len(read(where)["stages"])
-    lines = map(json.loads, (where / "metrics.jsonl").read_text().splitlines())
-    found = [line for line in lines if "split" in line and line["stage"] == num_stages]
-    return {line["update"]: (line[name], line["flops"]) for line in found}
 
 
 def at_share(task: str, seed: int, share: float) -> float:
     """Vanilla prompt tuning's score after a share of its updates."""
-    return validations(task, "pt", seed)[round(share * updates())][0]
+    return {look.update: look.score for look in RECORDS.looks(name(task, "pt", seed))}[round(share * UPDATES)]
 
 
 def gain(task: str, row: str, seed: int) -> float:
     """Over vanilla prompt tuning's last validation with no more FLOPs."""
-    spent = read(folder(task, row, seed))["flops"]
-    there = [value for value, flops in validations(task, "pt", seed).values() if flops <= spent]
-    return last(task, row, seed) - there[-1]
+    there = after(RECORDS.curve(name(task, "pt", seed)), RECORDS[name(task, row, seed)]["flops"])
+    assert there is not None
+    return last(task, row, seed) - there
 
 
-def on_whole(task: str, row: str, seed: int) -> float:
-    """What the last prompt of a part's run scores on the whole model, kept beside the run."""
-    kept = folder(task, row, seed) / "on_whole.json"
-    if not kept.exists():
-        from fpt.__main__ import main as fpt
+def to_vanilla(task: str, row: str, seed: int) -> float | None:
+    """The share of vanilla prompt tuning's FLOPs at which a run has its last score in the same land; None: never."""
+    vanilla = RECORDS[name(task, "pt", seed)]
+    spent = reaches(RECORDS.curve(name(task, row, seed)), vanilla["metric"]["last"])
+    return None if spent is None else spent / vanilla["flops"]
 
-        (stage,) = (folder(task, row, seed) / "stages").iterdir()
-        words = [f"prompt.file={stage}/prompt.safetensors", f"task={task}", f"task.land={LANDS[seed]}", "--json"]
-        with redirect_stdout(StringIO()) as said, redirect_stderr(StringIO()):
-            assert fpt(["eval", *words, f"output={kept.with_suffix('.jsonl')}"]) == 0
-        kept.write_text(said.getvalue())
-    scored = json.loads(kept.read_text())
-    value: float = scored["metrics"][scored["metric"]]
-    return value
+
+def on_whole(folder: Path) -> dict[str, float]:
+    """What the last prompt of a run on a part of the model scores on the whole; of another run nothing."""
+    config = open_run(folder).config
+    if not config.schedule.partial_end:
+        return {}
+    from fpt.__main__ import main as fpt
+
+    (stage,) = (folder / "stages").iterdir()
+    task = [f"task={config.task.name}", f"task.land={config.task.land}"]
+    words = [f"prompt.file={stage}/prompt.safetensors", *task, f"output={folder}/on_whole.jsonl"]
+    with redirect_stdout(StringIO()) as said, redirect_stderr(StringIO()):
+        assert fpt(["eval", *words, "--json"]) == 0
+    scored = json.loads(said.getvalue())
+    return {"on_whole": scored["metrics"][scored["metric"]]}
 
 
 # Baselines ------------------------------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ def customs_table(teller: Teller, seeds: Sequence[int]) -> str:
             spread([question_only(task, words) for words in by_land]) if task in _PASSAGE else "–",
             spread([relation_only(task, LANDS[seed]) for seed in seeds]) if task not in ("record", "squad_v2") else "–",
         ]
-        untrained = [read(folder(task, "pt", seed))["untrained"] for seed in seeds] if task in CLIMBING else []
+        untrained = [RECORDS[name(task, "pt", seed)]["untrained"] for seed in seeds] if task in CLIMBING else []
         told = teller.score(task, LANDS[0], "whole")
         rows.append([*row, spread(untrained) if untrained else "–", f"{told:.1f}"])
     return table(("task", "metric", "baseline", "question only", "relation only", "untrained", "rules told"), rows)
@@ -266,7 +266,7 @@ def climb_table(seeds: Sequence[int]) -> str:
     """Vanilla prompt tuning's score after shares of its updates."""
     rows = []
     for task in CLIMBING:
-        result = read(folder(task, "pt", seeds[0]))
+        result = RECORDS[name(task, "pt", seeds[0])]
         means = {share: mean(at_share(task, seed, share) for seed in seeds) for share in SHARES}
         early = (means[SHARES[0]] - result["majority"]) / (means[1.0] - result["majority"])
         scores = [spread([at_share(task, seed, share) for seed in seeds]) for share in SHARES]
@@ -281,7 +281,7 @@ def partial_table(task: str, parts: Sequence[str], seeds: Sequence[int]) -> str:
     for row in ("pt", *parts):
         values = [last(task, row, seed) for seed in seeds]
         rose = mean(_rose(task, row, seed) for seed in seeds)
-        whole = "–" if row == "pt" else spread([on_whole(task, row, seed) for seed in seeds])
+        whole = "–" if row == "pt" else spread([RECORDS[name(task, row, seed)]["on_whole"] for seed in seeds])
         against = f"{mean(values) - vanilla:+.1f}"
         rows.append([row, spread(values), against, whole, f"{rose:+.1f}", _flops(task, row, seeds)])
     columns = ("prompt tuned on", "on its own part", "against pt", "on the whole model", "last quarter")
@@ -290,7 +290,7 @@ def partial_table(task: str, parts: Sequence[str], seeds: Sequence[int]) -> str:
 
 def _rose(task: str, row: str, seed: int) -> float:
     """The mean score of a run's last quarter of updates, less that of the quarter before."""
-    values = [value for value, _ in validations(task, row, seed).values()]
+    values = [point.score for point in RECORDS.curve(name(task, row, seed))]
     quarter = len(values) // 4
     return mean(values[-quarter:]) - mean(values[-2 * quarter : -quarter])
 
@@ -302,11 +302,13 @@ def schedules_table(task: str, seeds: Sequence[int]) -> str:
         values = [last(task, row, seed) for seed in seeds]
         against = [value - last(task, "pt", seed) for value, seed in zip(values, seeds, strict=True)]
         gains = [gain(task, row, seed) for seed in seeds]
-        best = [score(folder(task, row, seed)) for seed in seeds]
+        shares = [share for seed in seeds if (share := to_vanilla(task, row, seed)) is not None]
+        there = f"{spread([100 * share for share in shares])} % ({len(shares)} of {len(seeds)})" if shares else "never"
+        best = [RECORDS[name(task, row, seed)]["metric"]["value"] for seed in seeds]
         cells = [interval(against), _flops(task, row, seeds), interval(gains)]
-        rows.append([row, spread(values), spread(best), *(["–", cells[1], "–"] if row == "pt" else cells)])
-    columns = ("schedule", "last prompt", "best prompt", "last against pt", "FLOPs", "gain at equal FLOPs")
-    return table(columns, rows)
+        rows.append([row, there, spread(values), spread(best), *(["–", cells[1], "–"] if row == "pt" else cells)])
+    columns = ("schedule", "to pt's score", "last prompt", "best prompt", "last against pt", "FLOPs")
+    return table((*columns, "gain at equal FLOPs"), rows)
 
 
 def interval(values: Sequence[float]) -> str:
@@ -318,15 +320,15 @@ def interval(values: Sequence[float]) -> str:
 
 
 def _flops(task: str, row: str, seeds: Sequence[int]) -> str:
-    ratio = mean(read(folder(task, row, seed))["flops"] / read(folder(task, "pt", seed))["flops"] for seed in seeds)
-    return f"{ratio:.1%}"
+    pairs = [(RECORDS[name(task, row, seed)], RECORDS[name(task, "pt", seed)]) for seed in seeds]
+    return f"{mean(run['flops'] / vanilla['flops'] for run, vanilla in pairs):.1%}"
 
 
 def plain_table(seeds: Sequence[int]) -> str:
     """Vanilla prompt tuning on every task of plain reading."""
     rows = []
     for task in world.TASKS:
-        results: list[Mapping[str, Any]] = [read(folder(task, "plain", seed)) for seed in seeds]
+        results = [RECORDS[name(task, "plain", seed)] for seed in seeds]
         rows.append(
             [
                 task,
@@ -334,33 +336,28 @@ def plain_table(seeds: Sequence[int]) -> str:
                 f"{results[0]['majority']:.1f} ({results[0]['baseline']})",
                 f"{question_only(task, ['task.world=plain']):.1f}",
                 spread([result["untrained"] for result in results]),
-                spread([_first(task, seed) for seed in seeds]),
+                spread([RECORDS.curve(name(task, "plain", seed))[0].score for seed in seeds]),
                 spread([result["metric"]["last"] for result in results]),
             ]
         )
     return table(("task", "metric", "baseline", "question only", "untrained", "after 40", "last prompt"), rows)
 
 
-def _first(task: str, seed: int) -> float:
-    return next(iter(validations(task, "plain", seed).values()))[0]
-
-
 # Runs -----------------------------------------------------------------------------------------------------------------
 
 
-def wanted(seeds: Sequence[int], parts: Sequence[str]) -> dict[Path, list[str]]:
-    """Every run of the tables, those of most tables first."""
-    rows = [(task, "pt", seed) for task in CLIMBING for seed in seeds]
-    rows += [(COMPARED, row, seed) for row in SCHEDULES if row != "pt" for seed in seeds]
-    rows += [(COMPARED, row, seed) for row in parts for seed in seeds[:FEWER]]
-    plain = {folder(task, "plain", seed): plain_overrides(task, seed) for seed in seeds[:ONE] for task in world.TASKS}
-    return {folder(*each): overrides(*each) for each in rows} | plain
+def wanted(seeds: Sequence[int], parts: Sequence[str]) -> dict[str, list[str]]:
+    """Every run of the tables, land by land, so that fewer lands (`--seeds`) are soon complete."""
+    kinds = [(COMPARED, row) for row in (*SCHEDULES, *parts)] + [(task, "pt") for task in CLIMBING if task != COMPARED]
+    rows = [(*kind, seed) for seed in seeds for kind in kinds]
+    plain = {name(task, "plain", seed): plain_overrides(task, seed) for seed in seeds[:ONE] for task in world.TASKS}
+    return {name(*each): overrides(*each) for each in rows} | plain
 
 
 def choose(jobs: int) -> str:
     """The last prompt's score with every rate, on the land that is for choosing."""
     words = {
-        folder(COMPARED, row, f"choice-{rate}"): [
+        name(COMPARED, row, f"choice-{rate}"): [
             *_words(COMPARED, row, rate),
             f"task.land={CHOSEN_ON}",
             "train.eval_every=1000",
@@ -368,10 +365,8 @@ def choose(jobs: int) -> str:
         for row in SCHEDULES
         for rate in TRIED
     }
-    run_missing(words, jobs)
-    scores = [
-        [f"{read(folder(COMPARED, row, f'choice-{rate}'))['metric']['last']:.1f}" for rate in TRIED] for row in SCHEDULES
-    ]
+    RECORDS.make(words, jobs)
+    scores = [[f"{last(COMPARED, row, f'choice-{rate}'):.1f}" for rate in TRIED] for row in SCHEDULES]
     columns = ("schedule", *(f"rate {rate}" for rate in TRIED))
     return table(columns, [[row, *cells] for row, cells in zip(SCHEDULES, scores, strict=True)])
 
@@ -390,18 +385,18 @@ def main() -> None:
     if options.choose:
         print(choose(options.jobs), end="")
         return
-    seeds, train = range(options.seeds), compose.load([]).train
+    seeds = range(options.seeds)
     lands = ", ".join(str(LANDS[seed]) for seed in seeds)
     runs = wanted(seeds, options.parts)
-    run_missing(runs, options.jobs)
+    RECORDS.make(runs, options.jobs, on_whole)
     introduction = INTRODUCTION.format(
         runs=len(runs),
-        updates=train.updates,
-        batch_size=train.batch_size,
+        updates=UPDATES,
+        batch_size=BATCH_SIZE,
         seeds=len(seeds),
         lands=lands,
         chosen=CHOSEN_ON,
-        rate=RATE,
+        rates=", ".join(f"{rate:g} for {row}" for row, rate in RATES.items()),
     )
     teller = Teller()
     parts = [
@@ -410,10 +405,10 @@ def main() -> None:
         customs_table(teller, seeds),
         OF_TOLD.format(land=LANDS[0]),
         told_table(teller, LANDS[:1]),
-        OF_CLIMB.format(updates=train.updates),
+        OF_CLIMB.format(updates=UPDATES),
         climb_table(seeds),
-        OF_PARTIAL.format(task=COMPARED, seeds=FEWER),
-        partial_table(COMPARED, options.parts, seeds[:FEWER]),
+        OF_PARTIAL.format(task=COMPARED),
+        partial_table(COMPARED, options.parts, seeds),
         OF_SCHEDULES.format(task=COMPARED, seeds=len(seeds)),
         schedules_table(COMPARED, seeds),
         OF_PLAIN,

@@ -3,7 +3,7 @@
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from multiprocessing import get_context
@@ -12,14 +12,17 @@ from statistics import mean, stdev
 from typing import Any
 
 
-def run_missing(runs: Mapping[Path, Sequence[str]], jobs: int) -> None:
+def run_missing(runs: Mapping[Path, Sequence[str]], jobs: int, then: Callable[[Path], None] = lambda _: None) -> None:
     """Do what has no result yet, `jobs` runs at a time and in order; `runs` has `fpt train`'s words by run folder.
 
-    Another process may work on the same runs: each is done once.
+    Another process may work on the same runs: each is done once. `then` is called with each that is done.
     """
     from rich.console import Console
     from rich.progress import track
 
+    for folder in runs:
+        if is_done(folder):
+            then(folder)
     missing = {folder: words for folder, words in runs.items() if not is_done(folder)}
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(train, folder, words) for folder, words in missing.items()]
@@ -28,6 +31,7 @@ def run_missing(runs: Mapping[Path, Sequence[str]], jobs: int) -> None:
         ):
             if future.result():
                 raise SystemExit(f"fpt train run.dir={folder} {' '.join(missing[folder])}: failed")
+            then(folder)
 
 
 def train(folder: Path, words: Sequence[str]) -> int:

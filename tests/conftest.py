@@ -65,7 +65,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """No test of the fast tier trains: one that begins to without the mark fails."""
     with pytest.MonkeyPatch.context() as patch:
-        if not item.get_closest_marker("trains"):
+        if not any(item.get_closest_marker(name) for name in ("trains", "slow")):
             patch.setattr(SharedFolder, "open_metrics", _refuse_to_train)
         return (yield)
 
@@ -189,6 +189,7 @@ def quick_words(checkpoint: Path, boolq: Path, folder: Path) -> list[str]:
         "train.updates=20",
         "train.batch_size=4",
         "train.eval_every=5",
+        "train.eval_partial=true",
         "train.save_every=1",
         "prompt.length=5",
         "schedule.importance_examples=10",

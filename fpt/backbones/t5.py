@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
+from transformers import Cache, MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
 from transformers.activations import NewGELUActivation
 from transformers.initialization import no_init_weights
 from transformers.masking_utils import create_bidirectional_mask
@@ -105,7 +105,9 @@ def decoded(model: Any, ids: torch.Tensor, states: torch.Tensor, mask: torch.Ten
         config=stack.config, inputs_embeds=inputs, attention_mask=mask, encoder_hidden_states=states
     )
     # Padding comes last and the decoder looks back only, so its real positions need no further mask.
-    bias = _masked(_position_bias(stack, inputs), torch.ones(length, length, dtype=torch.bool, device=ids.device).tril())
+    bias = _masked(
+        _position_bias(stack, inputs), torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
+    )
     nothing = inputs.new_zeros(1, stack.config.num_heads, 1, 1).expand(-1, -1, length, states.shape[1])
     cross = _masked(nothing, read)
     for block in stack.block:
@@ -116,6 +118,17 @@ def decoded(model: Any, ids: torch.Tensor, states: torch.Tensor, mask: torch.Ten
             encoder_decoder_position_bias=cross,
         )[0]
     return stack.final_layer_norm(inputs)
+
+
+def decoded_next(model: Any, ids: torch.Tensor, states: torch.Tensor, mask: torch.Tensor, cache: Cache) -> torch.Tensor:
+    """Decoder states [B, 1, D] for one more id [B, 1] behind those in the cache, which takes it in."""
+    return model.decoder(
+        input_ids=ids,
+        encoder_hidden_states=states,
+        encoder_attention_mask=mask,
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
 
 
 def _position_bias(stack: Any, states: torch.Tensor) -> torch.Tensor:

@@ -17,10 +17,12 @@ def print_result(result: dict[str, Any], folder: str) -> None:
     )
     rows = table("stage", "layers enc+dec", "FFN enc/dec", "updates", "FLOPs", "seconds", f"{metric['name']} *")
     for number, row in enumerate(result["stages"], 1):
-        done = f"{row['updates']:,}", amount(row["flops"]), f"{row['seconds']:.1f}", f"{row['score']:.2f}"
+        score = "–" if row["score"] is None else f"{row['score']:.2f}"
+        done = f"{row['updates']:,}", amount(row["flops"]), f"{row['seconds']:.1f}", score
         rows.add_row(str(number), *size(row), *done)
     output.print(rows)
-    output.say("* at the stage's end, on the stage's own model", "dim")
+    hint = "; –: only with train.eval_partial=true" if any(row["score"] is None for row in result["stages"]) else ""
+    output.say(f"* at the stage's end, on the stage's own model{hint}", "dim")
     others = {
         "last prompt": metric.get("last"),
         result["baseline"]: result["majority"],

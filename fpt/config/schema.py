@@ -257,6 +257,9 @@ class TrainConfig(Group):
         None,
         least=1,
     )
+    eval_partial: bool = setting(
+        "validate on partial models too: it decides nothing, as the best prompt is the full model's", False
+    )
     eval_batch: int = setting("examples per batch of generation", 128, least=1)
     save_every: int = setting("updates between saved states", 50, least=1)
     score_untrained: bool = setting("score the initial prompt on the full model too, to compare", False)

@@ -16,6 +16,7 @@ from fpt.backbones.families import family_of
 from fpt.data.encoded import IGNORED, Batch
 from fpt.prompts.modules import Prompt, Tensors
 
+LEAVING = 0.75  # a batch drops the examples that have ended when no more than this share has not: dropping copies
 AT_ONCE = 1024  # target positions whose logits [V] are held at the same time
 
 
@@ -101,6 +102,10 @@ class PromptedModel(nn.Module):
 
     def _generate(self, states: Tensor, mask: Tensor, max_new_tokens: int, beams: int, in_step: bool) -> Tensor:
         config = self.body.config
+        # transformers would size the cache by the encoder's depth, which fails for a deeper decoder.
+        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        if beams == 1 and not in_step:
+            return self._greedy(states, mask, max_new_tokens, cache)
         settings = GenerationConfig(
             max_new_tokens=max_new_tokens,
             do_sample=False,
@@ -115,6 +120,25 @@ class PromptedModel(nn.Module):
             attention_mask=mask,
             generation_config=settings,
             synced_gpus=in_step,
-            # transformers would size the cache by the encoder's depth, which fails for a deeper decoder.
-            past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
+            past_key_values=cache,
         )
+
+    def _greedy(self, states: Tensor, mask: Tensor, max_new_tokens: int, cache: EncoderDecoderCache) -> Tensor:
+        """Every example's likeliest next token, until its end; those that have ended leave the batch now and then."""
+        config = self.body.config
+        ids = states.new_full((len(states), max_new_tokens + 1), config.pad_token_id, dtype=torch.long)
+        ids[:, 0] = config.decoder_start_token_id
+        rows, ended = torch.arange(len(ids), device=ids.device), torch.zeros_like(mask[:, 0], dtype=torch.bool)
+        for place in range(max_new_tokens):
+            inputs = self.family.decoded_next(self.body, ids[rows, place, None], states, mask, cache)
+            tokens = self._logits(inputs[:, -1]).argmax(-1)
+            ids[rows, place + 1] = tokens.masked_fill(ended, config.pad_token_id)
+            ended = ended | (tokens == config.eos_token_id)
+            left = len(ended) - int(ended.sum())
+            if not left:
+                return ids[:, : place + 2]
+            if left <= LEAVING * len(ended):
+                going = (~ended).nonzero()[:, 0]
+                rows, states, mask, ended = (tensor[going] for tensor in (rows, states, mask, ended))
+                cache.batch_select_indices(going)
+        return ids

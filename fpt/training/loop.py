@@ -109,16 +109,25 @@ def train(
                 if is_told:
                     interrupts.stop()
             if _is_due(state, span, config):
-                evaluation = validate(model)
-                yield Validated(state.update, before + stopwatch.seconds, evaluation)
-                state = _judged(state, evaluation.score, model.learned(), span, config.patience)
+                if _looks(span, config):
+                    evaluation = validate(model)
+                    yield Validated(state.update, before + stopwatch.seconds, evaluation)
+                    state = _judged(state, evaluation.score, model.learned(), span, config.patience)
+                else:
+                    state = replace(state, judged=state.update, score=None, done=True)
                 state = replace(state, seconds=before + stopwatch.seconds)
                 yield Saved(state)
 
 
+def _looks(span: Span, config: TrainConfig) -> bool:
+    """Whether the stage is validated."""
+    return span.keep_best or config.eval_partial
+
+
 def _is_due(state: TrainState, span: Span, config: TrainConfig) -> bool:
-    """Whether a validation comes before the next update."""
-    return state.judged < state.update and (state.update % config.eval_every == 0 or state.update == span.end)
+    """Whether a validation, or the end of a stage that has none, comes before the next update."""
+    is_time = _looks(span, config) and state.update % config.eval_every == 0
+    return state.judged < state.update and (is_time or state.update == span.end)
 
 
 def step(

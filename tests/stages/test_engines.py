@@ -136,7 +136,8 @@ def test_a_late_prompt_is_that_of_one_process_too(
 @pytest.mark.slow
 def test_the_papers_learning_rate_scores_the_same_on_every_engine(tmp_path: Path) -> None:
     """At 0.3 rounding grows into other prompts; they are worth the same, to 4 of 200 answers."""
-    more = ["task=boolq", "schedule=pt", "train.updates=40", "train.eval_every=40", "task.valid_examples=200"]
+    recipe = ["train.updates=40", "train.batch_size=32", "train.eval_every=40", "optim.lr=0.3"]
+    more = ["task=boolq", "task.world=plain", "task.valid_examples=200", "schedule=pt", *recipe]
     engines = {
         "1 torch": (1, ["engine=torch"]),
         "2 torch": (2, ["engine=torch"]),

@@ -175,3 +175,22 @@ def test_blocks_share_one_bias_for_the_way_back(tmp_path: Path) -> None:
     assert squares == [(4, 4, length, length)]
     crossed = [shape for shape in kept.values() if shape[-2:] == (batch.labels.shape[1], length)]
     assert len(crossed) == 1
+
+
+def test_an_output_that_has_ended_leaves_the_batch(tmp_path: Path) -> None:
+    """Its rows are not computed on, and nobody's output changes."""
+    model = prompted(save_checkpoint(tmp_path / "model", "T5 1.1"))
+    model.body.config.eos_token_id = -1  # which is never said
+    going_on = model.generate(DATA.batch([0, 1, 2, 3]), max_new_tokens=6)
+    said = [set(row[1:].tolist()) for row in going_on]
+    word = next(iter(said[0] - said[1] - said[2] - said[3]))
+    end = going_on[0].tolist().index(word)
+    assert end < 6
+    model.body.config.eos_token_id = word
+    rows: list[int] = []
+    hook = model.body.decoder.embed_tokens.register_forward_hook(lambda *_: rows.append(len(_[1][0])))
+    ended = model.generate(DATA.batch([0, 1, 2, 3]), max_new_tokens=6)
+    hook.remove()
+    assert torch.equal(ended[1:], going_on[1:])
+    assert ended[0].tolist() == [*going_on[0, : end + 1].tolist(), *[0] * (6 - end)]
+    assert rows == [4] * end + [3] * (6 - end)
