@@ -38,6 +38,11 @@ def print_plan(plan: dict[str, Any]) -> None:
     output.print(rows)
     say_share(output, plan)
     output.say(f"{plan['trainable_parameters']:,} trainable parameters")
+    if validation := plan["validation"]:
+        output.say(
+            f"validation: {validation['times']:,} times in training, {validation['examples']:,} outputs in all,"
+            f" {amount(validation['flops'])}FLOPs; about {validation['share']:.0%} of the time"
+        )
     if plan["states"]:
         _print_states(output, plan["states"], [row["flops_states"] for row in plan["stages"]])
     _print_memory(output, plan["memory"])

@@ -22,7 +22,7 @@ LINES = origins.named(train=("train.jsonl",), validation=("val.jsonl",))
 
 def glue(
     name: str,
-    num_train: int,
+    sizes: tuple[int, int],
     columns: Mapping[str, str],
     label: str,
     values: Sequence[str] = (),
@@ -32,12 +32,16 @@ def glue(
     tests: Mapping[str, tuple[str, ...]] = TEST_TABLE,
     **more: Any,
 ) -> Origin:
-    """An origin of GLUE's; `values` in the column `label` are 0, 1 … on the Hub, and without them as they stand."""
+    """An origin of GLUE's, with its numbers of training and validation examples.
+
+    `values` in the column `label` are 0, 1 … on the Hub, and without them as they stand.
+    """
     labels = {value: number for number, value in enumerate(values)}
     read = partial(_glue_file, columns=columns, label=label, labels=labels or None)
     held_out = origins.named(partial(read, test=True), **tests)
     read = partial(read, header=header)
-    return Origin(("nyu-mll/glue", name), splits, read, tests=held_out, num_train=num_train, **more)
+    counts: dict[str, Any] = dict(zip(("num_train", "num_valid"), sizes, strict=True))
+    return Origin(("nyu-mll/glue", name), splits, read, tests=held_out, **counts, **more)
 
 
 def _glue_file(file: Path, faults: Faults, **form: Any) -> Iterator[PlacedRecord]:
@@ -109,7 +113,7 @@ def _whole_rows(
 
 def super_glue(
     name: str,
-    num_train: int | None,
+    sizes: tuple[int | None, int],
     read: Reader = file_formats.json_lines,
     *,
     read_test: Reader | None = None,
@@ -117,7 +121,8 @@ def super_glue(
 ) -> Origin:
     """An origin of SuperGLUE's."""
     tests = origins.named(read_test, test=("test.jsonl",))
-    return Origin(("aps/super_glue", name), LINES, read, tests=tests, num_train=num_train, **more)
+    counts: dict[str, Any] = dict(zip(("num_train", "num_valid"), sizes, strict=True))
+    return Origin(("aps/super_glue", name), LINES, read, tests=tests, **counts, **more)
 
 
 def same(*names: str) -> dict[str, str]:

@@ -78,3 +78,18 @@ def most_train_examples(config: RunConfig) -> int | None:
 
         return task.train_examples or SIZES["train"]
     return min(filter(None, (task.train_examples, rules.records.num_train)), default=None)
+
+
+def most_valid_examples(config: RunConfig) -> int | None:
+    """How many validation examples there are at most; None where that is not known."""
+    task = config.task
+    if is_own(task):
+        return task.valid_examples
+    rules = rules_of(task)
+    data = data_of(config, rules)
+    if data == "world":
+        from fpt.tasks.world.records import SIZES
+
+        return task.valid_examples or SIZES["validation"]
+    known = rules.records.num_valid if data == "hub" else None
+    return min(filter(None, (task.valid_examples, known)), default=None)

@@ -109,14 +109,14 @@ RULES = {
     "boolq": label_rules(
         Template("question: {question} passage: {passage}", ("passage",)),
         ((False, "no"), (True, "yes")),
-        super_glue("boolq", 9_427, generated="boolq"),
+        super_glue("boolq", (9_427, 3_270), generated="boolq"),
     ),
     "mnli": label_rules(
         NLI,
         ((0, "entailment"), (1, "neutral"), (2, "contradiction")),
         glue(
             "mnli",
-            392_702,
+            (392_702, 9_815),
             {"premise": "sentence1", "hypothesis": "sentence2"},
             "gold_label",
             ("entailment", "neutral", "contradiction"),
@@ -132,37 +132,44 @@ RULES = {
     "qqp": label_rules(
         Template("question1: {question1} question2: {question2}", ("question1", "question2")),
         ((0, "not_duplicate"), (1, "is_duplicate")),
-        glue("qqp", 363_846, same("question1", "question2"), "is_duplicate", ("0", "1"), generated="qqp"),
+        glue("qqp", (363_846, 40_430), same("question1", "question2"), "is_duplicate", ("0", "1"), generated="qqp"),
         ("accuracy", "f1"),
     ),
     "cola": label_rules(
         Template("sentence: {sentence}", ("sentence",)),
         ((0, "unacceptable"), (1, "acceptable")),
-        glue("cola", 8_551, same("sentence"), "label", ("0", "1"), header=("source", "label", "star", "sentence")),
+        glue(
+            "cola",
+            (8_551, 1_043),
+            same("sentence"),
+            "label",
+            ("0", "1"),
+            header=("source", "label", "star", "sentence"),
+        ),
         ("matthews", "accuracy"),
     ),
     "sst2": label_rules(
         Template("sentence: {sentence}", ("sentence",)),
         ((0, "negative"), (1, "positive")),
-        glue("sst2", 67_349, same("sentence"), "label", ("0", "1")),
+        glue("sst2", (67_349, 872), same("sentence"), "label", ("0", "1")),
     ),
     "mrpc": label_rules(
         SENTENCES,
         ((0, "not_equivalent"), (1, "equivalent")),
-        glue("mrpc", 3_668, {"sentence1": "#1 String", "sentence2": "#2 String"}, "Quality", ("0", "1")),
+        glue("mrpc", (3_668, 408), {"sentence1": "#1 String", "sentence2": "#2 String"}, "Quality", ("0", "1")),
         ("accuracy", "f1"),
     ),
     "qnli": label_rules(
         Template("question: {question} sentence: {sentence}", ("sentence",)),
         ENTAILED,
-        glue("qnli", 104_743, same("question", "sentence"), "label", ("entailment", "not_entailment")),
+        glue("qnli", (104_743, 5_463), same("question", "sentence"), "label", ("entailment", "not_entailment")),
     ),
     "rte": label_rules(
         SENTENCES,
         (*ENTAILED, *((word, word) for _, word in ENTAILED)),
         glue(
             "rte",
-            2_490,
+            (2_490, 277),
             same("sentence1", "sentence2"),
             "label",
             ("entailment", "not_entailment"),
@@ -174,7 +181,7 @@ RULES = {
     "wnli": label_rules(
         SENTENCES,
         ((0, "not_entailment"), (1, "entailment")),
-        glue("wnli", 635, same("sentence1", "sentence2"), "label", ("0", "1")),
+        glue("wnli", (635, 71), same("sentence1", "sentence2"), "label", ("0", "1")),
     ),
     "cb": label_rules(
         NLI,
@@ -182,29 +189,31 @@ RULES = {
             *enumerate(("entailment", "contradiction", "neutral")),
             *((word, word) for word in ("entailment", "contradiction", "neutral")),
         ),
-        super_glue("cb", 250),
+        super_glue("cb", (250, 56)),
         ("accuracy", "macro_f1"),
     ),
     "copa": label_rules(
         Template("choice1: {choice1} choice2: {choice2} premise: {premise} question: {question}", ("premise",)),
         ((0, "choice1"), (1, "choice2")),
-        super_glue("copa", 400),
+        super_glue("copa", (400, 100)),
     ),
     "multirc": label_rules(
         Template("question: {question} answer: {answer} paragraph: {paragraph}", ("paragraph",)),
         TRUTH,
-        super_glue("multirc", 27_243, benchmark_origins.multirc_file, prepare=benchmark_origins.without_markup),
+        super_glue(
+            "multirc", (27_243, 4_848), benchmark_origins.multirc_file, prepare=benchmark_origins.without_markup
+        ),
         ("f1a", "grouped_exact_match", "accuracy"),
         group=("paragraph", "question"),
     ),
     "wic": label_rules(
         Template("sentence1: {sentence1} sentence2: {sentence2} word: {word}", ("sentence1", "sentence2")),
         TRUTH,
-        super_glue("wic", 5_428),
+        super_glue("wic", (5_428, 638)),
     ),
     "wsc": label_rules(
         Template("text: {text}", ("text",)),
         TRUTH,
-        super_glue("wsc", 554, prepare=benchmark_origins.with_marked_spans),
+        super_glue("wsc", (554, 104), prepare=benchmark_origins.with_marked_spans),
     ),
 }

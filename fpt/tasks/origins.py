@@ -40,7 +40,7 @@ class Origin:
         land: whose customs hold in what is generated; None: no land's.
         prepare: what is done to every record, given its place, wherever it is from.
         revision: of the Hub's data set; None: the default.
-        num_train: training examples on the Hub; None: not known.
+        num_train, num_valid: training and validation examples on the Hub; None: not known.
         tests: the test splits by name; without files where there is but a generated one.
         beside: by how a file's name ends, how that of the file ends which is read with it.
     """
@@ -53,6 +53,7 @@ class Origin:
     prepare: Callable[[Record, str], Record] = lambda record, _: record
     revision: str | None = None
     num_train: int | None = None
+    num_valid: int | None = None
     tests: dict[str, SplitNames] = field(default_factory=dict)
     beside: dict[str, str] = field(default_factory=dict)
 

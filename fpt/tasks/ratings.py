@@ -55,7 +55,7 @@ def _any_constant(_: Sequence[Example], valid: Sequence[Example]) -> tuple[str, 
 
 RULES = {
     "stsb": TaskRules(
-        records=glue("stsb", 5_749, same("sentence1", "sentence2"), "score"),
+        records=glue("stsb", (5_749, 1_500), same("sentence1", "sentence2"), "score"),
         template=Template("sentence1: {sentence1} sentence2: {sentence2}", ("sentence1", "sentence2")),
         question=question,
         answer=_answer,

@@ -120,6 +120,7 @@ RULES = {
             generated="squad_v2",
             hub=("rajpurkar/squad_v2",),
             num_train=130_319,
+            num_valid=11_873,
             splits=origins.named(train=("train-v2.0.json",), validation=("dev-v2.0.json",)),
             read=_squad_file,
             tests=origins.named(test=()),
@@ -136,7 +137,7 @@ RULES = {
     ),
     "record": TaskRules(
         records=super_glue(
-            "record", None, _record_file, read_test=partial(_record_file, test=True), generated="record"
+            "record", (None, 10_000), _record_file, read_test=partial(_record_file, test=True), generated="record"
         ),
         template=Template("query: {query} entities: {entities} passage: {passage}", spare=("passage",)),
         question=_record_question,

@@ -67,6 +67,7 @@ RULES = {
             generated="xsum",
             hub=("EdinburghNLP/xsum",),
             num_train=204_045,
+            num_valid=11_332,
             splits=origins.named(
                 train=("train.jsonl", "train.source", "train.document"),
                 validation=("validation.jsonl", "val.jsonl", "val.source", "validation.document"),

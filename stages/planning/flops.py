@@ -22,6 +22,7 @@ from fpt.tasks.catalogue import most_train_examples
 from stages import importance
 from stages.inputs import Inputs
 from stages.planning.kept_states import KeptStatesPlan, decide
+from stages.planning.validation import plan_validation
 from stages.schedule import Schedule, Stage
 from stages.selection import num_below
 
@@ -200,9 +201,10 @@ def nominal(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
         scored = min(config.schedule.importance_examples, examples or config.schedule.importance_examples)
     tokens = (examples or 0) * config.task.source_length
     kept_states = decide(config, schedule, examples=examples, tokens=tokens, d_model=backbone.d_model)
+    cost = price_of(backbone)
     plan = price(
         schedule,
-        price_of(backbone),
+        cost,
         lambda _: [(config.train.batch_size, source, target)],
         dtype=config.engine.dtype,
         importance=[(scored, source, target)],
@@ -210,6 +212,7 @@ def nominal(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
         kept_states=kept_states,
         all_examples=[(examples or 0, source, target)],
     )
+    validation = plan_validation(config, schedule, cost, (source, target), plan.flops)
     return {
         "task": config.task.name,
         "model": config.model.name,
@@ -218,5 +221,6 @@ def nominal(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
         "source_length": source,
         "target_length": target,
         **asdict(plan),
+        "validation": validation and asdict(validation),
         "states": kept_states and kept_states.to_json(),
     }
