@@ -4,7 +4,7 @@ from fpt.runs.progress import Progress
 from fpt.runs.run import PROMPT
 from fpt.runs.shared_folder import SharedFolder
 from fpt.training.checkpoint import TrainState, dump_state
-from fpt.training.loop import Event, Saved, Updated
+from fpt.training.loop import Event, Lessened, Saved, Updated
 from stages import resume
 from stages.planning.flops import FlopsPlan
 from stages.schedule import Schedule, Stage
@@ -44,6 +44,9 @@ class Journal:
         """Write down what happened."""
         if isinstance(event, Saved):
             self._save(event.state)
+            return
+        if isinstance(event, Lessened):
+            self._progress.say(f"out of memory: from here on {event.micro_batch} examples at once, the same gradients")
             return
         where = f"stage {self._stage.index}/{self._last.index}  update {event.update}/{self._last.end}"
         flops = self._flops.flops_before(event.update)

@@ -80,7 +80,7 @@ def _through_stages(
     engine = Engine(settled.engine(config.engine), open_device(config.engine))
     models = Models(inputs.backbone, engine, config.prompt, config.train.activation_checkpointing)
     evaluator = evaluator_of(config, inputs, engine, progress)
-    recipe = Recipe(config.train, config.optim, settled.micro_batch, config.seed, engine.device)
+    recipe = Recipe(config.train, config.optim, settled.micro_batch, config.seed, engine.device, engine.is_sharded)
     measured = measure(config, schedule, inputs, start, models, evaluator, folder, progress)
     keeper = StateKeeper(settled.kept_states, config, inputs, engine, progress)
     progress.expect(settled.flops.flops_of_stages, done=settled.flops.flops_before(state.update))

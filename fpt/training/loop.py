@@ -29,13 +29,17 @@ class Span:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How updates are made: `micro_batch` examples at once, in the order that `seed` names."""
+    """How updates are made: `micro_batch` examples at once, in the order that `seed` names.
+
+    `in_step`: the processes share the model's weights out, so that none can do an update again by itself.
+    """
 
     config: TrainConfig
     optim: OptimConfig
     micro_batch: int
     seed: int
     device: torch.device
+    in_step: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,18 @@ class Saved:
     state: TrainState
 
 
-Event = Updated | Validated | Saved
+@dataclass(frozen=True)
+class Lessened:
+    """A device ran out of memory: from here on so many examples are computed at once, with the same gradients."""
+
+    micro_batch: int
+
+
+Event = Updated | Validated | Saved | Lessened
+
+
+class NoRoomError(Exception):
+    """Some process had no room for its part of an update, of which nothing is left."""
 
 
 def train(
@@ -81,14 +96,14 @@ def train(
     before a validation too, which may take long. A state that is done already yields nothing.
 
     Raises:
-        UserError: the loss is no longer a number.
+        UserError: the loss is no longer a number, or there is no memory for a single example.
         Interrupted: the run was told to stop; its state was yielded before.
     """
     config, optim = recipe.config, recipe.optim
     optimizer = make(model.prompt.parameters(), optim)
     restore(optimizer, state.optimizer)
     order = UpdateOrder(data, batch_size=config.batch_size, seed=recipe.seed)
-    before, stopwatch = state.seconds, Stopwatch()
+    before, stopwatch, micro_batch = state.seconds, Stopwatch(), recipe.micro_batch
 
     with interrupts.deferred():
         while not state.done:
@@ -97,7 +112,14 @@ def train(
                 for group in optimizer.param_groups:
                     group["lr"] = lr
                 indices = order.indices(state.update)
-                loss, is_told = step(model, optimizer, data, indices, recipe.micro_batch, optim, recipe.device)
+                try:
+                    loss, is_told = step(
+                        model, optimizer, data, indices, micro_batch, optim, recipe.device, recipe.in_step
+                    )
+                except (NoRoomError, torch.OutOfMemoryError):
+                    micro_batch = _lessened(micro_batch, recipe)
+                    yield Lessened(micro_batch)
+                    continue
                 if not math.isfinite(loss):
                     raise UserError(f"the loss is {loss} at update {state.update + 1}: try a lower optim.lr={optim.lr}")
                 state = replace(state, update=state.update + 1)
@@ -138,25 +160,65 @@ def step(
     micro_batch: int | None,
     optim: OptimConfig,
     device: torch.device,
+    in_step: bool = False,
 ) -> tuple[float, bool]:
     """One step on the mean gradient over all target tokens of the examples, however these are parted.
 
     Returns:
         the loss, and whether any process was told to stop.
+
+    Raises:
+        NoRoomError: on some process, and nothing has changed; `in_step` torch's own error, as the others are waiting.
     """
-    tokens = sum(len(data.targets[index]) for index in indices)
-    loss, stops = torch.zeros(1, device=device), torch.tensor([float(interrupts.requested())], device=device)
-    for part in micro_batches(indices, micro_batch, process=distributed.rank(), processes=distributed.size()):
-        batch = data.batch(part) if part else data.batch(indices[:1]).unlabelled()
-        share = model(batch.to(device)) / tokens
-        share.backward()
-        loss += share.detach()
-    gradients = [parameter.grad for parameter in model.prompt.parameters() if parameter.grad is not None]
-    distributed.all_reduce_sum_([*gradients, loss, stops])
+    is_told, loss = interrupts.requested(), torch.zeros(1, device=device)
+    is_short = not _backward(model, data, indices, micro_batch, loss, in_step)
+    flags = torch.tensor([float(is_told), float(is_short)], device=device)
+    gradients = [
+        torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        for parameter in model.prompt.parameters()
+    ]
+    distributed.all_reduce_sum_([*gradients, loss, flags])
+    told, short = flags.tolist()
+    if short:
+        optimizer.zero_grad(set_to_none=True)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        raise NoRoomError
     torch.nn.utils.clip_grad_norm_(model.prompt.parameters(), optim.clip)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return loss.item(), stops.item() > 0
+    return loss.item(), told > 0
+
+
+def _backward(
+    model: PromptedModel, data: Encoded, indices: list[int], micro_batch: int | None, loss: torch.Tensor, in_step: bool
+) -> bool:
+    """Add this process's share of the update's gradients and `loss`; whether there was memory for it."""
+    tokens = sum(len(data.targets[index]) for index in indices)
+    for part in micro_batches(indices, micro_batch, process=distributed.rank(), processes=distributed.size()):
+        batch = data.batch(part) if part else data.batch(indices[:1]).unlabelled()
+        try:
+            share = model(batch.to(loss.device)) / tokens
+            share.backward()
+        except torch.OutOfMemoryError:
+            if in_step:
+                raise
+            return False
+        loss += share.detach()
+    return True
+
+
+def _lessened(micro_batch: int, recipe: Recipe) -> int:
+    """Half as many examples at once, where that can help."""
+    at_once = f"{micro_batch} example{'s' if micro_batch > 1 else ''} at once"
+    if recipe.in_step:  # the others wait in the middle of the update
+        raise UserError(f"out of memory with {at_once}: give a smaller train.micro_batch, and the run goes on")
+    if micro_batch == 1:
+        raise UserError(
+            f"out of memory with {at_once}: train.activation_checkpointing=true, engine.dtype=bfloat16 and"
+            " engine=deepspeed take less; fpt plan says which fits"
+        )
+    return micro_batch // 2
 
 
 def _judged(state: TrainState, score: float, prompt: Tensors, span: Span, patience: int | None) -> TrainState:
