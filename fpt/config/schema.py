@@ -242,8 +242,8 @@ class TrainConfig(Group):
     updates: int = setting("optimizer updates over all stages", 30000, least=1)
     batch_size: int = setting("examples per update", 32, least=1)
     micro_batch: int | str | None = setting(
-        "examples per forward pass of a process; null: its whole share of the batch; auto: as many as fit into"
-        " engine.device_memory. The gradient does not depend on it",
+        "examples per forward pass of a process; auto: as many as fit into engine.device_memory; null: its whole share"
+        " of the batch on a CPU, else auto. The gradient does not depend on it",
         None,
         least=1,
     )

@@ -34,6 +34,15 @@ class Batch:
         """The same batch without a target token, whose loss is 0."""
         return replace(self, labels=torch.full_like(self.labels, IGNORED))
 
+    def halves(self) -> "list[Batch]":
+        """Its first examples and its last, as wide as the batch is."""
+        half = len(self.source) // 2
+        return [self._rows(slice(half)), self._rows(slice(half, None))]
+
+    def _rows(self, rows: slice) -> "Batch":
+        below = None if self.below is None else self.below[rows]
+        return Batch(self.source[rows], self.mask[rows], self.labels[rows], below)
+
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on a device."""
         below = None if self.below is None else self.below.to(device)

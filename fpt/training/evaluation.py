@@ -5,12 +5,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from fpt.data.batches import batches_by_length, in_turn
 from fpt.data.encoded import Batch, Encoded
 from fpt.devices import distributed, interrupts
 from fpt.devices.engine import Engine
+from fpt.errors import UserError
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import WithBar
 from fpt.tasks.task import Example, Task
@@ -88,7 +90,19 @@ class Evaluator:
         return Answers(outputs, [self.task.from_text(output) for output in outputs])
 
     def _outputs(self, model: PromptedModel, batch: Batch) -> list[str]:
-        ids = model.generate(batch, max_new_tokens=self.max_new_tokens, in_step=self.engine.is_sharded)
+        """One after the other where there is no memory for all at once."""
+        try:
+            ids = model.generate(batch, max_new_tokens=self.max_new_tokens, in_step=self.engine.is_sharded)
+        except torch.OutOfMemoryError:
+            ids = None  # out of this block, or the error would keep what there is no room for
+        if ids is None:
+            number = len(batch.source)
+            if number == 1 or self.engine.is_sharded:
+                raise UserError(
+                    f"out of memory for {number} answer{'s' if number > 1 else ''} at once: give a smaller"
+                    " train.eval_batch, engine.dtype=bfloat16, or engine=deepspeed"
+                )
+            return [text for half in batch.halves() for text in self._outputs(model, half)]
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [SENTINEL.sub("", text).strip() for text in texts]
 

@@ -9,7 +9,7 @@ from fpt.config.run_config import RunConfig
 from fpt.config.schema import EngineConfig
 from fpt.errors import UserError
 from fpt.pricing.memory import is_sharded
-from stages.planning.needs import Needs
+from stages.planning.needs import Needs, is_auto
 
 CHANGES = ("micro_batch", "checkpointing", "dtype", "deepspeed", "processes", "offload")  # the mildest first
 
@@ -57,7 +57,7 @@ def _idle(config: RunConfig, changes: tuple[str, ...]) -> dict[str, bool]:
     engine = config.engine
     is_sharded_then = "deepspeed" in changes or is_sharded(engine)
     return {
-        "micro_batch": config.train.micro_batch == "auto",
+        "micro_batch": is_auto(config),
         "checkpointing": config.train.activation_checkpointing,
         "dtype": engine.dtype == "bfloat16",
         "deepspeed": is_sharded(engine),

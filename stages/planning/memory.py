@@ -7,7 +7,7 @@ from fpt.config.schema import EngineConfig
 from fpt.errors import UserError
 from fpt.units import amount
 from stages.planning.advice import advise
-from stages.planning.needs import Device, Lengths, Needs, StageMemory, device_of
+from stages.planning.needs import Device, Lengths, Needs, StageMemory, device_of, is_auto
 from stages.schedule import Schedule
 
 
@@ -73,16 +73,17 @@ def plan_memory(
 
 
 def check_fits(config: RunConfig, plan: MemoryPlan) -> None:
-    """Refuse to begin where train.micro_batch=auto finds not even one example to fit.
+    """Refuse to begin where the largest micro-batch that fits is asked for, and not even one example does.
 
     Raises:
         UserError: it does not.
     """
-    if config.train.micro_batch != "auto" or plan.fits:
+    if not is_auto(config) or plan.fits:
         return
     advice = f"{' '.join(plan.advice)} fits" if plan.advice else "No setting of fpt makes it fit; take a smaller model"
+    given = config.train.micro_batch or "null"
     raise UserError(
-        f"train.micro_batch=auto: one example takes {amount(plan.stages[-1].total)}B on a device of"
+        f"train.micro_batch={given}: one example takes {amount(plan.stages[-1].total)}B on a device of"
         f" {amount(plan.device_memory)}B, of which a tenth is left free. {advice}"
     )
 

@@ -17,6 +17,7 @@ from stages.schedule import Schedule, Stage
 from stages.selection import num_below
 
 ROOM = 0.9  # of a device's memory that a plan may fill
+RESERVE = 2**30  # of a card's free memory, for what is not counted: messages between processes, kernels' own
 Lengths = tuple[int, int]  # source without the prompt, target
 
 
@@ -63,8 +64,8 @@ def device_of(engine: EngineConfig, *, kept_in_memory: int = 0) -> Device:
         return Device(bytes_of(engine.device_memory), is_shared=False, taken=taken)
     if is_cpu:
         return Device(int(psutil.virtual_memory().available), is_shared=True, taken=taken)
-    card = torch.cuda.get_device_properties(engine.device if ":" in engine.device else 0)
-    return Device(card.total_memory, is_shared=False)
+    free, _ = torch.cuda.mem_get_info(engine.device if ":" in engine.device else 0)
+    return Device(max(free - RESERVE, 0), is_shared=False)
 
 
 class Needs:
@@ -111,7 +112,7 @@ class Needs:
 
     def least(self, config: RunConfig) -> int:
         """The same with the micro-batch as given; auto can always be 1."""
-        return self.total(config, 1 if config.train.micro_batch == "auto" else most_at_once(config))
+        return self.total(config, 1 if is_auto(config) else most_at_once(config))
 
     def fits(self, config: RunConfig, total: int) -> bool:
         """Whether so many bytes do, with some room left."""
@@ -119,12 +120,19 @@ class Needs:
 
     def micro_batch(self, config: RunConfig) -> int | None:
         """Examples per forward pass; None: auto, and not even one fits."""
-        return self.largest(config) if config.train.micro_batch == "auto" else most_at_once(config)
+        return self.largest(config) if is_auto(config) else most_at_once(config)
 
     def largest(self, config: RunConfig) -> int | None:
         """The largest micro-batch that fits, None if not even one example does."""
         sizes = range(1, most_at_once(config) + 1)
         return bisect_left(sizes, True, key=lambda size: not self.fits(config, self.total(config, size))) or None
+
+
+def is_auto(config: RunConfig) -> bool:
+    """Whether the micro-batch is as large as fits: as asked for, or where nothing is said and this is no CPU."""
+    engine = config.engine
+    is_card = engine.device_memory is not None or (engine.device != "cpu" and torch.cuda.is_available())
+    return config.train.micro_batch == "auto" or (config.train.micro_batch is None and is_card)
 
 
 def most_at_once(config: RunConfig) -> int:

@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from fpt.__main__ import main
+from fpt.data.encoded import Batch
 from fpt.data.encoding import encode
+from fpt.errors import UserError
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
 from fpt.tasks.opening import open_task
@@ -67,6 +70,32 @@ def test_a_label_task_generates_no_longer_than_its_longest_label(checkpoint: Pat
     data = encode(task.train, tokenizer, source_length=64, target_length=10)
     assert longest_answer(task, data, 10) == longest
     assert longest_answer(task, data, 2) == 2
+
+
+def test_answers_for_which_there_is_no_memory_are_given_in_parts(
+    checkpoint: Path, boolq: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fpt.config.compose import load
+
+    backbone, task = open_folder(checkpoint), open_task(load([f"task.data={boolq}"]))
+    data = encode(task.valid, backbone.tokenizer, source_length=64, target_length=10)
+    model = PromptedModel(partial.build(backbone, everything(backbone.shape)), SoftPrompt(torch.randn(3, 32) * 5))
+    evaluator = Evaluator(task, data, backbone.tokenizer, ON_CPU, lambda batches, _: batches, 8, max_new_tokens=4)
+    wanted = evaluator.answers(model, data, "validation")
+    generate, sizes, most = PromptedModel.generate, [], 3
+
+    def short_of_memory(model: PromptedModel, batch: Batch, **more: Any) -> torch.Tensor:
+        sizes.append(len(batch.source))
+        if len(batch.source) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory (as a card would say)")
+        return generate(model, batch, **more)
+
+    monkeypatch.setattr(PromptedModel, "generate", short_of_memory)
+    assert evaluator.answers(model, data, "validation") == wanted
+    assert sizes[:4] == [8, 4, 2, 2]
+    most = 0
+    with pytest.raises(UserError, match="out of memory for 1 answer at once: give a smaller train.eval_batch"):
+        evaluator.answers(model, data, "validation")
 
 
 def test_free_text_may_be_twice_as_long_as_in_training(checkpoint: Path, tmp_path: Path) -> None:

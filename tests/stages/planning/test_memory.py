@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 
 from fpt.config.compose import load
 from fpt.errors import UserError
@@ -33,10 +34,11 @@ def test_a_plan_says_what_fits_and_what_would() -> None:
 @pytest.mark.parametrize(
     ("words", "advice"),
     [
-        (("engine.device_memory=80GB",), "train.micro_batch=N"),
+        (("engine.device_memory=80GB", "train.micro_batch=32"), "train.micro_batch=N"),
         (("engine.device_memory=80GB", "train.micro_batch=auto"), ""),
+        (("engine.device_memory=80GB",), ""),
         (("engine.device_memory=24GiB", "train.micro_batch=1"), "engine.dtype=bfloat16 engine=deepspeed .*"),
-        (("engine.device_memory=40GB",), "train.micro_batch=N engine.dtype=bfloat16"),
+        (("engine.device_memory=40GB", "train.micro_batch=32"), "train.micro_batch=N engine.dtype=bfloat16"),
     ],
 )
 def test_the_advice_makes_it_fit(words: tuple[str, ...], advice: str) -> None:
@@ -66,7 +68,7 @@ def test_auto_is_torch_where_it_fits_and_deepspeed_where_not() -> None:
 
 
 def test_auto_stays_with_torch_where_sharing_wins_nothing() -> None:
-    plan = memory("model=t5-large", "schedule=ld", "engine.device_memory=24GiB")
+    plan = memory("model=t5-large", "schedule=ld", "engine.device_memory=24GiB", "train.micro_batch=32")
     assert plan.engine == "torch"
     assert plan.advice is not None
     assert re.fullmatch(r"train\.micro_batch=\d+", *plan.advice)
@@ -78,6 +80,29 @@ def test_auto_is_the_largest_micro_batch_that_fits() -> None:
     assert found > 1
     assert memory(*words, f"train.micro_batch={found}").fits
     assert not memory(*words, f"train.micro_batch={found + 1}").fits
+
+
+def test_a_cards_free_memory_less_a_reserve_is_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the largest micro-batch that fits is the default there."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (30 * 2**30, 80 * 2**30))
+    plan = memory("model=t5-large", "schedule=pt")
+    assert plan.device_memory == 29 * 2**30
+    assert plan.fits
+    assert 1 < plan.micro_batch < 32
+    assert not memory("model=t5-large", "schedule=pt", f"train.micro_batch={plan.micro_batch + 1}").fits
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert memory("model=t5-large", "schedule=pt").micro_batch == 32
+
+
+@pytest.mark.parametrize("model", ["t5-xl", "t5-xxl"])
+@pytest.mark.parametrize("size", ["24GB", "40GB", "80GB"])
+def test_a_plan_for_a_card_fits_or_says_what_would(model: str, size: str) -> None:
+    words = (f"model={model}", "schedule=pt", f"engine.device_memory={size}")
+    plan = memory(*words)
+    if not plan.fits:
+        assert plan.advice
+        assert memory(*words, *plan.advice).fits
 
 
 def test_auto_says_what_would_make_one_example_fit() -> None:
