@@ -95,9 +95,7 @@ class Engine:
                 "stage3_param_persistence_threshold": KEPT_WHOLE,
             }
             if self.config.offload != "none":
-                pinned = self.device.type == "cuda"
-                where = {"device": self.config.offload, "nvme_path": self.config.nvme_dir}
-                zero["offload_param"] = {**where, "pin_memory": pinned}
+                zero["offload_param"] = {"device": self.config.offload, "pin_memory": self.device.type == "cuda"}
         return {
             "train_micro_batch_size_per_gpu": 1,  # DeepSpeed wants one; the loop feeds the model itself
             "zero_optimization": zero,
