@@ -41,4 +41,5 @@ class Models:
             kind = kind_of(self.prompt)
             block = kind.position(self.backbone.shape.encoder.blocks)
             module = kind.build(prompt, sum(kept < block for kept in selection.encoder.blocks))
-            yield PromptedModel(held, module.to(engine.device), checkpointing=self.checkpointing)
+            module, begin_pass = module.to(engine.device), held.begin_pass
+            yield PromptedModel(held.body, module, checkpointing=self.checkpointing, begin_pass=begin_pass)

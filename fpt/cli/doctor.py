@@ -18,10 +18,7 @@ from fpt.backbones.tiny import FOLDER, checksums
 from fpt.errors import reason
 
 OPTIONAL = ("tensorboard", "wandb", "trackio", "peft")
-OPERATIONS = (
-    "async_io",  # for engine.offload=nvme
-    "deepspeed_shm_comm",  # for sums between processes on one machine's CPU
-)
+OPERATIONS = ("deepspeed_shm_comm",)  # for sums between processes on one machine's CPU
 PATIENCE = 5.0  # seconds for the Hub
 
 Report = dict[str, Any]

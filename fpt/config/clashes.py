@@ -68,8 +68,6 @@ def _check_engine(engine: EngineConfig, batch_size: int) -> None:
             f"engine.offload={engine.offload}: is for engine=deepspeed with engine.zero_stage=3;"
             f" this is engine={engine.name} with engine.zero_stage={engine.zero_stage}"
         )
-    if (engine.offload == "nvme") != (engine.nvme_dir is not None):
-        raise UserError("engine.offload=nvme and engine.nvme_dir=DIR belong together; give both or neither")
     machines = "1 machine" if engine.nodes == 1 else f"{engine.nodes} machines"
     if engine.processes * engine.nodes > batch_size:
         raise UserError(

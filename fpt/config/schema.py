@@ -309,9 +309,9 @@ class EngineConfig(Group):
     offload: str = setting(
         "with zero_stage=3: keep each process's share of the weights off the device",
         "none",
-        choices=("none", "cpu", "nvme"),
+        choices=("none", "cpu"),
+        refused={"nvme": "Weights on a disk are not supported; engine.offload=cpu keeps them in the machine's memory."},
     )
-    nvme_dir: str | None = setting("folder for engine.offload=nvme, on a fast local disk", None)
     device_memory: str | None = setting("memory of one device, as in 24GiB; null: what this machine has", None)
     hostfile: str | None = setting(
         "DeepSpeed's hostfile, lines of 'host slots=N': start processes on all of these machines over ssh", None

@@ -3,6 +3,7 @@
 Letters: B batch, S source, T target, P prompt, D model, V vocabulary.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -23,18 +24,25 @@ AT_ONCE = 1024  # target positions whose logits [V] are held at the same time
 class PromptedModel(nn.Module):
     """A frozen encoder-decoder with a prompt before its input, or before the states inside its encoder."""
 
-    def __init__(self, body: Any, prompt: Prompt, *, checkpointing: bool = False) -> None:
-        """Join the two; `body` stays frozen and in eval mode. `checkpointing` trades time for memory, nothing else."""
+    def __init__(
+        self, body: Any, prompt: Prompt, *, checkpointing: bool = False, begin_pass: Callable[[], None] = lambda: None
+    ) -> None:
+        """Join the two; `body` stays frozen and in eval mode. `checkpointing` trades time for memory, nothing else.
+
+        `begin_pass` is what holds the body wants called before each pass through it.
+        """
         super().__init__()
         self.family = family_of(body.config)
         if checkpointing:
             self.family.checkpoint_blocks(body)
         self.body: Any = body
         self.prompt = prompt
+        self._begin_pass = begin_pass
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Encoder states [B, P+S, D] and their mask [B, P+S]."""
-        return self.above(self.below(batch) if batch.below is None else batch.below, batch.mask)
+        """Encoder states [B, P+S, D] and their mask [B, P+S]; every pass begins here."""
+        self._begin_pass()
+        return self.above(self._below(batch) if batch.below is None else batch.below, batch.mask)
 
     def learned(self) -> Tensors:
         """A copy of what is learned, by name, off the device."""
@@ -46,9 +54,13 @@ class PromptedModel(nn.Module):
         for name, tensor in self.prompt.tensors.items():
             tensor.copy_(tensors[name])
 
-    @torch.no_grad()
     def below(self, batch: Batch) -> Tensor:
         """The states [B, S, D] that the prompt is put before; they depend on the example alone, and never change."""
+        self._begin_pass()
+        return self._below(batch)
+
+    @torch.no_grad()
+    def _below(self, batch: Batch) -> Tensor:
         return self.family.states_before(self.body, batch.source, batch.mask, self.prompt.position)
 
     def above(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,6 +102,7 @@ class PromptedModel(nn.Module):
         ids = self._generate(states, mask, max_new_tokens, beams, in_step=False)[:, 1:]
         ended = (ids == self.body.config.eos_token_id).cumsum(1)
         labels = ids.masked_fill(ended.cumsum(1) > 1, IGNORED)  # the end itself is part of the output
+        self._begin_pass()
         states, real = self.decode(replace(batch, labels=labels), states, mask), labels != IGNORED
         logs = torch.zeros(labels.shape, device=labels.device)
         parts = zip(torch.split(states[real], AT_ONCE), torch.split(labels[real], AT_ONCE), strict=True)

@@ -202,7 +202,7 @@ def measure_memory(words: list[str], result: Path) -> None:
             body = build(backbone, chosen, dtype=engine.dtype, device=device, shard=engine.shard)
             with engine.holding(body) as held:
                 distributed.barrier()
-                model = PromptedModel(held, SoftPrompt(vectors))
+                model = PromptedModel(held.body, SoftPrompt(vectors), begin_pass=held.begin_pass)
                 for _ in range(updates):
                     model(batch).backward()
 

@@ -40,7 +40,7 @@ def test_it_tells_what_a_bug_report_needs_though_the_hub_is_silent(cli: Cli, sil
     assert report["versions"]["torch"]
     assert report["torch"]["os"]
     assert report["devices"]["gloo"] is True
-    assert isinstance(report["deepspeed"]["async_io"], bool)
+    assert isinstance(report["deepspeed"]["deepspeed_shm_comm"], bool)
     assert report["hub"]["answers"] is False
     assert report["embedded_model"]["checksums"] == "hold"
     assert report["problems"] == []
@@ -72,7 +72,7 @@ def test_a_lock_that_a_killed_build_has_left_is_a_problem(
     cli: Cli, silent_hub: "socket.socket", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    lock = tmp_path / "async_io" / "lock"
+    lock = tmp_path / "pin_memory" / "lock"
     lock.parent.mkdir()
     lock.touch()
     os.utime(lock, (time.time() - 3600,) * 2)

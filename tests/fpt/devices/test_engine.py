@@ -1,4 +1,4 @@
-"""What DeepSpeed changes for itself is as it was when the engine lets go."""
+"""DeepSpeed computes where it is told to, and what it changes for itself is as it was when the engine lets go."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -40,7 +40,7 @@ def test_linear_is_what_it_was_after_sharding_and_holding(own_linear: Any, shard
     assert functional.linear is own_linear
     with engine.holding(body) as held:
         assert functional.linear is not own_linear
-        assert held(torch.ones(1, 4)).shape == (1, 4)
+        assert held.body(torch.ones(1, 4)).shape == (1, 4)
     assert functional.linear is own_linear
 
 
@@ -53,3 +53,36 @@ def test_linear_is_what_it_was_after_a_failure(own_linear: Any, sharded: tuple[E
     with pytest.raises(RuntimeError, match="out of memory"):
         _fail_holding(*sharded)
     assert functional.linear is own_linear
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The CUDA devices that torch and DeepSpeed are asked for, which are the CPU."""
+    from deepspeed.accelerator import get_accelerator, set_accelerator
+    from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
+
+    devices: list[str] = []
+
+    class TwoCards(CPU_Accelerator):  # type: ignore[misc]
+        def device_name(self, device_index: Any = None) -> str:
+            if device_index is not None:
+                devices.append(f"cuda:{device_index}")
+            return "cpu"
+
+    monkeypatch.setenv("LOCAL_RANK", "0")  # an earlier run's in this process
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: devices.append(str(device)))
+    before = get_accelerator()
+    set_accelerator(TwoCards())
+    yield devices
+    set_accelerator(before)
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_one_process_computes_on_the_card_that_was_named(asked: list[str], stage: int) -> None:
+    config = EngineConfig(name="deepspeed", device="cuda:1", zero_stage=stage)
+    with joined(CONFIG, CPU):
+        engine, body = Engine(config, torch.device("cuda:1")), nn.Linear(4, 4).requires_grad_(False)
+        engine.shard(body)
+        with engine.holding(body):
+            assert set(asked) == {"cuda:1"}
+        assert asked[0] == "cuda:1"

@@ -226,7 +226,9 @@ def test_bad_input_in_a_run_of_several_is_one_line(model: Path, boolq: Path, tmp
     [
         ("engine.processes=0", "engine.processes=0: must be at least 1"),
         ("engine.processes=5", "engine.processes=5: with 1 machine these are more processes than train.batch_size=4"),
-        ("engine.offload=nvme", "engine.nvme_dir"),
+        ("engine.offload=nvme", "engine.offload=nvme: allowed are none, cpu. Weights on a disk"),
+        ("engine=deepspeed engine.offload=nvme", "engine.offload=cpu keeps them in the machine's memory"),
+        ("engine.nvme_dir=/mnt", "engine.nvme_dir=/mnt: unknown key"),
         ("engine.hostfile=/no/such", "engine.hostfile=/no/such: no such file"),
         ("engine.nodes=2", "engine.rendezvous"),
         ("engine.zero_stage=4", "must be at most 3"),

@@ -94,7 +94,7 @@ def test_answers_for_which_there_is_no_memory_are_given_in_parts(
     assert evaluator.answers(model, data, "validation") == wanted
     assert sizes[:4] == [8, 4, 2, 2]
     most = 0
-    with pytest.raises(UserError, match="out of memory for 1 answer at once: give a smaller train.eval_batch"):
+    with pytest.raises(UserError, match="out of memory for 1 answer at once: give a smaller"):
         evaluator.answers(model, data, "validation")
 
 
