@@ -74,6 +74,8 @@ class Engine:
     def _deepspeed(self) -> Any:
         """DeepSpeed, told its accelerator, and quiet."""
         os.environ.setdefault("DS_ACCELERATOR", self.device.type)
+        if self.device.type == "cuda":
+            os.environ["LOCAL_RANK"] = str(self.device.index or 0)  # which is to DeepSpeed the device's number
         os.environ.setdefault("LOCAL_RANK", "0")
         check_locks()
         with redirect_stdout(io.StringIO()):
