@@ -184,7 +184,7 @@ WATCHED = [Ended(0, 100, "SIGABRT"), Ended(1, 120, "SIGKILL")]  # rank 1 was kil
 def test_the_one_at_fault_is_named_and_not_who_waited_for_it(
     tmp_path: Path, device: str, quiet: int, ended: list[Ended], reports: list[dict[str, Any]], said: str
 ) -> None:
-    """By what a launcher finds when it is over; NCCL's watchdog ends a process that waits by SIGABRT, without a report."""
+    """By what a launcher finds when it is over. NCCL ends a process that waits by SIGABRT, without a report."""
     folder = tmp_path / "run" / ".launch"
     folder.mkdir(parents=True)
     for one in reports:
