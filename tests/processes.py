@@ -70,17 +70,28 @@ def _redirect(place: Path) -> None:
         os.dup2(os.open(place.with_suffix(suffix), os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream.fileno())
 
 
-def in_processes(number: int, call: Callable[[], int | None], place: Path, *, seconds: float = 500) -> None:
-    """Make a call, which returns 0 or None, in so many processes, which find what torchrun tells its own."""
+def in_processes(
+    number: int,
+    call: Callable[[], int | None],
+    place: Path,
+    *,
+    seconds: float = 500,
+    told: Callable[[int], dict[str, Any]] | None = None,
+) -> None:
+    """Make a call, which returns 0 or None, in so many processes.
+
+    They find what torchrun tells its own, or what `told` says to each.
+    """
     _environment()
     place.parent.mkdir(parents=True, exist_ok=True)
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    told = {"WORLD_SIZE": number, "LOCAL_WORLD_SIZE": number, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port}
-    told |= {"TORCHELASTIC_USE_AGENT_STORE": True}
-    ranks = [
-        FORKS.Process(target=_as_rank, args=(told | {"RANK": rank, "LOCAL_RANK": rank}, call, place), daemon=True)
-        for rank in range(number)
-    ]
+    same = {"WORLD_SIZE": number, "LOCAL_WORLD_SIZE": number, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port}
+    same |= {"TORCHELASTIC_USE_AGENT_STORE": True}
+    ranks = []
+    for rank in range(number):
+        tells = told(rank) if told else same | {"RANK": rank, "LOCAL_RANK": rank}
+        log = place.with_suffix(f".rank-{rank}.txt")
+        ranks.append(FORKS.Process(target=_as_rank, args=(tells, call, log), daemon=True))
     for rank in ranks:
         rank.start()
     running = {rank.sentinel: rank for rank in ranks}
@@ -92,8 +103,8 @@ def in_processes(number: int, call: Callable[[], int | None], place: Path, *, se
             raise AssertionError("".join(file.read_text()[-4000:] for file in place.parent.glob("**/*rank*")))
 
 
-def _as_rank(told: dict[str, Any], call: Callable[[], int | None], place: Path) -> None:
+def _as_rank(told: dict[str, Any], call: Callable[[], int | None], log: Path) -> None:
     os.environ |= {name: str(value) for name, value in told.items()}
-    _redirect(place.with_suffix(f".rank-{told['RANK']}.txt"))
+    _redirect(log)
     quiet_libraries()
     assert not call()

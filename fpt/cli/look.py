@@ -8,7 +8,7 @@ from fpt.cli.look_tables import print_look, print_plan, print_report
 from fpt.cli.tables import present
 from fpt.config import compose
 from fpt.data.example_cache import open_task
-from fpt.devices.processes import Failed
+from fpt.devices.processes import Failed, check
 from fpt.runs.progress import Progress
 from stages import schedule
 
@@ -17,6 +17,7 @@ def plan(arguments: Arguments) -> None:
     """`fpt plan`."""
     config = compose.load(arguments.overrides)
     stages = schedule.of(config)
+    check(config)
     from stages.planning.settled import expect
 
     present(arguments, expect(config, stages), print_plan)

@@ -13,7 +13,7 @@ from fpt.cli.tables import present
 from fpt.config import compose
 from fpt.config.run_config import RunConfig
 from fpt.data.example_cache import open_task
-from fpt.devices import interrupts, processes
+from fpt.devices import interrupts, processes, slurm
 from fpt.errors import UserError
 from fpt.prompts import files
 from fpt.runs import folder
@@ -36,7 +36,9 @@ def train(arguments: Arguments) -> None:
         sweep(arguments)
         return
     config = compose.load(arguments.overrides)
+    slurm.adopt(config.engine)
     if processes.is_worker():
+        processes.check_told()
         _share(config, arguments)
         return
     result = _one(config, ["--json"] if "json" in arguments.options else [])
@@ -61,6 +63,7 @@ def _one(config: RunConfig, flags: list[str]) -> dict[str, Any] | None:
 def _checked(config: RunConfig) -> Schedule:
     """The run's schedule, when all is checked that can be before anything is read."""
     chosen(config.tracking)
+    processes.check(config)
     stages = schedule.of(config)
     files.check(config.prompt, config_values(config.model)[0]["d_model"])
     _check_folders(config)
@@ -99,6 +102,7 @@ def worker(arguments: Arguments) -> None:
 def _share(config: RunConfig, arguments: Arguments, *, reports: Path | None = None) -> None:
     """Train as one of several processes."""
     with reporting(config.folder, reports), interrupts.heard():
+        processes.check(config)
         from stages.run import run
 
         result = run(config, schedule.of(config), lambda: open_task(config), Progress())

@@ -319,7 +319,12 @@ class EngineConfig(Group):
     nodes: int = setting("machines, each started with this command and its own engine.node_rank", 1, least=1)
     node_rank: int | None = setting("which of the machines this is, from 0", None, least=0)
     rendezvous: str | None = setting("where the machines meet: host:port of machine 0", None)
-    timeout: int = setting("seconds after which a process that does not answer is given up", 30, least=1)
+    timeout: int | None = setting(
+        "seconds after which a process that does not answer is given up; null: 30 on a CPU, 600 on CUDA."
+        " To start, all have 600 seconds or this, if it is more",
+        None,
+        least=1,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

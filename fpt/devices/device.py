@@ -5,7 +5,8 @@ import os
 import torch
 
 from fpt.config.schema import EngineConfig
-from fpt.devices.processes import is_worker
+from fpt.devices import slurm
+from fpt.devices.processes import counted, is_worker
 from fpt.errors import UserError
 
 
@@ -15,22 +16,34 @@ def open_device(config: EngineConfig) -> torch.device:
     Raises:
         UserError: no such device here, or fewer than processes.
     """
-    there = torch.cuda.device_count()
-    number = int(os.environ["LOCAL_RANK"]) + 1 if is_worker() else config.processes
-    device = _named(config.device)
+    there, number = torch.cuda.device_count(), counted(config).here
+    device = named(config.device)
     if device.type != "cuda":
         return device
     if (device.index or 0) >= there:
         raise UserError(f"engine.device={config.device}: torch sees {there} CUDA devices here; engine.device=cpu works")
+    if number == 1 or (there == 1 and slurm.started(os.environ)):  # Slurm may show each task its own device alone
+        return torch.device("cuda", device.index or 0) if is_worker() else device
     if number > there:
+        key = "engine.processes" if config.processes > 1 else "LOCAL_WORLD_SIZE"
         raise UserError(
-            f"engine.processes={number}: torch sees {there} CUDA devices here, and each process takes one;"
+            f"{key}={number}: torch sees {there} CUDA devices here, and each process takes one;"
             f" give {there}, or engine.device=cpu"
         )
     return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if is_worker() else device
 
 
-def _named(name: str) -> torch.device:
+def seconds_to_answer(config: EngineConfig, device: torch.device) -> int:
+    """After how many a process that does not answer is given up; one on a GPU may compute for long on its own."""
+    return config.timeout or (600 if device.type == "cuda" else 30)
+
+
+def named(name: str) -> torch.device:
+    """The device of an `engine.device`, whether or not it is there.
+
+    Raises:
+        UserError: it is none.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -15,14 +15,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import HashStore as _HashStore  # type: ignore[attr-defined]
+from torch.distributed import Store as _Store  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 
 from fpt.config.schema import EngineConfig
-from fpt.devices.processes import is_worker
+from fpt.devices.device import seconds_to_answer
+from fpt.devices.processes import GOES_ON, GaveUp, counted, is_worker
 from fpt.errors import UserError
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=1)  # for what the main process does alone, a download for example; its death is seen at once
+JOINING = 600  # seconds, at least, that a process has to start, import torch and come
 _patient: dist.ProcessGroup | None = None
+_here = 0, 1
 
 
 def rank() -> int:
@@ -37,14 +42,7 @@ def size() -> int:
 
 def here() -> tuple[int, int]:
     """Which of this machine's processes this is, from 0, and how many these are."""
-    if size() == 1:
-        return 0, 1
-    return int(os.environ["LOCAL_RANK"]), _on_this_machine()
-
-
-def _on_this_machine() -> int:
-    """How many processes a launcher of torch's or DeepSpeed's says it started here."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE", "1"))
+    return _here if size() > 1 else (0, 1)
 
 
 def is_main() -> bool:
@@ -58,15 +56,17 @@ def joined(config: EngineConfig, device: torch.device) -> Iterator[None]:
 
     engine=auto is settled within, and may come to DeepSpeed.
     """
-    global _patient
+    global _patient, _here
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    timeout = timedelta(seconds=config.timeout)
+    timeout = timedelta(seconds=seconds_to_answer(config, device))
     if is_worker():
+        _here = int(os.environ["LOCAL_RANK"]), counted(config).here  # now: DeepSpeed is told another local rank
         if device.type == "cuda":
             torch.cuda.set_device(device)
         if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // _on_this_machine()))
-        dist.init_process_group(backend, timeout=timeout)
+            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // _here[1]))
+        store, own, number = _met(timedelta(seconds=max(JOINING, config.timeout or 0)))
+        dist.init_process_group(backend, store=store, rank=own, world_size=number, timeout=timeout)
         _patient = dist.new_group(backend="gloo", timeout=PATIENCE)
     elif config.name in ("auto", "deepspeed"):
         dist.init_process_group(backend, store=_HashStore(), rank=0, world_size=1)
@@ -79,6 +79,31 @@ def joined(config: EngineConfig, device: torch.device) -> Iterator[None]:
         # After an error the others may be gone, and the group would wait for them; a worker ends then, and it with it.
         if not (failed and is_worker()):
             _leave()
+
+
+def _met(patience: timedelta) -> tuple[_Store, int, int]:
+    """What the processes share, which of them this is, and how many there are, when all have come.
+
+    Raises:
+        GaveUp: some have not.
+    """
+    others = "another process"
+    try:
+        store, own, number = next(rendezvous("env://", timeout=patience))
+        store.set(f"fpt-has-come-{own}", "")
+        names = {f"fpt-has-come-{one}": one for one in range(number)}
+        try:
+            store.wait(list(names), patience)
+        except dist.DistError:
+            others = ", ".join(f"rank {one}" for name, one in names.items() if not store.check([name])) or others
+            raise
+    except dist.DistError as error:
+        own, where = int(os.environ["RANK"]), f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        if "EADDRINUSE" in str(error):
+            raise UserError(f"MASTER_PORT={os.environ['MASTER_PORT']}: is taken; export another MASTER_PORT") from None
+        waited = f"rank {own} gave up waiting for {others} to start, after {patience.total_seconds():.0f} seconds"
+        raise GaveUp(f"{waited}, at {where}; {GOES_ON}", 1) from None
+    return store, own, number
 
 
 def _leave() -> None:

@@ -14,7 +14,6 @@ from torch.nn import functional
 
 from fpt.config.schema import EngineConfig
 from fpt.devices.extensions import check_locks
-from fpt.devices.processes import is_worker
 
 KEPT_WHOLE = 10**5  # parameters up to which DeepSpeed leaves a tensor whole in every process: norms, the bias tables
 
@@ -92,11 +91,11 @@ class Engine:
     def _deepspeed(self) -> Any:
         """DeepSpeed, told its device, and quiet."""
         os.environ.setdefault("DS_ACCELERATOR", self.device.type)
-        if not is_worker():
-            # DeepSpeed computes on the device that LOCAL_RANK numbers; launchers set it for processes of several.
-            os.environ["LOCAL_RANK"] = str(self.device.index or 0)
-        if self.device.type == "cuda" and self.device.index is not None:
-            torch.cuda.set_device(self.device)
+        if self.device.type == "cuda":
+            os.environ["LOCAL_RANK"] = str(self.device.index or 0)  # which is to DeepSpeed the device's number
+            if self.device.index is not None:
+                torch.cuda.set_device(self.device)
+        os.environ.setdefault("LOCAL_RANK", "0")
         check_locks()
         with redirect_stdout(io.StringIO()):
             import deepspeed

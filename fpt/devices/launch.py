@@ -11,11 +11,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.utils.distributed import get_free_port
@@ -23,10 +26,12 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from fpt.config import compose
 from fpt.config.run_config import RunConfig
-from fpt.devices.device import open_device
+from fpt.devices.device import named, open_device, seconds_to_answer
+from fpt.devices.hostfile import slots
 from fpt.devices.processes import GOES_ON, LOGS, Failed
 from fpt.errors import UserError
 
+ABORTED = "SIGABRT"  # by which NCCL's watchdog ends a process whose collective gets no answer, without a Python error
 GRACE = 20  # seconds for the others to save and end, when one has failed or all were told to stop
 
 
@@ -57,7 +62,7 @@ def start(config: RunConfig, flags: list[str]) -> None:
 
 def _torchrun(config: RunConfig, folder: Path, command: list[str]) -> None:
     engine = config.engine
-    open_device(engine)  # what is wrong with it is said here, before any process starts
+    device = open_device(engine)  # what is wrong with it is said here, before any process starts
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # what matters is said below, in one line
     several: dict[str, Any] = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0"}
     if engine.rendezvous is not None:
@@ -76,40 +81,71 @@ def _torchrun(config: RunConfig, folder: Path, command: list[str]) -> None:
     try:
         elastic_launch(agent, sys.executable)(*command)
     except ChildFailedError as error:
-        killed = {rank: -failure.exitcode for rank, failure in error.failures.items() if failure.exitcode < 0}
-        raise _cause(folder, config, killed) from None
+        ended = [
+            Ended(rank, failure.timestamp, signal.Signals(-failure.exitcode).name if failure.exitcode < 0 else None)
+            for rank, failure in error.failures.items()
+        ]
+        raise cause(folder, config, ended, device) from None
     except SignalException as error:
         raise Failed(f"stopped by {error.sigval.name}; {GOES_ON}", 128 + error.sigval) from None
 
 
 def _deepspeed(config: RunConfig, folder: Path, command: list[str]) -> None:
-    hostfile = Path(str(config.engine.hostfile)).expanduser()
-    hosts = [line.split()[0] for line in hostfile.read_text().splitlines() if line.strip() and line.strip()[0] != "#"]
-    if not hosts:
-        raise UserError(f"engine.hostfile={hostfile}: names no machine; expected lines of 'host slots=N'")
+    hostfile = str(config.engine.hostfile)
+    hosts = list(slots(hostfile))
     runner = [sys.executable, "-m", "deepspeed.launcher.runner", "--quiet", "--no_local_rank", "--no_ssh_check"]
     port = 29500  # DeepSpeed's own, as nobody here knows which are free on another machine
     if set(hosts) <= {"localhost", "127.0.0.1"}:
         port = get_free_port()  # type: ignore[no-untyped-call]
-    meeting = ["--hostfile", str(hostfile), "--master_addr", hosts[0], "--master_port", str(port)]
+    meeting = ["--hostfile", str(Path(hostfile).expanduser()), "--master_addr", hosts[0], "--master_port", str(port)]
     if subprocess.run([*runner, *meeting, "--module", *command[1:]], check=False).returncode:
-        raise _cause(folder, config, {})
+        raise cause(folder, config, [], named(config.engine.device))
 
 
-def _cause(folder: Path, config: RunConfig, killed: dict[int, int]) -> Failed:
+@dataclass(frozen=True)
+class Ended:
+    """A process that has ended early: at which second, and by which signal, if it was one."""
+
+    rank: int
+    time: int
+    signal: str | None
+
+
+def cause(folder: Path, config: RunConfig, ended: list[Ended], device: torch.device) -> Failed:
     """Which process failed, and of what; that others lost it, and were then ended, is only what came of it."""
     reports = sorted((json.loads(file.read_text()) for file in folder.glob("rank-*.json")), key=lambda one: one["time"])
-    theirs = [report["rank"] for report in reports]
-    silent = {rank: signal.Signals(number).name for rank, number in killed.items() if rank not in theirs}
-    why = next((report for report in reports if not report["lost_others"]), None)
-    if why is not None:
-        return Failed(why["message"], why["status"])
-    for rank, name in silent.items():
-        if any(report["waited"] for report in reports):
-            waited = f"rank {rank} did not answer for {config.engine.timeout} seconds (engine.timeout)"
-            return Failed(f"{waited}; {GOES_ON}", 1)
-        memory = ", as a machine does that is out of memory" if name == "SIGKILL" else ""
-        return Failed(f"rank {rank} was killed by {name}{memory}; {GOES_ON}", 1)
+    of = {end: [one for one in reports if one["end"] == end] for end in ("failed", "waited", "stopped", "lost")}
+    if of["failed"]:
+        return Failed(of["failed"][0]["message"], of["failed"][0]["status"])
+    said = {report["rank"] for report in reports}
+    # Of those that end in the same second, what NCCL aborts is more likely to have lost another than to be the cause.
+    silent = sorted(
+        (one for one in ended if one.signal and one.rank not in said), key=lambda one: (one.time, one.signal == ABORTED)
+    )
+    seconds = seconds_to_answer(config.engine, device)
+    waiting = {one["rank"] for one in of["waited"]}
+    if device.type == "cuda" and silent and silent[0].signal == ABORTED and _quiet(folder, config) >= seconds:
+        waiting |= {one.rank for one in silent if one.signal == ABORTED}  # by NCCL's watchdog, for want of an answer
+    if any(one["starting"] for one in of["waited"]):
+        return Failed(of["waited"][0]["message"], 1)
+    if waiting:
+        others = [one.rank for one in silent if one.rank not in waiting][:1]
+        for end in ("stopped", "lost"):  # by being told so, or late: one alone is the one that was waited for
+            others = others or ([of[end][0]["rank"]] if len(of[end]) == 1 else [])
+        late = f"waited for rank {others[0]}, which did not answer for" if others else None
+        unknown = f"rank {min(waiting)} gave up waiting for another process after"
+        return Failed(f"{late or unknown} {seconds} seconds (engine.timeout); {GOES_ON}", 1)
+    if of["stopped"] and (not ended or ended[0].rank in said):
+        return Failed(of["stopped"][0]["message"], of["stopped"][0]["status"])
+    if silent:
+        memory = ", as a machine does that is out of memory" if silent[0].signal == "SIGKILL" else ""
+        return Failed(f"rank {silent[0].rank} was killed by {silent[0].signal}{memory}; {GOES_ON}", 1)
     if reports:
-        return Failed(reports[0]["message"], 1)
+        return Failed(reports[0]["message"], reports[0]["status"])
     return Failed(f"a process ended without a word; see {config.folder / LOGS}; {GOES_ON}", 1)
+
+
+def _quiet(folder: Path, config: RunConfig) -> float:
+    """For how many seconds the run has written nothing; the main process writes with every update."""
+    written = [(folder / "config.yaml"), *config.folder.glob("*.jsonl")]
+    return time.time() - max(file.stat().st_mtime for file in written)

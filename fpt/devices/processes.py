@@ -1,14 +1,16 @@
 """How many processes a run takes, whether this is one of them, and how several say that they ended early."""
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import EngineConfig
+from fpt.devices import hostfile
 from fpt.errors import UserError
 
 GOES_ON = "the same command goes on with the run from its last saved state"
 LOGS = "logs"  # in the run folder: of processes other than the main one
+TOLD = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # with WORLD_SIZE, by every launcher
 
 
 class Failed(Exception):  # noqa: N818 - like KeyboardInterrupt, it names what happened
@@ -19,9 +21,93 @@ class Failed(Exception):  # noqa: N818 - like KeyboardInterrupt, it names what h
         self.status = status
 
 
+@dataclass(frozen=True)
+class Counts:
+    """How many processes a run has on all machines together, and on this one."""
+
+    all: int
+    here: int
+
+
+class GaveUp(Failed):
+    """The process has waited too long for another."""
+
+
 def is_worker() -> bool:
-    """Whether a launcher (ours, torchrun or DeepSpeed's) started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    """Whether a launcher (ours, torchrun, DeepSpeed's or srun) started this process as one of several."""
+    return _number("WORLD_SIZE", "1") > 1
+
+
+def counted(engine: EngineConfig) -> Counts:
+    """As typed; where nothing is, as a launcher has started them, or as a hostfile will."""
+    return _typed(engine) if engine.processes * engine.nodes > 1 else _started(engine)
+
+
+def are_typed(engine: EngineConfig) -> bool:
+    """Whether engine.processes decides how many there are, and nothing else does."""
+    return _started(engine).all == 1 or _started(engine) == _typed(engine)
+
+
+def check_told() -> None:
+    """Refuse to be one of several without a word which, or where they meet.
+
+    Raises:
+        UserError: something is missing.
+    """
+    if missing := [name for name in TOLD if is_worker() and not os.environ.get(name)]:
+        raise UserError(
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']}: {', '.join(missing)} not set, as a launcher sets it; start the"
+            " processes with torchrun, srun or engine.processes=N, or unset WORLD_SIZE"
+        )
+
+
+def check(config: RunConfig) -> None:
+    """Refuse what does not go with as many processes as a launcher has started, or a hostfile will.
+
+    Raises:
+        UserError: something does not.
+    """
+    engine, size = config.engine, config.train.batch_size
+    typed, started = _typed(engine), _started(engine)
+    if started.all == 1:
+        return
+    launcher = f"engine.hostfile={engine.hostfile}" if engine.hostfile and not is_worker() else "the launcher"
+    if typed.all > 1 and typed != started:
+        raise UserError(
+            f"engine.processes={engine.processes}: {launcher} starts {started.all} processes, {started.here} on this"
+            " machine; leave out engine.processes and engine.nodes"
+        )
+    if started.all > size:
+        raise UserError(
+            f"train.batch_size={size}: has fewer examples than {launcher} starts processes, {started.all}; start fewer,"
+            " or give a larger batch"
+        )
+    if started.here > 1 and ":" in engine.device:
+        raise UserError(
+            f"engine.device={engine.device}: is one device, and {launcher} starts {started.here} processes here;"
+            " engine.device=cuda is all"
+        )
+
+
+def _typed(engine: EngineConfig) -> Counts:
+    return Counts(engine.processes * engine.nodes, engine.processes)
+
+
+def _started(engine: EngineConfig) -> Counts:
+    """By a launcher, or by what a hostfile names; which machine of it this is nobody knows, so the fullest is."""
+    if is_worker():
+        return Counts(_number("WORLD_SIZE", "1"), _number("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", "1")))
+    if engine.hostfile is not None:
+        slots = hostfile.slots(engine.hostfile).values()
+        return Counts(sum(slots), max(slots))
+    return Counts(1, 1)
+
+
+def _number(name: str, default: str) -> int:
+    value = os.environ.get(name) or default
+    if not value.isdecimal():
+        raise UserError(f"{name}={value}: expected a whole number, as a launcher sets it; unset it, or use a launcher")
+    return int(value)
 
 
 def must_be_launched(config: RunConfig) -> bool:

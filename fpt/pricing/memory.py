@@ -8,6 +8,7 @@ from transformers import T5Config
 from fpt.backbones.shapes import STACKS, Shape, Stack
 from fpt.config.schema import EngineConfig, PromptConfig
 from fpt.devices.engine import KEPT_WHOLE, fetched_ahead
+from fpt.devices.processes import counted
 from fpt.pricing.activations import BLOCKS
 from fpt.pricing.flops import price_of
 from fpt.prompts.kinds import kind_of
@@ -65,7 +66,7 @@ class Memory:
             return total * width
         small = sum(number for number in numbers if number < KEPT_WHOLE)
         gathered = min(total, fetched_ahead(engine.device) + max(numbers)) + small
-        share = 0 if engine.offload != "none" else -(-total // (engine.processes * engine.nodes))
+        share = 0 if engine.offload != "none" else -(-total // counted(engine).all)
         return (share + gathered) * width
 
     def _activations(

@@ -7,6 +7,7 @@ from typing import Any
 
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import EngineConfig
+from fpt.devices.processes import are_typed
 from fpt.errors import UserError
 from fpt.pricing.memory import is_sharded
 from stages.planning.needs import Needs, is_auto
@@ -61,7 +62,7 @@ def _idle(config: RunConfig, changes: tuple[str, ...]) -> dict[str, bool]:
         "checkpointing": config.train.activation_checkpointing,
         "dtype": engine.dtype == "bfloat16",
         "deepspeed": is_sharded(engine),
-        "processes": not is_sharded_then,
+        "processes": not is_sharded_then or not are_typed(engine),
         "offload": engine.offload != "none" or not is_sharded_then,
     }
 

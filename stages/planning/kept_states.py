@@ -14,7 +14,7 @@ import torch
 
 from fpt.backbones.shapes import Stack
 from fpt.config.run_config import RunConfig
-from fpt.devices import distributed
+from fpt.devices.processes import counted
 from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
 from fpt.units import amount
@@ -184,7 +184,7 @@ def _check_room(config: RunConfig, plan: KeptStatesPlan | None) -> None:
 def _needed(config: RunConfig, plan: KeptStatesPlan) -> int:
     """Bytes: in memory one stage's at a time in every process of a machine, on disk those of all."""
     assert plan.bytes is not None
-    times = max(config.engine.processes, distributed.here()[1]) if plan.where == "memory" else plan.files
+    times = counted(config.engine).here if plan.where == "memory" else plan.files
     return plan.bytes * times
 
 

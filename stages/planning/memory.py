@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import EngineConfig
+from fpt.devices.processes import counted
 from fpt.errors import UserError
 from fpt.units import amount
 from stages.planning.advice import advise
@@ -59,10 +60,10 @@ def plan_memory(
     plan = MemoryPlan(
         engine=engine.name,
         reason=reason,
-        processes=engine.processes * engine.nodes,
+        processes=counted(engine).all,
         micro_batch=micro_batch,
         activation_checkpointing=config.train.activation_checkpointing,
-        device_memory=needs.device.of_each(engine.processes),
+        device_memory=needs.device.of_each(counted(engine).here),
         stages=stages,
         fits=all(stage.fits for stage in stages),
     )
@@ -96,7 +97,7 @@ def _engine(needs: Needs, config: RunConfig) -> tuple[EngineConfig, str]:
     if engine.offload != "none":
         return replace(engine, name="deepspeed"), f"engine=deepspeed for engine.offload={engine.offload}"
     plain, shared = (replace(config, engine=replace(engine, name=name)) for name in ("torch", "deepspeed"))
-    of = f"{amount(needs.device.of_each(engine.processes))}B of memory"
+    of = f"{amount(needs.device.of_each(counted(engine).here))}B of memory"
     whole = needs.least(plain)
     if needs.fits(plain, whole):
         return plain.engine, f"engine=torch: the largest stage takes {amount(whole)}B of {of}"

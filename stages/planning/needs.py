@@ -10,6 +10,7 @@ from fpt.backbones.families import read_config
 from fpt.backbones.location import config_values
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import EngineConfig
+from fpt.devices.processes import counted
 from fpt.pricing.memory import Memory, Need
 from fpt.prompts.kinds import kind_of
 from fpt.units import bytes_of
@@ -116,7 +117,7 @@ class Needs:
 
     def fits(self, config: RunConfig, total: int) -> bool:
         """Whether so many bytes do, with some room left."""
-        return total <= ROOM * self.device.of_each(config.engine.processes)
+        return total <= ROOM * self.device.of_each(counted(config.engine).here)
 
     def micro_batch(self, config: RunConfig) -> int | None:
         """Examples per forward pass; None: auto, and not even one fits."""
@@ -137,6 +138,6 @@ def is_auto(config: RunConfig) -> bool:
 
 def most_at_once(config: RunConfig) -> int:
     """The most examples of a forward pass: a process's share of the batch, or the micro-batch if that is less."""
-    share = -(-config.train.batch_size // (config.engine.processes * config.engine.nodes))
+    share = -(-config.train.batch_size // counted(config.engine).all)
     micro_batch = config.train.micro_batch
     return min(micro_batch, share) if isinstance(micro_batch, int) else share

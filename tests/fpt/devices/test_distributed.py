@@ -1,11 +1,20 @@
-"""The process group lasts as long as the run that wants it, however the run ends."""
+"""The process group lasts as long as the run that wants it, however the run ends, and waits as long as it should."""
+
+import os
+import time
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 
 from fpt.config.schema import EngineConfig
+from fpt.devices import distributed
+from fpt.devices.device import seconds_to_answer
 from fpt.devices.distributed import joined
+from fpt.devices.processes import GaveUp
+from tests.processes import in_processes
 
 CPU = torch.device("cpu")
 
@@ -28,3 +37,60 @@ def test_a_run_that_fails_leaves_no_group_to_the_next(name: str) -> None:
 def test_torch_alone_needs_no_group() -> None:
     with joined(EngineConfig(name="torch"), CPU):
         assert not dist.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("typed", "device", "seconds"),
+    [(None, "cpu", 30), (None, "cuda", 600), (5, "cpu", 5), (5, "cuda", 5), (3600, "cuda", 3600)],
+)
+def test_who_computes_on_a_gpu_is_waited_for_longer(typed: int | None, device: str, seconds: int) -> None:
+    assert seconds_to_answer(EngineConfig(timeout=typed), torch.device(device)) == seconds
+
+
+IMPATIENT = EngineConfig(name="torch", timeout=1)
+
+
+def _start_late() -> None:
+    if os.environ["RANK"] == "1":
+        time.sleep(4)
+    with joined(IMPATIENT, CPU):
+        tensor = torch.ones(2)
+        distributed.all_reduce_sum_([tensor])
+        assert tensor.tolist() == [2, 2]
+        assert distributed.here() == (int(os.environ["RANK"]), 2)
+
+
+@pytest.mark.trains
+def test_starting_may_take_longer_than_an_answer(tmp_path: Path) -> None:
+    in_processes(2, _start_late, tmp_path / "processes", seconds=60)
+
+
+def _answer_late() -> None:
+    is_late = os.environ["RANK"] == "1"
+    with pytest.raises(RuntimeError, match="(?i)by peer" if is_late else "(?i)timed out"), joined(IMPATIENT, CPU):  # noqa: PT012
+        time.sleep(5 * is_late)
+        distributed.all_reduce_sum_([torch.ones(2)])
+    os._exit(0)  # as a worker does that has lost another
+
+
+@pytest.mark.trains
+def test_an_answer_may_not(tmp_path: Path) -> None:
+    in_processes(2, _answer_late, tmp_path / "processes", seconds=60)
+
+
+def _never_start(said: Path) -> None:
+    if os.environ["RANK"] == "1":
+        time.sleep(4)
+        os._exit(0)
+    distributed.JOINING = 1
+    with pytest.raises(GaveUp) as caught, joined(IMPATIENT, CPU):
+        pass
+    said.write_text(str(caught.value))
+
+
+@pytest.mark.trains
+def test_who_does_not_start_is_named(tmp_path: Path) -> None:
+    in_processes(2, partial(_never_start, tmp_path / "said"), tmp_path / "processes", seconds=60)
+    assert (
+        (tmp_path / "said").read_text().startswith("rank 0 gave up waiting for rank 1 to start, after 1 seconds, at ")
+    )

@@ -16,6 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fpt.config.compose import load
+from fpt.devices.launch import Ended, cause
 from fpt.devices.processes import GOES_ON
 from fpt.training.checkpoint import load_state
 from tests.conftest import Outcome, quick_words, save_checkpoint
@@ -105,14 +107,93 @@ def test_a_killed_launcher_takes_the_others_along_and_they_save(model: Path, boo
 
 @pytest.mark.trains
 @pytest.mark.slow
-def test_a_rank_that_does_not_answer_ends_all_within_a_minute(model: Path, boolq: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("wakes", [False, True])
+def test_a_rank_that_does_not_answer_ends_all_within_a_minute(
+    model: Path, boolq: Path, tmp_path: Path, wakes: bool
+) -> None:
+    """It is the one that is named, also where it would go on when the other has given up, and is told to stop."""
     run = started(model, boolq, tmp_path / "run", "engine.processes=2", "engine.timeout=5")
     wait_for_updates(run, tmp_path / "run", 12)
-    workers(run)[1].suspend()
+    ranks = workers(run)
+    ranks[1].suspend()
+    if wakes:
+        psutil.wait_procs([ranks[0]], timeout=30)
+        ranks[1].resume()
     _, said = run.ended(60)
     assert run.status == 1
-    waited = f"fpt: rank 1 did not answer for 5 seconds (engine.timeout); {GOES_ON}"
+    waited = f"fpt: waited for rank 1, which did not answer for 5 seconds (engine.timeout); {GOES_ON}"
     assert re.findall(r"^fpt: .*", said, re.M) == [waited]
+
+
+def report(rank: int, end: str, message: str = "", status: int = 1) -> dict[str, Any]:
+    """What a process leaves that has ended early."""
+    return {"rank": rank, "time": rank, "message": message, "status": status, "end": end, "starting": False}
+
+
+STOPPED = "stopped by SIGTERM"  # as the launcher tells the others, when one has ended
+LONG, SHORT = 700, 60  # seconds for which a run has written nothing; NCCL gives up after 600
+WATCHED = [Ended(0, 100, "SIGABRT"), Ended(1, 120, "SIGKILL")]  # rank 1 was killed by the launcher in the end
+
+
+@pytest.mark.parametrize(
+    ("device", "quiet", "ended", "reports", "said"),
+    [
+        ("cuda", LONG, WATCHED, [], "waited for rank 1, which did not answer for 600 seconds (engine.timeout)"),
+        ("cuda", SHORT, WATCHED, [], "rank 0 was killed by SIGABRT"),
+        ("cpu", LONG, WATCHED, [], "rank 0 was killed by SIGABRT"),
+        (
+            "cuda",
+            LONG,
+            [Ended(0, 100, "SIGABRT"), Ended(1, 100, None)],
+            [report(1, "stopped", STOPPED, 143)],
+            "waited for rank 1, which did not answer for 600 seconds (engine.timeout)",
+        ),
+        (
+            "cuda",
+            LONG,
+            [Ended(0, 100, "SIGABRT"), Ended(1, 101, "SIGABRT")],
+            [],
+            "rank 0 gave up waiting for another process after 600 seconds (engine.timeout)",
+        ),
+        ("cuda", LONG, WATCHED, [report(1, "failed", "rank 1 failed: out of memory")], "rank 1 failed: out of memory"),
+        ("cuda", SHORT, [Ended(0, 100, "SIGABRT"), Ended(1, 100, "SIGKILL")], [], "rank 1 was killed by SIGKILL, as"),
+        (
+            "cpu",
+            SHORT,
+            [Ended(0, 100, None), Ended(1, 101, None)],
+            [report(0, "waited"), report(1, "stopped", STOPPED, 143)],
+            "waited for rank 1, which did not answer for 30 seconds (engine.timeout)",
+        ),
+        (
+            "cpu",
+            SHORT,
+            [Ended(0, 100, None)],
+            [report(0, "waited")],
+            "rank 0 gave up waiting for another process after 30 seconds (engine.timeout)",
+        ),
+        (
+            "cpu",
+            SHORT,
+            [Ended(1, 100, "SIGKILL"), Ended(0, 101, None)],
+            [report(0, "stopped", STOPPED, 143)],
+            "rank 1 was killed by SIGKILL, as",
+        ),
+        ("cpu", SHORT, [Ended(0, 100, None)], [report(0, "stopped", STOPPED, 143)], STOPPED),
+    ],
+)
+def test_the_one_at_fault_is_named_and_not_who_waited_for_it(
+    tmp_path: Path, device: str, quiet: int, ended: list[Ended], reports: list[dict[str, Any]], said: str
+) -> None:
+    """By what a launcher finds when it is over. NCCL ends a process that waits by SIGABRT, without a report."""
+    folder = tmp_path / "run" / ".launch"
+    folder.mkdir(parents=True)
+    for one in reports:
+        (folder / f"rank-{one['rank']}.json").write_text(json.dumps(one))
+    for file in (folder / "config.yaml", tmp_path / "run" / "metrics.jsonl"):
+        file.touch()
+        os.utime(file, (time.time() - quiet,) * 2)
+    config = load([f"run.dir={tmp_path / 'run'}", "engine.processes=2"])
+    assert str(cause(folder, config, ended, torch.device(device))).startswith(said)
 
 
 @pytest.mark.trains
