@@ -54,6 +54,7 @@ def finish(
         "model": config.model.name,
         "schedule": config.schedule.name,
         "seed": config.seed,
+        "dtype": config.engine.dtype,
         **_scores(task, evaluation, tested, last, measured.untrained),
         "max_new_tokens": evaluator.max_new_tokens,
         **_cost(flops, measured, ends),

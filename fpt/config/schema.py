@@ -289,9 +289,10 @@ class EngineConfig(Group):
     )
     device: str = setting("auto, cpu, cuda or cuda:N; auto: cuda where there is one", "auto")
     dtype: str = setting(
-        "precision of the frozen model; the prompt is always float32",
-        "float32",
-        choices=("float32", "bfloat16"),
+        "precision of the frozen model; the prompt is always float32; auto: bfloat16 on a CUDA device that computes in"
+        " it, else float32",
+        "auto",
+        choices=("auto", "float32", "bfloat16"),
         refused={
             "float16": "T5 overflows in float16; bfloat16 is as small.",
             "fp16": "T5 overflows in float16; bfloat16 is as small.",

@@ -20,6 +20,8 @@ def open_device(config: EngineConfig) -> torch.device:
     device = named(config.device)
     if device.type != "cuda":
         return device
+    if config.dtype == "auto":  # what stays in float32 may be multiplied in TF32, where there is such a thing
+        torch.set_float32_matmul_precision("high")
     if (device.index or 0) >= there:
         raise UserError(f"engine.device={config.device}: torch sees {there} CUDA devices here; engine.device=cpu works")
     if number == 1 or (there == 1 and slurm.started(os.environ)):  # Slurm may show each task its own device alone

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from fpt.config.schema import EngineConfig
 from fpt.devices.extensions import check_locks
+from fpt.devices.precision import name_of
 
 KEPT_WHOLE = 10**5  # parameters up to which DeepSpeed leaves a tensor whole in every process: norms, the bias tables
 
@@ -49,7 +50,7 @@ class Engine:
     @property
     def dtype(self) -> torch.dtype:
         """The frozen model's precision."""
-        return getattr(torch, self.config.dtype)
+        return getattr(torch, name_of(self.config))
 
     @property
     def is_sharded(self) -> bool:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -15,7 +15,7 @@ from fpt.config.run_config import RunConfig
 from fpt.config.schema import PromptConfig
 from fpt.data.batches import UpdateOrder, batches_by_length, micro_batches
 from fpt.data.encoded import Encoded
-from fpt.devices import distributed
+from fpt.devices import distributed, precision
 from fpt.pricing.flops import SOFT, Price, price_of
 from fpt.prompts.kinds import kind_of
 from fpt.tasks.catalogue import most_train_examples
@@ -193,6 +193,7 @@ def price_run(
 
 def nominal(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
     """The plan of a configuration at its length limits, without weights or data, with result.json's names."""
+    config = replace(config, engine=precision.settled(config.engine))
     source, target = config.task.source_length + config.prompt.length, config.task.target_length
     backbone = read_config(*config_values(config.model))
     examples = most_train_examples(config)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import EngineConfig
+from fpt.devices import precision
 from fpt.devices.processes import counted
 from fpt.errors import UserError
 from fpt.units import amount
@@ -18,6 +19,7 @@ class MemoryPlan:
 
     Attributes:
         engine: torch or deepspeed.
+        dtype: the frozen model's precision.
         reason: why this engine.
         processes: over all machines.
         micro_batch: examples per forward pass of a process.
@@ -30,6 +32,7 @@ class MemoryPlan:
     """
 
     engine: str
+    dtype: str
     reason: str
     processes: int
     micro_batch: int
@@ -52,6 +55,7 @@ def plan_memory(
         device: whose memory counts; None: this machine's.
         lengths: of the longest source and target; None: the task's limits.
     """
+    config = replace(config, engine=precision.settled(config.engine))
     needs = Needs(config, schedule, device or device_of(config.engine), lengths)
     engine, reason = _engine(needs, config)
     config = replace(config, engine=engine)
@@ -59,6 +63,7 @@ def plan_memory(
     stages = [needs.stage(config, stage, micro_batch) for stage in schedule.stages]
     plan = MemoryPlan(
         engine=engine.name,
+        dtype=engine.dtype,
         reason=reason,
         processes=counted(engine).all,
         micro_batch=micro_batch,

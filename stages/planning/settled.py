@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import EngineConfig
-from fpt.devices import distributed
+from fpt.devices import distributed, precision
 from fpt.runs.run import PLAN
 from fpt.runs.shared_folder import SharedFolder
 from stages.inputs import Inputs
@@ -55,8 +55,8 @@ class Settled:
     kept_states: KeptStatesPlan | None
 
     def engine(self, config: EngineConfig) -> EngineConfig:
-        """The configuration with `auto` as the engine that was chosen."""
-        return replace(config, name=self.memory.engine)
+        """The configuration with `auto` as the engine, and as the precision, that were chosen."""
+        return replace(config, name=self.memory.engine, dtype=self.memory.dtype)
 
     @property
     def micro_batch(self) -> int:
@@ -65,7 +65,7 @@ class Settled:
 
     def sentences(self, config: EngineConfig) -> list[str]:
         """For people: which engine `auto` stands for, and what is done about the states below the prompt."""
-        engine = [self.memory.reason] if config.name == "auto" else []
+        engine = [f"{self.memory.reason}; the model is in {self.memory.dtype}"] if config.name == "auto" else []
         return engine + ([self.kept_states.sentence] if self.kept_states else [])
 
     def to_json(self) -> dict[str, Any]:
@@ -93,6 +93,12 @@ def settle(config: RunConfig, schedule: Schedule, inputs: Inputs, folder: Shared
         return Settled.from_json(before)
 
     def decide() -> Settled:
+        # Of a run that has begun elsewhere, the precision stays.
+        dtype = before.get("memory", {}).get("dtype") if config.engine.dtype == "auto" else None
+        engine = replace(config.engine, dtype=dtype) if dtype else precision.settled(config.engine)
+        return decide_in(replace(config, engine=engine))
+
+    def decide_in(config: RunConfig) -> Settled:
         kept_states = decide_for_run(config, schedule, inputs, update, _kept_states(before))
         device = device_of(config.engine, kept_in_memory=kept_states.in_memory if kept_states else 0)
         memory = plan_memory(config, schedule, device, inputs.longest)

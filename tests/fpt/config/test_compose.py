@@ -51,7 +51,7 @@ MISTAKES = {
     "prompt.init=text": ["prompt.init=text", "prompt.text"],
     "prompt.text=hello": ["prompt.text", "prompt.init=text"],
     "prompt.init=file prompt.file=/nowhere/p": ["prompt.file=/nowhere/p", "no such file"],
-    "train.micro_batch=33": ["train.micro_batch=33", "train.batch_size=32"],
+    "train.micro_batch=33": ["train.micro_batch=33", "train.batch_size=16"],
     "train.updates=1,2": ["train.updates=1,2", "fpt train -m"],
     "boolq": ["boolq", "key=value"],
     "~train": ["~train", "deleted"],

@@ -89,7 +89,7 @@ def test_whoever_starts_the_processes_the_plan_is_for_as_many(
     plan = planned(monkeypatch, tmp_path, *words)
     assert (plan.engine, plan.processes, plan.micro_batch) == ("deepspeed", 8, 4)
     assert (plan.engine, plan.stages, plan.micro_batch) == (wanted.engine, wanted.stages, wanted.micro_batch)
-    tight = planned(monkeypatch, tmp_path, *XXL, "engine.device_memory=12GB")
+    tight = planned(monkeypatch, tmp_path, *XXL, "engine.device_memory=12GB", "train.micro_batch=4")
     assert not tight.fits
     assert not any(word.startswith("engine.processes") for word in tight.advice or [])
 
@@ -112,6 +112,7 @@ def test_auto_is_the_largest_micro_batch_that_fits() -> None:
 def test_a_cards_free_memory_less_a_reserve_is_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """And the largest micro-batch that fits is the default there."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (30 * 2**30, 80 * 2**30))
     plan = memory("model=t5-large", "schedule=pt")
     assert plan.device_memory == 29 * 2**30

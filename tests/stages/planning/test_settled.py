@@ -7,8 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from fpt.config.compose import load
+from fpt.config.schema import EngineConfig
+from fpt.devices import precision
 from fpt.runs.folder import RunFolder
 from fpt.runs.progress import Progress
 from fpt.runs.shared_folder import SharedFolder
@@ -87,3 +90,36 @@ def test_what_is_read_back_is_what_was_settled(quick: list[str], tmp_path: Path,
         assert (settled.kept_states is None) == (more == [])
     finally:
         folder.close()
+
+
+@pytest.mark.trains
+def test_a_run_that_goes_on_elsewhere_keeps_its_precision(
+    cli: Cli, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What auto stood for where it began, here as on a card that computes in bfloat16."""
+    words = [*quick, "schedule=pt", "engine.device=cpu"]
+    with monkeypatch.context() as patch, stopped_after(3):
+        patch.setattr(precision, "name_of", lambda _: "bfloat16")
+        cli("train", *words)
+    assert cli("train", *words, "train.micro_batch=1", "resume=must").status == 0
+    assert json.loads((tmp_path / "run/plan.json").read_text())["memory"]["dtype"] == "bfloat16"
+    assert json.loads((tmp_path / "run/result.json").read_text())["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("device", "has_card", "computes", "dtype"),
+    [
+        ("auto", True, True, "bfloat16"),
+        ("cuda:1", True, True, "bfloat16"),
+        ("auto", True, False, "float32"),
+        ("cpu", True, True, "float32"),
+        ("auto", False, False, "float32"),
+    ],
+)
+def test_auto_is_bfloat16_where_a_card_computes_in_it(
+    monkeypatch: pytest.MonkeyPatch, device: str, has_card: bool, computes: bool, dtype: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_card)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: computes or including_emulation)
+    assert precision.settled(EngineConfig(device=device)).dtype == dtype
+    assert precision.settled(EngineConfig(device=device, dtype="float32")).dtype == "float32"
