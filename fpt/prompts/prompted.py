@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -82,7 +83,17 @@ class PromptedModel(nn.Module):
         """The same from the encoder's states [B, P+S, D] and their mask on."""
         states = self.decode(batch, states, mask)
         real = batch.labels != IGNORED
-        return cross_entropy(self._logits(states[real]), batch.labels[real], reduction="sum")
+        states, labels = states[real], batch.labels[real]
+        if len(states) <= AT_ONCE:
+            return self._entropy(states, labels)
+        parts = zip(torch.split(states, AT_ONCE), torch.split(labels, AT_ONCE), strict=True)
+        # Of a vocabulary of 250,000 a batch's logits are gigabytes: they are made again on the way back, part by part.
+        again: Any = {"use_reentrant": False, "preserve_rng_state": False}
+        return torch.stack([checkpoint(self._entropy, *part, **again) for part in parts]).sum()
+
+    def _entropy(self, states: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy summed over decoder states [N, D] whose next tokens are labels [N]."""
+        return cross_entropy(self._logits(states), labels, reduction="sum")
 
     @torch.no_grad()
     def generate(self, batch: Batch, *, max_new_tokens: int, beams: int = 1, in_step: bool = False) -> Tensor:

@@ -194,3 +194,20 @@ def test_an_output_that_has_ended_leaves_the_batch(tmp_path: Path) -> None:
     assert torch.equal(ended[1:], going_on[1:])
     assert ended[0].tolist() == [*going_on[0, : end + 1].tolist(), *[0] * (6 - end)]
     assert rows == [4] * end + [3] * (6 - end)
+
+
+def test_logits_of_many_targets_are_never_there_at_once(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss and the prompt's gradient are those of all together."""
+    model, batch = prompted(checkpoint), DATA.batch([0, 1, 2, 3])
+    whole = model(batch)
+    whole.backward()
+    vectors = model.prompt.tensors["prompt"]
+    gradient, vectors.grad = vectors.grad, None
+    monkeypatch.setattr("fpt.prompts.prompted.AT_ONCE", 3)
+    rows: list[int] = []
+    model.body.lm_head.register_forward_hook(lambda *call: rows.append(len(call[2])))
+    parts = model(batch)
+    parts.backward()
+    assert rows == [3, 3, 3, 3, 1, 1, 3, 3, 3, 3]  # forward, and once more on the way back
+    torch.testing.assert_close(parts, whole)
+    torch.testing.assert_close(vectors.grad, gradient)
