@@ -1,0 +1,78 @@
+"""FLOPs to vanilla prompt tuning's score, row by row: `python -m bench.leaderboard` prints docs/leaderboard.md.
+
+Runs that are missing are made first, with the land and the seed of docs/backbone.md, and kept with its own; the same
+command goes on where it was interrupted, and `--done` prints what there is. All of it takes five hours on two cores,
+`--tasks boolq --seeds 2` half an hour.
+"""
+
+import argparse
+import os
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from bench import backbone
+from bench.backbone import CHOSEN_ON, CLIMBING, LANDS, RECORDS, SCHEDULES, name
+from bench.runs import spread, table
+from fpt.runs.progress import quiet_libraries
+
+VANILLA = "pt"
+INTRODUCTION = """\
+# FLOPs to vanilla prompt tuning's score
+
+Printed on {date} at commit {commit} by `python -m bench.leaderboard`. The embedded model under customs, its own recipe;
+every seed has a land of its own ({lands}), of which nothing was chosen. A cell has the share of vanilla prompt tuning's
+FLOPs after which a run's validations on the full model have vanilla's last score in the same land, and still have it at
+the next (mean and deviation over the lands in which they ever do, and in how many of how many that is), and the last
+prompt's score. Scoring neurons counts, validation does not. Learning rates, the better of two, were chosen in land
+{chosen} (`python -m bench.backbone --choose`).
+"""
+
+
+def printed(tasks: Sequence[str], rows: Sequence[str], seeds: Sequence[int]) -> str:
+    """The page, of the runs that are there."""
+    body = []
+    for row in rows:
+        cells = [part for task in tasks for part in _cells(task, row, seeds)]
+        body.append([row, *cells])
+    columns = [column for task in tasks for column in (f"{task}: rate", "FLOPs", "score")]
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
+    introduction = INTRODUCTION.format(
+        date=datetime.now(UTC).date(),
+        commit=commit.strip(),
+        lands=", ".join(str(LANDS[seed]) for seed in seeds),
+        chosen=CHOSEN_ON,
+    )
+    return f"{introduction}\n{table(('row', *columns), body)}"
+
+
+def _cells(task: str, row: str, seeds: Sequence[int]) -> tuple[str, str, str]:
+    there = [seed for seed in seeds if name(task, row, seed) in RECORDS and name(task, VANILLA, seed) in RECORDS]
+    if not there:
+        return "–", "–", "–"
+    shares = [100 * share for seed in there if (share := backbone.to_vanilla(task, row, seed)) is not None]
+    reached = f" ({len(shares)} of {len(there)})"
+    flops = (f"{spread(shares)} %" if shares else "never") + reached
+    return f"{backbone.rate_of(task, row):g}", flops, spread([backbone.last(task, row, seed) for seed in there])
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(prog="python -m bench.leaderboard", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--tasks", nargs="+", default=list(CLIMBING), choices=CLIMBING)
+    parser.add_argument("--rows", nargs="+", default=list(SCHEDULES), choices=list(SCHEDULES))
+    parser.add_argument("--seeds", type=int, default=5, choices=range(1, len(LANDS) + 1))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time (default %(default)s)")
+    parser.add_argument("--done", action="store_true", help="run nothing")
+    options = parser.parse_args()
+    quiet_libraries()
+    seeds = range(options.seeds)
+    kinds = [(task, row) for row in dict.fromkeys((VANILLA, *options.rows)) for task in options.tasks]
+    if not options.done:
+        runs = {name(*kind, seed): backbone.overrides(*kind, seed) for seed in seeds for kind in kinds}
+        RECORDS.make(runs, options.jobs)
+    print(printed(options.tasks, options.rows, seeds), end="")
+
+
+if __name__ == "__main__":
+    main()
