@@ -15,7 +15,7 @@ PARALLEL ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 OVERRIDES = task=$(TASK) $(if $(MODEL),model=$(MODEL)) $(if $(SCHEDULE),schedule=$(SCHEDULE)) $(if $(SEED),seed=$(SEED)) $(if $(GPUS),engine.processes=$(GPUS)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run plan compare show test-fast test test-all check format backbone bench clean
+.PHONY: help install run plan compare show test-fast test test-all check format backbone bench accept clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ backbone: $(INSTALLED) ## train the embedded model again, an hour and more on tw
 
 bench: $(INSTALLED) ## speed and memory against PEFT and between stages, ten minutes [ARGS="--only update,padding"]
 	$(BIN)/python -m bench.speed $(ARGS)
+
+accept: $(INSTALLED) ## a card's first hour: what is right and how fast on one GPU, a line of JSON a step [ARGS="--steps updates"]
+	$(BIN)/python -m bench.accept $(ARGS)
 
 clean: ## remove .venv and caches; runs stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

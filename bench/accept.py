@@ -1,0 +1,418 @@
+"""The first hour on a card, as a command: `python -m bench.accept` (`make accept`), 45 minutes at most on one GPU.
+
+Every step prints a line of JSON when it ends, and an error is a line too, so that whatever stops it leaves what was
+found. Where there is no CUDA device every step that can runs in small on the CPU, and its line says `"device": "cpu"`:
+those numbers say that the script works, nothing about a card. Models have random weights, made on the device.
+"""
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from fpt.runs.progress import quiet_libraries
+
+quiet_libraries()
+
+import torch  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
+from torch.nn.functional import scaled_dot_product_attention  # noqa: E402
+
+from bench.synthetic import LENGTHS, PROMPT, examples  # noqa: E402
+from fpt.__main__ import main as fpt  # noqa: E402
+from fpt.backbones.families import read_config  # noqa: E402
+from fpt.backbones.location import config_values  # noqa: E402
+from fpt.backbones.shapes import Shape, Stack, read_shape  # noqa: E402
+from fpt.backbones.t5 import skeleton  # noqa: E402
+from fpt.config import compose  # noqa: E402
+from fpt.config.schema import EngineConfig, OptimConfig, PromptConfig  # noqa: E402
+from fpt.data.encoded import Batch, Encoded  # noqa: E402
+from fpt.pricing.flops import price_of  # noqa: E402
+from fpt.pricing.memory import Memory  # noqa: E402
+from fpt.prompts.modules import SoftPrompt  # noqa: E402
+from fpt.prompts.prompted import PromptedModel  # noqa: E402
+from fpt.training.loop import NoRoomError, step  # noqa: E402
+from fpt.training.optimizer import make  # noqa: E402
+
+Found = dict[str, Any]
+OPTIM = OptimConfig()
+PEAKS = {"H100": {"bfloat16": 989e12, "tf32": 495e12, "float32": 67e12}}  # dense FLOP/s; H200 has the same
+PRECISIONS = {
+    "float32": (torch.float32, "highest"),
+    "tf32": (torch.float32, "high"),
+    "bfloat16": (torch.bfloat16, "high"),
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the steps run, and how large they are there."""
+
+    device: torch.device
+
+    @property
+    def is_card(self) -> bool:
+        """Whether this is what the script is for."""
+        return self.device.type == "cuda"
+
+    @property
+    def models(self) -> dict[str, Shape | None]:
+        """The models to update, by name; None: the whole."""
+        tiny = Shape(Stack(2, 64), Stack(2, 64))
+        return {"t5-large": None, "t5-xl": None} if self.is_card else {"t5-small": tiny}
+
+    def wait(self) -> None:
+        """Until the device has done what it was told."""
+        if self.is_card:
+            torch.cuda.synchronize()
+
+    def peak(self) -> int | None:
+        """The most bytes that tensors took since the last question; None: not known of a CPU."""
+        if not self.is_card:
+            return None
+        most = torch.cuda.max_memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        return most
+
+    def seconds(self, run: Callable[[], Any], times: int) -> float:
+        """Of one call, after one that does not count."""
+        run()
+        self.wait()
+        start = time.perf_counter()
+        for _ in range(times):
+            run()
+        self.wait()
+        return (time.perf_counter() - start) / times
+
+
+def random_model(place: Place, name: str, shape: Shape | None, dtype: torch.dtype) -> PromptedModel:
+    """A model of this name with random weights on the device, whole or a part of its shape, and a prompt."""
+    values, where = config_values(compose.load([f"model={name}"]).model)
+    body = (
+        skeleton(read_config(values, where), shape or read_shape(values, where)).to(dtype).to_empty(device=place.device)
+    )
+    random = torch.Generator(place.device).manual_seed(0)
+    for parameter in body.parameters():
+        parameter.normal_(std=parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.1, generator=random)
+    vectors = torch.randn(PROMPT, body.config.d_model, generator=torch.Generator().manual_seed(0))
+    return PromptedModel(body, SoftPrompt(vectors)).to(place.device)
+
+
+def updates(place: Place, model: PromptedModel, data: Encoded, size: int, micro_batch: int | None = None) -> float:
+    """Seconds of an update of `size` examples."""
+    optimizer = make(model.prompt.parameters(), OPTIM)
+    indices = list(range(size))
+    return place.seconds(lambda: step(model, optimizer, data, indices, micro_batch, OPTIM, place.device), 3)
+
+
+# Steps ----------------------------------------------------------------------------------------------------------------
+
+
+def environment(place: Place) -> Found:
+    """What this is."""
+    if not place.is_card:
+        return {"torch": torch.__version__}
+    card = torch.cuda.get_device_properties(0)
+    is_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return {"torch": torch.__version__, "card": card.name, "memory": card.total_memory, "bfloat16": is_bf16}
+
+
+def start_and_resume(place: Place) -> Found:
+    """Seconds from the command to the first update; a run that is stopped and goes on ends as one that was not."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["task=boolq", "schedule=cr", "train.updates=40", "train.eval_every=40", "task.valid_examples=20"]
+        words += ["train.save_every=1", f"cache_dir={folder}/cache", f"engine.device={place.device.type}"]
+        run([*words, f"run.dir={folder}/whole"])
+        metrics, start = Path(folder, "parts/metrics.jsonl"), time.perf_counter()
+        command = [sys.executable, "-m", "fpt", "train", *words, f"run.dir={folder}/parts"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as stopped:
+            seconds = _lines(metrics, 1, start, stopped)
+            _lines(metrics, 9, start, stopped)
+            stopped.send_signal(signal.SIGTERM)
+        done = len(metrics.read_text().splitlines())
+        run([*words, f"run.dir={folder}/parts", "resume=must"])
+        prompts = [load_file(f"{folder}/{name}/prompt.safetensors")["prompt"] for name in ("whole", "parts")]
+    return {"seconds_to_first_update": seconds, "stopped_after": done, "same_prompt": torch.equal(*prompts)}
+
+
+def _lines(file: Path, count: int, start: float, process: "subprocess.Popen[bytes]") -> float:
+    """Wait for so many lines; the seconds since the start."""
+    while not file.exists() or len(file.read_text().splitlines()) < count:
+        if process.poll() is not None:
+            raise RuntimeError(f"the run ended with status {process.returncode} before it was stopped")
+        time.sleep(0.005)
+    return time.perf_counter() - start
+
+
+def attention(place: Place) -> Found:
+    """Which of torch's kernels takes T5's bias, and how long each takes forward and back."""
+    batch, heads, length, width = (8, 16, 512, 64) if place.is_card else (2, 4, 64, 16)
+    dtype = torch.bfloat16 if place.is_card else torch.float32
+    query = torch.randn(batch, heads, length, width, device=place.device, dtype=dtype, requires_grad=True)
+    bias = torch.randn(batch, heads, length, length, device=place.device, dtype=dtype)
+
+    def both() -> None:
+        torch.autograd.backward(scaled_dot_product_attention(query, query, query, attn_mask=bias, scale=1.0).sum())
+
+    found: Found = {}
+    for backend in (
+        SDPBackend.FLASH_ATTENTION,
+        SDPBackend.EFFICIENT_ATTENTION,
+        SDPBackend.CUDNN_ATTENTION,
+        SDPBackend.MATH,
+    ):
+        try:
+            with sdpa_kernel(backend):
+                found[backend.name.lower()] = place.seconds(both, 5)
+        except RuntimeError:
+            found[backend.name.lower()] = None  # it does not take a bias
+    return {**found, "chosen_by_torch": place.seconds(both, 5)}
+
+
+def speed(place: Place) -> Iterator[Found]:
+    """Updates of whole models in every precision."""
+    data = examples(LENGTHS["boolq"], 32)
+    size = 32 if place.is_card else 4
+    for name, shape in place.models.items():
+        for precision, (dtype, products) in PRECISIONS.items():
+            torch.set_float32_matmul_precision(products)
+            model = random_model(place, name, shape, dtype)
+            place.peak()
+            yield {"model": name, "precision": precision, **_speed_of(place, model, data, size, precision)}
+            del model
+    torch.set_float32_matmul_precision("highest")
+
+
+def _speed_of(place: Place, model: PromptedModel, data: Encoded, size: int, precision: str) -> Found:
+    micro_batch, seconds = size, None
+    while seconds is None:
+        try:
+            seconds = updates(place, model, data, size, micro_batch)
+        except NoRoomError:
+            if micro_batch == 1:
+                raise
+            micro_batch //= 2
+    tokens = sum(sum(data.lengths[index]) for index in range(size))
+    flops = _flops(model, data, size, micro_batch)
+    peak = next((peaks[precision] for card, peaks in PEAKS.items() if place.is_card and card in _card()), None)
+    return {
+        "micro_batch": micro_batch,
+        "seconds_per_update": seconds,
+        "tokens_per_second": tokens / seconds,
+        "flops_per_second": flops / seconds,
+        "share_of_peak": peak and flops / seconds / peak,
+        "peak_bytes": place.peak(),
+    }
+
+
+def _card() -> str:
+    name = torch.cuda.get_device_name()
+    return "H100" if "H200" in name else name
+
+
+def _shape(model: PromptedModel) -> Shape:
+    stacks = [getattr(model.body, name) for name in ("encoder", "decoder")]
+    return Shape(*(Stack(len(stack.block), stack.block[0].layer[-1].DenseReluDense.wo.in_features) for stack in stacks))
+
+
+def _flops(model: PromptedModel, data: Encoded, size: int, micro_batch: int) -> int:
+    cost, total = price_of(model.body.config), 0
+    for start in range(0, size, micro_batch):
+        batch, source, target = data.padded_size(range(start, min(start + micro_batch, size)))
+        total += cost.update(_shape(model), batch=batch, source=source + PROMPT, target=target)
+    return total
+
+
+def syncs(place: Place) -> Found:
+    """How often an update waits for the device."""
+    if not place.is_card:
+        return {"waits_per_update": None}
+    import warnings
+
+    model, data = random_model(place, "t5-small", None, torch.bfloat16), examples(LENGTHS["mnli"], 8)
+    updates(place, model, data, 8)
+    optimizer = make(model.prompt.parameters(), OPTIM)
+    torch.cuda.set_sync_debug_mode("warn")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        step(model, optimizer, data, list(range(8)), None, OPTIM, place.device)
+    torch.cuda.set_sync_debug_mode("default")
+    return {"waits_per_update": sum("synchroniz" in str(one.message) for one in caught)}
+
+
+def memory(place: Place) -> Found:
+    """The peak of updates of mixed lengths against the plan's."""
+    name, shape = next(iter(place.models.items()))
+    model = random_model(place, name, shape, torch.bfloat16)
+    count, size = (200, 8) if place.is_card else (8, 4)
+    data = examples(LENGTHS["boolq"], count)
+    optimizer = make(model.prompt.parameters(), OPTIM)
+    place.peak()
+    for start in range(0, count, size):
+        step(model, optimizer, data, list(range(start, start + size)), None, OPTIM, place.device)
+    source, target = (max(lengths) for lengths in zip(*data.lengths, strict=True))
+    engine = EngineConfig(name="torch", device=place.device.type, dtype="bfloat16")
+    sizes = {"batch": size, "source": source + PROMPT, "target": target}
+    need = Memory(model.body.config).need(
+        _shape(model), engine, prompt=PromptConfig(length=PROMPT), checkpointing=False, **sizes
+    )
+    return {"model": name, "planned_bytes": need.total, "peak_bytes": place.peak()}
+
+
+def gradients(place: Place) -> Found:
+    """The prompt's gradient in bfloat16 beside float32's: the cosine of the angle between them."""
+    name, shape = next(iter(place.models.items()))
+    data, found = examples(LENGTHS["mnli"], 4), []
+    for dtype in (torch.float32, torch.bfloat16):
+        model = random_model(place, name, shape, torch.float32)
+        model.body.to(dtype)
+        model(data.batch(range(4)).to(place.device)).backward()
+        found.append(model.prompt.tensors["prompt"].grad)
+    one, other = found
+    assert one is not None
+    assert other is not None
+    return {"model": name, "cosine": torch.cosine_similarity(one.flatten(), other.flatten(), dim=0).item()}
+
+
+def validation(place: Place) -> Found:
+    """Outputs per second, beside an update's examples."""
+    name, shape = next(iter(place.models.items()))
+    model = random_model(place, name, shape, torch.bfloat16 if place.is_card else torch.float32)
+    size, tokens = (128, 32) if place.is_card else (4, 4)
+    data = examples(LENGTHS["xsum"], size)
+    batch: Batch = data.batch(range(size)).to(place.device)
+    answering = place.seconds(lambda: model.generate(batch, max_new_tokens=tokens), 2)
+    training = updates(place, model, data, size, min(size, 16))
+    found = {"outputs_per_second": size / answering, "examples_per_second": size / training}
+    return {"model": name, "tokens": tokens, **found, "peak_bytes": place.peak()}
+
+
+def engines(place: Place) -> Iterator[Found]:
+    """DeepSpeed with one process against torch: the same prompt, to rounding."""
+    kinds = {
+        "torch": ["engine=torch"],
+        "zero 0": ["engine=deepspeed", "engine.zero_stage=0"],
+        "zero 3": ["engine=deepspeed"],
+        "offload": ["engine=deepspeed", "engine.offload=cpu"],
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["task=boolq", "schedule=pt", "train.updates=10", "train.eval_every=10", "task.valid_examples=20"]
+        words += [
+            "engine.dtype=float32",
+            "optim.lr=0.01",
+            f"cache_dir={folder}/cache",
+            f"engine.device={place.device.type}",
+        ]
+        prompts = {}
+        for name, engine in kinds.items():
+            start = time.perf_counter()
+            run([*words, *engine, f"run.dir={folder}/{name.replace(' ', '-')}"])
+            prompts[name] = load_file(f"{folder}/{name.replace(' ', '-')}/prompt.safetensors")["prompt"]
+            away = (prompts[name] - prompts["torch"]).abs().max().item()
+            yield {"engine": name, "seconds_of_run": time.perf_counter() - start, "away_from_torch": away}
+
+
+def out_of_memory(place: Place) -> Found:
+    """A run whose card is made too small for its batch goes on with less at once."""
+    if not place.is_card:
+        return {"forced": False}
+    held = torch.cuda.memory_allocated() + 400 * 2**20
+    torch.cuda.set_per_process_memory_fraction(min(1.0, held / torch.cuda.get_device_properties(0).total_memory))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            words = ["task=boolq", "schedule=pt", "train.updates=3", "train.batch_size=1024", "train.micro_batch=1024"]
+            words += ["train.eval_every=3", "task.valid_examples=20", f"run.dir={folder}/run", "engine=torch"]
+            said = run([*words, "engine.dtype=float32"])
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    return {"forced": True, "halved": said.count("out of memory: from here on")}
+
+
+def loading(place: Place) -> Found:
+    """Seconds to build the embedded model's parts from its file."""
+    from fpt.backbones.backbone import open_backbone
+    from stages import partial, selection
+
+    backbone = open_backbone(compose.load([]).model)
+    start = time.perf_counter()
+    partial.build(backbone, selection.everything(backbone.shape), device=place.device)
+    place.wait()
+    return {"seconds": time.perf_counter() - start}
+
+
+STEPS: dict[str, Callable[[Place], Found | Iterator[Found]]] = {
+    "environment": environment,
+    "loading": loading,
+    "start and resume": start_and_resume,
+    "attention": attention,
+    "updates": speed,
+    "waits": syncs,
+    "memory": memory,
+    "gradients": gradients,
+    "validation": validation,
+    "engines": engines,
+    "out of memory": out_of_memory,
+}
+
+# Running them ---------------------------------------------------------------------------------------------------------
+
+
+def run(words: Sequence[str]) -> str:
+    """`fpt train`, which has to end well; what it said."""
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()) as said:
+        status = fpt(["train", *words])
+    if status:
+        raise RuntimeError(said.getvalue().splitlines()[-1])
+    return said.getvalue()
+
+
+@contextmanager
+def told(name: str, place: Place) -> Iterator[Callable[[Found], None]]:
+    """Within, what is found is printed at once; an error is a line too."""
+    start = time.perf_counter()
+
+    def say(found: Found) -> None:
+        line = {"step": name, "device": str(place.device), "after": round(time.perf_counter() - start, 2), **found}
+        print(json.dumps(line), flush=True)
+
+    try:
+        yield say
+    except Exception as error:  # the steps after it are worth as much
+        say({"error": f"{type(error).__name__}: {error}".splitlines()[0][:300]})
+    if place.is_card:
+        torch.cuda.empty_cache()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the steps; the status is 1 if one failed."""
+    parser = argparse.ArgumentParser(prog="python -m bench.accept", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--steps", nargs="+", default=list(STEPS), choices=list(STEPS))
+    parser.add_argument("--minutes", type=float, default=45, help="no step begins after these (default %(default)s)")
+    options = parser.parse_args(arguments)
+    place = Place(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    start, failures = time.monotonic(), 0
+    for name in options.steps:
+        if time.monotonic() - start > 60 * options.minutes:
+            print(json.dumps({"step": name, "left_out": "no time"}), flush=True)
+            continue
+        with told(name, place) as say:
+            failures += 1
+            found = STEPS[name](place)
+            for one in [found] if isinstance(found, dict) else found:
+                say(one)
+            failures -= 1
+    return int(failures > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

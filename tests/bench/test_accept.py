@@ -1,0 +1,43 @@
+"""The card's first hour runs in small where there is no card: every step a line of JSON, an error too."""
+
+import json
+
+import pytest
+
+from bench import accept
+
+CARD_ALONE = {"waits", "out of memory"}  # on a CPU they say that there is nothing to find
+
+
+@pytest.mark.trains
+def test_every_step_runs_in_small(capsys: pytest.CaptureFixture[str]) -> None:
+    """But for what other tests run anyway, at length: engines, precisions."""
+    steps = [name for name in accept.STEPS if name not in ("engines", "updates")]
+    assert accept.main(["--steps", *steps]) == 0
+    lines = {line["step"]: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert list(lines) == steps
+    assert {line["device"] for line in lines.values()} == {"cpu"}
+    assert not any("error" in line for line in lines.values())
+    assert lines["start and resume"]["same_prompt"]
+    assert lines["start and resume"]["stopped_after"] < 40
+    assert lines["gradients"]["cosine"] > 0.999
+    assert lines["memory"]["planned_bytes"] > 0
+    assert {name for name, line in lines.items() if None in line.values() or line.get("forced") is False} >= CARD_ALONE
+
+
+def test_what_fails_is_a_line_and_the_next_step_runs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: accept.Place) -> accept.Found:
+        raise RuntimeError("CUDA error: the card is gone\nand more")
+
+    monkeypatch.setitem(accept.STEPS, "loading", broken)
+    assert accept.main(["--steps", "loading", "environment"]) == 1
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first["error"] == "RuntimeError: CUDA error: the card is gone"
+    assert second["step"] == "environment"
+
+
+def test_no_step_begins_when_the_time_is_over(capsys: pytest.CaptureFixture[str]) -> None:
+    assert accept.main(["--steps", "loading", "--minutes", "0"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"step": "loading", "left_out": "no time"}
