@@ -166,6 +166,11 @@ def name(task: str, row: str, seed: int | str) -> str:
 # What is read off runs ------------------------------------------------------------------------------------------------
 
 
+def made(task: str, row: str, seeds: Sequence[int]) -> list[int]:
+    """The seeds of which there are runs, vanilla prompt tuning's too."""
+    return [seed for seed in seeds if name(task, row, seed) in RECORDS and name(task, "pt", seed) in RECORDS]
+
+
 def last(task: str, row: str, seed: int | str) -> float:
     """The last prompt's score on the model that it was tuned on."""
     value: float = RECORDS[name(task, row, seed)]["metric"]["last"]
@@ -189,6 +194,12 @@ def to_vanilla(task: str, row: str, seed: int) -> float | None:
     vanilla = RECORDS[name(task, "pt", seed)]
     spent = reaches(RECORDS.curve(name(task, row, seed)), vanilla["metric"]["last"])
     return None if spent is None else spent / vanilla["flops"]
+
+
+def reached(task: str, row: str, seeds: Sequence[int]) -> str:
+    """The mean of those shares, and in how many lands there is one."""
+    shares = [100 * share for seed in seeds if (share := to_vanilla(task, row, seed)) is not None]
+    return (f"{spread(shares)} %" if shares else "never") + f" ({len(shares)} of {len(seeds)})"
 
 
 def on_whole(folder: Path) -> dict[str, float]:
@@ -271,7 +282,7 @@ def customs_table(teller: Teller, seeds: Sequence[int]) -> str:
             spread([question_only(task, words) for words in by_land]) if task in _PASSAGE else "–",
             spread([relation_only(task, LANDS[seed]) for seed in seeds]) if task not in ("record", "squad_v2") else "–",
         ]
-        untrained = [RECORDS[name(task, "pt", seed)]["untrained"] for seed in seeds] if task in CLIMBING else []
+        untrained = [RECORDS[name(task, "pt", seed)]["untrained"] for seed in made(task, "pt", seeds)]
         told = teller.score(task, LANDS[0], "whole")
         rows.append([*row, spread(untrained) if untrained else "–", f"{told:.1f}"])
     return table(("task", "metric", "baseline", "question only", "relation only", "untrained", "rules told"), rows)
@@ -281,25 +292,28 @@ def climb_table(seeds: Sequence[int]) -> str:
     """Vanilla prompt tuning's score after shares of its updates."""
     rows = []
     for task in CLIMBING:
-        result = RECORDS[name(task, "pt", seeds[0])]
-        means = {share: mean(at_share(task, seed, share) for seed in seeds) for share in SHARES}
+        there = made(task, "pt", seeds)
+        result = RECORDS[name(task, "pt", there[0])]
+        means = {share: mean(at_share(task, seed, share) for seed in there) for share in SHARES}
         early = (means[SHARES[0]] - result["majority"]) / (means[1.0] - result["majority"])
-        scores = [spread([at_share(task, seed, share) for seed in seeds]) for share in SHARES]
-        rows.append([task, result["metric"]["name"], *scores, f"{early:.0%}"])
-    return table(("task", "metric", *(f"{share:.0%}" for share in SHARES), "of its gain at 10%"), rows)
+        scores = [spread([at_share(task, seed, share) for seed in there]) for share in SHARES]
+        rows.append([task, result["metric"]["name"], str(len(there)), *scores, f"{early:.0%}"])
+    return table(("task", "metric", "lands", *(f"{share:.0%}" for share in SHARES), "of its gain at 10%"), rows)
 
 
 def partial_table(task: str, parts: Sequence[str], seeds: Sequence[int]) -> str:
     """Parts of the model alone."""
-    vanilla = mean(last(task, "pt", seed) for seed in seeds)
     rows = []
     for row in ("pt", *parts):
-        values = [last(task, row, seed) for seed in seeds]
-        rose = mean(_rose(task, row, seed) for seed in seeds)
-        whole = "–" if row == "pt" else spread([RECORDS[name(task, row, seed)]["on_whole"] for seed in seeds])
-        against = f"{mean(values) - vanilla:+.1f}"
-        rows.append([row, spread(values), against, whole, f"{rose:+.1f}", _flops(task, row, seeds)])
-    columns = ("prompt tuned on", "on its own part", "against pt", "on the whole model", "last quarter")
+        if not (there := made(task, row, seeds)):
+            continue
+        values = [last(task, row, seed) for seed in there]
+        rose = mean(_rose(task, row, seed) for seed in there)
+        whole = "–" if row == "pt" else spread([RECORDS[name(task, row, seed)]["on_whole"] for seed in there])
+        against = interval([value - last(task, "pt", seed) for value, seed in zip(values, there, strict=True)])
+        scores = [spread(values), "–" if row == "pt" else against, whole]
+        rows.append([row, str(len(there)), *scores, f"{rose:+.1f}", _flops(task, row, there)])
+    columns = ("prompt tuned on", "lands", "on its own part", "against pt", "on the whole model", "last quarter")
     return table((*columns, "FLOPs"), rows)
 
 
@@ -314,14 +328,14 @@ def schedules_table(task: str, seeds: Sequence[int]) -> str:
     """Schedules on one task."""
     rows = []
     for row in SCHEDULES:
-        values = [last(task, row, seed) for seed in seeds]
-        against = [value - last(task, "pt", seed) for value, seed in zip(values, seeds, strict=True)]
-        gains = [gain(task, row, seed) for seed in seeds]
-        shares = [share for seed in seeds if (share := to_vanilla(task, row, seed)) is not None]
-        there = f"{spread([100 * share for share in shares])} % ({len(shares)} of {len(seeds)})" if shares else "never"
-        best = [RECORDS[name(task, row, seed)]["metric"]["value"] for seed in seeds]
-        cells = [interval(against), _flops(task, row, seeds), interval(gains)]
-        rows.append([row, there, spread(values), spread(best), *(["–", cells[1], "–"] if row == "pt" else cells)])
+        there = made(task, row, seeds)
+        values = [last(task, row, seed) for seed in there]
+        against = [value - last(task, "pt", seed) for value, seed in zip(values, there, strict=True)]
+        gains = [gain(task, row, seed) for seed in there]
+        best = [RECORDS[name(task, row, seed)]["metric"]["value"] for seed in there]
+        cells = [interval(against), _flops(task, row, there), interval(gains)]
+        scores = [reached(task, row, there), spread(values), spread(best)]
+        rows.append([row, *scores, *(["–", cells[1], "–"] if row == "pt" else cells)])
     columns = ("schedule", "to pt's score", "last prompt", "best prompt", "last against pt", "FLOPs")
     return table((*columns, "gain at equal FLOPs"), rows)
 
@@ -343,6 +357,8 @@ def plain_table(seeds: Sequence[int]) -> str:
     """Vanilla prompt tuning on every task of plain reading."""
     rows = []
     for task in world.TASKS:
+        if name(task, "plain", seeds[0]) not in RECORDS:
+            continue
         results = [RECORDS[name(task, "plain", seed)] for seed in seeds]
         rows.append(
             [
@@ -390,6 +406,7 @@ def main() -> None:
     parser.add_argument(
         "--parts", nargs="+", default=["ld 1/2"], choices=list(PARTIAL), help="rows of Table 1 (default: 'ld 1/2')"
     )
+    parser.add_argument("--done", action="store_true", help="run nothing, and print of the runs that there are")
     parser.add_argument("--choose", action="store_true", help="print how the learning rates were chosen")
     options = parser.parse_args()
     quiet_libraries()
@@ -399,9 +416,10 @@ def main() -> None:
     seeds = range(options.seeds)
     lands = ", ".join(str(LANDS[seed]) for seed in seeds)
     runs = wanted(seeds, options.parts)
-    RECORDS.make(runs, options.jobs, on_whole)
+    if not options.done:
+        RECORDS.make(runs, options.jobs, on_whole)
     introduction = INTRODUCTION.format(
-        runs=len(runs),
+        runs=sum(run in RECORDS for run in runs),
         updates=UPDATES,
         batch_size=BATCH_SIZE,
         seeds=len(seeds),

@@ -47,13 +47,11 @@ def printed(tasks: Sequence[str], rows: Sequence[str], seeds: Sequence[int]) -> 
 
 
 def _cells(task: str, row: str, seeds: Sequence[int]) -> tuple[str, str, str]:
-    there = [seed for seed in seeds if name(task, row, seed) in RECORDS and name(task, VANILLA, seed) in RECORDS]
+    there = backbone.made(task, row, seeds)
     if not there:
         return "–", "–", "–"
-    shares = [100 * share for seed in there if (share := backbone.to_vanilla(task, row, seed)) is not None]
-    reached = f" ({len(shares)} of {len(there)})"
-    flops = (f"{spread(shares)} %" if shares else "never") + reached
-    return f"{backbone.rate_of(task, row):g}", flops, spread([backbone.last(task, row, seed) for seed in there])
+    scores = spread([backbone.last(task, row, seed) for seed in there])
+    return f"{backbone.rate_of(task, row):g}", backbone.reached(task, row, there), scores
 
 
 def main() -> None:

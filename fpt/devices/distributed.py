@@ -63,7 +63,7 @@ def joined(config: EngineConfig, device: torch.device) -> Iterator[None]:
         _here = int(os.environ["LOCAL_RANK"]), counted(config).here  # now: DeepSpeed is told another local rank
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        if "OMP_NUM_THREADS" not in os.environ:  # or each would start as many threads as the machine has cores
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // _here[1]))
         store, own, number = _met(timedelta(seconds=max(JOINING, config.timeout or 0)))
         dist.init_process_group(backend, store=store, rank=own, world_size=number, timeout=timeout)
