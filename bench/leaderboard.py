@@ -20,7 +20,7 @@ VANILLA = "pt"
 INTRODUCTION = """\
 # FLOPs to vanilla prompt tuning's score
 
-Printed on {date} at commit {commit} by `python -m bench.leaderboard`. The embedded model under customs, its own recipe;
+Printed on {date} at commit {commit} by `python -m bench.leaderboard --seeds {number}`. The embedded model under customs, its own recipe;
 every seed has a land of its own ({lands}), of which nothing was chosen. A cell has the share of vanilla prompt tuning's
 FLOPs after which a run's validations on the full model have vanilla's last score in the same land, and still have it at
 the next (mean and deviation over the lands in which they ever do, and in how many of how many that is), and the last
@@ -38,6 +38,7 @@ def printed(tasks: Sequence[str], rows: Sequence[str], seeds: Sequence[int]) -> 
     columns = [column for task in tasks for column in (f"{task}: rate", "FLOPs", "score")]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
     introduction = INTRODUCTION.format(
+        number=len(seeds),
         date=datetime.now(UTC).date(),
         commit=commit.strip(),
         lands=", ".join(str(LANDS[seed]) for seed in seeds),

@@ -10,6 +10,7 @@ from torch import Tensor
 from fpt.backbones.shapes import STACKS
 from fpt.config.run_config import RunConfig
 from fpt.devices import distributed
+from fpt.devices.precision import name_of
 from fpt.runs.progress import Progress, Stopwatch
 from fpt.runs.run import MEASURED
 from fpt.runs.shared_folder import SharedFolder
@@ -80,7 +81,7 @@ def _scores(
     batch_size, cache = config.train.eval_batch, Path(config.cache_dir).expanduser()
     key = importance.key(
         inputs.backbone.fingerprint,
-        dtype=config.engine.dtype,
+        dtype=name_of(config.engine),
         device=models.engine.device.type,
         batch_size=batch_size,
         task=config.task.name,

@@ -8,6 +8,7 @@ from transformers import T5Config
 from fpt.backbones.shapes import STACKS, Shape, Stack
 from fpt.config.schema import EngineConfig, PromptConfig
 from fpt.devices.engine import KEPT_WHOLE, fetched_ahead
+from fpt.devices.precision import name_of
 from fpt.devices.processes import counted
 from fpt.pricing.activations import BLOCKS
 from fpt.pricing.flops import price_of
@@ -61,7 +62,7 @@ class Memory:
     def weights(self, shape: Shape, engine: EngineConfig) -> int:
         """Bytes of the frozen model on one device: all, or its share and what DeepSpeed holds gathered at once."""
         numbers = self._price.sizes(shape)
-        total, width = sum(numbers), getattr(torch, engine.dtype).itemsize
+        total, width = sum(numbers), getattr(torch, name_of(engine)).itemsize
         if not is_sharded(engine):
             return total * width
         small = sum(number for number in numbers if number < KEPT_WHOLE)
@@ -75,7 +76,7 @@ class Memory:
         """Bytes at the peak of a micro-batch of these sizes: examples, source and target positions."""
         small = Shape(*(Stack(min(stack.blocks, BLOCKS), stack.neurons) for stack in (shape.encoder, shape.decoder)))
         is_on = {"checkpointing": checkpointing, "sharded": is_sharded(engine)}
-        stacks = self._price.peaks(small, prompt, *sizes, dtype=engine.dtype, **is_on)
+        stacks = self._price.peaks(small, prompt, *sizes, dtype=name_of(engine), **is_on)
         encoder, decoder = (stack.of(shape.stack(name).blocks) for name, stack in zip(STACKS, stacks, strict=True))
         through = encoder.kept + max(decoder.forward, decoder.backward)
         return max(encoder.forward, through, encoder.backward)

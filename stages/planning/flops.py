@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any
 
@@ -15,7 +15,8 @@ from fpt.config.run_config import RunConfig
 from fpt.config.schema import PromptConfig
 from fpt.data.batches import UpdateOrder, batches_by_length, micro_batches
 from fpt.data.encoded import Encoded
-from fpt.devices import distributed, precision
+from fpt.devices import distributed
+from fpt.devices.precision import name_of
 from fpt.pricing.flops import SOFT, Price, price_of
 from fpt.prompts.kinds import kind_of
 from fpt.tasks.catalogue import most_train_examples
@@ -183,7 +184,7 @@ def price_run(
         schedule,
         price_of(inputs.backbone.config),
         of_update,
-        dtype=config.engine.dtype,
+        dtype=name_of(config.engine),
         importance=scored,
         prompt=config.prompt,
         kept_states=kept_states,
@@ -193,7 +194,6 @@ def price_run(
 
 def nominal(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
     """The plan of a configuration at its length limits, without weights or data, with result.json's names."""
-    config = replace(config, engine=precision.settled(config.engine))
     source, target = config.task.source_length + config.prompt.length, config.task.target_length
     backbone = read_config(*config_values(config.model))
     examples = most_train_examples(config)
@@ -207,7 +207,7 @@ def nominal(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
         schedule,
         cost,
         lambda _: [(config.train.batch_size, source, target)],
-        dtype=config.engine.dtype,
+        dtype=name_of(config.engine),
         importance=[(scored, source, target)],
         prompt=config.prompt,
         kept_states=kept_states,

@@ -14,6 +14,7 @@ import torch
 
 from fpt.backbones.shapes import Stack
 from fpt.config.run_config import RunConfig
+from fpt.devices.precision import name_of
 from fpt.devices.processes import counted
 from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
@@ -99,7 +100,7 @@ def decide(
         return None
     layer = kind.position(full.blocks)
     below = [_below(stage, full, layer) for stage in schedule.stages]
-    size = None if examples is None else tokens * d_model * getattr(torch, config.engine.dtype).itemsize
+    size = None if examples is None else tokens * d_model * getattr(torch, name_of(config.engine)).itemsize
     if config.prompt.cache == "off":
         return _off("prompt.cache=off as given", below, examples, size)
     if layer == 0:
