@@ -20,12 +20,13 @@ VANILLA = "pt"
 INTRODUCTION = """\
 # FLOPs to vanilla prompt tuning's score
 
-Printed on {date} at commit {commit} by `python -m bench.leaderboard --seeds {number}`. The embedded model under customs, its own recipe;
-every seed has a land of its own ({lands}), of which nothing was chosen. A cell has the share of vanilla prompt tuning's
-FLOPs after which a run's validations on the full model have vanilla's last score in the same land, and still have it at
-the next (mean and deviation over the lands in which they ever do, and in how many of how many that is), and the last
-prompt's score. Scoring neurons counts, validation does not. Learning rates, the better of two, were chosen in land
-{chosen} (`python -m bench.backbone --choose`).
+Printed on {date} at commit {commit} by `python -m bench.leaderboard --seeds {number}`.
+
+The embedded model under customs, its own recipe; every seed has a land of its own ({lands}), of which nothing was
+chosen. A cell has the share of vanilla prompt tuning's FLOPs after which a run's validations on the full model have
+vanilla's last score in the same land, and still have it at the next (mean and deviation over the lands in which they
+ever do, and in how many of how many that is), and the last prompt's score. Scoring neurons counts, validation does
+not. Learning rates, the better of two, were chosen in land {chosen} (`python -m bench.backbone --choose`).
 """
 
 
