@@ -135,7 +135,7 @@ def test_resolved_yaml_holds_every_key_and_shows_differences() -> None:
     before, after = compose.flat(first), compose.flat(second)
     assert set(before) >= {key for key in compose.settings() if key != "model.config"}
     changed = {key: (before[key], after[key]) for key in before if before[key] != after[key]}
-    assert changed == {"seed": (1, 2), "optim.lr": (0.1, 0.2)}
+    assert changed == {"seed": (1, 2), "optim.lr": (0.3, 0.2)}
 
 
 @pytest.mark.parametrize(
