@@ -30,10 +30,9 @@ from torch.nn.functional import scaled_dot_product_attention  # noqa: E402
 
 from bench.synthetic import LENGTHS, PROMPT, examples  # noqa: E402
 from fpt.__main__ import main as fpt  # noqa: E402
-from fpt.backbones.families import read_config  # noqa: E402
+from fpt.backbones.families import family_of, read_config  # noqa: E402
 from fpt.backbones.location import config_values  # noqa: E402
-from fpt.backbones.shapes import Shape, Stack, read_shape  # noqa: E402
-from fpt.backbones.t5 import skeleton  # noqa: E402
+from fpt.backbones.shapes import STACKS, Shape, Stack, read_shape  # noqa: E402
 from fpt.config import compose  # noqa: E402
 from fpt.config.schema import EngineConfig, OptimConfig, PromptConfig  # noqa: E402
 from fpt.data.encoded import Batch, Encoded  # noqa: E402
@@ -98,9 +97,9 @@ class Place:
 def random_model(place: Place, name: str, shape: Shape | None, dtype: torch.dtype) -> PromptedModel:
     """A model of this name with random weights on the device, whole or a part of its shape, and a prompt."""
     values, where = config_values(compose.load([f"model={name}"]).model)
-    body = (
-        skeleton(read_config(values, where), shape or read_shape(values, where)).to(dtype).to_empty(device=place.device)
-    )
+    config = read_config(values, where)
+    body = family_of(config).skeleton(config, shape or read_shape(values, where)).to(dtype)
+    body = body.to_empty(device=place.device)
     random = torch.Generator(place.device).manual_seed(0)
     for parameter in body.parameters():
         parameter.normal_(std=parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.1, generator=random)
@@ -221,8 +220,8 @@ def _card() -> str:
 
 
 def _shape(model: PromptedModel) -> Shape:
-    stacks = [getattr(model.body, name) for name in ("encoder", "decoder")]
-    return Shape(*(Stack(len(stack.block), stack.block[0].layer[-1].DenseReluDense.wo.in_features) for stack in stacks))
+    layers = [model.family.activations_of(model.body, name) for name in STACKS]
+    return Shape(*(Stack(len(found), found[0].in_features) for found in layers))
 
 
 def _flops(model: PromptedModel, data: Encoded, size: int, micro_batch: int) -> int:

@@ -84,9 +84,10 @@ INTRODUCTION = """\
 Printed by `python -m bench.backbone --seeds {seeds}`: {runs} runs of `fpt train` on the embedded model with its own
 recipe (`conf/model/tiny.yaml`: {updates:,} updates of {batch_size}), each on one core. Scores are of the generated
 validation splits (500 examples), mean and standard deviation over {seeds} seeds. Under customs every seed has a land
-of its own ({lands}). Learning rates were chosen on land {chosen} (`--choose`): {rates}; parts alone have vanilla
-prompt tuning's. Scores of prompts are the last prompt's, which nothing was chosen by, where nothing else is said. How
-the model was made is in its card, `fpt/backbones/tiny/README.md`.
+of its own ({lands}). Learning rates, the better of two, were chosen on land {chosen} (`--choose`), vanilla prompt
+tuning's over the three tasks together: {rates}; parts alone have vanilla prompt tuning's. Scores of prompts are the
+last prompt's, which nothing was chosen by, where nothing else is said. How the model was made is in its card,
+`fpt/backbones/tiny/README.md`.
 """
 OF_CUSTOMS = """\
 ## Customs: tasks whose rules only the prompt can know

@@ -26,7 +26,8 @@ The embedded model under customs, its own recipe; every seed has a land of its o
 chosen. A cell has the share of vanilla prompt tuning's FLOPs after which a run's validations on the full model have
 vanilla's last score in the same land, and still have it at the next (mean and deviation over the lands in which they
 ever do, and in how many of how many that is), and the last prompt's score. Scoring neurons counts, validation does
-not. Learning rates, the better of two, were chosen in land {chosen} (`python -m bench.backbone --choose`).
+not. Learning rates, the better of two, were chosen in land {chosen}, vanilla prompt tuning's over the three tasks
+together (`python -m bench.backbone --choose`).
 """
 
 

@@ -86,7 +86,7 @@ def evaluator_of(config: RunConfig, inputs: Inputs, engine: Engine, progress: Pr
     tokenizer, batch_size = inputs.backbone.tokenizer, config.train.eval_batch
     count, some = config.train.eval_examples, None
     if count is not None and count < len(inputs.valid):
-        some = drawn(len(inputs.valid), count, config.seed, "validation")
+        some = drawn(len(inputs.valid), count, config.seed, "looks")
     return Evaluator(inputs.task, inputs.valid, tokenizer, engine, progress.with_bar, batch_size, longest, some)
 
 

@@ -65,31 +65,29 @@ def data_of(config: RunConfig, rules: TaskRules) -> str:
 def most_train_examples(config: RunConfig) -> int | None:
     """How many training examples there are at most; None where that is not known."""
     task = config.task
-    if is_own(task):
-        return task.train_examples
-    rules = rules_of(task)
-    data = data_of(config, rules)
-    if task.shots is not None and not rules.each_gold:
-        return task.shots * max(1, len(rules.labels))
-    if rules.each_gold or data not in ("world", "hub"):
-        return task.train_examples
-    if data == "world":  # which makes as many as are asked for
-        from fpt.tasks.world.records import SIZES
-
-        return task.train_examples or SIZES["train"]
-    return min(filter(None, (task.train_examples, rules.records.num_train)), default=None)
+    if not is_own(task):
+        rules = rules_of(task)
+        if rules.each_gold:  # a record makes several
+            return task.train_examples
+        if task.shots is not None:
+            return task.shots * max(1, len(rules.labels))
+    return _at_most(config, "train", task.train_examples)
 
 
 def most_valid_examples(config: RunConfig) -> int | None:
     """How many validation examples there are at most; None where that is not known."""
-    task = config.task
-    if is_own(task):
-        return task.valid_examples
-    rules = rules_of(task)
+    return _at_most(config, "validation", config.task.valid_examples)
+
+
+def _at_most(config: RunConfig, split: str, limit: int | None) -> int | None:
+    """How many of a split, of which no more than `limit` are asked for."""
+    if is_own(config.task):
+        return limit
+    rules = rules_of(config.task)
     data = data_of(config, rules)
-    if data == "world":
+    if data == "world":  # which makes as many as are asked for
         from fpt.tasks.world.records import SIZES
 
-        return task.valid_examples or SIZES["validation"]
-    known = rules.records.num_valid if data == "hub" else None
-    return min(filter(None, (task.valid_examples, known)), default=None)
+        return limit or SIZES[split]
+    sizes = {"train": rules.records.num_train, "validation": rules.records.num_valid}
+    return min(filter(None, (limit, sizes[split] if data == "hub" else None)), default=None)

@@ -14,7 +14,9 @@ def split_off(examples: Sequence[Example], share: float, seed: int) -> tuple[lis
     """Examples without a sample of them, and the sample, both in their own order."""
     if len(examples) < 2:
         raise UserError("task.train: one example cannot be parted into training and validation; give task.valid")
-    sample = _draw(len(examples), max(1, round(share * len(examples))), seed, "validation")
+    from fpt.random_streams import drawn
+
+    sample = set(drawn(len(examples), max(1, round(share * len(examples))), seed, "validation"))
     return (
         [example for index, example in enumerate(examples) if index not in sample],
         [example for index, example in enumerate(examples) if index in sample],
@@ -27,6 +29,8 @@ def shots_of_each(examples: Sequence[Example], shots: int, seed: int, *, labels:
     Raises:
         UserError: there are fewer.
     """
+    from fpt.random_streams import drawn
+
     members: dict[str, list[int]] = {label: [] for label in labels or ("all",)}
     for index, example in enumerate(examples):
         members[example.golds[0] if labels else "all"].append(index)
@@ -42,14 +46,6 @@ def shots_of_each(examples: Sequence[Example], shots: int, seed: int, *, labels:
     sample = {
         indices[position]
         for label, indices in members.items()
-        for position in _draw(len(indices), shots, seed, f"shots of {label}")
+        for position in drawn(len(indices), shots, seed, f"shots of {label}")
     }
     return [example for index, example in enumerate(examples) if index in sample]
-
-
-def _draw(total: int, count: int, seed: int, name: str) -> set[int]:
-    import torch
-
-    from fpt.random_streams import stream
-
-    return set(torch.randperm(total, generator=stream(seed, name))[:count].tolist())

@@ -188,7 +188,7 @@ def test_an_output_that_has_ended_leaves_the_batch(tmp_path: Path) -> None:
     assert end < 6
     model.body.config.eos_token_id = word
     rows: list[int] = []
-    hook = model.body.decoder.embed_tokens.register_forward_hook(lambda *_: rows.append(len(_[1][0])))
+    hook = model.body.decoder.embed_tokens.register_forward_hook(lambda *call: rows.append(len(call[1][0])))
     ended = model.generate(DATA.batch([0, 1, 2, 3]), max_new_tokens=6)
     hook.remove()
     assert torch.equal(ended[1:], going_on[1:])
