@@ -36,6 +36,7 @@ from fpt.backbones.shapes import STACKS, Shape, Stack, read_shape  # noqa: E402
 from fpt.config import compose  # noqa: E402
 from fpt.config.schema import EngineConfig, OptimConfig, PromptConfig  # noqa: E402
 from fpt.data.encoded import Batch, Encoded  # noqa: E402
+from fpt.data.supply import Share  # noqa: E402
 from fpt.pricing.flops import price_of  # noqa: E402
 from fpt.pricing.memory import Memory  # noqa: E402
 from fpt.prompts.modules import SoftPrompt  # noqa: E402
@@ -110,8 +111,8 @@ def random_model(place: Place, name: str, shape: Shape | None, dtype: torch.dtyp
 def updates(place: Place, model: PromptedModel, data: Encoded, size: int, micro_batch: int | None = None) -> float:
     """Seconds of an update of `size` examples."""
     optimizer = make(model.prompt.parameters(), OPTIM)
-    indices = list(range(size))
-    return place.seconds(lambda: step(model, optimizer, data, indices, micro_batch, OPTIM, place.device), 3)
+    share = Share.of(data, list(range(size)), micro_batch)
+    return place.seconds(lambda: step(model, optimizer, share, OPTIM, place.device), 3)
 
 
 # Steps ----------------------------------------------------------------------------------------------------------------
@@ -244,7 +245,7 @@ def syncs(place: Place) -> Found:
     torch.cuda.set_sync_debug_mode("warn")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        step(model, optimizer, data, list(range(8)), None, OPTIM, place.device)
+        step(model, optimizer, Share.of(data, list(range(8))), OPTIM, place.device)
     torch.cuda.set_sync_debug_mode("default")
     return {"waits_per_update": sum("synchroniz" in str(one.message) for one in caught)}
 
@@ -258,7 +259,7 @@ def memory(place: Place) -> Found:
     optimizer = make(model.prompt.parameters(), OPTIM)
     place.peak()
     for start in range(0, count, size):
-        step(model, optimizer, data, list(range(start, start + size)), None, OPTIM, place.device)
+        step(model, optimizer, Share.of(data, list(range(start, start + size))), OPTIM, place.device)
     source, target = (max(lengths) for lengths in zip(*data.lengths, strict=True))
     engine = EngineConfig(name="torch", device=place.device.type, dtype="bfloat16")
     sizes = {"batch": size, "source": source + PROMPT, "target": target}

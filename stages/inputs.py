@@ -13,6 +13,7 @@ from fpt.config.same_run import fixed
 from fpt.data.encoded import Encoded
 from fpt.data.token_cache import tokenised
 from fpt.devices import distributed
+from fpt.devices.device import named
 from fpt.devices.engine import Engine
 from fpt.errors import UserError
 from fpt.random_streams import drawn
@@ -67,6 +68,8 @@ def open_inputs(config: RunConfig, task: Task, progress: Progress) -> Inputs:
                 f"{split}: {sources:,} of {len(data):,} sources{lost} cut to {config.task.source_length} tokens,"
                 f" {targets:,} targets to {config.task.target_length}"
             )
+    if named(config.engine.device).type == "cuda":
+        splits = tuple(data.for_card(config.prompt.length) for data in splits)
     train, valid, *tests = splits
     return Inputs(backbone, task, train, valid, tests[0] if tests else None)
 

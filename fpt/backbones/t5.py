@@ -15,7 +15,6 @@ from torch.utils.checkpoint import checkpoint
 from transformers import Cache, MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
 from transformers.activations import NewGELUActivation
 from transformers.initialization import no_init_weights
-from transformers.masking_utils import create_bidirectional_mask
 
 from fpt.backbones.shapes import STACKS, Selection, Shape, Stack, WeightSlice
 from fpt.backbones.weights import WeightFiles
@@ -90,8 +89,7 @@ def through_blocks(model: Any, states: torch.Tensor, mask: torch.Tensor, first: 
     Two calls, the second from where the first ended, are the encoder without its last norm. The position bias depends
     on distances alone: what is put before the sequence in between leaves the others' biases as they are.
     """
-    attended = create_bidirectional_mask(config=model.encoder.config, inputs_embeds=states, attention_mask=mask)
-    bias = _masked(_position_bias(model.encoder, states), attended)
+    bias = _masked(_position_bias(model.encoder, states), _attended(mask))
     for block in blocks_of(model, "encoder")[first:last]:
         states = block(states, position_bias=bias)[0]
     return states
@@ -101,15 +99,12 @@ def decoded(model: Any, ids: torch.Tensor, states: torch.Tensor, mask: torch.Ten
     """Decoder states [B, T, D] for ids [B, T] put in, from the encoder's output [B, S, D] and its mask."""
     stack, length = model.decoder, ids.shape[1]
     inputs = stack.embed_tokens(ids)
-    read = create_bidirectional_mask(
-        config=stack.config, inputs_embeds=inputs, attention_mask=mask, encoder_hidden_states=states
-    )
     # Padding comes last and the decoder looks back only, so its real positions need no further mask.
     bias = _masked(
         _position_bias(stack, inputs), torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
     )
     nothing = inputs.new_zeros(1, stack.config.num_heads, 1, 1).expand(-1, -1, length, states.shape[1])
-    cross = _masked(nothing, read)
+    cross = _masked(nothing, _attended(mask))
     for block in stack.block:
         inputs = block(
             inputs,
@@ -135,6 +130,16 @@ def _position_bias(stack: Any, states: torch.Tensor) -> torch.Tensor:
     """What a stack adds to its attention's scores by distance, [1, heads, L, L] for states [B, L, D]."""
     length = states.shape[1]
     return stack.block[0].layer[0].SelfAttention.compute_bias(length, length, device=states.device)
+
+
+def _attended(mask: torch.Tensor) -> torch.Tensor | None:
+    """Which positions of a padded sequence are attended to, [B, 1, 1, S]; None: all, as a CPU can be asked.
+
+    A card would have to finish what it is at before it could answer.
+    """
+    if mask.device.type == "cpu" and bool(mask.all()):
+        return None
+    return mask[:, None, None].bool()
 
 
 def _masked(bias: torch.Tensor, attended: torch.Tensor | None) -> torch.Tensor:

@@ -61,11 +61,11 @@ def peaks(
     kind, body = kind_of(prompt), family_of(config).skeleton(config, shape).to(getattr(torch, dtype))
     with torch.device("meta"):
         tensors = {name: torch.empty(size) for name, size in kind.shapes(config.d_model).items()}
-        ids, labels = (torch.ones(batch, length, dtype=torch.long) for length in (source - prompt.length, target))
-        inputs = Batch(ids, torch.ones_like(ids), labels)
+    ids, labels = (torch.ones(batch, length, dtype=torch.long) for length in (source - prompt.length, target))
+    inputs = Batch(ids, torch.ones_like(ids), labels).to("meta")
     # A late prompt is put before the first block too, as all that is run here is above it.
     model = PromptedModel(body, kind.build(tensors, 0), checkpointing=checkpointing)
-    with _Unseen(is_padded=batch > 1, sharded=sharded):
+    with _Kernels(sharded=sharded):
         with _Living(model) as living:
             states, mask = model.encode(inputs)
             encoder = living.measured(states, "encoder")
@@ -99,7 +99,7 @@ class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if subtract := self._seen.get(tensor.untyped_storage()):
                 subtract()
         self.peak = self.now
-        # From an edge, not from a tensor, for which torch sets _Unseen aside on the whole way back.
+        # From an edge, not from a tensor, for which torch sets _Kernels aside on the whole way back.
         torch.autograd.backward(get_gradient_edge(end), seed)
         return Peaks(forward, kept, self.peak, marks[-1] - marks[0])
 
@@ -121,20 +121,15 @@ class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now -= size
 
 
-class _Unseen(TorchFunctionMode):
-    """Answers on the meta device what depends on values, and takes the kernels that a real device takes."""
+class _Kernels(TorchFunctionMode):
+    """Takes on the meta device the kernels that a real device takes."""
 
-    def __init__(self, *, is_padded: bool, sharded: bool) -> None:
+    def __init__(self, *, sharded: bool) -> None:
         super().__init__()
-        self._is_padded, self._sharded = is_padded, sharded
+        self._sharded = sharded
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is Tensor.__bool__:  # asked of a mask alone: is nothing padded?
-            return not self._is_padded
-        if func is Tensor.__getitem__ and isinstance(args[1], Tensor) and args[1].dtype is torch.bool:
-            rows = args[0].flatten(0, args[1].ndim - 1)  # every position is real
-            return rows[torch.zeros(len(rows), dtype=torch.long, device="meta")]
         if func is functional.scaled_dot_product_attention:
             return _fused_attention(*args, **kwargs)
         if func is functional.linear and self._sharded:

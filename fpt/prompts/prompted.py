@@ -81,9 +81,8 @@ class PromptedModel(nn.Module):
 
     def loss(self, batch: Batch, states: Tensor, mask: Tensor) -> Tensor:
         """The same from the encoder's states [B, P+S, D] and their mask on."""
-        states = self.decode(batch, states, mask)
-        real = batch.labels != IGNORED
-        states, labels = states[real], batch.labels[real]
+        states = self.decode(batch, states, mask).flatten(0, 1)[batch.real]
+        labels = batch.labels.flatten()[batch.real]
         if len(states) <= AT_ONCE:
             return self._entropy(states, labels)
         parts = zip(torch.split(states, AT_ONCE), torch.split(labels, AT_ONCE), strict=True)

@@ -13,6 +13,7 @@ from transformers import AutoModelForSeq2SeqLM
 from fpt.config.schema import OptimConfig
 from fpt.data.encoded import Encoded
 from fpt.data.rows import Rows
+from fpt.data.supply import Share
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
 from fpt.training.loop import step
@@ -91,7 +92,7 @@ def test_only_the_prompt_gets_a_gradient_and_moves(checkpoint: Path) -> None:
     model = prompted(checkpoint)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     optimizer = make([model.prompt.vectors], OptimConfig())
-    step(model, optimizer, DATA, [0, 1, 2, 3], None, OptimConfig(), torch.device("cpu"))
+    step(model, optimizer, Share.of(DATA, [0, 1, 2, 3]), OptimConfig(), torch.device("cpu"))
     moved = [name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])]
     assert moved == ["prompt.prompt"]
 
@@ -104,10 +105,35 @@ def test_the_gradient_does_not_depend_on_the_micro_batches(checkpoint: Path, siz
         model = prompted(checkpoint)
         config = OptimConfig(lr=0.01)
         optimizer = make([model.prompt.vectors], config)
-        loss, _ = step(model, optimizer, DATA, [3, 1, 0, 2], micro_batch, config, torch.device("cpu"))
-        prompts.append((loss, model.prompt.vectors.detach()))
+        share = Share.of(DATA, [3, 1, 0, 2], micro_batch)
+        loss, _ = step(model, optimizer, share, config, torch.device("cpu"))
+        prompts.append((loss.item(), model.prompt.vectors.detach()))
     assert prompts[0][0] == pytest.approx(prompts[1][0], rel=1e-5)
     torch.testing.assert_close(prompts[0][1], prompts[1][1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adafactor", "adamw"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_an_update_asks_the_device_nothing(checkpoint: Path, name: str, checkpointing: bool) -> None:
+    """The meta device has no values to answer with; a card would have to finish its work first, and then be idle."""
+    optim = OptimConfig(name=name)
+    model = prompted(checkpoint, checkpointing=checkpointing).to("meta")
+    optimizer = make(model.prompt.parameters(), optim)
+    for _ in range(2):
+        loss, is_told = step(model, optimizer, Share.of(DATA, [0, 1, 2, 3], 3), optim, torch.device("meta"))
+    assert (loss.device.type, is_told) == ("meta", False)
+    with pytest.raises(RuntimeError, match="meta"):
+        loss.item()
+
+
+def test_a_cards_padding_leaves_the_loss_and_its_gradient_as_they_are(checkpoint: Path) -> None:
+    gradients = []
+    for data in (DATA, DATA.for_card(len(PROMPT))):
+        model = prompted(checkpoint)
+        loss = model(data.batch([0, 1, 2, 3]))
+        loss.backward()
+        gradients.append((loss.detach(), model.prompt.vectors.grad))
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-5)
 
 
 def test_the_prompt_stays_in_float32_under_a_bfloat16_model(checkpoint: Path) -> None:
