@@ -85,7 +85,7 @@ def _check_vocabulary(backbone: Backbone, splits: tuple[Encoded, ...]) -> None:
 
 def evaluator_of(config: RunConfig, inputs: Inputs, engine: Engine, progress: Progress) -> Evaluator:
     """What scores a model and its prompt on the task."""
-    longest = longest_answer(inputs.task, inputs.train, config.task.target_length)
+    longest = config.task.max_new_tokens or longest_answer(inputs.task, inputs.train, config.task.target_length)
     tokenizer, batch_size = inputs.backbone.tokenizer, config.train.eval_batch
     count, some = config.train.eval_examples, None
     if count is not None and count < len(inputs.valid):

@@ -88,6 +88,12 @@ class TaskConfig(Group):
     )
     source_length: int = setting("longest source, in tokens with </s>, prompt not counted", 492, least=2)
     target_length: int = setting("longest target, in tokens with </s>", least=2)
+    max_new_tokens: int | None = setting(
+        "longest output, in tokens; null: the longest label, or twice as long as all but a hundredth of the training"
+        " targets, at most task.target_length",
+        None,
+        least=1,
+    )
     reduce_decoder: bool = setting("stages reduce the decoder too (the paper: not for short labels)")
     train_examples: int | None = setting(
         "only the first so many training examples; null: all (of generated ones 4,000)", None, least=1

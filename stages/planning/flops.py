@@ -201,8 +201,8 @@ def nominal(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
     if any(schedule.reduces_width().values()):
         scored = min(config.schedule.importance_examples, examples or config.schedule.importance_examples)
     tokens = (examples or 0) * config.task.source_length
-    kept_states = decide(config, schedule, examples=examples, tokens=tokens, d_model=backbone.d_model)
     cost = price_of(backbone)
+    kept_states = decide(config, schedule, examples=examples, tokens=tokens, cost=cost)
     plan = price(
         schedule,
         cost,
