@@ -108,11 +108,11 @@ class Encoded:
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """The examples at `indices`, padded to the longest of them."""
-        source = _pad([self.sources[index] for index in indices], self.pad)
+        source = padded([self.sources[index] for index in indices], self.pad)
         lengths = torch.tensor([self.lengths[index][0] for index in indices])
         mask = (torch.arange(source.shape[1]) < lengths[:, None]).long()
         below = None if self.below is None else self.below.batch(indices)
-        return Batch(source, mask, _pad([self.targets[index] for index in indices], IGNORED), below)
+        return Batch(source, mask, padded([self.targets[index] for index in indices], IGNORED), below)
 
     def padded_size(self, indices: Sequence[int]) -> tuple[int, int, int]:
         """(B, S, T) of the batch at `indices`."""
@@ -120,6 +120,7 @@ class Encoded:
         return len(sizes), max(source for source, _ in sizes), max(target for _, target in sizes)
 
 
-def _pad(rows: list[list[int]], value: int) -> Tensor:
+def padded(rows: list[list[int]], value: int) -> Tensor:
+    """Rows of ids as one tensor, as wide as the longest, `value` behind the shorter ones' ends."""
     longest = max(len(row) for row in rows)
     return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
