@@ -20,6 +20,7 @@ from fpt.random_streams import drawn
 from fpt.runs.progress import Progress
 from fpt.runs.shared_folder import SharedFolder
 from fpt.tasks.task import Task
+from fpt.training.choice import choice_of
 from fpt.training.evaluation import Evaluator, longest_answer
 
 INPUTS = "inputs.json"
@@ -90,7 +91,8 @@ def evaluator_of(config: RunConfig, inputs: Inputs, engine: Engine, progress: Pr
     count, some = config.train.eval_examples, None
     if count is not None and count < len(inputs.valid):
         some = drawn(len(inputs.valid), count, config.seed, "looks")
-    return Evaluator(inputs.task, inputs.valid, tokenizer, engine, progress.with_bar, batch_size, longest, some)
+    choice = choice_of(inputs.task.labels, tokenizer) if config.task.answer == "score" else None
+    return Evaluator(inputs.task, inputs.valid, tokenizer, engine, progress.with_bar, batch_size, longest, some, choice)
 
 
 def check_unchanged(config: RunConfig, inputs: Inputs, start: bytes, folder: SharedFolder, progress: Progress) -> None:

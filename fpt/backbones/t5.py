@@ -95,14 +95,18 @@ def through_blocks(model: Any, states: torch.Tensor, mask: torch.Tensor, first: 
     return states
 
 
-def decoded(model: Any, ids: torch.Tensor, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Decoder states [B, T, D] for ids [B, T] put in, from the encoder's output [B, S, D] and its mask."""
+def decoded(model: Any, ids: torch.Tensor, states: torch.Tensor, mask: torch.Tensor, texts: int = 1) -> torch.Tensor:
+    """Decoder states [B, T, D] for ids [B, T] put in, from the encoder's output [B, S, D] and its mask.
+
+    Of several equally long `texts` in a row none sees another: each is decoded as if it were alone, and they share what
+    the decoder makes of the encoder's output.
+    """
     stack, length = model.decoder, ids.shape[1]
     inputs = stack.embed_tokens(ids)
     # Padding comes last and the decoder looks back only, so its real positions need no further mask.
-    bias = _masked(
-        _position_bias(stack, inputs), torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
-    )
+    one = torch.ones(length // texts, length // texts, device=ids.device).tril()
+    bias = _position_bias(stack, inputs[:, : len(one)]).repeat(1, 1, texts, texts)
+    bias = _masked(bias, torch.kron(torch.eye(texts, device=ids.device), one).bool())
     nothing = inputs.new_zeros(1, stack.config.num_heads, 1, 1).expand(-1, -1, length, states.shape[1])
     cross = _masked(nothing, _attended(mask))
     for block in stack.block:

@@ -112,6 +112,12 @@ class TaskConfig(Group):
         None,
         verbatim=True,
     )
+    answer: str = setting(
+        "generate: what the model says is read; score: of the task's labels the one whose words have the highest"
+        " probability, in one pass, and never anything else",
+        "generate",
+        choices=("generate", "score"),
+    )
     on_error: str = setting(
         "a record that cannot be used stops the run, or is skipped, counted and listed",
         "stop",

@@ -132,10 +132,10 @@ class Encoded:
     def batch(self, indices: Sequence[int]) -> Batch:
         """The examples at `indices`, padded to the longest of them."""
         _, width, target_width = self.padded_size(indices)
-        source = _pad([self.sources[index] for index in indices], self.pad, width)
+        source = padded([self.sources[index] for index in indices], self.pad, width)
         lengths = torch.tensor([self.lengths[index][0] for index in indices])
         mask = (torch.arange(width) < lengths[:, None]).long()
-        labels = _pad([self.targets[index] for index in indices], IGNORED, target_width)
+        labels = padded([self.targets[index] for index in indices], IGNORED, target_width)
         below = None
         if self.below is not None:
             states = self.below.batch(indices)
@@ -152,5 +152,6 @@ class Encoded:
         return -(-positions // self.multiple) * self.multiple
 
 
-def _pad(rows: list[list[int]], value: int, width: int) -> Tensor:
+def padded(rows: list[list[int]], value: int, width: int) -> Tensor:
+    """Rows of ids as one tensor of a width, `value` behind the shorter ones' ends."""
     return torch.tensor([row + [value] * (width - len(row)) for row in rows])

@@ -1,6 +1,6 @@
-"""Frozen model and prompt as one: the loss of a batch, and generation; the one module that engines see.
+"""Frozen model and prompt as one: the loss of a batch, and its answers; the one module that engines see.
 
-Letters: B batch, S source, T target, P prompt, D model, V vocabulary.
+Letters: B batch, S source, T target, P prompt, D model, V vocabulary, L labels.
 """
 
 from collections.abc import Callable
@@ -69,11 +69,12 @@ class PromptedModel(nn.Module):
         states, mask = self.prompt.prepend(states, mask)
         return self.family.encoded_from(self.body, states, mask, self.prompt.position), mask
 
-    def decode(self, batch: Batch, states: Tensor, mask: Tensor) -> Tensor:
-        """Decoder states [B, T, D] with the target given (teacher forcing)."""
-        inputs = batch.labels.roll(1, 1)
-        inputs[:, 0] = self.body.config.decoder_start_token_id
-        return self.family.decoded(self.body, inputs.masked_fill(inputs == IGNORED, 0), states, mask)
+    def decode(self, batch: Batch, states: Tensor, mask: Tensor, texts: int = 1) -> Tensor:
+        """Decoder states [B, T, D] with the target given (teacher forcing), or with several `texts` in a row."""
+        inputs = batch.labels.reshape(len(states), texts, -1).roll(1, 2)
+        inputs[:, :, 0] = self.body.config.decoder_start_token_id
+        inputs = inputs.masked_fill(inputs == IGNORED, 0).flatten(1)
+        return self.family.decoded(self.body, inputs, states, mask, texts)
 
     def forward(self, batch: Batch) -> Tensor:
         """Cross-entropy summed over the batch's real target tokens; the head runs on those positions alone."""
@@ -113,11 +114,27 @@ class PromptedModel(nn.Module):
         ended = (ids == self.body.config.eos_token_id).cumsum(1)
         labels = ids.masked_fill(ended.cumsum(1) > 1, IGNORED)  # the end itself is part of the output
         self._begin_pass()
-        states, real = self.decode(replace(batch, labels=labels), states, mask), labels != IGNORED
+        return labels, self._logs(replace(batch, labels=labels), states, mask)
+
+    @torch.no_grad()
+    def weigh(self, batch: Batch, targets: Tensor) -> Tensor:
+        """Log-probabilities [B, L, T] of the tokens of L targets [L, T], 0 behind their ends, where these have IGNORED.
+
+        Their sum over T is minus the training loss that the source would have with that target. It is one pass, which
+        has the targets side by side.
+        """
+        states, mask = self.encode(batch)
+        labels = targets.flatten().expand(len(states), -1)
+        return self._logs(replace(batch, labels=labels), states, mask, len(targets)).view(-1, *targets.shape)
+
+    def _logs(self, batch: Batch, states: Tensor, mask: Tensor, texts: int = 1) -> Tensor:
+        """The log-probability of each of a batch's labels [B, T], 0 where they are IGNORED."""
+        labels = batch.labels
+        states, real = self.decode(batch, states, mask, texts), labels != IGNORED
         logs = torch.zeros(labels.shape, device=labels.device)
         parts = zip(torch.split(states[real], AT_ONCE), torch.split(labels[real], AT_ONCE), strict=True)
         logs[real] = torch.cat([-cross_entropy(self._logits(some), ids, reduction="none") for some, ids in parts])
-        return labels, logs
+        return logs
 
     def _logits(self, states: Tensor) -> Tensor:
         """Logits [N, V] of decoder states [N, D], in float32."""

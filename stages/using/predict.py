@@ -8,8 +8,10 @@ from fpt.config.run_config import RunConfig
 from fpt.devices import distributed
 from fpt.devices.device import open_device
 from fpt.devices.engine import Engine
+from fpt.errors import UserError
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.task import ANSWER
+from fpt.training.choice import choice_of
 from fpt.training.prediction import Predictor
 from stages.models import Models
 from stages.using.learned import LearnedPrompt
@@ -28,13 +30,18 @@ def predictor(
         max_new_tokens: no output is longer; None: than in the run, or the longest label, or the task's limit.
 
     Raises:
-        UserError: task, device, model or prompt cannot be used.
+        UserError: task, device, model or prompt cannot be used, or options of generation where labels are scored.
     """
-    rules, device = rules_of(config.task), open_device(config.engine)
+    rules, scores = rules_of(config.task), config.task.answer == "score"
+    if scores and (beams > 1 or max_new_tokens):
+        option = f"beams={beams}" if beams > 1 else f"max-new-tokens={max_new_tokens}"
+        raise UserError(f"{option}: is of generation; with task.answer=score nothing is generated, so leave it out")
+    device = open_device(config.engine)
     with distributed.joined(config.engine, device):
         backbone, engine = open_backbone(config.model), Engine(config.engine, device)
         labels = backbone.tokenizer([ANSWER.format(answer=label) for label in rules.labels or ("",)])["input_ids"]
         longest = max(map(len, labels)) if rules.labels else config.task.target_length
+        choice = choice_of(rules.labels, backbone.tokenizer) if scores else None
         with Models(backbone, engine, prompt.config).open(prompt.selection(backbone), prompt.tensors) as model:
             yield Predictor(
                 model,
@@ -45,4 +52,5 @@ def predictor(
                 max_new_tokens=max_new_tokens or prompt.max_new_tokens or longest,
                 batch_size=config.train.eval_batch,
                 beams=beams,
+                choice=choice,
             )
