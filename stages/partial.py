@@ -4,13 +4,14 @@ The full model is the partial PLM that keeps everything; the backbone's files ar
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from fpt.backbones.backbone import Backbone
 from fpt.backbones.location import read_values
@@ -62,14 +63,24 @@ def shape_of(selection: Selection, full: Shape) -> Shape:
     return Shape(stack(selection.encoder, full.encoder), stack(selection.decoder, full.decoder))
 
 
-def save(model: Any, backbone: Backbone, folder: Path) -> None:
+def save(
+    model: Any,
+    backbone: Backbone,
+    folder: Path,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    unsaid: Sequence[int] = (),
+) -> None:
     """Write a partial PLM as a Hugging Face checkpoint that `from_pretrained` opens, tokenizer included.
 
-    Stacks of unequal width are padded with zero neurons to the wider one: a config.json has one d_ff.
+    Stacks of unequal width are padded with zero neurons to the wider one: a config.json has one d_ff. `tokenizer` goes
+    in the place of the backbone's; the tokens `unsaid` are never to be generated, sampled neither.
     """
     model.save_pretrained(folder, state_dict=backbone.family.checkpoint_tensors(model))
-    values = backbone.family.checkpoint_values(model, read_values(backbone.folder))
-    for name, settled in zip(("config.json", "generation_config.json"), values, strict=True):
+    values, generation = backbone.family.checkpoint_values(model, read_values(backbone.folder))
+    if unsaid:
+        generation |= {"suppress_tokens": list(unsaid)}
+    for name, settled in (("config.json", values), ("generation_config.json", generation)):
         file = folder / name
         file.write_text(json.dumps(json.loads(file.read_text()) | settled, indent=2) + "\n")
-    backbone.tokenizer.save_pretrained(folder)
+    (tokenizer or backbone.tokenizer).save_pretrained(folder)

@@ -78,6 +78,8 @@ def place(trains: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages")
     words = [*FEW, *FEW_EXAMPLES, f"cache_dir={folder}/cache"]
     assert main(["train", "task=boolq", f"run.dir={folder}/runs/boolq-tiny-cr-s0", *words]) == 0
+    few = ["task=mnli", f"run.dir={folder}/runs/mnli-tiny-cr-s0", "schedule=pt"]  # ends on the whole model too
+    assert main(["train", *few, *words]) == 0
     (folder / "stages.yaml").write_text("[{depth: 4, share: 0.5}, {share: 0.5}]\n")
     (folder / "hosts").write_text("localhost slots=8\n")
     (folder / "DIR").mkdir()

@@ -220,6 +220,25 @@ def _unties(config: T5Config) -> bool:
     return not getattr(config, "scale_decoder_outputs", False)
 
 
+def add_tokens(model: Any, vectors: torch.Tensor, first: int) -> None:
+    """Give a model input embeddings [N, D] for tokens from id `first` on, none of which it can say.
+
+    Rows that no token has are used before the table grows. The head's row for each is the mean of the others' rows:
+    its logit is then the mean of theirs, which the largest of them exceeds. A tied head becomes one of its own, or it
+    would have the vectors as rows; T5 1.0's scale D^-½ goes into its weights.
+    """
+    table, head, last = model.shared.weight, model.lm_head.weight, first + len(vectors)
+    rows = torch.cat([table, table.new_zeros(max(last - len(table), 0), table.shape[1])])
+    rows[first:last] = vectors
+    if not _unties(model.config):
+        head, model.config.scale_decoder_outputs = head * model.config.d_model**-0.5, False
+    silent = head[:first].mean(0, keepdim=True)
+    head = torch.cat([head[:first], silent.expand(last - min(first, len(head)), -1), head[last:]])
+    model.config.vocab_size = len(rows)
+    tie_embeddings(model, rows)
+    model.lm_head.weight = nn.Parameter(head, requires_grad=False)
+
+
 def checkpoint_tensors(model: Any) -> dict[str, torch.Tensor]:
     """The tensors of a partial PLM as a configuration of the library can say their shapes.
 

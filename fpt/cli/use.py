@@ -21,6 +21,7 @@ from fpt.runs.folder import LEDGER
 from fpt.runs.progress import Progress
 from fpt.runs.run import PROMPT, Run, open_run
 from fpt.sharing import export as exports
+from fpt.sharing.tokens import check_tokens
 from fpt.tasks import predict_input
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.splits import with_split
@@ -79,14 +80,27 @@ def export(arguments: Arguments) -> None:
     for name in ("run", "to"):
         if name not in options:
             raise UserError(f"{name}=…: is needed; --help says what it is")
-    run, to, number, repo = options["run"], options["to"], _stage(arguments), options.get("push-to-hub")
-    request = exports.check_request(
-        run, to, number=number, folder=options.get("output"), base=options.get("base"), repo=repo
-    )
-    progress = Progress()
+    runs, to, progress = _runs(arguments), options["to"], Progress()
+    rest: dict[str, Any] = {"number": _stage(arguments), "folder": options.get("output"), "base": options.get("base")}
+    rest["repo"] = options.get("push-to-hub")
+    if to != "tokens" and (len(runs) > 1 or "names" in options):
+        raise UserError(f"to={to}: takes the prompt of one run, which needs no name; to=tokens takes several")
+    several = to == "tokens"
+    request = check_tokens(runs, _names(arguments), **rest) if several else exports.check_request(runs[0], to, **rest)
     with progress.console.status("importing torch and transformers"):
         from stages.using.export import export as write
     present(arguments, write(request, progress), _print_export)
+
+
+def _runs(arguments: Arguments) -> list[str]:
+    """The folders that run= names: one, or several parted by commas, which a folder's name may have too."""
+    text = arguments.options["run"]
+    return [text] if Path(text).expanduser().is_dir() else arguments.listed("run", "A,B")
+
+
+def _names(arguments: Arguments) -> list[str] | None:
+    """What names= calls the prompts, if it is given."""
+    return arguments.listed("names", "A,B") if "names" in arguments.options else None
 
 
 def _print_export(written: dict[str, Any]) -> None:

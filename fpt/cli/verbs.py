@@ -106,24 +106,28 @@ VERBS = {
     ),
     "export": Verb(
         use.export,
-        summary="a run's prompt for fpt, PEFT, numpy or transformers",
+        summary="a run's prompt for fpt, PEFT, numpy or transformers, or prompts as tokens of one model",
         example="export run=DIR --to peft",
-        usage="run=DIR --to fpt|peft|npy|hf [stage=K] [output=DIR] [--push-to-hub OWNER/NAME]",
+        usage="run=DIR[,DIR…] --to fpt|peft|npy|hf|tokens [stage=K] [output=DIR] [--push-to-hub OWNER/NAME]",
         options=(
-            Option("run", "the folder of a finished run", "DIR"),
+            Option("run", "the folder of a finished run; with to=tokens several, of one model", "DIR[,DIR…]"),
             Option(
                 "to",
                 "fpt: as fpt reads it, the one for late prompts; peft: an adapter's folder; npy: an array, as"
                 " google-research/prompt-tuning writes it; hf: the stage's model as a Hugging Face checkpoint, with the"
-                " prompt beside it",
+                " prompt beside it; tokens: that checkpoint with each run's prompt as added tokens, for which"
+                " <prompt:NAME> stands in a text",
                 "FORMAT",
+            ),
+            Option(
+                "names", "with to=tokens: what the prompts are called, in the order of their runs", "A[,B…]", "tasks"
             ),
             STAGE,
             Option("output", "a new folder", "DIR", "export/FORMAT in the run's folder, export/FORMAT-stageK"),
             Option(
                 "base",
-                "not with to=hf: the model that the prompt goes before; must be given for a partial PLM, which to=hf"
-                " writes",
+                "not with to=hf and to=tokens: the model that the prompt goes before; must be given for a partial PLM,"
+                " which to=hf writes",
                 "MODEL",
                 "the run's",
             ),

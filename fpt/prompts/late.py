@@ -27,6 +27,8 @@ class Late:
     not_exported: ClassVar[dict[str, str]] = {
         "peft": "PEFT has no late prompts",
         "npy": "an array cannot hold a late prompt",
+        "tokens": "a late prompt enters inside the encoder, made from each example's states there, and an embedding"
+        " cannot",
     }
 
     @staticmethod

@@ -23,12 +23,12 @@ def text(request: ExportRequest) -> str:
         ModelCardData(**_metadata(request, data, rules.records)),
         template_str=(files(__package__) / "card.md.jinja").read_text(encoding="utf-8"),
         request=request,
-        model_name=_model_name(request),
+        model_name=model_name(request),
         data=data,
         records=rules.records,
-        source=_source(request.run, data),
+        source=source_of(request.run),
         kind=kind,
-        described=kind.described(request.values["d_model"], request.layer, _model_name(request)),
+        described=kind.described(request.values["d_model"], request.layer, model_name(request)),
         is_local=is_local(request.base),
         amount=amount,
         quote=shlex.quote,
@@ -66,15 +66,15 @@ def _metadata(request: ExportRequest, data: str, records: Origin) -> dict[str, A
     return metadata
 
 
-def _source(run: Run, data: str) -> str:
+def source_of(run: Run) -> str:
     """A source for the model: the shortest of validation, or its form where the data may be nobody else's business."""
-    if data in ("world", "hub"):
+    if data_of(run.config, rules_of(run.config.task)) in ("world", "hub"):
         return str(min((row["input"] for row in run.predictions), key=len))
     task = run.config.task
     return task.source or task.template or f"a source, as fpt show task={task.name} prints it"
 
 
-def _model_name(request: ExportRequest) -> str:
+def model_name(request: ExportRequest) -> str:
     """The model's name in the words of people; a folder of this machine says nothing elsewhere."""
     config = request.run.config.model
     whole = config.name if is_local(config.weights) else config.weights

@@ -18,7 +18,8 @@ from fpt.runs.run import Run, RunStage, open_run
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMATS = ("fpt", "peft", "npy", "hf")
+FORMATS = ("fpt", "peft", "npy", "hf", "tokens")
+WITH_MODEL = ("hf", "tokens")  # the prompt's model comes along
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,8 @@ def check_request(
     """
     if to not in FORMATS:
         raise UserError(f"to={to}: allowed are {', '.join(FORMATS)}.{did_you_mean(to, FORMATS)}")
-    if to == "hf" and base is not None:
-        raise UserError(f"base={base}: is for fpt, peft and npy; with to=hf the prompt's model comes along")
+    if to in WITH_MODEL and base is not None:
+        raise UserError(f"base={base}: is for fpt, peft and npy; with to={to} the prompt's model comes along")
     run = open_run(path)
     _ = run.result  # what is not finished has none
     if why := kind_of(run.config.prompt).not_exported.get(to):
@@ -107,7 +108,7 @@ def check_request(
     is_embedded = not base and run.config.model.weights == "embedded"
     model = str(tiny.FOLDER) if is_embedded else _resolved(base or run.config.model.weights)
     request = ExportRequest(run, to, stage, number, target, model, repo)
-    if to != "hf":
+    if to not in WITH_MODEL:
         _check_base(request, base)
     if repo is not None:
         _check_repo(repo)
