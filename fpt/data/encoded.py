@@ -75,6 +75,7 @@ class Encoded:
         whole: numbers of tokens before cutting, [examples, 2]: sources and targets; None: nothing was cut.
         lost_answers: of the examples whose source was cut, how many have no gold left in it that was there before.
         pad: what a source is padded with.
+        reads: how the model reads: seq2seq, mask or causal.
         below: the sources' states below a late prompt, where they are kept.
     """
 
@@ -84,6 +85,7 @@ class Encoded:
     lost_answers: int = 0
     pad: int = 0
     below: KeptStates | None = None
+    reads: str = "seq2seq"
 
     @cached_property
     def lengths(self) -> list[tuple[int, int]]:
@@ -104,7 +106,7 @@ class Encoded:
     def taken(self, indices: Sequence[int]) -> "Encoded":
         """The examples at `indices` alone."""
         sources, targets = (Rows.of(rows[index] for index in indices) for rows in (self.sources, self.targets))
-        return Encoded(sources, targets, pad=self.pad)
+        return Encoded(sources, targets, pad=self.pad, reads=self.reads)
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """The examples at `indices`, padded to the longest of them."""

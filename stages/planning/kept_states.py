@@ -31,7 +31,7 @@ class StageStates:
     """What a stage does about the states below the prompt.
 
     Attributes:
-        blocks: how many of its encoder blocks lie below the prompt.
+        blocks: how many of its blocks lie below the prompt.
         does: compute (before its first update), reuse (those of the stage before), or off (with every update anew).
     """
 
@@ -95,7 +95,7 @@ def decide(
         tokens: of all their sources.
         d_model: numbers in a state.
     """
-    kind, full = kind_of(config.prompt), schedule.full.encoder
+    kind, full = kind_of(config.prompt), schedule.full.source
     if kind.is_input:
         return None
     layer = kind.position(full.blocks)
@@ -135,7 +135,7 @@ def decide_for_run(
     Raises:
         UserError: the memory or the disk that was asked for by name has no room for the states.
     """
-    tokens, d_model = len(inputs.train.sources.ids), inputs.backbone.config.d_model
+    tokens, d_model = len(inputs.train.sources.ids), inputs.backbone.sizes.width
     now = decide(config, schedule, examples=len(inputs.train), tokens=tokens, d_model=d_model)
     if now is None or before is None:
         _check_room(config, now)
@@ -151,8 +151,8 @@ Below = tuple[tuple[int, ...], int]  # what a stage keeps below the prompt: bloc
 
 def _below(stage: Stage, full: Stack, layer: int) -> Below:
     """Which neurons these are is the same for all stages with as many."""
-    kept = around(stage.shape.encoder.blocks, full.blocks, layer)
-    return tuple(block for block in kept if block < layer), stage.shape.encoder.neurons
+    kept = around(stage.shape.source.blocks, full.blocks, layer)
+    return tuple(block for block in kept if block < layer), stage.shape.source.neurons
 
 
 def _stages(below: list[Below], wanted: list[bool]) -> tuple[StageStates, ...]:
