@@ -33,8 +33,9 @@ from bench.synthetic import LENGTHS, PROMPT, examples  # noqa: E402
 from bench.trainer import PeftSide  # noqa: E402
 from fpt.__main__ import main as fpt  # noqa: E402
 from fpt.backbones.families import family_of, read_config  # noqa: E402
+from fpt.backbones.family import num_inputs  # noqa: E402
 from fpt.backbones.location import config_values  # noqa: E402
-from fpt.backbones.shapes import STACKS, Shape, Stack, read_shape  # noqa: E402
+from fpt.backbones.shapes import Shape, Stack, read_shape  # noqa: E402
 from fpt.config import compose  # noqa: E402
 from fpt.config.schema import EngineConfig, OptimConfig, PromptConfig  # noqa: E402
 from fpt.data.encoded import Batch, Encoded  # noqa: E402
@@ -244,8 +245,8 @@ def _card() -> str:
 
 
 def _shape(model: PromptedModel) -> Shape:
-    layers = [model.family.activations_of(model.body, name) for name in STACKS]
-    return Shape(*(Stack(len(found), found[0].in_features) for found in layers))
+    layers = [model.family.activations_of(model.body, name) for name in model.family.row.stacks]
+    return Shape(*(Stack(len(found), num_inputs(found[0])) for found in layers))
 
 
 def _flops(model: PromptedModel, data: Encoded, size: int, micro_batch: int) -> int:

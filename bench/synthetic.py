@@ -15,7 +15,7 @@ from transformers.utils import logging
 from fpt.backbones.backbone import Backbone
 from fpt.backbones.families import read_config
 from fpt.backbones.location import read_values
-from fpt.backbones.shapes import STACKS, Shape, read_shape
+from fpt.backbones.shapes import STACKS, Shape, read_shape, read_sizes
 from fpt.data.encoded import Encoded
 from fpt.data.rows import Rows
 from fpt.prompts.modules import SoftPrompt
@@ -98,14 +98,15 @@ def write_backbone(shape: Shape, folder: Path) -> Backbone:
 def open_backbone(folder: Path) -> Backbone:
     """The checkpoint in a folder that has no tokenizer."""
     values = read_values(folder)
-    return Backbone(folder, read_shape(values, str(folder)), read_config(values, str(folder)))
+    where = str(folder)
+    return Backbone(folder, read_shape(values, where), read_sizes(values, where), read_config(values, where))
 
 
 def part(backbone: Backbone, shape: Shape) -> PromptedModel:
     """The backbone's partial PLM of this shape, built as a stage builds it, with an untrained prompt."""
     full = backbone.shape
     scores = {
-        name: torch.rand(full.stack(name).blocks, full.stack(name).neurons, generator=torch.Generator().manual_seed(0))
+        name: torch.rand(full[name].blocks, full[name].neurons, generator=torch.Generator().manual_seed(0))
         for name in STACKS
     }
     return PromptedModel(partial.build(backbone, selection.choose(shape, full, scores)), untrained(backbone))

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from fpt.backbones.shapes import STACKS
+from fpt.backbones.family import num_inputs
 from fpt.data.batches import batches_by_length, in_turn
 from fpt.data.encoded import IGNORED, Encoded
 from fpt.devices import distributed
@@ -40,18 +40,19 @@ def measure(
 ) -> dict[str, Tensor]:
     """Scores [L, F] for each stack of the full model, float32; the processes take its batches in turn.
 
-    A neuron's score is its mean absolute activation after the gate: over an example's real positions first (the
-    encoder's include the prompt's where it has entered, the decoder's are the target's, teacher-forced), then over
-    examples.
+    A neuron's score is its mean absolute activation after the gate: over an example's real positions first (in the
+    stack that reads, the prompt's are among them where it has entered; a decoder's are the target's, teacher-forced),
+    then over examples.
     """
-    totals: dict[str, list[Tensor]] = {name: [] for name in STACKS}
+    totals: dict[str, list[Tensor]] = {name: [] for name in model.family.row.stacks}
+    first = next(iter(totals))
     weights: dict[str, Tensor] = {}
     with ExitStack() as hooks:
-        for name in STACKS:
+        for name in totals:
             for block, module in enumerate(model.family.activations_of(model.body, name)):
-                total = torch.zeros(module.in_features, dtype=torch.float64, device=engine.device)
+                total = torch.zeros(num_inputs(module), dtype=torch.float64, device=engine.device)
                 totals[name].append(total)
-                part = "below" if name == "encoder" and block < model.prompt.position else name
+                part = "below" if name == first and block < model.prompt.position else name
                 hook = partial(_record, total, weights, part)
                 hooks.callback(module.register_forward_pre_hook(hook).remove)
         batches = batches_by_length(examples, batch_size)
@@ -59,11 +60,12 @@ def measure(
             if not indices and not engine.is_sharded:
                 continue
             batch = examples.batch(indices or batches[0]).to(engine.device)
-            prompt = batch.mask.new_ones(len(batch.mask), model.prompt.length)
+            _, mask = model.reader.inputs(batch)
+            prompt = mask.new_ones(len(mask), model.prompt.length)
             counts = float(bool(indices))  # a process without a batch of its own only lends its share of the weights
-            weights["below"] = _mean_weights(batch.mask) * counts
-            weights["encoder"] = _mean_weights(torch.cat([prompt, batch.mask], 1)) * counts
             weights["decoder"] = _mean_weights(batch.labels != IGNORED) * counts
+            weights["below"] = _mean_weights(mask) * counts
+            weights[first] = _mean_weights(torch.cat([prompt, mask], 1)) * counts
             model.decode(batch, *model.encode(batch))
     means = {name: torch.stack(rows) / len(examples) for name, rows in totals.items()}
     distributed.all_reduce_sum_(list(means.values()))

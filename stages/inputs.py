@@ -77,10 +77,10 @@ def open_inputs(config: RunConfig, task: Task, progress: Progress) -> Inputs:
 
 def _check_vocabulary(backbone: Backbone, splits: tuple[Encoded, ...]) -> None:
     largest = max(int(rows.ids.max()) for data in splits for rows in (data.sources, data.targets))
-    if largest >= backbone.config.vocab_size:
+    if largest >= backbone.sizes.vocabulary:
         raise UserError(
             f"{backbone.folder}: the tokenizer makes token {largest}, but config.json says"
-            f" vocab_size={backbone.config.vocab_size}; they do not belong together"
+            f" vocab_size={backbone.sizes.vocabulary}; they do not belong together"
         )
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fpt.backbones.shapes import STACKS
 from fpt.config.run_config import RunConfig
 from fpt.devices import distributed
 from fpt.devices.precision import name_of
@@ -74,7 +73,7 @@ def _scores(
     config: RunConfig, schedule: Schedule, inputs: Inputs, start: Start, models: Models, progress: Progress
 ) -> dict[str, Tensor]:
     """From the main process's cache, or computed by all together where it has none."""
-    reduced = [name for name in STACKS if schedule.reduces_width()[name]]
+    reduced = [name for name, is_reduced in schedule.reduces_width().items() if is_reduced]
     if not reduced:
         return {}
     sample = importance.sample(inputs.train, config.schedule.importance_examples, config.seed)

@@ -39,7 +39,7 @@ class Models:
         with engine.holding(body) as held:
             distributed.barrier()  # one process may take longer than another to read the weights
             kind = kind_of(self.prompt)
-            block = kind.position(self.backbone.shape.encoder.blocks)
-            module = kind.build(prompt, sum(kept < block for kept in selection.encoder.blocks))
+            block = kind.position(self.backbone.shape.source.blocks)
+            module = kind.build(prompt, sum(kept < block for kept in selection.source.blocks))
             module, begin_pass = module.to(engine.device), held.begin_pass
             yield PromptedModel(held.body, module, checkpointing=self.checkpointing, begin_pass=begin_pass)

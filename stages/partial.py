@@ -34,22 +34,22 @@ def build(
         UserError: a tensor is missing from the weights or has another shape than the configuration says.
     """
     family, files = backbone.family, backbone.files
-    model = family.skeleton(backbone.config, shape_of(selection, backbone.shape))
+    model = family.skeleton(backbone.config, shape_of(selection, backbone.shape), selection)
     whole = family.skeleton(backbone.config, backbone.shape)  # as on disk
-    for parent, leaves in groupby(family.body_sources(selection, model), key=lambda item: item[0].rpartition(".")[0]):
-        module = model.get_submodule(parent)
-        for name, source in leaves:
+    for skeleton in (model, whole):
+        family.set_head(skeleton, is_own=backbone.has_own_head)
+    family.fill_buffers(model, device)
+    sources = family.sources(selection, model, backbone.shape)
+    for parent, leaves in groupby(sources, key=lambda source: source[0][0].rpartition(".")[0]):
+        for places, source in leaves:
             shape = tuple(whole.get_parameter(source.name).shape)
-            tensor = files.read(source.name, shape=shape, rows=source.rows, columns=source.columns, dtype=dtype)
-            setattr(module, name.rpartition(".")[2], nn.Parameter(tensor.to(device), requires_grad=False))
-        shard(module)
-    table = tuple(whole.get_input_embeddings().weight.shape)
-    family.tie_embeddings(model, files.read(family.embedding_name(files), shape=table, dtype=dtype).to(device))
-    shard(model.get_input_embeddings())
-    if backbone.has_own_head:
-        head = files.read(family.HEAD, shape=table, dtype=dtype).to(device)
-        model.get_output_embeddings().weight = nn.Parameter(head, requires_grad=False)
-        shard(model.get_output_embeddings())
+            name = family.on_disk(files, (source.name, *places[1:]))
+            tensor = files.read(name, shape=shape, rows=source.rows, columns=source.columns, dtype=dtype)
+            parameter = nn.Parameter(tensor.to(device), requires_grad=False)
+            for place in places:
+                owner, _, leaf = place.rpartition(".")
+                setattr(model.get_submodule(owner), leaf, parameter)
+        shard(model.get_submodule(parent))
     assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
     return model
 
@@ -60,7 +60,7 @@ def shape_of(selection: Selection, full: Shape) -> Shape:
     def stack(kept: StackSelection, whole: Stack) -> Stack:
         return Stack(len(kept.blocks), whole.neurons if kept.neurons is None else len(kept.neurons[0]))
 
-    return Shape(stack(selection.encoder, full.encoder), stack(selection.decoder, full.decoder))
+    return Shape(**{name: stack(kept, full[name]) for name, kept in selection.items()})
 
 
 def save(
@@ -73,10 +73,10 @@ def save(
 ) -> None:
     """Write a partial PLM as a Hugging Face checkpoint that `from_pretrained` opens, tokenizer included.
 
-    Stacks of unequal width are padded with zero neurons to the wider one: a config.json has one d_ff. `tokenizer` goes
-    in the place of the backbone's; the tokens `unsaid` are never to be generated, sampled neither.
+    T5's stacks of unequal width are padded with zero neurons to the wider one: its config.json has one d_ff.
+    `tokenizer` goes in the place of the backbone's; the tokens `unsaid` are never to be generated, sampled neither.
     """
-    model.save_pretrained(folder, state_dict=backbone.family.checkpoint_tensors(model))
+    model.save_pretrained(folder, state_dict=backbone.family.checkpoint_tensors(model, backbone.files))
     values, generation = backbone.family.checkpoint_values(model, read_values(backbone.folder))
     if unsaid:
         generation |= {"suppress_tokens": list(unsaid)}

@@ -100,7 +100,7 @@ def selection_of(stage: Stage, folder: SharedFolder, full: Shape, scores: dict[s
     name, row = f"{_folder(stage)}selection.safetensors", f"{_folder(stage)}stage.json"
     if name not in folder or row not in folder:
         chosen = selection.choose(stage.shape, full, scores, layer=block)
-        blocks = {"encoder_blocks": chosen.encoder.blocks, "decoder_blocks": chosen.decoder.blocks}
+        blocks = {f"{stack}_blocks": kept.blocks for stack, kept in chosen.items()}
         span = {"first_update": stage.first_update, "updates": stage.updates}
         folder.write(name, selection.dump(chosen))
         folder.write_json(row, {"index": stage.index, **stage.sizes, **blocks, **span})

@@ -6,7 +6,7 @@ from itertools import accumulate, chain, count, pairwise
 from typing import Any
 
 from fpt.backbones.location import config_values
-from fpt.backbones.shapes import STACKS, Shape, Stack, read_shape
+from fpt.backbones.shapes import Shape, Stack, read_shape
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import ScheduleConfig
 from fpt.errors import UserError, did_you_mean
@@ -26,18 +26,19 @@ class Stage:
 
     @property
     def name(self) -> str:
-        """Folder name in a run: number, encoder x decoder blocks, encoder x decoder neurons."""
-        form = "{index}-{encoder_layers}x{decoder_layers}-{ffn}x{decoder_ffn}"
-        return form.format(index=self.index, **self.sizes)
+        """Folder name in a run: number, blocks of each stack, neurons of each."""
+        blocks, neurons = zip(*map(astuple, self.shape.values()), strict=True)
+        return f"{self.index}-{'x'.join(map(str, blocks))}-{'x'.join(map(str, neurons))}"
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The model's size, with result.json's names; `ffn` is the encoder's width."""
-        encoder, decoder = self.shape.encoder, self.shape.decoder
+        """The model's size, with result.json's names; 0: it has no such stack. `ffn` is the first stack's width."""
+        none = Stack(0, 0)
+        encoder, decoder = self.shape.get("encoder", none), self.shape.get("decoder", none)
         return {
             "encoder_layers": encoder.blocks,
             "decoder_layers": decoder.blocks,
-            "ffn": encoder.neurons,
+            "ffn": self.shape.source.neurons,
             "decoder_ffn": decoder.neurons,
         }
 
@@ -72,8 +73,8 @@ class Schedule:
     def reduces_width(self) -> dict[str, bool]:
         """For each stack, whether some stage leaves out neurons, so that importance is needed."""
         return {
-            name: any(stage.shape.stack(name).neurons < self.full.stack(name).neurons for stage in self.stages)
-            for name in STACKS
+            name: any(stage.shape[name].neurons < size.neurons for stage in self.stages)
+            for name, size in self.full.items()
         }
 
 
@@ -85,7 +86,7 @@ def of(config: RunConfig) -> Schedule:
     """
     values, where = config_values(config.model)
     full = read_shape(values, where)
-    kind_of(config.prompt).position(full.encoder.blocks)
+    kind_of(config.prompt).position(full.source.blocks)
     return build(config.schedule, full=full, updates=config.train.updates, reduce_decoder=config.task.reduce_decoder)
 
 
@@ -100,7 +101,8 @@ def build(config: ScheduleConfig, *, full: Shape, updates: int, reduce_decoder: 
     """
     if not config.stages:
         raise UserError("schedule.stages: the list is empty; give at least {depth: full, width: full, share: 1.0}")
-    reduced = {"encoder": True, "decoder": {"task": reduce_decoder, "encoder": False, "both": True}[config.reduce]}
+    reduced = {name: {"task": reduce_decoder, "encoder": False, "both": True}[config.reduce] for name in full}
+    reduced[next(iter(full))] = True
     rows = [_checked(row, number) for number, row in enumerate(config.stages, 1)]
     shapes = [_shape(row, number, full, reduced) for number, row in enumerate(rows, 1)]
     _check_growth(shapes, full, config.partial_end)
@@ -123,22 +125,26 @@ def _checked(row: Any, number: int) -> dict[str, Any]:
 
 def _shape(row: dict[str, Any], number: int, full: Shape, reduced: dict[str, bool]) -> Shape:
     stacks = {}
-    for name in STACKS:
+    for name, whole in full.items():
         numbers = (
-            _count(row.get(key, "full"), total, name, reduced[name], f"schedule.stages[{number}].{key}")
-            for key, total in zip(("depth", "width"), astuple(full.stack(name)), strict=True)
+            _count(row.get(key, "full"), total, name, reduced, f"schedule.stages[{number}].{key}")
+            for key, total in zip(("depth", "width"), astuple(whole), strict=True)
         )
         stacks[name] = Stack(*numbers)
     return Shape(**stacks)
 
 
-def _count(value: Any, total: int, stack: str, reduced: bool, key: str) -> int:
-    """A count, a fraction of `total` or 'full', as a number; a value given for one stack alone always holds."""
+def _count(value: Any, total: int, stack: str, reduced: dict[str, bool], key: str) -> int:
+    """A count, a fraction of `total` or 'full', as a number; a value given for one stack alone always holds.
+
+    `reduced` says of each of the model's stacks whether a value for all reduces it.
+    """
+    is_reduced = reduced[stack]
     if isinstance(value, dict):
-        if not value or set(value) - set(STACKS):
-            raise UserError(f"{key}={value}: expected {{encoder: …, decoder: …}}")
-        value, reduced, key = value.get(stack, "full"), True, f"{key}.{stack}"
-    if value == "full" or not reduced:
+        if not value or set(value) - set(reduced):
+            raise UserError(f"{key}={value}: expected {{{', '.join(f'{name}: …' for name in reduced)}}}")
+        value, is_reduced, key = value.get(stack, "full"), True, f"{key}.{stack}"
+    if value == "full" or not is_reduced:
         return total
     if isinstance(value, float) and 0 < value <= 1:
         return max(1, int(Fraction(str(value)) * total + Fraction(1, 2)))
@@ -151,7 +157,7 @@ def _count(value: Any, total: int, stack: str, reduced: bool, key: str) -> int:
 
 def _check_growth(shapes: list[Shape], full: Shape, partial_end: bool) -> None:
     for number, (before, after) in enumerate(pairwise(shapes), 2):
-        sizes = zip(chain(*astuple(before)), chain(*astuple(after)), strict=True)
+        sizes = zip(chain(*map(astuple, before.values())), chain(*map(astuple, after.values())), strict=True)
         if before == after or any(new < old for old, new in sizes):
             verb = "is the same as" if before == after else "is smaller in part than"
             raise UserError(
@@ -165,8 +171,8 @@ def _check_growth(shapes: list[Shape], full: Shape, partial_end: bool) -> None:
 
 
 def _text(shape: Shape) -> str:
-    encoder, decoder = shape.encoder, shape.decoder
-    return f"{encoder.blocks}+{decoder.blocks} layers of {encoder.neurons}/{decoder.neurons} neurons"
+    blocks, neurons = zip(*map(astuple, shape.values()), strict=True)
+    return f"{'+'.join(map(str, blocks))} layers of {'/'.join(map(str, neurons))} neurons"
 
 
 def _updates(rows: list[dict[str, Any]], updates: int) -> list[int]:

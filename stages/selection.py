@@ -57,12 +57,14 @@ def most_important(scores: Tensor, kept: int) -> tuple[int, ...]:
 def choose(shape: Shape, full: Shape, scores: dict[str, Tensor], *, layer: int = 0) -> Selection:
     """What a stage of the given shape keeps, by the scores [L, F] of each stack whose width is reduced.
 
-    `layer` is the encoder's block before which the prompt enters.
+    `layer` is the first stack's block before which the prompt enters.
     """
-    return Selection(
-        _choose_stack(shape.encoder, full.encoder, scores.get("encoder"), layer),
-        _choose_stack(shape.decoder, full.decoder, scores.get("decoder"), 0),
-    )
+    first = next(iter(shape))
+    chosen = {
+        name: _choose_stack(size, full[name], scores.get(name), layer if name == first else 0)
+        for name, size in shape.items()
+    }
+    return Selection(**chosen)
 
 
 def everything(full: Shape) -> Selection:
@@ -82,8 +84,7 @@ def _choose_stack(kept: Stack, full: Stack, scores: Tensor | None, layer: int) -
 def dump(selection: Selection) -> bytes:
     """A selection as a safetensors file: `<stack>.blocks` [k] and `<stack>.neurons` [k, f], unless all are kept."""
     tensors = {}
-    for name in STACKS:
-        kept = selection.stack(name)
+    for name, kept in selection.items():
         tensors[f"{name}.blocks"] = torch.tensor(kept.blocks)
         if kept.neurons is not None:
             tensors[f"{name}.neurons"] = torch.tensor(kept.neurons)
@@ -99,4 +100,4 @@ def load(data: bytes) -> Selection:
         rows = None if neurons is None else tuple(tuple(row) for row in neurons.tolist())
         return StackSelection(tuple(tensors[f"{name}.blocks"].tolist()), rows)
 
-    return Selection(stack("encoder"), stack("decoder"))
+    return Selection(**{name: stack(name) for name in STACKS if f"{name}.blocks" in tensors})

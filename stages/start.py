@@ -18,7 +18,7 @@ class Start:
 
     Attributes:
         prompt: its tensors, by name.
-        block: the encoder's block that it enters before, of the whole backbone.
+        block: the first stack's block that it enters before, of the whole backbone.
         metadata: what a file of them says of their use.
     """
 
@@ -44,6 +44,6 @@ def start_of(config: RunConfig, inputs: Inputs) -> Start:
         UserError: there is nothing to start from, or it does not fit the model.
     """
     backbone, kind = inputs.backbone, kind_of(config.prompt)
-    block = kind.position(backbone.shape.encoder.blocks)
+    block = kind.position(backbone.shape.source.blocks)
     prompt = initial(config.prompt, backbone, labels=inputs.task.labels, seed=config.seed)
     return Start(prompt, block, kind.metadata(block))

@@ -26,7 +26,7 @@ class StateKeeper:
     ) -> None:
         """Of a run with this plan."""
         self._plan, self._inputs, self._engine, self._with_bar = plan, inputs, engine, progress.with_bar
-        self._block = kind_of(config.prompt).position(inputs.backbone.shape.encoder.blocks)
+        self._block = kind_of(config.prompt).position(inputs.backbone.shape.source.blocks)
         self._batch_size, self._folder = config.train.batch_size, folder_of(config)
         self._held: tuple[str, KeptStates] | None = None
 
@@ -53,9 +53,9 @@ class StateKeeper:
 
     def origin(self, selection: Selection) -> dict[str, Any]:
         """What the states are of, but for the data: it tells them apart."""
-        encoder = selection.encoder
-        blocks = [block for block in encoder.blocks if block < self._block]
-        neurons = None if encoder.neurons is None else encoder.neurons[: len(blocks)]
+        kept = selection.source
+        blocks = [block for block in kept.blocks if block < self._block]
+        neurons = None if kept.neurons is None else kept.neurons[: len(blocks)]
         return {
             "model": self._inputs.backbone.fingerprint,
             "task": self._inputs.task.name,

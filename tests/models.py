@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import T5Config
 
+from fpt.backbones.families import FAMILIES
 from fpt.config.schema import PromptConfig
 from fpt.data.encoded import Encoded
 from fpt.data.rows import Rows
@@ -17,6 +18,7 @@ from stages import partial
 from stages.selection import everything
 from tests.conftest import SMALL, open_folder
 
+t5 = FAMILIES["t5"]
 LENGTH, BLOCKS = 5, 6  # of a late prompt, and in the encoder of the fixture `checkpoint`
 PRICED = T5Config(
     d_model=64, d_ff=96, d_kv=16, num_heads=4, vocab_size=500, decoder_start_token_id=0, num_layers=5, dropout_rate=0.0

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
-from fpt.backbones.families import Family, family_of, read_config
+from fpt.backbones.families import family_of, read_config
+from fpt.backbones.family import Family
 from fpt.backbones.location import TOKENIZER_FILES, locate, read_values
-from fpt.backbones.shapes import Shape, read_shape
+from fpt.backbones.shapes import Shape, Sizes, read_shape, read_sizes
 from fpt.backbones.weights import WeightFiles
 from fpt.config.schema import ModelConfig
 from fpt.errors import UserError, reason
@@ -26,7 +27,8 @@ class Backbone:
 
     folder: Path
     shape: Shape
-    config: T5Config
+    sizes: Sizes
+    config: PreTrainedConfig
 
     @property
     def family(self) -> Family:
@@ -65,15 +67,13 @@ class Backbone:
 
     @cached_property
     def has_own_head(self) -> bool:
-        """Whether the head differs from the embedding; older T5 1.0 files hold the tied head a second time."""
-        embedding, head = self.family.embedding_name(self.files), self.family.HEAD
-        if head not in self.files or embedding == head:
-            return False
-        return not torch.equal(self.files.read(head), self.files.read(embedding))
+        """Whether the weights have a head of their own whatever the configuration says."""
+        return self.family.has_own_head(self.files)
 
     def embeddings(self, ids: list[int]) -> Tensor:
-        """The input embeddings of some token ids, [len(ids), D], float32."""
-        return self.files.read(self.family.embedding_name(self.files), rows=tuple(ids), dtype=torch.float32)
+        """The input embeddings of some token ids as the first block has them, [len(ids), D], float32."""
+        rows = self.files.read(self.family.embedding_name(self.files), rows=tuple(ids), dtype=torch.float32)
+        return rows * self.sizes.width**0.5 if self.family.row.embedding_scale else rows
 
     @cached_property
     def fingerprint(self) -> str:
@@ -86,14 +86,14 @@ def open_backbone(config: ModelConfig, *, with_weights: bool = True) -> Backbone
     """The backbone that `model=` names; weights are found, not read, and without `with_weights` not looked for.
 
     Raises:
-        UserError: no such folder or Hub id, not a T5, weights missing, or not of the shape that conf/model says.
+        UserError: no such folder or Hub id, another family, weights missing, or not of the shape in conf/model.
     """
     folder = locate(config, with_weights=with_weights)
     values = read_values(folder)
     shape = read_shape(values, str(folder))
     if config.config is not None and (stated := read_shape(config.config, f"model={config.name}")) != shape:
         raise UserError(f"model.weights={config.weights}: its shape is {shape}, model.config says {stated}")
-    backbone = Backbone(folder, shape, read_config(values, str(folder)))
+    backbone = Backbone(folder, shape, read_sizes(values, str(folder)), read_config(values, str(folder)))
     if with_weights:
         _ = backbone.files
     return backbone

@@ -1,23 +1,63 @@
-"""Which models are supported, how large one is by its config.json, and which part of it to keep.
+"""How large a model is by its config.json, stack by stack, and which part of it to keep.
 
 Letters: L blocks of a stack, F FFN neurons of a block.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self, TypeVar
 
+from fpt.backbones.rows import REFUSED, ROWS, SUPPORTED, Row, value_at
 from fpt.errors import UserError
 
-STACKS = ("encoder", "decoder")
-FAMILIES = ("t5", "mt5")  # model_type in config.json; T5 1.0, 1.1, LM-adapted, Flan and ByT5 are all t5
-REFUSED = {
-    "umt5": "UMT5 has a position bias in every block",
-    "longt5": "LongT5 has another attention",
-    "t5gemma": "T5Gemma is another architecture",
-    "t5gemma2": "T5Gemma 2 is another architecture",
-    "switch_transformers": "Switch Transformers has experts in place of FFN neurons",
-}
-NEEDED = ("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "vocab_size")
+STACKS = ("encoder", "decoder")  # a model has both or either
+Part = TypeVar("Part", covariant=True)
+
+
+class ByStack(Mapping[str, Part]):
+    """Something of each of a model's stacks, by name, in the order in which states pass through them."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, encoder: Part | None = None, decoder: Part | None = None) -> None:
+        """Of the stacks that there are."""
+        pairs = zip(STACKS, (encoder, decoder), strict=True)
+        self._parts = {name: part for name, part in pairs if part is not None}
+
+    def __getitem__(self, name: str) -> Part:
+        return self._parts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._parts.items()))
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{name}={part}" for name, part in self._parts.items())
+        return f"{type(self).__name__}({parts})"
+
+    @property
+    def source(self) -> Part:
+        """Of the stack that reads the source, the first, which a prompt enters."""
+        return next(iter(self._parts.values()))
+
+    @property
+    def encoder(self) -> Part:
+        """Of the encoder, where there is one."""
+        return self._parts["encoder"]
+
+    @property
+    def decoder(self) -> Part:
+        """Of the decoder, where there is one."""
+        return self._parts["decoder"]
+
+    def with_source(self, part: Any) -> Self:
+        """The same with another part of the first stack."""
+        return type(self)(**{**self._parts, next(iter(self._parts)): part})
 
 
 @dataclass(frozen=True)
@@ -28,16 +68,33 @@ class Stack:
     neurons: int
 
 
+class Shape(ByStack[Stack]):
+    """Size of every stack; what compression changes."""
+
+
 @dataclass(frozen=True)
-class Shape:
-    """Size of both stacks; what compression changes."""
+class Sizes:
+    """What compression leaves as it is: numbers in a state (`width`), and tokens in the vocabulary."""
 
-    encoder: Stack
-    decoder: Stack
+    width: int
+    vocabulary: int
 
-    def stack(self, name: str) -> Stack:
-        """The stack called `encoder` or `decoder`."""
-        return self.encoder if name == "encoder" else self.decoder
+
+def row_of(values: dict[str, Any], where: str) -> Row:
+    """The row of a model's family, from the values of its config.json; `where` names their origin in errors.
+
+    Raises:
+        UserError: the family is not supported, or not with these values.
+    """
+    family = values.get("model_type")
+    row = ROWS.get(str(family))
+    if row is None:
+        reason = REFUSED.get(str(family), f"its model_type is '{family}'")
+        raise UserError(f"{where}: not a supported model: {reason}. Supported are {SUPPORTED}")
+    for key, (refused, why) in row.refused.items():
+        if (value := value_at(values, key)) == refused:
+            raise UserError(f"{where}: config.json says {key}={value!r}, which is not supported: {why}")
+    return row
 
 
 def read_shape(values: dict[str, Any], where: str) -> Shape:
@@ -46,18 +103,35 @@ def read_shape(values: dict[str, Any], where: str) -> Shape:
     Raises:
         UserError: the model is not of a supported family, or a value is missing or not a positive number.
     """
-    family = values.get("model_type")
-    if family not in FAMILIES:
-        reason = REFUSED.get(str(family), f"its model_type is '{family}'")
-        raise UserError(f"{where}: not a supported model: {reason}. Supported are T5, T5 1.1, Flan-T5, mT5 and ByT5")
-    sizes: dict[str, Any] = {key: values.get(key) for key in NEEDED}
-    decoder = values.get("num_decoder_layers")
-    sizes["num_decoder_layers"] = sizes["num_layers"] if decoder is None else decoder
-    for key, value in sizes.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"{where}: config.json says {key}={value!r}; expected a whole number above 0")
-    neurons = values["d_ff"]
-    return Shape(Stack(values["num_layers"], neurons), Stack(sizes["num_decoder_layers"], neurons))
+    row, stacks = row_of(values, where), {}
+    for key in (row.first.width, row.num_heads, row.vocabulary):
+        _count(values, row.first.key(key), where)
+    for name, stack in row.stacks.items():
+        numbers = []
+        for name_of_key in (stack.num_blocks, stack.num_neurons):
+            key, factor = name_of_key, 1
+            if key in stack.otherwise and value_at(values, stack.key(key)) is None:
+                key, factor = stack.otherwise[key]
+            numbers.append(factor * _count(values, stack.key(key), where))
+        stacks[name] = Stack(*numbers)
+    return Shape(**stacks)
+
+
+def read_sizes(values: dict[str, Any], where: str) -> Sizes:
+    """The full model's other sizes, likewise.
+
+    Raises:
+        UserError: the same.
+    """
+    first, vocabulary = (row := row_of(values, where)).first, row.vocabulary
+    return Sizes(_count(values, first.key(first.width), where), _count(values, first.key(vocabulary), where))
+
+
+def _count(values: dict[str, Any], key: str, where: str) -> int:
+    value = value_at(values, key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(f"{where}: config.json says {key}={value!r}; expected a whole number above 0")
+    return value
 
 
 @dataclass(frozen=True)
@@ -71,21 +145,13 @@ class StackSelection:
     neurons: tuple[tuple[int, ...], ...] | None = None
 
 
-@dataclass(frozen=True)
-class Selection:
-    """The part of a model to keep."""
-
-    encoder: StackSelection
-    decoder: StackSelection
-
-    def stack(self, name: str) -> StackSelection:
-        """The selection of the stack called `encoder` or `decoder`."""
-        return self.encoder if name == "encoder" else self.decoder
+class Selection(ByStack[StackSelection]):
+    """The part of a model to keep, stack by stack."""
 
 
 @dataclass(frozen=True)
 class WeightSlice:
-    """Where one tensor of a partial PLM comes from: a tensor on disk, some of its rows or columns."""
+    """Where one tensor of a partial PLM comes from: a tensor of the full model, some of its rows or columns."""
 
     name: str
     rows: tuple[int, ...] | None = None

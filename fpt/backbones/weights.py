@@ -37,6 +37,11 @@ class WeightFiles:
             names = self._pickled[file] if file in self._pickled else _open_safetensors(file).keys()
             self._file_of |= dict.fromkeys(names, file)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors' names."""
+        return tuple(self._file_of)
+
     def __contains__(self, name: str) -> bool:
         return name in self._file_of
 
@@ -55,7 +60,7 @@ class WeightFiles:
             UserError: there is no such tensor, its file is damaged, or it is not of the shape expected on disk.
         """
         if name not in self._file_of:
-            raise UserError(f"{self.folder}: the weights have no tensor '{name}'; is this a whole T5 checkpoint?")
+            raise UserError(f"{self.folder}: the weights have no tensor '{name}'; is this a whole checkpoint?")
         file = self._file_of[name]
         pickled = self._pickled.get(file)
         tensor = pickled[name] if pickled else _open_safetensors(file).get_tensor(name)

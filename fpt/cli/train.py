@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fpt.backbones.location import config_values
+from fpt.backbones.shapes import read_sizes
 from fpt.cli.arguments import Arguments
 from fpt.cli.result_tables import print_comparison, print_result, print_sweep
 from fpt.cli.tables import present
@@ -65,7 +66,7 @@ def _checked(config: RunConfig) -> Schedule:
     chosen(config.tracking)
     processes.check(config)
     stages = schedule.of(config)
-    files.check(config.prompt, config_values(config.model)[0]["d_model"])
+    files.check(config.prompt, read_sizes(*config_values(config.model)).width)
     _check_folders(config)
     rules_of(config.task)
     return stages

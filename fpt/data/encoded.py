@@ -91,6 +91,7 @@ class Encoded:
         whole: numbers of tokens before cutting, [examples, 2]: sources and targets; None: nothing was cut.
         lost_answers: of the examples whose source was cut, how many have no gold left in it that was there before.
         pad: what a source is padded with.
+        reads: how the model reads: seq2seq, mask or causal.
         below: the sources' states below a late prompt, where they are kept.
         multiple: what the positions of a padded source, with `before` of the prompt, and of a target are multiples of.
     """
@@ -103,6 +104,7 @@ class Encoded:
     below: KeptStates | None = None
     multiple: int = 1
     before: int = 0
+    reads: str = "seq2seq"
 
     @cached_property
     def lengths(self) -> list[tuple[int, int]]:
@@ -123,7 +125,7 @@ class Encoded:
     def taken(self, indices: Sequence[int]) -> "Encoded":
         """The examples at `indices` alone."""
         sources, targets = (Rows.of(rows[index] for index in indices) for rows in (self.sources, self.targets))
-        return Encoded(sources, targets, pad=self.pad, multiple=self.multiple, before=self.before)
+        return Encoded(sources, targets, pad=self.pad, multiple=self.multiple, before=self.before, reads=self.reads)
 
     def for_card(self, before: int) -> "Encoded":
         """The same, its batches padded as a card's kernels want it under a prompt of `before` vectors."""

@@ -1,15 +1,18 @@
 """From text to token ids: tokenised once, cut to the limits, </s> kept."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from fpt.backbones.rows import ROWS, Row
 from fpt.data.encoded import Encoded
 from fpt.data.rows import Rows
 from fpt.runs.progress import WithBar
 from fpt.tasks.metrics import normalise
-from fpt.tasks.task import Example
+from fpt.tasks.task import MASK, SENTINEL, Example
 
 PART = 2000  # examples that are tokenised at once
 
@@ -20,57 +23,99 @@ def encode(
     *,
     source_length: int,
     target_length: int,
+    row: Row = ROWS["t5"],
     find_answers: bool = False,
     with_bar: WithBar = lambda parts, _: parts,
 ) -> Encoded:
     """Token ids of every example, closing </s> kept where they are cut to the limits, which are in tokens.
 
-    A source gives up its spare part from that part's end, and only then the end of the rest; a target its end.
-    `find_answers` where golds are pieces of their source, so that a cut may lose them.
+    A source gives up its spare part from that part's end, and only then the end of the rest; a target its end. `row`
+    is of the model's family. `find_answers` where golds are pieces of their source, so that a cut may lose them.
     """
+    tokens = Tokens(tokenizer, row)
     sources, targets = list[Rows](), list[Rows]()
     whole, lost = np.empty((len(examples), 2), np.int32), 0
     parts = [list(range(start, min(start + PART, len(examples)))) for start in range(0, len(examples), PART)]
     for indices in with_bar(parts, "tokenising"):
         part = [examples[index] for index in indices]
-        whole_sources = _tokenise([example.source for example in part], tokenizer)
-        whole_targets = _tokenise_distinct([example.target for example in part], tokenizer)
+        whole_sources = tokens.of_sources([example.source for example in part])
+        whole_targets = _of_distinct([example.target for example in part], tokens)
         whole[indices] = list(zip(map(len, whole_sources), map(len, whole_targets), strict=True))
-        cut = [_cut_source(*pair, tokenizer, source_length) for pair in zip(part, whole_sources, strict=True)]
+        cut = [_cut_source(*pair, tokens, source_length) for pair in zip(part, whole_sources, strict=True)]
         if find_answers:
             lost += sum(
                 len(before) > source_length and _is_lost(example, after, tokenizer)
                 for example, before, after in zip(part, whole_sources, cut, strict=True)
             )
         sources.append(Rows.of(cut))
-        targets.append(Rows.of(_cut(ids, target_length) for ids in whole_targets))
-    return Encoded(Rows.joined(sources), Rows.joined(targets), whole, lost, pad=int(tokenizer.pad_token_id or 0))
+        targets.append(Rows.of(_cut(ids, target_length, tokens.ends) for ids in whole_targets))
+    pad = int(tokenizer.pad_token_id or 0)
+    return Encoded(Rows.joined(sources), Rows.joined(targets), whole, lost, pad=pad, reads=row.reads)
 
 
-def _tokenise(texts: list[str], tokenizer: PreTrainedTokenizerBase, *, closed: bool = True) -> list[list[int]]:
-    """Token ids of each text, `closed` with </s>."""
-    ids: list[list[int]] = tokenizer(
-        texts, add_special_tokens=closed, return_attention_mask=False, verbose=False
-    ).input_ids
-    return ids
+@dataclass(frozen=True)
+class Tokens:
+    """How texts become token ids for a model of a family, whose row this is."""
+
+    tokenizer: PreTrainedTokenizerBase
+    row: Row
+
+    @cached_property
+    def frame(self) -> tuple[list[int], list[int]]:
+        """The ids that the model has before a source and behind it; text that goes on has no end."""
+        bare, framed = self._bare(["a"])[0], self.tokenizer("a")["input_ids"]
+        start = next((place for place in range(len(framed)) if framed[place : place + len(bare)] == bare), 0)
+        return framed[:start], framed[start + len(bare) :] if self.row.reads != "causal" else []
+
+    @property
+    def ends(self) -> int:
+        """How many ids of a target are its end."""
+        return 0 if self.row.reads == "mask" else 1
+
+    def of_sources(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of each text."""
+        before, behind = self.frame
+        return [[*before, *ids, *behind] for ids in self.of_parts(texts)]
+
+    def of_parts(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of parts of sources."""
+        if self.row.reads == "mask":
+            texts = [text.replace(MASK, self.tokenizer.mask_token) for text in texts]
+        return self._bare(texts)
+
+    def of_targets(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of what is to be said, with the end that the model is to say too, if it says more than a word."""
+        if self.row.sentinel:
+            return [[*ids, *self.frame[1]] for ids in self._bare(texts)]
+        words = [text.removeprefix(SENTINEL) for text in texts]
+        if self.row.reads == "seq2seq":
+            return [[*ids, self.tokenizer.eos_token_id] for ids in self._bare(words)]
+        ids = self._bare([f" {word}" if word else "" for word in words])  # which goes on after a text
+        return ids if self.row.reads == "mask" else [[*row, self.tokenizer.eos_token_id] for row in ids]
+
+    def _bare(self, texts: list[str]) -> list[list[int]]:
+        ids: list[list[int]] = self.tokenizer(
+            texts, add_special_tokens=False, return_attention_mask=False, verbose=False
+        ).input_ids
+        return ids
 
 
-def _tokenise_distinct(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Token ids of each text, of which most are the same few, as a label task's targets are."""
+def _of_distinct(texts: list[str], tokens: Tokens) -> list[list[int]]:
+    """Token ids of each target, of which most are the same few, as a label task's are."""
     distinct = list(dict.fromkeys(texts))
-    ids_of = dict(zip(distinct, _tokenise(distinct, tokenizer), strict=True))
+    ids_of = dict(zip(distinct, tokens.of_targets(distinct), strict=True))
     return [ids_of[text] for text in texts]
 
 
-def _cut_source(example: Example, ids: list[int], tokenizer: PreTrainedTokenizerBase, limit: int) -> list[int]:
+def _cut_source(example: Example, ids: list[int], tokens: Tokens, limit: int) -> list[int]:
     """The ids without as much of the end of the spare part as it takes, or of the whole where that is not enough."""
-    start, end = example.spare
+    (start, end), behind = example.spare, len(tokens.frame[1])
     if len(ids) <= limit or start == end:
-        return _cut(ids, limit)
-    (before,) = _tokenise([example.source[:start]], tokenizer, closed=False)
-    (after,) = _tokenise([example.source[end:]], tokenizer)
+        return _cut(ids, limit, behind)
+    before, after = tokens.of_parts([example.source[:start], example.source[end:]])
+    before, after = [*tokens.frame[0], *before], [*after, *tokens.frame[1]]
     room = limit - len(after)
-    return [*ids[:room], *after] if room >= len(before) else _cut([*before, *after], limit)
+    return [*ids[:room], *after] if room >= len(before) else _cut([*before, *after], limit, behind)
 
 
 def _is_lost(example: Example, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -82,5 +127,6 @@ def _is_lost(example: Example, ids: list[int], tokenizer: PreTrainedTokenizerBas
     return not any(gold in left for gold in golds.values())
 
 
-def _cut(ids: list[int], limit: int) -> list[int]:
-    return ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]]
+def _cut(ids: list[int], limit: int, behind: int) -> list[int]:
+    """The ids up to the limit, among them those `behind` the text."""
+    return ids if len(ids) <= limit else [*ids[: limit - behind], *ids[len(ids) - behind :]]

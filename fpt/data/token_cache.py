@@ -32,6 +32,7 @@ def tokenised(
     Raises:
         UserError: the tokenizer or the cache's folder cannot be used.
     """
+    row = backbone.family.row
 
     def part(examples: Sequence[Example]) -> Encoded:
         def make() -> dict[str, Tensor]:
@@ -40,6 +41,7 @@ def tokenised(
                 backbone.tokenizer,
                 source_length=config.source_length,
                 target_length=config.target_length,
+                row=row,
                 find_answers=not task.labels,
                 with_bar=with_bar,
             )
@@ -52,9 +54,11 @@ def tokenised(
             }
 
         settings = [backbone.vocabulary, config.source_length, config.target_length, not task.labels]
+        settings += [] if row.sentinel else [row.reads]
         tensors = find_or_make(cache, "tokens", _key(examples, settings), make)
         sources, targets = (Rows.from_tensors(tensors, side) for side in ("sources", "targets"))
-        return Encoded(sources, targets, tensors["whole"].numpy(), *tensors["lost answers, pad"].tolist())
+        lost_answers, pad = tensors["lost answers, pad"].tolist()
+        return Encoded(sources, targets, tensors["whole"].numpy(), lost_answers, pad=pad, reads=row.reads)
 
     return tuple(map(part, task.parts.values()))
 

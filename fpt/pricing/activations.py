@@ -15,10 +15,10 @@ from torch.autograd.graph import get_gradient_edge
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode  # where torch documents it, for all its underscore
-from transformers import T5Config
+from transformers import PreTrainedConfig
 
 from fpt.backbones.families import family_of
-from fpt.backbones.shapes import STACKS, Shape
+from fpt.backbones.shapes import Shape
 from fpt.config.schema import PromptConfig
 from fpt.data.encoded import Batch
 from fpt.prompts.kinds import kind_of
@@ -43,7 +43,7 @@ class Peaks:
 
 
 def peaks(
-    config: T5Config,
+    config: PreTrainedConfig,
     shape: Shape,
     prompt: PromptConfig,
     batch: int,
@@ -54,25 +54,26 @@ def peaks(
     checkpointing: bool,
     sharded: bool,
 ) -> tuple[Peaks, Peaks]:
-    """Of an encoder and a decoder of up to BLOCKS blocks; the decoder's are beside what the encoder keeps.
+    """Of the stack that reads, with up to BLOCKS blocks, and of all after it, whose are beside what the first keeps.
 
     `source` positions are the prompt's too; `sharded` as DeepSpeed's linear layers keep their input.
     """
-    kind, body = kind_of(prompt), family_of(config).skeleton(config, shape).to(getattr(torch, dtype))
+    kind, family = kind_of(prompt), family_of(config)
+    body, (first, second, *_) = family.skeleton(config, shape).to(getattr(torch, dtype)), (*shape, "")
     with torch.device("meta"):
-        tensors = {name: torch.empty(size) for name, size in kind.shapes(config.d_model).items()}
+        tensors = {name: torch.empty(size) for name, size in kind.shapes(family.width(config)).items()}
     ids, labels = (torch.ones(batch, length, dtype=torch.long) for length in (source - prompt.length, target))
     inputs = Batch(ids, torch.ones_like(ids), labels).to("meta")
     # A late prompt is put before the first block too, as all that is run here is above it.
     model = PromptedModel(body, kind.build(tensors, 0), checkpointing=checkpointing)
-    with _Kernels(sharded=sharded):
+    with _AsTrained(is_padded=batch > 1, sharded=sharded):
         with _Living(model) as living:
             states, mask = model.encode(inputs)
-            encoder = living.measured(states, "encoder")
+            read = living.measured(states, first)
         leaf = states.detach().requires_grad_()
         with _Living(model, leaf, mask) as living:
-            decoder = living.measured(model.loss(inputs, leaf, mask), "decoder")
-    return encoder, decoder
+            rest = living.measured(model.loss(inputs, leaf, mask), second)
+    return read, rest
 
 
 class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -83,23 +84,23 @@ class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._seen = weakref.WeakKeyDictionary[UntypedStorage, Any]()  # with what is done at their end
         self._seen.update({tensor.untyped_storage(): None for tensor in (*model.parameters(), *others)})
-        self._marks: dict[str, list[int]] = {stack: [] for stack in STACKS}
+        self._marks: dict[str, list[int]] = {stack: [] for stack in model.family.row.stacks}
         self._hooks = [
             block.register_forward_hook(lambda *_, stack=stack: self._marks[stack].append(self.now))
-            for stack in STACKS
+            for stack in self._marks
             for block in model.family.blocks_of(model.body, stack)
         ]
 
     def measured(self, end: Tensor, stack: str) -> Peaks:
-        """What the forward pass to `end` left behind, and what the way back takes."""
+        """What the forward pass to `end`, through a stack or none, left behind, and what the way back takes."""
         forward, kept = self.peak, self.now
-        marks = self._marks[stack][:BLOCKS]
+        marks = self._marks.get(stack, [])[:BLOCKS] or [0]
         seed = torch.empty_like(end)
         for tensor in (end, seed):  # gone as soon as the way back has passed them
             if subtract := self._seen.get(tensor.untyped_storage()):
                 subtract()
         self.peak = self.now
-        # From an edge, not from a tensor, for which torch sets _Kernels aside on the whole way back.
+        # From an edge, not from a tensor, for which torch sets _AsTrained aside on the whole way back.
         torch.autograd.backward(get_gradient_edge(end), seed)
         return Peaks(forward, kept, self.peak, marks[-1] - marks[0])
 
@@ -121,19 +122,35 @@ class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now -= size
 
 
-class _Kernels(TorchFunctionMode):
-    """Takes on the meta device the kernels that a real device takes."""
+class OnMeta(TorchFunctionMode):
+    """Answers on the meta device what depends on values."""
 
-    def __init__(self, *, sharded: bool) -> None:
+    def __init__(self, *, is_padded: bool) -> None:
         super().__init__()
-        self._sharded = sharded
+        self._is_padded = is_padded
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        if func is Tensor.__bool__:  # asked of a mask alone: is nothing padded?
+            return not self._is_padded
+        return self._run(func, args, kwargs or {})
+
+    def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        return func(*args, **kwargs)
+
+
+class _AsTrained(OnMeta):
+    """And takes the kernels that a real device takes."""
+
+    def __init__(self, *, is_padded: bool, sharded: bool) -> None:
+        super().__init__(is_padded=is_padded)
+        self._sharded = sharded
+
+    def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func is functional.scaled_dot_product_attention:
             return _fused_attention(*args, **kwargs)
         if func is functional.linear and self._sharded:
-            return _KeepingLinear.apply(*args[:2])  # type: ignore[no-untyped-call]
+            states, bias = _KeepingLinear.apply(*args[:2]), args[2]  # type: ignore[no-untyped-call]
+            return states if bias is None else states + bias
         return func(*args, **kwargs)
 
 

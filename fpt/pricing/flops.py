@@ -13,19 +13,20 @@ from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import T5Config
+from transformers import PreTrainedConfig
 
 from fpt.backbones.families import family_of
+from fpt.backbones.rows import Row
 from fpt.backbones.shapes import Shape, Stack
 from fpt.config.schema import PromptConfig
-from fpt.pricing.activations import peaks
+from fpt.pricing.activations import OnMeta, peaks
 from fpt.prompts.kinds import kind_of
 
 SOFT = PromptConfig()
 _prices: dict[str, "Price"] = {}
 
 
-def price_of(config: T5Config) -> "Price":
+def price_of(config: PreTrainedConfig) -> "Price":
     """The prices of a model's parts; counted once for each model."""
     return _prices.setdefault(config.to_json_string(use_diff=False), Price(config))
 
@@ -33,12 +34,13 @@ def price_of(config: T5Config) -> "Price":
 class Price:
     """Prices of the partial PLMs of one backbone."""
 
-    def __init__(self, config: T5Config) -> None:
-        self._config = config
-        self._skeleton = partial(family_of(config).skeleton, config)
-        self.d_model: int = config.d_model
-        self._encoder = cache(self._encoder_block)
+    def __init__(self, config: PreTrainedConfig) -> None:
+        self._config, self._family = config, family_of(config)
+        self._skeleton = partial(self._family.skeleton, config)
+        self.d_model = self._family.width(config)
+        self._source = cache(self._source_block)
         self._decoder = cache(self._decoder_block)
+        self._head = cache(self._head_position)
         self.sizes = cache(self._sizes)
         self.peaks = cache(partial(peaks, config))
 
@@ -47,15 +49,13 @@ class Price:
     ) -> int:
         """FLOPs of a forward pass.
 
-        Of `source` positions some are the prompt's; encoder blocks `below` do not see it, and have the others alone.
+        Of `source` positions some are the prompt's; blocks `below` do not see it, and have the others alone.
         """
-        lower = self.below(shape, batch=batch, source=source - prompt.length, blocks=below)
-        upper = self.below(shape, batch=batch, source=source, blocks=shape.encoder.blocks - below)
-        own, own_square, cross, both = self._decoder(shape.decoder.neurons)
-        block = own * target + own_square * target**2 + cross * source + both * source * target
-        head = 2 * target * self.d_model * self._config.vocab_size
-        making = sum(kind_of(prompt).flops(source - prompt.length, self.d_model))
-        return lower + upper + batch * (making + shape.decoder.blocks * block + head)
+        bare, making = source - prompt.length, sum(kind_of(prompt).flops(source - prompt.length, self.d_model))
+        lower = self.below(shape, batch=batch, source=bare, target=target, blocks=below)
+        upper = self.below(shape, batch=batch, source=source, target=target, blocks=shape.source.blocks - below)
+        head = self._family.answered(target) * self._head()
+        return lower + upper + batch * (making + self._said(shape, source, target) + head)
 
     def update(
         self,
@@ -73,15 +73,24 @@ class Price:
         With `is_kept` the states below the prompt are there already.
         """
         both = 2 * self.forward(shape, batch=batch, source=source, target=target, below=below, prompt=prompt)
-        lower = self.below(shape, batch=batch, source=source - prompt.length, blocks=below)
+        lower = self.below(shape, batch=batch, source=source - prompt.length, target=target, blocks=below)
         # What makes the vectors learns, so its second layer has two gradients; its first layer's input has none.
         _, second = kind_of(prompt).flops(source - prompt.length, self.d_model)
         return both - (2 if is_kept else 1) * lower + batch * second
 
-    def below(self, shape: Shape, *, batch: int, source: int, blocks: int) -> int:
-        """FLOPs of `source` positions going through `blocks` blocks of the encoder."""
-        linear, square = self._encoder(shape.encoder.neurons)
-        return batch * blocks * (linear * source + square * source**2)
+    def below(self, shape: Shape, *, batch: int, source: int, target: int, blocks: int) -> int:
+        """FLOPs of examples of such lengths going through `blocks` blocks of the stack that a prompt enters."""
+        linear, square = self._source(shape.source.neurons)
+        positions = self._family.positions(source, target)
+        return batch * blocks * (linear * positions + square * positions**2)
+
+    def _said(self, shape: Shape, source: int, target: int) -> int:
+        """FLOPs of an example in a decoder that reads an encoder's output."""
+        if len(shape) == 1:
+            return 0
+        own, own_square, cross, both = self._decoder(shape.decoder.neurons)
+        block = own * target + own_square * target**2 + cross * source + both * source * target
+        return shape.decoder.blocks * block
 
     def parameters(self, shape: Shape) -> int:
         """How many frozen parameters a partial PLM has, embedding and head included, a tied head once."""
@@ -90,29 +99,40 @@ class Price:
     def _sizes(self, shape: Shape) -> list[int]:
         return [parameter.numel() for parameter in self._skeleton(shape).parameters()]
 
-    def _encoder_block(self, neurons: int) -> tuple[int, int]:
-        """Coefficients of S and S² in the FLOPs of an encoder block."""
-        block = Stack(1, neurons)
-        encoder = self._skeleton(Shape(block, block)).get_encoder()
-        once, twice = (_count(encoder, inputs_embeds=self._states(source)) for source in (1, 2))
+    def _source_block(self, neurons: int) -> tuple[int, int]:
+        """Coefficients of L and L² in the FLOPs of L positions in a block of the stack that a prompt enters."""
+        row, width = self._family.row, self.d_model
+        stack = self._skeleton(_blocks(row, neurons)).get_submodule(row.first.module)
+        once, twice = (_count(stack, inputs_embeds=_states(length, width)) for length in (1, 2))
         return _linear_and_square(once, twice)
 
     def _decoder_block(self, neurons: int) -> tuple[int, int, int, int]:
         """Coefficients of T, T², S and S·T in the FLOPs of a decoder block."""
-        block = Stack(1, neurons)
-        decoder = self._skeleton(Shape(block, block)).get_decoder()
+        row, widths = self._family.row, (self.d_model, self._family.last_width(self._config))
+        decoder = self._skeleton(_blocks(row, neurons)).get_submodule(row.last.module)
 
         def count(source: int, target: int) -> int:
-            states = self._states(source)
-            return _count(decoder, inputs_embeds=self._states(target), encoder_hidden_states=states, use_cache=False)
+            read, inputs = map(_states, (source, target), widths)
+            return _count(decoder, inputs_embeds=inputs, encoder_hidden_states=read, use_cache=False)
 
         short, long = count(2, 1) - count(1, 1), count(2, 2) - count(1, 2)
         both, cross = long - short, 2 * short - long
         own, own_square = _linear_and_square(count(1, 1) - cross - both, count(1, 2) - cross - 2 * both)
         return own, own_square, cross, both
 
-    def _states(self, length: int) -> torch.Tensor:
-        return torch.empty(1, length, self._config.d_model, device="meta")
+    def _head_position(self) -> int:
+        """FLOPs of the logits of one position."""
+        model = self._skeleton(_blocks(self._family.row, 1))
+        return _count(partial(self._family.head_logits, model), _states(1, self._family.last_width(self._config)))
+
+
+def _blocks(row: Row, neurons: int) -> Shape:
+    """One block of each stack."""
+    return Shape(**dict.fromkeys(row.stacks, Stack(1, neurons)))
+
+
+def _states(length: int, width: int) -> torch.Tensor:
+    return torch.empty(1, length, width, device="meta")
 
 
 def _linear_and_square(once: int, twice: int) -> tuple[int, int]:
@@ -121,7 +141,7 @@ def _linear_and_square(once: int, twice: int) -> tuple[int, int]:
     return once - square, square
 
 
-def _count(stack: Any, **inputs: Any) -> int:
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        stack(**inputs)
+def _count(part: Any, *inputs: torch.Tensor, **named: Any) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), OnMeta(is_padded=False):
+        part(*inputs, **named)
     return counter.get_total_flops()

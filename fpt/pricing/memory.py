@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 
 import torch
-from transformers import T5Config
+from transformers import PreTrainedConfig
 
-from fpt.backbones.shapes import STACKS, Shape, Stack
+from fpt.backbones.shapes import Shape, Stack
 from fpt.config.schema import EngineConfig, PromptConfig
 from fpt.devices.engine import KEPT_WHOLE, fetched_ahead
 from fpt.devices.precision import name_of
@@ -14,6 +14,7 @@ from fpt.pricing.activations import BLOCKS
 from fpt.pricing.flops import price_of
 from fpt.prompts.kinds import kind_of
 
+NONE = Stack(0, 0)  # what comes after a model's only stack
 PROMPT_COPIES = 5  # the prompt itself, its gradient, and what its optimizer makes of it in a step
 
 
@@ -34,7 +35,7 @@ class Need:
 class Memory:
     """The needs of partial PLMs of one backbone."""
 
-    def __init__(self, config: T5Config) -> None:
+    def __init__(self, config: PreTrainedConfig) -> None:
         self._price = price_of(config)
 
     def need(
@@ -51,10 +52,10 @@ class Memory:
     ) -> Need:
         """What an update takes in micro-batches of `batch` examples.
 
-        Of `source` positions some are the prompt's; encoder blocks `below` do not see it, and so keep nothing.
+        Of `source` positions some are the prompt's; blocks `below` do not see it, and so keep nothing.
         """
         # Without a block above the prompt one is counted, since one at a time takes memory below it too.
-        above = replace(shape, encoder=replace(shape.encoder, blocks=max(shape.encoder.blocks - below, 1)))
+        above = shape.with_source(replace(shape.source, blocks=max(shape.source.blocks - below, 1)))
         activations = self._activations(above, engine, prompt, checkpointing, batch, source, target)
         learned = PROMPT_COPIES * kind_of(prompt).num_learned(self._price.d_model) * 4
         return Need(self.weights(shape, engine), activations, learned)
@@ -74,12 +75,12 @@ class Memory:
         self, shape: Shape, engine: EngineConfig, prompt: PromptConfig, checkpointing: bool, *sizes: int
     ) -> int:
         """Bytes at the peak of a micro-batch of these sizes: examples, source and target positions."""
-        small = Shape(*(Stack(min(stack.blocks, BLOCKS), stack.neurons) for stack in (shape.encoder, shape.decoder)))
+        small = Shape(**{name: Stack(min(size.blocks, BLOCKS), size.neurons) for name, size in shape.items()})
         is_on = {"checkpointing": checkpointing, "sharded": is_sharded(engine)}
         stacks = self._price.peaks(small, prompt, *sizes, dtype=name_of(engine), **is_on)
-        encoder, decoder = (stack.of(shape.stack(name).blocks) for name, stack in zip(STACKS, stacks, strict=True))
-        through = encoder.kept + max(decoder.forward, decoder.backward)
-        return max(encoder.forward, through, encoder.backward)
+        read, rest = (peak.of(size.blocks) for peak, size in zip(stacks, (*shape.values(), NONE), strict=False))
+        through = read.kept + max(rest.forward, rest.backward)
+        return max(read.forward, through, read.backward)
 
 
 def is_sharded(engine: EngineConfig) -> bool:

@@ -67,7 +67,7 @@ def initial(config: PromptConfig, backbone: "Backbone", *, labels: tuple[str, ..
     Raises:
         UserError: there is nothing to start from, or a file's tensors do not fit.
     """
-    stored = check(config, backbone.config.d_model)
+    stored = check(config, backbone.sizes.width)
     return stored.read() if stored else kind_of(config).initial(backbone, labels=labels, seed=seed)
 
 

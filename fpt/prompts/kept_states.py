@@ -49,7 +49,7 @@ class StatesBelow:
     @property
     def shape(self) -> tuple[int, int]:
         """[N, D]."""
-        return len(self.data.sources.ids), self.model.body.config.d_model
+        return len(self.data.sources.ids), self.model.width
 
     def in_memory(self) -> KeptStates:
         """The states in every process's own memory; each computes a part and is told the rest."""

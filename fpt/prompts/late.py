@@ -82,7 +82,7 @@ class Late:
     def initial(self, backbone: "Backbone", *, labels: tuple[str, ...], seed: int) -> "Tensors":
         from fpt.prompts.modules import drawn
 
-        return drawn(self.shapes(backbone.config.d_model), seed)
+        return drawn(self.shapes(backbone.sizes.width), seed)
 
     def build(self, tensors: "Tensors", position: int) -> "LatePrompt":
         from fpt.prompts.modules import LatePrompt

@@ -11,19 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
-from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig
-from transformers.modeling_outputs import BaseModelOutput
 
 from fpt.backbones.families import family_of
 from fpt.data.encoded import IGNORED, Batch
 from fpt.prompts.modules import Prompt, Tensors
+from fpt.prompts.readers import Seq2Seq
 
-LEAVING = 0.75  # a batch drops the examples that have ended when no more than this share has not: dropping copies
 AT_ONCE = 1024  # target positions whose logits [V] are held at the same time
 
 
 class PromptedModel(nn.Module):
-    """A frozen encoder-decoder with a prompt before its input, or before the states inside its encoder."""
+    """A frozen model with a prompt before its input, or before the states inside the stack that reads it."""
 
     def __init__(
         self, body: Any, prompt: Prompt, *, checkpointing: bool = False, begin_pass: Callable[[], None] = lambda: None
@@ -34,6 +32,8 @@ class PromptedModel(nn.Module):
         """
         super().__init__()
         self.family = family_of(body.config)
+        self.reader = Seq2Seq(self.family)
+        self.width = self.family.width(body.config)
         if checkpointing:
             self.family.checkpoint_blocks(body)
         self.body: Any = body
@@ -41,7 +41,7 @@ class PromptedModel(nn.Module):
         self._begin_pass = begin_pass
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Encoder states [B, P+S, D] and their mask [B, P+S]; every pass begins here."""
+        """States [B, P+S, D] of the stack that reads, and their mask [B, P+S]; every pass begins here."""
         self._begin_pass()
         return self.above(self._below(batch) if batch.below is None else batch.below, batch.mask)
 
@@ -62,7 +62,7 @@ class PromptedModel(nn.Module):
 
     @torch.no_grad()
     def _below(self, batch: Batch) -> Tensor:
-        return self.family.states_before(self.body, batch.source, batch.mask, self.prompt.position)
+        return self.family.states_before(self.body, *self.reader.inputs(batch), self.prompt.position)
 
     def above(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Encoder states [B, P+S, D] and their mask [B, P+S], from those below the prompt and theirs [B, S]."""
@@ -70,11 +70,8 @@ class PromptedModel(nn.Module):
         return self.family.encoded_from(self.body, states, mask, self.prompt.position), mask
 
     def decode(self, batch: Batch, states: Tensor, mask: Tensor, texts: int = 1) -> Tensor:
-        """Decoder states [B, T, D] with the target given (teacher forcing), or with several `texts` in a row."""
-        inputs = batch.labels.reshape(len(states), texts, -1).roll(1, 2)
-        inputs[:, :, 0] = self.body.config.decoder_start_token_id
-        inputs = inputs.masked_fill(inputs == IGNORED, 0).flatten(1)
-        return self.family.decoded(self.body, inputs, states, mask, texts)
+        """States [B, T, D] that the labels are read from, with the target given, or with several `texts` in a row."""
+        return self.reader.answering(self.body, batch, states, mask, texts)
 
     def forward(self, batch: Batch) -> Tensor:
         """Cross-entropy summed over the batch's real target tokens; the head runs on those positions alone."""
@@ -101,7 +98,7 @@ class PromptedModel(nn.Module):
 
         With `in_step` every process goes on until the last has finished, as a model whose weights are shared out needs.
         """
-        return self._generate(*self.encode(batch), max_new_tokens, beams, in_step)
+        return self._generated(*self.encode(batch), max_new_tokens, beams, in_step)
 
     @torch.no_grad()
     def answer(self, batch: Batch, *, max_new_tokens: int, beams: int = 1) -> tuple[Tensor, Tensor]:
@@ -110,8 +107,8 @@ class PromptedModel(nn.Module):
         A token's probability is the model's own, given the source and the tokens before it.
         """
         states, mask = self.encode(batch)
-        ids = self._generate(states, mask, max_new_tokens, beams, in_step=False)[:, 1:]
-        ended = (ids == self.body.config.eos_token_id).cumsum(1)
+        ids = self._generated(states, mask, max_new_tokens, beams, in_step=False)[:, 1:]
+        ended = torch.isin(ids, torch.tensor(self.family.end_tokens(self.body.config), device=ids.device)).cumsum(1)
         labels = ids.masked_fill(ended.cumsum(1) > 1, IGNORED)  # the end itself is part of the output
         self._begin_pass()
         return labels, self._logs(replace(batch, labels=labels), states, mask)
@@ -140,45 +137,7 @@ class PromptedModel(nn.Module):
         """Logits [N, V] of decoder states [N, D], in float32."""
         return self.family.head_logits(self.body, states).float()
 
-    def _generate(self, states: Tensor, mask: Tensor, max_new_tokens: int, beams: int, in_step: bool) -> Tensor:
-        config = self.body.config
-        # transformers would size the cache by the encoder's depth, which fails for a deeper decoder.
-        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        if beams == 1 and not in_step:
-            return self._greedy(states, mask, max_new_tokens, cache)
-        settings = GenerationConfig(
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=beams,
-            use_cache=True,
-            pad_token_id=config.pad_token_id,
-            eos_token_id=config.eos_token_id,
-            decoder_start_token_id=config.decoder_start_token_id,
+    def _generated(self, states: Tensor, mask: Tensor, max_new_tokens: int, beams: int, in_step: bool) -> Tensor:
+        return self.reader.generated(
+            self.body, states, mask, self._logits, max_new_tokens=max_new_tokens, beams=beams, in_step=in_step
         )
-        return self.body.generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states),
-            attention_mask=mask,
-            generation_config=settings,
-            synced_gpus=in_step,
-            past_key_values=cache,
-        )
-
-    def _greedy(self, states: Tensor, mask: Tensor, max_new_tokens: int, cache: EncoderDecoderCache) -> Tensor:
-        """Every example's likeliest next token, until its end; those that have ended leave the batch now and then."""
-        config = self.body.config
-        ids = states.new_full((len(states), max_new_tokens + 1), config.pad_token_id, dtype=torch.long)
-        ids[:, 0] = config.decoder_start_token_id
-        rows, ended = torch.arange(len(ids), device=ids.device), torch.zeros_like(mask[:, 0], dtype=torch.bool)
-        for place in range(max_new_tokens):
-            inputs = self.family.decoded_next(self.body, ids[rows, place, None], states, mask, cache)
-            tokens = self._logits(inputs[:, -1]).argmax(-1)
-            ids[rows, place + 1] = tokens.masked_fill(ended, config.pad_token_id)
-            ended = ended | (tokens == config.eos_token_id)
-            left = len(ended) - int(ended.sum())
-            if not left:
-                return ids[:, : place + 2]
-            if left <= LEAVING * len(ended):
-                going = (~ended).nonzero()[:, 0]
-                rows, states, mask, ended = (tensor[going] for tensor in (rows, states, mask, ended))
-                cache.batch_select_indices(going)
-        return ids

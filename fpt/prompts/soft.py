@@ -68,7 +68,7 @@ class Soft:
 
         config = self.config
         if config.init == "uniform":
-            return drawn(self.shapes(backbone.config.d_model), seed)
+            return drawn(self.shapes(backbone.sizes.width), seed)
         if config.init == "text":
             pieces = _pieces(backbone.tokenizer, str(config.text))
             ids = [pieces[index % len(pieces)] for index in range(config.length)]

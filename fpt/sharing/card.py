@@ -4,6 +4,7 @@ import shlex
 from importlib.resources import files
 from typing import Any
 
+from fpt.backbones.shapes import read_sizes
 from fpt.prompts.kinds import kind_of
 from fpt.runs.run import Run
 from fpt.sharing.export import ExportRequest, is_local
@@ -28,7 +29,7 @@ def text(request: ExportRequest) -> str:
         records=rules.records,
         source=source_of(request.run),
         kind=kind,
-        described=kind.described(request.values["d_model"], request.layer, model_name(request)),
+        described=kind.described(read_sizes(request.values, "").width, request.layer, model_name(request)),
         is_local=is_local(request.base),
         amount=amount,
         quote=shlex.quote,

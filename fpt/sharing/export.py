@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from fpt.backbones import tiny
 from fpt.backbones.location import config_values, read_values
-from fpt.backbones.shapes import Shape, Stack, read_shape
+from fpt.backbones.rows import value_at
+from fpt.backbones.shapes import Shape, Stack, read_shape, read_sizes, row_of
 from fpt.errors import UserError, did_you_mean, reason
 from fpt.prompts.files import ADAPTER, ADAPTER_CONFIG, ADAPTER_TENSOR
 from fpt.prompts.kinds import kind_of
@@ -47,8 +48,9 @@ class ExportRequest:
     @property
     def shape(self) -> Shape:
         """Of that stage's model."""
-        sizes = self.stage.values
-        return Shape(Stack(sizes["encoder_layers"], sizes["ffn"]), Stack(sizes["decoder_layers"], sizes["decoder_ffn"]))
+        sizes, full = self.stage.values, read_shape(self.values, "")
+        widths = [sizes["ffn"], sizes["decoder_ffn"]]  # the first is the first stack's
+        return Shape(**{name: Stack(sizes[f"{name}_layers"], width) for name, width in zip(full, widths, strict=False)})
 
     @cached_property
     def values(self) -> dict[str, Any]:
@@ -62,9 +64,9 @@ class ExportRequest:
 
     @property
     def layer(self) -> int:
-        """How many encoder blocks lie below a late prompt in the stage's model."""
-        layer = kind_of(self.run.config.prompt).position(read_shape(self.values, "").encoder.blocks)
-        return sum(block < layer for block in self.stage.values["encoder_blocks"])
+        """How many blocks of its stack lie below a late prompt in the stage's model."""
+        layer = kind_of(self.run.config.prompt).position(read_shape(self.values, "").source.blocks)
+        return sum(block < layer for block in self.stage.values[f"{next(iter(self.shape))}_blocks"])
 
     @property
     def is_embedded(self) -> bool:
@@ -134,11 +136,12 @@ def _check_base(request: ExportRequest, base: str | None) -> None:
             f" beside it; name that folder, or the repository that has it, as base=…"
         )
     if base is not None and is_local(base):
-        values, shape = read_values(Path(base).expanduser()), request.shape
-        wide = max(shape.encoder.neurons, shape.decoder.neurons)  # as a checkpoint has it, with one d_ff
-        wanted = Shape(Stack(shape.encoder.blocks, wide), Stack(shape.decoder.blocks, wide))
+        values, wanted = read_values(Path(base).expanduser()), request.shape
+        if row_of(request.values, "").shares_width:  # a checkpoint has the wider stack's neurons in both
+            wide = max(stack.neurons for stack in wanted.values())
+            wanted = Shape(**{name: Stack(stack.blocks, wide) for name, stack in wanted.items()})
         actual = read_shape(values, f"base={base}")
-        if (actual, values["d_model"]) != (wanted, request.values["d_model"]):
+        if (actual, read_sizes(values, "").width) != (wanted, read_sizes(request.values, "").width):
             raise UserError(f"base={base}: {_sized(actual)}, the prompt's model has {_sized(wanted)}")
     elif base is not None and (base.count("/") != 1 or base.startswith(("/", ".", "~"))):
         raise UserError(f"base={base}: no such folder, and not a Hub id (owner/name)")
@@ -150,7 +153,8 @@ def _check_base(request: ExportRequest, base: str | None) -> None:
 
 
 def _sized(shape: Shape) -> str:
-    return f"{shape.encoder.blocks}+{shape.decoder.blocks} blocks of {shape.encoder.neurons} FFN neurons"
+    blocks = "+".join(str(stack.blocks) for stack in shape.values())
+    return f"{blocks} blocks of {shape.source.neurons} FFN neurons"
 
 
 def _check_repo(repo: str) -> None:
@@ -169,12 +173,13 @@ def write_adapter(folder: Path, request: ExportRequest, prompt: "Tensor") -> Non
     """
     from safetensors.numpy import save
 
+    row = row_of(request.values, "")
     values = {
         "auto_mapping": None,
         "base_model_name_or_path": request.base,
         "inference_mode": True,
-        "num_attention_heads": request.values["num_heads"],
-        "num_layers": request.shape.encoder.blocks,
+        "num_attention_heads": value_at(request.values, row.first.key(row.num_heads)),
+        "num_layers": request.shape.source.blocks,
         "num_transformer_submodules": 1,
         "num_virtual_tokens": prompt.shape[0],
         "peft_type": "PROMPT_TUNING",

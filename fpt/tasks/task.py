@@ -11,7 +11,9 @@ from fpt.tasks import fields
 from fpt.tasks.fields import Record
 from fpt.tasks.origins import Origin
 
-ANSWER = "<extra_id_0> {answer}"  # the paper's targets: the answer after T5's first sentinel
+SENTINEL = "<extra_id_0> "  # the paper's targets: the answer after T5's first; other families have the answer alone
+ANSWER = SENTINEL + "{answer}"
+MASK = "{mask}"  # where a masked model is to say its answer, in a source
 Golds = tuple[str, ...]
 
 

@@ -109,11 +109,11 @@ def price(
         all_examples: the batches in which such states are computed.
     """
     full, kind, counted_all = schedule.full, kind_of(prompt), Counter(all_examples)
-    position = kind.position(full.encoder.blocks)
+    position = kind.position(full.source.blocks)
     rows, vanilla = [], 0
     for stage in schedule.stages:
         batches = Counter(size for update in range(stage.first_update, stage.end) for size in sizes(update))
-        below = num_below(stage.shape.encoder.blocks, full.encoder.blocks, position)
+        below = num_below(stage.shape.source.blocks, full.source.blocks, position)
         does = kept_states.stages[stage.index - 1].does if kept_states else "off"
         updates = _total(cost.update, stage.shape, batches, below=below, prompt=prompt, is_kept=does != "off")
         states = _states(cost, stage.shape, counted_all, below, prompt.length) if does == "compute" else 0
@@ -145,8 +145,8 @@ def _row(stage: Stage, parameters: int, dtype: str, updates: int, states: int, w
 def _states(cost: Price, shape: Shape, batches: Counter[Size], below: int, prompt_length: int) -> int:
     """What the states below the prompt cost; sizes count its positions, which are not there."""
     return sum(
-        times * cost.below(shape, batch=batch, source=source - prompt_length, blocks=below)
-        for (batch, source, _), times in batches.items()
+        times * cost.below(shape, batch=batch, source=source - prompt_length, target=target, blocks=below)
+        for (batch, source, target), times in batches.items()
     )
 
 
@@ -195,13 +195,12 @@ def price_run(
 def nominal(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
     """The plan of a configuration at its length limits, without weights or data, with result.json's names."""
     source, target = config.task.source_length + config.prompt.length, config.task.target_length
-    backbone = read_config(*config_values(config.model))
+    cost = price_of(read_config(*config_values(config.model)))
     examples = most_train_examples(config)
     scored = 0
     if any(schedule.reduces_width().values()):
         scored = min(config.schedule.importance_examples, examples or config.schedule.importance_examples)
     tokens = (examples or 0) * config.task.source_length
-    cost = price_of(backbone)
     kept_states = decide(config, schedule, examples=examples, tokens=tokens, cost=cost)
     plan = price(
         schedule,

@@ -37,7 +37,7 @@ class StageStates:
     """What a stage does about the states below the prompt.
 
     Attributes:
-        blocks: how many of its encoder blocks lie below the prompt.
+        blocks: how many of its blocks lie below the prompt.
         does: compute (before its first update), reuse (those of the stage before), or off (with every update anew).
     """
 
@@ -101,7 +101,7 @@ def decide(
         tokens: of all their sources.
         cost: of the model.
     """
-    kind, full = kind_of(config.prompt), schedule.full.encoder
+    kind, full = kind_of(config.prompt), schedule.full.source
     if kind.is_input:
         return None
     layer = kind.position(full.blocks)
@@ -122,7 +122,7 @@ def decide(
     plan = KeptStatesPlan("disk", "", examples, size, stages)
     if not plan.files:
         return _off(f"no stage comes back to any of {examples:,} examples", below, examples, size)
-    flops = tokens * cost.below(schedule.full, batch=1, source=1, blocks=layer)
+    flops = tokens * cost.below(schedule.full, batch=1, source=1, target=0, blocks=layer)
     is_card = named(config.engine.device).type == "cuda"
     for where, share in (("memory", MEMORY), ("disk", DISK)):
         if is_card and size / COPIED[where] > flops / COMPUTED:
@@ -161,8 +161,8 @@ Below = tuple[tuple[int, ...], int]  # what a stage keeps below the prompt: bloc
 
 def _below(stage: Stage, full: Stack, layer: int) -> Below:
     """Which neurons these are is the same for all stages with as many."""
-    kept = around(stage.shape.encoder.blocks, full.blocks, layer)
-    return tuple(block for block in kept if block < layer), stage.shape.encoder.neurons
+    kept = around(stage.shape.source.blocks, full.blocks, layer)
+    return tuple(block for block in kept if block < layer), stage.shape.source.neurons
 
 
 def _stages(below: list[Below], wanted: list[bool]) -> tuple[StageStates, ...]:

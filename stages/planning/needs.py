@@ -77,7 +77,7 @@ class Needs:
         source, target = lengths or (config.task.source_length, config.task.target_length)
         self.device = device
         self._source, self._target = source + config.prompt.length, target
-        self._schedule, self._blocks = schedule, schedule.full.encoder.blocks
+        self._schedule, self._blocks = schedule, schedule.full.source.blocks
         self._memory = Memory(read_config(*config_values(config.model)))
 
     def need(self, config: RunConfig, stage: Stage, micro_batch: int, *, checkpointing: bool) -> Need:
@@ -89,7 +89,7 @@ class Needs:
             source=self._source,
             target=self._target,
             prompt=config.prompt,
-            below=num_below(stage.shape.encoder.blocks, self._blocks, kind_of(config.prompt).position(self._blocks)),
+            below=num_below(stage.shape.source.blocks, self._blocks, kind_of(config.prompt).position(self._blocks)),
             checkpointing=checkpointing,
         )
 

@@ -72,8 +72,8 @@ def _times(stage: Stage, schedule: Schedule, config: RunConfig) -> int:
 
 
 def _flops(cost: Price, shape: Shape, sizes: tuple[int, int], rows: int, rows_of_decoder: int) -> int:
-    """Of so many sources through the encoder, and as many outputs, or more, out of the decoder."""
+    """Of so many sources that are read, and as many outputs, or more, that are said."""
     source, target = sizes
-    encoder = cost.below(shape, batch=1, source=source, blocks=shape.encoder.blocks)
+    read = cost.below(shape, batch=1, source=source, target=1, blocks=shape.source.blocks)
     whole = cost.forward(shape, batch=1, source=source, target=target)
-    return rows * encoder + rows_of_decoder * (whole - encoder)
+    return rows * read + rows_of_decoder * (whole - read)

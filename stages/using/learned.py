@@ -43,12 +43,12 @@ class LearnedPrompt:
         Raises:
             UserError: the prompt does not belong to this model.
         """
-        width = backbone.config.d_model
+        width = backbone.sizes.width
         kind = kind_of(self.config)
         held = kind.width({name: tuple(tensor.shape) for name, tensor in self.tensors.items()})
         if held != width:
-            raise UserError(f"{self.name}: holds vectors of {held}, but {backbone.folder} has d_model={width}")
-        kind.position(backbone.shape.encoder.blocks)
+            raise UserError(f"{self.name}: holds vectors of {held}, but {backbone.folder} has states of {width}")
+        kind.position(backbone.shape.source.blocks)
         if self.fingerprint not in (None, backbone.fingerprint):
             raise UserError(
                 f"{self.name}: the prompt was trained on another model than {backbone.folder}; to use it there, give"

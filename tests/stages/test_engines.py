@@ -194,7 +194,7 @@ def measure_memory(words: list[str], result: Path) -> None:
     with distributed.joined(config.engine, device):
         engine, backbone = Engine(config.engine, device), open_backbone(config.model)
         vectors, random = torch.randn(5, backbone.config.d_model), torch.Generator().manual_seed(0)
-        stacks = {name: backbone.shape.stack(name) for name in STACKS}
+        stacks = {name: backbone.shape[name] for name in STACKS}
         scores = {name: torch.rand(stack.blocks, stack.neurons, generator=random) for name, stack in stacks.items()}
 
         def train(shape: Shape, updates: int) -> None:

@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from fpt.__main__ import main
-from fpt.backbones import t5
 from fpt.backbones.shapes import Shape, Stack
 from fpt.config.schema import PromptConfig
 from fpt.data.encoded import Batch
@@ -28,7 +27,7 @@ from fpt.training.checkpoint import dump_prompt
 from fpt.training.optimizer import rate
 from stages import importance
 from tests.conftest import ON_CPU, Outcome, quick_words, stopped_after
-from tests.models import DATA, PRICED, late, prompted, same
+from tests.models import DATA, PRICED, late, prompted, same, t5
 
 pytestmark = pytest.mark.dear
 

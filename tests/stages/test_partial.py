@@ -21,7 +21,7 @@ from tests.models import logits
 def surgery(model: Any, kept: Selection) -> Any:
     """The same cut made by hand in transformers' own model, blocks and weights moved one by one."""
     for name in STACKS:
-        stack, chosen = getattr(model, name), kept.stack(name)
+        stack, chosen = getattr(model, name), kept[name]
         table = stack.block[0].layer[0].SelfAttention.relative_attention_bias
         stack.block = nn.ModuleList(stack.block[index] for index in chosen.blocks)
         stack.block[0].layer[0].SelfAttention.relative_attention_bias = table

@@ -5,7 +5,6 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import T5Config
 
-from fpt.backbones import t5
 from fpt.backbones.shapes import Shape, Stack
 from fpt.config.schema import EngineConfig, PromptConfig
 from fpt.data.encoded import Batch
@@ -14,6 +13,7 @@ from fpt.pricing.memory import Memory
 from fpt.prompts.late import Late
 from fpt.prompts.modules import SoftPrompt, drawn
 from fpt.prompts.prompted import PromptedModel
+from tests.models import t5
 
 SMALL = {"model_type": "t5", "d_model": 64, "d_kv": 16, "num_heads": 4, "d_ff": 160, "num_layers": 6}
 GATED = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}

@@ -7,13 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fpt.backbones import t5
 from fpt.config.schema import PromptConfig
 from fpt.prompts.late import Late
 from fpt.prompts.modules import SoftPrompt, average_pooled, drawn, max_pooled, pooled
 from fpt.prompts.prompted import PromptedModel
 from tests.conftest import FAMILIES, save_checkpoint
-from tests.models import BLOCKS, DATA, LENGTH, late, prompted
+from tests.models import BLOCKS, DATA, LENGTH, late, prompted, t5
 
 GENERATORS = ("npg", "appg", "mppg", "none")
 

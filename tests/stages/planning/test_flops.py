@@ -6,12 +6,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import T5Config, T5ForConditionalGeneration
 
 from bench.paper_flops import PARTIAL, SCHEDULE, ratios
-from fpt.backbones import t5
 from fpt.backbones.shapes import Shape, Stack
 from fpt.config.compose import load
 from fpt.pricing.flops import Price
 from stages import schedule
 from stages.planning.flops import nominal
+from tests.models import t5
 
 
 @pytest.mark.dear

@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from fpt.__main__ import main
-from fpt.backbones import t5
 from fpt.backbones.backbone import Backbone
 from fpt.backbones.families import read_config
 from fpt.backbones.location import config_values
@@ -39,7 +38,7 @@ from stages.planning import kept_states as planning
 from stages.planning.needs import device_of
 from stages.state_keeper import StateKeeper
 from tests.conftest import ON_CPU, Outcome, quick_words, stopped_after
-from tests.models import DATA, PRICED, late, prompted, same
+from tests.models import DATA, PRICED, late, prompted, same, t5
 
 pytestmark = pytest.mark.dear
 
@@ -295,7 +294,7 @@ def test_a_pass_above_them_is_priced_as_torch_counts_it() -> None:
             run()
         counts.append(counter.get_total_flops())
     price, sizes = Price(PRICED), {"batch": 3, "source": 37, "target": 9, "below": 2, "prompt": prompt}
-    assert counts[0] == price.below(shape, batch=3, source=32, blocks=2)
+    assert counts[0] == price.below(shape, batch=3, source=32, target=1, blocks=2)
     assert counts[1] == price.forward(shape, **sizes) - counts[0]
     assert price.update(shape, **sizes) - price.update(shape, **sizes, is_kept=True) == counts[0]
 

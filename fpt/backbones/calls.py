@@ -1,0 +1,76 @@
+"""What the library calls each block of a stack with: its own forward is run, with probes in the blocks' places.
+
+So masks, rotary angles, positions and types of layers are the library's, made once for a pass, and any part of a stack
+can run with them.
+
+Letters: B batch, L positions, D model.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Call = dict[str, Any]  # a block's arguments by name, without its states
+
+
+class _Probe(nn.Module):
+    """Stands in a block's place, as which it is asked for attributes, and writes down what it is called with."""
+
+    def __init__(self, block: nn.Module, seen: list[tuple[Tensor, Call]]) -> None:
+        super().__init__()
+        self.__dict__["block"], self.__dict__["seen"] = block, seen  # not as a part of it, which engines would follow
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["block"], name)
+
+    def forward(self, states: Tensor, *inputs: Any, **more: Any) -> Tensor:
+        names = _names(type(self.__dict__["block"]).forward)
+        self.__dict__["seen"].append((states, dict(zip(names, inputs, strict=False)) | more))
+        return states
+
+
+@cache
+def _names(forward: Callable[..., Any]) -> tuple[str, ...]:
+    """The names of what a kind of block takes after its states."""
+    return tuple(inspect.signature(forward).parameters)[2:]
+
+
+@torch.no_grad()
+def record(module: nn.Module, blocks: str, norm: str | None, **inputs: Any) -> tuple[Tensor, list[Call]]:
+    """The states [B, L, D] that a stack's first block takes in, and each block's other arguments.
+
+    Args:
+        module: what is called, which stays as it is.
+        blocks: where its blocks stand.
+        norm: what it runs after them, which is left out; None: nothing.
+        inputs: what it is called with.
+    """
+    seen: list[tuple[Tensor, Call]] = []
+    own: Any = module.get_submodule(blocks)
+    twin = _with(module, blocks, nn.ModuleList(_Probe(block, seen) for block in own))
+    if norm is not None:
+        twin = _with(twin, norm, nn.Identity())
+    twin(**inputs)
+    return seen[0][0], [call for _, call in seen]
+
+
+def _with(module: nn.Module, path: str, part: nn.Module) -> nn.Module:
+    """A twin of a module, of the same parts but for one."""
+    twin = object.__new__(type(module))
+    twin.__dict__.update(module.__dict__)
+    name, _, rest = path.partition(".")
+    twin.__dict__["_modules"] = module._modules | {
+        name: _with(module.get_submodule(name), rest, part) if rest else part
+    }
+    return twin
+
+
+def run(blocks: Sequence[nn.Module], calls: Sequence[Call], states: Tensor, **instead: Any) -> Tensor:
+    """States [B, L, D] after some blocks, each called as it was recorded, but for the arguments given `instead`."""
+    for block, call in zip(blocks, calls, strict=True):
+        states = block(states, **(call | instead))
+    return states

@@ -1,0 +1,168 @@
+"""One row of data for each family of models: where its parts stand, what config.json calls its sizes, how it reads.
+
+A path is dotted, of modules in a model or of keys in a config.json. Imports nothing heavy.
+
+Letters: D model, F FFN neurons of a block.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Ffn:
+    """A block's feed-forward network.
+
+    Attributes:
+        module: its path in a block.
+        into: its layers from D to F, of which a block has some: one, or an up and a gate.
+        out: the layer from F back to D.
+        transposed: weights are [inputs, outputs], as GPT-2 has them.
+        fused: up and gate are one layer from D to 2 F.
+    """
+
+    module: str
+    into: tuple[str, ...]
+    out: str
+    transposed: bool = False
+    fused: bool = False
+
+
+@dataclass(frozen=True)
+class StackRow:
+    """A stack of blocks.
+
+    Attributes:
+        module: what transformers calls with token ids or embeddings, and a mask.
+        blocks: where its blocks stand, from there.
+        norm: what comes after the last block, from there; None: nothing.
+        ffn: of a block.
+        width: the key of D.
+        num_blocks: the key of its number of blocks.
+        num_neurons: the key of F.
+        config: where its own part of the configuration is; "": the whole.
+        otherwise: keys whose values count where those two say nothing, each with a factor.
+    """
+
+    module: str
+    blocks: str
+    norm: str | None
+    ffn: Ffn
+    width: str = "hidden_size"
+    num_blocks: str = "num_hidden_layers"
+    num_neurons: str = "intermediate_size"
+    config: str = ""
+    otherwise: dict[str, tuple[str, int]] = field(default_factory=dict)
+
+    def key(self, name: str) -> str:
+        """A key of its own part of the configuration, from the top."""
+        return f"{self.config}.{name}".lstrip(".")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A family.
+
+    Attributes:
+        reads: seq2seq: source and target in two stacks.
+        stacks: by name, in the order in which states pass through them; a prompt enters the first.
+        num_heads: the key of the first stack's number of attention heads, in its part of the configuration.
+        vocabulary: the key of the number of tokens, likewise.
+        embedding: the tensor that embeds tokens, by every name that it may be saved under.
+        saved: beginnings of tensors' names, each with what checkpoints may have in its place.
+        embedding_scale: whether embeddings are multiplied by D^½ on their way to the first block.
+        head: modules from the last stack's states to logits, one after the other.
+        start: the key of the token that a target begins with.
+        sentinel: whether targets begin with T5's first sentinel, as in its pre-training.
+        shares_width: config.json has one F for all stacks, which is the widest's.
+        unread: modules that text does not pass through, whose weights are left on disk.
+        positions_in_embedding: blocks know no positions, as the embedding adds them.
+        refused: values of keys that a part of the model could not have, each with the reason.
+    """
+
+    reads: str
+    stacks: dict[str, StackRow]
+    embedding: tuple[str, ...]
+    num_heads: str = "num_attention_heads"
+    vocabulary: str = "vocab_size"
+    saved: tuple[tuple[str, str], ...] = ()
+    embedding_scale: bool = False
+    head: tuple[str, ...] = ("lm_head",)
+    start: str = "decoder_start_token_id"
+    sentinel: bool = False
+    shares_width: bool = False
+    unread: tuple[str, ...] = ()
+    positions_in_embedding: bool = False
+    refused: dict[str, tuple[Any, str]] = field(default_factory=dict)
+
+    @property
+    def first(self) -> StackRow:
+        """The stack that reads the source, which a prompt enters."""
+        return next(iter(self.stacks.values()))
+
+    @property
+    def last(self) -> StackRow:
+        """The stack before the head."""
+        return list(self.stacks.values())[-1]
+
+
+def _t5_stack(name: str, blocks: str, ffn: int, **more: Any) -> StackRow:
+    network = Ffn(f"layer.{ffn}.DenseReluDense", ("wi", "wi_0", "wi_1"), "wo")
+    return StackRow(name, "block", "final_layer_norm", network, "d_model", blocks, "d_ff", **more)
+
+
+T5 = Row(
+    reads="seq2seq",
+    stacks={
+        "encoder": _t5_stack("encoder", "num_layers", 1),
+        "decoder": _t5_stack("decoder", "num_decoder_layers", 2, otherwise={"num_decoder_layers": ("num_layers", 1)}),
+    },
+    num_heads="num_heads",
+    embedding=("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"),
+    sentinel=True,
+    shares_width=True,
+)
+
+GATED = Ffn("mlp", ("gate_proj", "up_proj"), "down_proj")
+T5GEMMA = Row(
+    reads="seq2seq",
+    stacks={name: StackRow(f"model.{name}", "layers", "norm", GATED, config=name) for name in ("encoder", "decoder")},
+    embedding=("model.encoder.embed_tokens.weight",),
+    embedding_scale=True,
+    head=("lm_head.out_proj",),
+    start="decoder.bos_token_id",
+)
+T5GEMMA2 = Row(
+    reads="seq2seq",
+    stacks={
+        "encoder": StackRow("model.encoder.text_model", "layers", "norm", GATED, config="encoder.text_config"),
+        "decoder": StackRow("model.decoder", "layers", "norm", GATED, config="decoder"),
+    },
+    embedding=("model.encoder.text_model.embed_tokens.weight", "model.decoder.embed_tokens.weight"),
+    embedding_scale=True,
+    head=("lm_head.out_proj",),
+    start="decoder.bos_token_id",
+    saved=(("model.encoder.text_model.", "model.encoder."),),
+    unread=("model.encoder.vision_tower", "model.encoder.multi_modal_projector"),
+)
+
+ROWS = {  # by model_type; T5 1.0, 1.1, LM-adapted, Flan, UL2 and ByT5 are all t5
+    "t5": T5,
+    "mt5": T5,
+    "umt5": T5,
+    "t5gemma": T5GEMMA,
+    "t5gemma2": T5GEMMA2,
+}
+SUPPORTED = "T5 (1.0, 1.1, LM-adapted, Flan, UL2, ByT5), mT5, UMT5, T5Gemma and T5Gemma 2"
+REFUSED = {
+    "longt5": "LongT5 has another attention",
+    "switch_transformers": "Switch Transformers has experts in place of FFN neurons",
+    "gemma3": "Gemma 3 with images is not supported; a checkpoint of model_type gemma3_text is",
+}
+
+
+def value_at(values: Any, path: str) -> Any:
+    """What a configuration, or its config.json, says at a path; None: nothing."""
+    for key in path.split("."):
+        values = values.get(key) if isinstance(values, dict) else getattr(values, key, None)
+    return values
