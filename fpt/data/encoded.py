@@ -22,13 +22,15 @@ IGNORED = -100  # label of a padded target position
 class Batch:
     """Padded token ids: source [B, S], mask [B, S], labels [B, T] with IGNORED where padded.
 
-    `below` are the states [B, S, D] below a late prompt, zero where padded; None: not computed yet.
+    `below` are the states [B, S, D] below a late prompt, zero where padded; None: not computed yet. `kept` [B, P, D] is
+    what dropout leaves of the prompt's vectors, as factors; None: everything.
     """
 
     source: Tensor
     mask: Tensor
     labels: Tensor
     below: Tensor | None = None
+    kept: Tensor | None = None
 
     def unlabelled(self) -> "Batch":
         """The same batch without a target token, whose loss is 0."""
@@ -40,13 +42,13 @@ class Batch:
         return [self._rows(slice(half)), self._rows(slice(half, None))]
 
     def _rows(self, rows: slice) -> "Batch":
-        below = None if self.below is None else self.below[rows]
-        return Batch(self.source[rows], self.mask[rows], self.labels[rows], below)
+        below, kept = (None if part is None else part[rows] for part in (self.below, self.kept))
+        return Batch(self.source[rows], self.mask[rows], self.labels[rows], below, kept)
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on a device."""
-        below = None if self.below is None else self.below.to(device)
-        return Batch(self.source.to(device), self.mask.to(device), self.labels.to(device), below)
+        below, kept = (None if part is None else part.to(device) for part in (self.below, self.kept))
+        return Batch(self.source.to(device), self.mask.to(device), self.labels.to(device), below, kept)
 
 
 @dataclass(frozen=True)

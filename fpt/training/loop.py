@@ -1,8 +1,9 @@
 """The training loop of one stage: one prompt on one frozen model. It yields what happened; others write and show it."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -11,6 +12,7 @@ from fpt.data.batches import UpdateOrder, micro_batches
 from fpt.data.encoded import Encoded
 from fpt.devices import distributed, interrupts
 from fpt.errors import UserError
+from fpt.prompts.modules import dropped_out
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import Stopwatch
 from fpt.training.checkpoint import Tensors, TrainState
@@ -104,6 +106,7 @@ def train(
     restore(optimizer, state.optimizer)
     order = UpdateOrder(data, batch_size=config.batch_size, seed=recipe.seed)
     before, stopwatch, micro_batch = state.seconds, Stopwatch(), recipe.micro_batch
+    width: int = model.body.config.d_model
 
     with interrupts.deferred():
         while not state.done:
@@ -114,7 +117,15 @@ def train(
                 indices = order.indices(state.update)
                 try:
                     loss, is_told = step(
-                        model, optimizer, data, indices, micro_batch, optim, recipe.device, recipe.in_step
+                        model,
+                        optimizer,
+                        data,
+                        indices,
+                        micro_batch,
+                        optim,
+                        recipe.device,
+                        recipe.in_step,
+                        partial(dropped_out, model.prompt, width, seed=recipe.seed, update=state.update),
                     )
                 except (NoRoomError, torch.OutOfMemoryError):
                     micro_batch = _lessened(micro_batch, recipe)
@@ -161,8 +172,11 @@ def step(
     optim: OptimConfig,
     device: torch.device,
     in_step: bool = False,
+    kept: Callable[[Sequence[int]], torch.Tensor | None] = lambda _: None,
 ) -> tuple[float, bool]:
     """One step on the mean gradient over all target tokens of the examples, however these are parted.
+
+    `kept` of examples is what dropout leaves of their vectors.
 
     Returns:
         the loss, and whether any process was told to stop.
@@ -171,7 +185,7 @@ def step(
         NoRoomError: on some process, and nothing has changed; `in_step` torch's own error, as the others are waiting.
     """
     is_told, loss = interrupts.requested(), torch.zeros(1, device=device)
-    is_short = not _backward(model, data, indices, micro_batch, loss, in_step)
+    is_short = not _backward(model, data, indices, micro_batch, loss, in_step, kept)
     flags = torch.tensor([float(is_told), float(is_short)], device=device)
     gradients = [
         torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
@@ -191,12 +205,19 @@ def step(
 
 
 def _backward(
-    model: PromptedModel, data: Encoded, indices: list[int], micro_batch: int | None, loss: torch.Tensor, in_step: bool
+    model: PromptedModel,
+    data: Encoded,
+    indices: list[int],
+    micro_batch: int | None,
+    loss: torch.Tensor,
+    in_step: bool,
+    kept: Callable[[Sequence[int]], torch.Tensor | None],
 ) -> bool:
     """Add this process's share of the update's gradients and `loss`; whether there was memory for it."""
     tokens = sum(len(data.targets[index]) for index in indices)
     for part in micro_batches(indices, micro_batch, process=distributed.rank(), processes=distributed.size()):
-        batch = data.batch(part) if part else data.batch(indices[:1]).unlabelled()
+        batch = replace(data.batch(part or indices[:1]), kept=kept(part or indices[:1]))
+        batch = batch if part else batch.unlabelled()
         try:
             share = model(batch.to(loss.device)) / tokens
             share.backward()
