@@ -44,6 +44,11 @@ def _check_prompt(prompt: PromptConfig) -> None:
     if (kind := only.get(prompt.init, prompt.kind)) != prompt.kind:
         other = " or ".join(name for name in starts if only.get(name, prompt.kind) == prompt.kind)
         raise UserError(f"prompt.init={prompt.init}: is for prompt={kind}; a {prompt.kind} prompt starts from {other}")
+    if prompt.init == "normal" and prompt.kind == "late" and prompt.generator != "none":
+        raise UserError(
+            f"prompt.init=normal: is for vectors; the layers of prompt.generator={prompt.generator} start uniform, as"
+            " published; leave it out"
+        )
     if prompt.pool != known["pool"].default and prompt.generator != "npg":
         raise UserError(f"prompt.pool={prompt.pool}: is for prompt.generator=npg; this is {prompt.generator}")
     if prompt.bottleneck != known["bottleneck"].default and prompt.generator == "none":

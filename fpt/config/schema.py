@@ -181,10 +181,10 @@ class PromptConfig(Group):
     )
     length: int = setting("number of prompt vectors P", 20, least=1, most=10_000)
     init: str = setting(
-        "uniform in ±1/sqrt(d_model), vocab (sampled embeddings), labels (label words), text, file;"
-        " late: uniform or file",
-        "uniform",
-        choices=("uniform", "vocab", "labels", "text", "file"),
+        "uniform in ±1/sqrt(inputs), normal (vectors from N(0, 1)), vocab (sampled embeddings), labels (label words),"
+        " text, file; auto: as published, normal for a late prompt without a generator, else uniform",
+        "auto",
+        choices=("auto", "uniform", "normal", "vocab", "labels", "text", "file"),
         only={"vocab": "soft", "labels": "soft", "text": "soft"},
         learning=True,
     )
@@ -216,6 +216,15 @@ class PromptConfig(Group):
         "first",
         choices=("first", "last", "mean"),
         only="late",
+    )
+    dropout: float | None = setting(
+        "late, in training: the share of the numbers in an example's vectors that are 0, drawn anew in every update;"
+        " null: as published, 0.1 of what a generator makes, and none without one",
+        None,
+        least=0.0,
+        most=0.9,
+        only="late",
+        learning=True,
     )
     cache: str = setting(
         "late: keep the states below the prompt, which never change, in every process's memory or in a file under"

@@ -24,13 +24,15 @@ ALIGNED = 8  # a card's attention copies a bias of another width, in every block
 class Batch:
     """Padded token ids: source [B, S], mask [B, S], labels [B, T] with IGNORED where padded.
 
-    `below` are the states [B, S, D] below a late prompt, zero where padded; None: not computed yet.
+    `below` are the states [B, S, D] below a late prompt, zero where padded; None: not computed yet. `kept` [B, P, D] is
+    what dropout leaves of the prompt's vectors, as factors; None: everything.
     """
 
     source: Tensor
     mask: Tensor
     labels: Tensor
     below: Tensor | None = None
+    kept: Tensor | None = None
 
     @cached_property
     def real(self) -> Tensor:
@@ -47,8 +49,8 @@ class Batch:
         return [self._rows(slice(half)), self._rows(slice(half, None))]
 
     def _rows(self, rows: slice) -> "Batch":
-        below = None if self.below is None else self.below[rows]
-        return Batch(self.source[rows], self.mask[rows], self.labels[rows], below)
+        below, kept = (None if part is None else part[rows] for part in (self.below, self.kept))
+        return Batch(self.source[rows], self.mask[rows], self.labels[rows], below, kept)
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on a device, which is not waited for: `real` is found before it goes there."""
@@ -59,8 +61,8 @@ class Batch:
         return self._with_each(Tensor.pin_memory) if torch.cuda.is_available() else self
 
     def _with_each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        below = None if self.below is None else change(self.below)
-        changed = Batch(change(self.source), change(self.mask), change(self.labels), below)
+        below, kept = (None if part is None else change(part) for part in (self.below, self.kept))
+        changed = Batch(change(self.source), change(self.mask), change(self.labels), below, kept)
         vars(changed)["real"] = change(self.real)
         return changed
 

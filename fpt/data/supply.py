@@ -1,8 +1,11 @@
 """What an update computes on: its batches, and on a card the next update's too, made while the card computes."""
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
+
+from torch import Tensor
 
 from fpt.data.batches import UpdateOrder, micro_batches
 from fpt.data.encoded import Batch, Encoded
@@ -17,11 +20,23 @@ class Share:
     tokens: int
 
     @classmethod
-    def of(cls, data: Encoded, indices: list[int], micro_batch: int | None = None) -> "Share":
-        """One process's part of the examples at `indices`, in batches of at most `micro_batch`; None: all at once."""
-        parts = micro_batches(indices, micro_batch, process=distributed.rank(), processes=distributed.size())
-        # Every process has as many batches, for a model whose weights are shared out runs in step.
-        batches = [data.batch(part) if part else data.batch(indices[:1]).unlabelled() for part in parts]
+    def of(
+        cls,
+        data: Encoded,
+        indices: list[int],
+        micro_batch: int | None = None,
+        kept: Callable[[Sequence[int]], Tensor | None] = lambda _: None,
+    ) -> "Share":
+        """One process's part of the examples at `indices`, in batches of at most `micro_batch`; None: all at once.
+
+        `kept` of examples is what dropout leaves of their vectors, as factors [B, P, D]; None: everything.
+        """
+        batches = []
+        for part in micro_batches(indices, micro_batch, process=distributed.rank(), processes=distributed.size()):
+            some = part or indices[:1]
+            batch = replace(data.batch(some), kept=kept(some))
+            # Every process has as many batches, for a model whose weights are shared out runs in step.
+            batches.append(batch if part else batch.unlabelled())
         return cls(batches, sum(data.lengths[index][1] for index in indices))
 
     def pinned(self) -> "Share":
@@ -32,9 +47,23 @@ class Share:
 class Supply:
     """The shares of one update after another."""
 
-    def __init__(self, data: Encoded, order: UpdateOrder, *, for_card: bool) -> None:
-        """`for_card`: make the next update's in a thread, pinned; a CPU would lose as much time as it gained."""
-        self._data, self._order = data, order
+    def __init__(
+        self,
+        data: Encoded,
+        order: UpdateOrder,
+        dropout: Callable[[Sequence[int], int], Tensor | None] = lambda *_: None,
+        *,
+        for_card: bool,
+    ) -> None:
+        """Of such data in this order.
+
+        Args:
+            data: the examples.
+            order: which of them each update takes.
+            dropout: what it leaves of examples' vectors in an update, [B, P, D]; None: everything.
+            for_card: make the next update's in a thread, pinned; a CPU would lose as much time as it gained.
+        """
+        self._data, self._order, self._dropout = data, order, dropout
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="fpt-batches") if for_card else None
         self._next: tuple[tuple[int, int | None], Future[Share]] | None = None
 
@@ -49,7 +78,7 @@ class Supply:
         return share.result()
 
     def _make(self, update: int, micro_batch: int | None) -> Share:
-        return Share.of(self._data, self._order.indices(update), micro_batch)
+        return Share.of(self._data, self._order.indices(update), micro_batch, lambda some: self._dropout(some, update))
 
     def _pinned(self, update: int, micro_batch: int | None) -> Share:
         return self._make(update, micro_batch).pinned()

@@ -43,7 +43,7 @@ class PromptedModel(nn.Module):
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """States [B, P+S, D] of the stack that reads, and their mask [B, P+S]; every pass begins here."""
         self._begin_pass()
-        return self.above(self._below(batch) if batch.below is None else batch.below, batch.mask)
+        return self.above(self._below(batch) if batch.below is None else batch.below, batch.mask, batch.kept)
 
     def learned(self) -> Tensors:
         """A copy of what is learned, by name, off the device."""
@@ -64,9 +64,12 @@ class PromptedModel(nn.Module):
     def _below(self, batch: Batch) -> Tensor:
         return self.family.states_before(self.body, *self.reader.inputs(batch), self.prompt.position)
 
-    def above(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Encoder states [B, P+S, D] and their mask [B, P+S], from those below the prompt and theirs [B, S]."""
-        states, mask = self.prompt.prepend(states, mask)
+    def above(self, states: Tensor, mask: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Encoder states [B, P+S, D] and their mask [B, P+S], from those below the prompt and theirs [B, S].
+
+        `kept` [B, P, D] is what dropout leaves of the prompt's vectors.
+        """
+        states, mask = self.prompt.prepend(states, mask, kept)
         return self.family.encoded_from(self.body, states, mask, self.prompt.position), mask
 
     def decode(self, batch: Batch, states: Tensor, mask: Tensor, texts: int = 1) -> Tensor:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -12,6 +13,7 @@ from fpt.data.encoded import Encoded
 from fpt.data.supply import Share, Supply
 from fpt.devices import distributed, interrupts
 from fpt.errors import UserError
+from fpt.prompts.modules import dropped_out
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import Stopwatch
 from fpt.training.checkpoint import Tensors, TrainState
@@ -106,8 +108,9 @@ def train(
     order = UpdateOrder(data, batch_size=config.batch_size, seed=recipe.seed)
     before, stopwatch, micro_batch = state.seconds, Stopwatch(), recipe.micro_batch
     unread: _Unread | None = None
+    dropout = partial(dropped_out, model.prompt, model.width, recipe.seed)
 
-    with interrupts.deferred(), Supply(data, order, for_card=recipe.device.type == "cuda") as supply:
+    with interrupts.deferred(), Supply(data, order, dropout, for_card=recipe.device.type == "cuda") as supply:
         while not state.done:
             if not _is_due(state, span, config):
                 lr = rate(optim, state.update, span.updates)

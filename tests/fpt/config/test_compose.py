@@ -24,7 +24,7 @@ def test_every_file_composes(group: str) -> None:
 def test_experiments_are_the_papers_recipes(size: str, updates: int, schedule: str) -> None:
     loaded = compose.load([f"experiment={size}-{schedule}", "task=mnli"])
     assert (loaded.model.name, loaded.schedule.name, loaded.train.updates) == (f"t5-{size}", schedule, updates)
-    assert (loaded.prompt.length, loaded.prompt.init) == (20, "uniform")
+    assert (loaded.prompt.length, loaded.prompt.init) == (20, "auto")
     assert (loaded.optim.lr, loaded.optim.weight_decay, loaded.optim.clip) == (0.3, 1e-5, 1.0)
     assert (loaded.train.batch_size, loaded.train.eval_every) == (32, 500)
     assert (loaded.task.source_length, loaded.task.target_length) == (492, 10)
@@ -64,6 +64,9 @@ MISTAKES = {
     "prompt.layer=3": ["prompt.layer=3", "prompt=late"],
     "prompt.generator=appg": ["prompt.generator=appg", "prompt=late"],
     "prompt=late prompt.init=vocab": ["prompt.init=vocab", "prompt=soft"],
+    "prompt=late prompt.init=normal": ["prompt.init=normal", "prompt.generator=npg start uniform"],
+    "prompt.dropout=0.1": ["prompt.dropout=0.1", "prompt=late"],
+    "prompt=late prompt.dropout=1.0": ["prompt.dropout=1.0", "at most 0.9"],
     "prompt=late prompt.generator=ppg": ["prompt.generator=ppg", "npg, appg, mppg, none"],
     "prompt=late prompt.generator=appg prompt.pool=mean": ["prompt.pool=mean", "prompt.generator=npg"],
     "prompt=late prompt.generator=none prompt.bottleneck=256": ["prompt.bottleneck=256", "none"],
@@ -91,7 +94,7 @@ def test_a_late_prompt_has_its_papers_recipe_and_the_users_word_wins() -> None:
     assert [kind_of(loaded.prompt).position(blocks) for blocks in (24, 7, 1)] == [12, 4, 1]
     assert (loaded.optim.name, loaded.optim.schedule, loaded.optim.warmup) == ("adamw", "linear", 0.06)
     assert (5e-4 <= loaded.optim.lr <= 1e-3, loaded.optim.weight_decay, loaded.train.batch_size) == (True, 0.1, 32)
-    assert loaded.folder.name == "boolq-tiny-cr-late-s0"
+    assert loaded.folder.name == "boolq-tiny-pt-late-s0"
     for words in (["optim.lr=0.5", "prompt=late"], ["prompt=late", "optim.lr=0.5"]):
         assert compose.load([*words, "prompt.length=7", "prompt.layer=12"]).optim.lr == 0.5
     again = compose.load(["prompt=late", "prompt.layer=12"])
