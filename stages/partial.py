@@ -4,13 +4,15 @@ The full model is the partial PLM that keeps everything; the backbone's files ar
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from transformers.utils import logging
 
 from fpt.backbones.backbone import Backbone
 from fpt.backbones.location import read_values
@@ -67,9 +69,22 @@ def save(model: Any, backbone: Backbone, folder: Path) -> None:
 
     Stacks of unequal width are padded with zero neurons to the wider one: a config.json has one d_ff.
     """
-    model.save_pretrained(folder, state_dict=backbone.family.checkpoint_tensors(model))
+    with _without_bars():
+        model.save_pretrained(folder, state_dict=backbone.family.checkpoint_tensors(model))
     values = backbone.family.checkpoint_values(model, read_values(backbone.folder))
     for name, settled in zip(("config.json", "generation_config.json"), values, strict=True):
         file = folder / name
         file.write_text(json.dumps(json.loads(file.read_text()) | settled, indent=2) + "\n")
     backbone.tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Within, transformers draws no progress bars of its own."""
+    were_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if were_on:
+            logging.enable_progress_bar()

@@ -75,9 +75,10 @@ class ReportedRun:
 
     def is_full(self, stage: int) -> bool:
         """Whether a stage, from 1, trains on the full model: stages grow, so that only the last one can."""
-        stages = self.plan["stages"]
-        is_partial = self.settings.get("schedule.partial_end", False) and stages[-1]["flops_ratio"] != 1
-        return stage == len(stages) and not is_partial
+        stages, ends_whole = self.plan["stages"], self.plan.get("ends_whole")
+        if ends_whole is None:  # an older fpt did not say it
+            ends_whole = not self.settings.get("schedule.partial_end", False) or stages[-1]["flops_ratio"] == 1
+        return stage == len(stages) and ends_whole
 
     @property
     def full_model(self) -> list[Point]:

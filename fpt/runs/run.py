@@ -24,6 +24,7 @@ PREDICTIONS = "predictions.jsonl"
 TEST_PREDICTIONS = "predictions.test.jsonl"
 PROMPT = "prompt.safetensors"
 RESULT = "result.json"
+SKIPPED = "skipped.txt"
 LEARNED = [item.name for item in fields(PromptConfig) if not item.metadata.get("learning")]  # what still counts then
 
 

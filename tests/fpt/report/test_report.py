@@ -154,7 +154,8 @@ def test_a_late_prompts_last_stage_is_the_full_model_and_only_its_prompts_are_no
     cli: Cli, quick: list[str], tmp_path: Path
 ) -> None:
     """An update of it costs less than vanilla prompt tuning's, which says nothing about the model."""
-    assert cli("train", *quick, "prompt=late", "schedule=ld", "train.updates=8").status == 0
+    more = ("prompt=late", "schedule=ld", "train.updates=8", "schedule.partial_end=true")
+    assert cli("train", *quick, *more).status == 0
     page = reported(cli, tmp_path / "run")
     assert "partial model, and its score is on that" not in page
     assert "No stage has ended" not in page
