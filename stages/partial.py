@@ -4,7 +4,8 @@ The full model is the partial PLM that keeps everything; the backbone's files ar
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from fpt.backbones.backbone import Backbone
 from fpt.backbones.location import read_values
@@ -76,7 +78,8 @@ def save(
     T5's stacks of unequal width are padded with zero neurons to the wider one: its config.json has one d_ff.
     `tokenizer` goes in the place of the backbone's; the tokens `unsaid` are never to be generated, sampled neither.
     """
-    model.save_pretrained(folder, state_dict=backbone.family.checkpoint_tensors(model, backbone.files))
+    with _without_bars():
+        model.save_pretrained(folder, state_dict=backbone.family.checkpoint_tensors(model, backbone.files))
     values, generation = backbone.family.checkpoint_values(model, read_values(backbone.folder))
     if unsaid:
         generation |= {"suppress_tokens": list(unsaid)}
@@ -84,3 +87,15 @@ def save(
         file = folder / name
         file.write_text(json.dumps(json.loads(file.read_text()) | settled, indent=2) + "\n")
     (tokenizer or backbone.tokenizer).save_pretrained(folder)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Within, transformers draws no progress bars of its own."""
+    were_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if were_on:
+            logging.enable_progress_bar()

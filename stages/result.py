@@ -111,6 +111,7 @@ def _cost(flops: FlopsPlan, measured: Measured, ends: list[TrainState]) -> dict[
         "flops_importance": flops.flops_importance,
         "flops_pt": flops.flops_pt,
         "flops_ratio": flops.flops_ratio,
+        "vectors_pt": flops.vectors_pt,
         "seconds": measured.seconds + sum(end.seconds for end in ends),
         "seconds_importance": measured.seconds,
     }

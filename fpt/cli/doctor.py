@@ -79,6 +79,7 @@ def machine() -> Report:
         "cores_of_this_process": len(os.sched_getaffinity(0)),
         "torch_threads": torch.get_num_threads(),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY"),
         "memory": memory.total,
         "memory_available": memory.available,
     }

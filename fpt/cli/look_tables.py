@@ -10,6 +10,7 @@ from fpt.units import amount
 
 MOST = 80  # tokens of a text that are shown
 LAST = 20  # of them, from its end
+UNKNOWN = 8  # characters that are named
 DOES = {"compute": "computed", "reuse": "those of the stage before", "off": "not kept"}
 
 
@@ -100,8 +101,20 @@ def print_look(look: dict[str, Any]) -> None:
     for rows in (_labels(look), _lengths(look)):
         output.say()
         output.print(rows)
+    for split in look["splits"]:
+        _print_extremes(output, split)
     for example in look["examples"]:
         _print_example(output, example)
+
+
+def _print_extremes(output: Output, split: dict[str, Any]) -> None:
+    """Which example of a split is the longest, and the characters that the model cannot read."""
+    longest = ", ".join(f"{split['longest'][side]} has the longest {side}" for side in split["longest"])
+    output.say(f"{split['name']}: {longest}")
+    if unknown := split["unknown"]:
+        most = ", ".join(f"{character} ({count:,})" for character, count in list(unknown.items())[:UNKNOWN])
+        more = f", and {len(unknown) - UNKNOWN:,} others" if len(unknown) > UNKNOWN else ""
+        output.say(f"  characters that the tokenizer does not know: {most}{more}")
 
 
 def _labels(look: dict[str, Any]) -> Table:

@@ -10,7 +10,7 @@ UNSCORED = "without labels, so not scored"
 
 def print_result(result: dict[str, Any], folder: str) -> None:
     """What each stage did, and the final score beside the baselines."""
-    output, metric, data = Output(), result["metric"], result["data"]
+    output, metric, data, best = Output(), result["metric"], result["data"], result["best_update"]
     output.say(
         f"{result['task']} ({data['origin']}, {data['train']:,} training and {data['validation']:,} validation"
         f" examples) on {result['model']}, schedule {result['schedule']}, seed {result['seed']}"
@@ -29,7 +29,7 @@ def print_result(result: dict[str, Any], folder: str) -> None:
         "untrained prompt": result["untrained"],
     }
     beside = ", ".join(f"{name} {value:.2f}" for name, value in others.items() if value is not None)
-    output.say(f"{metric['name']} {metric['value']:.2f}  ({beside})", "bold")
+    output.say(f"{metric['name']} {metric['value']:.2f} with the prompt of update {best:,}  ({beside})", "bold")
     say_share(output, result)
     if test := result["test"]:
         score = f"{metric['name']} {test['metrics'][metric['name']]:.2f}" if test["metrics"] else UNSCORED

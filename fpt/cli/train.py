@@ -9,6 +9,7 @@ from typing import Any
 from fpt.backbones.location import config_values
 from fpt.backbones.shapes import read_sizes
 from fpt.cli.arguments import Arguments
+from fpt.cli.data import read_task
 from fpt.cli.result_tables import print_comparison, print_result, print_sweep
 from fpt.cli.tables import present
 from fpt.config import compose
@@ -53,8 +54,7 @@ def _one(config: RunConfig, flags: list[str]) -> dict[str, Any] | None:
     if processes.must_be_launched(config):
         _launch(config, flags, progress)
         return None
-    with progress.console.status("reading the data"):
-        task = open_task(config)
+    task = read_task(config, progress)
     with progress.console.status("importing torch and transformers"):
         from stages.run import run
     with interrupts.heard():

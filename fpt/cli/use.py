@@ -3,17 +3,17 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpt.cli.answer_file import Growing
 from fpt.cli.arguments import Arguments
+from fpt.cli.data import read_task
 from fpt.cli.result_tables import print_scores
 from fpt.cli.tables import present
 from fpt.config import compose
 from fpt.config.run_config import RunConfig
-from fpt.data.example_cache import open_task
 from fpt.devices import processes
 from fpt.errors import UserError
 from fpt.runs.atomic import replace_file
@@ -24,6 +24,8 @@ from fpt.sharing import export as exports
 from fpt.sharing.tokens import check_tokens
 from fpt.tasks import predict_input
 from fpt.tasks.catalogue import rules_of
+from fpt.tasks.faults import Faults
+from fpt.tasks.fields import Record
 from fpt.tasks.splits import with_split
 from fpt.tasks.task import Example
 
@@ -42,8 +44,7 @@ def evaluate(arguments: Arguments) -> None:
     default = (Path("runs") if run is None else run.path) / "evals" / name
     output = _output(arguments.options.get("output", default))
     progress = Progress()
-    with progress.console.status("reading the data"):
-        task = open_task(config)
+    task = read_task(config, progress)
     with progress.console.status("importing torch and transformers"):
         from stages.using.evaluate import evaluate
     scores, lines = evaluate(config, task, split, _learned(arguments, run, config), progress)
@@ -55,13 +56,14 @@ def predict(arguments: Arguments) -> None:
     """`fpt predict`."""
     run, config = _subject(arguments)
     beams, limit = arguments.number("beams", 1), arguments.number("max-new-tokens", 0, least=0) or None
-    progress, asked = Progress(), _questions(arguments, config)
-    name = arguments.options.get("output")
-    output = None if name is None else Growing(_output(name), _basis(arguments, run))
+    progress, faults = Progress(), Faults(skip=config.task.on_error == "skip")
+    asked, name = _questions(arguments, config, faults), arguments.options.get("output")
+    output = None if name is None else Growing(_output(name), _basis(arguments, run), _rows(arguments, config))
     with progress.console.status("importing torch and transformers"):
         from stages.using.predict import predictor
     with predictor(config, _learned(arguments, run, config), beams=beams, max_new_tokens=limit) as answer:
         for window in asked if output is None else output.unanswered(asked):
+            _say_empty(window, progress)
             with progress.running():
                 predictions = answer.answer(window, progress.with_bar)
             if output is not None:
@@ -69,6 +71,8 @@ def predict(arguments: Arguments) -> None:
             for prediction in predictions if output is None else ():
                 line = json.dumps(prediction.to_json(), ensure_ascii=False)
                 print(line if "json" in arguments.options else prediction.answer.replace("\n", " "), flush=True)
+    for note in faults.notes:
+        progress.say(note)
     if output is not None:
         output.finish()
         progress.say(f"answers in {name}")
@@ -135,7 +139,23 @@ def _learned(arguments: Arguments, run: Run | None, config: RunConfig) -> "Learn
     return learned.from_file(config) if run is None else learned.from_run(run, _stage(arguments))
 
 
-def _questions(arguments: Arguments, config: RunConfig) -> Iterator[list[Example]]:
+def _say_empty(window: list[Example], progress: Progress) -> None:
+    """A model answers an empty text too, and what it says means nothing."""
+    if empty := sum(not example.source.strip() for example in window):
+        progress.say(
+            f"{empty:,} of {len(window):,} texts {'is' if empty == 1 else 'are'} empty; the answer says nothing"
+        )
+
+
+def _rows(arguments: Arguments, config: RunConfig) -> Callable[[], Iterator[Record]]:
+    """The rows of the table that is answered; none where it is no table."""
+    file = Path(arguments.options.get("input", "")).expanduser()
+    if file.suffix.lower() not in predict_input.TABLES:
+        return lambda: iter(())
+    return lambda: predict_input.rows_of(file, Faults(skip=config.task.on_error == "skip"))
+
+
+def _questions(arguments: Arguments, config: RunConfig, faults: Faults) -> Iterator[list[Example]]:
     """What is to be answered, window by window.
 
     Raises:
@@ -150,7 +170,7 @@ def _questions(arguments: Arguments, config: RunConfig) -> Iterator[list[Example
     if name is not None:
         file = Path(name).expanduser()
         predict_input.check(file)
-        return predict_input.in_groups(predict_input.examples_in(file, rules), at_once)
+        return predict_input.in_groups(predict_input.examples_in(file, rules, faults), at_once)
     if sys.stdin.isatty():
         print("a text a line; Ctrl-D ends", file=sys.stderr)
     return predict_input.examples_on_stream(sys.stdin.fileno(), at_once)
@@ -159,7 +179,8 @@ def _questions(arguments: Arguments, config: RunConfig) -> Iterator[list[Example
 def _basis(arguments: Arguments, run: Run | None) -> dict[str, Any]:
     """What answers depend on besides the questions."""
     options = {name: arguments.options.get(name) for name in ("stage", "beams", "max-new-tokens")}
-    return {**options, "prompt": run and run.ledger[PROMPT], "overrides": sorted(arguments.overrides)}
+    overrides = sorted(word for word in arguments.overrides if not word.startswith("task.on_error="))
+    return {**options, "prompt": run and run.ledger[PROMPT], "overrides": overrides}
 
 
 def _output(name: str | Path) -> Path:

@@ -99,7 +99,12 @@ VERBS = {
                 "FILE",
                 "standard input, a source a line",
             ),
-            Option("output", ".jsonl or .txt; one that was left half goes on", "FILE", "standard output"),
+            Option(
+                "output",
+                ".jsonl, .txt, or .csv or .tsv with the input's columns; one that was left half goes on",
+                "FILE",
+                "standard output",
+            ),
             Option("beams", "of beam search", "N", "1: greedy"),
             Option("max-new-tokens", "no output is longer", "N", "as in the run"),
         ),

@@ -21,6 +21,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
+from fpt.config import meant
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import Group, ScheduleConfig
 from fpt.errors import UserError, did_you_mean, reason
@@ -185,8 +186,9 @@ def _check_key(override: Override) -> None:
     if key in known:
         return
     by_last = {name.rpartition(".")[2]: name for name in reversed(known)}
-    meant = by_last.get(key.rpartition(".")[2])
-    hint = f" Did you mean '{meant}'?" if meant else did_you_mean(key, [*known, *GROUPS])
+    other = by_last.get(key.rpartition(".")[2])
+    close = f" Did you mean '{other}'?" if other else did_you_mean(key, [*known, *GROUPS])
+    hint = meant.hint(key) or close
     raise UserError(f"{override.input_line}: unknown key '{key}'.{hint or ' See fpt train --help.'}")
 
 

@@ -19,8 +19,9 @@ if TYPE_CHECKING:  # an error in small data must not wait for torch
     from fpt.data.rows import Rows
 
 LARGE = 10_000_000  # bytes of data from which on they are kept: a second or two of reading
-UNREAD = ("source_length", "target_length", "reduce_decoder", "answer")  # settings that do not decide what is read
-SUMMED_UP = ("origin", "notes", "baseline_name", "majority")  # what a task says of its examples
+# Settings that do not decide what is read.
+UNREAD = ("source_length", "target_length", "max_new_tokens", "reduce_decoder", "answer")
+SUMMED_UP = ("origin", "notes", "baseline_name", "majority", "skipped")  # what a task says of its examples
 
 
 class CachedExamples(Sequence[Example]):
@@ -79,7 +80,7 @@ def open_task(config: RunConfig) -> Task:
         valid=list(parts["validation"]),
         test_split=asked_test_split(config, rules),
         test=parts.get("test", ()),
-        **{**summed_up, "notes": tuple(summed_up["notes"])},
+        **{**summed_up, **{name: tuple(summed_up[name]) for name in ("notes", "skipped")}},
     )
 
 

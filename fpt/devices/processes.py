@@ -8,7 +8,7 @@ from fpt.config.schema import EngineConfig
 from fpt.devices import hostfile
 from fpt.errors import UserError
 
-GOES_ON = "the same command goes on with the run from its last saved state"
+GOES_ON = "the same command goes on from the last saved state, or from the start where there is none yet"
 LOGS = "logs"  # in the run folder: of processes other than the main one
 TOLD = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # with WORLD_SIZE, by every launcher
 

@@ -23,7 +23,9 @@ PLAN = "plan.json"
 PREDICTIONS = "predictions.jsonl"
 TEST_PREDICTIONS = "predictions.test.jsonl"
 PROMPT = "prompt.safetensors"
+MEMORY = "memory.json"  # in a stage's folder
 RESULT = "result.json"
+SKIPPED = "skipped.txt"
 LEARNED = [item.name for item in fields(PromptConfig) if not item.metadata.get("learning")]  # what still counts then
 
 

@@ -12,6 +12,8 @@ from fpt.tasks.fields import PlacedRecord
 from fpt.tasks.splits import asked_test_split, check_validation_split, validation_splits
 from fpt.tasks.task import ANSWER, Example, Task, TaskRules
 
+FEW = 50  # validation examples of the user's own, below which one answer moves a score by two points and more
+
 
 def open_task(config: RunConfig) -> Task:
     """The task's examples as text, read and checked whole.
@@ -25,7 +27,7 @@ def open_task(config: RunConfig) -> Task:
     data, faults, notes = data_of(config, rules), Faults(skip=task.on_error == "skip"), list[str]()
     train = _examples(rules, data, "train", task.train_examples, faults)
     if is_own(task) and task.valid is None:
-        train, valid = sampling.split_off(train, task.valid_share, config.seed)
+        train, valid = sampling.split_off(train, task.valid_share, config.seed, labels=rules.labels)
         share = f"{len(valid):,} of its {len(train) + len(valid):,} examples"
         notes.append(f"{task.train}: {share} are for validation, drawn with the seed, as there is no task.valid")
         valid = valid[: task.valid_examples]
@@ -40,6 +42,9 @@ def open_task(config: RunConfig) -> Task:
             for example in train
             for gold in example.golds
         ][: task.train_examples]
+    if is_own(task) and len(valid) < FEW:
+        points = f"of {len(valid)} validation examples one answer is {100 / len(valid):.1f} points of the score"
+        notes.append(f"{points}; more say more: task.valid, or a larger task.valid_share")
     baseline_name, answers = rules.baseline(train, valid)
     origin = " and ".join(filter(None, (task.train, task.valid))) or rules.records.describe(data)
     return Task(
@@ -49,6 +54,7 @@ def open_task(config: RunConfig) -> Task:
         valid=valid,
         origin=f"{origin}, {task.valid_split}" if len(validation_splits(rules)) > 1 else origin,
         notes=(*faults.notes, *notes),
+        skipped=tuple(faults.messages),
         baseline_name=baseline_name,
         majority=rules.score(answers, valid)[rules.metric],
         test_split=test_split,
@@ -87,10 +93,7 @@ def _read(records: Iterator[PlacedRecord], rules: TaskRules, split: str, faults:
             answered = not is_test or rules.answered(prepared)
             example = rules.example(prepared, where) if answered else rules.question(rules.template, prepared, where)
             if example.id in ids:
-                raise UserError(
-                    f"{where}: the id '{example.id}' occurs a second time; make ids unique, or skip the second with"
-                    " task.on_error=skip"
-                )
+                raise UserError(f"{where}: the id '{example.id}' occurs a second time; make ids unique")
         except UserError as error:
             faults.add(error)
             continue

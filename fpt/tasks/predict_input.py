@@ -12,6 +12,7 @@ from fpt.tasks.file_formats import READERS, lines
 from fpt.tasks.task import Example, TaskRules
 
 ENDINGS = (*READERS, ".txt")
+TABLES = (".csv", ".tsv")
 RAW = "text"  # the field of a record that is the source as it stands
 
 
@@ -39,18 +40,27 @@ def in_groups(examples: Iterable[Example], size: int) -> Iterator[list[Example]]
         yield group
 
 
-def examples_in(file: Path, rules: TaskRules) -> Iterator[Example]:
+def examples_in(file: Path, rules: TaskRules, faults: Faults) -> Iterator[Example]:
     """A text file's lines as sources as they stand; another's records by the task's template.
 
     Raises:
-        UserError: a line that cannot be read, or a record without the template's fields.
+        UserError: a line that cannot be read, or a record without the template's fields, unless such are skipped.
     """
     if file.suffix.lower() == ".txt":
-        for _, line in lines(file, Faults()):
+        for _, line in lines(file, faults):
             yield raw_example(line)
-    else:
-        for where, record in READERS[file.suffix.lower()](file, Faults()):
-            yield _example(record, rules, where)
+        return
+    for where, record in READERS[file.suffix.lower()](file, faults):
+        example = None
+        with faults:
+            example = _example(record, rules, where)
+        if example is not None:
+            yield example
+
+
+def rows_of(file: Path, faults: Faults) -> Iterator[Record]:
+    """A table's rows, each with the names of its columns."""
+    return (row for _, row in READERS[file.suffix.lower()](file, faults))
 
 
 def _example(record: Record, rules: TaskRules, where: str) -> Example:

@@ -9,14 +9,27 @@ from collections.abc import Sequence
 from fpt.errors import UserError
 from fpt.tasks.task import Example
 
+SEVERAL = 4  # of a label: with so many, one is for validation, however small the share
 
-def split_off(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """Examples without a sample of them, and the sample, both in their own order."""
+
+def split_off(
+    examples: Sequence[Example], share: float, seed: int, *, labels: Sequence[str]
+) -> tuple[list[Example], list[Example]]:
+    """Examples without a sample of them, and the sample, both in their own order.
+
+    Of each label about as large a share is drawn as of all, by largest remainders, and at least one of several.
+    """
     if len(examples) < 2:
         raise UserError("task.train: one example cannot be parted into training and validation; give task.valid")
     from fpt.random_streams import drawn
 
-    sample = set(drawn(len(examples), max(1, round(share * len(examples))), seed, "validation"))
+    members = _members(examples, labels)
+    counts = _counts({label: len(indices) for label, indices in members.items()}, share)
+    sample = {
+        indices[position]
+        for label, indices in members.items()
+        for position in drawn(len(indices), counts[label], seed, f"validation of {label}" if labels else "validation")
+    }
     return (
         [example for index, example in enumerate(examples) if index not in sample],
         [example for index, example in enumerate(examples) if index in sample],
@@ -31,9 +44,7 @@ def shots_of_each(examples: Sequence[Example], shots: int, seed: int, *, labels:
     """
     from fpt.random_streams import drawn
 
-    members: dict[str, list[int]] = {label: [] for label in labels or ("all",)}
-    for index, example in enumerate(examples):
-        members[example.golds[0] if labels else "all"].append(index)
+    members = _members(examples, labels)
     label, fewest = min(members.items(), key=lambda member: len(member[1]))
     if len(fewest) < shots:
         there = {0: "are no training examples", 1: "is only 1 training example"}
@@ -49,3 +60,21 @@ def shots_of_each(examples: Sequence[Example], shots: int, seed: int, *, labels:
         for position in drawn(len(indices), shots, seed, f"shots of {label}")
     }
     return [example for index, example in enumerate(examples) if index in sample]
+
+
+def _members(examples: Sequence[Example], labels: Sequence[str]) -> dict[str, list[int]]:
+    """The indices of each label's examples; of all, where there are no labels."""
+    members: dict[str, list[int]] = {label: [] for label in labels or ("all",)}
+    for index, example in enumerate(examples):
+        members[example.golds[0] if labels else "all"].append(index)
+    return members
+
+
+def _counts(sizes: dict[str, int], share: float) -> dict[str, int]:
+    """How many to draw of each group: the share of all, parted as the groups are; one of each that has several."""
+    total = max(1, round(share * sum(sizes.values())))
+    counts = {label: max(int(share * size), int(size >= SEVERAL)) for label, size in sizes.items()}
+    left = sorted(sizes, key=lambda label: counts[label] - share * sizes[label])  # who lacks most comes first
+    for label in left[: max(0, total - sum(counts.values()))]:
+        counts[label] += 1
+    return counts

@@ -155,6 +155,7 @@ class Task(TaskRules):
         valid: examples to score, in their own order.
         origin: where the examples come from, for people.
         notes: what was left out of the data, for people.
+        skipped: every record that was, with its fault.
         baseline_name: what the baseline answers.
         majority: what the baseline scores, on the main metric.
         test_split: the test split that was asked for; None: none.
@@ -170,6 +171,7 @@ class Task(TaskRules):
     majority: float
     test_split: str | None = None
     test: Sequence[Example] = ()
+    skipped: tuple[str, ...] = ()
 
     @property
     def parts(self) -> dict[str, Sequence[Example]]:

@@ -60,7 +60,9 @@ class StagePlan:
 class FlopsPlan:
     """The stages' prices and the whole against vanilla prompt tuning on the same batches.
 
-    `flops` counts the stages' updates and the forward passes that score neurons, not validation.
+    `flops` counts the stages' updates and the forward passes that score neurons, not validation. Vanilla prompt
+    tuning's prompt is `vectors_pt` before the input, as many as this one has wherever it enters. `ends_whole`: the last
+    stage's model is the full one.
     """
 
     stages: list[StagePlan]
@@ -70,6 +72,8 @@ class FlopsPlan:
     flops: int
     flops_pt: int
     flops_ratio: float
+    vectors_pt: int | None = None  # plans of an fpt that did not say these two
+    ends_whole: bool | None = None
 
     @property
     def flops_of_stages(self) -> int:
@@ -123,7 +127,10 @@ def price(
     scoring = _total(cost.forward, full, Counter(importance), below=position, prompt=prompt)
     total = scoring + sum(row.flops for row in rows)
     learned = kind.num_learned(cost.d_model)
-    return FlopsPlan(rows, schedule.updates, learned, scoring, total, vanilla, total / vanilla)
+    ends_whole = schedule.last.shape == full
+    return FlopsPlan(
+        rows, schedule.updates, learned, scoring, total, vanilla, total / vanilla, prompt.length, ends_whole
+    )
 
 
 def _row(stage: Stage, parameters: int, dtype: str, updates: int, states: int, whole: int) -> StagePlan:
@@ -197,7 +204,7 @@ def nominal(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
     source, target = config.task.source_length + config.prompt.length, config.task.target_length
     cost = price_of(read_config(*config_values(config.model)))
     examples = most_train_examples(config)
-    scored = 0
+    config, scored = config.with_batches_of(examples), 0
     if any(schedule.reduces_width().values()):
         scored = min(config.schedule.importance_examples, examples or config.schedule.importance_examples)
     tokens = (examples or 0) * config.task.source_length

@@ -20,11 +20,13 @@ from fpt.config.schema import FolderConfig
 from fpt.errors import UserError
 from fpt.runs.curves import Point, after, curve, reaches
 from fpt.runs.run import Run
+from stages import schedule
 from stages.several.in_turn import Planned
 
 VANILLA = "pt"
 SIZES = ("encoder_layers", "decoder_layers", "ffn", "decoder_ffn")
 SHARES = (0.25, 0.5, 0.75)  # of vanilla's FLOPs, after which scores are read off
+VALIDATIONS = 10  # of a run, at least, where nothing is typed
 
 
 def plan(overrides: Sequence[str], schedules: Sequence[str], seeds: Sequence[int]) -> list[Planned]:
@@ -39,9 +41,13 @@ def plan(overrides: Sequence[str], schedules: Sequence[str], seeds: Sequence[int
             raise UserError(
                 f"{word}: is what is compared; give schedules=pt,cr and seeds=0,1, or a FILE.yaml in schedules"
             )
+    says_when = any(word.partition("=")[0].lstrip("+") == "train.eval_every" for word in overrides)
     runs = []
     for name in dict.fromkeys((VANILLA, *schedules)):
         config = compose.load([*overrides, f"schedule={name}"])
+        if not says_when:  # what is read off validations needs some, however short the run
+            every = min(config.train.eval_every, max(1, schedule.of(config).updates // VALIDATIONS))
+            config = replace(config, train=replace(config.train, eval_every=every))
         for seed in seeds:
             folder = config.run.dir and f"{config.run.dir}/{config.schedule.name}-s{seed}"
             own = replace(config, seed=seed, run=FolderConfig(dir=folder))

@@ -1,11 +1,13 @@
 """Every YAML composes, every mistake is one line that names the key, and the resolved YAML says all."""
 
+import re
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
 from fpt.config import compose
+from fpt.config.meant import KEYS
 from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
 
@@ -159,3 +161,33 @@ def test_a_file_that_is_no_schedule_is_refused(tmp_path: Path, text: str) -> Non
         with pytest.raises(UserError, match=f"schedule=.*{name}: ") as caught:
             compose.load([f"schedule={tmp_path / name}"])
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("train.batch=8", "Did you mean 'train.batch_size'?"),
+        ("optim.learning_rate=1", "Did you mean 'optim.lr'?"),
+        ("learning-rate=1", "Did you mean 'optim.lr'?"),
+        ("train.max_steps=8", "Did you mean 'train.updates'?"),
+        ("output_dir=x", "Did you mean 'run.dir'?"),
+        ("train.epochs=3", "train.updates = epochs × training examples / train.batch_size"),
+        ("train.upates=8", "Did you mean 'train.updates'?"),
+        ("train.lr=1", "Did you mean 'optim.lr'?"),
+    ],
+)
+def test_a_name_that_others_have_for_a_key_is_understood(typed: str, meant: str) -> None:
+    with pytest.raises(UserError, match=re.escape(meant)):
+        compose.load([typed])
+
+
+def test_what_is_meant_is_a_key_or_a_group() -> None:
+    assert set(KEYS) <= {*compose.settings(), *compose.GROUPS}
+    names = [name for others in KEYS.values() for name in others]
+    assert len(names) == len(set(names))
+
+
+def test_a_batch_has_no_more_examples_than_there_are() -> None:
+    loaded = compose.load(["train.batch_size=32", "train.micro_batch=24", "engine.processes=4"])
+    sizes = [loaded.with_batches_of(number).train for number in (None, 100, 16, 2)]
+    assert [(train.batch_size, train.micro_batch) for train in sizes] == [(32, 24), (32, 24), (16, 16), (4, 4)]

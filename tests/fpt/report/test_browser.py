@@ -66,7 +66,7 @@ def test_it_fits_and_every_plot_is_drawn(browser: Any, page: Path, width: int) -
           return [box.width, box.height, sized.length, outside];
         })"""
     )
-    assert len(plots) == 2 * 6 + 3
+    assert len(plots) == 2 * 6 + 4
     for wide, high, drawn, outside in plots:
         assert 200 < wide <= max(width, 500)
         assert high > 100
