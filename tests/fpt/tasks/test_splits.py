@@ -127,7 +127,7 @@ HELD_OUT: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "record": (
         jsonl({"idx": 3, "passage": PASSAGE, "qas": [{"idx": 40, "query": "@placeholder waved"}]}),
         "3-40",
-        "query: @placeholder waved entities: Ole, Mira passage: Ole met Mira",
+        "query: @placeholder waved entities: Ole, Mira passage: Ole met Mira.",
         {
             "query": "@placeholder waved",
             "passage": "Ole met Mira",
