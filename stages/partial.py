@@ -14,6 +14,7 @@ from torch import nn
 
 from fpt.backbones.backbone import Backbone
 from fpt.backbones.location import read_values
+from fpt.backbones.quantised import layers_of, packed
 from fpt.backbones.shapes import Selection, Shape, Stack, StackSelection
 
 
@@ -24,23 +25,31 @@ def build(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     shard: Callable[[nn.Module], None] = lambda _: None,
+    quantize: str = "none",
 ) -> Any:
     """The frozen model made of the kept blocks and neurons, in eval mode; memory follows what is kept.
 
-    Each module goes to `shard` when its own weights are read, before the next ones are.
+    Each module goes to `shard` when its own weights are read, before the next ones are; and the blocks' linear layers
+    are packed as `quantize` says (int8, nf4, none), so that no more than one of them is ever there whole.
 
     Raises:
-        UserError: a tensor is missing from the weights or has another shape than the configuration says.
+        UserError: a tensor is missing from the weights or has another shape than the configuration says, or nothing
+            is installed that could pack it.
     """
     family, files = backbone.family, backbone.files
     model = family.skeleton(backbone.config, shape_of(selection, backbone.shape))
     whole = family.skeleton(backbone.config, backbone.shape)  # as on disk
+    packs = set(layers_of(family, model)) if quantize != "none" else set()
     for parent, leaves in groupby(family.body_sources(selection, model), key=lambda item: item[0].rpartition(".")[0]):
         module = model.get_submodule(parent)
         for name, source in leaves:
-            shape = tuple(whole.get_parameter(source.name).shape)
-            tensor = files.read(source.name, shape=shape, rows=source.rows, columns=source.columns, dtype=dtype)
-            setattr(module, name.rpartition(".")[2], nn.Parameter(tensor.to(device), requires_grad=False))
+            shape, leaf = tuple(whole.get_parameter(source.name).shape), name.rpartition(".")[2]
+            wanted = torch.float32 if module in packs and leaf == "weight" else dtype
+            tensor = files.read(source.name, shape=shape, rows=source.rows, columns=source.columns, dtype=wanted)
+            setattr(module, leaf, nn.Parameter(tensor.to(device), requires_grad=False))
+        if module in packs:
+            module = packed(module, quantize, dtype)
+            model.set_submodule(parent, module)
         shard(module)
     table = tuple(whole.get_input_embeddings().weight.shape)
     family.tie_embeddings(model, files.read(family.embedding_name(files), shape=table, dtype=dtype).to(device))

@@ -12,6 +12,7 @@ from fpt.cli.arguments import Arguments
 from fpt.cli.result_tables import print_scores
 from fpt.cli.tables import present
 from fpt.config import compose
+from fpt.config.extras import check_quantize
 from fpt.config.run_config import RunConfig
 from fpt.data.example_cache import open_task
 from fpt.devices import processes
@@ -35,6 +36,7 @@ AT_ONCE = 32  # batches whose texts are sorted by length together
 def evaluate(arguments: Arguments) -> None:
     """`fpt eval`."""
     run, config = _subject(arguments)
+    check_quantize(config.engine.quantize)
     split = arguments.options.get("split")
     config = with_split(config, split)
     name = f"{config.task.name}-{config.model.name}-{split or config.task.valid_split}.jsonl"
@@ -53,6 +55,7 @@ def evaluate(arguments: Arguments) -> None:
 def predict(arguments: Arguments) -> None:
     """`fpt predict`."""
     run, config = _subject(arguments)
+    check_quantize(config.engine.quantize)
     beams, limit = arguments.number("beams", 1), arguments.number("max-new-tokens", 0, least=0) or None
     progress, asked = Progress(), _questions(arguments, config)
     name = arguments.options.get("output")

@@ -247,8 +247,10 @@ class TrainConfig(Group):
         None,
         least=1,
     )
-    activation_checkpointing: bool = setting(
-        "keep each block's input alone and compute the rest again on the way back: less memory, more time", False
+    activation_checkpointing: bool | None = setting(
+        "keep each block's input alone and compute the rest again on the way back: less memory, more time, the same"
+        " result; null: on a card, where the largest stage fits with it alone",
+        None,
     )
     eval_every: int = setting("updates between validations", 500, least=1)
     eval_examples: int | None = setting(
@@ -298,6 +300,13 @@ class EngineConfig(Group):
             "fp16": "T5 overflows in float16; bfloat16 is as small.",
             "fp32": "Did you mean 'float32'?",
         },
+    )
+    quantize: str = setting(
+        "with engine=torch, keep the linear layers of the frozen model's blocks in 8 bits (int8) or 4 (nf4): less"
+        " memory, more time, a slightly lower score; needs fpt[quantize]",
+        "none",
+        choices=("none", "int8", "nf4"),
+        refused={"int4": "Did you mean 'nf4'?", "fp4": "Did you mean 'nf4'?"},
     )
     processes: int = setting("processes on each machine, one for each GPU; on a CPU they share its cores", 1, least=1)
     zero_stage: int = setting(

@@ -65,8 +65,9 @@ class Settled:
 
     def sentences(self, config: EngineConfig) -> list[str]:
         """For people: which engine `auto` stands for, and what is done about the states below the prompt."""
-        engine = [f"{self.memory.reason}; the model is in {self.memory.dtype}"] if config.name == "auto" else []
-        return engine + ([self.kept_states.sentence] if self.kept_states else [])
+        packed = "" if config.quantize == "none" else f", its blocks' linear layers in {config.quantize}"
+        engine = [f"{self.memory.reason}; the model is in {self.memory.dtype}{packed}"] if config.name == "auto" else []
+        return engine + self.memory.told + ([self.kept_states.sentence] if self.kept_states else [])
 
     def to_json(self) -> dict[str, Any]:
         """plan.json."""
