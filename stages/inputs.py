@@ -49,7 +49,7 @@ def open_inputs(config: RunConfig, task: Task, progress: Progress) -> Inputs:
     Raises:
         UserError: the model or its tokenizer cannot be used, or a label is cut.
     """
-    backbone = distributed.main_first(lambda: open_backbone(config.model))
+    backbone = distributed.main_first(lambda: open_backbone(config.model, say=progress.say))
     cache = Path(config.cache_dir).expanduser()
     with progress.running():
         splits = distributed.main_first(lambda: tokenised(task, backbone, config.task, cache, progress.with_bar))

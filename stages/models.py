@@ -35,7 +35,14 @@ class Models:
     def open(self, selection: Selection, prompt: Tensors) -> Iterator[PromptedModel]:
         """Within, the engine holds the partial PLM that the selection makes, with the prompt's tensors."""
         engine = self.engine
-        body = partial.build(self.backbone, selection, dtype=engine.dtype, device=engine.device, shard=engine.shard)
+        body = partial.build(
+            self.backbone,
+            selection,
+            dtype=engine.dtype,
+            device=engine.device,
+            shard=engine.shard,
+            quantize=engine.config.quantize,
+        )
         with engine.holding(body) as held:
             distributed.barrier()  # one process may take longer than another to read the weights
             kind = kind_of(self.prompt)

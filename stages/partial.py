@@ -17,6 +17,7 @@ from transformers.utils import logging
 
 from fpt.backbones.backbone import Backbone
 from fpt.backbones.location import read_values
+from fpt.backbones.quantised import layers_of, packed
 from fpt.backbones.shapes import Selection, Shape, Stack, StackSelection
 
 
@@ -27,31 +28,40 @@ def build(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     shard: Callable[[nn.Module], None] = lambda _: None,
+    quantize: str = "none",
 ) -> Any:
     """The frozen model made of the kept blocks and neurons, in eval mode; memory follows what is kept.
 
-    Each module goes to `shard` when its own weights are read, before the next ones are.
+    Each module goes to `shard` when its own weights are read, before the next ones are; and the blocks' linear layers
+    are packed as `quantize` says (int8, nf4, none), so that no more than one of them is ever there whole.
 
     Raises:
-        UserError: a tensor is missing from the weights or has another shape than the configuration says.
+        UserError: a tensor is missing from the weights or has another shape than the configuration says, or nothing
+            is installed that could pack it.
     """
     family, files = backbone.family, backbone.files
     model = family.skeleton(backbone.config, shape_of(selection, backbone.shape), selection)
     whole = family.skeleton(backbone.config, backbone.shape)  # as on disk
+    packs = set(layers_of(family, model)) if quantize != "none" else set()
     for skeleton in (model, whole):
         family.set_head(skeleton, is_own=backbone.has_own_head)
     family.fill_buffers(model, device)
     sources = family.sources(selection, model, backbone.shape)
     for parent, leaves in groupby(sources, key=lambda source: source[0][0].rpartition(".")[0]):
+        module = model.get_submodule(parent)
         for places, source in leaves:
             shape = tuple(whole.get_parameter(source.name).shape)
             name = family.on_disk(files, (source.name, *places[1:]))
-            tensor = files.read(name, shape=shape, rows=source.rows, columns=source.columns, dtype=dtype)
+            wanted = torch.float32 if module in packs and places[0].endswith(".weight") else dtype
+            tensor = files.read(name, shape=shape, rows=source.rows, columns=source.columns, dtype=wanted)
             parameter = nn.Parameter(tensor.to(device), requires_grad=False)
             for place in places:
                 owner, _, leaf = place.rpartition(".")
                 setattr(model.get_submodule(owner), leaf, parameter)
-        shard(model.get_submodule(parent))
+        if module in packs:
+            module = packed(module, quantize, dtype)
+            model.set_submodule(parent, module)
+        shard(module)
     assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
     return model
 

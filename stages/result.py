@@ -55,6 +55,7 @@ def finish(
         "schedule": config.schedule.name,
         "seed": config.seed,
         "dtype": config.engine.dtype,
+        "quantize": config.engine.quantize,
         **_scores(task, evaluation, tested, last, measured.untrained),
         "max_new_tokens": evaluator.max_new_tokens,
         **_cost(flops, measured, ends),

@@ -90,7 +90,7 @@ def _through_stages(
     """Stage by stage: select, build the partial PLM, train the prompt on it, recycle; the last is the full model."""
     config = replace(config, engine=settled.engine(config.engine))
     engine = Engine(config.engine, open_device(config.engine))
-    models = Models(inputs.backbone, engine, config.prompt, config.train.activation_checkpointing)
+    models = Models(inputs.backbone, engine, config.prompt, settled.memory.activation_checkpointing)
     evaluator = evaluator_of(config, inputs, engine, progress)
     recipe = Recipe(config.train, config.optim, settled.micro_batch, config.seed, engine.device, engine.is_sharded)
     memory = PeakMemory(engine.device)

@@ -110,8 +110,8 @@ def save_checkpoint(
     return folder
 
 
-def open_folder(folder: Path) -> Backbone:
-    return open_backbone(ModelConfig(name=folder.name, weights=str(folder)))
+def open_folder(folder: Path, *, allow_bin: bool = False, say: Callable[[str], None] = print) -> Backbone:
+    return open_backbone(ModelConfig(name=folder.name, weights=str(folder), allow_bin=allow_bin), say=say)
 
 
 def boolq_lines(count: int, start: int = 0) -> str:

@@ -298,7 +298,7 @@ class Family:
 
 def num_inputs(layer: Any) -> int:
     """How many numbers a linear layer takes in, also one of GPT-2's; under ZeRO-3 its weight does not say."""
-    return int(layer.in_features if isinstance(layer, nn.Linear) else layer.nx)
+    return int(layer.in_features if hasattr(layer, "in_features") else layer.nx)
 
 
 def _width(config: PreTrainedConfig, stack: StackRow) -> int:

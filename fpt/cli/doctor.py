@@ -17,7 +17,7 @@ from fpt import __version__
 from fpt.backbones.tiny import FOLDER, checksums
 from fpt.errors import reason
 
-OPTIONAL = ("tensorboard", "wandb", "trackio", "peft")
+OPTIONAL = ("bitsandbytes", "tensorboard", "wandb", "trackio", "peft")
 OPERATIONS = ("deepspeed_shm_comm",)  # for sums between processes on one machine's CPU
 PATIENCE = 5.0  # seconds for the Hub
 

@@ -67,8 +67,9 @@ def _print_memory(output: Output, memory: dict[str, Any]) -> None:
     checkpointing = "on" if memory["activation_checkpointing"] else "off"
     processes = f"{memory['processes']} process{'es' if memory['processes'] > 1 else ''}"
     output.say()
+    packed = "" if memory["quantize"] == "none" else f" weights packed as {memory['quantize']},"
     output.say(
-        f"memory of one device, engine {memory['engine']}, {processes},"
+        f"memory of one device, engine {memory['engine']}, {processes},{packed}"
         f" {memory['micro_batch']} examples at once, activation checkpointing {checkpointing}"
     )
     rows = table("stage", "weights", "activations", "checkpointed", "rest", "total", "fits")
@@ -76,6 +77,8 @@ def _print_memory(output: Output, memory: dict[str, Any]) -> None:
         sizes = (row[key] for key in ("weights", "activations", "activations_checkpointed", "rest", "total"))
         rows.add_row(str(number), *(f"{amount(size)}B" for size in sizes), "yes" if row["fits"] else "no")
     output.print(rows)
+    for sentence in memory["told"]:
+        output.say(sentence)
     output.say(_verdict(memory), "bold")
 
 
@@ -83,10 +86,17 @@ def _verdict(memory: dict[str, Any]) -> str:
     has = f"{amount(memory['device_memory'])}B of memory, a tenth of it left free"
     if memory["fits"]:
         return f"every stage fits into {has}"
-    if memory["advice"] is None:
+    ways = [
+        f"{amount(memory[size])}B with{loss}\n  {' '.join(memory[advice])}"
+        for advice, size, loss in (
+            ("advice", "advised_bytes", ""),
+            ("packed_advice", "packed_bytes", " packed weights, for a little of the score"),
+        )
+        if memory[advice]
+    ]
+    if not ways:
         return f"the largest stage does not fit into {has}, whatever the settings; take a smaller model"
-    settings = " ".join(memory["advice"])
-    return f"the largest stage does not fit into {has}; it takes {amount(memory['advised_bytes'])}B with\n  {settings}"
+    return f"the largest stage does not fit into {has}; it takes " + ", or\n".join(ways)
 
 
 def print_look(look: dict[str, Any]) -> None:

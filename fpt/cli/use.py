@@ -13,6 +13,7 @@ from fpt.cli.data import read_task
 from fpt.cli.result_tables import print_scores
 from fpt.cli.tables import present
 from fpt.config import compose
+from fpt.config.extras import check_quantize
 from fpt.config.run_config import RunConfig
 from fpt.devices import processes
 from fpt.errors import UserError
@@ -38,6 +39,7 @@ AT_ONCE = 32  # batches whose texts are sorted by length together
 def evaluate(arguments: Arguments) -> None:
     """`fpt eval`."""
     run, config = _subject(arguments)
+    check_quantize(config.engine.quantize)
     split = arguments.options.get("split")
     config = with_split(config, split)
     name = f"{config.task.name}-{config.model.name}-{split or config.task.valid_split}.jsonl"
@@ -55,6 +57,7 @@ def evaluate(arguments: Arguments) -> None:
 def predict(arguments: Arguments) -> None:
     """`fpt predict`."""
     run, config = _subject(arguments)
+    check_quantize(config.engine.quantize)
     beams, limit = arguments.number("beams", 1), arguments.number("max-new-tokens", 0, least=0) or None
     progress, faults = Progress(), Faults(skip=config.task.on_error == "skip")
     asked, name = _questions(arguments, config, faults), arguments.options.get("output")

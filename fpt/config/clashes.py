@@ -73,6 +73,11 @@ def _check_engine(engine: EngineConfig, batch_size: int) -> None:
             f"engine.offload={engine.offload}: is for engine=deepspeed with engine.zero_stage=3;"
             f" this is engine={engine.name} with engine.zero_stage={engine.zero_stage}"
         )
+    if engine.quantize != "none" and (engine.name == "deepspeed" or engine.offload != "none"):
+        raise UserError(
+            f"engine.quantize={engine.quantize}: is for engine=torch, as DeepSpeed shares out only what is not packed;"
+            f" this is engine={engine.name} with engine.offload={engine.offload}"
+        )
     machines = "1 machine" if engine.nodes == 1 else f"{engine.nodes} machines"
     if engine.processes * engine.nodes > batch_size:
         raise UserError(

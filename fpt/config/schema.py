@@ -58,6 +58,11 @@ class ModelConfig(Group):
     name: str = setting("name used for the run folder and in reports", folder_name=True)
     weights: str = setting("'embedded', a local folder, or a Hub id such as google/t5-large-lm-adapt")
     revision: str | None = setting("branch, tag or commit of a Hub id", None)
+    allow_bin: bool = setting(
+        "read .bin weights in a local folder too; they are pickles, of which tensors alone are read, as of those that"
+        " the Hub has no other format of",
+        False,
+    )
     config: dict[str, Any] | None = setting(
         "shape as in config.json, so that plans need no download; null: read config.json", None
     )
@@ -268,8 +273,10 @@ class TrainConfig(Group):
         None,
         least=1,
     )
-    activation_checkpointing: bool = setting(
-        "keep each block's input alone and compute the rest again on the way back: less memory, more time", False
+    activation_checkpointing: bool | None = setting(
+        "keep each block's input alone and compute the rest again on the way back: less memory, more time, the same"
+        " result; null: on a card, where the largest stage fits with it alone",
+        None,
     )
     eval_every: int = setting("updates between validations", 500, least=1)
     eval_examples: int | None = setting(
@@ -319,6 +326,13 @@ class EngineConfig(Group):
             "fp16": "T5 overflows in float16; bfloat16 is as small.",
             "fp32": "Did you mean 'float32'?",
         },
+    )
+    quantize: str = setting(
+        "with engine=torch, keep the linear layers of the frozen model's blocks in 8 bits (int8) or 4 (nf4): less"
+        " memory, more time, a slightly lower score; needs fpt[quantize]",
+        "none",
+        choices=("none", "int8", "nf4"),
+        refused={"int4": "Did you mean 'nf4'?", "fp4": "Did you mean 'nf4'?"},
     )
     processes: int = setting("processes on each machine, one for each GPU; on a CPU they share its cores", 1, least=1)
     zero_stage: int = setting(

@@ -87,7 +87,7 @@ class Run:
         """
         try:
             tree = OmegaConf.create(self.settings)
-            kept = {name: tree.engine[name] for name in ("device", "dtype")}
+            kept = {name: tree.engine[name] for name in ("device", "dtype", "quantize") if name in tree.engine}
             tree.engine = {**kept, "name": "torch"}
             tree.prompt = {name: tree.prompt[name] for name in LEARNED if name in tree.prompt}
             return compose.read(OmegaConf.to_yaml(tree))

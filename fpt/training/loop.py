@@ -236,8 +236,8 @@ def _lessened(micro_batch: int, recipe: Recipe) -> int:
         raise UserError(f"out of memory with {at_once}: give a smaller train.micro_batch, and the run goes on")
     if micro_batch == 1:
         raise UserError(
-            f"out of memory with {at_once}: train.activation_checkpointing=true, engine.dtype=bfloat16 and"
-            " engine=deepspeed take less; fpt plan says which fits"
+            f"out of memory with {at_once}: train.activation_checkpointing=true, engine.dtype=bfloat16,"
+            " engine.quantize=int8 and engine=deepspeed take less; fpt plan says which fits"
         )
     return micro_batch // 2
 

@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any
 
-import torch
-
 from fpt.backbones.families import read_config
 from fpt.backbones.location import config_values
 from fpt.backbones.shapes import Shape
@@ -95,6 +93,7 @@ def price(
     sizes: Sizes,
     *,
     dtype: str,
+    quantize: str = "none",
     importance: Iterable[Size],
     prompt: PromptConfig = SOFT,
     kept_states: KeptStatesPlan | None = None,
@@ -107,6 +106,7 @@ def price(
         cost: prices of their models.
         sizes: the batches of an update.
         dtype: of the weights.
+        quantize: how they are packed.
         importance: the batches that score neurons, if any do.
         prompt: what it is, and where it enters; vanilla prompt tuning's is as long, and enters before the first block.
         kept_states: what stages do about the states below it.
@@ -122,7 +122,8 @@ def price(
         updates = _total(cost.update, stage.shape, batches, below=below, prompt=prompt, is_kept=does != "off")
         states = _states(cost, stage.shape, counted_all, below, prompt.length) if does == "compute" else 0
         whole = _total(cost.update, full, batches)
-        rows.append(_row(stage, cost.parameters(stage.shape), dtype, updates, states, whole))
+        weights = cost.weight_bytes(stage.shape, dtype, quantize)
+        rows.append(_row(stage, cost.parameters(stage.shape), weights, updates, states, whole))
         vanilla += whole
     scoring = _total(cost.forward, full, Counter(importance), below=position, prompt=prompt)
     total = scoring + sum(row.flops for row in rows)
@@ -133,7 +134,7 @@ def price(
     )
 
 
-def _row(stage: Stage, parameters: int, dtype: str, updates: int, states: int, whole: int) -> StagePlan:
+def _row(stage: Stage, parameters: int, weights: int, updates: int, states: int, whole: int) -> StagePlan:
     """A stage's price from what its updates, its kept states and the full model's updates cost."""
     return StagePlan(
         name=stage.name,
@@ -141,7 +142,7 @@ def _row(stage: Stage, parameters: int, dtype: str, updates: int, states: int, w
         first_update=stage.first_update,
         updates=stage.updates,
         parameters=parameters,
-        weight_bytes=parameters * getattr(torch, dtype).itemsize,
+        weight_bytes=weights,
         flops_per_update=updates // stage.updates,
         flops=updates + states,
         flops_ratio=(updates + states) / whole,
@@ -192,6 +193,7 @@ def price_run(
         price_of(inputs.backbone.config),
         of_update,
         dtype=name_of(config.engine),
+        quantize=config.engine.quantize,
         importance=scored,
         prompt=config.prompt,
         kept_states=kept_states,
@@ -214,6 +216,7 @@ def nominal(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
         cost,
         lambda _: [(config.train.batch_size, source, target)],
         dtype=name_of(config.engine),
+        quantize=config.engine.quantize,
         importance=[(scored, source, target)],
         prompt=config.prompt,
         kept_states=kept_states,

@@ -70,8 +70,9 @@ class Settled:
         """For people: the engine and why, on a CPU its threads, and what is done about the states below the prompt."""
         number = torch.get_num_threads()
         threads = f"; {number} thread{'s' if number > 1 else ''}" if named(config.device).type == "cpu" else ""
-        engine = f"{self.memory.reason}; the model is in {self.memory.dtype}{threads}"
-        return [engine, *([self.kept_states.sentence] if self.kept_states else [])]
+        packed = "" if config.quantize == "none" else f", its blocks' linear layers in {config.quantize}"
+        engine = f"{self.memory.reason}; the model is in {self.memory.dtype}{packed}{threads}"
+        return [engine, *self.memory.told, *([self.kept_states.sentence] if self.kept_states else [])]
 
     def to_json(self) -> dict[str, Any]:
         """plan.json."""

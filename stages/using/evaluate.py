@@ -27,7 +27,7 @@ def evaluate(
     device = open_device(config.engine)
     with distributed.joined(config.engine, device):
         inputs, engine = open_inputs(config, task, progress), Engine(config.engine, device)
-        models = Models(inputs.backbone, engine, prompt.config, config.train.activation_checkpointing)
+        models = Models(inputs.backbone, engine, prompt.config)
         evaluator = evaluator_of(config, inputs, engine, progress)
         data, examples = inputs.valid, task.valid
         if split == "train":
