@@ -38,7 +38,7 @@ def build(
     for skeleton in (model, whole):
         family.set_head(skeleton, is_own=backbone.has_own_head)
     family.fill_buffers(model, device)
-    sources = family.sources(selection, model, backbone.shape)
+    sources = family.sources(selection, model)
     for parent, leaves in groupby(sources, key=lambda source: source[0][0].rpartition(".")[0]):
         for places, source in leaves:
             shape = tuple(whole.get_parameter(source.name).shape)
@@ -70,6 +70,7 @@ def save(model: Any, backbone: Backbone, folder: Path) -> None:
     model.save_pretrained(folder, state_dict=backbone.family.checkpoint_tensors(model, backbone.files))
     values = backbone.family.checkpoint_values(model, read_values(backbone.folder))
     for name, settled in zip(("config.json", "generation_config.json"), values, strict=True):
-        file = folder / name
-        file.write_text(json.dumps(json.loads(file.read_text()) | settled, indent=2) + "\n")
+        if settled:
+            file = folder / name
+            file.write_text(json.dumps(json.loads(file.read_text()) | settled, indent=2) + "\n")
     backbone.tokenizer.save_pretrained(folder)

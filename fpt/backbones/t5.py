@@ -115,8 +115,8 @@ class T5(UMT5):
         """T5 1.0 alone is tied, and scales its states."""
         return not self._scales(config)
 
-    def _slice(self, name: str, selection: Selection, full: Shape) -> WeightSlice:
-        whole = super()._slice(name, selection, full)
+    def _slice(self, name: str, selection: Selection) -> WeightSlice:
+        whole = super()._slice(name, selection)
         if "relative_attention_bias" not in name:
             return whole
         return WeightSlice(name)  # the bias of the whole stack lives in its first block, whichever block is first here
@@ -144,17 +144,19 @@ class T5(UMT5):
             states = block(states, position_bias=bias)[0]
         return states
 
-    def decoded(self, model: Any, ids: torch.Tensor, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Decoder states [B, T, D] for ids [B, T] put in, from the encoder's output [B, S, D] and its mask."""
+    def decoded(
+        self, model: Any, ids: torch.Tensor, states: torch.Tensor, mask: torch.Tensor, texts: int = 1
+    ) -> torch.Tensor:
+        """As every family's; the texts share what the decoder makes of the encoder's output."""
         stack, length = model.decoder, ids.shape[1]
         inputs = stack.embed_tokens(ids)
         read = create_bidirectional_mask(
             config=stack.config, inputs_embeds=inputs, attention_mask=mask, encoder_hidden_states=states
         )
         # Padding comes last and the decoder looks back only, so its real positions need no further mask.
-        bias = _masked(
-            _position_bias(stack, inputs), torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
-        )
+        one = torch.ones(length // texts, length // texts, device=ids.device).tril()
+        bias = _position_bias(stack, inputs[:, : len(one)]).repeat(1, 1, texts, texts)
+        bias = _masked(bias, torch.kron(torch.eye(texts, device=ids.device), one).bool())
         nothing = inputs.new_zeros(1, stack.config.num_heads, 1, 1).expand(-1, -1, length, states.shape[1])
         cross = _masked(nothing, read)
         for block in stack.block:

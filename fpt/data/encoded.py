@@ -22,13 +22,16 @@ IGNORED = -100  # label of a padded target position
 class Batch:
     """Padded token ids: source [B, S], mask [B, S], labels [B, T] with IGNORED where padded.
 
-    `below` are the states [B, S, D] below a late prompt, zero where padded; None: not computed yet.
+    `below` are the states [B, S, D] below a late prompt, zero where padded, in a causal model also of the target; None:
+    not computed yet. `places` [B] are of the positions in the source that the first label is read from, in models of
+    one stack; None: the last ones.
     """
 
     source: Tensor
     mask: Tensor
     labels: Tensor
     below: Tensor | None = None
+    places: Tensor | None = None
 
     def unlabelled(self) -> "Batch":
         """The same batch without a target token, whose loss is 0."""
@@ -40,13 +43,13 @@ class Batch:
         return [self._rows(slice(half)), self._rows(slice(half, None))]
 
     def _rows(self, rows: slice) -> "Batch":
-        below = None if self.below is None else self.below[rows]
-        return Batch(self.source[rows], self.mask[rows], self.labels[rows], below)
+        more = (None if tensor is None else tensor[rows] for tensor in (self.below, self.places))
+        return Batch(self.source[rows], self.mask[rows], self.labels[rows], *more)
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on a device."""
-        below = None if self.below is None else self.below.to(device)
-        return Batch(self.source.to(device), self.mask.to(device), self.labels.to(device), below)
+        more = (None if tensor is None else tensor.to(device) for tensor in (self.below, self.places))
+        return Batch(self.source.to(device), self.mask.to(device), self.labels.to(device), *more)
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Encoded:
         whole: numbers of tokens before cutting, [examples, 2]: sources and targets; None: nothing was cut.
         lost_answers: of the examples whose source was cut, how many have no gold left in it that was there before.
         pad: what a source is padded with.
-        reads: how the model reads: seq2seq, mask or causal.
+        blank: the token that stands in a source where a masked model is to say its answer.
         below: the sources' states below a late prompt, where they are kept.
     """
 
@@ -85,12 +88,21 @@ class Encoded:
     lost_answers: int = 0
     pad: int = 0
     below: KeptStates | None = None
-    reads: str = "seq2seq"
+    blank: int | None = None
 
     @cached_property
     def lengths(self) -> list[tuple[int, int]]:
         """Each example's numbers of source and target tokens."""
         return list(zip(self.sources.lengths, self.targets.lengths, strict=True))
+
+    @cached_property
+    def joined_starts(self) -> NDArray[np.int64]:
+        """Where each example begins, and the last ends, in all tokens that a causal model reads in training.
+
+        These are a source's, and its target's but for the last, from which nothing is read.
+        """
+        lengths = np.array(self.sources.lengths) + np.maximum(np.array(self.targets.lengths), 1) - 1
+        return np.concatenate([[0], np.cumsum(lengths)])
 
     @cached_property
     def num_cut(self) -> tuple[int, int]:
@@ -106,15 +118,16 @@ class Encoded:
     def taken(self, indices: Sequence[int]) -> "Encoded":
         """The examples at `indices` alone."""
         sources, targets = (Rows.of(rows[index] for index in indices) for rows in (self.sources, self.targets))
-        return Encoded(sources, targets, pad=self.pad, reads=self.reads)
+        return Encoded(sources, targets, pad=self.pad, blank=self.blank)
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """The examples at `indices`, padded to the longest of them."""
-        source = _pad([self.sources[index] for index in indices], self.pad)
+        source = padded([self.sources[index] for index in indices], self.pad)
         lengths = torch.tensor([self.lengths[index][0] for index in indices])
         mask = (torch.arange(source.shape[1]) < lengths[:, None]).long()
         below = None if self.below is None else self.below.batch(indices)
-        return Batch(source, mask, _pad([self.targets[index] for index in indices], IGNORED), below)
+        places = None if self.blank is None else (source == self.blank).long().argmax(1)
+        return Batch(source, mask, padded([self.targets[index] for index in indices], IGNORED), below, places)
 
     def padded_size(self, indices: Sequence[int]) -> tuple[int, int, int]:
         """(B, S, T) of the batch at `indices`."""
@@ -122,6 +135,7 @@ class Encoded:
         return len(sizes), max(source for source, _ in sizes), max(target for _, target in sizes)
 
 
-def _pad(rows: list[list[int]], value: int) -> Tensor:
+def padded(rows: list[list[int]], value: int) -> Tensor:
+    """Rows of ids as one tensor, as wide as the longest, `value` behind the shorter ones' ends."""
     longest = max(len(row) for row in rows)
     return torch.tensor([row + [value] * (longest - len(row)) for row in rows])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # an error in small data must not wait for torch
     from fpt.data.rows import Rows
 
 LARGE = 10_000_000  # bytes of data from which on they are kept: a second or two of reading
-UNREAD = ("source_length", "target_length", "reduce_decoder")  # settings that do not decide what is read
+UNREAD = ("source_length", "target_length", "reduce_decoder", "answer")  # settings that do not decide what is read
 SUMMED_UP = ("origin", "notes", "baseline_name", "majority")  # what a task says of its examples
 
 

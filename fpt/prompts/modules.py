@@ -30,9 +30,12 @@ class Prompt(nn.Module):
         """What is learned, by name."""
         return dict(self.named_parameters())
 
-    def prepend(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """States [B, S, D] and their mask [B, S] with each example's vectors in front: [B, P+S, D], [B, P+S]."""
-        vectors = self(states, mask)
+    def prepend(self, states: Tensor, mask: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
+        """States [B, L, D] and their mask [B, L] with each example's vectors in front: [B, P+L, D], [B, P+L].
+
+        The vectors may depend on the first states alone, those of the source, whose mask [B, S] is `source`.
+        """
+        vectors = self(states[:, : source.shape[1]], source)
         ones = mask.new_ones(vectors.shape[:2])
         return torch.cat([vectors.to(states.dtype), states], 1), torch.cat([ones, mask], 1)
 

@@ -17,6 +17,16 @@ def rules_of(task: TaskConfig) -> TaskRules:
     Raises:
         UserError: no such task, or a setting that it does not have.
     """
+    rules = _rules_of(task)
+    if task.words is not None:
+        rules = labels.in_words(rules, task.words)
+    if task.answer == "score" and not rules.labels:
+        way_out = ", or give task.labels" if is_own(task) else ""
+        raise UserError(f"task.answer=score: chooses between labels, and {task.name} has none; leave it out{way_out}")
+    return rules
+
+
+def _rules_of(task: TaskConfig) -> TaskRules:
     if is_own(task):
         if task.template is not None:
             raise UserError("task.template is for tasks that have one of their own; for task=files give task.source")

@@ -1,4 +1,4 @@
-"""Generate, decode, read the answer: each example once, answers in the data's order."""
+"""What the model answers, and what that scores: each example once, answers in the data's order."""
 
 import json
 import re
@@ -16,6 +16,7 @@ from fpt.errors import UserError
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import WithBar
 from fpt.tasks.task import Example, Task
+from fpt.training.choice import Choice
 
 SENTINEL = re.compile(r"<extra_id_\d+>")
 
@@ -41,7 +42,8 @@ class Evaluation:
 class Evaluator:
     """Asks a model and its prompt for a task's answers, and scores them; `valid`: its validation examples' tokens.
 
-    `some` are the indices of those that training looks at; None: all.
+    `some` are the indices of those that training looks at; None: all. `choice` has the labels of which the likeliest is
+    the answer; None: answers are generated.
     """
 
     task: Task
@@ -52,6 +54,7 @@ class Evaluator:
     batch_size: int
     max_new_tokens: int
     some: Sequence[int] | None = None
+    choice: Choice | None = None
 
     def validate(self, model: PromptedModel) -> Evaluation:
         """Scores and answers on all validation examples."""
@@ -92,17 +95,21 @@ class Evaluator:
     def _outputs(self, model: PromptedModel, batch: Batch) -> list[str]:
         """One after the other where there is no memory for all at once."""
         try:
-            ids = model.generate(batch, max_new_tokens=self.max_new_tokens, in_step=self.engine.is_sharded)
+            return self._all_at_once(model, batch)
         except torch.OutOfMemoryError:
-            ids = None  # out of this block, or the error would keep what there is no room for
-        if ids is None:
-            number = len(batch.source)
-            if number == 1 or self.engine.is_sharded:
-                raise UserError(
-                    f"out of memory for {number} answer{'s' if number > 1 else ''} at once: give a smaller"
-                    " train.eval_batch, engine.dtype=bfloat16, or engine=deepspeed"
-                )
-            return [text for half in batch.halves() for text in self._outputs(model, half)]
+            pass  # out of this block, or the error would keep what there is no room for
+        number = len(batch.source)
+        if number == 1 or self.engine.is_sharded:
+            raise UserError(
+                f"out of memory for {number} answer{'s' if number > 1 else ''} at once: give a smaller"
+                " train.eval_batch, engine.dtype=bfloat16, or engine=deepspeed"
+            )
+        return [text for half in batch.halves() for text in self._outputs(model, half)]
+
+    def _all_at_once(self, model: PromptedModel, batch: Batch) -> list[str]:
+        if self.choice is not None:
+            return self.choice.made(model, batch)[0]
+        ids = model.generate(batch, max_new_tokens=self.max_new_tokens, in_step=self.engine.is_sharded)
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [SENTINEL.sub("", text).strip() for text in texts]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fpt.backbones.families import read_config
+from fpt.backbones.families import family_of, read_config
 from fpt.backbones.location import config_values
 from fpt.backbones.shapes import Shape
 from fpt.config.run_config import RunConfig
@@ -195,12 +195,14 @@ def price_run(
 def nominal(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
     """The plan of a configuration at its length limits, without weights or data, with result.json's names."""
     source, target = config.task.source_length + config.prompt.length, config.task.target_length
-    cost = price_of(read_config(*config_values(config.model)))
+    backbone = read_config(*config_values(config.model))
+    cost = price_of(backbone)
     examples = most_train_examples(config)
     scored = 0
     if any(schedule.reduces_width().values()):
         scored = min(config.schedule.importance_examples, examples or config.schedule.importance_examples)
-    tokens = (examples or 0) * config.task.source_length
+    family = family_of(backbone)
+    tokens = (examples or 0) * family.positions(config.task.source_length, config.task.target_length)
     kept_states = decide(config, schedule, examples=examples, tokens=tokens, d_model=cost.d_model)
     plan = price(
         schedule,

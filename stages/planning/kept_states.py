@@ -92,7 +92,7 @@ def decide(
         config: of the run.
         schedule: its stages.
         examples: how many there are to train on; None: that is not known.
-        tokens: of all their sources.
+        tokens: of all that is read of them.
         d_model: numbers in a state.
     """
     kind, full = kind_of(config.prompt), schedule.full.source
@@ -135,7 +135,8 @@ def decide_for_run(
     Raises:
         UserError: the memory or the disk that was asked for by name has no room for the states.
     """
-    tokens, d_model = len(inputs.train.sources.ids), inputs.backbone.sizes.width
+    family, d_model = inputs.backbone.family, inputs.backbone.sizes.width
+    tokens = sum(family.positions(source, max(target, 1)) for source, target in inputs.train.lengths)
     now = decide(config, schedule, examples=len(inputs.train), tokens=tokens, d_model=d_model)
     if now is None or before is None:
         _check_room(config, now)

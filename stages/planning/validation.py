@@ -6,7 +6,7 @@ from math import ceil
 from fpt.backbones.shapes import Shape
 from fpt.config.run_config import RunConfig
 from fpt.pricing.flops import Price
-from fpt.tasks.catalogue import most_valid_examples
+from fpt.tasks.catalogue import most_valid_examples, rules_of
 from stages.schedule import Schedule, Stage
 
 # An output grows token by token, and every token reads the decoder's weights: in bfloat16 an H100 reads them in the
@@ -22,9 +22,9 @@ class ValidationPlan:
         times: in training; in the end the best prompt is scored once more, and the last one where training looked at
             some examples alone.
         examples: outputs in all.
-        flops: of these, each as long as a target may be.
-        share: of the time of training and validation together, where a token of few outputs takes as long as one of
-            ROWS.
+        flops: of these, each as long as a target may be; where labels are scored, of each label.
+        share: of the time of training and validation together, where a token of few generated outputs takes as long as
+            one of ROWS.
     """
 
     times: int
@@ -43,14 +43,22 @@ def plan_validation(
     total = most_valid_examples(config)
     if total is None:
         return None
-    train = config.train
-    looked = min(total, train.eval_examples or total)
+    train, task = config.train, config.task
+    looked, batch = min(total, train.eval_examples or total), train.eval_batch
     asked = [(stage.shape, looked, times) for stage in schedule.stages if (times := _times(stage, schedule, config))]
     asked.append((schedule.last.shape, total, 2 if looked < total else 1))
+    floor = ROWS
+    if cost.reads == "mask":  # a word of each label, from one state
+        floor = 0
+    elif task.answer == "score":
+        number, floor = len(rules_of(task).labels), 0
+        if cost.reads == "causal":  # each label goes the source's way
+            asked = [(shape, count * number, times) for shape, count, times in asked]
+        else:  # all tokens of all labels are there at once
+            sizes = sizes[0], sizes[1] * number
     spent = sum(count * times * _flops(cost, shape, sizes, 1, 1) for shape, count, times in asked)
-    batch = train.eval_batch
     slow = sum(
-        times * ceil(count / batch) * _flops(cost, shape, sizes, min(batch, count), max(ROWS, min(batch, count)))
+        times * ceil(count / batch) * _flops(cost, shape, sizes, min(batch, count), max(floor, min(batch, count)))
         for shape, count, times in asked
     )
     return ValidationPlan(

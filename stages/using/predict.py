@@ -5,12 +5,15 @@ from contextlib import contextmanager
 
 from fpt.backbones.backbone import open_backbone
 from fpt.config.run_config import RunConfig
+from fpt.data.encoding import Tokens
 from fpt.devices import distributed
 from fpt.devices.device import open_device
 from fpt.devices.engine import Engine
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.task import ANSWER
 from fpt.training.prediction import Predictor
+from stages.fits import check_options
+from stages.inputs import choice_for
 from stages.models import Models
 from stages.using.learned import LearnedPrompt
 
@@ -28,13 +31,18 @@ def predictor(
         max_new_tokens: no output is longer; None: than in the run, or the longest label, or the task's limit.
 
     Raises:
-        UserError: task, device, model or prompt cannot be used.
+        UserError: task, device, model or prompt cannot be used, or options of generation where labels are scored.
     """
-    rules, device = rules_of(config.task), open_device(config.engine)
+    rules = rules_of(config.task)
+    check_options(config, beams=beams, max_new_tokens=max_new_tokens)
+    device = open_device(config.engine)
     with distributed.joined(config.engine, device):
         backbone, engine = open_backbone(config.model), Engine(config.engine, device)
-        labels = backbone.tokenizer([ANSWER.format(answer=label) for label in rules.labels or ("",)])["input_ids"]
-        longest = max(map(len, labels)) if rules.labels else config.task.target_length
+        row = backbone.family.row
+        words = [ANSWER.format(answer=rules.words.get(label, label)) for label in rules.labels or ("",)]
+        longest = max(map(len, Tokens(backbone.tokenizer, row).of_targets(words)))
+        longest = longest if rules.labels else config.task.target_length
+        choice = choice_for(config, rules, backbone)
         with Models(backbone, engine, prompt.config).open(prompt.selection(backbone), prompt.tensors) as model:
             yield Predictor(
                 model,
@@ -45,4 +53,6 @@ def predictor(
                 max_new_tokens=max_new_tokens or prompt.max_new_tokens or longest,
                 batch_size=config.train.eval_batch,
                 beams=beams,
+                choice=choice,
+                row=row,
             )

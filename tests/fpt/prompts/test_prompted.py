@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from peft import PromptTuningConfig, TaskType, get_peft_model
 from transformers import AutoModelForSeq2SeqLM
 
 from fpt.config.schema import OptimConfig
-from fpt.data.encoded import Encoded
+from fpt.data.encoded import IGNORED, Encoded
 from fpt.data.rows import Rows
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
@@ -61,6 +62,22 @@ def test_generation_is_transformers_own(family: str, tmp_path: Path) -> None:
     for index in range(4):  # one by one and without a cache, which transformers cannot size for a deep decoder
         expected = theirs.generate(**embedded(theirs, [index]), max_new_tokens=6, do_sample=False, use_cache=False)
         assert torch.equal(model.generate(DATA.batch([index]), max_new_tokens=6), expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_targets_weigh_what_transformers_losses_say(family: str, tmp_path: Path) -> None:
+    """Of each source alone with each target alone, token by token; in a batch, and whatever its own labels are."""
+    folder = save_checkpoint(tmp_path / "model", family)
+    theirs = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
+    targets = [[1100, 30, 1], [1100, 31, 32, 33, 1]]
+    logs = prompted(folder).weigh(DATA.batch([0, 1, 2, 3]), torch.tensor([targets[0] + [IGNORED] * 2, targets[1]]))
+    assert logs.shape == (4, 2, 5)
+    assert not logs[:, 0, 3:].any()
+    for index, number in product(range(4), range(2)):
+        ids = torch.tensor([targets[number]])
+        with torch.no_grad():
+            wanted = theirs(**embedded(theirs, [index]), labels=ids).logits[0].log_softmax(-1).gather(1, ids.T)[:, 0]
+        torch.testing.assert_close(logs[index, number, : len(wanted)], wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_padding_changes_no_output(checkpoint: Path) -> None:

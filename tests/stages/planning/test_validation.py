@@ -32,6 +32,18 @@ def test_outputs_are_counted_one_by_one() -> None:
     assert (planned(*words)["times"], planned(*words, "train.eval_partial=true")["times"]) == (24, 60)
 
 
+def test_by_score_every_label_goes_through_the_decoder_and_none_waits_for_its_tokens() -> None:
+    """Of MNLI three; the encoder, which takes most, reads a source once."""
+    words = ["task=mnli", "experiment=large-pt"]
+    said, scored = planned(*words), planned(*words, "task.answer=score")
+    assert scored["examples"] == said["examples"]
+    assert 1 < scored["flops"] / said["flops"] < 1.1
+    assert scored["share"] < said["share"]
+    few = "train.eval_batch=8"
+    assert planned(*words, "task.answer=score", few)["share"] == pytest.approx(scored["share"], rel=0.05)
+    assert planned(*words, few)["share"] > 2 * said["share"]
+
+
 def test_where_the_number_of_examples_is_not_known_nothing_is_said(boolq: Path) -> None:
     config = load([f"task.data={boolq}", "model=t5-small"])
     assert nominal(config, schedule.of(config))["validation"] is None

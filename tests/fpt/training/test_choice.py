@@ -1,0 +1,87 @@
+"""By score an answer is always a label, the one of least loss; in validation, evaluation and prediction alike."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from fpt.backbones.rows import ROWS
+from fpt.config.compose import load
+from fpt.data.encoding import Tokens, encode
+from fpt.errors import UserError
+from fpt.prompts.modules import SoftPrompt
+from fpt.prompts.prompted import PromptedModel
+from fpt.tasks.opening import open_task
+from fpt.training.choice import choice_of
+from fpt.training.evaluation import Evaluator
+from stages import partial
+from stages.selection import everything
+from tests.conftest import ON_CPU, Outcome, open_folder
+
+Cli = Callable[..., Outcome]
+
+
+def test_of_all_labels_the_one_of_least_loss_is_taken(checkpoint: Path, boolq: Path) -> None:
+    backbone, task = open_folder(checkpoint), open_task(load([f"task.data={boolq}"]))
+    data = encode(task.valid, backbone.tokenizer, source_length=64, target_length=10)
+    model = PromptedModel(partial.build(backbone, everything(backbone.shape)), SoftPrompt(torch.randn(3, 32) * 5))
+    more = (ON_CPU, lambda batches, _: batches, 7, 4)
+    said = Evaluator(task, data, backbone.tokenizer, *more).answers(model, data, "validation")
+    assert not {"no", "yes"} & set(said.read)  # a random model says neither
+    choice = choice_of(task.labels, Tokens(backbone.tokenizer, ROWS["t5"]))
+    chosen = Evaluator(task, data, backbone.tokenizer, *more, choice=choice).answers(model, data, "validation")
+    assert set(chosen.read) == {"no", "yes"}
+    for index, word in enumerate(chosen.outputs):
+        example = task.valid[index]
+        losses = {}
+        for label in task.labels:
+            one = [example._replace(target=f"<extra_id_0> {label}")]
+            batch = encode(one, backbone.tokenizer, source_length=64, target_length=10).batch([0])
+            losses[label] = model(batch).item()
+        assert word == min(losses, key=losses.__getitem__)
+
+
+def test_labels_that_the_tokenizer_does_not_tell_apart_are_refused(checkpoint: Path) -> None:
+    tokenizer = open_folder(checkpoint).tokenizer
+    with pytest.raises(UserError, match=r"task.answer=score: the label words 'née' and 'nÉe' are the same tokens"):
+        choice_of(["lamp", "née", "nÉe"], Tokens(tokenizer, ROWS["t5"]))
+
+
+@pytest.mark.trains
+def test_a_run_validates_evaluates_and_predicts_by_score(cli: Cli, quick: list[str], tmp_path: Path) -> None:
+    run, answers = tmp_path / "run", tmp_path / "answers.jsonl"
+    words = [*quick, "task.answer=score", "train.updates=2", "schedule=pt", "train.eval_every=1"]
+    assert cli("train", *words).status == 0
+    lines = (run / "predictions.jsonl").read_bytes()
+    rows = [json.loads(line) for line in lines.splitlines()]
+    assert {row["answer"] for row in rows} == {"no", "yes"}
+    looks = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    share = 100 * sum(row["correct"] for row in rows) / len(rows)
+    assert max(line["accuracy"] for line in looks if "split" in line) == pytest.approx(share)
+    done = cli("eval", f"run={run}", f"output={answers}")
+    assert done.status == 0, done.err
+    assert answers.read_bytes() == lines
+    (tmp_path / "asked.txt").write_text("".join(f"{row['input']}\n" for row in rows))
+    done = cli("predict", f"run={run}", f"input={tmp_path}/asked.txt", "--json")
+    found = [json.loads(line) for line in done.out.splitlines()]
+    assert [row["answer"] for row in found] == [row["answer"] for row in rows]
+    assert {row["output"]: [token["token"] for token in row["tokens"]][-1] for row in found} == {
+        "no": "</s>",
+        "yes": "</s>",
+    }
+    generated = cli("eval", f"run={run}", "task.answer=generate", f"output={tmp_path}/said.jsonl")
+    assert generated.status == 0, generated.err
+    assert (tmp_path / "said.jsonl").read_bytes() != lines
+    for option in ("beams=2", "max-new-tokens=3"):
+        refused = cli("predict", f"run={run}", "text=is it", option)
+        assert refused.status == 2
+        assert f"{option}: is of generation; with task.answer=score nothing is generated" in refused.err
+
+
+@pytest.mark.parametrize("task", ["squad_v2", "stsb", "xsum"])
+def test_a_task_without_labels_has_nothing_to_choose_from(cli: Cli, task: str) -> None:
+    refused = cli("train", f"task={task}", "task.answer=score")
+    assert refused.status == 2
+    assert refused.err.strip().endswith(f"task.answer=score: chooses between labels, and {task} has none; leave it out")
