@@ -11,6 +11,7 @@ from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.config.run_config import RunConfig
 from fpt.config.same_run import fixed
 from fpt.data.encoded import Encoded
+from fpt.data.encoding import Tokens
 from fpt.data.token_cache import tokenised
 from fpt.devices import distributed
 from fpt.devices.device import named
@@ -19,8 +20,8 @@ from fpt.errors import UserError
 from fpt.random_streams import drawn
 from fpt.runs.progress import Progress
 from fpt.runs.shared_folder import SharedFolder
-from fpt.tasks.task import Task
-from fpt.training.choice import choice_of
+from fpt.tasks.task import Task, TaskRules
+from fpt.training.choice import Choice, choice_of
 from fpt.training.evaluation import Evaluator, longest_answer
 
 INPUTS = "inputs.json"
@@ -54,6 +55,7 @@ def open_inputs(config: RunConfig, task: Task, progress: Progress) -> Inputs:
     with progress.running():
         splits = distributed.main_first(lambda: tokenised(task, backbone, config.task, cache, progress.with_bar))
     _check_vocabulary(backbone, splits)
+    choice_for(config, task, backbone)
     if task.labels and any(data.num_cut[1] for data in splits):
         raise UserError(
             f"task.target_length={config.task.target_length}: cuts the labels of {task.name}"
@@ -91,8 +93,20 @@ def evaluator_of(config: RunConfig, inputs: Inputs, engine: Engine, progress: Pr
     count, some = config.train.eval_examples, None
     if count is not None and count < len(inputs.valid):
         some = drawn(len(inputs.valid), count, config.seed, "looks")
-    choice = choice_of(inputs.task.labels, tokenizer) if config.task.answer == "score" else None
+    choice = choice_for(config, inputs.task, inputs.backbone)
     return Evaluator(inputs.task, inputs.valid, tokenizer, engine, progress.with_bar, batch_size, longest, some, choice)
+
+
+def choice_for(config: RunConfig, rules: TaskRules, backbone: Backbone) -> Choice | None:
+    """What is chosen from where nothing is generated, as a masked model never does.
+
+    Raises:
+        UserError: the tokenizer does not tell labels apart, or a masked model would have to say several tokens.
+    """
+    tokens = Tokens(backbone.tokenizer, backbone.family.row)
+    if config.task.answer != "score" and tokens.row.reads != "mask":
+        return None
+    return choice_of(rules.labels, tokens, rules.words)
 
 
 def check_unchanged(config: RunConfig, inputs: Inputs, start: bytes, folder: SharedFolder, progress: Progress) -> None:

@@ -46,7 +46,7 @@ def build(
     for skeleton in (model, whole):
         family.set_head(skeleton, is_own=backbone.has_own_head)
     family.fill_buffers(model, device)
-    sources = family.sources(selection, model, backbone.shape)
+    sources = family.sources(selection, model)
     for parent, leaves in groupby(sources, key=lambda source: source[0][0].rpartition(".")[0]):
         module = model.get_submodule(parent)
         for places, source in leaves:
@@ -94,8 +94,9 @@ def save(
     if unsaid:
         generation |= {"suppress_tokens": list(unsaid)}
     for name, settled in (("config.json", values), ("generation_config.json", generation)):
-        file = folder / name
-        file.write_text(json.dumps(json.loads(file.read_text()) | settled, indent=2) + "\n")
+        if settled:
+            file = folder / name
+            file.write_text(json.dumps(json.loads(file.read_text()) | settled, indent=2) + "\n")
     (tokenizer or backbone.tokenizer).save_pretrained(folder)
 
 

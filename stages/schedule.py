@@ -11,6 +11,7 @@ from fpt.config.run_config import RunConfig
 from fpt.config.schema import ScheduleConfig
 from fpt.errors import UserError, did_you_mean
 from fpt.prompts.kinds import kind_of
+from stages import fits
 
 KEYS = ("depth", "width", "share", "updates")
 
@@ -86,6 +87,7 @@ def of(config: RunConfig) -> Schedule:
     """
     values, where = config_values(config.model)
     full = read_shape(values, where)
+    fits.check(config, values, where)
     kind_of(config.prompt).position(full.source.blocks)
     return build(config.schedule, full=full, updates=config.train.updates, reduce_decoder=config.task.reduce_decoder)
 

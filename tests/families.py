@@ -1,21 +1,27 @@
 """A small random checkpoint of every family, saved by transformers: one line in a table for each."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import CONFIG_MAPPING, AutoTokenizer
 
 from fpt.backbones import tiny
 from fpt.backbones.family import MODELS
 from fpt.backbones.rows import ROWS
 from fpt.backbones.shapes import Selection, Shape, StackSelection
+from fpt.data.encoded import IGNORED, Batch, Encoded
+from fpt.data.rows import Rows
 from tests.conftest import VOCABULARY
+from tests.models import DATA
 
-WIDTH, NEURONS = 32, 48
+WIDTH, NEURONS, BLANK = 32, 48, 77
 TOKENS = {"vocab_size": VOCABULARY, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
 SIZES = {"hidden_size": WIDTH, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": NEURONS, **TOKENS}
 TYPES = ["sliding_attention", "full_attention", "sliding_attention", "full_attention"]
@@ -45,6 +51,12 @@ CASES = {
     "umt5": Case({**T5, **TOKENS, "decoder_start_token_id": 0, "num_decoder_layers": 5}, own_head=True),
     "t5gemma": Case({"encoder": SLIDING, "decoder": DEEPER, "vocab_size": VOCABULARY}),
     "t5gemma2": Case({"encoder": {"text_config": SLIDING, "vision_config": VISION}, "decoder": DEEPER}),
+    "gpt2": Case({"n_embd": WIDTH, "n_layer": 4, "n_head": 4, "n_inner": NEURONS, "n_positions": 520, **TOKENS}),
+    "llama": Case(GROUPED),
+    "qwen3": Case({**GROUPED, "tie_word_embeddings": True}),
+    "gemma3_text": Case(SLIDING),
+    "bert": Case({**SIZES, "max_position_embeddings": 520}),
+    "roberta": Case({**SIZES, "max_position_embeddings": 522}),
 }
 
 
@@ -62,7 +74,8 @@ def save_family(folder: Path, family: str) -> Path:
     if case.own_head:
         file = folder / "config.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), "tie_word_embeddings": False}))
-    AutoTokenizer.from_pretrained(tiny.FOLDER).save_pretrained(folder)
+    more = {"mask_token": "<extra_id_9>"} if ROWS[family].reads == "mask" else {}
+    AutoTokenizer.from_pretrained(tiny.FOLDER, **more).save_pretrained(folder)
     return folder
 
 
@@ -72,6 +85,83 @@ def opened(folder: Path, family: str) -> Any:
     if family == "umt5":  # which transformers takes for tied, and scales: no published checkpoint is
         model.config.tie_word_embeddings = False
     return model.requires_grad_(False)
+
+
+def data_of(family: str) -> Encoded:
+    """Four examples of unlike lengths; a masked model's have a word each, which stands where the mask is."""
+    if ROWS[family].reads != "mask":
+        return DATA
+    sources = [
+        [2, 5, 6, BLANK, 7, 1],
+        [2, 8, 9, 10, 11, 12, 13, 14, 15, BLANK, 1],
+        [2, BLANK, 15, 1],
+        [2, 16, BLANK, 1],
+    ]
+    return Encoded(Rows.of(sources), Rows.of([[30], [31], [32], [34]]), blank=BLANK)
+
+
+class Inputs(NamedTuple):
+    """A batch as transformers' own model takes it: [B, L] each, labels -100 where nothing is asked."""
+
+    ids: Tensor
+    mask: Tensor
+    labels: Tensor
+
+
+def inputs_of(family: str, batch: Batch) -> Inputs:
+    """The source, or in a causal model source and target one after the other."""
+    if ROWS[family].reads == "seq2seq":
+        return Inputs(batch.source, batch.mask, batch.labels)
+    rows, answers = [], []
+    for source, mask, target in zip(batch.source, batch.mask, batch.labels, strict=True):
+        own, said = source[mask.bool()], target[target != IGNORED]
+        if ROWS[family].reads == "causal":
+            rows.append(torch.cat([own, said]))
+            answers.append(torch.cat([torch.full_like(own, IGNORED), said]))
+        else:
+            rows.append(own)
+            answers.append(torch.where(own == BLANK, said, IGNORED))
+    ids = pad_sequence(rows, batch_first=True, padding_value=0)
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_value=0)
+    return Inputs(ids, mask, pad_sequence(answers, batch_first=True, padding_value=IGNORED))
+
+
+class Given(nn.Module):
+    """Stands in an embedding's place, and gives what is put in."""
+
+    def forward(self, *, inputs_embeds: Tensor, **_: Any) -> Tensor:
+        return inputs_embeds
+
+
+class Nothing(nn.Module):
+    """Stands in a position embedding's place, and adds nothing."""
+
+    def forward(self, positions: Tensor) -> Tensor:
+        return torch.zeros(*positions.shape, 1)
+
+
+@contextmanager
+def embedding_of(model: Any, family: str) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Within, the model takes as `inputs_embeds` what the function makes of ids: the states before its first block."""
+    place, stand_in = {
+        "gpt2": ("transformer.wpe", Nothing()),
+        "bert": ("bert.embeddings", Given()),
+        "roberta": ("roberta.embeddings", Given()),
+    }.get(family, ("", None))
+    if stand_in is None:
+        yield model.get_input_embeddings()
+        return
+    parent, _, name = place.rpartition(".")
+    own, words = model.get_submodule(place), model.get_input_embeddings()
+
+    def embedded(ids: Tensor) -> Tensor:
+        if family == "gpt2":
+            return words(ids) + own(torch.arange(ids.shape[1]))
+        return own(input_ids=ids)
+
+    setattr(model.get_submodule(parent), name, stand_in)
+    yield embedded
+    setattr(model.get_submodule(parent), name, own)
 
 
 def part_of(shape: Shape, *, blocks: int = 2, neurons: int = 16) -> Selection:

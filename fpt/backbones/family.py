@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import (
     CONFIG_MAPPING,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     Cache,
     PreTrainedConfig,
@@ -21,12 +23,12 @@ from transformers import (
 from transformers.initialization import no_init_weights
 
 from fpt.backbones import calls
-from fpt.backbones.rows import Row, StackRow, value_at
+from fpt.backbones.rows import Ffn, Row, StackRow, value_at
 from fpt.backbones.shapes import Selection, Shape, Stack, WeightSlice
 from fpt.backbones.weights import WeightFiles
 from fpt.errors import UserError, reason
 
-MODELS = {"seq2seq": AutoModelForSeq2SeqLM}
+MODELS = {"seq2seq": AutoModelForSeq2SeqLM, "mask": AutoModelForMaskedLM, "causal": AutoModelForCausalLM}
 Places = tuple[str, ...]  # where one tensor stands in a model: in several places if it is tied
 
 
@@ -105,11 +107,11 @@ class Family:
 
     def positions(self, source: int, target: int) -> int:
         """How many positions of an example go through the stack that a prompt enters, without the prompt's."""
-        return source
+        return source + target - 1 if self.row.reads == "causal" else source  # nothing is read from the last one
 
     def answered(self, target: int) -> int:
         """How many positions logits are computed of."""
-        return target
+        return 1 if self.row.reads == "mask" else target
 
     def start_token(self, config: PreTrainedConfig) -> int:
         """The token that a target begins with."""
@@ -133,7 +135,7 @@ class Family:
     def activations_of(self, model: Any, stack: str) -> list[nn.Module]:
         """The modules whose input is a block's FFN activation (after the gate), [B, positions, F], block by block."""
         ffn = self.row.stacks[stack].ffn
-        return [block.get_submodule(f"{ffn.module}.{ffn.out}") for block in self.blocks_of(model, stack)]
+        return [block.get_submodule(f"{ffn.module}.{ffn.out}".lstrip(".")) for block in self.blocks_of(model, stack)]
 
     def checkpoint_blocks(self, model: Any) -> None:
         """Have training keep each block's input alone, and compute the rest again on the way back.
@@ -151,16 +153,42 @@ class Family:
     def states_before(self, model: Any, ids: Tensor, mask: Tensor, block: int) -> Tensor:
         """What the first stack's block of that number takes in, [B, L, D], for ids [B, L]."""
         states, recorded = self._record(model, input_ids=ids, attention_mask=mask)
-        return calls.run(self.blocks_of(model, self._first)[:block], recorded[:block], states)
+        return self.through(model, states, recorded, 0, block)
 
     def encoded_from(self, model: Any, states: Tensor, mask: Tensor, block: int) -> Tensor:
         """The first stack's output [B, L, D] from what its block of that number takes in."""
-        places = {}
-        if self.row.positions_in_embedding:  # which has been done, and has no place for all of a prompt's
-            places["position_ids"] = mask.new_zeros(mask.shape)
-        _, recorded = self._record(model, inputs_embeds=states, attention_mask=mask, **places)
-        states = calls.run(self.blocks_of(model, self._first)[block:], recorded[block:], states)
-        return self._normed(model, states)
+        return self.normed(model, self.through(model, states, self.arguments(model, states, mask), block, None))
+
+    def embedded(self, model: Any, ids: Tensor, positions: Tensor) -> Tensor:
+        """What the first stack's first block takes in, [B, L, D], for ids [B, L] at these positions [B, L]."""
+        return self._record(model, input_ids=ids, position_ids=positions)[0]
+
+    def arguments(self, model: Any, states: Tensor, mask: Tensor, positions: Tensor | None = None) -> list[calls.Call]:
+        """What the library calls each block of the first stack with, for states [B, L, D], whatever they are.
+
+        Positions [B, L] are by default those in the row.
+        """
+        if self.row.positions is not None:  # which has been done, and has no place for all of a prompt's
+            positions = mask.new_zeros(mask.shape)
+        given = {} if positions is None else {"position_ids": positions}
+        return self._record(model, inputs_embeds=states, attention_mask=mask, **given)[1]
+
+    def through(
+        self,
+        model: Any,
+        states: Tensor,
+        recorded: list[calls.Call],
+        first: int,
+        last: int | None,
+        **instead: Any,
+    ) -> Tensor:
+        """States [B, L, D] after block number `last` - 1 of the first stack, from those before number `first`."""
+        return calls.run(self.blocks_of(model, self._first)[first:last], recorded[first:last], states, **instead)
+
+    def normed(self, model: Any, states: Tensor) -> Tensor:
+        """The first stack's output from its last block's."""
+        row = self.row.first
+        return states if row.norm is None else model.get_submodule(row.module).get_submodule(row.norm)(states)
 
     @property
     def _first(self) -> str:
@@ -168,21 +196,17 @@ class Family:
 
     def _record(self, model: Any, **inputs: Any) -> tuple[Tensor, list[calls.Call]]:
         row = self.row.first
-        return calls.record(model.get_submodule(row.module), row.blocks, row.norm, **inputs)
-
-    def _normed(self, model: Any, states: Tensor) -> Tensor:
-        row = self.row.first
-        return states if row.norm is None else model.get_submodule(row.module).get_submodule(row.norm)(states)
+        more = {"use_cache": False} if self.row.reads == "causal" else {}
+        return calls.record(model.get_submodule(row.module), row.blocks, row.norm, **inputs, **more)
 
     def decoded(self, model: Any, ids: Tensor, states: Tensor, mask: Tensor, texts: int = 1) -> Tensor:
         """Decoder states [B, T, D] for ids [B, T] put in, from the encoder's output [B, S, D] and its mask.
 
         Of several equally long `texts` in a row none sees another: each is decoded as if it were alone.
         """
-        batch, length = ids.shape
-        ids = ids.reshape(batch * texts, -1)
         if texts > 1:
-            states, mask = states.repeat_interleave(texts, 0), mask.repeat_interleave(texts, 0)
+            parts = ids.view(len(ids), texts, -1).unbind(1)
+            return torch.cat([self.decoded(model, part, states, mask) for part in parts], 1)
         # Padding comes last and the decoder looks back only, so all of it may count as real.
         decoder = model.get_submodule(self.row.stacks["decoder"].module)
         decoded: Tensor = decoder(
@@ -192,7 +216,7 @@ class Family:
             encoder_attention_mask=mask,
             use_cache=False,
         ).last_hidden_state
-        return decoded.reshape(batch, length, -1)
+        return decoded
 
     def decoded_next(self, model: Any, ids: Tensor, states: Tensor, mask: Tensor, cache: Cache) -> Tensor:
         """Decoder states [B, 1, D] for one more id [B, 1] behind those in the cache, which takes it in."""
@@ -213,7 +237,7 @@ class Family:
 
     # Weights on disk.
 
-    def sources(self, selection: Selection, model: Any, full: Shape) -> Iterator[tuple[Places, WeightSlice]]:
+    def sources(self, selection: Selection, model: Any) -> Iterator[tuple[Places, WeightSlice]]:
         """For every tensor of a partial PLM: where it stands there, and what of the full model's it is.
 
         Tensors of a module follow each other, and those of a part come before those of the whole.
@@ -223,9 +247,9 @@ class Family:
             places.setdefault(id(parameter), []).append(name)
         parents = sorted(places.values(), key=lambda names: (-names[0].count("."), names[0].rpartition(".")[0]))
         for names in parents:
-            yield tuple(names), self._slice(names[0], selection, full)
+            yield tuple(names), self._slice(names[0], selection)
 
-    def _slice(self, name: str, selection: Selection, full: Shape) -> WeightSlice:
+    def _slice(self, name: str, selection: Selection) -> WeightSlice:
         """What of the full model's tensors the one of that name in a partial PLM is."""
         for stack, row in self.row.stacks.items():
             prefix = f"{row.module}.{row.blocks}."
@@ -234,19 +258,19 @@ class Family:
             number, rest = name.removeprefix(prefix).split(".", 1)
             kept = selection[stack]
             whole = f"{prefix}{kept.blocks[int(number)]}.{rest}"
-            if kept.neurons is None or not rest.startswith(f"{row.ffn.module}."):
+            if kept.neurons is None:
                 return WeightSlice(whole)
-            return self._cut(whole, row, rest, kept.neurons[int(number)], full[stack].neurons)
+            return self._cut(whole, row.ffn, rest, kept.neurons[int(number)])
         return WeightSlice(name)
 
-    def _cut(self, whole: str, row: StackRow, rest: str, neurons: tuple[int, ...], total: int) -> WeightSlice:
-        """The rows or columns of an FFN's tensor that belong to its kept neurons."""
-        layer, kind = rest.removeprefix(f"{row.ffn.module}.").split(".")
-        if row.ffn.fused and layer in row.ffn.into:
-            neurons = (*neurons, *(total + neuron for neuron in neurons))
+    def _cut(self, whole: str, ffn: Ffn, rest: str, neurons: tuple[int, ...]) -> WeightSlice:
+        """The rows or columns of a block's tensor that belong to its kept neurons; all where it has none of them."""
+        layer, kind = rest.removeprefix(f"{ffn.module}.".lstrip(".")).rsplit(".", 1)
+        if not rest.startswith(ffn.module) or layer not in (*ffn.into, ffn.out):
+            return WeightSlice(whole)
         if kind == "bias":
-            return WeightSlice(whole, rows=neurons) if layer in row.ffn.into else WeightSlice(whole)
-        if (layer in row.ffn.into) != row.ffn.transposed:
+            return WeightSlice(whole, rows=neurons) if layer in ffn.into else WeightSlice(whole)
+        if (layer in ffn.into) != ffn.transposed:
             return WeightSlice(whole, rows=neurons)
         return WeightSlice(whole, columns=neurons)
 

@@ -5,7 +5,7 @@ A path is dotted, of modules in a model or of keys in a config.json. Imports not
 Letters: D model, F FFN neurons of a block.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -18,14 +18,12 @@ class Ffn:
         into: its layers from D to F, of which a block has some: one, or an up and a gate.
         out: the layer from F back to D.
         transposed: weights are [inputs, outputs], as GPT-2 has them.
-        fused: up and gate are one layer from D to 2 F.
     """
 
     module: str
     into: tuple[str, ...]
     out: str
     transposed: bool = False
-    fused: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,8 @@ class Row:
     """A family.
 
     Attributes:
-        reads: seq2seq: source and target in two stacks.
+        reads: seq2seq: source and target in two stacks; causal: one after the other in one; mask: the answer stands in
+            the source.
         stacks: by name, in the order in which states pass through them; a prompt enters the first.
         num_heads: the key of the first stack's number of attention heads, in its part of the configuration.
         vocabulary: the key of the number of tokens, likewise.
@@ -76,7 +75,8 @@ class Row:
         sentinel: whether targets begin with T5's first sentinel, as in its pre-training.
         shares_width: config.json has one F for all stacks, which is the widest's.
         unread: modules that text does not pass through, whose weights are left on disk.
-        positions_in_embedding: blocks know no positions, as the embedding adds them.
+        positions: the key of how many positions there are, and how many of them no token has, where the embedding adds
+            them and blocks know none; None: blocks do.
         refused: values of keys that a part of the model could not have, each with the reason.
     """
 
@@ -92,7 +92,7 @@ class Row:
     sentinel: bool = False
     shares_width: bool = False
     unread: tuple[str, ...] = ()
-    positions_in_embedding: bool = False
+    positions: tuple[str, int] | None = None
     refused: dict[str, tuple[Any, str]] = field(default_factory=dict)
 
     @property
@@ -145,18 +145,71 @@ T5GEMMA2 = Row(
     saved=(("model.encoder.text_model.", "model.encoder."),),
     unread=("model.encoder.vision_tower", "model.encoder.multi_modal_projector"),
 )
-
+GPT2 = Row(
+    reads="causal",
+    stacks={
+        "decoder": StackRow(
+            "transformer",
+            "h",
+            "ln_f",
+            Ffn("mlp", ("c_fc",), "c_proj", transposed=True),
+            width="n_embd",
+            num_blocks="n_layer",
+            num_neurons="n_inner",
+            otherwise={"n_inner": ("n_embd", 4)},
+        )
+    },
+    num_heads="n_head",
+    embedding=("transformer.wte.weight",),
+    saved=(("transformer.", ""),),
+    positions=("n_positions", 0),
+    refused={"scale_attn_by_inverse_layer_idx": (True, "its blocks depend on how many lie below them")},
+)
+LLAMA = Row(
+    reads="causal",
+    stacks={"decoder": StackRow("model", "layers", "norm", GATED)},
+    embedding=("model.embed_tokens.weight",),
+    saved=(("model.", ""),),
+)
+GEMMA = replace(LLAMA, embedding_scale=True)
+BERT = Row(
+    reads="mask",
+    stacks={"encoder": StackRow("bert", "encoder.layer", None, Ffn("", ("intermediate.dense",), "output.dense"))},
+    embedding=("bert.embeddings.word_embeddings.weight",),
+    head=("cls",),
+    saved=(("bert.", ""),),
+    positions=("max_position_embeddings", 0),
+    refused={"is_decoder": (True, "it is to read to both sides")},
+)
+ROBERTA = replace(
+    BERT,
+    stacks={"encoder": replace(BERT.first, module="roberta")},
+    embedding=("roberta.embeddings.word_embeddings.weight",),
+    head=("lm_head",),
+    positions=("max_position_embeddings", 2),
+    saved=(("roberta.", ""),),
+)
 ROWS = {  # by model_type; T5 1.0, 1.1, LM-adapted, Flan, UL2 and ByT5 are all t5
     "t5": T5,
     "mt5": T5,
     "umt5": T5,
     "t5gemma": T5GEMMA,
     "t5gemma2": T5GEMMA2,
+    "gpt2": GPT2,
+    "llama": LLAMA,
+    "qwen3": LLAMA,
+    "gemma3_text": GEMMA,
+    "bert": BERT,
+    "roberta": ROBERTA,
 }
-SUPPORTED = "T5 (1.0, 1.1, LM-adapted, Flan, UL2, ByT5), mT5, UMT5, T5Gemma and T5Gemma 2"
+SUPPORTED = (
+    "T5 (1.0, 1.1, LM-adapted, Flan, UL2, ByT5), mT5, UMT5, T5Gemma, T5Gemma 2, GPT-2, Llama, Qwen 3, Gemma 3 (text),"
+    " BERT and RoBERTa"
+)
 REFUSED = {
     "longt5": "LongT5 has another attention",
     "switch_transformers": "Switch Transformers has experts in place of FFN neurons",
+    "modernbert": "ModernBERT's first block is unlike the others, so that no part can begin with one of these",
     "gemma3": "Gemma 3 with images is not supported; a checkpoint of model_type gemma3_text is",
 }
 

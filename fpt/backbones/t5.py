@@ -132,8 +132,8 @@ class T5(UMT5):
         """T5 1.0 alone is tied, and scales its states."""
         return not self._scales(config)
 
-    def _slice(self, name: str, selection: Selection, full: Shape) -> WeightSlice:
-        whole = super()._slice(name, selection, full)
+    def _slice(self, name: str, selection: Selection) -> WeightSlice:
+        whole = super()._slice(name, selection)
         if "relative_attention_bias" not in name:
             return whole
         return WeightSlice(name)  # the bias of the whole stack lives in its first block, whichever block is first here
@@ -163,11 +163,7 @@ class T5(UMT5):
     def decoded(
         self, model: Any, ids: torch.Tensor, states: torch.Tensor, mask: torch.Tensor, texts: int = 1
     ) -> torch.Tensor:
-        """Decoder states [B, T, D] for ids [B, T] put in, from the encoder's output [B, S, D] and its mask.
-
-        Of several equally long `texts` in a row none sees another: each is decoded as if it were alone, and they share
-        what the decoder makes of the encoder's output.
-        """
+        """As every family's; the texts share what the decoder makes of the encoder's output."""
         stack, length = model.decoder, ids.shape[1]
         inputs = stack.embed_tokens(ids)
         # Padding comes last and the decoder looks back only, so its real positions need no further mask.

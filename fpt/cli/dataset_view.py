@@ -12,8 +12,7 @@ from fpt.config.run_config import RunConfig
 from fpt.data.encoded import Encoded
 from fpt.data.token_cache import tokenised
 from fpt.runs.progress import WithBar
-from fpt.tasks.task import Example, Task
-from fpt.training.evaluation import SENTINEL
+from fpt.tasks.task import SENTINEL, Example, Task
 
 QUANTILES = {"median": 0.5, "90 %": 0.9, "99 %": 0.99, "longest": 1.0}
 
@@ -74,7 +73,7 @@ def _unknown(examples: Sequence[Example], backbone: Backbone) -> dict[str, int]:
     tokenizer, counts = backbone.tokenizer, Counter[str]()
     for example in examples:
         counts.update(example.source)
-        counts.update(SENTINEL.sub("", example.target))
+        counts.update(example.target.removeprefix(SENTINEL))
     characters = [character for character in counts if not character.isspace()]
     ids = tokenizer(characters, add_special_tokens=False)["input_ids"] if characters else []
     unknown = {one for one, own in zip(characters, ids, strict=True) if tokenizer.unk_token_id in own}
@@ -94,7 +93,7 @@ def _example(example: Example, index: int, data: Encoded, backbone: Backbone) ->
         "source": example.source,
         "source_tokens": tokens(data.sources[index]),
         "cut": int(data.whole[index, 0]) - len(data.sources[index]),
-        "target": example.target,
+        "target": example.target if backbone.family.row.sentinel else example.target.removeprefix(SENTINEL),
         "target_tokens": tokens(data.targets[index]),
         "golds": list(example.golds),
     }

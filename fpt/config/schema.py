@@ -52,7 +52,7 @@ def _check_limits(name: str, value: Any, limits: dict[str, Any]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Group):
-    """Which pre-trained T5 the prompt is for."""
+    """Which pre-trained model the prompt is for."""
 
     key: ClassVar[str] = "model"
     name: str = setting("name used for the run folder and in reports", folder_name=True)
@@ -117,9 +117,14 @@ class TaskConfig(Group):
         None,
         verbatim=True,
     )
+    words: dict[Any, Any] | None = setting(
+        "what the model is to say for each of the task's labels, as in {negative: terrible, positive: great}; of a"
+        " masked model one token each; null: the labels themselves",
+        None,
+    )
     answer: str = setting(
         "generate: what the model says is read; score: of the task's labels the one whose words have the highest"
-        " probability, in one pass, and never anything else",
+        " probability, in one pass, and never anything else. A masked model always scores",
         "generate",
         choices=("generate", "score"),
     )
@@ -180,7 +185,7 @@ class PromptConfig(Group):
 
     key: ClassVar[str] = "prompt"
     kind: str = setting(
-        "soft: learned vectors before the embedded input; late: vectors before the states inside the encoder",
+        "soft: learned vectors before the embedded input; late: vectors before the states inside the stack that reads",
         "soft",
         choices=("soft", "late"),
     )
@@ -203,7 +208,7 @@ class PromptConfig(Group):
         learning=True,
     )
     layer: int | float = setting(
-        "late: how many encoder blocks lie below the prompt: a count (12), or a fraction of the model's (0.5)",
+        "late: how many blocks lie below the prompt: a count (12), or a fraction of those that read the source (0.5)",
         0.5,
         least=0,
         only="late",

@@ -24,8 +24,10 @@ ALIGNED = 8  # a card's attention copies a bias of another width, in every block
 class Batch:
     """Padded token ids: source [B, S], mask [B, S], labels [B, T] with IGNORED where padded.
 
-    `below` are the states [B, S, D] below a late prompt, zero where padded; None: not computed yet. `kept` [B, P, D] is
-    what dropout leaves of the prompt's vectors, as factors; None: everything.
+    `below` are the states [B, S, D] below a late prompt, zero where padded, in a causal model also of the target; None:
+    not computed yet. `kept` [B, P, D] is what dropout leaves of the prompt's vectors, as factors; None: everything.
+    `places` [B] are of the positions in the source that the first label is read from, in models of one stack; None: the
+    last ones.
     """
 
     source: Tensor
@@ -33,6 +35,7 @@ class Batch:
     labels: Tensor
     below: Tensor | None = None
     kept: Tensor | None = None
+    places: Tensor | None = None
 
     @cached_property
     def real(self) -> Tensor:
@@ -49,8 +52,8 @@ class Batch:
         return [self._rows(slice(half)), self._rows(slice(half, None))]
 
     def _rows(self, rows: slice) -> "Batch":
-        below, kept = (None if part is None else part[rows] for part in (self.below, self.kept))
-        return Batch(self.source[rows], self.mask[rows], self.labels[rows], below, kept)
+        more = (None if part is None else part[rows] for part in (self.below, self.kept, self.places))
+        return Batch(self.source[rows], self.mask[rows], self.labels[rows], *more)
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on a device, which is not waited for: `real` is found before it goes there."""
@@ -61,8 +64,8 @@ class Batch:
         return self._with_each(Tensor.pin_memory) if torch.cuda.is_available() else self
 
     def _with_each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        below, kept = (None if part is None else change(part) for part in (self.below, self.kept))
-        changed = Batch(change(self.source), change(self.mask), change(self.labels), below, kept)
+        more = (None if part is None else change(part) for part in (self.below, self.kept, self.places))
+        changed = Batch(change(self.source), change(self.mask), change(self.labels), *more)
         vars(changed)["real"] = change(self.real)
         return changed
 
@@ -93,7 +96,7 @@ class Encoded:
         whole: numbers of tokens before cutting, [examples, 2]: sources and targets; None: nothing was cut.
         lost_answers: of the examples whose source was cut, how many have no gold left in it that was there before.
         pad: what a source is padded with.
-        reads: how the model reads: seq2seq, mask or causal.
+        blank: the token that stands in a source where a masked model is to say its answer.
         below: the sources' states below a late prompt, where they are kept.
         multiple: what the positions of a padded source, with `before` of the prompt, and of a target are multiples of.
     """
@@ -106,12 +109,21 @@ class Encoded:
     below: KeptStates | None = None
     multiple: int = 1
     before: int = 0
-    reads: str = "seq2seq"
+    blank: int | None = None
 
     @cached_property
     def lengths(self) -> list[tuple[int, int]]:
         """Each example's numbers of source and target tokens."""
         return list(zip(self.sources.lengths, self.targets.lengths, strict=True))
+
+    @cached_property
+    def joined_starts(self) -> NDArray[np.int64]:
+        """Where each example begins, and the last ends, in all tokens that a causal model reads in training.
+
+        These are a source's, and its target's but for the last, from which nothing is read.
+        """
+        lengths = np.array(self.sources.lengths) + np.maximum(np.array(self.targets.lengths), 1) - 1
+        return np.concatenate([[0], np.cumsum(lengths)])
 
     @cached_property
     def num_cut(self) -> tuple[int, int]:
@@ -127,7 +139,7 @@ class Encoded:
     def taken(self, indices: Sequence[int]) -> "Encoded":
         """The examples at `indices` alone."""
         sources, targets = (Rows.of(rows[index] for index in indices) for rows in (self.sources, self.targets))
-        return Encoded(sources, targets, pad=self.pad, multiple=self.multiple, before=self.before, reads=self.reads)
+        return Encoded(sources, targets, pad=self.pad, multiple=self.multiple, before=self.before, blank=self.blank)
 
     def for_card(self, before: int) -> "Encoded":
         """The same, its batches padded as a card's kernels want it under a prompt of `before` vectors."""
@@ -143,8 +155,9 @@ class Encoded:
         below = None
         if self.below is not None:
             states = self.below.batch(indices)
-            below = pad(states, (0, 0, 0, width - states.shape[1]))
-        return Batch(source, mask, labels, below)
+            below = pad(states, (0, 0, 0, max(0, width - states.shape[1])))  # a causal model's have the target's too
+        places = None if self.blank is None else (source == self.blank).long().argmax(1)
+        return Batch(source, mask, labels, below, places=places)
 
     def padded_size(self, indices: Sequence[int]) -> tuple[int, int, int]:
         """(B, S, T) of the batch at `indices`."""

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from fpt.backbones.rows import ROWS, Row
 from fpt.data.encoded import Encoded
 from fpt.data.rows import Rows
+from fpt.errors import UserError
 from fpt.runs.progress import WithBar
 from fpt.tasks.metrics import normalise
 from fpt.tasks.task import MASK, SENTINEL, Example
@@ -31,8 +32,14 @@ def encode(
 
     A source gives up its spare part from that part's end, and only then the end of the rest; a target its end. `row`
     is of the model's family. `find_answers` where golds are pieces of their source, so that a cut may lose them.
+
+    Raises:
+        UserError: a model that reads by a mask has a tokenizer without one, or a source in which it stands twice, or in
+            a part that was cut.
     """
     tokens = Tokens(tokenizer, row)
+    if row.reads == "mask":
+        examples = [_asking(example) for example in examples]
     sources, targets = list[Rows](), list[Rows]()
     whole, lost = np.empty((len(examples), 2), np.int32), 0
     parts = [list(range(start, min(start + PART, len(examples)))) for start in range(0, len(examples), PART)]
@@ -42,6 +49,8 @@ def encode(
         whole_targets = _of_distinct([example.target for example in part], tokens)
         whole[indices] = list(zip(map(len, whole_sources), map(len, whole_targets), strict=True))
         cut = [_cut_source(*pair, tokens, source_length) for pair in zip(part, whole_sources, strict=True)]
+        if row.reads == "mask":
+            _check_masks(part, cut, tokens)
         if find_answers:
             lost += sum(
                 len(before) > source_length and _is_lost(example, after, tokenizer)
@@ -50,7 +59,7 @@ def encode(
         sources.append(Rows.of(cut))
         targets.append(Rows.of(_cut(ids, target_length, tokens.ends) for ids in whole_targets))
     pad = int(tokenizer.pad_token_id or 0)
-    return Encoded(Rows.joined(sources), Rows.joined(targets), whole, lost, pad=pad, reads=row.reads)
+    return Encoded(Rows.joined(sources), Rows.joined(targets), whole, lost, pad=pad, blank=tokens.blank)
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,11 @@ class Tokens:
         bare, framed = self._bare(["a"])[0], self.tokenizer("a")["input_ids"]
         start = next((place for place in range(len(framed)) if framed[place : place + len(bare)] == bare), 0)
         return framed[:start], framed[start + len(bare) :] if self.row.reads != "causal" else []
+
+    @property
+    def blank(self) -> int | None:
+        """The mask token that stands where a masked model says its answer."""
+        return self.tokenizer.mask_token_id if self.row.reads == "mask" else None
 
     @property
     def ends(self) -> int:
@@ -98,6 +112,20 @@ class Tokens:
             texts, add_special_tokens=False, return_attention_mask=False, verbose=False
         ).input_ids
         return ids
+
+
+def _asking(example: Example) -> Example:
+    """The example with a mask at its end, unless its template has one."""
+    return example if MASK in example.source else example._replace(source=f"{example.source} {MASK}")
+
+
+def _check_masks(examples: list[Example], sources: list[list[int]], tokens: Tokens) -> None:
+    if tokens.blank is None:
+        raise UserError("model: its tokenizer has no mask token, and the model answers by one; take another tokenizer")
+    for example, ids in zip(examples, sources, strict=True):
+        if (found := ids.count(tokens.blank)) != 1:
+            how = f"there are {found}" if found else "it was cut off; give a larger task.source_length"
+            raise UserError(f"example '{example.id}': the model answers at the one mask in the source, and {how}")
 
 
 def _of_distinct(texts: list[str], tokens: Tokens) -> list[list[int]]:

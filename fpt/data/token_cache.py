@@ -13,7 +13,7 @@ from transformers import __version__ as transformers_version
 from fpt.backbones.backbone import Backbone
 from fpt.config.schema import TaskConfig
 from fpt.data.encoded import Encoded
-from fpt.data.encoding import encode
+from fpt.data.encoding import Tokens, encode
 from fpt.data.example_cache import CachedExamples
 from fpt.data.rows import Rows
 from fpt.runs.progress import WithBar
@@ -33,6 +33,7 @@ def tokenised(
         UserError: the tokenizer or the cache's folder cannot be used.
     """
     row = backbone.family.row
+    blank = Tokens(backbone.tokenizer, row).blank
 
     def part(examples: Sequence[Example]) -> Encoded:
         def make() -> dict[str, Tensor]:
@@ -58,7 +59,7 @@ def tokenised(
         tensors = find_or_make(cache, "tokens", _key(examples, settings), make)
         sources, targets = (Rows.from_tensors(tensors, side) for side in ("sources", "targets"))
         lost_answers, pad = tensors["lost answers, pad"].tolist()
-        return Encoded(sources, targets, tensors["whole"].numpy(), lost_answers, pad=pad, reads=row.reads)
+        return Encoded(sources, targets, tensors["whole"].numpy(), lost_answers, pad=pad, blank=blank)
 
     return tuple(map(part, task.parts.values()))
 

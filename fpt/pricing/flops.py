@@ -38,10 +38,10 @@ class Price:
     def __init__(self, config: PreTrainedConfig) -> None:
         self._config, self._family = config, family_of(config)
         self._skeleton = partial(self._family.skeleton, config)
-        self.d_model = self._family.width(config)
+        self.d_model, self.reads = self._family.width(config), self._family.row.reads
         self._source = cache(self._source_block)
         self._decoder = cache(self._decoder_block)
-        self._head = cache(self._head_position)
+        self.head = cache(self._head_position)
         self.sizes = cache(self._sizes)
         self.packed_weights = cache(self._packed_weights)
         self.peaks = cache(partial(peaks, config))
@@ -56,7 +56,7 @@ class Price:
         bare, making = source - prompt.length, sum(kind_of(prompt).flops(source - prompt.length, self.d_model))
         lower = self.below(shape, batch=batch, source=bare, target=target, blocks=below)
         upper = self.below(shape, batch=batch, source=source, target=target, blocks=shape.source.blocks - below)
-        head = self._family.answered(target) * self._head()
+        head = self._family.answered(target) * self.head()
         return lower + upper + batch * (making + self._said(shape, source, target) + head)
 
     def update(

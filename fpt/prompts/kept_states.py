@@ -9,6 +9,7 @@ import os
 import socket
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fpt.data.batches import batches_by_length, in_turn
@@ -49,7 +51,12 @@ class StatesBelow:
     @property
     def shape(self) -> tuple[int, int]:
         """[N, D]."""
-        return len(self.data.sources.ids), self.model.width
+        return int(self.starts[-1]), self.model.width
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """Where each example's states begin, and the last's end: those of its source, or of all that a stack reads."""
+        return self.data.joined_starts if self.model.reader.reads_target else self.data.sources.starts
 
     def in_memory(self) -> KeptStates:
         """The states in every process's own memory; each computes a part and is told the rest."""
@@ -59,7 +66,7 @@ class StatesBelow:
         # The others' are zeros, so bits added up as whole numbers are the bits themselves.
         for part in torch.split(rows.view(torch.int32).view(-1), SENT):
             distributed.all_reduce_sum_([part])
-        return KeptStates(rows, self.data.sources.starts)
+        return KeptStates(rows, self.starts)
 
     def in_file(self, folder: Path, origin: dict[str, Any]) -> KeptStates:
         """The states in a file of the folder, mapped into memory; computed first where it is not there or not whole.
@@ -74,13 +81,15 @@ class StatesBelow:
         is_there = distributed.here()[0] > 0 or self._is_whole(file)
         if not all(distributed.all_gather(is_there)):
             self._write(file, description)
-        return KeptStates(self._mapped(file), self.data.sources.starts)
+        return KeptStates(self._mapped(file), self.starts)
 
     def _decisive(self) -> dict[str, Any]:
         """What else decides the states' bits."""
         digest = hashlib.sha256(self.data.sources.ids.data)
         digest.update(self.data.sources.starts.data)
         digest.update(self.data.targets.starts.data)  # batches are sorted by both lengths
+        if self.model.reader.reads_target:
+            digest.update(self.data.targets.ids.data)
         return {
             "data": digest.hexdigest(),
             "shape": self.shape,
@@ -96,7 +105,7 @@ class StatesBelow:
         batches = batches_by_length(self.data, self.batch_size)
         own = in_turn(batches, process, processes)
         own += [[]] * (max(distributed.all_gather(len(own))) - len(own))  # machines may have more processes or fewer
-        starts = self.data.sources.starts
+        starts = self.starts
         for indices in self.with_bar(own, "states below the prompt"):
             if not indices and not self.engine.is_sharded:
                 continue
@@ -172,7 +181,7 @@ class StatesBelow:
 
     def _digest(self, rows: Tensor) -> str:
         """Of all states, in the examples' order."""
-        digest, starts = hashlib.sha256(), self.data.sources.starts
+        digest, starts = hashlib.sha256(), self.starts
         number = len(self.data)
         parts = [list(range(start, min(start + AT_ONCE, number))) for start in range(0, number, AT_ONCE)]
         for part in self.with_bar(parts, "checking the states"):

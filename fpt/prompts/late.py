@@ -54,9 +54,7 @@ class Late:
         layer = self.config.layer
         below = int(layer * num_blocks + 0.5) if isinstance(layer, float) else layer
         if below > num_blocks:
-            raise UserError(
-                f"prompt.layer={layer}: the model's encoder has {num_blocks} blocks; give 0 to {num_blocks}"
-            )
+            raise UserError(f"prompt.layer={layer}: the model reads with {num_blocks} blocks; give 0 to {num_blocks}")
         return below
 
     def shapes(self, d_model: int) -> dict[str, tuple[int, ...]]:
@@ -116,6 +114,6 @@ class Late:
         generator = self.config.generator
         origin = "the same for every example" if generator == "none" else "made from each example's states there"
         return (
-            f"{self.config.length} vectors of {d_model} numbers, {origin}, that go before the states after encoder"
+            f"{self.config.length} vectors of {d_model} numbers, {origin}, that go before the states after"
             f" block {layer} of {model} (late prompt tuning, {generator}, {self.num_learned(d_model):,} parameters)"
         )

@@ -35,12 +35,16 @@ class Prompt(nn.Module):
         """What is learned, by name."""
         return dict(self.named_parameters())
 
-    def prepend(self, states: Tensor, mask: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """States [B, S, D] and their mask [B, S] with each example's vectors in front: [B, P+S, D], [B, P+S].
+    def prepend(
+        self, states: Tensor, mask: Tensor, source: Tensor, kept: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """States [B, L, D] and their mask [B, L] with each example's vectors in front: [B, P+L, D], [B, P+L].
 
-        `kept` [B, P, D] is what dropout leaves of the vectors, as factors.
+        The vectors may depend on the first states alone, those of the source, whose mask [B, S] is `source`. `kept`
+        [B, P, D] is what dropout leaves of them, as factors.
         """
-        vectors = self(states, mask) if kept is None else self(states, mask) * kept
+        vectors = self(states[:, : source.shape[1]], source)
+        vectors = vectors if kept is None else vectors * kept
         ones = mask.new_ones(vectors.shape[:2])
         return torch.cat([vectors.to(states.dtype), states], 1), torch.cat([ones, mask], 1)
 

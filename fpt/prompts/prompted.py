@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from fpt.backbones.families import family_of
 from fpt.data.encoded import IGNORED, Batch
 from fpt.prompts.modules import Prompt, Tensors
-from fpt.prompts.readers import Seq2Seq
+from fpt.prompts.readers import READERS
 
 AT_ONCE = 1024  # target positions whose logits [V] are held at the same time
 
@@ -32,18 +32,21 @@ class PromptedModel(nn.Module):
         """
         super().__init__()
         self.family = family_of(body.config)
-        self.reader = Seq2Seq(self.family)
+        self.reader = READERS[self.family.row.reads](self.family)
         self.width = self.family.width(body.config)
         if checkpointing:
             self.family.checkpoint_blocks(body)
         self.body: Any = body
         self.prompt = prompt
-        self._begin_pass = begin_pass
+        self.begin_pass = begin_pass
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """States [B, P+S, D] of the stack that reads, and their mask [B, P+S]; every pass begins here."""
-        self._begin_pass()
-        return self.above(self._below(batch) if batch.below is None else batch.below, batch.mask, batch.kept)
+        self.begin_pass()
+        states = self._below(batch) if batch.below is None else batch.below
+        _, mask = self.reader.inputs(batch)
+        states, mask = self.prompt.prepend(states, mask[:, : states.shape[1]], batch.mask, batch.kept)
+        return self.family.encoded_from(self.body, states, mask, self.prompt.position), mask
 
     def learned(self) -> Tensors:
         """A copy of what is learned, by name, off the device."""
@@ -57,24 +60,19 @@ class PromptedModel(nn.Module):
 
     def below(self, batch: Batch) -> Tensor:
         """The states [B, S, D] that the prompt is put before; they depend on the example alone, and never change."""
-        self._begin_pass()
+        self.begin_pass()
         return self._below(batch)
 
     @torch.no_grad()
     def _below(self, batch: Batch) -> Tensor:
         return self.family.states_before(self.body, *self.reader.inputs(batch), self.prompt.position)
 
-    def above(self, states: Tensor, mask: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Encoder states [B, P+S, D] and their mask [B, P+S], from those below the prompt and theirs [B, S].
-
-        `kept` [B, P, D] is what dropout leaves of the prompt's vectors.
-        """
-        states, mask = self.prompt.prepend(states, mask, kept)
-        return self.family.encoded_from(self.body, states, mask, self.prompt.position), mask
-
     def decode(self, batch: Batch, states: Tensor, mask: Tensor, texts: int = 1) -> Tensor:
-        """States [B, T, D] that the labels are read from, with the target given, or with several `texts` in a row."""
-        return self.reader.answering(self.body, batch, states, mask, texts)
+        """States [B, T, D] that labels are read from, the target given (teacher forcing), or several `texts` in a row.
+
+        States and mask are `encode`'s.
+        """
+        return self.reader.answering(self, batch, states, mask, texts)
 
     def forward(self, batch: Batch) -> Tensor:
         """Cross-entropy summed over the batch's real target tokens; the head runs on those positions alone."""
@@ -93,7 +91,7 @@ class PromptedModel(nn.Module):
 
     def _entropy(self, states: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy summed over decoder states [N, D] whose next tokens are labels [N]."""
-        return cross_entropy(self._logits(states), labels, reduction="sum")
+        return cross_entropy(self.logits(states), labels, reduction="sum")
 
     @torch.no_grad()
     def generate(self, batch: Batch, *, max_new_tokens: int, beams: int = 1, in_step: bool = False) -> Tensor:
@@ -101,7 +99,8 @@ class PromptedModel(nn.Module):
 
         With `in_step` every process goes on until the last has finished, as a model whose weights are shared out needs.
         """
-        return self._generated(*self.encode(batch), max_new_tokens, beams, in_step)
+        read = None if self.reader.reads_target else self.encode(batch)
+        return self.reader.generated(self, batch, read, max_new_tokens=max_new_tokens, beams=beams, in_step=in_step)
 
     @torch.no_grad()
     def answer(self, batch: Batch, *, max_new_tokens: int, beams: int = 1) -> tuple[Tensor, Tensor]:
@@ -109,20 +108,26 @@ class PromptedModel(nn.Module):
 
         A token's probability is the model's own, given the source and the tokens before it.
         """
-        states, mask = self.encode(batch)
-        ids = self._generated(states, mask, max_new_tokens, beams, in_step=False)[:, 1:]
+        read = None if self.reader.reads_target else self.encode(batch)
+        ids = self.reader.generated(self, batch, read, max_new_tokens=max_new_tokens, beams=beams, in_step=False)[:, 1:]
         ended = torch.isin(ids, torch.tensor(self.family.end_tokens(self.body.config), device=ids.device)).cumsum(1)
         labels = ids.masked_fill(ended.cumsum(1) > 1, IGNORED)  # the end itself is part of the output
-        self._begin_pass()
-        return labels, self._logs(replace(batch, labels=labels), states, mask)
+        batch = replace(batch, labels=labels)
+        if read is None:
+            return labels, self._logs(batch, *self.encode(batch))
+        self.begin_pass()
+        return labels, self._logs(batch, *read)
 
     @torch.no_grad()
     def weigh(self, batch: Batch, targets: Tensor) -> Tensor:
         """Log-probabilities [B, L, T] of the tokens of L targets [L, T], 0 behind their ends, where these have IGNORED.
 
         Their sum over T is minus the training loss that the source would have with that target. It is one pass, which
-        has the targets side by side.
+        has the targets side by side, unless the target goes the source's way.
         """
+        if self.reader.reads_target:
+            batches = [replace(batch, labels=target.expand(len(batch.source), -1), below=None) for target in targets]
+            return torch.stack([self._logs(each, *self.encode(each)) for each in batches], 1)
         states, mask = self.encode(batch)
         labels = targets.flatten().expand(len(states), -1)
         return self._logs(replace(batch, labels=labels), states, mask, len(targets)).view(-1, *targets.shape)
@@ -133,14 +138,9 @@ class PromptedModel(nn.Module):
         states, real = self.decode(batch, states, mask, texts), labels != IGNORED
         logs = torch.zeros(labels.shape, device=labels.device)
         parts = zip(torch.split(states[real], AT_ONCE), torch.split(labels[real], AT_ONCE), strict=True)
-        logs[real] = torch.cat([-cross_entropy(self._logits(some), ids, reduction="none") for some, ids in parts])
+        logs[real] = torch.cat([-cross_entropy(self.logits(some), ids, reduction="none") for some, ids in parts])
         return logs
 
-    def _logits(self, states: Tensor) -> Tensor:
-        """Logits [N, V] of decoder states [N, D], in float32."""
+    def logits(self, states: Tensor) -> Tensor:
+        """Logits [N, V] of states [N, D], in float32."""
         return self.family.head_logits(self.body, states).float()
-
-    def _generated(self, states: Tensor, mask: Tensor, max_new_tokens: int, beams: int, in_step: bool) -> Tensor:
-        return self.reader.generated(
-            self.body, states, mask, self._logits, max_new_tokens=max_new_tokens, beams=beams, in_step=in_step
-        )

@@ -18,6 +18,8 @@ def rules_of(task: TaskConfig) -> TaskRules:
         UserError: no such task, or a setting that it does not have.
     """
     rules = _rules_of(task)
+    if task.words is not None:
+        rules = labels.in_words(rules, task.words)
     if task.answer == "score" and not rules.labels:
         way_out = ", or give task.labels" if is_own(task) else ""
         raise UserError(f"task.answer=score: chooses between labels, and {task.name} has none; leave it out{way_out}")

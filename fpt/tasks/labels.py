@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -91,6 +92,24 @@ def folded(text: str) -> str:
 def _from_text(words: Mapping[str, str], text: str) -> str:
     """The label word that the answer is, else the answer as it stands."""
     return words.get(folded(text), text.strip())
+
+
+def in_words(rules: TaskRules, words: Mapping[Any, Any]) -> TaskRules:
+    """The rules with other words said for the labels, as `task.words` has them.
+
+    Raises:
+        UserError: there are no labels, or not each has a word of its own.
+    """
+    said = {str(label): str(word).strip() for label, word in words.items()}
+    told = f"task.words={json.dumps(said, ensure_ascii=False)}"
+    if not rules.labels:
+        raise UserError(f"{told}: says labels in other words, and this task has none; leave it out")
+    if set(said) != set(rules.labels) or "" in said.values():
+        raise UserError(f"{told}: expected a word for each of {', '.join(rules.labels)}")
+    label_of = {folded(word): label for label, word in said.items()}
+    if len(label_of) < len(said):
+        raise UserError(f"{told}: two labels have the same word; give each its own")
+    return replace(rules, words=said, from_text=lambda text: label_of.get(folded(text), rules.from_text(text)))
 
 
 def _golds(examples: Sequence[Example]) -> list[str]:

@@ -1,7 +1,7 @@
 """What every task gives the trainer: examples as text, how an output is read, and how outputs are scored."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from string import Formatter
 from typing import NamedTuple
@@ -60,8 +60,8 @@ class Template:
 
     @cached_property
     def fields(self) -> tuple[str, ...]:
-        """The fields' names."""
-        return tuple(dict.fromkeys(name for _, name in self.parts if name is not None))
+        """The fields' names; {mask} is no field, but the place of a masked model's answer."""
+        return tuple(dict.fromkeys(name for _, name in self.parts if name is not None and f"{{{name}}}" != MASK))
 
     def check(self, key: str, known: Sequence[str], what: str) -> None:
         """Refuse a template of the user's that names other fields than those known.
@@ -89,7 +89,7 @@ class Template:
         for plain, name in self.parts:
             text += plain
             if name is not None:
-                text += values[name]
+                text += MASK if f"{{{name}}}" == MASK else values[name]
                 if name == longest:
                     spare = (len(text) - len(values[name]), len(text))
         return text, spare
@@ -114,6 +114,7 @@ class TaskRules:
         answered: whether a record of a test split has its answer.
         each_gold: training takes every gold in turn, an example each, not the first alone.
         labels: the label words; empty where the answer is free text.
+        words: what is said for a label word, where it is something else.
         metric: the main metric's name, a key of what `score` returns.
         from_text: a decoded output to an answer.
         score: answers and examples to metrics.
@@ -128,6 +129,7 @@ class TaskRules:
     answered: Callable[[Record], bool]
     each_gold: bool = False
     labels: tuple[str, ...] = ()
+    words: Mapping[str, str] = field(default_factory=dict)
     metric: str
     from_text: Callable[[str], str] = str.strip
     score: Callable[[Sequence[str], Sequence[Example]], dict[str, float]]
@@ -142,7 +144,8 @@ class TaskRules:
         """
         name, source, _, _, spare, group = self.question(self.template, record, where)
         answer, golds = self.answer(record, where)
-        return Example(name, source, ANSWER.format(answer=answer), golds, spare, group)
+        said = self.words.get(answer, answer)
+        return Example(name, source, ANSWER.format(answer=said), golds, spare, group)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,14 +5,14 @@ As Liu et al. 2022 score, and most of the literature. Nothing is generated, and 
 Letters: B batch, L labels, T target.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from fpt.data.encoded import IGNORED, Batch, padded
+from fpt.data.encoding import Tokens
 from fpt.errors import UserError
 from fpt.prompts.prompted import PromptedModel
 from fpt.tasks.task import ANSWER
@@ -23,7 +23,7 @@ class Choice:
     """What there is to choose from.
 
     Attributes:
-        words: the label words.
+        words: the labels.
         ids: their targets' token ids [L, T], each closed with </s>, IGNORED behind it.
     """
 
@@ -43,17 +43,23 @@ class Choice:
         return words, ids[likeliest], logs[torch.arange(len(words)), likeliest]
 
 
-def choice_of(words: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Choice:
-    """The choice between label words.
+def choice_of(labels: Sequence[str], tokens: Tokens, said: Mapping[str, str] | None = None) -> Choice:
+    """The choice between labels, for some of which another word is `said`.
 
     Raises:
-        UserError: to the tokenizer two of them are the same.
+        UserError: to the tokenizer two of them are the same, or in a masked model one is no single token.
     """
-    rows: list[list[int]] = tokenizer([ANSWER.format(answer=word) for word in words]).input_ids
+    words = [(said or {}).get(label, label) for label in labels]
+    rows = tokens.of_targets([ANSWER.format(answer=word) for word in words])
     for index, row in enumerate(rows):
+        if tokens.row.reads == "mask" and len(row) != 1:
+            raise UserError(
+                f"task.words: a masked model says one token, and {words[index]!r} is {len(row)} to its tokenizer; give"
+                f" words that are one, as in task.words={{{', '.join(f'{label}: …' for label in labels)}}}"
+            )
         if (first := rows.index(row)) < index:
             raise UserError(
                 f"task.answer=score: the label words {words[first]!r} and {words[index]!r} are the same tokens to this"
                 " model's tokenizer, so that neither can be the likelier; give one of them another word"
             )
-    return Choice(words, padded(rows, IGNORED, max(map(len, rows))))
+    return Choice(labels, padded(rows, IGNORED, max(map(len, rows))))

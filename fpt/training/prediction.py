@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from fpt.backbones.rows import ROWS, Row
 from fpt.data.batches import batches_by_length
 from fpt.data.encoded import IGNORED, Batch
 from fpt.data.encoding import encode
@@ -55,6 +56,7 @@ class Predictor:
         source_length: longest source in tokens; what is more is cut as in training.
         beams: of beam search; 1: greedy.
         choice: the labels of which the likeliest is the answer; None: answers are generated.
+        row: of the model's family.
     """
 
     model: PromptedModel
@@ -66,6 +68,7 @@ class Predictor:
     batch_size: int
     beams: int = 1
     choice: Choice | None = None
+    row: Row = ROWS["t5"]
 
     def __call__(self, texts: Sequence[str]) -> list[Prediction]:
         """Predictions in the order of the texts."""
@@ -73,7 +76,7 @@ class Predictor:
 
     def answer(self, examples: Sequence[Example], with_bar: WithBar = lambda batches, _: batches) -> list[Prediction]:
         """Predictions in the examples' order; only their sources and what can be spared of them count."""
-        data = encode(examples, self.tokenizer, source_length=self.source_length, target_length=2)
+        data = encode(examples, self.tokenizer, source_length=self.source_length, target_length=2, row=self.row)
         assert data.whole is not None
         of_index: dict[int, Prediction] = {}
         for indices in with_bar(batches_by_length(data, self.batch_size), "predicting"):

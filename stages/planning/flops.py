@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any
 
-from fpt.backbones.families import read_config
+from fpt.backbones.families import family_of, read_config
 from fpt.backbones.location import config_values
 from fpt.backbones.shapes import Shape
 from fpt.config.run_config import RunConfig
@@ -204,12 +204,13 @@ def price_run(
 def nominal(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
     """The plan of a configuration at its length limits, without weights or data, with result.json's names."""
     source, target = config.task.source_length + config.prompt.length, config.task.target_length
-    cost = price_of(read_config(*config_values(config.model)))
+    backbone = read_config(*config_values(config.model))
+    cost = price_of(backbone)
     examples = most_train_examples(config)
     config, scored = config.with_batches_of(examples), 0
     if any(schedule.reduces_width().values()):
         scored = min(config.schedule.importance_examples, examples or config.schedule.importance_examples)
-    tokens = (examples or 0) * config.task.source_length
+    tokens = (examples or 0) * family_of(backbone).positions(config.task.source_length, config.task.target_length)
     kept_states = decide(config, schedule, examples=examples, tokens=tokens, cost=cost)
     plan = price(
         schedule,

@@ -98,7 +98,7 @@ def decide(
         config: of the run.
         schedule: its stages.
         examples: how many there are to train on; None: that is not known.
-        tokens: of all their sources.
+        tokens: of all that is read of them.
         cost: of the model.
     """
     kind, full = kind_of(config.prompt), schedule.full.source
@@ -145,7 +145,8 @@ def decide_for_run(
     Raises:
         UserError: the memory or the disk that was asked for by name has no room for the states.
     """
-    tokens, cost = len(inputs.train.sources.ids), price_of(inputs.backbone.config)
+    family, cost = inputs.backbone.family, price_of(inputs.backbone.config)
+    tokens = sum(family.positions(source, max(target, 1)) for source, target in inputs.train.lengths)
     now = decide(config, schedule, examples=len(inputs.train), tokens=tokens, cost=cost)
     if now is None or before is None:
         _check_room(config, now)

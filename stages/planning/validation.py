@@ -48,8 +48,14 @@ def plan_validation(
     asked = [(stage.shape, looked, times) for stage in schedule.stages if (times := _times(stage, schedule, config))]
     asked.append((schedule.last.shape, total, 2 if looked < total else 1))
     floor = ROWS
-    if task.answer == "score":  # all tokens of all labels are there at once
-        sizes, floor = (sizes[0], sizes[1] * len(rules_of(task).labels)), 0
+    if cost.reads == "mask":  # a word of each label, from one state
+        floor = 0
+    elif task.answer == "score":
+        number, floor = len(rules_of(task).labels), 0
+        if cost.reads == "causal":  # each label goes the source's way
+            asked = [(shape, count * number, times) for shape, count, times in asked]
+        else:  # all tokens of all labels are there at once
+            sizes = sizes[0], sizes[1] * number
     spent = sum(count * times * _flops(cost, shape, sizes, 1, 1) for shape, count, times in asked)
     slow = sum(
         times * ceil(count / batch) * _flops(cost, shape, sizes, min(batch, count), max(floor, min(batch, count)))

@@ -5,14 +5,15 @@ from contextlib import contextmanager
 
 from fpt.backbones.backbone import open_backbone
 from fpt.config.run_config import RunConfig
+from fpt.data.encoding import Tokens
 from fpt.devices import distributed
 from fpt.devices.device import open_device
 from fpt.devices.engine import Engine
-from fpt.errors import UserError
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.task import ANSWER
-from fpt.training.choice import choice_of
 from fpt.training.prediction import Predictor
+from stages.fits import check_options
+from stages.inputs import choice_for
 from stages.models import Models
 from stages.using.learned import LearnedPrompt
 
@@ -32,16 +33,16 @@ def predictor(
     Raises:
         UserError: task, device, model or prompt cannot be used, or options of generation where labels are scored.
     """
-    rules, scores = rules_of(config.task), config.task.answer == "score"
-    if scores and (beams > 1 or max_new_tokens):
-        option = f"beams={beams}" if beams > 1 else f"max-new-tokens={max_new_tokens}"
-        raise UserError(f"{option}: is of generation; with task.answer=score nothing is generated, so leave it out")
+    rules = rules_of(config.task)
+    check_options(config, beams=beams, max_new_tokens=max_new_tokens)
     device = open_device(config.engine)
     with distributed.joined(config.engine, device):
         backbone, engine = open_backbone(config.model), Engine(config.engine, device)
-        labels = backbone.tokenizer([ANSWER.format(answer=label) for label in rules.labels or ("",)])["input_ids"]
-        longest = max(map(len, labels)) if rules.labels else config.task.target_length
-        choice = choice_of(rules.labels, backbone.tokenizer) if scores else None
+        row = backbone.family.row
+        words = [ANSWER.format(answer=rules.words.get(label, label)) for label in rules.labels or ("",)]
+        longest = max(map(len, Tokens(backbone.tokenizer, row).of_targets(words)))
+        longest = longest if rules.labels else config.task.target_length
+        choice = choice_for(config, rules, backbone)
         with Models(backbone, engine, prompt.config).open(prompt.selection(backbone), prompt.tensors) as model:
             yield Predictor(
                 model,
@@ -53,4 +54,5 @@ def predictor(
                 batch_size=config.train.eval_batch,
                 beams=beams,
                 choice=choice,
+                row=row,
             )

@@ -1,5 +1,6 @@
 """Every family of models computes what transformers' own does: whole and in parts, before a prompt and behind it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,17 @@ from fpt.prompts.prompted import PromptedModel
 from stages import partial
 from stages.selection import everything
 from tests.conftest import open_folder, quick_words, stopped_after
-from tests.families import CASES, WIDTH, opened, part_of, save_family
-from tests.models import DATA, late, same
+from tests.families import (
+    CASES,
+    WIDTH,
+    data_of,
+    embedding_of,
+    inputs_of,
+    opened,
+    part_of,
+    save_family,
+)
+from tests.models import late, same
 
 PROMPT = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(0))
 ALL = [0, 1, 2, 3]
@@ -51,18 +61,23 @@ def prompted(backbone: Backbone, prompt: SoftPrompt | LatePrompt, selection: Sel
     return PromptedModel(partial.build(backbone, selection or everything(backbone.shape)), prompt)
 
 
-def asked(model: Any, family: str, batch: Batch, prompt: Tensor) -> dict[str, Tensor]:
-    """What transformers' own forward needs to see the prompt before the source, as the first block is to have it."""
-    embedded = model.get_input_embeddings()(batch.source)
+def asked(model: Any, family: str, batch: Batch, prompt: Tensor) -> Any:
+    """What transformers' own model says to a batch with the prompt before its first block."""
+    given, count = inputs_of(family, batch), len(batch.source)
     vectors = prompt / WIDTH**0.5 if family == "t5gemma" else prompt  # whose stacks scale what is put in
-    mask = torch.cat([torch.ones(len(embedded), len(prompt), dtype=torch.long), batch.mask], 1)
-    vectors = torch.cat([vectors.expand(len(embedded), -1, -1), embedded], 1)
-    return {"inputs_embeds": vectors, "attention_mask": mask, "labels": batch.labels}
+    mask = torch.cat([torch.ones(count, len(prompt), dtype=torch.long), given.mask], 1)
+    labels = given.labels
+    if ROWS[family].reads != "seq2seq":
+        labels = torch.cat([torch.full((count, len(prompt)), -100), labels], 1)
+    with embedding_of(model, family) as embedded:
+        vectors = torch.cat([vectors.expand(count, -1, -1), embedded(given.ids)], 1)
+        return model(inputs_embeds=vectors, attention_mask=mask, labels=labels)
 
 
 def test_loss_and_gradient_are_transformers_own(backbone: Backbone, theirs: Any, family: str) -> None:
-    batch, prompt = DATA.batch(ALL), PROMPT.clone().requires_grad_()
-    expected = theirs(**asked(theirs, family, batch, prompt)).loss * sum(map(len, DATA.targets))
+    data = data_of(family)
+    batch, prompt = data.batch(ALL), PROMPT.clone().requires_grad_()
+    expected = asked(theirs, family, batch, prompt).loss * sum(map(len, data.targets))
     expected.backward()
     ours = prompted(backbone, SoftPrompt(PROMPT))
     loss = ours(batch)
@@ -72,27 +87,63 @@ def test_loss_and_gradient_are_transformers_own(backbone: Backbone, theirs: Any,
     assert all(parameter.grad is None for parameter in ours.body.parameters())
 
 
-def logits(model: Any, batch: Batch) -> Tensor:
-    """Of the labels' positions, by transformers' own forward."""
+def said(model: Any, family: str, batch: Batch) -> Tensor:
+    """transformers' own logits of a batch's labels [number of labels, V], with the prompt."""
     with torch.no_grad():
-        found = model(input_ids=batch.source, attention_mask=batch.mask, labels=batch.labels).logits
-    return found[batch.labels != -100]
+        logits = asked(model, family, batch, PROMPT).logits
+    if ROWS[family].reads == "seq2seq":
+        return logits[batch.labels != -100]
+    labels = inputs_of(family, batch).labels
+    if ROWS[family].reads == "causal":
+        return logits[:, len(PROMPT) - 1 : -1][labels != -100]
+    return logits[:, len(PROMPT) :][labels != -100]
+
+
+def test_answers_are_what_transformers_finds_likeliest(backbone: Backbone, theirs: Any, family: str) -> None:
+    model, data = prompted(backbone, SoftPrompt(PROMPT)), data_of(family)
+    if ROWS[family].reads == "mask":
+        words = torch.tensor([[30], [31], [32], [33]])
+        logs = model.weigh(data.batch(ALL), words)[..., 0]
+        expected = said(theirs, family, data.batch(ALL)).log_softmax(-1)[:, words[:, 0]]
+        torch.testing.assert_close(logs, expected, rtol=1e-4, atol=1e-5)
+        return
+    labels, logs = model.answer(data.batch(ALL), max_new_tokens=6)
+    ids = model.generate(data.batch(ALL), max_new_tokens=6)[:, 1:]
+    assert torch.equal(ids[labels != -100], labels[labels != -100])
+    logits = said(theirs, family, replace(data.batch(ALL), labels=labels))
+    assert torch.equal(logits.argmax(-1), labels[labels != -100])
+    expected = logits.log_softmax(-1).gather(1, labels[labels != -100][:, None])[:, 0]
+    torch.testing.assert_close(logs[labels != -100], expected, rtol=1e-4, atol=1e-5)
+    targets = torch.tensor([[30, 31, 1], [32, 1, -100]])
+    weighed = model.weigh(data.batch(ALL), targets).sum(2)
+    for number, target in enumerate(targets):
+        alone = replace(data.batch(ALL), labels=target.expand(4, -1).contiguous())
+        expected = asked(theirs, family, alone, PROMPT).loss * 4 * (target != -100).sum()
+        torch.testing.assert_close(-weighed[:, number].sum(), expected)
+
+
+def logits(model: Any, family: str) -> Tensor:
+    """By transformers' own forward, of real positions."""
+    given = inputs_of(family, data_of(family).batch(ALL))
+    with torch.no_grad():
+        found = model(input_ids=given.ids, attention_mask=given.mask, labels=given.labels).logits
+    return found[given.labels != -100] if ROWS[family].reads == "seq2seq" else found[given.mask.bool()]
 
 
 def test_a_saved_partial_opens_in_transformers(backbone: Backbone, theirs: Any, family: str, tmp_path: Path) -> None:
-    kept, batch = part_of(backbone.shape), DATA.batch(ALL)
+    kept = part_of(backbone.shape)
     model = partial.build(backbone, kept)
     partial.save(model, backbone, tmp_path / "saved")
     again = opened(tmp_path / "saved", family)
-    torch.testing.assert_close(logits(again, batch), logits(model, batch), rtol=1e-5, atol=1e-5)
-    assert not torch.allclose(logits(theirs, batch), logits(model, batch), atol=1e-2)
+    torch.testing.assert_close(logits(again, family), logits(model, family), rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(logits(theirs, family), logits(model, family), atol=1e-2)
     saved = open_folder(tmp_path / "saved")
     assert saved.shape == partial.shape_of(kept, backbone.shape)
 
 
-def test_the_kept_neurons_alone_are_read(backbone: Backbone, theirs: Any) -> None:
+def test_the_kept_neurons_alone_are_read(backbone: Backbone, theirs: Any, family: str) -> None:
     """A part is the whole whose other neurons give nothing, and whose other blocks are not run."""
-    kept, batch, row = part_of(backbone.shape), DATA.batch(ALL), backbone.family.row
+    kept, row = part_of(backbone.shape), backbone.family.row
     blocks = {name: list(range(size.blocks)) for name, size in backbone.shape.items()}
     for name in kept:
         for index, block in enumerate(backbone.family.blocks_of(theirs, name)):
@@ -108,7 +159,7 @@ def test_the_kept_neurons_alone_are_read(backbone: Backbone, theirs: Any) -> Non
                 hooks.append(block.register_forward_hook(skip))
                 continue
             neurons = list(selection.neurons[selection.blocks.index(index)])
-            layer = block.get_submodule(f"{row.stacks[name].ffn.module}.{row.stacks[name].ffn.out}")
+            layer = block.get_submodule(f"{row.stacks[name].ffn.module}.{row.stacks[name].ffn.out}".lstrip("."))
 
             def only(_: Any, given: tuple[Tensor], neurons: list[int] = neurons) -> tuple[Tensor]:
                 left = torch.zeros_like(given[0])
@@ -116,38 +167,46 @@ def test_the_kept_neurons_alone_are_read(backbone: Backbone, theirs: Any) -> Non
                 return (left,)
 
             hooks.append(layer.register_forward_pre_hook(only))
-    expected = logits(theirs, batch)
+    expected = logits(theirs, family)
     for hook in hooks:
         hook.remove()
     model = partial.build(backbone, kept)
-    torch.testing.assert_close(logits(model, batch), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits(model, family), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("generator", ["npg", "mppg"])
-def test_a_late_prompt_takes_no_notice_of_padding(backbone: Backbone, generator: str) -> None:
-    model = prompted(backbone, late(2, generator=generator))
+def test_a_late_prompt_takes_no_notice_of_padding(backbone: Backbone, generator: str, family: str) -> None:
+    model, data = prompted(backbone, late(2, generator=generator)), data_of(family)
     with torch.no_grad():
-        together = model(DATA.batch(ALL))
-        torch.testing.assert_close(sum(model(DATA.batch([index])) for index in ALL), together)
-        below = DATA.batch(ALL)
-        kept = model.below(below)
-    labels, logs = model.answer(DATA.batch(ALL), max_new_tokens=5)
+        together = model(data.batch(ALL))
+        torch.testing.assert_close(sum(model(data.batch([index])) for index in ALL), together)
+    if ROWS[family].reads == "mask":
+        return
+    labels, logs = model.answer(data.batch(ALL), max_new_tokens=5)
+    told = replace(data.batch(ALL), labels=labels)
+    with torch.no_grad():  # what was generated, with caches, is what a pass without finds likeliest
+        states = model.decode(told, *model.encode(told))[labels != -100]
+    assert torch.equal(model.logits(states).argmax(-1), labels[labels != -100])
     for index in ALL:
-        of_one, log = model.answer(DATA.batch([index]), max_new_tokens=5)
+        of_one, log = model.answer(data.batch([index]), max_new_tokens=5)
         width = of_one.shape[1]
         assert torch.equal(labels[index, :width], of_one[0])
         torch.testing.assert_close(logs[index, :width], log[0], rtol=1e-4, atol=1e-5)
-    assert kept.shape[-1] == WIDTH
 
 
 def test_its_price_is_torchs_count(backbone: Backbone, folder: Path, family: str) -> None:
-    model, price, batch = opened(folder, family), Price(backbone.config), DATA.batch(ALL)
+    model, price, batch = opened(folder, family), Price(backbone.config), data_of(family).batch(ALL)
     model.set_attn_implementation("eager")  # the counter does not see into the CPU's fused attention
-    given = asked(model, family, batch, PROMPT)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(**given)
-    source, target = given["inputs_embeds"].shape[1], batch.labels.shape[1]
-    assert price.forward(backbone.shape, batch=4, source=source, target=target) == counter.get_total_flops()
+        asked(model, family, batch, PROMPT)
+    source, target = batch.source.shape[1] + len(PROMPT), batch.labels.shape[1]
+    priced = price.forward(backbone.shape, batch=4, source=source, target=target)
+    if ROWS[family].reads != "seq2seq":  # transformers has logits of every position, and of the last token's
+        positions = source + len(inputs_of(family, batch).ids[0]) - batch.source.shape[1]
+        whole = price.below(backbone.shape, batch=4, source=positions, target=1, blocks=4)
+        read = price.below(backbone.shape, batch=4, source=source, target=target, blocks=4)
+        priced += whole - read + 4 * (positions - backbone.family.answered(target)) * price.head()
+    assert priced == counter.get_total_flops()
     body = partial.build(backbone, everything(backbone.shape))
     assert price.parameters(backbone.shape) == sum(parameter.numel() for parameter in body.parameters())
 

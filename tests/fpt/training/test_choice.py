@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from fpt.backbones.rows import ROWS
 from fpt.config.compose import load
-from fpt.data.encoding import encode
+from fpt.data.encoding import Tokens, encode
 from fpt.errors import UserError
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
@@ -29,7 +30,7 @@ def test_of_all_labels_the_one_of_least_loss_is_taken(checkpoint: Path, boolq: P
     more = (ON_CPU, lambda batches, _: batches, 7, 4)
     said = Evaluator(task, data, backbone.tokenizer, *more).answers(model, data, "validation")
     assert not {"no", "yes"} & set(said.read)  # a random model says neither
-    choice = choice_of(task.labels, backbone.tokenizer)
+    choice = choice_of(task.labels, Tokens(backbone.tokenizer, ROWS["t5"]))
     chosen = Evaluator(task, data, backbone.tokenizer, *more, choice=choice).answers(model, data, "validation")
     assert set(chosen.read) == {"no", "yes"}
     for index, word in enumerate(chosen.outputs):
@@ -45,7 +46,7 @@ def test_of_all_labels_the_one_of_least_loss_is_taken(checkpoint: Path, boolq: P
 def test_labels_that_the_tokenizer_does_not_tell_apart_are_refused(checkpoint: Path) -> None:
     tokenizer = open_folder(checkpoint).tokenizer
     with pytest.raises(UserError, match=r"task.answer=score: the label words 'née' and 'nÉe' are the same tokens"):
-        choice_of(["lamp", "née", "nÉe"], tokenizer)
+        choice_of(["lamp", "née", "nÉe"], Tokens(tokenizer, ROWS["t5"]))
 
 
 @pytest.mark.trains
