@@ -141,7 +141,6 @@ def test_large_models_fit_into_a_card_by_default(model: str, size: str) -> None:
     assert len(plan.told) == plan.activation_checkpointing
     for sentence in plan.told:
         assert "engine.quantize=int8" in sentence
-        assert not memory(*words, PLAIN).fits
         packed = memory(*words, "engine.quantize=int8")
         assert packed.fits
         assert not packed.activation_checkpointing
