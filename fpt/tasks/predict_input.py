@@ -1,7 +1,7 @@
 """What `fpt predict` is to answer: records or lines of a file, or standard input as it comes."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, islice
 from pathlib import Path
 
@@ -37,6 +37,22 @@ def in_groups(examples: Iterable[Example], size: int) -> Iterator[list[Example]]
     rest = iter(examples)
     while group := list(islice(rest, size)):
         yield group
+
+
+def asking(file: Path, rules: Mapping[str, TaskRules], field: str) -> Iterator[Example]:
+    """A file's records, each by the template of the prompt that its field names, which is then its `group`.
+
+    Raises:
+        UserError: as `examples_in`; or the field is missing or names no prompt, or the file has lines, not records.
+    """
+    if file.suffix.lower() == ".txt":
+        raise UserError(f"input={file}: lines cannot name one of several prompts; give records with a field '{field}'")
+    for where, record in READERS[file.suffix.lower()](file, Faults()):
+        name = str(record.get(field))
+        if name not in rules:
+            given = f"'{field}' is {record[field]!r:.100}" if field in record else f"no field '{field}'"
+            raise UserError(f"{where}: {given}; expected the name of a prompt, one of {', '.join(rules)}")
+        yield _example(record, rules[name], where)._replace(group=name)
 
 
 def examples_in(file: Path, rules: TaskRules) -> Iterator[Example]:
