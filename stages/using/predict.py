@@ -1,20 +1,21 @@
-"""Open a learned prompt with its model, ready to answer texts."""
+"""Open a learned prompt, or several, with their model, ready to answer texts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from fpt.backbones.backbone import open_backbone
+from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.config.run_config import RunConfig
 from fpt.devices import distributed
 from fpt.devices.device import open_device
 from fpt.devices.engine import Engine
 from fpt.errors import UserError
+from fpt.prompts.kinds import kind_of
 from fpt.tasks.catalogue import rules_of
-from fpt.tasks.task import ANSWER
+from fpt.tasks.task import ANSWER, Example
 from fpt.training.choice import choice_of
-from fpt.training.prediction import Predictor
+from fpt.training.prediction import MixedPredictor, Predictor
 from stages.models import Models
-from stages.using.learned import LearnedPrompt
+from stages.using.learned import LearnedPrompt, check_same_model
 
 
 @contextmanager
@@ -32,25 +33,78 @@ def predictor(
     Raises:
         UserError: task, device, model or prompt cannot be used, or options of generation where labels are scored.
     """
-    rules, scores = rules_of(config.task), config.task.answer == "score"
-    if scores and (beams > 1 or max_new_tokens):
+    several = mixed_predictor({"": (config, prompt)}, beams=beams, max_new_tokens=max_new_tokens)
+    with several as mixed:
+        yield mixed.predictors[""]
+
+
+@contextmanager
+def mixed_predictor(
+    prompts: Mapping[str, tuple[RunConfig, LearnedPrompt]], *, beams: int = 1, max_new_tokens: int | None = None
+) -> Iterator[MixedPredictor]:
+    """Within, one model is there and answers with several prompts, by name; the first one's engine holds it.
+
+    Raises:
+        UserError: as `predictor`; or the prompts are for unlike models, or enter at unlike places.
+    """
+    config, first = next(iter(prompts.values()))
+    scores = {name: own.task.answer == "score" for name, (own, _) in prompts.items()}
+    if any(scores.values()) and (beams > 1 or max_new_tokens):
         option = f"beams={beams}" if beams > 1 else f"max-new-tokens={max_new_tokens}"
         raise UserError(f"{option}: is of generation; with task.answer=score nothing is generated, so leave it out")
     device = open_device(config.engine)
     with distributed.joined(config.engine, device):
-        backbone, engine = open_backbone(config.model), Engine(config.engine, device)
-        labels = backbone.tokenizer([ANSWER.format(answer=label) for label in rules.labels or ("",)])["input_ids"]
-        longest = max(map(len, labels)) if rules.labels else config.task.target_length
-        choice = choice_of(rules.labels, backbone.tokenizer) if scores else None
-        with Models(backbone, engine, prompt.config).open(prompt.selection(backbone), prompt.tensors) as model:
-            yield Predictor(
-                model,
-                backbone.tokenizer,
-                device,
-                rules.from_text,
-                source_length=config.task.source_length,
-                max_new_tokens=max_new_tokens or prompt.max_new_tokens or longest,
-                batch_size=config.train.eval_batch,
-                beams=beams,
-                choice=choice,
-            )
+        backbone, engine = distributed.main_first(lambda: open_backbone(config.model)), Engine(config.engine, device)
+        if engine.is_sharded and distributed.size() > 1:
+            raise UserError("engine=deepspeed: several processes of fpt predict take engine=torch, the default")
+        selection = first.selection(backbone)
+        for own, prompt in prompts.values():
+            _check_alike(own, prompt, config, first, backbone)
+        with Models(backbone, engine, first.config).open(selection, first.tensors) as model:
+            predictors = {}
+            for name, (own, prompt) in prompts.items():
+                rules = rules_of(own.task)
+                labels = backbone.tokenizer([ANSWER.format(answer=label) for label in rules.labels or ("",)])
+                longest = max(map(len, labels["input_ids"])) if rules.labels else own.task.target_length
+                module = Models(backbone, engine, prompt.config).prompt_of(selection, prompt.tensors)
+                predictors[name] = Predictor(
+                    model.with_prompt(module),
+                    backbone.tokenizer,
+                    device,
+                    rules.from_text,
+                    source_length=own.task.source_length,
+                    max_new_tokens=max_new_tokens or prompt.max_new_tokens or longest,
+                    batch_size=config.train.eval_batch,
+                    beams=beams,
+                    choice=choice_of(rules.labels, backbone.tokenizer) if scores[name] else None,
+                )
+            yield MixedPredictor(predictors)
+
+
+def _check_alike(
+    config: RunConfig, prompt: LearnedPrompt, other: RunConfig, first: LearnedPrompt, backbone: Backbone
+) -> None:
+    """Refuse a prompt that one model cannot hold together with the first one."""
+    check_same_model(prompt, first)
+    places = [kind_of(one.config).position(backbone.shape.source.blocks) for one in (prompt, first)]
+    if places[0] != places[1]:
+        raise UserError(
+            f"{prompt.name}: its prompt enters after {places[0]} encoder blocks, and that of {first.name} after"
+            f" {places[1]}; in one batch all enter at one place"
+        )
+    if config.engine.dtype != other.engine.dtype:
+        raise UserError(
+            f"{prompt.name}: was trained with engine.dtype={config.engine.dtype}, {first.name} with"
+            f" {other.engine.dtype}; engine.dtype=… says which precision both are to have"
+        )
+
+
+def told_by_main(windows: Iterable[list[Example]]) -> Iterator[list[Example]]:
+    """The windows that the main process reads, in every process; what the others give is not looked at.
+
+    Raises:
+        UserError: in every process, what reading them raises in the main one.
+    """
+    own = iter(windows)
+    while (window := distributed.broadcast_from_main(lambda: next(own, None))) is not None:
+        yield window
