@@ -101,7 +101,8 @@ def score(path: str | Path, *overrides: str, split: str | None = None, stage: in
     run = open_run(path)
     config = with_split(_settings(run, overrides), split)
     with warnings.catch_warnings(action="ignore"):
-        return evaluate.evaluate(config, open_task(config), split, learned.from_run(run, stage), Progress())[0]
+        prompt = learned.from_run(run, stage)
+        return evaluate.evaluate(config, lambda: open_task(config), split, prompt, Progress())[0]
 
 
 @contextmanager

@@ -47,7 +47,7 @@ class Growing:
         lines = list(_whole_lines(self._part)) if self._part.exists() else []
         try:
             begun, *answers = map(json.loads, lines or [_line(basis)])
-            self._answered = [answer["input"] for answer in answers]
+            self._answered = [(answer["input"], answer.get("prompt", "")) for answer in answers]
         except (ValueError, KeyError, TypeError):
             raise self._foreign("is not a file of answers") from None
         if begun != basis:
@@ -66,7 +66,7 @@ class Growing:
         number = 0
         for window in questions:
             known = self._answered[number : number + len(window)]
-            if known != [example.source for example in window[: len(known)]]:
+            if known != [(example.source, example.group) for example in window[: len(known)]]:
                 raise self._foreign(f"answers {number + 1} to {number + len(known)} are not all to the input's texts")
             number += len(known)
             if len(known) < len(window):

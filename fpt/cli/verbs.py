@@ -4,7 +4,7 @@ What imports torch is imported in their functions, by the lines that setup.cfg l
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fpt.cli import look, train, use
 from fpt.cli.arguments import Arguments, Option
@@ -35,6 +35,7 @@ RUN = Option("run", "the run whose prompt it is; keys that are not given are as 
 STAGE = Option(
     "stage", "the prompt with which this stage of the run ended, on its partial PLM", "K", "the best, on the last"
 )
+NAMES = Option("names", "what the prompts of several runs are called, in the order of the runs", "A,B", "tasks' names")
 
 VERBS = {
     "train": Verb(
@@ -81,15 +82,18 @@ VERBS = {
                 "split", "train, a validation split or a test split of the task", "SPLIT", "the run's validation split"
             ),
             Option("output", "where the predictions go", "FILE", "DIR/evals/TASK-MODEL-SPLIT.jsonl"),
+            use.REPORTS,
         ),
     ),
     "predict": Verb(
         use.predict,
         summary="answer a text, a file's records or lines, or standard input line by line",
         example="predict run=DIR text='…'",
-        usage="run=DIR | prompt.file=FILE [text=TEXT | input=FILE] [output=FILE] [key=value …]",
+        usage="run=DIR[,DIR…] | prompt.file=FILE [text=TEXT | input=FILE] [output=FILE] [key=value …]",
         options=(
-            RUN,
+            replace(RUN, help=f"{RUN.help}; several of one model answer together, each the records that name it"),
+            NAMES,
+            Option("prompt-field", "of several runs' records: the field that names the prompt", "FIELD", "prompt"),
             STAGE,
             Option("text", "the source as the model is to see it", "TEXT"),
             Option(
@@ -107,6 +111,7 @@ VERBS = {
             ),
             Option("beams", "of beam search", "N", "1: greedy"),
             Option("max-new-tokens", "no output is longer", "N", "as in the run"),
+            use.REPORTS,
         ),
     ),
     "export": Verb(

@@ -92,6 +92,32 @@ class LatePrompt(Prompt):
         return functional.linear(hidden.relu(), *up).view(len(states), self.length, -1)
 
 
+class MixedPrompt(Prompt):
+    """For each row of a batch a prompt of its own; all enter at the same place."""
+
+    def __init__(self, prompts: Sequence[Prompt], of_rows: Sequence[int]) -> None:
+        """Have the prompt number of_rows[i] for row i; the widest decides the width."""
+        number = {index: [row for row, own in enumerate(of_rows) if own == index] for index in sorted(set(of_rows))}
+        self._rows = [(prompts[index], rows) for index, rows in number.items()]
+        places = {prompt.position for prompt, _ in self._rows}
+        assert len(places) == 1
+        super().__init__({}, length=max(prompt.length for prompt, _ in self._rows), position=places.pop())
+
+    def prepend(
+        self, states: Tensor, mask: Tensor, source: Tensor, kept: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As `Prompt.prepend`, with padding in front of a shorter prompt: distances behind it stay what they are."""
+        assert kept is None  # dropout is for training
+        vectors = states.new_zeros(len(states), self.length, states.shape[2])
+        real = mask.new_zeros(vectors.shape[:2])
+        for prompt, rows in self._rows:
+            vectors[rows, self.length - prompt.length :] = prompt(states[rows, : source.shape[1]], source[rows]).to(
+                states.dtype
+            )
+            real[rows, self.length - prompt.length :] = 1
+        return torch.cat([vectors, states], 1), torch.cat([real, mask], 1)
+
+
 def sampled(ids: list[int], count: int, seed: int) -> list[int]:
     """Up to `count` of the ids, without repetition; the same for every schedule."""
     order = torch.randperm(len(ids), generator=stream(seed, "prompt"))[:count]

@@ -40,6 +40,10 @@ class PromptedModel(nn.Module):
         self.prompt = prompt
         self.begin_pass = begin_pass
 
+    def with_prompt(self, prompt: Prompt) -> "PromptedModel":
+        """The same body with another prompt."""
+        return PromptedModel(self.body, prompt, begin_pass=self.begin_pass)
+
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """States [B, P+S, D] of the stack that reads, and their mask [B, P+S]; every pass begins here."""
         self.begin_pass()

@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fpt.config.run_config import RunConfig
 from fpt.errors import UserError
 from fpt.sharing.card import model_name, source_of
 from fpt.sharing.export import ExportRequest, check_request
@@ -48,15 +49,25 @@ def check_tokens(
         UserError: as `check_request`; or the names are not one for each run, or no names, or the same.
     """
     requests = [check_request(run, "tokens", number=number, folder=folder, base=base, repo=repo) for run in runs]
-    given = [request.run.config.task.name for request in requests] if names is None else list(names)
-    typed, prompts = f"names={','.join(given)}", dict(zip(given, requests, strict=False))
-    if len(given) != len(requests):
-        raise UserError(f"{typed}: {len(given)} names for {len(requests)} runs; give one for each, in their order")
+    given = named([request.run.config for request in requests], runs, names)
+    return TokensRequest(dict(zip(given, requests, strict=True)), requests[0].folder, repo)
+
+
+def named(configs: Sequence[RunConfig], runs: Sequence[str], names: Sequence[str] | None) -> list[str]:
+    """What the prompts of runs are called: as `names` says, or each as its task.
+
+    Raises:
+        UserError: they are not one for each run, or no names, or two are the same.
+    """
+    given = [config.task.name for config in configs] if names is None else list(names)
+    typed = f"names={','.join(given)}"
+    if len(given) != len(configs):
+        raise UserError(f"{typed}: {len(given)} names for {len(configs)} runs; give one for each, in their order")
     if twice := next((name for name in given if given.count(name) > 1), None):
         raise UserError(f"run={','.join(runs)}: two prompts would be called {twice}; give names=A,B, one for each run")
-    if wrong := next((name for name in prompts if not NAME.fullmatch(name)), None):
+    if wrong := next((name for name in given if not NAME.fullmatch(name)), None):
         raise UserError(f"{typed}: {wrong} is no name of letters, digits, -, _ and .; give names=A,B, one for each run")
-    return TokensRequest(prompts, requests[0].folder, repo)
+    return given
 
 
 def written(name: str) -> str:

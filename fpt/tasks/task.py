@@ -26,7 +26,8 @@ class Example(NamedTuple):
         target: what it is to say; empty where that is not known, as in a test split.
         golds: the answers that metrics accept; none where they are not known.
         spare: start and end of the part of `source` that is cut first where it is too long.
-        group: what several examples belong to, where a metric counts such groups.
+        group: what several examples belong to, where a metric counts such groups; of a text that is to be answered
+            the prompt that it asks, where there are several.
     """
 
     id: str

@@ -1,5 +1,6 @@
 """Score a learned prompt on a split of a task, as training does."""
 
+from collections.abc import Callable
 from typing import Any
 
 from fpt.config.run_config import RunConfig
@@ -15,17 +16,19 @@ from stages.using.learned import LearnedPrompt
 
 
 def evaluate(
-    config: RunConfig, task: Task, split: str | None, prompt: LearnedPrompt, progress: Progress
+    config: RunConfig, read: Callable[[], Task], split: str | None, prompt: LearnedPrompt, progress: Progress
 ) -> tuple[dict[str, Any], bytes]:
     """Generate the split's answers with the prompt, and score them; a test split without labels is not scored.
 
-    Returns what they score, as JSON, and the lines of predictions.jsonl.
+    Returns what they score, as JSON, and the lines of predictions.jsonl. Of several processes each calls this, and gets
+    all of it. `read` gives the task.
 
     Raises:
         UserError: device, weights or prompt cannot be used.
     """
     device = open_device(config.engine)
     with distributed.joined(config.engine, device):
+        task = distributed.main_first(read)
         inputs, engine = open_inputs(config, task, progress), Engine(config.engine, device)
         models = Models(inputs.backbone, engine, prompt.config)
         evaluator = evaluator_of(config, inputs, engine, progress)

@@ -19,7 +19,7 @@ from fpt.sharing.export import ExportRequest, push, write_adapter
 from fpt.sharing.tokens import TokensRequest, card_of_tokens, with_prompts, written
 from fpt.training.checkpoint import dump_prompt
 from stages import partial
-from stages.using.learned import LearnedPrompt, from_run
+from stages.using.learned import LearnedPrompt, check_same_model, from_run
 
 
 def export(request: ExportRequest | TokensRequest, progress: Progress) -> dict[str, Any]:
@@ -70,11 +70,7 @@ def _write_tokens(request: TokensRequest, folder: Path, progress: Progress) -> s
     learned = {name: from_run(one.run, one.number) for name, one in request.prompts.items()}
     first = next(iter(learned))
     for prompt in learned.values():
-        if (prompt.fingerprint, prompt.part) != (learned[first].fingerprint, learned[first].part):
-            raise UserError(
-                f"{prompt.name}: its prompt is for another model, or another part of it, than that of"
-                f" {learned[first].name}; one checkpoint has one model"
-            )
+        check_same_model(prompt, learned[first])
     prompts = {name: prompt.tensors[TENSOR].float() for name, prompt in learned.items()}
     with progress.console.status("writing the model"):
         backbone = _backbone(request.prompts[first], learned[first])

@@ -11,11 +11,12 @@ import torch
 from peft import PromptTuningConfig, TaskType, get_peft_model
 from transformers import AutoModelForSeq2SeqLM
 
-from fpt.config.schema import OptimConfig
+from fpt.config.schema import OptimConfig, PromptConfig
 from fpt.data.encoded import IGNORED, Encoded
 from fpt.data.rows import Rows
 from fpt.data.supply import Share
-from fpt.prompts.modules import SoftPrompt
+from fpt.prompts.late import Late
+from fpt.prompts.modules import MixedPrompt, Prompt, SoftPrompt, drawn
 from fpt.prompts.prompted import PromptedModel
 from fpt.training.loop import step
 from fpt.training.optimizer import make
@@ -27,6 +28,7 @@ DATA = Encoded(
     sources=Rows.of([[5, 6, 7, 1], [8, 9, 10, 11, 12, 13, 14, 1], [15, 1], [16, 17, 18, 19, 20, 1]]),
     targets=Rows.of([[1100, 30, 1], [1100, 1], [1100, 31, 32, 33, 1], [1100, 34, 1]]),
 )
+GENERATORS = ("npg", "mppg", "none")
 PROMPT = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
 
 
@@ -254,3 +256,26 @@ def test_logits_of_many_targets_are_never_there_at_once(checkpoint: Path, monkey
     assert rows == [3, 3, 3, 3, 1, 1, 3, 3, 3, 3]  # forward, and once more on the way back
     torch.testing.assert_close(parts, whole)
     torch.testing.assert_close(vectors.grad, gradient)
+
+
+@pytest.mark.parametrize("kind", ["soft", "late"])
+def test_rows_of_a_batch_may_have_prompts_of_their_own(checkpoint: Path, kind: str) -> None:
+    """Of unlike lengths and generators, so long as they enter at one place: each row as with its prompt alone."""
+    random = torch.Generator().manual_seed(1)
+    prompts: list[Prompt] = [SoftPrompt(torch.randn(length, 32, generator=random)) for length in (5, 2, 3)]
+    if kind == "late":
+        makers = [Late(PromptConfig(kind="late", length=3 + at, generator=name)) for at, name in enumerate(GENERATORS)]
+        prompts = [maker.build(drawn(maker.shapes(32), seed=at), 3) for at, maker in enumerate(makers)]
+    of_rows, batch, model = [0, 1, 2, 0], DATA.batch([0, 1, 2, 3]), prompted(checkpoint)
+    mixed = model.with_prompt(MixedPrompt(prompts, of_rows))
+    ids, logs = mixed.answer(batch, max_new_tokens=6)
+    losses = []
+    for row, own in enumerate(of_rows):
+        alone = model.with_prompt(prompts[own])
+        wanted, values = alone.answer(DATA.batch([row]), max_new_tokens=6)
+        assert torch.equal(ids[row, : wanted.shape[1]], wanted[0])
+        torch.testing.assert_close(logs[row, : wanted.shape[1]], values[0], rtol=1e-4, atol=1e-4)
+        losses.append(alone(DATA.batch([row])).item())
+    assert mixed(batch).item() == pytest.approx(sum(losses), rel=1e-5)
+    turned = model.with_prompt(MixedPrompt(prompts, [1, 0, 0, 2]))
+    assert turned(batch).item() != pytest.approx(sum(losses), rel=1e-5)

@@ -219,7 +219,7 @@ def test_a_text_too_long_is_cut_as_in_training(cli: Cli, finished: Path, tmp_pat
         (["text=x", "input=y"], "both say what to answer"),
         (["input=/nowhere.txt"], "input=/nowhere.txt: no such file"),
         (["input=/etc/hosts"], "the name must end in one of .jsonl"),
-        (["text=x", "output=answers.csv"], "the name must end in .jsonl or .txt"),
+        (["text=x", "output=answers.md"], "the name must end in .jsonl or .txt or .csv or .tsv"),
         (["text=x", "beams=0"], "beams=0: expected a whole number, at least 1"),
         (["text=x", "--max-new-tokens", "few"], "max-new-tokens=few: expected a whole number"),
         (["text=x", "--beam", "3"], "--beam: unknown option"),
