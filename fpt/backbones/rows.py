@@ -77,6 +77,7 @@ class Row:
         unread: modules that text does not pass through, whose weights are left on disk.
         positions: the key of how many positions there are, and how many of them no token has, where the embedding adds
             them and blocks know none; None: blocks do.
+        no_peft: why PEFT's prompt tuning would not be ours; "": it is.
         refused: values of keys that a part of the model could not have, each with the reason.
     """
 
@@ -93,6 +94,7 @@ class Row:
     shares_width: bool = False
     unread: tuple[str, ...] = ()
     positions: tuple[str, int] | None = None
+    no_peft: str = ""
     refused: dict[str, tuple[Any, str]] = field(default_factory=dict)
 
     @property
@@ -123,6 +125,7 @@ T5 = Row(
     shares_width=True,
 )
 
+UMT5 = replace(T5, no_peft="the library under PEFT scales what a UMT5's head reads, as if it were tied")
 GATED = Ffn("mlp", ("gate_proj", "up_proj"), "down_proj")
 T5GEMMA = Row(
     reads="seq2seq",
@@ -131,6 +134,7 @@ T5GEMMA = Row(
     embedding_scale=True,
     head=("lm_head.out_proj",),
     start="decoder.bos_token_id",
+    no_peft="PEFT would have the prompt scaled as embeddings are",
 )
 T5GEMMA2 = Row(
     reads="seq2seq",
@@ -143,6 +147,7 @@ T5GEMMA2 = Row(
     head=("lm_head.out_proj",),
     start="decoder.bos_token_id",
     saved=(("model.encoder.text_model.", "model.encoder."),),
+    no_peft="PEFT does not know such a model's parts",
     unread=("model.encoder.vision_tower", "model.encoder.multi_modal_projector"),
 )
 GPT2 = Row(
@@ -163,6 +168,7 @@ GPT2 = Row(
     embedding=("transformer.wte.weight",),
     saved=(("transformer.", ""),),
     positions=("n_positions", 0),
+    no_peft="PEFT puts a prompt before positions are added, fpt behind that, as is published",
     refused={"scale_attn_by_inverse_layer_idx": (True, "its blocks depend on how many lie below them")},
 )
 LLAMA = Row(
@@ -179,6 +185,7 @@ BERT = Row(
     head=("cls",),
     saved=(("bert.", ""),),
     positions=("max_position_embeddings", 0),
+    no_peft="PEFT has no prompts for models that fill in a mask",
     refused={"is_decoder": (True, "it is to read to both sides")},
 )
 ROBERTA = replace(
@@ -192,7 +199,7 @@ ROBERTA = replace(
 ROWS = {  # by model_type; T5 1.0, 1.1, LM-adapted, Flan, UL2 and ByT5 are all t5
     "t5": T5,
     "mt5": T5,
-    "umt5": T5,
+    "umt5": UMT5,
     "t5gemma": T5GEMMA,
     "t5gemma2": T5GEMMA2,
     "gpt2": GPT2,

@@ -5,7 +5,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from fpt.cli.tables import Output, say_share, size, table
+from fpt.cli.tables import Output, say_share, table
+from fpt.runs.run import layers_and_neurons
 from fpt.units import amount
 
 MOST = 80  # tokens of a text that are shown
@@ -28,7 +29,7 @@ def print_plan(plan: dict[str, Any]) -> None:
     for number, row in enumerate(plan["stages"], 1):
         rows.add_row(
             str(number),
-            *size(row),
+            *layers_and_neurons(row),
             f"{row['updates']:,}",
             amount(row["parameters"]),
             f"{amount(row['weight_bytes'])}B",

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from fpt.cli.tables import Output, say_share, size, table
+from fpt.cli.tables import Output, say_share, table
+from fpt.runs.run import layers_and_neurons
 from fpt.units import amount
 
 UNSCORED = "without labels, so not scored"
@@ -19,7 +20,7 @@ def print_result(result: dict[str, Any], folder: str) -> None:
     for number, row in enumerate(result["stages"], 1):
         score = "–" if row["score"] is None else f"{row['score']:.2f}"
         done = f"{row['updates']:,}", amount(row["flops"]), f"{row['seconds']:.1f}", score
-        rows.add_row(str(number), *size(row), *done)
+        rows.add_row(str(number), *layers_and_neurons(row), *done)
     output.print(rows)
     hint = "; –: only with train.eval_partial=true" if any(row["score"] is None for row in result["stages"]) else ""
     output.say(f"* at the stage's end, on the stage's own model{hint}", "dim")

@@ -46,11 +46,6 @@ def table(*columns: str, words: str = "") -> Table:
     return empty
 
 
-def size(row: dict[str, Any]) -> tuple[str, str]:
-    """A stage's layers and FFN width, encoder's and decoder's."""
-    return f"{row['encoder_layers']}+{row['decoder_layers']}", f"{row['ffn']}/{row['decoder_ffn']}"
-
-
 def say_share(output: Output, values: dict[str, Any]) -> None:
     """FLOPs, as a share of vanilla prompt tuning's, whose prompt is as long, and vectors before the input."""
     scoring = values["flops_importance"] / values["flops"]

@@ -20,6 +20,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from fpt.report.runs import Floats, Group, ReportedRun
 from fpt.runs.curves import reaches
+from fpt.runs.run import layers_and_neurons
 from fpt.units import amount
 
 # Okabe and Ito's colours, told apart by colour-blind people; the page takes the second of each pair in the dark.
@@ -252,7 +253,7 @@ def _strip(strip: Axes, axes: Axes, runs: Sequence[ReportedRun], key: str, wides
     for place, run in enumerate(runs):
         for stage, start, end in run.spans(key):
             strip.barh(place, end - start, 0.86, left=start, color=_colour(run), alpha=0.28 if stage % 2 else 0.5)
-            long = "{}: {encoder_layers}+{decoder_layers}".format(stage, **run.plan["stages"][stage - 1])
+            long = f"{stage}: {layers_and_neurons(run.plan['stages'][stage - 1])[0]}"
             room = (end - start) / widest
             text = long if alone and room > 0.15 else str(stage) if room > 0.03 else ""
             strip.text((start + end) / 2, place, text, ha="center", va="center_baseline", fontsize=6.5)

@@ -18,7 +18,7 @@ from fpt.prompts.kinds import KINDS
 from fpt.prompts.soft import Soft
 from fpt.runs.curves import Point, curve
 from fpt.runs.folder import METRICS
-from fpt.runs.run import MEMORY, PLAN, PREDICTIONS, PROMPT, Run
+from fpt.runs.run import MEMORY, PLAN, PREDICTIONS, PROMPT, Run, layers_and_neurons
 
 NO_METRICS = {"update", "stage", "flops", "seconds", "split"}  # what a line of metrics.jsonl has besides scores
 Line = dict[str, Any]
@@ -143,7 +143,7 @@ class ReportedRun:
             return
         for stage in self.files.stages:
             if stage.is_done:
-                sizes = "{encoder_layers}+{decoder_layers}, {ffn}/{decoder_ffn}".format(**stage.values)
+                sizes = ", ".join(layers_and_neurons(stage.values))
                 vectors = load(self.files.read(f"stages/{stage.name}/{PROMPT}"))["prompt"]
                 yield StagePrompt(self, int(stage.values["index"]), sizes, vectors)
         if self.result:

@@ -1,6 +1,7 @@
 """What a run left behind, read and checked: its configuration, result, plan, metrics, predictions and prompts."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -180,6 +181,13 @@ class Run:
 
 def _prompt_file(stage: RunStage | None) -> str:
     return PROMPT if stage is None else f"stages/{stage.name}/{PROMPT}"
+
+
+def layers_and_neurons(sizes: Mapping[str, Any]) -> tuple[str, str]:
+    """A stage's blocks and FFN width, encoder's and decoder's, or those of the one stack that a model has."""
+    layers = [size for size in (sizes["encoder_layers"], sizes["decoder_layers"]) if size]
+    neurons = [sizes["ffn"], sizes["decoder_ffn"]][: len(layers)]
+    return "+".join(map(str, layers)), "/".join(map(str, neurons))
 
 
 def open_run(path: str | Path) -> Run:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fpt.backbones import tiny
 from fpt.backbones.location import config_values, read_values
-from fpt.backbones.rows import value_at
+from fpt.backbones.rows import Row, value_at
 from fpt.backbones.shapes import Shape, Stack, read_shape, read_sizes, row_of
 from fpt.errors import UserError, did_you_mean, reason
 from fpt.prompts.files import ADAPTER, ADAPTER_CONFIG, ADAPTER_TENSOR
@@ -58,6 +58,16 @@ class ExportRequest:
         return config_values(self.run.config.model)[0]
 
     @property
+    def row(self) -> Row:
+        """Of the model's family."""
+        return row_of(self.values, "")
+
+    @property
+    def words(self) -> str:
+        """What is said for the task's labels, as one types it."""
+        return f"{{{', '.join(f'{label}: {word}' for label, word in (self.run.config.task.words or {}).items())}}}"
+
+    @property
     def is_whole(self) -> bool:
         """Whether the stage's model is the run's model and not a part of it."""
         return self.shape == read_shape(self.values, "")
@@ -100,7 +110,8 @@ def check_request(
         raise UserError(f"base={base}: is for fpt, peft and npy; with to={to} the prompt's model comes along")
     run = open_run(path)
     _ = run.result  # what is not finished has none
-    if why := kind_of(run.config.prompt).not_exported.get(to):
+    no_peft = row_of(config_values(run.config.model)[0], "").no_peft if to == "peft" else ""
+    if why := kind_of(run.config.prompt).not_exported.get(to, no_peft):
         raise UserError(f"to={to}: {why}; to=fpt writes it as fpt reads it, to=hf its model too")
     stage = run.stages[-1] if number is None else run.stage(number)
     name = to if number is None else f"{to}-stage{number}"
@@ -137,7 +148,7 @@ def _check_base(request: ExportRequest, base: str | None) -> None:
         )
     if base is not None and is_local(base):
         values, wanted = read_values(Path(base).expanduser()), request.shape
-        if row_of(request.values, "").shares_width:  # a checkpoint has the wider stack's neurons in both
+        if request.row.shares_width:  # a checkpoint has the wider stack's neurons in both
             wide = max(stack.neurons for stack in wanted.values())
             wanted = Shape(**{name: Stack(stack.blocks, wide) for name, stack in wanted.items()})
         actual = read_shape(values, f"base={base}")
@@ -167,13 +178,14 @@ def _check_repo(repo: str) -> None:
 
 
 def write_adapter(folder: Path, request: ExportRequest, prompt: "Tensor") -> None:
-    """A PEFT prompt-tuning adapter for an encoder-decoder with the prompt [P, D], without PEFT.
+    """A PEFT prompt-tuning adapter with the prompt [P, D], written without PEFT.
 
-    PEFT would keep a second prompt for the decoder, which its forward pass leaves alone; one is written here.
+    Of an encoder-decoder PEFT would keep a second prompt for the decoder, which its forward pass leaves alone; one is
+    written here.
     """
     from safetensors.numpy import save
 
-    row = row_of(request.values, "")
+    row = request.row
     values = {
         "auto_mapping": None,
         "base_model_name_or_path": request.base,
@@ -186,7 +198,7 @@ def write_adapter(folder: Path, request: ExportRequest, prompt: "Tensor") -> Non
         "prompt_tuning_init": "RANDOM",
         "prompt_tuning_init_text": None,
         "revision": request.revision,
-        "task_type": "SEQ_2_SEQ_LM",
+        "task_type": {"seq2seq": "SEQ_2_SEQ_LM", "causal": "CAUSAL_LM"}[row.reads],
         "token_dim": prompt.shape[1],
         "tokenizer_name_or_path": None,
     }
