@@ -52,7 +52,7 @@ def asking(file: Path, rules: Mapping[str, TaskRules], field: str) -> Iterator[E
         if name not in rules:
             given = f"'{field}' is {record[field]!r:.100}" if field in record else f"no field '{field}'"
             raise UserError(f"{where}: {given}; expected the name of a prompt, one of {', '.join(rules)}")
-        yield _example(record, rules[name], where)._replace(group=name)
+        yield example_of(record, rules[name], where)._replace(group=name)
 
 
 def examples_in(file: Path, rules: TaskRules) -> Iterator[Example]:
@@ -66,10 +66,10 @@ def examples_in(file: Path, rules: TaskRules) -> Iterator[Example]:
             yield raw_example(line)
     else:
         for where, record in READERS[file.suffix.lower()](file, Faults()):
-            yield _example(record, rules, where)
+            yield example_of(record, rules, where)
 
 
-def _example(record: Record, rules: TaskRules, where: str) -> Example:
+def example_of(record: Record, rules: TaskRules, where: str) -> Example:
     """A record with the template's fields, or with the whole source as `text`.
 
     Raises:
