@@ -14,8 +14,8 @@ from fpt.cli.answer_file import Growing
 from fpt.cli.arguments import JSON, Arguments, Option
 from fpt.cli.data import read_task
 from fpt.cli.result_tables import print_scores
+from fpt.cli.subjects import ALONE, Subject, learned_from, names_of, runs_of, stage_of, subject_of, subjects_of
 from fpt.cli.tables import present
-from fpt.config import compose
 from fpt.config.extras import check_quantize
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import FolderConfig
@@ -25,9 +25,9 @@ from fpt.runs.atomic import replace_file
 from fpt.runs.folder import LEDGER
 from fpt.runs.progress import Progress
 from fpt.runs.reporting import reporting
-from fpt.runs.run import PROMPT, Run, open_run
+from fpt.runs.run import PROMPT
 from fpt.sharing import export as exports
-from fpt.sharing.tokens import check_tokens, named
+from fpt.sharing.tokens import check_tokens
 from fpt.tasks import predict_input
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.faults import Faults
@@ -37,17 +37,14 @@ from fpt.tasks.task import Example
 
 if TYPE_CHECKING:
     from fpt.training.prediction import Prediction
-    from stages.using.learned import LearnedPrompt
 
 REPORTS = Option("reports", "", "DIR")  # for processes that `_launch` starts: where they leave word
-Subject = tuple[Run | None, RunConfig]
-ALONE = ""  # the name of the one prompt that needs none
 AT_ONCE = 32  # batches whose texts are sorted by length together
 
 
 def evaluate(arguments: Arguments) -> None:
     """`fpt eval`, also as one process of several."""
-    run, config = _subject(arguments)
+    run, config = subject_of(arguments)
     check_quantize(config.engine.quantize)
     split = arguments.options.get("split")
     config = with_split(config, split)
@@ -64,7 +61,7 @@ def evaluate(arguments: Arguments) -> None:
         with progress.console.status("importing torch and transformers"):
             from stages.using.evaluate import evaluate
         read = partial(read_task, config, progress) if processes.is_worker() else lambda: task
-        scores, lines = evaluate(config, read, split, _learned(arguments, run, config), progress)
+        scores, lines = evaluate(config, read, split, learned_from(arguments, run, config), progress)
         if processes.speaks():
             replace_file(output, lines)
             present(arguments, {**scores, "predictions": str(output)}, print_scores)
@@ -72,7 +69,7 @@ def evaluate(arguments: Arguments) -> None:
 
 def predict(arguments: Arguments) -> None:
     """`fpt predict`, also as one process of several."""
-    subjects, progress = _subjects(arguments), Progress()
+    subjects, progress = subjects_of(arguments), Progress()
     for _, config in subjects.values():
         check_quantize(config.engine.quantize)
     beams, limit = arguments.number("beams", 1), arguments.number("max-new-tokens", 0, least=0) or None
@@ -90,7 +87,7 @@ def predict(arguments: Arguments) -> None:
             output = Growing(file, _basis(arguments, subjects), _rows(arguments, reads, configs))
         with progress.console.status("importing torch and transformers"):
             from stages.using.predict import mixed_predictor, told_by_main
-        prompts = {name: (config, _learned(arguments, run, config)) for name, (run, config) in subjects.items()}
+        prompts = {name: (config, learned_from(arguments, run, config)) for name, (run, config) in subjects.items()}
         with mixed_predictor(prompts, beams=beams, max_new_tokens=limit) as mixed:
             answer = mixed.answer if others else mixed.predictors[ALONE].answer
             for window in told_by_main(asked if output is None else output.unanswered(asked)):
@@ -140,78 +137,22 @@ def export(arguments: Arguments) -> None:
     for name in ("run", "to"):
         if name not in options:
             raise UserError(f"{name}=…: is needed; --help says what it is")
-    runs, to, progress = _runs(arguments), options["to"], Progress()
-    rest: dict[str, Any] = {"number": _stage(arguments), "folder": options.get("output"), "base": options.get("base")}
+    runs, to, progress = runs_of(arguments), options["to"], Progress()
+    rest: dict[str, Any] = {"number": stage_of(arguments), "folder": options.get("output"), "base": options.get("base")}
     rest["repo"] = options.get("push-to-hub")
     if to != "tokens" and (len(runs) > 1 or "names" in options):
         raise UserError(f"to={to}: takes the prompt of one run, which needs no name; to=tokens takes several")
     several = to == "tokens"
-    request = check_tokens(runs, _names(arguments), **rest) if several else exports.check_request(runs[0], to, **rest)
+    request = check_tokens(runs, names_of(arguments), **rest) if several else exports.check_request(runs[0], to, **rest)
     with progress.console.status("importing torch and transformers"):
         from stages.using.export import export as write
     present(arguments, write(request, progress), _print_export)
-
-
-def _runs(arguments: Arguments) -> list[str]:
-    """The folders that run= names: one, or several parted by commas, which a folder's name may have too."""
-    text = arguments.options["run"]
-    return [text] if Path(text).expanduser().is_dir() else arguments.listed("run", "A,B")
-
-
-def _names(arguments: Arguments) -> list[str] | None:
-    """What names= calls the prompts, if it is given."""
-    return arguments.listed("names", "A,B") if "names" in arguments.options else None
 
 
 def _print_export(written: dict[str, Any]) -> None:
     print(f"{written['prompt']} is in {written['folder']}: {', '.join(written['files'])}")
     if written["url"]:
         print(f"and at {written['url']}")
-
-
-def _subjects(arguments: Arguments) -> dict[str, Subject]:
-    """What is used by name: several finished runs, or one prompt alone.
-
-    Raises:
-        UserError: as `_subject`; or runs without names of their own.
-    """
-    paths = _runs(arguments) if "run" in arguments.options else []
-    if len(paths) < 2:
-        if "names" in arguments.options:
-            raise UserError("names=…: is for run=A,B, several runs; one needs no name")
-        return {ALONE: _subject(arguments)}
-    subjects = [_subject(arguments, path) for path in paths]
-    return dict(zip(named([config for _, config in subjects], paths, _names(arguments)), subjects, strict=True))
-
-
-def _subject(arguments: Arguments, path: str | None = None) -> Subject:
-    """What is used: a finished run, that in `path` or what run= names, or None for prompt.file; and the configuration.
-
-    Raises:
-        UserError: there is none, or it cannot be used as told.
-    """
-    typed = {word.partition("=")[0] for word in arguments.overrides}
-    if "run" in arguments.options:
-        if "prompt.file" in typed:
-            raise UserError("run=… and prompt.file=… both name a prompt; give one of them")
-        run = open_run(path or arguments.options["run"])
-        _ = run.result  # refuses a run that is not finished
-        return run, processes.together(compose.load(arguments.overrides, base=run.config))
-    if "prompt.file" not in typed:
-        raise UserError("which prompt? give run=DIR, a run's folder, or prompt.file=FILE with model= and task=")
-    if "stage" in arguments.options:
-        raise UserError("stage=…: is for run=DIR; a prompt file has no stages")
-    return None, processes.together(compose.load([*arguments.overrides, "prompt.init=file"]))
-
-
-def _stage(arguments: Arguments) -> int | None:
-    return arguments.number("stage", 1) if "stage" in arguments.options else None
-
-
-def _learned(arguments: Arguments, run: Run | None, config: RunConfig) -> "LearnedPrompt":
-    from stages.using import learned
-
-    return learned.from_file(config) if run is None else learned.from_run(run, _stage(arguments))
 
 
 def _say_empty(window: list[Example], progress: Progress) -> None:

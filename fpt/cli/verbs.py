@@ -6,7 +6,7 @@ What imports torch is imported in their functions, by the lines that setup.cfg l
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from fpt.cli import look, train, use
+from fpt.cli import look, serve, train, use
 from fpt.cli.arguments import Arguments, Option
 
 
@@ -112,6 +112,24 @@ VERBS = {
             Option("beams", "of beam search", "N", "1: greedy"),
             Option("max-new-tokens", "no output is longer", "N", "as in the run"),
             use.REPORTS,
+        ),
+    ),
+    "serve": Verb(
+        serve.serve,
+        summary="prompts that answer over a network, with a page to try them",
+        example="serve run=DIR",
+        usage="run=DIR[,DIR…] | prompt.file=FILE [port=8000] [host=127.0.0.1] [key=value …]",
+        options=(
+            replace(RUN, help=f"{RUN.help}; several of one model answer together, each the records that name it"),
+            NAMES,
+            Option("prompt-field", "the field of a record that names its prompt", "FIELD", "prompt"),
+            STAGE,
+            Option("host", "the address to answer at; 0.0.0.0: at every one of this machine's", "HOST", "127.0.0.1"),
+            Option("port", "0 takes a free one", "N", "8000"),
+            Option("queue", "how many questions may wait before others are refused", "N", "256"),
+            Option("max-body", "bytes of a request's body", "N", "1000000"),
+            Option("beams", "of beam search", "N", "1: greedy"),
+            Option("max-new-tokens", "no output is longer", "N", "as in the run"),
         ),
     ),
     "export": Verb(
