@@ -81,7 +81,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     result = yield
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    is_marked = any(item.get_closest_marker(name) for name in ("trains", "slow"))
+    is_marked = any(item.get_closest_marker(name) for name in ("trains", "dear", "slow"))
     assert seconds < PROCESSES or is_marked, f"{seconds} seconds of processes {FORGOTTEN}"
     return result
 
