@@ -112,6 +112,8 @@ class TaskRules:
         answered: whether a record of a test split has its answer.
         each_gold: training takes every gold in turn, an example each, not the first alone.
         labels: the label words; empty where the answer is free text.
+        relabelled: the same rules with other words in place of some; None where there are no labels.
+        metrics: the metrics of which any may be the main one; empty where that is fixed.
         metric: the main metric's name, a key of what `score` returns.
         from_text: a decoded output to an answer.
         score: answers and examples to metrics.
@@ -126,6 +128,8 @@ class TaskRules:
     answered: Callable[[Record], bool]
     each_gold: bool = False
     labels: tuple[str, ...] = ()
+    relabelled: "Callable[[Mapping[str, str]], TaskRules] | None" = None
+    metrics: tuple[str, ...] = ()
     metric: str
     from_text: Callable[[str], str] = str.strip
     score: Callable[[Sequence[str], Sequence[Example]], dict[str, float]]
