@@ -106,7 +106,7 @@ def choice_for(config: RunConfig, rules: TaskRules, backbone: Backbone) -> Choic
     tokens = Tokens(backbone.tokenizer, backbone.family.row)
     if config.task.answer != "score" and tokens.row.reads != "mask":
         return None
-    return choice_of(rules.labels, tokens, rules.words)
+    return choice_of(rules.labels, tokens)
 
 
 def check_unchanged(config: RunConfig, inputs: Inputs, start: bytes, folder: SharedFolder, progress: Progress) -> None:

@@ -11,11 +11,12 @@ from fpt.config import compose
 from fpt.devices.processes import Failed, check
 from fpt.runs.progress import Progress
 from stages import schedule
+from stages.epochs import expected
 
 
 def plan(arguments: Arguments) -> None:
     """`fpt plan`."""
-    config = compose.load(arguments.overrides)
+    config = expected(compose.load(arguments.overrides))
     stages = schedule.of(config)
     check(config)
     from stages.planning.settled import expect

@@ -77,6 +77,22 @@ def print_comparison(compared: dict[str, Any]) -> None:
     output.say("** over the best of its validations (train.eval_every) with no more FLOPs; – before its first", "dim")
 
 
+def print_prompts(compared: dict[str, Any]) -> None:
+    """A row for each kind of prompt."""
+    output, seeds = Output(), ", ".join(map(str, compared["seeds"]))
+    split = f", {compared['split']} split" if compared["split"] else ""
+    baseline = f"{compared['baseline']} {compared['majority']:.2f}"
+    output.say(f"{compared['task']} on {compared['model']}{split}, seeds {seeds}; {baseline}")
+    columns = "prompt", compared["metric"], "parameters", "memory *", "examples/s **", "FLOPs"
+    rows = table(*columns, words="prompt")
+    for row in compared["prompts"]:
+        costs = f"{row['trainable_parameters']:,}", f"{amount(row['memory'])}B", f"{row['examples_per_second']:.2f}"
+        rows.add_row(row["prompt"], _spread(row["score"], ".2f"), *costs, f"{row['flops_ratio']:.1%}")
+    output.print(rows)
+    output.say("* planned, of the largest stage on one device; ** of updates alone", "dim")
+    output.say(f"FLOPs are those of training, against {compared['prompts'][0]['prompt']}", "dim")
+
+
 def _to_vanilla(row: dict[str, Any]) -> str:
     """The mean over the seeds that got there, and how many did where some did not."""
     reached, all_of_them = row["reached_vanilla"], len(row["runs"])

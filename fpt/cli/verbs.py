@@ -49,11 +49,18 @@ VERBS = {
     ),
     "compare": Verb(
         train.compare,
-        summary="schedules against vanilla prompt tuning: score, FLOPs, time, gain at equal FLOPs",
+        summary="schedules against vanilla prompt tuning, or kinds of prompts: score, FLOPs, time, gain at equal FLOPs",
         example="compare task=boolq seeds=0,1",
-        usage="[key=value …] [schedules=pt,cr] [seeds=0,1]",
+        usage="[key=value …] [schedules=pt,cr | prompts=soft,late] [seeds=0,1]",
         options=(
             Option("schedules", "files of conf/schedule, or FILE.yaml; pt is added to them", "A,B", "pt,ld,fr,cr"),
+            Option(
+                "prompts",
+                "kinds of prompts in place of schedules: files of conf/prompt, or late prompts by generator (npg, appg,"
+                " mppg, none); the full model, if no schedule= is given",
+                "A,B",
+                "schedules are compared",
+            ),
             Option("seeds", "a run of every schedule for each; run.dir=DIR keeps them in DIR", "N,M", "0,1,2"),
         ),
     ),

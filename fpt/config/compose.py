@@ -26,6 +26,7 @@ from fpt.config.run_config import RunConfig
 from fpt.config.schema import Group, ScheduleConfig
 from fpt.errors import UserError, did_you_mean, reason
 
+LABELS = "task.labels."
 GROUPS = ("task", "model", "schedule", "prompt", "engine", "experiment")
 
 
@@ -61,6 +62,7 @@ def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
     """
     overrides = [_parse(word) for word in words]
     composed: list[str] = []
+    labels: dict[str, Any] = {}  # of a mapping that is empty before, whose keys Hydra would refuse
     fill: dict[str, Any] = {}  # what is put in after composition, for values that are not in conf/
     for override in overrides:
         word, key = str(override.input_line).lstrip("+"), override.key_or_group
@@ -70,6 +72,9 @@ def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
         elif key == "schedule" and str(override.value()).endswith((".yaml", ".yml")):
             fill |= _schedule_file(override)
             word = "schedule=pt"
+        elif key.startswith(LABELS):
+            labels[key.removeprefix(LABELS)] = override.value()
+            continue
         elif key in GROUPS:
             _check_option(override)
         else:
@@ -83,6 +88,10 @@ def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
             raise UserError("experiment=…: sets keys of several groups, and is for a new run; give the keys themselves")
         kept = (key for key in settings() if key.partition(".")[0] not in typed)
         fill = {**{key: attrgetter(key)(base) for key in kept}, **fill}
+    if labels:
+        if "task.labels" in typed:
+            raise UserError("task.labels=… and task.labels.LABEL=… both name label words; give one of them")
+        fill["task.labels"] = {**(fill.get("task.labels") or {}), **labels}
     return _compose(composed, {key: value for key, value in fill.items() if key not in typed})
 
 

@@ -51,7 +51,7 @@ class RunConfig(Group):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        clashes.check(self.model, self.prompt, self.train, self.engine)
+        clashes.check(self.model, self.task, self.prompt, self.train, self.engine)
 
     @property
     def folder(self) -> Path:

@@ -85,7 +85,10 @@ class TaskConfig(Group):
         choices=("plain", "customs"),
     )
     land: int | None = setting("of generated data: the number of the land whose customs hold; null: 0", None, least=0)
-    valid_split: str = setting("which of the task's validation sets; mnli: matched or mismatched", "validation")
+    valid_split: str = setting(
+        "which of the task's validation sets; mnli: matched, mismatched, or both, whose scores are the two sets' mean",
+        "validation",
+    )
     test_split: str | None = setting(
         "the test split whose outputs are kept when the run ends, and scored where it has labels: test; mnli:"
         " test_matched or test_mismatched; null: none",
@@ -111,16 +114,24 @@ class TaskConfig(Group):
         None,
         least=1,
     )
+    protocol: str = setting(
+        "of task.shots. per_label: so many of each label; the best prompt is chosen on the validation split, which its"
+        " score is of too. lpt: so many in all, in proportion to the labels, chosen on task.valid_shots more of the"
+        " training examples, and the validation split is the test (Liu et al. 2022)",
+        "per_label",
+        choices=("per_label", "lpt"),
+    )
+    valid_shots: int | None = setting(
+        "task.protocol=lpt: so many training examples to validate on; null: 1,000, as published", None, least=1
+    )
+    sample_seed: int | None = setting(
+        "seed of what task.shots draws; null: the run's. The published ones are 13, 21, 42, 87 and 100", None, least=0
+    )
     template: str | None = setting(
-        "the source's text with fields of the task's records, as in 'premise: {premise} hypothesis: {hypothesis}';"
-        " null: the task's own",
+        "the source's text with fields of the task's records, as in 'premise: {premise} hypothesis: {hypothesis}', or"
+        " lpt: text and label words of Liu et al. 2022, for their tasks; null: the task's own",
         None,
         verbatim=True,
-    )
-    words: dict[Any, Any] | None = setting(
-        "what the model is to say for each of the task's labels, as in {negative: terrible, positive: great}; of a"
-        " masked model one token each; null: the labels themselves",
-        None,
     )
     answer: str = setting(
         "generate: what the model says is read; score: of the task's labels the one whose words have the highest"
@@ -137,7 +148,11 @@ class TaskConfig(Group):
     valid: str | None = setting("task=files: such a file to validate on; null: a part of the training file", None)
     test: str | None = setting("task=files: such a file to test on in the end; its records need no target", None)
     valid_share: float = setting(
-        "task=files without task.valid: share of the training file, drawn with the seed", 0.1, above=0.0, most=0.5
+        "where there is a training file alone (task=files without task.valid, mr's rt-polarity.all): the share of it"
+        " for validation, drawn with the seed",
+        0.1,
+        above=0.0,
+        most=0.5,
     )
     source: str | None = setting(
         "task=files: the source's text, as in 'question: {question} context: {passage}'", None, verbatim=True
@@ -148,11 +163,15 @@ class TaskConfig(Group):
     )
     id: str | None = setting("task=files: the field that names an example; null: its place in the file", None)
     labels: dict[Any, Any] | None = setting(
-        "task=files: the target's values and the label words they stand for, as in {0: no, 1: yes}", None
+        "task=files: the target's values and the label words they stand for, as in {0: no, 1: yes}; else other words"
+        " for a task's labels. One alone is task.labels.LABEL=word",
+        None,
     )
     metric: str | None = setting(
-        "task=files: accuracy, f1, macro_f1 or matthews of labels; exact_match or f1 of words; pearson or spearman of"
-        " numbers; rougeL, rouge1 or rouge2; null: accuracy with task.labels, else exact_match",
+        "the main metric, which chooses the best prompt. task=files: accuracy, f1, macro_f1 or matthews of labels;"
+        " exact_match or f1 of words; pearson or spearman of numbers; rougeL, rouge1 or rouge2; null: accuracy with"
+        " task.labels, else exact_match. Tasks with several: one of theirs, or mean, as of qqp's accuracy and F1; null:"
+        " the first",
         None,
     )
 
@@ -271,6 +290,11 @@ class TrainConfig(Group):
 
     key: ClassVar[str] = "train"
     updates: int = setting("optimizer updates over all stages", 30000, least=1)
+    epochs: float | None = setting(
+        "so often every training example, in place of train.updates, which follows from it when the data are read",
+        None,
+        above=0.0,
+    )
     batch_size: int = setting("examples per update", 32, least=1)
     micro_batch: int | str | None = setting(
         "examples per forward pass of a process; auto: as many as fit into engine.device_memory; null: its whole share"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, overload
 from fpt.config.run_config import RunConfig
 from fpt.tasks import opening, origins
 from fpt.tasks.catalogue import data_of, rules_of
-from fpt.tasks.splits import asked_test_split
+from fpt.tasks.splits import asked_test_split, parts_of
 from fpt.tasks.task import Example, Task, TaskRules
 
 if TYPE_CHECKING:  # an error in small data must not wait for torch
@@ -89,10 +89,13 @@ def _files(config: RunConfig, rules: TaskRules) -> list[Path]:
     data = data_of(config, rules)
     if data in ("world", "hub"):
         return []
-    splits = [split for split in ("train", config.task.valid_split) if split in rules.records.splits]
-    if test := asked_test_split(config, rules):
-        splits.append(test)
-    return [file for split in splits for file in origins.files_of(rules.records, data, split)]
+    splits = (
+        ["train"] if origins.is_whole(rules.records, data) else ["train", *parts_of(config.task.valid_split, rules)]
+    )
+    if (test := asked_test_split(config, rules)) in rules.records.tests:
+        splits.append(str(test))
+    known = [split for split in splits if split in (*rules.records.splits, *rules.records.tests)]
+    return [file for split in known for file in origins.files_of(rules.records, data, split)]
 
 
 def _key(config: RunConfig, rules: TaskRules, files: Sequence[Path]) -> str:
@@ -100,7 +103,7 @@ def _key(config: RunConfig, rules: TaskRules, files: Sequence[Path]) -> str:
     own = rules.records.is_own
     left_out = ("name", *UNREAD) if own else UNREAD
     task = {name: value for name, value in asdict(config.task).items() if name not in left_out}
-    drawn = config.task.shots is not None or (own and config.task.valid is None)
+    drawn = config.task.shots is not None or (own and config.task.valid is None) or bool(rules.records.whole)
     digest = hashlib.sha256(json.dumps([task, config.seed if drawn else None], default=str).encode())
     code = [*Path(opening.__file__).parent.rglob("*.py"), Path(__file__)]
     for file in (*files, *sorted(code)):

@@ -10,6 +10,7 @@ from fpt.runs.run import Run
 from fpt.sharing.export import ExportRequest, is_local
 from fpt.tasks.catalogue import data_of, rules_of
 from fpt.tasks.origins import Origin
+from fpt.tasks.splits import is_drawn, name_of_validation
 from fpt.units import amount
 
 
@@ -32,6 +33,7 @@ def text(request: ExportRequest) -> str:
         described=kind.described(read_sizes(request.values, "").width, request.layer, model_name(request)),
         is_local=is_local(request.base),
         amount=amount,
+        name_of_validation=name_of_validation,
         quote=shlex.quote,
     )
     return f"{card}\n"
@@ -48,10 +50,10 @@ def _metadata(request: ExportRequest, data: str, records: Origin) -> dict[str, A
         "tags": ["prompt-tuning", f"{config.prompt.kind}-prompt", "fpt"],
         "metrics": [result["metric"]["name"]],
     }
-    if data != "hub":  # generated data have no name there
+    if data != "hub" or is_drawn(config.task):  # generated data have no name there
         return metadata
     metadata["datasets"] = [records.hub[0]]
-    if request.number is None and config.task.valid_examples is None:
+    if request.number is None and config.task.valid_examples is None and config.task.valid_split in records.splits:
         metadata["model_name"] = f"{result['task']}-{result['model']}-{result['schedule']}"
         metadata["eval_results"] = [
             EvalResult(

@@ -63,9 +63,9 @@ class ExportRequest:
         return row_of(self.values, "")
 
     @property
-    def words(self) -> str:
-        """What is said for the task's labels, as one types it."""
-        return f"{{{', '.join(f'{label}: {word}' for label, word in (self.run.config.task.words or {}).items())}}}"
+    def labels(self) -> str:
+        """The words in place of the task's labels, as one types them."""
+        return f"{{{', '.join(f'{label}: {word}' for label, word in (self.run.config.task.labels or {}).items())}}}"
 
     @property
     def is_whole(self) -> bool:

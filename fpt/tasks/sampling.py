@@ -6,6 +6,8 @@ error in a setting or in the data need not wait for it.
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from fpt.errors import UserError
 from fpt.tasks.task import Example
 
@@ -34,6 +36,50 @@ def split_off(
         [example for index, example in enumerate(examples) if index not in sample],
         [example for index, example in enumerate(examples) if index in sample],
     )
+
+
+def as_lpt_draws(
+    examples: Sequence[Example], shots: int, valid_shots: int, seed: int, labels: Sequence[str]
+) -> tuple[list[Example], list[Example]]:
+    """Examples to train and to validate on, those that Liu et al. 2022's published script draws from the same file.
+
+    `shots` in all and `valid_shots` of the rest, in proportion to the labels, whose order is that of their first
+    examples when all are shuffled by numpy's generator; the last label has what rounding leaves. Where the rest of a
+    label is fewer, there are fewer. (Of files without a header that script shuffles for a seed what it has shuffled for
+    the seed before; here as there for one seed alone.)
+
+    Raises:
+        UserError: there are no labels, or not enough examples.
+    """
+    if not labels:
+        raise UserError("task.protocol=lpt: draws in proportion to labels, and this task has none; leave it out")
+    if shots >= len(examples):
+        raise UserError(
+            f"task.shots={shots}: there are only {len(examples)} training examples, and some are for validation; give a"
+            " smaller number"
+        )
+    order = list(range(len(examples)))
+    np.random.RandomState(seed).shuffle(order)
+    members: dict[str, list[int]] = {}
+    for index in order:
+        members.setdefault(examples[index].golds[0], []).append(index)
+    counts = [len(indices) for indices in members.values()]
+    taken = _in_proportion(counts, shots)
+    left = [count - number for count, number in zip(counts, taken, strict=True)]
+    if min(taken) < 0:
+        raise UserError(f"task.shots={shots}: too few for {len(members)} labels in proportion; give a larger number")
+    more = _in_proportion(left, valid_shots)
+    train, valid = list[int](), list[int]()
+    for indices, number, further in zip(members.values(), taken, more, strict=True):
+        train += indices[:number]
+        valid += indices[number : number + max(0, further)]
+    return [examples[index] for index in sorted(train)], [examples[index] for index in sorted(valid)]
+
+
+def _in_proportion(counts: Sequence[int], number: int) -> list[int]:
+    """`number` shared out in proportion to counts, rounded to the nearest (half to even); the last has what is left."""
+    shares = [round(number * count / sum(counts)) for count in counts[:-1]]
+    return [*shares, number - sum(shares)]
 
 
 def shots_of_each(examples: Sequence[Example], shots: int, seed: int, *, labels: Sequence[str]) -> list[Example]:

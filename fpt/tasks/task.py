@@ -1,7 +1,7 @@
 """What every task gives the trainer: examples as text, how an output is read, and how outputs are scored."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from string import Formatter
 from typing import NamedTuple
@@ -115,7 +115,8 @@ class TaskRules:
         answered: whether a record of a test split has its answer.
         each_gold: training takes every gold in turn, an example each, not the first alone.
         labels: the label words; empty where the answer is free text.
-        words: what is said for a label word, where it is something else.
+        relabelled: the same rules with other words in place of some; None where there are no labels.
+        metrics: the metrics of which any may be the main one; empty where that is fixed.
         metric: the main metric's name, a key of what `score` returns.
         from_text: a decoded output to an answer.
         score: answers and examples to metrics.
@@ -130,7 +131,8 @@ class TaskRules:
     answered: Callable[[Record], bool]
     each_gold: bool = False
     labels: tuple[str, ...] = ()
-    words: Mapping[str, str] = field(default_factory=dict)
+    relabelled: "Callable[[Mapping[str, str]], TaskRules] | None" = None
+    metrics: tuple[str, ...] = ()
     metric: str
     from_text: Callable[[str], str] = str.strip
     score: Callable[[Sequence[str], Sequence[Example]], dict[str, float]]
@@ -145,8 +147,7 @@ class TaskRules:
         """
         name, source, _, _, spare, group = self.question(self.template, record, where)
         answer, golds = self.answer(record, where)
-        said = self.words.get(answer, answer)
-        return Example(name, source, ANSWER.format(answer=said), golds, spare, group)
+        return Example(name, source, ANSWER.format(answer=answer), golds, spare, group)
 
 
 @dataclass(frozen=True, kw_only=True)

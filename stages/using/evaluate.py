@@ -8,6 +8,7 @@ from fpt.devices import distributed
 from fpt.devices.device import open_device
 from fpt.devices.engine import Engine
 from fpt.runs.progress import Progress
+from fpt.tasks.splits import is_drawn, name_of_validation
 from fpt.tasks.task import Task
 from fpt.training.evaluation import predictions
 from stages.inputs import evaluator_of, open_inputs
@@ -35,16 +36,17 @@ def evaluate(
         data, examples = inputs.valid, task.valid
         if split == "train":
             data, examples = inputs.train, task.train
-        elif inputs.test is not None:
+        elif inputs.test is not None and (split == "test" or not is_drawn(config.task)):
             data, examples = inputs.test, task.test
         with progress.running(), models.open(prompt.selection(inputs.backbone), prompt.tensors) as model:
             answers = evaluator.answers(model, data, split or config.task.valid_split)
+    name = split or name_of_validation(config.task)
     scores = {
         "task": task.name,
         "origin": task.origin,
         "model": config.model.name,
         "prompt": prompt.name,
-        "split": split or config.task.valid_split,
+        "split": name,
         "examples": len(examples),
         "metric": task.metric,
         "metrics": task.score(answers.read, examples) if examples[0].golds else None,

@@ -64,7 +64,7 @@ def mixed_predictor(
             predictors = {}
             for name, (own, prompt) in prompts.items():
                 rules = rules_of(own.task)
-                words = [ANSWER.format(answer=rules.words.get(label, label)) for label in rules.labels or ("",)]
+                words = [ANSWER.format(answer=label) for label in rules.labels or ("",)]
                 longest = max(map(len, Tokens(backbone.tokenizer, row).of_targets(words)))
                 longest = longest if rules.labels else own.task.target_length
                 module = Models(backbone, engine, prompt.config).prompt_of(selection, prompt.tensors)

@@ -10,9 +10,24 @@ from fpt.config import compose
 from fpt.config.meant import KEYS
 from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
+from fpt.tasks.catalogue import rules_of
 
 
 @pytest.mark.dear
+@pytest.mark.parametrize("task", ["mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "mpqa", "mr", "subj", "trec"])
+def test_late_experiments_are_their_papers_recipe_for_each_of_its_tasks(task: str) -> None:
+    few, full = (compose.load([f"experiment=lpt-{name}", f"task={task}"]) for name in ("few", "full"))
+    for config in (few, full):
+        assert (config.prompt.kind, config.prompt.length, config.prompt.generator) == ("late", 5, "npg")
+        assert (config.optim.lr, config.optim.weight_decay, config.optim.warmup) == (0.001, 0.1, 0.06)
+        assert (config.schedule.name, config.train.batch_size, config.task.answer) == ("pt", 32, "score")
+        rules = rules_of(config.task)
+        assert "<extra_id_0>" in rules.template.text
+        assert rules.metric == ("mean" if task in ("mrpc", "qqp") else "accuracy")
+    assert (few.task.protocol, few.task.shots, few.train.updates, few.train.eval_every) == ("lpt", 100, 1000, 100)
+    assert (full.task.shots, full.train.epochs) == (None, 10)
+
+
 @pytest.mark.parametrize("group", compose.GROUPS)
 def test_every_file_composes(group: str) -> None:
     for option in compose.group_options(group):

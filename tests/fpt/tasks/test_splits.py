@@ -175,7 +175,7 @@ def test_a_test_split_without_labels_is_read_with_its_ids(tmp_path: Path, name: 
 
 
 def test_every_task_has_a_case() -> None:
-    assert set(RULES) - set(HELD_OUT) == {"squad_v2", "xsum"}
+    assert set(RULES) - set(HELD_OUT) == {"squad_v2", "xsum", "mpqa", "mr", "subj", "trec"}
 
 
 def test_a_test_split_with_labels_is_scored(tmp_path: Path) -> None:
