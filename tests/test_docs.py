@@ -31,7 +31,7 @@ FEW = [
 ]
 FEW_EXAMPLES = ["schedule.importance_examples=8", "task.train_examples=16", "task.valid_examples=8"]
 OF_OTHERS = ("model=", "engine", "experiment=", "updates:", "GPUS=")  # a command with one of these is planned
-NO_KEYS = ("n=", "run=", "schedules=", "seeds=")  # options, which are no part of the configuration
+NO_KEYS = ("n=", "run=", "schedules=", "prompts=", "seeds=")  # options, which are no part of the configuration
 OF_HUB = ("model=google/", "prompt.file=prompt")  # and with one of these composed
 
 

@@ -12,6 +12,7 @@ from fpt.sharing.card import source_of
 from fpt.tasks.catalogue import rules_of
 
 NEEDED = ("fastapi", "uvicorn")
+LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")
 
 
 def serve(arguments: Arguments) -> None:
@@ -29,14 +30,16 @@ def serve(arguments: Arguments) -> None:
         raise UserError(f"port={port}: expected a number below 65536; 0 takes a free one")
     beams, limit = arguments.number("beams", 1), arguments.number("max-new-tokens", 0, least=0) or None
     longest_queue, longest_body = arguments.number("queue", 256), arguments.number("max-body", 1_000_000)
+    from fpt.serving.server import bound  # here, as the libraries may be missing
+
+    own = bound(host, port)
     with progress.console.status("importing torch and transformers"):
-        from fpt.serving.server import bound
         from stages.using.serve import Service, serve
     service = Service(
         prompts={name: (config, learned_from(arguments, run, config)) for name, (run, config) in subjects.items()},
         examples={name: _example(subject) for name, subject in subjects.items()},
-        own=bound(host, port),
-        is_local=_is_local(host),
+        own=own,
+        own_names=_own_names(host),
         field=arguments.options.get("prompt-field", "prompt"),
         longest_queue=longest_queue,
         longest_body=longest_body,
@@ -52,9 +55,10 @@ def _example(subject: Subject) -> str:
     return rules_of(config.task).template.text if run is None else source_of(run)
 
 
-def _is_local(host: str) -> bool:
-    """Whether an address is this machine's alone."""
+def _own_names(host: str) -> tuple[str, ...]:
+    """The hosts to be asked under, at an address that is this machine's alone; none: others reach it."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        is_local = ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        is_local = host == "localhost"
+    return (*LOOPBACK, f"[{host}]" if ":" in host else host) if is_local else ()

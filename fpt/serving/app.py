@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -24,7 +24,6 @@ from fpt.serving.waiting import Full, Waiting
 from fpt.tasks.predict_input import RAW, by_template
 from fpt.tasks.task import TaskRules
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 RETRY = 1  # seconds after which to ask again
 
 
@@ -87,7 +86,7 @@ def make(
     *,
     field: str,
     longest_body: int,
-    is_local: bool,
+    own_names: Sequence[str],
 ) -> FastAPI:
     """The service, which answers while it runs.
 
@@ -97,8 +96,8 @@ def make(
         waiting: the line of questions before the model.
         field: of a record, with its prompt's name; it may be left out where there is but one.
         longest_body: bytes of a request's body.
-        is_local: it answers requests to this machine's own names alone, so that no page on the web can have a browser
-            ask it under another (DNS rebinding).
+        own_names: requests to these hosts alone are answered, so that no page on the web can have a browser ask under
+            another (DNS rebinding); none: to whichever.
     """
 
     @asynccontextmanager
@@ -109,8 +108,8 @@ def make(
 
     app = FastAPI(title="fpt", version=__version__, description=f"Prompts on {model}.", lifespan=running)
     app.add_middleware(_Limited, longest=longest_body)
-    if is_local:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, "[::1]"])
+    if own_names:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=own_names)
     page, policy = _page(model, prompts, field)
     names = ", ".join(prompts)
     problems: dict[int | str, dict[str, Any]] = {

@@ -1,5 +1,7 @@
 """Where the service is found, from before the model is opened until it is told to stop."""
 
+import errno
+import os
 import socket
 
 import uvicorn
@@ -21,8 +23,9 @@ def bound(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        hint = "give another port=N; 0 takes a free one" if "in use" in str(error) else "give another host= or port="
-        raise UserError(f"host={host} port={port}: cannot be served at ({error.strerror}); {hint}") from None
+        hint = "give another port=N; 0 takes a free one" if error.errno == errno.EADDRINUSE else "give another host="
+        why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        raise UserError(f"host={host} port={port}: cannot be served at ({why}); {hint}") from None
 
 
 def address(own: socket.socket) -> str:

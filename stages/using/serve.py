@@ -1,7 +1,7 @@
 """Open learned prompts with their model, and answer whoever asks over a network."""
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fpt.config.run_config import RunConfig
@@ -20,7 +20,7 @@ class Service:
         prompts: by name.
         examples: a text for each, for people.
         own: the socket, bound already.
-        is_local: only this machine is to ask.
+        own_names: the hosts under which it may be asked; none: whichever.
         field: of a record, with the name of its prompt.
         longest_queue: how many questions may wait.
         longest_body: bytes of a request's body.
@@ -31,7 +31,7 @@ class Service:
     prompts: Mapping[str, tuple[RunConfig, LearnedPrompt]]
     examples: Mapping[str, str]
     own: socket.socket
-    is_local: bool
+    own_names: Sequence[str]
     field: str
     longest_queue: int
     longest_body: int
@@ -59,7 +59,7 @@ def serve(service: Service, say: Callable[[str], None]) -> None:
             waiting,
             field=service.field,
             longest_body=service.longest_body,
-            is_local=service.is_local,
+            own_names=service.own_names,
         )
         say(f"{', '.join(served)} on {config.model.name} at {server.address(service.own)}; Ctrl-C ends")
         server.run(made, service.own)

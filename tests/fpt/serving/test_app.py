@@ -115,7 +115,7 @@ def test_who_finds_too_many_waiting_is_told_to_come_again() -> None:
 
     waiting = Waiting(answer, batch_size=1, longest=1)
     served = Served("boolq", rules_of(load(["task=boolq"]).task), "")
-    made = make("m", {"a": served}, waiting, field="prompt", longest_body=99, is_local=True)
+    made = make("m", {"a": served}, waiting, field="prompt", longest_body=99, own_names=["127.0.0.1"])
     with running(made) as url, httpx2.Client(base_url=url, timeout=60) as client, ThreadPoolExecutor(2) as threads:
         first = threads.submit(client.post, "/predict", json={"text": "bad"})
         assert began.wait(30)
