@@ -29,21 +29,16 @@ KEYS = {
     "train.patience": ("early_stopping", "early_stopping_patience"),
     "engine.processes": ("gpus", "num_gpus", "n_gpus", "devices", "nproc", "nproc_per_node", "num_processes"),
     "engine.dtype": ("precision", "fp16", "bf16", "mixed_precision", "torch_dtype"),
+    "train.epochs": ("epoch", "num_epochs", "max_epochs", "num_train_epochs", "n_epochs"),
     "run.dir": ("output_dir", "out_dir", "output", "out", "run_dir", "save_dir", "folder"),
     "tracking": ("report_to", "logger", "wandb", "tensorboard"),
     "seed": ("random_seed", "data_seed", "manual_seed"),
     "resume": ("resume_from_checkpoint", "overwrite", "overwrite_output_dir"),
 }
 _KEY_OF = {name: key for key, names in KEYS.items() for name in names}
-EPOCHS = ("epochs", "epoch", "num_epochs", "max_epochs", "num_train_epochs", "n_epochs")
 
 
 def hint(key: str) -> str:
     """What to write in its place, as ` Did you mean …?`; empty where that is not known."""
     name = key.rpartition(".")[2].lower().replace("-", "_")
-    if name in EPOCHS:
-        return (
-            " Training is counted in updates: train.updates = epochs × training examples / train.batch_size;"
-            " fpt show counts the examples"
-        )
     return f" Did you mean '{_KEY_OF[name]}'?" if name in _KEY_OF else ""
