@@ -28,7 +28,9 @@ from safetensors.torch import load_file  # noqa: E402
 from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 from torch.nn.functional import scaled_dot_product_attention  # noqa: E402
 
+from bench.clock import now  # noqa: E402
 from bench.synthetic import LENGTHS, PROMPT, examples  # noqa: E402
+from bench.trainer import PeftSide  # noqa: E402
 from fpt.__main__ import main as fpt  # noqa: E402
 from fpt.backbones.families import family_of, read_config  # noqa: E402
 from fpt.backbones.family import num_inputs  # noqa: E402
@@ -37,6 +39,7 @@ from fpt.backbones.shapes import Shape, Stack, read_shape  # noqa: E402
 from fpt.config import compose  # noqa: E402
 from fpt.config.schema import EngineConfig, OptimConfig, PromptConfig  # noqa: E402
 from fpt.data.encoded import Batch, Encoded  # noqa: E402
+from fpt.data.supply import Share  # noqa: E402
 from fpt.pricing.flops import price_of  # noqa: E402
 from fpt.pricing.memory import Memory  # noqa: E402
 from fpt.prompts.modules import SoftPrompt  # noqa: E402
@@ -88,11 +91,11 @@ class Place:
         """Of one call, after one that does not count."""
         run()
         self.wait()
-        start = time.perf_counter()
+        start = now()
         for _ in range(times):
             run()
         self.wait()
-        return (time.perf_counter() - start) / times
+        return (now() - start) / times
 
 
 def random_model(place: Place, name: str, shape: Shape | None, dtype: torch.dtype) -> PromptedModel:
@@ -111,8 +114,8 @@ def random_model(place: Place, name: str, shape: Shape | None, dtype: torch.dtyp
 def updates(place: Place, model: PromptedModel, data: Encoded, size: int, micro_batch: int | None = None) -> float:
     """Seconds of an update of `size` examples."""
     optimizer = make(model.prompt.parameters(), OPTIM)
-    indices = list(range(size))
-    return place.seconds(lambda: step(model, optimizer, data, indices, micro_batch, OPTIM, place.device), 3)
+    share = Share.of(data, list(range(size)), micro_batch)
+    return place.seconds(lambda: step(model, optimizer, share, OPTIM, place.device), 3)
 
 
 # Steps ----------------------------------------------------------------------------------------------------------------
@@ -202,7 +205,7 @@ def _speed_of(place: Place, model: PromptedModel, data: Encoded, size: int, prec
             if micro_batch == 1:
                 raise
             micro_batch //= 2
-    tokens = sum(sum(data.lengths[index]) for index in range(size))
+    tokens, peak_bytes = sum(sum(data.lengths[index]) for index in range(size)), place.peak()
     flops = _flops(model, data, size, micro_batch)
     peak = next((peaks[precision] for card, peaks in PEAKS.items() if place.is_card and card in _card()), None)
     return {
@@ -211,8 +214,29 @@ def _speed_of(place: Place, model: PromptedModel, data: Encoded, size: int, prec
         "tokens_per_second": tokens / seconds,
         "flops_per_second": flops / seconds,
         "share_of_peak": peak and flops / seconds / peak,
-        "peak_bytes": place.peak(),
+        "peak_bytes": peak_bytes,
+        **_peft(place, model, data, size, micro_batch),
     }
+
+
+def _peft(place: Place, model: PromptedModel, data: Encoded, size: int, micro_batch: int) -> Found:
+    """The same examples through the same frozen model in PEFT's hands, and transformers' Trainer's."""
+    batches = [list(range(start, min(start + micro_batch, size))) for start in range(0, size, micro_batch)]
+    seconds = None
+    try:
+        side = PeftSide(
+            model.body,
+            model.learned()["prompt"],
+            batch_size=micro_batch,
+            optim=OPTIM,
+            padded=False,
+            on_cpu=not place.is_card,
+        )
+        side.seconds(data, batches)
+        seconds = side.seconds(data, batches)
+    except torch.OutOfMemoryError:  # where ours has room, theirs may not
+        pass
+    return {"peft_seconds_per_update": seconds, "peft_peak_bytes": place.peak()}
 
 
 def _card() -> str:
@@ -245,7 +269,7 @@ def syncs(place: Place) -> Found:
     torch.cuda.set_sync_debug_mode("warn")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        step(model, optimizer, data, list(range(8)), None, OPTIM, place.device)
+        step(model, optimizer, Share.of(data, list(range(8))), OPTIM, place.device)
     torch.cuda.set_sync_debug_mode("default")
     return {"waits_per_update": sum("synchroniz" in str(one.message) for one in caught)}
 
@@ -259,7 +283,7 @@ def memory(place: Place) -> Found:
     optimizer = make(model.prompt.parameters(), OPTIM)
     place.peak()
     for start in range(0, count, size):
-        step(model, optimizer, data, list(range(start, start + size)), None, OPTIM, place.device)
+        step(model, optimizer, Share.of(data, list(range(start, start + size))), OPTIM, place.device)
     source, target = (max(lengths) for lengths in zip(*data.lengths, strict=True))
     engine = EngineConfig(name="torch", device=place.device.type, dtype="bfloat16")
     sizes = {"batch": size, "source": source + PROMPT, "target": target}

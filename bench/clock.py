@@ -10,9 +10,14 @@ import torch
 
 def now() -> float:
     """Seconds since some moment."""
-    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+    return time.process_time() if _counts_cpu() else time.perf_counter()
 
 
 def name() -> str:
     """Which of the two is read."""
-    return "CPU seconds of the one thread" if torch.get_num_threads() == 1 else "wall clock"
+    return "CPU seconds of the one thread" if _counts_cpu() else "wall clock"
+
+
+def _counts_cpu() -> bool:
+    """A card computes beside the one thread."""
+    return torch.get_num_threads() == 1 and not torch.cuda.is_available()

@@ -1,24 +1,28 @@
 """Late prompts against soft ones on the embedded model: `python -m bench.late` prints it, doing first what is missing.
 
-Every run is an ordinary `fpt train` under runs/late; several processes may work on them, and after an interruption the
-same command goes on. `--tune` has the learning rates that were tried, `--costs` what each method costs, which only an
-otherwise idle machine can tell.
+Every run is an ordinary `fpt train` under runs/late, and bench/results/late.jsonl keeps what came of it: several
+processes may work on them, and the same command goes on where it was interrupted, elsewhere too. `--small` is a part
+that takes a core some twenty minutes; `--tune` has the learning rates that were tried, `--costs` what each method
+costs, which only an otherwise idle machine can tell.
 """
 
 import argparse
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
-from bench.runs import is_done, read, run_missing, score, spread, table
+from bench.records import Records
+from bench.runs import read, spread, table
 from fpt.runs.progress import quiet_libraries
 from fpt.tasks.catalogue import RULES
 from fpt.tasks.world import records as world
 
-FOLDER = Path("runs/late")
+RECORDS = Records("late")
+CACHE = Path("runs/late/cache")
 TASKS = tuple(world.TASKS)
 SOFT = ("pt", "cr")
 GENERATORS = ("npg", "appg", "mppg", "none")
@@ -31,12 +35,17 @@ WORDS = {
     "few": ("train.updates=32", "train.eval_every=32", "train.batch_size=8", "task.train_examples=400"),
     "alike": ("task.valid_examples=250", "train.score_untrained=false", "train.save_every=1000", "tracking=none"),
 }
-RATES = {"pt": 0.1, "cr": 0.1, "npg": 0.01, "appg": 0.01, "mppg": 0.01, "none": 0.3}  # what `--tune` is for
+RATES = {"pt": 0.1, "cr": 0.3, "npg": 0.01, "appg": 0.01, "mppg": 0.01, "none": 0.1}  # what `--tune` is for
 TRIED = {
     **dict.fromkeys(SOFT, (0.1, 0.3)),
     **dict.fromkeys(GENERATORS, (0.001, 0.003, 0.01, 0.03)),
-    "none": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
+    "none": (0.01, 0.03, 0.1, 0.3, 1.0),
 }
+CURVES = {  # settings of npg: of each, what is tried, of which one is its own
+    "layer": tuple(f"prompt.layer={part}" for part in (0.25, 0.5, 0.75)),
+    "length": tuple(f"prompt.length={number}" for number in (1, 5, 10, 20)),
+}
+OWN = ("prompt.layer=0.5", "prompt.length=5")
 TUNED = [(task, size) for task in ("mnli", "boolq") for size in (FULL, "16")]
 TUNING, COSTING = 100, 200  # seeds that are none of the comparison's
 COSTED = (FULL, "100")
@@ -46,10 +55,12 @@ UNCACHED = ("prompt.cache=off",)
 OF_SCORES = """\
 ## Late prompts
 
-Printed by `python -m bench.late` from runs of `fpt train` on the embedded model. Plain reading in six tasks, all 4,000
-training examples, or with a sample of 16, 32 or 100 that the seed draws (of MNLI's three labels 15, 30 and 99). `pt`
-and `cr` are a soft prompt of 20 vectors, trained on the full model and through compound reduction; `npg`, `appg`,
-`mppg` and `none` are late prompts of five vectors with that generator, after half of the encoder's blocks.
+Printed by `python -m bench.late{small}` from runs of `fpt train` on the embedded model. Plain reading in
+{tasks} tasks, all 4,000 training examples, or with a sample of 16, 32 or 100 that the seed draws (of MNLI's three
+labels 15, 30 and 99).
+`pt` and `cr` are a soft prompt of 20 vectors, trained on the full model and through compound reduction; `npg`, `appg`,
+`mppg` and `none` are late prompts of five vectors with that generator, after half of the encoder's blocks, with the
+published start and dropout.
 
 All methods have the same updates and examples: 60 updates of 16 with all examples, 32 of 8 with few, so that two cores
 get through it in an evening. Nothing is
@@ -59,7 +70,12 @@ standard deviation over the seeds.
 OF_DIFFERENCES = """\
 ### Against pt
 
-The mean over the six tasks, minus `pt`'s with the same seed and the same examples.
+The mean over the tasks, minus `pt`'s with the same seed and the same examples.
+"""
+OF_CURVES = """\
+### Where it enters, and how long it is
+
+`npg` with another `prompt.layer` or `prompt.length`, {seeds} seeds of {task}.
 """
 OF_RATES = """\
 ### Learning rates
@@ -87,12 +103,13 @@ class Run:
     size: str
     seed: int
     more: tuple[str, ...] = ()
+    caches_alone: bool = False  # so that it finds no other's neuron scores
 
     @property
-    def folder(self) -> Path:
-        """Where it is kept."""
+    def name(self) -> str:
+        """What it is kept as."""
         more = [word.partition(".")[2].replace("=", "") for word in self.more]
-        return FOLDER / "-".join([self.task, self.method.replace(" ", "-"), self.size, *more, f"s{self.seed}"])
+        return "-".join([self.task, self.method.replace(" ", "-"), self.size, *more, f"s{self.seed}"])
 
     @property
     def words(self) -> list[str]:
@@ -107,7 +124,51 @@ class Run:
             *length,
             *WORDS["alike"],
             *self.more,
+            f"cache_dir={CACHE}/{self.name if self.caches_alone else 'shared'}",
         ]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it is kept."""
+        return RECORDS.has(self.name, self.words)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What is kept of it."""
+        return RECORDS[self.name]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What is compared: all of it, or a part that tells less."""
+
+    tasks: tuple[str, ...] = TASKS
+    sizes: tuple[str, ...] = SIZES
+    seeds: tuple[int, ...] = ()
+    curved: tuple[tuple[str, str], ...] = tuple((task, size) for task in ("mnli", "qqp") for size in (FULL, "16"))
+    curve_seeds: tuple[int, ...] = (0, 1, 2)
+
+    def grid(self, seeds: Iterable[int] | None = None, sizes: Sequence[str] | None = None) -> Iterator[Run]:
+        """Every run of the comparison; a seed's together, so that fewer seeds are a whole table too."""
+        for seed in self.seeds if seeds is None else seeds:
+            for size in sizes or self.sizes:
+                yield from (Run(task, method, size, seed) for task in self.tasks for method in METHODS)
+
+    def curves(self) -> Iterator[Run]:
+        """The runs of npg with other settings; its own is one of the comparison's."""
+        for seed in self.curve_seeds:
+            for task, size in self.curved:
+                yield from (curved(task, size, word, seed) for words in CURVES.values() for word in words)
+
+
+SMALL = Scope(
+    tasks=("mnli", "boolq", "qqp"), sizes=(FULL, "32"), seeds=(0, 1), curved=(("mnli", FULL),), curve_seeds=(0,)
+)
+
+
+def curved(task: str, size: str, word: str, seed: int) -> Run:
+    """Npg with one more word, which may be its own setting."""
+    return Run(task, "npg", size, seed, () if word in OWN else (word,))
 
 
 def recipe(method: str) -> tuple[str, ...]:
@@ -123,53 +184,78 @@ def shots(task: str, examples: int) -> int:
     return examples // max(1, len(RULES[task].labels))
 
 
-def grid(seeds: Iterable[int], sizes: Sequence[str] = SIZES) -> Iterator[Run]:
-    """Every run of the comparison; a seed's together, so that fewer seeds are a whole table too."""
-    for seed in seeds:
-        for size in sizes:
-            yield from (Run(task, method, size, seed) for task in TASKS for method in METHODS)
-
-
 def do(runs: Iterable[Run], jobs: int) -> None:
-    """Do what has no result yet."""
-    run_missing({run.folder: [*run.words, f"cache_dir={FOLDER}/cache"] for run in runs}, jobs)
+    """Do what is not kept yet."""
+    RECORDS.make({run.name: run.words for run in runs}, jobs, more)
 
 
-def compare(seeds: Sequence[int]) -> None:
+def more(folder: Path) -> Mapping[str, Any]:
+    """What else of a finished run is kept: how much is learned, and planned bytes without the weights."""
+    stages = json.loads((folder / "plan.json").read_text())["memory"]["stages"]
+    return {
+        "trainable_parameters": read(folder)["trainable_parameters"],
+        "memory": max(stage["total"] - stage["weights"] for stage in stages),
+    }
+
+
+def score(run: Run) -> float:
+    """The main metric of a run that is kept."""
+    value: float = run.record["metric"]["value"]
+    return value
+
+
+def compare(scope: Scope) -> None:
     """Print the scores, of each size those seeds whose runs are all done."""
     whole = {
-        size: [seed for seed in seeds if all(is_done(run.folder) for run in grid([seed], [size]))] for size in SIZES
+        size: [seed for seed in scope.seeds if all(run.is_done for run in scope.grid([seed], [size]))]
+        for size in scope.sizes
     }
-    print(OF_SCORES)
+    print(OF_SCORES.format(small=" --small" if scope == SMALL else "", tasks=len(scope.tasks)))
     for size, those in whole.items():
         if those:
-            print(f"### {'All' if size == FULL else size} examples, {len(those)} seeds\n\n{scores_table(size, those)}")
-    groups = {size: [size] for size in SIZES} | {"16, 32 and 100": list(SIZES[1:])}
+            examples = "All" if size == FULL else size
+            print(f"### {examples} examples, {len(those)} seeds\n\n{scores_table(scope.tasks, size, those)}")
+    few = list(scope.sizes[1:])
+    groups = {size: [size] for size in scope.sizes} | {" and ".join(few): few}
     rows = []
     for name, sizes in groups.items():
-        those = [seed for seed in seeds if all(seed in whole[size] for size in sizes)]
+        those = [seed for seed in scope.seeds if all(seed in whole[size] for size in sizes)]
         if those:
-            differences = ([against_pt(method, sizes, seed) for seed in those] for method in METHODS[1:])
+            differences = ([against_pt(scope.tasks, method, sizes, seed) for seed in those] for method in METHODS[1:])
             rows.append([name, *(spread(values, "+.1f") for values in differences)])
-    print(f"{OF_DIFFERENCES}\n{table(('examples', *METHODS[1:]), rows)}", end="")
+    print(f"{OF_DIFFERENCES}\n{table(('examples', *METHODS[1:]), rows)}")
+    draw(scope)
 
 
-def scores_table(size: str, seeds: Sequence[int]) -> str:
+def draw(scope: Scope) -> None:
+    """Print npg's scores by its settings, where all of them are there."""
+    if not all(run.is_done for run in scope.curves()):
+        return
+    tasks = " and ".join(dict.fromkeys(task for task, _ in scope.curved))
+    print(OF_CURVES.format(seeds=len(scope.curve_seeds), task=tasks))
+    rows = []
+    for word in (word for words in CURVES.values() for word in words):
+        columns = [[score(curved(*place, word, seed)) for seed in scope.curve_seeds] for place in scope.curved]
+        rows.append([word, *map(spread, columns)])
+    print(table(("setting", *(f"{task}, {size}" for task, size in scope.curved)), rows), end="")
+
+
+def scores_table(tasks: Sequence[str], size: str, seeds: Sequence[int]) -> str:
     """Every task and method, and the mean over the tasks."""
-    rows = [[task, *(spread(scores([task], method, size, seeds)) for method in METHODS)] for task in TASKS]
+    rows = [[task, *(spread(scores([task], method, size, seeds)) for method in METHODS)] for task in tasks]
     return table(
-        ("task", *METHODS), [*rows, ["mean", *(spread(scores(TASKS, method, size, seeds)) for method in METHODS)]]
+        ("task", *METHODS), [*rows, ["mean", *(spread(scores(tasks, method, size, seeds)) for method in METHODS)]]
     )
 
 
 def scores(tasks: Sequence[str], method: str, size: str, seeds: Sequence[int]) -> list[float]:
     """Of every seed the mean over the tasks."""
-    return [mean(score(Run(task, method, size, seed).folder) for task in tasks) for seed in seeds]
+    return [mean(score(Run(task, method, size, seed)) for task in tasks) for seed in seeds]
 
 
-def against_pt(method: str, sizes: Sequence[str], seed: int) -> float:
+def against_pt(tasks: Sequence[str], method: str, sizes: Sequence[str], seed: int) -> float:
     """The mean over tasks and sizes, minus vanilla prompt tuning's with the same seed and examples."""
-    mine, pt = (mean(scores(TASKS, which, size, [seed])[0] for size in sizes) for which in (method, "pt"))
+    mine, pt = (mean(scores(tasks, which, size, [seed])[0] for size in sizes) for which in (method, "pt"))
     return mine - pt
 
 
@@ -185,7 +271,7 @@ def tune(jobs: int) -> None:
     print(OF_RATES.format(seed=TUNING, rates=rates))
     rows = []
     for (method, rate), runs in tried.items():
-        values = [score(run.folder) for run in runs]
+        values = [score(run) for run in runs]
         rows.append([method, str(rate), *(f"{value:.1f}" for value in values), f"{mean(values):.1f}"])
     print(table(("method", "rate", *(f"{task}, {size}" for task, size in TUNED), "mean"), rows))
 
@@ -194,9 +280,10 @@ def price(jobs: int) -> None:
     """Do and print what the methods cost."""
     variants: list[tuple[str, tuple[str, ...]]] = [(method, ()) for method in METHODS]
     variants += [(method, UNCACHED) for method in METHODS if method not in SOFT]
-    runs = [costed(task, method, size, more) for method, more in variants for task in COSTED_TASKS for size in COSTED]
-    neurons = {run: f"cache_dir={run.folder}-cache" for run in runs}  # of its own: no run finds another's scores
-    run_missing({run.folder: [*run.words, "task.valid_examples=16", neurons[run]] for run in runs}, jobs)
+    do(
+        (costed(task, method, size, more) for method, more in variants for task in COSTED_TASKS for size in COSTED),
+        jobs,
+    )
     columns = [f"{what}, {size}" for size in COSTED for what in ("FLOPs", "seconds")]
     rows = [[" ".join((method, *more)), *costs(method, more)] for method, more in variants]
     print(f"{OF_COSTS}\n{table(('method', 'trainable parameters', *columns, 'memory'), rows)}", end="")
@@ -205,35 +292,20 @@ def price(jobs: int) -> None:
 def costs(method: str, more: tuple[str, ...]) -> list[str]:
     """A method's trainable parameters, and against pt its FLOPs and seconds with each size, and its memory."""
 
-    def against(size: str, what: Callable[[Path], float]) -> str:
+    def against(size: str, what: str) -> str:
         """The mean over the tasks."""
         pairs = [(costed(task, method, size, more), costed(task, "pt", size)) for task in COSTED_TASKS]
-        return f"{100 * mean(what(run.folder) / what(pt.folder) for run, pt in pairs):.0f} %"
+        return f"{100 * mean(run.record[what] / pt.record[what] for run, pt in pairs):.0f} %"
 
-    columns = [against(size, cost) for size in COSTED for cost in (flops, seconds)]
-    parameters = read(costed(COSTED_TASKS[0], method, COSTED[0]).folder)["trainable_parameters"]
-    return [f"{parameters:,}", *columns, against(COSTED[0], memory)]
+    columns = [against(size, cost) for size in COSTED for cost in ("flops", "seconds")]
+    parameters = costed(COSTED_TASKS[0], method, COSTED[0]).record["trainable_parameters"]
+    return [f"{parameters:,}", *columns, against(COSTED[0], "memory")]
 
 
 def costed(task: str, method: str, size: str, more: tuple[str, ...] = ()) -> Run:
     """A run that is only priced; with all examples none is seen twice, so nothing is kept anyway."""
-    return Run(task, method, size, COSTING, () if size == FULL else more)
-
-
-def flops(folder: Path) -> float:
-    """Of training, the scoring of neurons included."""
-    return float(read(folder)["flops"])
-
-
-def seconds(folder: Path) -> float:
-    """The same's."""
-    return float(read(folder)["seconds"])
-
-
-def memory(folder: Path) -> float:
-    """Planned bytes of the largest stage, without the weights."""
-    stages = json.loads((folder / "plan.json").read_text())["memory"]["stages"]
-    return float(max(stage["total"] - stage["weights"] for stage in stages))
+    words = () if size == FULL else more
+    return Run(task, method, size, COSTING, (*words, "task.valid_examples=16"), caches_alone=True)
 
 
 def main() -> None:
@@ -241,6 +313,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.late", description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time (default %(default)s)")
+    parser.add_argument("--small", action="store_true", help="three tasks, two sizes, two seeds")
     parser.add_argument("--tune", action="store_true", help="the learning rates that were tried, instead")
     parser.add_argument("--costs", action="store_true", help="what each method costs, instead")
     options = parser.parse_args()
@@ -250,8 +323,9 @@ def main() -> None:
     elif options.costs:
         price(options.jobs)
     else:
-        do(grid(range(options.seeds)), options.jobs)
-        compare(range(options.seeds))
+        scope = SMALL if options.small else Scope(seeds=tuple(range(options.seeds)))
+        do((*scope.grid(), *scope.curves()), options.jobs)
+        compare(scope)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ from fpt.backbones.backbone import Backbone  # noqa: E402
 from fpt.config.schema import EngineConfig, OptimConfig, PromptConfig  # noqa: E402
 from fpt.data.encoded import Encoded  # noqa: E402
 from fpt.data.rows import Rows  # noqa: E402
+from fpt.data.supply import Share  # noqa: E402
 from fpt.devices.engine import Engine  # noqa: E402
 from fpt.pricing.flops import Price  # noqa: E402
 from fpt.prompts.kept_states import StatesBelow  # noqa: E402
@@ -83,7 +84,7 @@ class Side:
         """Train on these batches, one update each."""
         start = clock.now()
         for indices in batches:
-            step(self.model, self._optimizer, data, indices, None, self.optim, CPU)
+            step(self.model, self._optimizer, Share.of(data, indices), self.optim, CPU)
         return clock.now() - start
 
 

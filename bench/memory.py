@@ -18,6 +18,7 @@ from fpt.backbones.shapes import Shape, Stack
 from fpt.config.schema import OptimConfig
 from fpt.data.encoded import Encoded
 from fpt.data.rows import Rows
+from fpt.data.supply import Share
 from fpt.training.loop import step
 from fpt.training.optimizer import make
 
@@ -38,7 +39,7 @@ def ours(folder: Path, data: Encoded, shape: Shape) -> None:
     model, optim = part(open_backbone(folder), shape), OptimConfig()
     optimizer = make(model.prompt.parameters(), optim)
     for _ in range(2):
-        step(model, optimizer, data, list(range(len(data))), None, optim, torch.device("cpu"))
+        step(model, optimizer, Share.of(data, list(range(len(data)))), optim, torch.device("cpu"))
 
 
 def plain(data: Encoded, shape: Shape) -> None:

@@ -48,6 +48,10 @@ class Records:
         """Whether there is a run of that name which was made with these words."""
         return name in self and self[name]["words"] == list(words)
 
+    def forget(self, name: str) -> None:
+        """Have a run count as missing."""
+        self._records.pop(name, None)
+
     def make(self, runs: Runs, jobs: int, more: Callable[[Path], Mapping[str, Any]] = lambda _: {}) -> None:
         """Do the runs that are missing, `jobs` at a time and in order; `more` of a run's folder is kept of it too."""
         missing = {name: words for name, words in runs.items() if not self.has(name, words)}

@@ -37,6 +37,7 @@ from fpt.config import compose  # noqa: E402
 from fpt.config.schema import OptimConfig  # noqa: E402
 from fpt.data.batches import UpdateOrder  # noqa: E402
 from fpt.data.encoded import Encoded  # noqa: E402
+from fpt.data.supply import Share  # noqa: E402
 from fpt.pricing.flops import Price  # noqa: E402
 from fpt.prompts.prompted import PromptedModel  # noqa: E402
 from fpt.training.loop import step  # noqa: E402
@@ -69,7 +70,7 @@ class OurSide:
         """Train on these batches, one update each."""
         start = now()
         for indices in batches:
-            step(self.model, self._optimizer, data, indices, None, OPTIM, CPU)
+            step(self.model, self._optimizer, Share.of(data, indices), OPTIM, CPU)
         return now() - start
 
     @torch.no_grad()

@@ -49,8 +49,10 @@ class Clock(TrainerCallback):  # type: ignore[misc]
         """Start."""
         self.start = now()
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        """The last one counts."""
+    def on_epoch_end(self, *_: Any, **__: Any) -> None:
+        """Stop, when a card has done what it was given."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         self.seconds = now() - self.start
 
 
@@ -62,7 +64,15 @@ class PeftSide:
     """
 
     def __init__(
-        self, body: Any, start: Tensor, *, batch_size: int, optim: OptimConfig, padded: bool, bf16: bool = False
+        self,
+        body: Any,
+        start: Tensor,
+        *,
+        batch_size: int,
+        optim: OptimConfig,
+        padded: bool,
+        bf16: bool = False,
+        on_cpu: bool = True,
     ) -> None:
         """Put a prompt that starts at `start` before `body`, which is changed."""
         kind = PromptTuningConfig(
@@ -71,7 +81,7 @@ class PeftSide:
         self.model = get_peft_model(body, kind)
         with torch.no_grad():
             self.vectors.copy_(start)
-        self._optim, self._size, self._padded, self._bf16 = optim, batch_size, padded, bf16
+        self._optim, self._size, self._padded, self._bf16, self._on_cpu = optim, batch_size, padded, bf16, on_cpu
         self._folder = tempfile.TemporaryDirectory()
         tokenizer = AutoTokenizer.from_pretrained(tiny.FOLDER)  # to pad with: T5's pad id is 0 everywhere
         self._collate = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED)
@@ -128,7 +138,7 @@ class PeftSide:
             lr_scheduler_type="constant",
             train_sampling_strategy=strategy,
             bf16=self._bf16,
-            use_cpu=True,
+            use_cpu=self._on_cpu,
             eval_strategy="no",
             save_strategy="no",
             logging_strategy="no",

@@ -85,7 +85,7 @@ def _run(words: list[str]) -> int:
 
 def _help(name: str, verb: Verb, overrides: list[str]) -> str:
     lines = [f"usage: {' '.join(filter(None, ('fpt', name, verb.usage, '[--json]')))}", "", verb.summary, ""]
-    for option in (*verb.options, JSON, HELP):
+    for option in filter(lambda option: option.help, (*verb.options, JSON, HELP)):
         default = f" ({option.default})" if option.default else ""
         lines += [f"  {option.spelling}", f"      {option.help}{default}"]
     if not verb.takes_overrides:

@@ -24,7 +24,7 @@ from fpt.runs.progress import Progress
 from fpt.runs.run import Run, open_run
 from fpt.tasks.splits import with_split
 from fpt.training.prediction import Prediction, Predictor
-from stages import schedule
+from stages import epochs, schedule
 from stages.partial import build
 from stages.planning.flops import nominal
 from stages.run import run as run_stages
@@ -71,6 +71,7 @@ def plan(config: RunConfig) -> dict[str, Any]:
     Raises:
         UserError: the schedule does not fit the model.
     """
+    config = epochs.expected(config)
     return nominal(config, schedule.of(config))
 
 
@@ -80,7 +81,7 @@ def train(config: RunConfig) -> Run:
     Raises:
         UserError: something of the input cannot be used; `engine.processes` above 1 needs `fpt train`.
     """
-    _ = processes.alone(config)
+    config = epochs.in_updates(processes.alone(config))
     with warnings.catch_warnings(action="ignore"):
         run_stages(config, schedule.of(config), lambda: open_task(config), Progress())
         return open_run(config.folder)
@@ -101,7 +102,8 @@ def score(path: str | Path, *overrides: str, split: str | None = None, stage: in
     run = open_run(path)
     config = with_split(_settings(run, overrides), split)
     with warnings.catch_warnings(action="ignore"):
-        return evaluate.evaluate(config, open_task(config), split, learned.from_run(run, stage), Progress())[0]
+        prompt = learned.from_run(run, stage)
+        return evaluate.evaluate(config, lambda: open_task(config), split, prompt, Progress())[0]
 
 
 @contextmanager

@@ -27,10 +27,18 @@ def sample(data: Encoded, count: int, seed: int) -> Encoded:
 
 
 def key(
-    fingerprint: str, *, dtype: str, device: str, batch_size: int, task: str, prompt: bytes, examples: Encoded
+    fingerprint: str,
+    *,
+    dtype: str,
+    quantize: str,
+    device: str,
+    batch_size: int,
+    task: str,
+    prompt: bytes,
+    examples: Encoded,
 ) -> str:
     """Names the scores of one model, task, prompt and sample, and of what changes their last bits."""
-    decisive = [fingerprint, dtype, device, batch_size, task, list(examples.sources), list(examples.targets)]
+    decisive = [fingerprint, dtype, quantize, device, batch_size, task, list(examples.sources), list(examples.targets)]
     return hashlib.sha256(json.dumps(decisive).encode() + prompt).hexdigest()[:32]
 
 

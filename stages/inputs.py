@@ -14,6 +14,7 @@ from fpt.data.encoded import Encoded
 from fpt.data.encoding import Tokens
 from fpt.data.token_cache import tokenised
 from fpt.devices import distributed
+from fpt.devices.device import named
 from fpt.devices.engine import Engine
 from fpt.errors import UserError
 from fpt.random_streams import drawn
@@ -49,7 +50,7 @@ def open_inputs(config: RunConfig, task: Task, progress: Progress) -> Inputs:
     Raises:
         UserError: the model or its tokenizer cannot be used, or a label is cut.
     """
-    backbone = distributed.main_first(lambda: open_backbone(config.model))
+    backbone = distributed.main_first(lambda: open_backbone(config.model, say=progress.say))
     cache = Path(config.cache_dir).expanduser()
     with progress.running():
         splits = distributed.main_first(lambda: tokenised(task, backbone, config.task, cache, progress.with_bar))
@@ -70,6 +71,8 @@ def open_inputs(config: RunConfig, task: Task, progress: Progress) -> Inputs:
                 f"{split}: {sources:,} of {len(data):,} sources{lost} cut to {config.task.source_length} tokens,"
                 f" {targets:,} targets to {config.task.target_length}"
             )
+    if named(config.engine.device).type == "cuda":
+        splits = tuple(data.for_card(config.prompt.length) for data in splits)
     train, valid, *tests = splits
     return Inputs(backbone, task, train, valid, tests[0] if tests else None)
 
@@ -85,7 +88,7 @@ def _check_vocabulary(backbone: Backbone, splits: tuple[Encoded, ...]) -> None:
 
 def evaluator_of(config: RunConfig, inputs: Inputs, engine: Engine, progress: Progress) -> Evaluator:
     """What scores a model and its prompt on the task."""
-    longest = longest_answer(inputs.task, inputs.train, config.task.target_length)
+    longest = config.task.max_new_tokens or longest_answer(inputs.task, inputs.train, config.task.target_length)
     tokenizer, batch_size = inputs.backbone.tokenizer, config.train.eval_batch
     count, some = config.train.eval_examples, None
     if count is not None and count < len(inputs.valid):
@@ -103,7 +106,7 @@ def choice_for(config: RunConfig, rules: TaskRules, backbone: Backbone) -> Choic
     tokens = Tokens(backbone.tokenizer, backbone.family.row)
     if config.task.answer != "score" and tokens.row.reads != "mask":
         return None
-    return choice_of(rules.labels, tokens, rules.words)
+    return choice_of(rules.labels, tokens)
 
 
 def check_unchanged(config: RunConfig, inputs: Inputs, start: bytes, folder: SharedFolder, progress: Progress) -> None:

@@ -1,7 +1,8 @@
 """What happens in a stage, written down and shown: lines of metrics.jsonl, bars, saved states."""
 
+from fpt.devices.peak import PeakMemory
 from fpt.runs.progress import Progress
-from fpt.runs.run import PROMPT
+from fpt.runs.run import MEMORY, PROMPT
 from fpt.runs.shared_folder import SharedFolder
 from fpt.training.checkpoint import TrainState, dump_state
 from fpt.training.loop import Event, Lessened, Saved, Updated
@@ -23,6 +24,7 @@ class Journal:
         flops: FlopsPlan,
         seconds: float,
         start: Start,
+        memory: PeakMemory,
     ) -> None:
         """Of a stage of the schedule.
 
@@ -34,9 +36,10 @@ class Journal:
             flops: what every stage costs; the scoring of neurons is part of what the run has spent.
             seconds: what scoring the neurons took.
             start: where the prompt began, which knows how it is written.
+            memory: measures the updates' peak.
         """
         self._folder, self._progress, self._stage, self._last = folder, progress, stage, schedule.last
-        self._flops, self._start = flops, start
+        self._flops, self._start, self._memory, self._peak = flops, start, memory, 0
         earlier = schedule.stages[: stage.index - 1]
         self._seconds = seconds + sum(resume.read_state(folder, before).seconds for before in earlier)
 
@@ -55,12 +58,16 @@ class Journal:
         if isinstance(event, Updated):
             self._folder.log({**line, "loss": event.loss, "lr": event.lr})
             self._progress.updated(where, loss=event.loss, done=flops)
+            self._peak = max(self._peak, self._memory.bytes)
         else:
             self._folder.log({**line, "split": "validation", **event.evaluation.metrics})
             self._progress.scored(where, score=event.evaluation.score)
+            self._memory.begin()  # what answers take is not planned, and not counted
 
     def _save(self, state: TrainState) -> None:
         if state.done:  # before the state, which says that nothing is left to do
             prompt = self._start.dump(state.prompt, stage=self._stage.name)
             self._folder.write(f"stages/{self._stage.name}/{PROMPT}", prompt)
+            if self._peak:
+                self._folder.write_json(f"stages/{self._stage.name}/{MEMORY}", {"peak": self._peak})
         self._folder.write(resume.state_file(self._stage), dump_state(state, self._folder.metrics_mark()))

@@ -81,6 +81,7 @@ def _scores(
     key = importance.key(
         inputs.backbone.fingerprint,
         dtype=name_of(config.engine),
+        quantize=config.engine.quantize,
         device=models.engine.device.type,
         batch_size=batch_size,
         task=config.task.name,

@@ -10,7 +10,7 @@ from fpt.config.schema import PromptConfig
 from fpt.devices import distributed
 from fpt.devices.engine import Engine
 from fpt.prompts.kinds import kind_of
-from fpt.prompts.modules import Tensors
+from fpt.prompts.modules import Prompt, Tensors
 from fpt.prompts.prompted import PromptedModel
 from stages import partial
 
@@ -35,11 +35,22 @@ class Models:
     def open(self, selection: Selection, prompt: Tensors) -> Iterator[PromptedModel]:
         """Within, the engine holds the partial PLM that the selection makes, with the prompt's tensors."""
         engine = self.engine
-        body = partial.build(self.backbone, selection, dtype=engine.dtype, device=engine.device, shard=engine.shard)
+        body = partial.build(
+            self.backbone,
+            selection,
+            dtype=engine.dtype,
+            device=engine.device,
+            shard=engine.shard,
+            quantize=engine.config.quantize,
+        )
         with engine.holding(body) as held:
             distributed.barrier()  # one process may take longer than another to read the weights
-            kind = kind_of(self.prompt)
-            block = kind.position(self.backbone.shape.source.blocks)
-            module = kind.build(prompt, sum(kept < block for kept in selection.source.blocks))
-            module, begin_pass = module.to(engine.device), held.begin_pass
+            module, begin_pass = self.prompt_of(selection, prompt), held.begin_pass
             yield PromptedModel(held.body, module, checkpointing=self.checkpointing, begin_pass=begin_pass)
+
+    def prompt_of(self, selection: Selection, prompt: Tensors) -> Prompt:
+        """The prompt's tensors as a module, at its place in the partial PLM."""
+        kind = kind_of(self.prompt)
+        block = kind.position(self.backbone.shape.source.blocks)
+        module = kind.build(prompt, sum(kept < block for kept in selection.source.blocks))
+        return module.to(self.engine.device)

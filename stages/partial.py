@@ -4,16 +4,20 @@ The full model is the partial PLM that keeps everything; the backbone's files ar
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from fpt.backbones.backbone import Backbone
 from fpt.backbones.location import read_values
+from fpt.backbones.quantised import layers_of, packed
 from fpt.backbones.shapes import Selection, Shape, Stack, StackSelection
 
 
@@ -24,31 +28,40 @@ def build(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     shard: Callable[[nn.Module], None] = lambda _: None,
+    quantize: str = "none",
 ) -> Any:
     """The frozen model made of the kept blocks and neurons, in eval mode; memory follows what is kept.
 
-    Each module goes to `shard` when its own weights are read, before the next ones are.
+    Each module goes to `shard` when its own weights are read, before the next ones are; and the blocks' linear layers
+    are packed as `quantize` says (int8, nf4, none), so that no more than one of them is ever there whole.
 
     Raises:
-        UserError: a tensor is missing from the weights or has another shape than the configuration says.
+        UserError: a tensor is missing from the weights or has another shape than the configuration says, or nothing
+            is installed that could pack it.
     """
     family, files = backbone.family, backbone.files
     model = family.skeleton(backbone.config, shape_of(selection, backbone.shape), selection)
     whole = family.skeleton(backbone.config, backbone.shape)  # as on disk
+    packs = set(layers_of(family, model)) if quantize != "none" else set()
     for skeleton in (model, whole):
         family.set_head(skeleton, is_own=backbone.has_own_head)
     family.fill_buffers(model, device)
     sources = family.sources(selection, model)
     for parent, leaves in groupby(sources, key=lambda source: source[0][0].rpartition(".")[0]):
+        module = model.get_submodule(parent)
         for places, source in leaves:
             shape = tuple(whole.get_parameter(source.name).shape)
             name = family.on_disk(files, (source.name, *places[1:]))
-            tensor = files.read(name, shape=shape, rows=source.rows, columns=source.columns, dtype=dtype)
+            wanted = torch.float32 if module in packs and places[0].endswith(".weight") else dtype
+            tensor = files.read(name, shape=shape, rows=source.rows, columns=source.columns, dtype=wanted)
             parameter = nn.Parameter(tensor.to(device), requires_grad=False)
             for place in places:
                 owner, _, leaf = place.rpartition(".")
                 setattr(model.get_submodule(owner), leaf, parameter)
-        shard(model.get_submodule(parent))
+        if module in packs:
+            module = packed(module, quantize, dtype)
+            model.set_submodule(parent, module)
+        shard(module)
     assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
     return model
 
@@ -62,15 +75,38 @@ def shape_of(selection: Selection, full: Shape) -> Shape:
     return Shape(**{name: stack(kept, full[name]) for name, kept in selection.items()})
 
 
-def save(model: Any, backbone: Backbone, folder: Path) -> None:
+def save(
+    model: Any,
+    backbone: Backbone,
+    folder: Path,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    unsaid: Sequence[int] = (),
+) -> None:
     """Write a partial PLM as a Hugging Face checkpoint that `from_pretrained` opens, tokenizer included.
 
     T5's stacks of unequal width are padded with zero neurons to the wider one: its config.json has one d_ff.
+    `tokenizer` goes in the place of the backbone's; the tokens `unsaid` are never to be generated, sampled neither.
     """
-    model.save_pretrained(folder, state_dict=backbone.family.checkpoint_tensors(model, backbone.files))
-    values = backbone.family.checkpoint_values(model, read_values(backbone.folder))
-    for name, settled in zip(("config.json", "generation_config.json"), values, strict=True):
+    with _without_bars():
+        model.save_pretrained(folder, state_dict=backbone.family.checkpoint_tensors(model, backbone.files))
+    values, generation = backbone.family.checkpoint_values(model, read_values(backbone.folder))
+    if unsaid:
+        generation |= {"suppress_tokens": list(unsaid)}
+    for name, settled in (("config.json", values), ("generation_config.json", generation)):
         if settled:
             file = folder / name
             file.write_text(json.dumps(json.loads(file.read_text()) | settled, indent=2) + "\n")
-    backbone.tokenizer.save_pretrained(folder)
+    (tokenizer or backbone.tokenizer).save_pretrained(folder)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Within, transformers draws no progress bars of its own."""
+    were_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if were_on:
+            logging.enable_progress_bar()

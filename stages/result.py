@@ -55,6 +55,7 @@ def finish(
         "schedule": config.schedule.name,
         "seed": config.seed,
         "dtype": config.engine.dtype,
+        "quantize": config.engine.quantize,
         **_scores(task, evaluation, tested, last, measured.untrained),
         "max_new_tokens": evaluator.max_new_tokens,
         **_cost(flops, measured, ends),
@@ -111,6 +112,7 @@ def _cost(flops: FlopsPlan, measured: Measured, ends: list[TrainState]) -> dict[
         "flops_importance": flops.flops_importance,
         "flops_pt": flops.flops_pt,
         "flops_ratio": flops.flops_ratio,
+        "vectors_pt": flops.vectors_pt,
         "seconds": measured.seconds + sum(end.seconds for end in ends),
         "seconds_importance": measured.seconds,
     }

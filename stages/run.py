@@ -9,10 +9,11 @@ from fpt.config.run_config import RunConfig
 from fpt.devices import distributed
 from fpt.devices.device import open_device
 from fpt.devices.engine import Engine
+from fpt.devices.peak import PeakMemory
 from fpt.runs.progress import Progress, Stopwatch
-from fpt.runs.run import RESULT
+from fpt.runs.run import RESULT, SKIPPED
 from fpt.runs.shared_folder import SharedFolder
-from fpt.runs.trackers import open_sink
+from fpt.runs.trackers import Harmless, MetricsLine, open_sink
 from fpt.tasks.task import Task
 from fpt.training.checkpoint import TrainState
 from fpt.training.loop import Recipe, Saved, Span, train
@@ -52,14 +53,24 @@ def run_joined(config: RunConfig, schedule: Schedule, read: Callable[[], Task], 
     try:
         start = start_of(config, inputs)
         check_unchanged(config, inputs, start.identity, folder, progress)
+        if inputs.task.skipped:
+            folder.write(SKIPPED, "".join(f"{fault}\n" for fault in inputs.task.skipped).encode())
         if RESULT in folder:
             progress.say(f"{folder.path}: this run is finished; resume=never starts over")
             return dict(json.loads(folder.read(RESULT)))
         state = state or TrainState(update=0, prompt=start.prompt)
+        asked, config = config.train.batch_size, config.with_batches_of(len(inputs.train))
+        if config.train.batch_size < asked:
+            progress.say(f"train.batch_size={asked}: an update takes all {len(inputs.train):,} training examples, once")
         settled = settle(config, schedule, inputs, folder, state.update)
         for sentence in settled.sentences(config.engine):
             progress.say(sentence)
-        folder.open_metrics(mark, lambda kept: open_sink(config, kept, progress.say))
+
+        def sink(kept: list[MetricsLine]) -> Harmless | None:
+            progress.goes_on(kept)
+            return open_sink(config, kept, progress.say)
+
+        folder.open_metrics(mark, sink)
         with progress.running():
             return _through_stages(config, schedule, inputs, start, settled, folder, state, progress)
     finally:
@@ -79,9 +90,10 @@ def _through_stages(
     """Stage by stage: select, build the partial PLM, train the prompt on it, recycle; the last is the full model."""
     config = replace(config, engine=settled.engine(config.engine))
     engine = Engine(config.engine, open_device(config.engine))
-    models = Models(inputs.backbone, engine, config.prompt, config.train.activation_checkpointing)
+    models = Models(inputs.backbone, engine, config.prompt, settled.memory.activation_checkpointing)
     evaluator = evaluator_of(config, inputs, engine, progress)
     recipe = Recipe(config.train, config.optim, settled.micro_batch, config.seed, engine.device, engine.is_sharded)
+    memory = PeakMemory(engine.device)
     measured = measure(config, schedule, inputs, start, models, evaluator, folder, progress)
     keeper = StateKeeper(settled.kept_states, config, inputs, engine, progress)
     progress.expect(settled.flops.flops_of_stages, done=settled.flops.flops_before(state.update))
@@ -96,7 +108,8 @@ def _through_stages(
                     state = recycle.carry(state, config.recycle)
                 stopwatch, data = Stopwatch(), keeper.data(stage, selection, model, state.update)
                 state = replace(state, seconds=state.seconds + stopwatch.seconds)
-                journal = Journal(folder, progress, stage, schedule, settled.flops, measured.seconds, start)
+                journal = Journal(folder, progress, stage, schedule, settled.flops, measured.seconds, start, memory)
+                memory.begin()
                 span = Span(stage.end, schedule.updates, keep_best=is_last)
                 for event in train(model, data, state, span, evaluator.look, recipe):
                     journal.record(event)

@@ -81,7 +81,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     result = yield
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    is_marked = any(item.get_closest_marker(name) for name in ("trains", "slow"))
+    is_marked = any(item.get_closest_marker(name) for name in ("trains", "dear", "slow"))
     assert seconds < PROCESSES or is_marked, f"{seconds} seconds of processes {FORGOTTEN}"
     return result
 
@@ -110,8 +110,8 @@ def save_checkpoint(
     return folder
 
 
-def open_folder(folder: Path) -> Backbone:
-    return open_backbone(ModelConfig(name=folder.name, weights=str(folder)))
+def open_folder(folder: Path, *, allow_bin: bool = False, say: Callable[[str], None] = print) -> Backbone:
+    return open_backbone(ModelConfig(name=folder.name, weights=str(folder), allow_bin=allow_bin), say=say)
 
 
 def boolq_lines(count: int, start: int = 0) -> str:

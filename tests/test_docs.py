@@ -31,7 +31,7 @@ FEW = [
 ]
 FEW_EXAMPLES = ["schedule.importance_examples=8", "task.train_examples=16", "task.valid_examples=8"]
 OF_OTHERS = ("model=", "engine", "experiment=", "updates:", "GPUS=")  # a command with one of these is planned
-NO_KEYS = ("n=", "run=", "schedules=", "seeds=")  # options, which are no part of the configuration
+NO_KEYS = ("n=", "run=", "schedules=", "prompts=", "seeds=")  # options, which are no part of the configuration
 OF_HUB = ("model=google/", "prompt.file=prompt")  # and with one of these composed
 
 
@@ -78,6 +78,8 @@ def place(trains: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages")
     words = [*FEW, *FEW_EXAMPLES, f"cache_dir={folder}/cache"]
     assert main(["train", "task=boolq", f"run.dir={folder}/runs/boolq-tiny-cr-s0", *words]) == 0
+    few = ["task=mnli", f"run.dir={folder}/runs/mnli-tiny-cr-s0", "schedule=pt"]  # ends on the whole model too
+    assert main(["train", *few, *words]) == 0
     (folder / "stages.yaml").write_text("[{depth: 4, share: 0.5}, {share: 0.5}]\n")
     (folder / "hosts").write_text("localhost slots=8\n")
     (folder / "DIR").mkdir()
@@ -109,6 +111,9 @@ def test_a_command_does_what_it_says(
     elif words[0] in ("train", "compare"):
         few = FEW if any("task.train=" in word for word in words) else [*FEW, *FEW_EXAMPLES]
         words += [*few, f"cache_dir={place}/cache", "resume=never"] if "--help" not in words else []
+    if words[0] == "serve":  # which ends where it would wait for questions
+        words.append("port=0")
+        monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: None)
     with stdin.open() as stream:
         monkeypatch.setattr(sys, "stdin", stream)
         done = cli(*words)

@@ -36,7 +36,8 @@ def test_the_wheel_has_conf_model_and_types_and_trains(installed: Path, tmp_path
     }
     assert (installed / "fpt" / "py.typed").exists()
     assert {path.name for path in (installed / "fpt" / "report").iterdir()} >= {"page.html", "page.js"}
-    assert (installed / "fpt" / "sharing" / "card.md.jinja").exists()
+    assert {path.name for path in (installed / "fpt" / "sharing").iterdir()} >= {"card.md.jinja", "tokens.md.jinja"}
+    assert {path.name for path in (installed / "fpt" / "serving").iterdir()} >= {"page.html", "page.js"}
     assert not (installed / "tests").exists()
     words = ["train.updates=5", "train.eval_every=5", "task.train_examples=64", "task.valid_examples=8", "--json"]
     folders = [f"run.dir={tmp_path / 'run'}", f"cache_dir={tmp_path / 'cache'}"]

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
+from fpt.backbones.conversion import mappable
 from fpt.backbones.families import family_of, read_config
 from fpt.backbones.family import Family
 from fpt.backbones.location import TOKENIZER_FILES, locate, read_values
@@ -29,6 +31,7 @@ class Backbone:
     shape: Shape
     sizes: Sizes
     config: PreTrainedConfig
+    weights: Path | None = None  # their folder, where it is another
 
     @property
     def family(self) -> Family:
@@ -38,7 +41,7 @@ class Backbone:
     @cached_property
     def files(self) -> WeightFiles:
         """The tensors on disk."""
-        return WeightFiles(self.folder)
+        return WeightFiles(self.weights or self.folder)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -82,8 +85,12 @@ class Backbone:
         return hashlib.sha256((config + self.files.fingerprint()).encode()).hexdigest()
 
 
-def open_backbone(config: ModelConfig, *, with_weights: bool = True) -> Backbone:
+def open_backbone(
+    config: ModelConfig, *, with_weights: bool = True, say: Callable[[str], None] = lambda _: None
+) -> Backbone:
     """The backbone that `model=` names; weights are found, not read, and without `with_weights` not looked for.
+
+    Those in a format that can only be read whole are read once, and kept in another; `say` is told.
 
     Raises:
         UserError: no such folder or Hub id, another family, weights missing, or not of the shape in conf/model.
@@ -95,5 +102,6 @@ def open_backbone(config: ModelConfig, *, with_weights: bool = True) -> Backbone
         raise UserError(f"model.weights={config.weights}: its shape is {shape}, model.config says {stated}")
     backbone = Backbone(folder, shape, read_sizes(values, str(folder)), read_config(values, str(folder)))
     if with_weights:
+        backbone = replace(backbone, weights=mappable(folder, say))
         _ = backbone.files
     return backbone

@@ -208,13 +208,15 @@ class Family:
             parts = ids.view(len(ids), texts, -1).unbind(1)
             return torch.cat([self.decoded(model, part, states, mask) for part in parts], 1)
         # Padding comes last and the decoder looks back only, so all of it may count as real.
-        return model.get_submodule(self.row.stacks["decoder"].module)(
+        decoder = model.get_submodule(self.row.stacks["decoder"].module)
+        decoded: Tensor = decoder(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             encoder_hidden_states=states,
             encoder_attention_mask=mask,
             use_cache=False,
         ).last_hidden_state
+        return decoded
 
     def decoded_next(self, model: Any, ids: Tensor, states: Tensor, mask: Tensor, cache: Cache) -> Tensor:
         """Decoder states [B, 1, D] for one more id [B, 1] behind those in the cache, which takes it in."""
@@ -295,6 +297,17 @@ class Family:
     def set_head(self, model: Any, *, is_own: bool) -> None:
         """Give a skeleton the head that its weights have, where its configuration cannot say it."""
 
+    def add_tokens(self, model: Any, vectors: Tensor, first: int) -> None:
+        """Give a model input embeddings [N, D] for tokens from id `first` on, none of which it can say.
+
+        Rows that no token has are used before the table grows. The head's row for each is the mean of the others' rows:
+        its logit is then the mean of theirs, which the largest of them exceeds.
+
+        Raises:
+            UserError: the family's are not written yet.
+        """
+        raise UserError(f"to=tokens: is for T5, mT5 and UMT5, and this is {model.config.model_type}; to=hf takes it")
+
     def checkpoint_tensors(self, model: Any, files: WeightFiles) -> dict[str, Tensor]:
         """The tensors of a partial PLM as a configuration of the library can say their shapes."""
         unread = {
@@ -309,7 +322,7 @@ class Family:
 
 def num_inputs(layer: Any) -> int:
     """How many numbers a linear layer takes in, also one of GPT-2's; under ZeRO-3 its weight does not say."""
-    return int(layer.in_features if isinstance(layer, nn.Linear) else layer.nx)
+    return int(layer.in_features if hasattr(layer, "in_features") else layer.nx)
 
 
 def _width(config: PreTrainedConfig, stack: StackRow) -> int:

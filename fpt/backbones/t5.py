@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 from transformers.activations import NewGELUActivation
-from transformers.masking_utils import create_bidirectional_mask
 
 from fpt.backbones.family import Family
 from fpt.backbones.shapes import Selection, Shape, Stack, WeightSlice
@@ -71,6 +70,24 @@ class UMT5(Family):
     def _unties(self, config: PreTrainedConfig) -> bool:
         """Whether checkpoints of this configuration have a head of their own, as all published UMT5s have."""
         return True
+
+    def add_tokens(self, model: Any, vectors: torch.Tensor, first: int) -> None:
+        """As every family's. A tied head becomes one of its own, or it would have the vectors as rows.
+
+        The scale D^-½ of a tied head's states goes into its weights.
+        """
+        table, head, last = model.shared.weight, model.lm_head.weight, first + len(vectors)
+        rows = torch.cat([table, table.new_zeros(max(last - len(table), 0), table.shape[1])])
+        rows[first:last] = vectors
+        if self._scales(model.config):
+            head, model.config.scale_decoder_outputs = head * model.config.d_model**-0.5, False
+        silent = head[:first].mean(0, keepdim=True)
+        head = torch.cat([head[:first], silent.expand(last - min(first, len(head)), -1), head[last:]])
+        model.config.vocab_size, model.config.tie_word_embeddings = len(rows), False
+        shared = nn.Parameter(rows, requires_grad=False)
+        for module in (model.shared, model.encoder.embed_tokens, model.decoder.embed_tokens):
+            module.weight = shared
+        model.lm_head.weight = nn.Parameter(head, requires_grad=False)
 
     def checkpoint_tensors(self, model: Any, files: WeightFiles) -> dict[str, torch.Tensor]:
         """The tensors of a partial PLM as a configuration of the library can say their shapes.
@@ -138,8 +155,7 @@ class T5(UMT5):
         Two calls, the second from where the first ended, are the encoder without its last norm. The position bias
         depends on distances alone: what is put before the sequence in between leaves the others' biases as they are.
         """
-        attended = create_bidirectional_mask(config=model.encoder.config, inputs_embeds=states, attention_mask=mask)
-        bias = _masked(_position_bias(model.encoder, states), attended)
+        bias = _masked(_position_bias(model.encoder, states), _attended(mask))
         for block in self.blocks_of(model, "encoder")[first:last]:
             states = block(states, position_bias=bias)[0]
         return states
@@ -150,15 +166,12 @@ class T5(UMT5):
         """As every family's; the texts share what the decoder makes of the encoder's output."""
         stack, length = model.decoder, ids.shape[1]
         inputs = stack.embed_tokens(ids)
-        read = create_bidirectional_mask(
-            config=stack.config, inputs_embeds=inputs, attention_mask=mask, encoder_hidden_states=states
-        )
         # Padding comes last and the decoder looks back only, so its real positions need no further mask.
         one = torch.ones(length // texts, length // texts, device=ids.device).tril()
         bias = _position_bias(stack, inputs[:, : len(one)]).repeat(1, 1, texts, texts)
         bias = _masked(bias, torch.kron(torch.eye(texts, device=ids.device), one).bool())
         nothing = inputs.new_zeros(1, stack.config.num_heads, 1, 1).expand(-1, -1, length, states.shape[1])
-        cross = _masked(nothing, read)
+        cross = _masked(nothing, _attended(mask))
         for block in stack.block:
             inputs = block(
                 inputs,
@@ -173,6 +186,16 @@ def _position_bias(stack: Any, states: torch.Tensor) -> torch.Tensor:
     """What a stack adds to its attention's scores by distance, [1, heads, L, L] for states [B, L, D]."""
     length = states.shape[1]
     return stack.block[0].layer[0].SelfAttention.compute_bias(length, length, device=states.device)
+
+
+def _attended(mask: torch.Tensor) -> torch.Tensor | None:
+    """Which positions of a padded sequence are attended to, [B, 1, 1, S]; None: all, as a CPU can be asked.
+
+    A card would have to finish what it is at before it could answer.
+    """
+    if mask.device.type == "cpu" and bool(mask.all()):
+        return None
+    return mask[:, None, None].bool()
 
 
 def _masked(bias: torch.Tensor, attended: torch.Tensor | None) -> torch.Tensor:

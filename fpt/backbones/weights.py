@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from fpt.backbones.location import WEIGHT_FILES
+from fpt.backbones.location import WEIGHT_FILES, main_file
 from fpt.errors import UserError, reason
 
 
@@ -27,11 +27,8 @@ class WeightFiles:
             UserError: no weights in the folder, or a file that is missing or damaged.
         """
         self.folder = folder
-        main = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
-        if main is None:
-            raise UserError(f"{folder}: no weights; expected one of {', '.join(WEIGHT_FILES)}")
-        files = _shards(main) if main.name.endswith(".index.json") else [main]
-        self._pickled = {file: _load_bin(file) for file in files if file.suffix == ".bin"}
+        files = files_in(folder)
+        self._pickled = {file: load_bin(file) for file in files if file.suffix == ".bin"}
         self._file_of: dict[str, Path] = {}
         for file in files:
             names = self._pickled[file] if file in self._pickled else _open_safetensors(file).keys()
@@ -99,15 +96,34 @@ def _open_safetensors(file: Path) -> Any:
         raise UserError(f"{file}: cannot be read as safetensors ({error})") from None
 
 
-def _load_bin(file: Path) -> dict[str, torch.Tensor]:
-    """A .bin file's tensors, mapped where its format allows; code in it is never run."""
+def files_in(folder: Path) -> list[Path]:
+    """The files that a folder's weights are in.
+
+    Raises:
+        UserError: there are none, or one is missing.
+    """
+    main = main_file(folder)
+    if main is None:
+        raise UserError(f"{folder}: no weights; expected one of {', '.join(WEIGHT_FILES)}")
+    return _shards(main) if main.name.endswith(".index.json") else [main]
+
+
+def can_be_mapped(file: Path) -> bool:
+    """Whether a weight file need not be read whole: all but what torch wrote before 1.6, which is no zip archive."""
+    if file.suffix != ".bin":
+        return True
+    with file.open("rb") as stream:
+        return stream.read(4) == b"PK\x03\x04"
+
+
+def load_bin(file: Path) -> dict[str, torch.Tensor]:
+    """A .bin file's tensors, mapped where its format allows; code in it is never run.
+
+    Raises:
+        UserError: it holds anything else, or is damaged.
+    """
     try:
-        try:
-            loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:
-            if "mmap" not in str(error):
-                raise
-            loaded = torch.load(file, map_location="cpu", weights_only=True)  # written before torch 1.6
+        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=can_be_mapped(file))
     except pickle.UnpicklingError:
         raise UserError(f"{file}: holds more than tensors, which would run code; convert it to safetensors") from None
     except (RuntimeError, EOFError, OSError, ValueError) as error:

@@ -1,36 +1,53 @@
 """A file of answers that grows beside its place, and is put there when it is whole; one that was left half goes on."""
 
+import csv
+import io
 import json
-from collections.abc import Iterable, Iterator
-from itertools import islice
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
 from fpt.errors import UserError
 from fpt.runs.atomic import replaced_file
+from fpt.tasks.fields import Record
+from fpt.tasks.predict_input import TABLES
 from fpt.tasks.task import Example
 
-ENDINGS = (".jsonl", ".txt")
+ENDINGS = (".jsonl", ".txt", *TABLES)
+ADDED = ("prediction", "score")  # the columns of a table that has the answers
 
 
 class Growing:
     """The answers so far, in FILE.part: a line of what they depend on, then one for each, flushed as they come."""
 
-    def __init__(self, file: Path, basis: dict[str, Any]) -> None:
-        """Begin anew, or go on with what is there; `basis` is what the answers depend on besides the questions.
+    def __init__(
+        self, file: Path, basis: dict[str, Any], asked: Callable[[], Iterator[Record]] = lambda: iter(())
+    ) -> None:
+        """Begin anew, or go on with what is there.
+
+        Args:
+            file: .jsonl, .txt, .csv or .tsv.
+            basis: what the answers depend on besides the questions.
+            asked: the rows that are answered, where they are a table's: into a table they come along.
 
         Raises:
-            UserError: the file is there already, or what is beside it was begun with something else.
+            UserError: the file is there already, what is beside it was begun with something else, or a row has a
+                column of an answer's name.
         """
         if file.suffix not in ENDINGS:
             raise UserError(f"output={file}: the name must end in {' or '.join(ENDINGS)}")
         if file.exists():
             raise UserError(f"output={file}: exists already; give another output=FILE, or remove it")
-        self._file, self._part = file, file.with_name(f"{file.name}.part")
+        self._file, self._part, self._asked = file, file.with_name(f"{file.name}.part"), asked
+        self._names = list(next(asked(), {})) or ["input"]
+        if file.suffix in TABLES and (taken := [name for name in ADDED if name in self._names]):
+            raise UserError(f"output={file}: the input has a column '{taken[0]}' already; give output=FILE.jsonl")
         lines = list(_whole_lines(self._part)) if self._part.exists() else []
         try:
             begun, *answers = map(json.loads, lines or [_line(basis)])
-            self._answered = [answer["input"] for answer in answers]
+            self._answered = [(answer["input"], answer.get("prompt", "")) for answer in answers]
         except (ValueError, KeyError, TypeError):
             raise self._foreign("is not a file of answers") from None
         if begun != basis:
@@ -49,7 +66,7 @@ class Growing:
         number = 0
         for window in questions:
             known = self._answered[number : number + len(window)]
-            if known != [example.source for example in window[: len(known)]]:
+            if known != [(example.source, example.group) for example in window[: len(known)]]:
                 raise self._foreign(f"answers {number + 1} to {number + len(known)} are not all to the input's texts")
             number += len(known)
             if len(known) < len(window):
@@ -67,13 +84,29 @@ class Growing:
         self._stream.flush()
 
     def finish(self) -> None:
-        """Put the file in its place: the answers as they are, or of each its text alone."""
+        """Put the file in its place: the answers as they are, of each its text alone, or a table of what was asked."""
         self._stream.close()
         with replaced_file(self._file) as stream:
-            for line in islice(_whole_lines(self._part), 1, None):
-                text = json.loads(line)["answer"].replace("\n", " ")  # or answers and lines would part
-                stream.write(line if self._file.suffix == ".jsonl" else f"{text}\n".encode())
+            if self._file.suffix in TABLES:
+                stream.write(self._row([*self._names, *ADDED]))
+            for line, row in zip_longest(islice(_whole_lines(self._part), 1, None), self._asked()):
+                stream.write(line if self._file.suffix == ".jsonl" else self._text(json.loads(line), row))
         self._part.unlink()
+
+    def _text(self, answer: dict[str, Any], row: Record | None) -> bytes:
+        """An answer's line: itself, or in a table a row of what was asked and it."""
+        if self._file.suffix not in TABLES:
+            return answer["answer"].replace("\n", " ").encode() + b"\n"  # or answers and lines would part
+        values = answer if row is None else row
+        return self._row([*(values[name] for name in self._names), answer["answer"], f"{answer['score']:.6g}"])
+
+    def _row(self, cells: Sequence[str]) -> bytes:
+        """A row of a table; of a TSV the cells cannot hold tabs and line ends."""
+        if self._file.suffix == ".tsv":
+            return "\t".join(re.sub(r"[\t\r\n]", " ", cell) for cell in cells).encode() + b"\n"
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow(cells)
+        return text.getvalue().encode()
 
 
 def _line(value: dict[str, Any]) -> bytes:

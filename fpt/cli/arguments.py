@@ -12,6 +12,7 @@ class Option:
 
     Attributes:
         name: with dashes where it has several words.
+        help: what people are told; empty: nothing, as programs alone give it.
         takes: what the value is, as in DIR; empty: the option is there or not.
         default: for help.
         short: one letter that stands for it after a single dash.
@@ -84,8 +85,8 @@ def parse(words: Sequence[str], options: Sequence[Option], *, takes_places: bool
             name = short[word]
         elif word.startswith("-") and word != "-":
             if name not in known or not word.startswith("--"):
-                allowed = ", ".join(f"--{option}" for option in known)
-                hint = did_you_mean(word, [f"--{option}" for option in known])
+                shown = [f"--{name}" for name, option in known.items() if option.help]
+                allowed, hint = ", ".join(shown), did_you_mean(word, shown)
                 raise UserError(f"{word}: unknown option; allowed are {allowed}.{hint}")
         elif name not in known or not has_value:
             (arguments.places if takes_places and not has_value else arguments.overrides).append(word)

@@ -36,7 +36,8 @@ def look(config: RunConfig, task: Task, number: int, with_bar: WithBar) -> dict[
         "labels": list(task.labels),
         "limits": {"source": config.task.source_length, "target": config.task.target_length},
         "notes": list(task.notes),
-        "splits": [_split(name, examples, parts[name], task.labels) for name, examples in task.parts.items()],
+        "skipped": list(task.skipped),
+        "splits": [_split(name, examples, parts[name], task.labels, backbone) for name, examples in task.parts.items()],
         "examples": [
             _example(task.train[index], index, train, backbone)
             for index in (position * len(task.train) // number for position in range(number))
@@ -44,22 +45,39 @@ def look(config: RunConfig, task: Task, number: int, with_bar: WithBar) -> dict[
     }
 
 
-def _split(name: str, examples: Sequence[Example], data: Encoded, labels: Sequence[str]) -> dict[str, Any]:
+def _split(
+    name: str, examples: Sequence[Example], data: Encoded, labels: Sequence[str], backbone: Backbone
+) -> dict[str, Any]:
     """A split in numbers; null for those of its labels and targets where it has none."""
     assert data.whole is not None
     answered = bool(examples[0].golds)
     counts = Counter(example.golds[0] for example in examples) if answered and labels else {}
     sources, targets = data.num_cut
+    sides = ("source", "target") if answered and not labels else ("source",)
     return {
         "name": name,
         "examples": len(examples),
         "labels": {label: counts[label] for label in labels} if answered else None,
         "source_tokens": _quantiles(data.whole[:, 0]),
         "target_tokens": _quantiles(data.whole[:, 1]) if answered else None,
+        "longest": {side: examples[int(np.argmax(data.whole[:, place]))].id for place, side in enumerate(sides)},
+        "unknown": _unknown(examples, backbone),
         "cut_sources": sources,
         "cut_targets": targets,
         "lost_answers": data.lost_answers,
     }
+
+
+def _unknown(examples: Sequence[Example], backbone: Backbone) -> dict[str, int]:
+    """How often sources and targets have each character that the tokenizer does not know, the most frequent first."""
+    tokenizer, counts = backbone.tokenizer, Counter[str]()
+    for example in examples:
+        counts.update(example.source)
+        counts.update(example.target.removeprefix(SENTINEL))
+    characters = [character for character in counts if not character.isspace()]
+    ids = tokenizer(characters, add_special_tokens=False)["input_ids"] if characters else []
+    unknown = {one for one, own in zip(characters, ids, strict=True) if tokenizer.unk_token_id in own}
+    return {character: count for character, count in counts.most_common() if character in unknown}
 
 
 def _quantiles(lengths: "np.ndarray[Any, np.dtype[np.int32]]") -> dict[str, int]:

@@ -17,7 +17,7 @@ from fpt import __version__
 from fpt.backbones.tiny import FOLDER, checksums
 from fpt.errors import reason
 
-OPTIONAL = ("tensorboard", "wandb", "trackio", "peft")
+OPTIONAL = ("bitsandbytes", "tensorboard", "wandb", "trackio", "peft")
 OPERATIONS = ("deepspeed_shm_comm",)  # for sums between processes on one machine's CPU
 PATIENCE = 5.0  # seconds for the Hub
 
@@ -79,6 +79,7 @@ def machine() -> Report:
         "cores_of_this_process": len(os.sched_getaffinity(0)),
         "torch_threads": torch.get_num_threads(),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY"),
         "memory": memory.total,
         "memory_available": memory.available,
     }

@@ -4,18 +4,19 @@ from pathlib import Path
 
 from fpt import report as pages
 from fpt.cli.arguments import Arguments
+from fpt.cli.data import read_task
 from fpt.cli.look_tables import print_look, print_plan, print_report
 from fpt.cli.tables import present
 from fpt.config import compose
-from fpt.data.example_cache import open_task
 from fpt.devices.processes import Failed, check
 from fpt.runs.progress import Progress
 from stages import schedule
+from stages.epochs import expected
 
 
 def plan(arguments: Arguments) -> None:
     """`fpt plan`."""
-    config = compose.load(arguments.overrides)
+    config = expected(compose.load(arguments.overrides))
     stages = schedule.of(config)
     check(config)
     from stages.planning.settled import expect
@@ -27,8 +28,7 @@ def show(arguments: Arguments) -> None:
     """`fpt show`."""
     number = arguments.number("n", 3, least=0)
     config, progress = compose.load(arguments.overrides), Progress()
-    with progress.console.status("reading the data"):
-        task = open_task(config)
+    task = read_task(config, progress)
     with progress.console.status("importing torch and transformers"):
         from fpt.cli.dataset_view import look
     with progress.running():

@@ -11,6 +11,7 @@ from fpt.units import amount
 
 MOST = 80  # tokens of a text that are shown
 LAST = 20  # of them, from its end
+UNKNOWN = 8  # characters that are named
 DOES = {"compute": "computed", "reuse": "those of the stage before", "off": "not kept"}
 
 
@@ -67,8 +68,9 @@ def _print_memory(output: Output, memory: dict[str, Any]) -> None:
     checkpointing = "on" if memory["activation_checkpointing"] else "off"
     processes = f"{memory['processes']} process{'es' if memory['processes'] > 1 else ''}"
     output.say()
+    packed = "" if memory["quantize"] == "none" else f" weights packed as {memory['quantize']},"
     output.say(
-        f"memory of one device, engine {memory['engine']}, {processes},"
+        f"memory of one device, engine {memory['engine']}, {processes},{packed}"
         f" {memory['micro_batch']} examples at once, activation checkpointing {checkpointing}"
     )
     rows = table("stage", "weights", "activations", "checkpointed", "rest", "total", "fits")
@@ -76,6 +78,8 @@ def _print_memory(output: Output, memory: dict[str, Any]) -> None:
         sizes = (row[key] for key in ("weights", "activations", "activations_checkpointed", "rest", "total"))
         rows.add_row(str(number), *(f"{amount(size)}B" for size in sizes), "yes" if row["fits"] else "no")
     output.print(rows)
+    for sentence in memory["told"]:
+        output.say(sentence)
     output.say(_verdict(memory), "bold")
 
 
@@ -83,10 +87,17 @@ def _verdict(memory: dict[str, Any]) -> str:
     has = f"{amount(memory['device_memory'])}B of memory, a tenth of it left free"
     if memory["fits"]:
         return f"every stage fits into {has}"
-    if memory["advice"] is None:
+    ways = [
+        f"{amount(memory[size])}B with{loss}\n  {' '.join(memory[advice])}"
+        for advice, size, loss in (
+            ("advice", "advised_bytes", ""),
+            ("packed_advice", "packed_bytes", " packed weights, for a little of the score"),
+        )
+        if memory[advice]
+    ]
+    if not ways:
         return f"the largest stage does not fit into {has}, whatever the settings; take a smaller model"
-    settings = " ".join(memory["advice"])
-    return f"the largest stage does not fit into {has}; it takes {amount(memory['advised_bytes'])}B with\n  {settings}"
+    return f"the largest stage does not fit into {has}; it takes " + ", or\n".join(ways)
 
 
 def print_look(look: dict[str, Any]) -> None:
@@ -101,8 +112,20 @@ def print_look(look: dict[str, Any]) -> None:
     for rows in (_labels(look), _lengths(look)):
         output.say()
         output.print(rows)
+    for split in look["splits"]:
+        _print_extremes(output, split)
     for example in look["examples"]:
         _print_example(output, example)
+
+
+def _print_extremes(output: Output, split: dict[str, Any]) -> None:
+    """Which example of a split is the longest, and the characters that the model cannot read."""
+    longest = ", ".join(f"{split['longest'][side]} has the longest {side}" for side in split["longest"])
+    output.say(f"{split['name']}: {longest}")
+    if unknown := split["unknown"]:
+        most = ", ".join(f"{character} ({count:,})" for character, count in list(unknown.items())[:UNKNOWN])
+        more = f", and {len(unknown) - UNKNOWN:,} others" if len(unknown) > UNKNOWN else ""
+        output.say(f"  characters that the tokenizer does not know: {most}{more}")
 
 
 def _labels(look: dict[str, Any]) -> Table:

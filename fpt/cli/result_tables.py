@@ -11,7 +11,7 @@ UNSCORED = "without labels, so not scored"
 
 def print_result(result: dict[str, Any], folder: str) -> None:
     """What each stage did, and the final score beside the baselines."""
-    output, metric, data = Output(), result["metric"], result["data"]
+    output, metric, data, best = Output(), result["metric"], result["data"], result["best_update"]
     output.say(
         f"{result['task']} ({data['origin']}, {data['train']:,} training and {data['validation']:,} validation"
         f" examples) on {result['model']}, schedule {result['schedule']}, seed {result['seed']}"
@@ -30,7 +30,7 @@ def print_result(result: dict[str, Any], folder: str) -> None:
         "untrained prompt": result["untrained"],
     }
     beside = ", ".join(f"{name} {value:.2f}" for name, value in others.items() if value is not None)
-    output.say(f"{metric['name']} {metric['value']:.2f}  ({beside})", "bold")
+    output.say(f"{metric['name']} {metric['value']:.2f} with the prompt of update {best:,}  ({beside})", "bold")
     say_share(output, result)
     if test := result["test"]:
         score = f"{metric['name']} {test['metrics'][metric['name']]:.2f}" if test["metrics"] else UNSCORED
@@ -75,6 +75,22 @@ def print_comparison(compared: dict[str, Any]) -> None:
         "dim",
     )
     output.say("** over the best of its validations (train.eval_every) with no more FLOPs; – before its first", "dim")
+
+
+def print_prompts(compared: dict[str, Any]) -> None:
+    """A row for each kind of prompt."""
+    output, seeds = Output(), ", ".join(map(str, compared["seeds"]))
+    split = f", {compared['split']} split" if compared["split"] else ""
+    baseline = f"{compared['baseline']} {compared['majority']:.2f}"
+    output.say(f"{compared['task']} on {compared['model']}{split}, seeds {seeds}; {baseline}")
+    columns = "prompt", compared["metric"], "parameters", "memory *", "examples/s **", "FLOPs"
+    rows = table(*columns, words="prompt")
+    for row in compared["prompts"]:
+        costs = f"{row['trainable_parameters']:,}", f"{amount(row['memory'])}B", f"{row['examples_per_second']:.2f}"
+        rows.add_row(row["prompt"], _spread(row["score"], ".2f"), *costs, f"{row['flops_ratio']:.1%}")
+    output.print(rows)
+    output.say("* planned, of the largest stage on one device; ** of updates alone", "dim")
+    output.say(f"FLOPs are those of training, against {compared['prompts'][0]['prompt']}", "dim")
 
 
 def _to_vanilla(row: dict[str, Any]) -> str:

@@ -47,8 +47,9 @@ def table(*columns: str, words: str = "") -> Table:
 
 
 def say_share(output: Output, values: dict[str, Any]) -> None:
-    """FLOPs, as a share of vanilla prompt tuning's."""
+    """FLOPs, as a share of vanilla prompt tuning's, whose prompt is as long, and vectors before the input."""
     scoring = values["flops_importance"] / values["flops"]
     note = f"; {scoring:.1%} of them went into scoring neurons" if scoring else ""
-    spent, vanilla = amount(values["flops"]), amount(values["flops_pt"])
-    output.say(f"{spent}FLOPs, {values['flops_ratio']:.1%} of vanilla prompt tuning's {vanilla}FLOPs{note}", "bold")
+    spent, share, vanilla = amount(values["flops"]), values["flops_ratio"], amount(values["flops_pt"])
+    prompt = f" ({values['vectors_pt']} vectors)" if values.get("vectors_pt") else ""  # not said by every fpt that was
+    output.say(f"{spent}FLOPs, {share:.1%} of vanilla prompt tuning's {vanilla}FLOPs{prompt}{note}", "bold")

@@ -9,9 +9,11 @@ from typing import Any
 from fpt.backbones.location import config_values
 from fpt.backbones.shapes import read_sizes
 from fpt.cli.arguments import Arguments
-from fpt.cli.result_tables import print_comparison, print_result, print_sweep
+from fpt.cli.data import read_task
+from fpt.cli.result_tables import print_comparison, print_prompts, print_result, print_sweep
 from fpt.cli.tables import present
 from fpt.config import compose
+from fpt.config.extras import check_quantize
 from fpt.config.run_config import RunConfig
 from fpt.data.example_cache import open_task
 from fpt.devices import interrupts, processes, slurm
@@ -25,9 +27,11 @@ from fpt.runs.run import Run
 from fpt.runs.trackers import chosen
 from fpt.tasks.catalogue import rules_of
 from stages import schedule
+from stages.epochs import in_updates
 from stages.schedule import Schedule
 from stages.several import compare as comparison
 from stages.several import in_turn
+from stages.several import prompts as prompt_comparison
 from stages.several import sweep as combinations
 
 
@@ -36,7 +40,7 @@ def train(arguments: Arguments) -> None:
     if "multirun" in arguments.options:
         sweep(arguments)
         return
-    config = compose.load(arguments.overrides)
+    config = in_updates(compose.load(arguments.overrides))
     slurm.adopt(config.engine)
     if processes.is_worker():
         processes.check_told()
@@ -53,8 +57,7 @@ def _one(config: RunConfig, flags: list[str]) -> dict[str, Any] | None:
     if processes.must_be_launched(config):
         _launch(config, flags, progress)
         return None
-    with progress.console.status("reading the data"):
-        task = open_task(config)
+    task = read_task(config, progress)
     with progress.console.status("importing torch and transformers"):
         from stages.run import run
     with interrupts.heard():
@@ -64,6 +67,7 @@ def _one(config: RunConfig, flags: list[str]) -> dict[str, Any] | None:
 def _checked(config: RunConfig) -> Schedule:
     """The run's schedule, when all is checked that can be before anything is read."""
     chosen(config.tracking)
+    check_quantize(config.engine.quantize)
     processes.check(config)
     stages = schedule.of(config)
     files.check(config.prompt, read_sizes(*config_values(config.model)).width)
@@ -129,8 +133,16 @@ def sweep(arguments: Arguments) -> None:
 def compare(arguments: Arguments) -> None:
     """`fpt compare`."""
     schedules, seeds = arguments.listed("schedules", "pt,ld,fr,cr"), arguments.listed("seeds", "0,1,2")
+    prompts = arguments.listed("prompts", "") if "prompts" in arguments.options else []
     if wrong := [seed for seed in seeds if not seed.isdecimal()]:
         raise UserError(f"seeds={','.join(seeds)}: {wrong[0]} is no whole number, at least 0")
+    if prompts and "schedules" in arguments.options:
+        raise UserError(
+            "prompts=… and schedules=… both say what to compare; give one of them, and the other as prompt="
+        )
+    if prompts:
+        _compare_prompts(arguments, prompts, [int(seed) for seed in seeds])
+        return
     planned = comparison.plan(arguments.overrides, schedules, [int(seed) for seed in seeds])
     in_turn.check(planned)
     say, runs = Progress().say, dict[str, list[Run]]()
@@ -141,3 +153,15 @@ def compare(arguments: Arguments) -> None:
             raise run
         runs.setdefault(plan.config.schedule.name, []).append(run)
     present(arguments, comparison.compare(runs), print_comparison)
+
+
+def _compare_prompts(arguments: Arguments, prompts: list[str], seeds: list[int]) -> None:
+    """`fpt compare prompts=…`."""
+    planned = prompt_comparison.plan(arguments.overrides, prompts, seeds)
+    in_turn.check(planned)
+    runs: dict[str, list[Run]] = {}
+    for plan, run in in_turn.run_all(planned, partial(_one, flags=["--quiet"]), Progress().say):
+        if isinstance(run, UserError):
+            raise run
+        runs.setdefault(plan.values["prompt"], []).append(run)
+    present(arguments, prompt_comparison.compare(runs), print_prompts)

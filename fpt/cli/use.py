@@ -3,74 +3,132 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpt.cli.answer_file import Growing
-from fpt.cli.arguments import Arguments
+from fpt.cli.arguments import JSON, Arguments, Option
+from fpt.cli.data import read_task
 from fpt.cli.result_tables import print_scores
+from fpt.cli.subjects import ALONE, Subject, learned_from, names_of, runs_of, stage_of, subject_of, subjects_of
 from fpt.cli.tables import present
-from fpt.config import compose
+from fpt.config.extras import check_quantize
 from fpt.config.run_config import RunConfig
-from fpt.data.example_cache import open_task
-from fpt.devices import processes
+from fpt.config.schema import FolderConfig
+from fpt.devices import interrupts, processes
 from fpt.errors import UserError
 from fpt.runs.atomic import replace_file
 from fpt.runs.folder import LEDGER
 from fpt.runs.progress import Progress
-from fpt.runs.run import PROMPT, Run, open_run
+from fpt.runs.reporting import reporting
+from fpt.runs.run import PROMPT
 from fpt.sharing import export as exports
+from fpt.sharing.tokens import check_tokens
 from fpt.tasks import predict_input
 from fpt.tasks.catalogue import rules_of
+from fpt.tasks.faults import Faults
+from fpt.tasks.fields import Record
 from fpt.tasks.splits import with_split
 from fpt.tasks.task import Example
 
 if TYPE_CHECKING:
-    from stages.using.learned import LearnedPrompt
+    from fpt.training.prediction import Prediction
 
+REPORTS = Option("reports", "", "DIR")  # for processes that `_launch` starts: where they leave word
 AT_ONCE = 32  # batches whose texts are sorted by length together
 
 
 def evaluate(arguments: Arguments) -> None:
-    """`fpt eval`."""
-    run, config = _subject(arguments)
+    """`fpt eval`, also as one process of several."""
+    run, config = subject_of(arguments)
+    check_quantize(config.engine.quantize)
     split = arguments.options.get("split")
     config = with_split(config, split)
     name = f"{config.task.name}-{config.model.name}-{split or config.task.valid_split}.jsonl"
-    default = (Path("runs") if run is None else run.path) / "evals" / name
-    output = _output(arguments.options.get("output", default))
+    folder = Path("runs") if run is None else run.path
+    output = _output(arguments.options.get("output", folder / "evals" / name))
     progress = Progress()
-    with progress.console.status("reading the data"):
-        task = open_task(config)
-    with progress.console.status("importing torch and transformers"):
-        from stages.using.evaluate import evaluate
-    scores, lines = evaluate(config, task, split, _learned(arguments, run, config), progress)
-    replace_file(output, lines)
-    present(arguments, {**scores, "predictions": str(output)}, print_scores)
+    if processes.must_be_launched(config):
+        _launch("eval", arguments, config, folder, progress)
+        return
+    with _as_told(arguments, folder):
+        if not processes.is_worker():
+            task = read_task(config, progress)
+        with progress.console.status("importing torch and transformers"):
+            from stages.using.evaluate import evaluate
+        read = partial(read_task, config, progress) if processes.is_worker() else lambda: task
+        scores, lines = evaluate(config, read, split, learned_from(arguments, run, config), progress)
+        if processes.speaks():
+            replace_file(output, lines)
+            present(arguments, {**scores, "predictions": str(output)}, print_scores)
 
 
 def predict(arguments: Arguments) -> None:
-    """`fpt predict`."""
-    run, config = _subject(arguments)
+    """`fpt predict`, also as one process of several."""
+    subjects, progress = subjects_of(arguments), Progress()
+    for _, config in subjects.values():
+        check_quantize(config.engine.quantize)
     beams, limit = arguments.number("beams", 1), arguments.number("max-new-tokens", 0, least=0) or None
-    progress, asked = Progress(), _questions(arguments, config)
-    name = arguments.options.get("output")
-    output = None if name is None else Growing(_output(name), _basis(arguments, run))
+    (run, config), *others = subjects.values()
+    folder, typed = Path("runs") if run is None else run.path, arguments.options.get("output")
+    configs = {name: config for name, (_, config) in subjects.items()}
+    faults, reads = _faults(configs), _reads(arguments, configs)
+    asked, file = _questions(arguments, config, reads, faults), None if typed is None else _output(typed)
+    if processes.must_be_launched(config):
+        _launch("predict", arguments, config, folder, progress)
+        return
+    with _as_told(arguments, folder):
+        output = None
+        if file is not None and processes.speaks():
+            output = Growing(file, _basis(arguments, subjects), _rows(arguments, reads, configs))
+        with progress.console.status("importing torch and transformers"):
+            from stages.using.predict import mixed_predictor, told_by_main
+        prompts = {name: (config, learned_from(arguments, run, config)) for name, (run, config) in subjects.items()}
+        with mixed_predictor(prompts, beams=beams, max_new_tokens=limit) as mixed:
+            answer = mixed.answer if others else mixed.predictors[ALONE].answer
+            for window in told_by_main(asked if output is None else output.unanswered(asked)):
+                if processes.speaks():
+                    _say_empty(window, progress)
+                with progress.running():
+                    predictions = answer(window, progress.with_bar)
+                if output is not None:
+                    output.add(prediction.to_json() for prediction in predictions)
+                elif processes.speaks():
+                    _print_predictions(arguments, predictions)
+        for note in faults.notes:
+            progress.say(note)
+        if output is not None:
+            output.finish()
+            progress.say(f"answers in {typed}")
+
+
+def _print_predictions(arguments: Arguments, predictions: "list[Prediction]") -> None:
+    for prediction in predictions:
+        line = json.dumps(prediction.to_json(), ensure_ascii=False)
+        print(line if "json" in arguments.options else prediction.answer.replace("\n", " "), flush=True)
+
+
+def _launch(verb: str, arguments: Arguments, config: RunConfig, folder: Path, progress: Progress) -> None:
+    """Have several processes do what was typed; the main one prints and writes."""
     with progress.console.status("importing torch and transformers"):
-        from stages.using.predict import predictor
-    with predictor(config, _learned(arguments, run, config), beams=beams, max_new_tokens=limit) as answer:
-        for window in asked if output is None else output.unanswered(asked):
-            with progress.running():
-                predictions = answer.answer(window, progress.with_bar)
-            if output is not None:
-                output.add(prediction.to_json() for prediction in predictions)
-            for prediction in predictions if output is None else ():
-                line = json.dumps(prediction.to_json(), ensure_ascii=False)
-                print(line if "json" in arguments.options else prediction.answer.replace("\n", " "), flush=True)
-    if output is not None:
-        output.finish()
-        progress.say(f"answers in {name}")
+        from fpt.devices.launch import start_verb
+    options = [f"--{name}" if name == JSON.name else f"{name}={value}" for name, value in arguments.options.items()]
+    start_verb(replace(config, run=FolderConfig(dir=str(folder))), [verb, *arguments.overrides, *options])
+
+
+@contextmanager
+def _as_told(arguments: Arguments, folder: Path) -> Iterator[None]:
+    """Within, a process of several leaves word of what ends it; logs go where the run's are."""
+    if not processes.is_worker():
+        yield
+        return
+    reports = arguments.options.get(REPORTS.name)
+    with reporting(folder, Path(reports) if reports else None), interrupts.heard():
+        yield
 
 
 def export(arguments: Arguments) -> None:
@@ -79,11 +137,13 @@ def export(arguments: Arguments) -> None:
     for name in ("run", "to"):
         if name not in options:
             raise UserError(f"{name}=…: is needed; --help says what it is")
-    run, to, number, repo = options["run"], options["to"], _stage(arguments), options.get("push-to-hub")
-    request = exports.check_request(
-        run, to, number=number, folder=options.get("output"), base=options.get("base"), repo=repo
-    )
-    progress = Progress()
+    runs, to, progress = runs_of(arguments), options["to"], Progress()
+    rest: dict[str, Any] = {"number": stage_of(arguments), "folder": options.get("output"), "base": options.get("base")}
+    rest["repo"] = options.get("push-to-hub")
+    if to != "tokens" and (len(runs) > 1 or "names" in options):
+        raise UserError(f"to={to}: takes the prompt of one run, which needs no name; to=tokens takes several")
+    several = to == "tokens"
+    request = check_tokens(runs, names_of(arguments), **rest) if several else exports.check_request(runs[0], to, **rest)
     with progress.console.status("importing torch and transformers"):
         from stages.using.export import export as write
     present(arguments, write(request, progress), _print_export)
@@ -95,40 +155,64 @@ def _print_export(written: dict[str, Any]) -> None:
         print(f"and at {written['url']}")
 
 
-def _subject(arguments: Arguments) -> tuple[Run | None, RunConfig]:
-    """What is used: a finished run, or None for prompt.file; and the configuration."""
-    typed = {word.partition("=")[0] for word in arguments.overrides}
-    if "run" in arguments.options:
-        if "prompt.file" in typed:
-            raise UserError("run=… and prompt.file=… both name a prompt; give one of them")
-        run = open_run(arguments.options["run"])
-        _ = run.result  # refuses a run that is not finished
-        return run, processes.alone(compose.load(arguments.overrides, base=run.config))
-    if "prompt.file" not in typed:
-        raise UserError("which prompt? give run=DIR, a run's folder, or prompt.file=FILE with model= and task=")
-    if "stage" in arguments.options:
-        raise UserError("stage=…: is for run=DIR; a prompt file has no stages")
-    return None, processes.alone(compose.load([*arguments.overrides, "prompt.init=file"]))
+def _say_empty(window: list[Example], progress: Progress) -> None:
+    """A model answers an empty text too, and what it says means nothing."""
+    if empty := sum(not example.source.strip() for example in window):
+        progress.say(
+            f"{empty:,} of {len(window):,} texts {'is' if empty == 1 else 'are'} empty; the answer says nothing"
+        )
 
 
-def _stage(arguments: Arguments) -> int | None:
-    return arguments.number("stage", 1) if "stage" in arguments.options else None
+def _faults(configs: dict[str, RunConfig]) -> Faults:
+    """What is to happen to records that cannot be used: of several prompts, all must skip such."""
+    return Faults(skip=all(config.task.on_error == "skip" for config in configs.values()))
 
 
-def _learned(arguments: Arguments, run: Run | None, config: RunConfig) -> "LearnedPrompt":
-    from stages.using import learned
+def _rows(
+    arguments: Arguments, reads: predict_input.Reads, configs: dict[str, RunConfig]
+) -> Callable[[], Iterator[Record]]:
+    """The rows of the table that is answered; none where it is no table."""
+    file = Path(arguments.options.get("input", "")).expanduser()
+    if file.suffix.lower() not in predict_input.TABLES:
+        return lambda: iter(())
+    return lambda: predict_input.rows_of(file, reads, _faults(configs))
 
-    return learned.from_file(config) if run is None else learned.from_run(run, _stage(arguments))
+
+def _reads(arguments: Arguments, configs: dict[str, RunConfig]) -> predict_input.Reads:
+    """How a record becomes an example; where there are several prompts, one that asks that which its field names.
+
+    Raises:
+        UserError: a task cannot be used, or nothing that could name prompts is to be answered.
+    """
+    options, rules = arguments.options, {name: rules_of(config.task) for name, config in configs.items()}
+    if len(rules) == 1:
+        if "prompt-field" in options:
+            raise UserError(
+                f"prompt-field={options['prompt-field']}: is for run=A,B, several runs; one run answers all"
+            )
+        return predict_input.by_template(rules[ALONE])
+    field = options.get("prompt-field", "prompt")
+    if "input" not in options:
+        raise UserError(
+            f"run={options['run']}: which prompt is a text for? give input=FILE, records with a field '{field}'"
+        )
+    if Path(options["input"]).suffix.lower() == predict_input.LINES:
+        raise UserError(
+            f"input={options['input']}: lines cannot name one of several prompts; give records with a field '{field}'"
+        )
+    return predict_input.by_prompt(rules, field)
 
 
-def _questions(arguments: Arguments, config: RunConfig) -> Iterator[list[Example]]:
+def _questions(
+    arguments: Arguments, config: RunConfig, reads: predict_input.Reads, faults: Faults
+) -> Iterator[list[Example]]:
     """What is to be answered, window by window.
 
     Raises:
         UserError: two things to answer, or a file that cannot be read.
     """
-    rules, options = rules_of(config.task), arguments.options
-    text, name, at_once = options.get("text"), options.get("input"), AT_ONCE * config.train.eval_batch
+    options, at_once = arguments.options, AT_ONCE * config.train.eval_batch
+    text, name = options.get("text"), options.get("input")
     if text is not None and name is not None:
         raise UserError("text=… and input=… both say what to answer; give one of them")
     if text is not None:
@@ -136,16 +220,19 @@ def _questions(arguments: Arguments, config: RunConfig) -> Iterator[list[Example
     if name is not None:
         file = Path(name).expanduser()
         predict_input.check(file)
-        return predict_input.in_groups(predict_input.examples_in(file, rules), at_once)
-    if sys.stdin.isatty():
+        return predict_input.in_groups(predict_input.examples_in(file, reads, faults), at_once)
+    if sys.stdin.isatty() and processes.speaks() and not processes.must_be_launched(config):
         print("a text a line; Ctrl-D ends", file=sys.stderr)
     return predict_input.examples_on_stream(sys.stdin.fileno(), at_once)
 
 
-def _basis(arguments: Arguments, run: Run | None) -> dict[str, Any]:
+def _basis(arguments: Arguments, subjects: dict[str, Subject]) -> dict[str, Any]:
     """What answers depend on besides the questions."""
     options = {name: arguments.options.get(name) for name in ("stage", "beams", "max-new-tokens")}
-    return {**options, "prompt": run and run.ledger[PROMPT], "overrides": sorted(arguments.overrides)}
+    prompts = {name: run and run.ledger[PROMPT] for name, (run, _) in subjects.items()}
+    one = {"prompt": prompts[ALONE]} if ALONE in prompts else {"prompts": prompts}
+    overrides = sorted(word for word in arguments.overrides if not word.startswith("task.on_error="))
+    return {**options, **one, "overrides": overrides}
 
 
 def _output(name: str | Path) -> Path:

@@ -4,9 +4,9 @@ What imports torch is imported in their functions, by the lines that setup.cfg l
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from fpt.cli import look, train, use
+from fpt.cli import look, serve, train, use
 from fpt.cli.arguments import Arguments, Option
 
 
@@ -35,6 +35,7 @@ RUN = Option("run", "the run whose prompt it is; keys that are not given are as 
 STAGE = Option(
     "stage", "the prompt with which this stage of the run ended, on its partial PLM", "K", "the best, on the last"
 )
+NAMES = Option("names", "what the prompts of several runs are called, in the order of the runs", "A,B", "tasks' names")
 
 VERBS = {
     "train": Verb(
@@ -48,11 +49,18 @@ VERBS = {
     ),
     "compare": Verb(
         train.compare,
-        summary="schedules against vanilla prompt tuning: score, FLOPs, time, gain at equal FLOPs",
+        summary="schedules against vanilla prompt tuning, or kinds of prompts: score, FLOPs, time, gain at equal FLOPs",
         example="compare task=boolq seeds=0,1",
-        usage="[key=value …] [schedules=pt,cr] [seeds=0,1]",
+        usage="[key=value …] [schedules=pt,cr | prompts=soft,late] [seeds=0,1]",
         options=(
             Option("schedules", "files of conf/schedule, or FILE.yaml; pt is added to them", "A,B", "pt,ld,fr,cr"),
+            Option(
+                "prompts",
+                "kinds of prompts in place of schedules: files of conf/prompt, or late prompts by generator (npg, appg,"
+                " mppg, none); the full model, if no schedule= is given",
+                "A,B",
+                "schedules are compared",
+            ),
             Option("seeds", "a run of every schedule for each; run.dir=DIR keeps them in DIR", "N,M", "0,1,2"),
         ),
     ),
@@ -81,15 +89,18 @@ VERBS = {
                 "split", "train, a validation split or a test split of the task", "SPLIT", "the run's validation split"
             ),
             Option("output", "where the predictions go", "FILE", "DIR/evals/TASK-MODEL-SPLIT.jsonl"),
+            use.REPORTS,
         ),
     ),
     "predict": Verb(
         use.predict,
         summary="answer a text, a file's records or lines, or standard input line by line",
         example="predict run=DIR text='…'",
-        usage="run=DIR | prompt.file=FILE [text=TEXT | input=FILE] [output=FILE] [key=value …]",
+        usage="run=DIR[,DIR…] | prompt.file=FILE [text=TEXT | input=FILE] [output=FILE] [key=value …]",
         options=(
-            RUN,
+            replace(RUN, help=f"{RUN.help}; several of one model answer together, each the records that name it"),
+            NAMES,
+            Option("prompt-field", "of several runs' records: the field that names the prompt", "FIELD", "prompt"),
             STAGE,
             Option("text", "the source as the model is to see it", "TEXT"),
             Option(
@@ -99,31 +110,59 @@ VERBS = {
                 "FILE",
                 "standard input, a source a line",
             ),
-            Option("output", ".jsonl or .txt; one that was left half goes on", "FILE", "standard output"),
+            Option(
+                "output",
+                ".jsonl, .txt, or .csv or .tsv with the input's columns; one that was left half goes on",
+                "FILE",
+                "standard output",
+            ),
+            Option("beams", "of beam search", "N", "1: greedy"),
+            Option("max-new-tokens", "no output is longer", "N", "as in the run"),
+            use.REPORTS,
+        ),
+    ),
+    "serve": Verb(
+        serve.serve,
+        summary="prompts that answer over a network, with a page to try them",
+        example="serve run=DIR",
+        usage="run=DIR[,DIR…] | prompt.file=FILE [port=8000] [host=127.0.0.1] [key=value …]",
+        options=(
+            replace(RUN, help=f"{RUN.help}; several of one model answer together, each the records that name it"),
+            NAMES,
+            Option("prompt-field", "the field of a record that names its prompt", "FIELD", "prompt"),
+            STAGE,
+            Option("host", "the address to answer at; 0.0.0.0: at every one of this machine's", "HOST", "127.0.0.1"),
+            Option("port", "0 takes a free one", "N", "8000"),
+            Option("queue", "how many questions may wait before others are refused", "N", "256"),
+            Option("max-body", "bytes of a request's body", "N", "1000000"),
             Option("beams", "of beam search", "N", "1: greedy"),
             Option("max-new-tokens", "no output is longer", "N", "as in the run"),
         ),
     ),
     "export": Verb(
         use.export,
-        summary="a run's prompt for fpt, PEFT, numpy or transformers",
+        summary="a run's prompt for fpt, PEFT, numpy or transformers, or prompts as tokens of one model",
         example="export run=DIR --to peft",
-        usage="run=DIR --to fpt|peft|npy|hf [stage=K] [output=DIR] [--push-to-hub OWNER/NAME]",
+        usage="run=DIR[,DIR…] --to fpt|peft|npy|hf|tokens [stage=K] [output=DIR] [--push-to-hub OWNER/NAME]",
         options=(
-            Option("run", "the folder of a finished run", "DIR"),
+            Option("run", "the folder of a finished run; with to=tokens several, of one model", "DIR[,DIR…]"),
             Option(
                 "to",
                 "fpt: as fpt reads it, the one for late prompts; peft: an adapter's folder; npy: an array, as"
                 " google-research/prompt-tuning writes it; hf: the stage's model as a Hugging Face checkpoint, with the"
-                " prompt beside it",
+                " prompt beside it; tokens: that checkpoint with each run's prompt as added tokens, for which"
+                " <prompt:NAME> stands in a text",
                 "FORMAT",
+            ),
+            Option(
+                "names", "with to=tokens: what the prompts are called, in the order of their runs", "A[,B…]", "tasks"
             ),
             STAGE,
             Option("output", "a new folder", "DIR", "export/FORMAT in the run's folder, export/FORMAT-stageK"),
             Option(
                 "base",
-                "not with to=hf: the model that the prompt goes before; must be given for a partial PLM, which to=hf"
-                " writes",
+                "not with to=hf and to=tokens: the model that the prompt goes before; must be given for a partial PLM,"
+                " which to=hf writes",
                 "MODEL",
                 "the run's",
             ),

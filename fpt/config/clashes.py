@@ -4,12 +4,12 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-from fpt.config.schema import EngineConfig, ModelConfig, PromptConfig, TrainConfig
+from fpt.config.schema import EngineConfig, ModelConfig, PromptConfig, TaskConfig, TrainConfig
 from fpt.errors import UserError
 from fpt.units import bytes_of
 
 
-def check(model: ModelConfig, prompt: PromptConfig, train: TrainConfig, engine: EngineConfig) -> None:
+def check(model: ModelConfig, task: TaskConfig, prompt: PromptConfig, train: TrainConfig, engine: EngineConfig) -> None:
     """Refuse settings that clash.
 
     Raises:
@@ -21,6 +21,7 @@ def check(model: ModelConfig, prompt: PromptConfig, train: TrainConfig, engine: 
         raise UserError("model.weights is empty: give 'embedded', a local folder, or a Hub id")
     if prompt.file and not Path(prompt.file).expanduser().exists():
         raise UserError(f"prompt.file={prompt.file}: no such file or folder")
+    _check_samples(task)
     _check_micro_batch(train)
     _check_engine(engine, train.batch_size)
     _check_machines(engine)
@@ -44,12 +45,32 @@ def _check_prompt(prompt: PromptConfig) -> None:
     if (kind := only.get(prompt.init, prompt.kind)) != prompt.kind:
         other = " or ".join(name for name in starts if only.get(name, prompt.kind) == prompt.kind)
         raise UserError(f"prompt.init={prompt.init}: is for prompt={kind}; a {prompt.kind} prompt starts from {other}")
+    if prompt.init == "normal" and prompt.kind == "late" and prompt.generator != "none":
+        raise UserError(
+            f"prompt.init=normal: is for vectors; the layers of prompt.generator={prompt.generator} start uniform, as"
+            " published; leave it out"
+        )
     if prompt.pool != known["pool"].default and prompt.generator != "npg":
         raise UserError(f"prompt.pool={prompt.pool}: is for prompt.generator=npg; this is {prompt.generator}")
     if prompt.bottleneck != known["bottleneck"].default and prompt.generator == "none":
         raise UserError(f"prompt.bottleneck={prompt.bottleneck}: prompt.generator=none has no hidden layer")
     if isinstance(prompt.layer, float) and prompt.layer > 1:
         raise UserError(f"prompt.layer={prompt.layer}: expected a count of blocks (12), or a fraction up to 1.0")
+
+
+def _check_samples(task: TaskConfig) -> None:
+    if task.protocol == "lpt":
+        if task.shots is None:
+            raise UserError("task.protocol=lpt: says how task.shots are drawn; give task.shots=N, as 100, 200 or 500")
+        if task.test_split is not None:
+            raise UserError(
+                f"task.test_split={task.test_split}: with task.protocol=lpt the validation split is the test; leave it"
+                " out"
+            )
+    elif task.valid_shots is not None:
+        raise UserError(f"task.valid_shots={task.valid_shots}: is for task.protocol=lpt")
+    if task.sample_seed is not None and task.shots is None:
+        raise UserError(f"task.sample_seed={task.sample_seed}: is the seed of task.shots; give task.shots=N")
 
 
 def _check_micro_batch(train: TrainConfig) -> None:
@@ -67,6 +88,11 @@ def _check_engine(engine: EngineConfig, batch_size: int) -> None:
         raise UserError(
             f"engine.offload={engine.offload}: is for engine=deepspeed with engine.zero_stage=3;"
             f" this is engine={engine.name} with engine.zero_stage={engine.zero_stage}"
+        )
+    if engine.quantize != "none" and (engine.name == "deepspeed" or engine.offload != "none"):
+        raise UserError(
+            f"engine.quantize={engine.quantize}: is for engine=torch, as DeepSpeed shares out only what is not packed;"
+            f" this is engine={engine.name} with engine.offload={engine.offload}"
         )
     machines = "1 machine" if engine.nodes == 1 else f"{engine.nodes} machines"
     if engine.processes * engine.nodes > batch_size:

@@ -21,10 +21,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
+from fpt.config import meant
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import Group, ScheduleConfig
 from fpt.errors import UserError, did_you_mean, reason
 
+LABELS = "task.labels."
 GROUPS = ("task", "model", "schedule", "prompt", "engine", "experiment")
 
 
@@ -60,6 +62,7 @@ def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
     """
     overrides = [_parse(word) for word in words]
     composed: list[str] = []
+    labels: dict[str, Any] = {}  # of a mapping that is empty before, whose keys Hydra would refuse
     fill: dict[str, Any] = {}  # what is put in after composition, for values that are not in conf/
     for override in overrides:
         word, key = str(override.input_line).lstrip("+"), override.key_or_group
@@ -69,6 +72,9 @@ def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
         elif key == "schedule" and str(override.value()).endswith((".yaml", ".yml")):
             fill |= _schedule_file(override)
             word = "schedule=pt"
+        elif key.startswith(LABELS):
+            labels[key.removeprefix(LABELS)] = override.value()
+            continue
         elif key in GROUPS:
             _check_option(override)
         else:
@@ -82,6 +88,10 @@ def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
             raise UserError("experiment=…: sets keys of several groups, and is for a new run; give the keys themselves")
         kept = (key for key in settings() if key.partition(".")[0] not in typed)
         fill = {**{key: attrgetter(key)(base) for key in kept}, **fill}
+    if labels:
+        if "task.labels" in typed:
+            raise UserError("task.labels=… and task.labels.LABEL=… both name label words; give one of them")
+        fill["task.labels"] = {**(fill.get("task.labels") or {}), **labels}
     return _compose(composed, {key: value for key, value in fill.items() if key not in typed})
 
 
@@ -185,8 +195,9 @@ def _check_key(override: Override) -> None:
     if key in known:
         return
     by_last = {name.rpartition(".")[2]: name for name in reversed(known)}
-    meant = by_last.get(key.rpartition(".")[2])
-    hint = f" Did you mean '{meant}'?" if meant else did_you_mean(key, [*known, *GROUPS])
+    other = by_last.get(key.rpartition(".")[2])
+    close = f" Did you mean '{other}'?" if other else did_you_mean(key, [*known, *GROUPS])
+    hint = meant.hint(key) or close
     raise UserError(f"{override.input_line}: unknown key '{key}'.{hint or ' See fpt train --help.'}")
 
 

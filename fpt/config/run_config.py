@@ -1,6 +1,6 @@
 """Everything that decides a run: the groups of settings, and the few of the run as a whole."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fpt.config import clashes
@@ -51,7 +51,7 @@ class RunConfig(Group):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        clashes.check(self.model, self.prompt, self.train, self.engine)
+        clashes.check(self.model, self.task, self.prompt, self.train, self.engine)
 
     @property
     def folder(self) -> Path:
@@ -59,3 +59,14 @@ class RunConfig(Group):
         kind = "" if self.prompt.kind == PromptConfig.kind else f"-{self.prompt.kind}"
         name = f"{self.task.name}-{self.model.name}-{self.schedule.name}{kind}-s{self.seed}"
         return Path(self.run.dir).expanduser() if self.run.dir else Path("runs") / name
+
+    def with_batches_of(self, examples: int | None) -> "RunConfig":
+        """The same, with no more examples in a batch than there are to train on: no update computes one twice.
+
+        None: how many there are is not known. Every process keeps one.
+        """
+        least = self.engine.processes * self.engine.nodes
+        size = self.train.batch_size if examples is None else min(self.train.batch_size, max(examples, least))
+        micro_batch = self.train.micro_batch
+        at_once = min(micro_batch, size) if isinstance(micro_batch, int) else micro_batch
+        return replace(self, train=replace(self.train, batch_size=size, micro_batch=at_once))

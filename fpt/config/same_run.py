@@ -11,11 +11,13 @@ MAY_DIFFER = (
     "run.dir",
     "tracking",
     "cache_dir",
+    "model.allow_bin",
     "prompt.cache",
     "train.save_every",
     "train.micro_batch",
     "train.activation_checkpointing",
 )
+OF_THE_ENGINE = ("engine.dtype", "engine.quantize")  # what of it may not
 
 
 def fixed(config: RunConfig) -> dict[str, Any]:
@@ -23,7 +25,7 @@ def fixed(config: RunConfig) -> dict[str, Any]:
     return {
         key: value
         for key, value in flat(to_yaml(config)).items()
-        if key not in MAY_DIFFER and (key == "engine.dtype" or not key.startswith("engine."))
+        if key not in MAY_DIFFER and (key in OF_THE_ENGINE or not key.startswith("engine."))
     }
 
 

@@ -58,6 +58,11 @@ class ModelConfig(Group):
     name: str = setting("name used for the run folder and in reports", folder_name=True)
     weights: str = setting("'embedded', a local folder, or a Hub id such as google/t5-large-lm-adapt")
     revision: str | None = setting("branch, tag or commit of a Hub id", None)
+    allow_bin: bool = setting(
+        "read .bin weights in a local folder too; they are pickles, of which tensors alone are read, as of those that"
+        " the Hub has no other format of",
+        False,
+    )
     config: dict[str, Any] | None = setting(
         "shape as in config.json, so that plans need no download; null: read config.json", None
     )
@@ -80,7 +85,10 @@ class TaskConfig(Group):
         choices=("plain", "customs"),
     )
     land: int | None = setting("of generated data: the number of the land whose customs hold; null: 0", None, least=0)
-    valid_split: str = setting("which of the task's validation sets; mnli: matched or mismatched", "validation")
+    valid_split: str = setting(
+        "which of the task's validation sets; mnli: matched, mismatched, or both, whose scores are the two sets' mean",
+        "validation",
+    )
     test_split: str | None = setting(
         "the test split whose outputs are kept when the run ends, and scored where it has labels: test; mnli:"
         " test_matched or test_mismatched; null: none",
@@ -88,6 +96,12 @@ class TaskConfig(Group):
     )
     source_length: int = setting("longest source, in tokens with </s>, prompt not counted", 492, least=2)
     target_length: int = setting("longest target, in tokens with </s>", least=2)
+    max_new_tokens: int | None = setting(
+        "longest output, in tokens; null: the longest label, or twice as long as all but a hundredth of the training"
+        " targets, at most task.target_length",
+        None,
+        least=1,
+    )
     reduce_decoder: bool = setting("stages reduce the decoder too (the paper: not for short labels)")
     train_examples: int | None = setting(
         "only the first so many training examples; null: all (of generated ones 4,000)", None, least=1
@@ -100,16 +114,24 @@ class TaskConfig(Group):
         None,
         least=1,
     )
+    protocol: str = setting(
+        "of task.shots. per_label: so many of each label; the best prompt is chosen on the validation split, which its"
+        " score is of too. lpt: so many in all, in proportion to the labels, chosen on task.valid_shots more of the"
+        " training examples, and the validation split is the test (Liu et al. 2022)",
+        "per_label",
+        choices=("per_label", "lpt"),
+    )
+    valid_shots: int | None = setting(
+        "task.protocol=lpt: so many training examples to validate on; null: 1,000, as published", None, least=1
+    )
+    sample_seed: int | None = setting(
+        "seed of what task.shots draws; null: the run's. The published ones are 13, 21, 42, 87 and 100", None, least=0
+    )
     template: str | None = setting(
-        "the source's text with fields of the task's records, as in 'premise: {premise} hypothesis: {hypothesis}';"
-        " null: the task's own",
+        "the source's text with fields of the task's records, as in 'premise: {premise} hypothesis: {hypothesis}', or"
+        " lpt: text and label words of Liu et al. 2022, for their tasks; null: the task's own",
         None,
         verbatim=True,
-    )
-    words: dict[Any, Any] | None = setting(
-        "what the model is to say for each of the task's labels, as in {negative: terrible, positive: great}; of a"
-        " masked model one token each; null: the labels themselves",
-        None,
     )
     answer: str = setting(
         "generate: what the model says is read; score: of the task's labels the one whose words have the highest"
@@ -126,7 +148,11 @@ class TaskConfig(Group):
     valid: str | None = setting("task=files: such a file to validate on; null: a part of the training file", None)
     test: str | None = setting("task=files: such a file to test on in the end; its records need no target", None)
     valid_share: float = setting(
-        "task=files without task.valid: share of the training file, drawn with the seed", 0.1, above=0.0, most=0.5
+        "where there is a training file alone (task=files without task.valid, mr's rt-polarity.all): the share of it"
+        " for validation, drawn with the seed",
+        0.1,
+        above=0.0,
+        most=0.5,
     )
     source: str | None = setting(
         "task=files: the source's text, as in 'question: {question} context: {passage}'", None, verbatim=True
@@ -137,11 +163,15 @@ class TaskConfig(Group):
     )
     id: str | None = setting("task=files: the field that names an example; null: its place in the file", None)
     labels: dict[Any, Any] | None = setting(
-        "task=files: the target's values and the label words they stand for, as in {0: no, 1: yes}", None
+        "task=files: the target's values and the label words they stand for, as in {0: no, 1: yes}; else other words"
+        " for a task's labels. One alone is task.labels.LABEL=word",
+        None,
     )
     metric: str | None = setting(
-        "task=files: accuracy, f1, macro_f1 or matthews of labels; exact_match or f1 of words; pearson or spearman of"
-        " numbers; rougeL, rouge1 or rouge2; null: accuracy with task.labels, else exact_match",
+        "the main metric, which chooses the best prompt. task=files: accuracy, f1, macro_f1 or matthews of labels;"
+        " exact_match or f1 of words; pearson or spearman of numbers; rougeL, rouge1 or rouge2; null: accuracy with"
+        " task.labels, else exact_match. Tasks with several: one of theirs, or mean, as of qqp's accuracy and F1; null:"
+        " the first",
         None,
     )
 
@@ -180,10 +210,10 @@ class PromptConfig(Group):
     )
     length: int = setting("number of prompt vectors P", 20, least=1, most=10_000)
     init: str = setting(
-        "uniform in ±1/sqrt(d_model), vocab (sampled embeddings), labels (label words), text, file;"
-        " late: uniform or file",
-        "uniform",
-        choices=("uniform", "vocab", "labels", "text", "file"),
+        "uniform in ±1/sqrt(inputs), normal (vectors from N(0, 1)), vocab (sampled embeddings), labels (label words),"
+        " text, file; auto: as published, normal for a late prompt without a generator, else uniform",
+        "auto",
+        choices=("auto", "uniform", "normal", "vocab", "labels", "text", "file"),
         only={"vocab": "soft", "labels": "soft", "text": "soft"},
         learning=True,
     )
@@ -215,6 +245,15 @@ class PromptConfig(Group):
         "first",
         choices=("first", "last", "mean"),
         only="late",
+    )
+    dropout: float | None = setting(
+        "late, in training: the share of the numbers in an example's vectors that are 0, drawn anew in every update;"
+        " null: as published, 0.1 of what a generator makes, and none without one",
+        None,
+        least=0.0,
+        most=0.9,
+        only="late",
+        learning=True,
     )
     cache: str = setting(
         "late: keep the states below the prompt, which never change, in every process's memory or in a file under"
@@ -251,6 +290,11 @@ class TrainConfig(Group):
 
     key: ClassVar[str] = "train"
     updates: int = setting("optimizer updates over all stages", 30000, least=1)
+    epochs: float | None = setting(
+        "so often every training example, in place of train.updates, which follows from it when the data are read",
+        None,
+        above=0.0,
+    )
     batch_size: int = setting("examples per update", 32, least=1)
     micro_batch: int | str | None = setting(
         "examples per forward pass of a process; auto: as many as fit into engine.device_memory; null: its whole share"
@@ -258,8 +302,10 @@ class TrainConfig(Group):
         None,
         least=1,
     )
-    activation_checkpointing: bool = setting(
-        "keep each block's input alone and compute the rest again on the way back: less memory, more time", False
+    activation_checkpointing: bool | None = setting(
+        "keep each block's input alone and compute the rest again on the way back: less memory, more time, the same"
+        " result; null: on a card, where the largest stage fits with it alone",
+        None,
     )
     eval_every: int = setting("updates between validations", 500, least=1)
     eval_examples: int | None = setting(
@@ -309,6 +355,13 @@ class EngineConfig(Group):
             "fp16": "T5 overflows in float16; bfloat16 is as small.",
             "fp32": "Did you mean 'float32'?",
         },
+    )
+    quantize: str = setting(
+        "with engine=torch, keep the linear layers of the frozen model's blocks in 8 bits (int8) or 4 (nf4): less"
+        " memory, more time, a slightly lower score; needs fpt[quantize]",
+        "none",
+        choices=("none", "int8", "nf4"),
+        refused={"int4": "Did you mean 'nf4'?", "fp4": "Did you mean 'nf4'?"},
     )
     processes: int = setting("processes on each machine, one for each GPU; on a CPU they share its cores", 1, least=1)
     zero_stage: int = setting(

@@ -3,7 +3,7 @@
 Letters: B batch, S source, T target, D model, N tokens of all sources.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from fpt.data.rows import Rows
 
 IGNORED = -100  # label of a padded target position
+ALIGNED = 8  # a card's attention copies a bias of another width, in every block, and its matrix units like it no better
 
 
 @dataclass(frozen=True)
@@ -23,15 +25,22 @@ class Batch:
     """Padded token ids: source [B, S], mask [B, S], labels [B, T] with IGNORED where padded.
 
     `below` are the states [B, S, D] below a late prompt, zero where padded, in a causal model also of the target; None:
-    not computed yet. `places` [B] are of the positions in the source that the first label is read from, in models of
-    one stack; None: the last ones.
+    not computed yet. `kept` [B, P, D] is what dropout leaves of the prompt's vectors, as factors; None: everything.
+    `places` [B] are of the positions in the source that the first label is read from, in models of one stack; None: the
+    last ones.
     """
 
     source: Tensor
     mask: Tensor
     labels: Tensor
     below: Tensor | None = None
+    kept: Tensor | None = None
     places: Tensor | None = None
+
+    @cached_property
+    def real(self) -> Tensor:
+        """Where a real target token stands, [N], in the labels read row after row."""
+        return (self.labels != IGNORED).flatten().nonzero()[:, 0]
 
     def unlabelled(self) -> "Batch":
         """The same batch without a target token, whose loss is 0."""
@@ -43,13 +52,22 @@ class Batch:
         return [self._rows(slice(half)), self._rows(slice(half, None))]
 
     def _rows(self, rows: slice) -> "Batch":
-        more = (None if tensor is None else tensor[rows] for tensor in (self.below, self.places))
+        more = (None if part is None else part[rows] for part in (self.below, self.kept, self.places))
         return Batch(self.source[rows], self.mask[rows], self.labels[rows], *more)
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on a device."""
-        more = (None if tensor is None else tensor.to(device) for tensor in (self.below, self.places))
-        return Batch(self.source.to(device), self.mask.to(device), self.labels.to(device), *more)
+        """The same batch on a device, which is not waited for: `real` is found before it goes there."""
+        return self._with_each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> "Batch":
+        """The same batch in memory from which a card copies on its own, where there is a card."""
+        return self._with_each(Tensor.pin_memory) if torch.cuda.is_available() else self
+
+    def _with_each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        more = (None if part is None else change(part) for part in (self.below, self.kept, self.places))
+        changed = Batch(change(self.source), change(self.mask), change(self.labels), *more)
+        vars(changed)["real"] = change(self.real)
+        return changed
 
 
 @dataclass(frozen=True)
@@ -80,6 +98,7 @@ class Encoded:
         pad: what a source is padded with.
         blank: the token that stands in a source where a masked model is to say its answer.
         below: the sources' states below a late prompt, where they are kept.
+        multiple: what the positions of a padded source, with `before` of the prompt, and of a target are multiples of.
     """
 
     sources: Rows
@@ -88,6 +107,8 @@ class Encoded:
     lost_answers: int = 0
     pad: int = 0
     below: KeptStates | None = None
+    multiple: int = 1
+    before: int = 0
     blank: int | None = None
 
     @cached_property
@@ -118,24 +139,36 @@ class Encoded:
     def taken(self, indices: Sequence[int]) -> "Encoded":
         """The examples at `indices` alone."""
         sources, targets = (Rows.of(rows[index] for index in indices) for rows in (self.sources, self.targets))
-        return Encoded(sources, targets, pad=self.pad, blank=self.blank)
+        return Encoded(sources, targets, pad=self.pad, multiple=self.multiple, before=self.before, blank=self.blank)
+
+    def for_card(self, before: int) -> "Encoded":
+        """The same, its batches padded as a card's kernels want it under a prompt of `before` vectors."""
+        return replace(self, multiple=ALIGNED, before=before)
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """The examples at `indices`, padded to the longest of them."""
-        source = padded([self.sources[index] for index in indices], self.pad)
+        _, width, target_width = self.padded_size(indices)
+        source = padded([self.sources[index] for index in indices], self.pad, width)
         lengths = torch.tensor([self.lengths[index][0] for index in indices])
-        mask = (torch.arange(source.shape[1]) < lengths[:, None]).long()
-        below = None if self.below is None else self.below.batch(indices)
+        mask = (torch.arange(width) < lengths[:, None]).long()
+        labels = padded([self.targets[index] for index in indices], IGNORED, target_width)
+        below = None
+        if self.below is not None:
+            states = self.below.batch(indices)
+            below = pad(states, (0, 0, 0, max(0, width - states.shape[1])))  # a causal model's have the target's too
         places = None if self.blank is None else (source == self.blank).long().argmax(1)
-        return Batch(source, mask, padded([self.targets[index] for index in indices], IGNORED), below, places)
+        return Batch(source, mask, labels, below, places=places)
 
     def padded_size(self, indices: Sequence[int]) -> tuple[int, int, int]:
         """(B, S, T) of the batch at `indices`."""
-        sizes = [self.lengths[index] for index in indices]
-        return len(sizes), max(source for source, _ in sizes), max(target for _, target in sizes)
+        sources, targets = zip(*(self.lengths[index] for index in indices), strict=True)
+        width = self._padded(max(sources) + self.before) - self.before
+        return len(sources), width, self._padded(max(targets))
+
+    def _padded(self, positions: int) -> int:
+        return -(-positions // self.multiple) * self.multiple
 
 
-def padded(rows: list[list[int]], value: int) -> Tensor:
-    """Rows of ids as one tensor, as wide as the longest, `value` behind the shorter ones' ends."""
-    longest = max(len(row) for row in rows)
-    return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
+def padded(rows: list[list[int]], value: int, width: int) -> Tensor:
+    """Rows of ids as one tensor of a width, `value` behind the shorter ones' ends."""
+    return torch.tensor([row + [value] * (width - len(row)) for row in rows])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, overload
 from fpt.config.run_config import RunConfig
 from fpt.tasks import opening, origins
 from fpt.tasks.catalogue import data_of, rules_of
-from fpt.tasks.splits import asked_test_split
+from fpt.tasks.splits import asked_test_split, parts_of
 from fpt.tasks.task import Example, Task, TaskRules
 
 if TYPE_CHECKING:  # an error in small data must not wait for torch
@@ -19,8 +19,9 @@ if TYPE_CHECKING:  # an error in small data must not wait for torch
     from fpt.data.rows import Rows
 
 LARGE = 10_000_000  # bytes of data from which on they are kept: a second or two of reading
-UNREAD = ("source_length", "target_length", "reduce_decoder", "answer")  # settings that do not decide what is read
-SUMMED_UP = ("origin", "notes", "baseline_name", "majority")  # what a task says of its examples
+# Settings that do not decide what is read.
+UNREAD = ("source_length", "target_length", "max_new_tokens", "reduce_decoder", "answer")
+SUMMED_UP = ("origin", "notes", "baseline_name", "majority", "skipped")  # what a task says of its examples
 
 
 class CachedExamples(Sequence[Example]):
@@ -79,7 +80,7 @@ def open_task(config: RunConfig) -> Task:
         valid=list(parts["validation"]),
         test_split=asked_test_split(config, rules),
         test=parts.get("test", ()),
-        **{**summed_up, "notes": tuple(summed_up["notes"])},
+        **{**summed_up, **{name: tuple(summed_up[name]) for name in ("notes", "skipped")}},
     )
 
 
@@ -88,10 +89,13 @@ def _files(config: RunConfig, rules: TaskRules) -> list[Path]:
     data = data_of(config, rules)
     if data in ("world", "hub"):
         return []
-    splits = [split for split in ("train", config.task.valid_split) if split in rules.records.splits]
-    if test := asked_test_split(config, rules):
-        splits.append(test)
-    return [file for split in splits for file in origins.files_of(rules.records, data, split)]
+    splits = (
+        ["train"] if origins.is_whole(rules.records, data) else ["train", *parts_of(config.task.valid_split, rules)]
+    )
+    if (test := asked_test_split(config, rules)) in rules.records.tests:
+        splits.append(str(test))
+    known = [split for split in splits if split in (*rules.records.splits, *rules.records.tests)]
+    return [file for split in known for file in origins.files_of(rules.records, data, split)]
 
 
 def _key(config: RunConfig, rules: TaskRules, files: Sequence[Path]) -> str:
@@ -99,7 +103,7 @@ def _key(config: RunConfig, rules: TaskRules, files: Sequence[Path]) -> str:
     own = rules.records.is_own
     left_out = ("name", *UNREAD) if own else UNREAD
     task = {name: value for name, value in asdict(config.task).items() if name not in left_out}
-    drawn = config.task.shots is not None or (own and config.task.valid is None)
+    drawn = config.task.shots is not None or (own and config.task.valid is None) or bool(rules.records.whole)
     digest = hashlib.sha256(json.dumps([task, config.seed if drawn else None], default=str).encode())
     code = [*Path(opening.__file__).parent.rglob("*.py"), Path(__file__)]
     for file in (*files, *sorted(code)):

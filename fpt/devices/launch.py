@@ -13,7 +13,8 @@ import subprocess
 import sys
 import time
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,18 +43,39 @@ def start(config: RunConfig, flags: list[str]) -> None:
         UserError: the device cannot be used, or the run's folder.
         Failed: a process failed, or the run was told to stop.
     """
+    with _meeting(config) as folder:
+        command = ["worker", str(folder / "config.yaml"), *flags]
+        if config.engine.hostfile is not None:
+            _deepspeed(config, folder, command)
+        else:
+            _torchrun(config, folder, command)
+
+
+def start_verb(config: RunConfig, words: list[str]) -> None:
+    """Run `fpt WORDS reports=FOLDER` in every process of this machine to its end; logs go to the run's folder.
+
+    Raises:
+        UserError: the device cannot be used, or the run's folder.
+        Failed: a process failed, or was told to stop.
+    """
+    with _meeting(config) as folder:
+        try:
+            _torchrun(config, folder, [*words, f"reports={folder}"])
+        except Failed as error:  # what uses a prompt saves no state
+            raise Failed(str(error).removesuffix(f"; {GOES_ON}"), error.status) from None
+
+
+@contextmanager
+def _meeting(config: RunConfig) -> Iterator[Path]:
+    """Within, a folder with the configuration, in which the processes leave word of what ended them."""
     folder = config.folder.resolve() / ".launch" / uuid.uuid4().hex
     try:
         folder.mkdir(parents=True)
         (folder / "config.yaml").write_text(compose.to_yaml(config))
     except OSError as error:
         raise UserError(f"run.dir={config.folder}: cannot be written ({error.strerror})") from None
-    command = ["-m", "fpt", "worker", str(folder / "config.yaml"), *flags]
     try:
-        if config.engine.hostfile is not None:
-            _deepspeed(config, folder, command)
-        else:
-            _torchrun(config, folder, command)
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):  # another launcher may be at work in the same place
@@ -79,7 +101,7 @@ def _torchrun(config: RunConfig, folder: Path, command: list[str]) -> None:
         **several,
     )
     try:
-        elastic_launch(agent, sys.executable)(*command)
+        elastic_launch(agent, sys.executable)("-m", "fpt", *command)
     except ChildFailedError as error:
         ended = [
             Ended(rank, failure.timestamp, signal.Signals(-failure.exitcode).name if failure.exitcode < 0 else None)
@@ -98,7 +120,7 @@ def _deepspeed(config: RunConfig, folder: Path, command: list[str]) -> None:
     if set(hosts) <= {"localhost", "127.0.0.1"}:
         port = get_free_port()  # type: ignore[no-untyped-call]
     meeting = ["--hostfile", str(Path(hostfile).expanduser()), "--master_addr", hosts[0], "--master_port", str(port)]
-    if subprocess.run([*runner, *meeting, "--module", *command[1:]], check=False).returncode:
+    if subprocess.run([*runner, *meeting, "--module", "fpt", *command], check=False).returncode:
         raise cause(folder, config, [], named(config.engine.device))
 
 

@@ -19,5 +19,6 @@ def name_of(engine: EngineConfig) -> str:
     """
     if engine.dtype != "auto":
         return engine.dtype
-    is_card = engine.device != "cpu" and torch.cuda.is_available()
-    return "bfloat16" if is_card and torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    if engine.device != "cpu" and torch.cuda.is_available():
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    return "bfloat16" if engine.device.startswith("cuda") else "float32"  # a plan for a card that is elsewhere

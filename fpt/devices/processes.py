@@ -8,7 +8,7 @@ from fpt.config.schema import EngineConfig
 from fpt.devices import hostfile
 from fpt.errors import UserError
 
-GOES_ON = "the same command goes on with the run from its last saved state"
+GOES_ON = "the same command goes on from the last saved state, or from the start where there is none yet"
 LOGS = "logs"  # in the run folder: of processes other than the main one
 TOLD = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # with WORLD_SIZE, by every launcher
 
@@ -68,15 +68,10 @@ def check(config: RunConfig) -> None:
         UserError: something does not.
     """
     engine, size = config.engine, config.train.batch_size
-    typed, started = _typed(engine), _started(engine)
+    started = _started(engine)
     if started.all == 1:
         return
-    launcher = f"engine.hostfile={engine.hostfile}" if engine.hostfile and not is_worker() else "the launcher"
-    if typed.all > 1 and typed != started:
-        raise UserError(
-            f"engine.processes={engine.processes}: {launcher} starts {started.all} processes, {started.here} on this"
-            " machine; leave out engine.processes and engine.nodes"
-        )
+    launcher = _check_numbers(engine)
     if started.all > size:
         raise UserError(
             f"train.batch_size={size}: has fewer examples than {launcher} starts processes, {started.all}; start fewer,"
@@ -87,6 +82,22 @@ def check(config: RunConfig) -> None:
             f"engine.device={engine.device}: is one device, and {launcher} starts {started.here} processes here;"
             " engine.device=cuda is all"
         )
+
+
+def _check_numbers(engine: EngineConfig) -> str:
+    """What starts the processes, for people; it must start as many as are typed, if any are.
+
+    Raises:
+        UserError: it does not.
+    """
+    typed, started = _typed(engine), _started(engine)
+    launcher = f"engine.hostfile={engine.hostfile}" if engine.hostfile and not is_worker() else "the launcher"
+    if typed.all > 1 and typed != started:
+        raise UserError(
+            f"engine.processes={engine.processes}: {launcher} starts {started.all} processes, {started.here} on this"
+            " machine; leave out engine.processes and engine.nodes"
+        )
+    return launcher
 
 
 def _typed(engine: EngineConfig) -> Counts:
@@ -110,6 +121,11 @@ def _number(name: str, default: str) -> int:
     return int(value)
 
 
+def speaks() -> bool:
+    """Whether this process prints and writes what is of all of them."""
+    return not is_worker() or os.environ.get("RANK") == "0"
+
+
 def must_be_launched(config: RunConfig) -> bool:
     """Whether the run needs processes that are still to be started."""
     return not is_worker() and _takes_several(config.engine)
@@ -123,7 +139,32 @@ def alone(config: RunConfig) -> RunConfig:
     """
     engine = config.engine
     if _takes_several(engine):
-        raise UserError(f"engine.processes={engine.processes}: only fpt train takes several processes; leave it out")
+        raise UserError(
+            f"engine.processes={engine.processes}: only fpt train, fpt eval and fpt predict take several processes;"
+            " leave it out"
+        )
+    return _settled(config)
+
+
+def together(config: RunConfig) -> RunConfig:
+    """The configuration of what uses a prompt in one process, or in several of this machine.
+
+    Raises:
+        UserError: processes of several machines are asked for, or a launcher has started another number.
+    """
+    engine = config.engine
+    if engine.nodes > 1 or engine.hostfile is not None:
+        key = f"engine.nodes={engine.nodes}" if engine.nodes > 1 else f"engine.hostfile={engine.hostfile}"
+        raise UserError(f"{key}: fpt eval and fpt predict take processes of one machine; give engine.processes=N")
+    if is_worker():
+        check_told()
+        _check_numbers(engine)
+    return _settled(config)
+
+
+def _settled(config: RunConfig) -> RunConfig:
+    """With no engine but torch where none is named."""
+    engine = config.engine
     return replace(config, engine=replace(engine, name="torch" if engine.name == "auto" else engine.name))
 
 

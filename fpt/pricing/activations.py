@@ -62,8 +62,8 @@ def peaks(
     body, (first, second, *_) = family.skeleton(config, shape).to(getattr(torch, dtype)), (*shape, "")
     with torch.device("meta"):
         tensors = {name: torch.empty(size) for name, size in kind.shapes(family.width(config)).items()}
-        ids, labels = (torch.ones(batch, length, dtype=torch.long) for length in (source - prompt.length, target))
-        inputs = Batch(ids, torch.ones_like(ids), labels)
+    ids, labels = (torch.ones(batch, length, dtype=torch.long) for length in (source - prompt.length, target))
+    inputs = Batch(ids, torch.ones_like(ids), labels).to("meta")
     # A late prompt is put before the first block too, as all that is run here is above it.
     model = PromptedModel(body, kind.build(tensors, 0), checkpointing=checkpointing)
     with _AsTrained(is_padded=batch > 1, sharded=sharded):
@@ -132,9 +132,6 @@ class OnMeta(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is Tensor.__bool__:  # asked of a mask alone: is nothing padded?
             return not self._is_padded
-        if func is Tensor.__getitem__ and isinstance(args[1], Tensor) and args[1].dtype is torch.bool:
-            rows = args[0].flatten(0, args[1].ndim - 1)  # every position is real
-            return rows[torch.zeros(len(rows), dtype=torch.long, device="meta")]
         return self._run(func, args, kwargs or {})
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:

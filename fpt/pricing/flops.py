@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedConfig
 
 from fpt.backbones.families import family_of
+from fpt.backbones.quantised import bytes_at_once, layers_of, packed_bytes
 from fpt.backbones.rows import Row
 from fpt.backbones.shapes import Shape, Stack
 from fpt.config.schema import PromptConfig
@@ -42,6 +43,7 @@ class Price:
         self._decoder = cache(self._decoder_block)
         self.head = cache(self._head_position)
         self.sizes = cache(self._sizes)
+        self.packed_weights = cache(self._packed_weights)
         self.peaks = cache(partial(peaks, config))
 
     def forward(
@@ -96,8 +98,20 @@ class Price:
         """How many frozen parameters a partial PLM has, embedding and head included, a tied head once."""
         return sum(self.sizes(shape))
 
+    def weight_bytes(self, shape: Shape, dtype: str, quantize: str = "none") -> int:
+        """Bytes that they take, in a precision or packed."""
+        return self.packed_weights(shape, dtype, quantize)[0]
+
     def _sizes(self, shape: Shape) -> list[int]:
         return [parameter.numel() for parameter in self._skeleton(shape).parameters()]
+
+    def _packed_weights(self, shape: Shape, dtype: str, quantize: str) -> tuple[int, int]:
+        """Bytes of all weights; and of one made whole, at most."""
+        width, model = getattr(torch, dtype).itemsize, self._skeleton(shape)
+        layers = layers_of(self._family, model) if quantize != "none" else []
+        whole = self.parameters(shape) - sum(layer.weight.numel() for layer in layers)
+        packed = sum(packed_bytes(layer, quantize) for layer in layers)
+        return whole * width + packed, max((bytes_at_once(layer, quantize, width) for layer in layers), default=0)
 
     def _source_block(self, neurons: int) -> tuple[int, int]:
         """Coefficients of L and L² in the FLOPs of L positions in a block of the stack that a prompt enters."""

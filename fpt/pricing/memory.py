@@ -61,11 +61,14 @@ class Memory:
         return Need(self.weights(shape, engine), activations, learned)
 
     def weights(self, shape: Shape, engine: EngineConfig) -> int:
-        """Bytes of the frozen model on one device: all, or its share and what DeepSpeed holds gathered at once."""
+        """Bytes of the frozen model on one device: all, or its share and what DeepSpeed holds gathered at once.
+
+        With packed weights, what one of them takes when it is made whole is among them.
+        """
+        if not is_sharded(engine):
+            return sum(self._price.packed_weights(shape, name_of(engine), engine.quantize))
         numbers = self._price.sizes(shape)
         total, width = sum(numbers), getattr(torch, name_of(engine)).itemsize
-        if not is_sharded(engine):
-            return total * width
         small = sum(number for number in numbers if number < KEPT_WHOLE)
         gathered = min(total, fetched_ahead(engine.device) + max(numbers)) + small
         share = 0 if engine.offload != "none" else -(-total // counted(engine).all)

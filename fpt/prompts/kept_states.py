@@ -94,6 +94,7 @@ class StatesBelow:
             "data": digest.hexdigest(),
             "shape": self.shape,
             "dtype": str(self.engine.dtype),
+            "quantize": self.engine.config.quantize,
             "device": self.engine.device.type,
             "batch_size": self.batch_size,
             "made_by": [MADE_BY, torch.__version__, version("transformers")],

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fpt.backbones.backbone import Backbone
     from fpt.prompts.modules import LatePrompt, Tensors
 
+DROPOUT = 0.1  # of a generator's vectors, as Liu et al. 2022 publish it: RoBERTa's and GPT-2's own
 USE = ("kind", "layer", "length", "generator", "pool")  # what a file says; the bottleneck is a tensor's size
 
 
@@ -27,6 +28,8 @@ class Late:
     not_exported: ClassVar[dict[str, str]] = {
         "peft": "PEFT has no late prompts",
         "npy": "an array cannot hold a late prompt",
+        "tokens": "a late prompt enters inside the encoder, made from each example's states there, and an embedding"
+        " cannot",
     }
 
     @staticmethod
@@ -78,12 +81,15 @@ class Late:
     def initial(self, backbone: "Backbone", *, labels: tuple[str, ...], seed: int) -> "Tensors":
         from fpt.prompts.modules import drawn
 
-        return drawn(self.shapes(backbone.sizes.width), seed)
+        config = self.config
+        normal = config.init == "normal" or (config.init == "auto" and config.generator == "none")
+        return drawn(self.shapes(backbone.sizes.width), seed, normal=normal)
 
     def build(self, tensors: "Tensors", position: int) -> "LatePrompt":
         from fpt.prompts.modules import LatePrompt
 
-        return LatePrompt(self.config, tensors, position=position)
+        given, published = self.config.dropout, 0.0 if self.config.generator == "none" else DROPOUT
+        return LatePrompt(self.config, tensors, position=position, dropout=published if given is None else given)
 
     def metadata(self, layer: int) -> dict[str, Any]:
         return {name: getattr(self.config, name) for name in USE} | {"layer": layer}

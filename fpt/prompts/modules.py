@@ -5,6 +5,8 @@ Apart from the kinds themselves (`soft`, `late`), which are asked for shapes and
 Letters: B batch, S source, P prompt, D model, W widest window.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,10 +20,13 @@ Tensors = dict[str, Tensor]  # what is learned, by name
 class Prompt(nn.Module):
     """What makes a prompt's vectors, always in float32, where updates do not vanish as in bfloat16; and their place."""
 
-    def __init__(self, tensors: Tensors, *, length: int, position: int) -> None:
-        """Start from tensors, by name; `length` vectors enter after the first `position` encoder blocks."""
+    def __init__(self, tensors: Tensors, *, length: int, position: int, dropout: float = 0.0) -> None:
+        """Start from tensors, by name; `length` vectors enter after the first `position` encoder blocks.
+
+        Training has `dropout` of their numbers left out.
+        """
         super().__init__()
-        self.length, self.position = length, position
+        self.length, self.position, self.dropout = length, position, dropout
         for name in sorted(tensors):  # a file has an order of its own, and the optimizer numbers them
             self.register_parameter(name, nn.Parameter(tensors[name].detach().clone().float()))
 
@@ -30,12 +35,16 @@ class Prompt(nn.Module):
         """What is learned, by name."""
         return dict(self.named_parameters())
 
-    def prepend(self, states: Tensor, mask: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
+    def prepend(
+        self, states: Tensor, mask: Tensor, source: Tensor, kept: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """States [B, L, D] and their mask [B, L] with each example's vectors in front: [B, P+L, D], [B, P+L].
 
-        The vectors may depend on the first states alone, those of the source, whose mask [B, S] is `source`.
+        The vectors may depend on the first states alone, those of the source, whose mask [B, S] is `source`. `kept`
+        [B, P, D] is what dropout leaves of them, as factors.
         """
         vectors = self(states[:, : source.shape[1]], source)
+        vectors = vectors if kept is None else vectors * kept
         ones = mask.new_ones(vectors.shape[:2])
         return torch.cat([vectors.to(states.dtype), states], 1), torch.cat([ones, mask], 1)
 
@@ -62,9 +71,9 @@ class SoftPrompt(Prompt):
 class LatePrompt(Prompt):
     """Vectors made from each example's states."""
 
-    def __init__(self, config: PromptConfig, tensors: Tensors, *, position: int) -> None:
+    def __init__(self, config: PromptConfig, tensors: Tensors, *, position: int, dropout: float = 0.0) -> None:
         """Start from the tensors that `Late.shapes` names."""
-        super().__init__(tensors, length=config.length, position=position)
+        super().__init__(tensors, length=config.length, position=position, dropout=dropout)
         self._generator, self._pool = config.generator, config.pool
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
@@ -83,19 +92,63 @@ class LatePrompt(Prompt):
         return functional.linear(hidden.relu(), *up).view(len(states), self.length, -1)
 
 
+class MixedPrompt(Prompt):
+    """For each row of a batch a prompt of its own; all enter at the same place."""
+
+    def __init__(self, prompts: Sequence[Prompt], of_rows: Sequence[int]) -> None:
+        """Have the prompt number of_rows[i] for row i; the widest decides the width."""
+        number = {index: [row for row, own in enumerate(of_rows) if own == index] for index in sorted(set(of_rows))}
+        self._rows = [(prompts[index], rows) for index, rows in number.items()]
+        places = {prompt.position for prompt, _ in self._rows}
+        assert len(places) == 1
+        super().__init__({}, length=max(prompt.length for prompt, _ in self._rows), position=places.pop())
+
+    def prepend(
+        self, states: Tensor, mask: Tensor, source: Tensor, kept: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As `Prompt.prepend`, with padding in front of a shorter prompt: distances behind it stay what they are."""
+        assert kept is None  # dropout is for training
+        vectors = states.new_zeros(len(states), self.length, states.shape[2])
+        real = mask.new_zeros(vectors.shape[:2])
+        for prompt, rows in self._rows:
+            vectors[rows, self.length - prompt.length :] = prompt(states[rows, : source.shape[1]], source[rows]).to(
+                states.dtype
+            )
+            real[rows, self.length - prompt.length :] = 1
+        return torch.cat([vectors, states], 1), torch.cat([real, mask], 1)
+
+
 def sampled(ids: list[int], count: int, seed: int) -> list[int]:
     """Up to `count` of the ids, without repetition; the same for every schedule."""
     order = torch.randperm(len(ids), generator=stream(seed, "prompt"))[:count]
     return [ids[index] for index in order.tolist()]
 
 
-def drawn(shapes: dict[str, tuple[int, ...]], seed: int) -> Tensors:
-    """Tensors to start from, float32, as torch starts a linear layer: uniform in ±1/√inputs, a bias as its layer."""
+def drawn(shapes: dict[str, tuple[int, ...]], seed: int, *, normal: bool = False) -> Tensors:
+    """Tensors to start from, float32, as torch starts a linear layer: uniform in ±1/√inputs, a bias as its layer.
+
+    Or from N(0, 1), as torch starts an embedding.
+    """
     random, tensors = stream(seed, "prompt"), {}
+    if normal:
+        return {name: torch.randn(shape, generator=random) for name, shape in shapes.items()}
     for name, shape in shapes.items():
         bound = shapes[name.removesuffix("_bias")][-1] ** -0.5
         tensors[name] = torch.rand(shape, generator=random) * 2 * bound - bound
     return tensors
+
+
+def dropped_out(prompt: Prompt, width: int, seed: int, examples: Sequence[int], update: int) -> Tensor | None:
+    """What dropout leaves of the vectors of an update's examples, as factors [B, P, D]; None: everything.
+
+    An example's depend on it, the seed and the update alone, so that neither micro-batches, nor the number of
+    processes, nor where a run was stopped have a part in what is learned.
+    """
+    if not prompt.dropout:
+        return None
+    streams = (stream(seed, f"dropout {update}", example) for example in examples)
+    drawn = torch.stack([torch.rand(prompt.length, width, generator=random) for random in streams])
+    return (drawn >= prompt.dropout) / (1 - prompt.dropout)
 
 
 def pooled(states: Tensor, lengths: Tensor, pool: str) -> Tensor:

@@ -40,12 +40,16 @@ class PromptedModel(nn.Module):
         self.prompt = prompt
         self.begin_pass = begin_pass
 
+    def with_prompt(self, prompt: Prompt) -> "PromptedModel":
+        """The same body with another prompt."""
+        return PromptedModel(self.body, prompt, begin_pass=self.begin_pass)
+
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """States [B, P+S, D] of the stack that reads, and their mask [B, P+S]; every pass begins here."""
         self.begin_pass()
         states = self._below(batch) if batch.below is None else batch.below
         _, mask = self.reader.inputs(batch)
-        states, mask = self.prompt.prepend(states, mask[:, : states.shape[1]], batch.mask)
+        states, mask = self.prompt.prepend(states, mask[:, : states.shape[1]], batch.mask, batch.kept)
         return self.family.encoded_from(self.body, states, mask, self.prompt.position), mask
 
     def learned(self) -> Tensors:
@@ -80,9 +84,8 @@ class PromptedModel(nn.Module):
 
     def loss(self, batch: Batch, states: Tensor, mask: Tensor) -> Tensor:
         """The same from the encoder's states [B, P+S, D] and their mask on."""
-        states = self.decode(batch, states, mask)
-        real = batch.labels != IGNORED
-        states, labels = states[real], batch.labels[real]
+        states = self.decode(batch, states, mask).flatten(0, 1)[batch.real]
+        labels = batch.labels.flatten()[batch.real]
         if len(states) <= AT_ONCE:
             return self._entropy(states, labels)
         parts = zip(torch.split(states, AT_ONCE), torch.split(labels, AT_ONCE), strict=True)

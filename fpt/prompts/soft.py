@@ -67,8 +67,8 @@ class Soft:
         from fpt.prompts.modules import drawn
 
         config = self.config
-        if config.init == "uniform":
-            return drawn(self.shapes(backbone.sizes.width), seed)
+        if config.init in ("auto", "uniform", "normal"):
+            return drawn(self.shapes(backbone.sizes.width), seed, normal=config.init == "normal")
         if config.init == "text":
             pieces = _pieces(backbone.tokenizer, str(config.text))
             ids = [pieces[index % len(pieces)] for index in range(config.length)]

@@ -15,17 +15,21 @@ from jinja2 import Environment, StrictUndefined
 from fpt import __version__
 from fpt.report import plots
 from fpt.report.plots import AXES, COLOURS, Plot
-from fpt.report.runs import ReportedRun, StagePrompt, similarity
+from fpt.report.runs import ReportedRun, StagePrompt, by_seed, similarity
 from fpt.units import amount
 
 EXAMPLES = 3  # of each kind
 
 
 class Section(NamedTuple):
-    """Runs of one task and metric, which share their axes: curves, and the least and most that a mean loss is over."""
+    """Runs of one task and metric, which share their axes: curves, and the least and most that a mean loss is over.
+
+    Of several runs there is an overview, which puts those of one kind together.
+    """
 
     title: str
     window: tuple[int, int]
+    overview: Plot | None
     score: list[Plot]
     loss: list[Plot]
 
@@ -60,7 +64,7 @@ def render(runs: Sequence[ReportedRun]) -> tuple[str, list[Plot]]:
         examples=examples,
         differences=_differences(runs),
     )
-    curves = [plot for section in sections for plot in (*section.score, *section.loss)]
+    curves = [plot for section in sections for plot in (section.overview, *section.score, *section.loss)]
     return page, [plot for plot in (*curves, memory, *(group.plot for group in prompts)) if plot]
 
 
@@ -77,8 +81,10 @@ def _sections(runs: Sequence[ReportedRun]) -> Iterator[Section]:
                 loss.append(plots.loss(known, key, f"{prefix}loss-{name.lower()}"))
                 if metric and (scored := [run for run in known if run.validations]):
                     score.append(plots.score(scored, key, f"{prefix}score-{name.lower()}"))
+        scored = [run for run in members if metric and run.validations and run.knows("flops")]
+        overview = plots.overview(by_seed(scored), f"{prefix}overview") if len(scored) > 1 else None
         windows = [plots.window(run) for run in members]
-        yield Section(f"{task}: {metric}" if metric else task, (min(windows), max(windows)), score, loss)
+        yield Section(f"{task}: {metric}" if metric else task, (min(windows), max(windows)), overview, score, loss)
 
 
 def _prompts(runs: Sequence[ReportedRun]) -> Iterator[Prompts]:

@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from fpt.report.runs import Floats, ReportedRun
+from fpt.report.runs import Floats, Group, ReportedRun
 from fpt.runs.curves import reaches
 from fpt.runs.run import layers_and_neurons
 from fpt.units import amount
@@ -93,6 +93,53 @@ def score(runs: Sequence[ReportedRun], key: str, name: str) -> Plot:
 
 
 @STYLED
+def overview(groups: Sequence[Group], name: str) -> Plot:
+    """Score against FLOPs, a line for each group of runs: the mean over its seeds, in a band from least to most.
+
+    Full lines are scores on the full model, broken ones on partial PLMs.
+    """
+    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+    axes, metric, lines = figure.subplots(), groups[0].runs[0].metric, []
+    for group in groups:
+        look: dict[str, Any] = {"color": _colour(group.runs[0]), "marker": _marker(group.runs[0]), "markersize": 4}
+        for is_full in (False, True):
+            points = _over_seeds(group.runs, is_full)
+            if len(points):
+                flops, least, mean, most = points.T
+                hollow: dict[str, Any] = {} if is_full else {"markerfacecolor": PAPER, "linestyle": (0, (2, 2))}
+                axes.plot(flops, mean, linewidth=1.8 if is_full else 1, **look, **hollow)
+                if is_full and len(group.runs) > 1:
+                    axes.fill_between(flops, least, most, color=_colour(group.runs[0]), alpha=0.18, linewidth=0)
+        lines.append(Line2D([], [], label=group.label, **look))
+    runs = [run for group in groups for run in group.runs]
+    for value, baseline in sorted({(run.result["majority"], run.result["baseline"]) for run in runs if run.result})[:1]:
+        axes.axhline(value, color=INK, linewidth=1, linestyle=(0, (5, 3)), alpha=0.7)
+        where = axes.get_yaxis_transform()
+        axes.annotate(f"{baseline} {value:.2f}", (1, value), (0, 3), where, "offset points", ha="right", fontsize=7.5)
+    axes.set_xlim(left=0)
+    axes.margins(y=0.12)
+    axes.xaxis.set_major_formatter(lambda value, _: amount(value) if value else "0")
+    axes.set_xlabel("training FLOPs")
+    axes.set_ylabel(f"{metric}, validation")
+    figure.legend(handles=lines, loc="outside lower center", ncols=2 if len(lines) > 1 else 1, fontsize=7.5)
+    return _drawn(figure, name, f"{metric} against FLOPs, runs of one kind together")
+
+
+def _over_seeds(runs: Sequence[ReportedRun], is_full: bool) -> Floats:
+    """FLOPs in the mean, and the least, mean and most score over the runs, [validations, 4]."""
+    scored: dict[int, list[tuple[float, float]]] = {}
+    for run in runs:
+        for line in run.validations:
+            if run.is_full(line["stage"]) == is_full:
+                scored.setdefault(line["update"], []).append((line["flops"], line[run.metric]))
+    rows = []
+    for _, points in sorted(scored.items()):
+        flops, scores = zip(*points, strict=True)
+        rows.append((fmean(flops), min(scores), fmean(scores), max(scores)))
+    return np.array(rows, float)
+
+
+@STYLED
 def loss(runs: Sequence[ReportedRun], key: str, name: str) -> Plot:
     """Every update's loss, faint, and its running mean within each stage."""
     figure, axes = _over_stages(runs, key)
@@ -125,7 +172,10 @@ def window(run: ReportedRun) -> int:
 
 @STYLED
 def memory(runs: Sequence[ReportedRun], name: str) -> Plot:
-    """What each stage was planned to take on one device: weights, activations as the run keeps them, and the rest."""
+    """What each stage was planned to take on one device: weights, activations as the run keeps them, and the rest.
+
+    A line across a bar is what the stage's updates were measured to take.
+    """
     parts = {"weights": 1.0, "activations": 0.55, "prompt and optimizer": 0.25}
     figure = Figure(figsize=(5.6, 3.0), layout="constrained")
     axes, width = figure.subplots(), 0.8 / len(runs)
@@ -139,17 +189,21 @@ def memory(runs: Sequence[ReportedRun], name: str) -> Plot:
         for values, alpha in zip((weights, total - weights - rest, rest), parts.values(), strict=True):
             axes.bar(x, values, width * 0.92, bottom=under, color=_colour(run), alpha=alpha)
             under += values
+        for left, stage in zip(x, stages, strict=True):
+            if stage["peak"]:
+                axes.hlines(stage["peak"], left - 0.5 * width, left + 0.5 * width, color=INK, linewidth=1.5)
         for left, top in zip(x, under, strict=True) if len(runs) <= 3 else ():
             axes.annotate(f"{amount(top)}B", (left, top), (0, 2), textcoords="offset points", ha="center", size=7)
     axes.set_xticks(sorted({stage["index"] for run in runs for stage in run.stages}))
     axes.grid(axis="x", visible=False)
     axes.set_xlabel("stage")
     axes.yaxis.set_major_formatter(lambda value, _: f"{amount(value)}B")
-    axes.set_ylabel("planned memory of one device")
+    axes.set_ylabel("memory of one device")
     shades = [Patch(color="#808080", alpha=alpha, label=part) for part, alpha in parts.items()]
-    figure.legend(handles=shades, loc="outside upper center", ncols=3, fontsize=7.5)
+    measured = [Line2D([], [], color=INK, linewidth=1.5, label="measured")] if any(run.peak for run in runs) else []
+    figure.legend(handles=[*shades, *measured], loc="outside upper center", ncols=4, fontsize=7.5)
     _legend(figure, runs)
-    return _drawn(figure, name, "planned memory per stage")
+    return _drawn(figure, name, "memory per stage, planned and measured")
 
 
 @matplotlib.style.context(["default", STYLE, {"axes.grid": False}])

@@ -1,5 +1,6 @@
 """What the page needs of a run: its curves, stages and examples, as far as the run came."""
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fpt.config import compose
+from fpt.config.same_run import MAY_DIFFER
 from fpt.errors import UserError, reason
 from fpt.prompts.kinds import KINDS
 from fpt.prompts.soft import Soft
 from fpt.runs.curves import Point, curve
 from fpt.runs.folder import METRICS
-from fpt.runs.run import PLAN, PREDICTIONS, PROMPT, Run, layers_and_neurons
+from fpt.runs.run import MEMORY, PLAN, PREDICTIONS, PROMPT, Run, layers_and_neurons
 
 NO_METRICS = {"update", "stage", "flops", "seconds", "split"}  # what a line of metrics.jsonl has besides scores
 Line = dict[str, Any]
@@ -75,9 +77,10 @@ class ReportedRun:
 
     def is_full(self, stage: int) -> bool:
         """Whether a stage, from 1, trains on the full model: stages grow, so that only the last one can."""
-        stages = self.plan["stages"]
-        is_partial = self.settings.get("schedule.partial_end", False) and stages[-1]["flops_ratio"] != 1
-        return stage == len(stages) and not is_partial
+        stages, ends_whole = self.plan["stages"], self.plan.get("ends_whole")
+        if ends_whole is None:  # an older fpt did not say it
+            ends_whole = not self.settings.get("schedule.partial_end", False) or stages[-1]["flops_ratio"] == 1
+        return stage == len(stages) and ends_whole
 
     @property
     def full_model(self) -> list[Point]:
@@ -119,8 +122,18 @@ class ReportedRun:
             seconds = finished.get("seconds", took.get(index))
             reached = {"index": index, "done": len(done), "spent": spent, "seconds": seconds}
             score = scored[-1] if scored else None
-            rows.append({**row, **reached, "score": score, "memory": memory.get(row["name"])})
+            peak = self._peak(row["name"])
+            rows.append({**row, **reached, "score": score, "memory": memory.get(row["name"]), "peak": peak})
         return rows
+
+    @property
+    def peak(self) -> int | None:
+        """The most bytes that any stage's updates took, as measured; None: that was not."""
+        return max((row["peak"] for row in self.stages if row["peak"]), default=None)
+
+    def _peak(self, stage: str) -> int | None:
+        name = f"stages/{stage}/{MEMORY}"
+        return int(json.loads(self.files.read(name))["peak"]) if name in self.files.ledger else None
 
     def prompts(self) -> Iterator[StagePrompt]:
         """Of every stage that has ended, and the best one; of a late prompt none, as what is learned makes vectors."""
@@ -165,6 +178,42 @@ def read(files: Run, number: int, label: str) -> ReportedRun:
     if not all(run.metric in line for line in validations):
         raise UserError(f"{files.path / METRICS}: is damaged: a validation has no {run.metric or 'score'}")
     return run
+
+
+class Group(NamedTuple):
+    """Runs that differ by their seed alone, and what sets them apart from the other groups."""
+
+    label: str
+    runs: list[ReportedRun]
+
+
+def by_seed(runs: Sequence[ReportedRun]) -> list[Group]:
+    """The runs, grouped, in the order of each group's first."""
+    groups: dict[str, list[ReportedRun]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps(_decisive(run), sort_keys=True, default=str), []).append(run)
+    settings = [_decisive(members[0]) for members in groups.values()]
+    keys = dict.fromkeys(key for each in settings for key in each)
+    apart = [key for key in keys if len({str(each.get(key)) for each in settings}) > 1 and not _is_named(key)]
+    return [Group(_label(members, apart), members) for members in groups.values()]
+
+
+def _decisive(run: ReportedRun) -> dict[str, Any]:
+    """The settings that runs of one group have in common."""
+    may_differ = ("seed", *MAY_DIFFER)
+    return {key: value for key, value in run.settings.items() if key not in may_differ and "engine." not in key}
+
+
+def _is_named(key: str) -> bool:
+    """Whether a setting goes with a name that is shown: a schedule's stages, a model's weights."""
+    return key.partition(".")[0] in ("schedule", "model")
+
+
+def _label(members: Sequence[ReportedRun], apart: Sequence[str]) -> str:
+    """Schedule and model, up to three settings that differ between groups, and how many seeds."""
+    first, own = members[0].settings, [f"{key}={members[0].settings.get(key, '–')}" for key in apart[:3]]
+    seeds = [f"{len(members)} seeds"] if len(members) > 1 else []
+    return ", ".join([f"{first['schedule.name']} on {first['model.name']}", *own, *seeds])
 
 
 def similarity(one: Floats, other: Floats) -> float:

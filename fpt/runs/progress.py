@@ -5,8 +5,9 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rich import progress as rich_progress
 from rich.console import Console
@@ -47,6 +48,10 @@ class Progress:
     def expect(self, flops: int, *, done: int) -> None:
         """The run's whole computation, so that the time left knows that later stages are slower."""
         self._bars.reset(self._total, total=flops, completed=done, visible=True)
+
+    def goes_on(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """The run has these lines of metrics.jsonl already: its last loss is shown until there is another."""
+        self._loss = next((line["loss"] for line in reversed(lines) if "loss" in line), math.nan)
 
     def updated(self, where: str, *, loss: float, done: int) -> None:
         """An optimizer update is done, and with it so many FLOPs of the run."""

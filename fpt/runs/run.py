@@ -24,7 +24,9 @@ PLAN = "plan.json"
 PREDICTIONS = "predictions.jsonl"
 TEST_PREDICTIONS = "predictions.test.jsonl"
 PROMPT = "prompt.safetensors"
+MEMORY = "memory.json"  # in a stage's folder
 RESULT = "result.json"
+SKIPPED = "skipped.txt"
 LEARNED = [item.name for item in fields(PromptConfig) if not item.metadata.get("learning")]  # what still counts then
 
 
@@ -86,7 +88,7 @@ class Run:
         """
         try:
             tree = OmegaConf.create(self.settings)
-            kept = {name: tree.engine[name] for name in ("device", "dtype")}
+            kept = {name: tree.engine[name] for name in ("device", "dtype", "quantize") if name in tree.engine}
             tree.engine = {**kept, "name": "torch"}
             tree.prompt = {name: tree.prompt[name] for name in LEARNED if name in tree.prompt}
             return compose.read(OmegaConf.to_yaml(tree))

@@ -10,6 +10,7 @@ from fpt.runs.run import Run
 from fpt.sharing.export import ExportRequest, is_local
 from fpt.tasks.catalogue import data_of, rules_of
 from fpt.tasks.origins import Origin
+from fpt.tasks.splits import is_drawn, name_of_validation
 from fpt.units import amount
 
 
@@ -24,14 +25,15 @@ def text(request: ExportRequest) -> str:
         ModelCardData(**_metadata(request, data, rules.records)),
         template_str=(files(__package__) / "card.md.jinja").read_text(encoding="utf-8"),
         request=request,
-        model_name=_model_name(request),
+        model_name=model_name(request),
         data=data,
         records=rules.records,
-        source=_source(request.run, data),
+        source=source_of(request.run),
         kind=kind,
-        described=kind.described(read_sizes(request.values, "").width, request.layer, _model_name(request)),
+        described=kind.described(read_sizes(request.values, "").width, request.layer, model_name(request)),
         is_local=is_local(request.base),
         amount=amount,
+        name_of_validation=name_of_validation,
         quote=shlex.quote,
     )
     return f"{card}\n"
@@ -48,10 +50,10 @@ def _metadata(request: ExportRequest, data: str, records: Origin) -> dict[str, A
         "tags": ["prompt-tuning", f"{config.prompt.kind}-prompt", "fpt"],
         "metrics": [result["metric"]["name"]],
     }
-    if data != "hub":  # generated data have no name there
+    if data != "hub" or is_drawn(config.task):  # generated data have no name there
         return metadata
     metadata["datasets"] = [records.hub[0]]
-    if request.number is None and config.task.valid_examples is None:
+    if request.number is None and config.task.valid_examples is None and config.task.valid_split in records.splits:
         metadata["model_name"] = f"{result['task']}-{result['model']}-{result['schedule']}"
         metadata["eval_results"] = [
             EvalResult(
@@ -67,15 +69,15 @@ def _metadata(request: ExportRequest, data: str, records: Origin) -> dict[str, A
     return metadata
 
 
-def _source(run: Run, data: str) -> str:
+def source_of(run: Run) -> str:
     """A source for the model: the shortest of validation, or its form where the data may be nobody else's business."""
-    if data in ("world", "hub"):
+    if data_of(run.config, rules_of(run.config.task)) in ("world", "hub"):
         return str(min((row["input"] for row in run.predictions), key=len))
     task = run.config.task
     return task.source or task.template or f"a source, as fpt show task={task.name} prints it"
 
 
-def _model_name(request: ExportRequest) -> str:
+def model_name(request: ExportRequest) -> str:
     """The model's name in the words of people; a folder of this machine says nothing elsewhere."""
     config = request.run.config.model
     whole = config.name if is_local(config.weights) else config.weights

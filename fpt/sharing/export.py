@@ -19,7 +19,8 @@ from fpt.runs.run import Run, RunStage, open_run
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMATS = ("fpt", "peft", "npy", "hf")
+FORMATS = ("fpt", "peft", "npy", "hf", "tokens")
+WITH_MODEL = ("hf", "tokens")  # the prompt's model comes along
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,9 @@ class ExportRequest:
         return row_of(self.values, "")
 
     @property
-    def words(self) -> str:
-        """What is said for the task's labels, as one types it."""
-        return f"{{{', '.join(f'{label}: {word}' for label, word in (self.run.config.task.words or {}).items())}}}"
+    def labels(self) -> str:
+        """The words in place of the task's labels, as one types them."""
+        return f"{{{', '.join(f'{label}: {word}' for label, word in (self.run.config.task.labels or {}).items())}}}"
 
     @property
     def is_whole(self) -> bool:
@@ -105,8 +106,8 @@ def check_request(
     """
     if to not in FORMATS:
         raise UserError(f"to={to}: allowed are {', '.join(FORMATS)}.{did_you_mean(to, FORMATS)}")
-    if to == "hf" and base is not None:
-        raise UserError(f"base={base}: is for fpt, peft and npy; with to=hf the prompt's model comes along")
+    if to in WITH_MODEL and base is not None:
+        raise UserError(f"base={base}: is for fpt, peft and npy; with to={to} the prompt's model comes along")
     run = open_run(path)
     _ = run.result  # what is not finished has none
     no_peft = row_of(config_values(run.config.model)[0], "").no_peft if to == "peft" else ""
@@ -120,7 +121,7 @@ def check_request(
     is_embedded = not base and run.config.model.weights == "embedded"
     model = str(tiny.FOLDER) if is_embedded else _resolved(base or run.config.model.weights)
     request = ExportRequest(run, to, stage, number, target, model, repo)
-    if to != "hf":
+    if to not in WITH_MODEL:
         _check_base(request, base)
     if repo is not None:
         _check_repo(repo)

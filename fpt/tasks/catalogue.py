@@ -5,9 +5,10 @@ from dataclasses import replace
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import TaskConfig
 from fpt.errors import UserError, did_you_mean
-from fpt.tasks import labels, own_task, ratings, reading, summary
+from fpt.tasks import labels, own_task, ratings, reading, summary, variants
 from fpt.tasks.task import TaskRules
 
+VALID_SHOTS = 1000  # that are drawn to validate on, as Liu et al. 2022 do
 RULES: dict[str, TaskRules] = {**labels.RULES, **ratings.RULES, **reading.RULES, **summary.RULES}
 
 
@@ -18,8 +19,6 @@ def rules_of(task: TaskConfig) -> TaskRules:
         UserError: no such task, or a setting that it does not have.
     """
     rules = _rules_of(task)
-    if task.words is not None:
-        rules = labels.in_words(rules, task.words)
     if task.answer == "score" and not rules.labels:
         way_out = ", or give task.labels" if is_own(task) else ""
         raise UserError(f"task.answer=score: chooses between labels, and {task.name} has none; leave it out{way_out}")
@@ -39,11 +38,7 @@ def _rules_of(task: TaskConfig) -> TaskRules:
         rules = replace(rules, records=replace(rules.records, land=task.land or 0))
     elif task.land is not None:
         raise UserError(f"task.land={task.land}: only customs have lands; leave it out, or give task.world=customs")
-    if task.template is None:
-        return rules
-    template = replace(rules.template, text=task.template)
-    template.check("task.template", rules.template.fields, task.name)
-    return replace(rules, template=template)
+    return variants.wanted(rules, task)
 
 
 def is_own(task: TaskConfig) -> bool:
@@ -80,13 +75,16 @@ def most_train_examples(config: RunConfig) -> int | None:
         if rules.each_gold:  # a record makes several
             return task.train_examples
         if task.shots is not None:
-            return task.shots * max(1, len(rules.labels))
+            return task.shots if task.protocol == "lpt" else task.shots * max(1, len(rules.labels))
     return _at_most(config, "train", task.train_examples)
 
 
 def most_valid_examples(config: RunConfig) -> int | None:
     """How many validation examples there are at most; None where that is not known."""
-    return _at_most(config, "validation", config.task.valid_examples)
+    task = config.task
+    if task.protocol == "lpt":
+        return task.valid_shots or VALID_SHOTS
+    return None if task.valid_split == variants.BOTH else _at_most(config, "validation", task.valid_examples)
 
 
 def _at_most(config: RunConfig, split: str, limit: int | None) -> int | None:

@@ -7,6 +7,7 @@ from types import TracebackType
 from fpt.errors import UserError
 
 SHOWN = 3  # faults that are spelt out
+HINT = "; task.on_error=skip leaves such out"
 
 
 @dataclass
@@ -22,15 +23,16 @@ class Faults:
 
     def add(self, error: UserError) -> None:
         """Note a record that cannot be used; it is an error unless such are skipped."""
+        message = str(error).removesuffix(HINT)  # a part of a record may have been refused by itself
         if not self.skip:
-            raise error from None
-        self.messages.append(str(error))
+            raise UserError(f"{message}{HINT}") from None
+        self.messages.append(message)
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> bool:
-        if isinstance(error, UserError) and self.skip:
+        if isinstance(error, UserError):
             self.add(error)
             return True
         return False

@@ -121,6 +121,15 @@ def _separated(file: Path, faults: Faults, *, rows: Callable[[Path], Iterator[Ro
             faults.add(UserError(f"{where}: {number}, expected {len(names)}: {', '.join(names)[:200]}"))
 
 
+def csv_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """The cells of every row of a CSV that are not empty, with the line it begins on; bytes that are not UTF-8 escaped.
+
+    Raises:
+        UserError: a quote is not closed.
+    """
+    return ((first, cells) for first, _, cells in _csv(file) if cells)
+
+
 def _csv(file: Path) -> Iterator[Row]:
     """Fields may be quoted, also over several lines and of any length."""
     text = (f"{line}\n" for _, line in lines(file, Faults(), errors="surrogateescape"))

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +10,7 @@ from fpt.tasks import benchmark_origins, metrics, origins
 from fpt.tasks.benchmark_origins import glue, same, super_glue
 from fpt.tasks.fields import Record
 from fpt.tasks.origins import Origin, SplitNames
+from fpt.tasks.sentence_origins import coarse, sentences
 from fpt.tasks.task import Example, Golds, TaskRules, Template, question
 
 # A metric of answers and examples, given the labels; where one of two labels counts, it is the second.
@@ -41,6 +41,11 @@ def label_rules(
     `group` has those keys of a record's idx that name its group.
     """
     words = tuple(dict.fromkeys(word for _, word in values))
+
+    def relabelled(other: Mapping[str, str]) -> TaskRules:
+        renamed = tuple((value, other.get(word, word)) for value, word in values)
+        return label_rules(template, renamed, records, metric_names, group=group)
+
     return TaskRules(
         records=records,
         template=template,
@@ -48,6 +53,8 @@ def label_rules(
         answer=partial(_answer, dict(values)),
         answered=has_label,
         labels=words,
+        relabelled=relabelled,
+        metrics=tuple(metric_names),
         metric=metric_names[0],
         from_text=partial(_from_text, {folded(word): word for word in words}),
         score=lambda answers, examples: {name: MEASURES[name](answers, examples, words) for name in metric_names},
@@ -94,24 +101,6 @@ def _from_text(words: Mapping[str, str], text: str) -> str:
     return words.get(folded(text), text.strip())
 
 
-def in_words(rules: TaskRules, words: Mapping[Any, Any]) -> TaskRules:
-    """The rules with other words said for the labels, as `task.words` has them.
-
-    Raises:
-        UserError: there are no labels, or not each has a word of its own.
-    """
-    said = {str(label): str(word).strip() for label, word in words.items()}
-    told = f"task.words={json.dumps(said, ensure_ascii=False)}"
-    if not rules.labels:
-        raise UserError(f"{told}: says labels in other words, and this task has none; leave it out")
-    if set(said) != set(rules.labels) or "" in said.values():
-        raise UserError(f"{told}: expected a word for each of {', '.join(rules.labels)}")
-    label_of = {folded(word): label for label, word in said.items()}
-    if len(label_of) < len(said):
-        raise UserError(f"{told}: two labels have the same word; give each its own")
-    return replace(rules, words=said, from_text=lambda text: label_of.get(folded(text), rules.from_text(text)))
-
-
 def _golds(examples: Sequence[Example]) -> list[str]:
     return [example.golds[0] for example in examples]
 
@@ -123,6 +112,16 @@ def _most_common_label(train: Sequence[Example], valid: Sequence[Example]) -> tu
 ENTAILED = ((0, "entailment"), (1, "not_entailment"))
 TRUTH = ((0, "False"), (1, "True"))
 SENTENCES = Template("sentence1: {sentence1} sentence2: {sentence2}", ("sentence1", "sentence2"))
+TEXT = Template("sentence: {text}", ("text",))
+JUDGED = (("0", "negative"), ("1", "positive"))
+QUESTIONS = {  # TREC's names and words of what is asked for, in the order of their numbers
+    "DESC": "description",
+    "ENTY": "entity",
+    "ABBR": "abbreviation",
+    "HUM": "human",
+    "LOC": "location",
+    "NUM": "number",
+}
 NLI = Template("hypothesis: {hypothesis} premise: {premise}", ("premise",))
 RULES = {
     "boolq": label_rules(
@@ -224,6 +223,19 @@ RULES = {
         ),
         ("f1a", "grouped_exact_match", "accuracy"),
         group=("paragraph", "question"),
+    ),
+    "mpqa": label_rules(TEXT, JUDGED, sentences("mpqa", whole=("mpqa.all",))),
+    "mr": label_rules(TEXT, JUDGED, sentences("mr", whole=("rt-polarity.all",))),
+    "subj": label_rules(TEXT, (("0", "subjective"), ("1", "objective")), sentences("subj", whole=("subj.all",))),
+    "trec": label_rules(
+        TEXT,
+        tuple((value, word) for number, (name, word) in enumerate(QUESTIONS.items()) for value in (str(number), name)),
+        sentences(
+            "trec",
+            train=("train_5500.label", "TREC.train.all"),
+            test=("TREC_10.label", "TREC.test.all"),
+            prepare=coarse,
+        ),
     ),
     "wic": label_rules(
         Template("sentence1: {sentence1} sentence2: {sentence2} word: {word}", ("sentence1", "sentence2")),

@@ -43,6 +43,8 @@ class Origin:
         num_train, num_valid: training and validation examples on the Hub; None: not known.
         tests: the test splits by name; without files where there is but a generated one.
         beside: by how a file's name ends, how that of the file ends which is read with it.
+        on_hub: whether it can be had from the Hub.
+        whole: training files that no validation files belong to, so that a part of them is for that.
     """
 
     hub: tuple[str, ...]
@@ -56,6 +58,8 @@ class Origin:
     num_valid: int | None = None
     tests: dict[str, SplitNames] = field(default_factory=dict)
     beside: dict[str, str] = field(default_factory=dict)
+    on_hub: bool = True
+    whole: tuple[str, ...] = ()
 
     def split(self, name: str) -> SplitNames:
         """A split, of whatever kind."""
@@ -115,6 +119,11 @@ def _generated(origin: Origin, split: str, least: int) -> Iterator[PlacedRecord]
 
 
 def _from_hub(origin: Origin, split: str) -> Iterator[PlacedRecord]:
+    if not origin.on_hub:
+        raise UserError(
+            f"task.data=hub: {origin.hub[0]} is not read from the Hub; give a folder with {origin.files} as"
+            " task.data=DIR"
+        )
     import datasets
 
     name, hub = origin.split(split).hub, "/".join(origin.hub)
@@ -144,6 +153,21 @@ def file_of(origin: Origin, data: str, split: str) -> Path:
             return folder / name
     others = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
     raise UserError(f"task.data={folder}: has no {' or '.join(names)}; it has {others}")
+
+
+def is_whole(origin: Origin, data: str) -> bool:
+    """Whether the folder has one file for training and validation together.
+
+    Raises:
+        UserError: as `file_of`.
+    """
+    if not origin.whole or data in ("world", "hub"):
+        return False
+    folder = Path(data).expanduser()
+    held_out = origin.splits["validation"].files
+    return file_of(origin, data, "train").name in origin.whole and not any(
+        (folder / name).exists() for name in held_out
+    )
 
 
 def files_of(origin: Origin, data: str, split: str) -> list[Path]:

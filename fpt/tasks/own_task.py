@@ -15,7 +15,7 @@ from fpt.tasks.origins import Origin
 from fpt.tasks.task import Example, Golds, TaskRules, Template
 
 # Keys that belong to task=files.
-OWN = ("train", "valid", "test", "source", "target", "spare", "id", "labels", "metric")
+OWN = ("train", "valid", "test", "source", "target", "spare", "id")
 OF_LABELS = ("accuracy", "f1", "macro_f1", "matthews")
 OF_TEXT = ("exact_match", "f1", "pearson", "spearman", "rougeL", "rouge1", "rouge2")
 

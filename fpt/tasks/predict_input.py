@@ -1,7 +1,7 @@
 """What `fpt predict` is to answer: records or lines of a file, or standard input as it comes."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count, islice
 from pathlib import Path
 
@@ -11,7 +11,11 @@ from fpt.tasks.fields import Record, text_or_number
 from fpt.tasks.file_formats import READERS, lines
 from fpt.tasks.task import Example, TaskRules
 
-ENDINGS = (*READERS, ".txt")
+Reads = Callable[[Record, str], Example]  # a record and its place to an example; UserError where it is wrong
+
+LINES = ".txt"
+ENDINGS = (*READERS, LINES)
+TABLES = (".csv", ".tsv")
 RAW = "text"  # the field of a record that is the source as it stands
 
 
@@ -39,37 +43,62 @@ def in_groups(examples: Iterable[Example], size: int) -> Iterator[list[Example]]
         yield group
 
 
-def examples_in(file: Path, rules: TaskRules) -> Iterator[Example]:
-    """A text file's lines as sources as they stand; another's records by the task's template.
+def by_template(rules: TaskRules) -> Reads:
+    """A record with the template's fields, or with the whole source as `text`; one that has neither is wrong."""
+
+    def read(record: Record, where: str) -> Example:
+        names = rules.template.fields
+        missing = [name for name in names if name not in record]
+        if missing and RAW in record:
+            return raw_example(text_or_number(record, RAW, where))
+        if missing:
+            raise UserError(
+                f"{where}: no field '{missing[0]}'; expected {', '.join(names)} as in the template, or the whole source"
+                f" as '{RAW}'. It has {', '.join(map(str, record))[:200]}"
+            )
+        source, spare = rules.template.fill({name: text_or_number(record, name, where) for name in names})
+        return raw_example(source)._replace(spare=spare)
+
+    return read
+
+
+def by_prompt(rules: Mapping[str, TaskRules], field: str) -> Reads:
+    """A record by the template of the prompt that its field names, which is then its `group`; it must name one."""
+    of_prompt = {name: by_template(own) for name, own in rules.items()}
+
+    def read(record: Record, where: str) -> Example:
+        name = str(record.get(field))
+        if name not in of_prompt:
+            given = f"'{field}' is {record[field]!r:.100}" if field in record else f"no field '{field}'"
+            raise UserError(f"{where}: {given}; expected the name of a prompt, one of {', '.join(of_prompt)}")
+        return of_prompt[name](record, where)._replace(group=name)
+
+    return read
+
+
+def examples_in(file: Path, reads: Reads, faults: Faults) -> Iterator[Example]:
+    """A text file's lines as sources as they stand; another's records as `reads` has them.
 
     Raises:
-        UserError: a line that cannot be read, or a record without the template's fields.
+        UserError: a line that cannot be read, or a record that is wrong, unless such are skipped.
     """
-    if file.suffix.lower() == ".txt":
-        for _, line in lines(file, Faults()):
-            yield raw_example(line)
-    else:
-        for where, record in READERS[file.suffix.lower()](file, Faults()):
-            yield _example(record, rules, where)
+    if file.suffix.lower() == LINES:
+        return (raw_example(line) for _, line in lines(file, faults))
+    return (example for _, example in _records(file, reads, faults))
 
 
-def _example(record: Record, rules: TaskRules, where: str) -> Example:
-    """A record with the template's fields, or with the whole source as `text`.
+def rows_of(file: Path, reads: Reads, faults: Faults) -> Iterator[Record]:
+    """The rows of a table that become examples, each with the names of its columns."""
+    return (record for record, _ in _records(file, reads, faults))
 
-    Raises:
-        UserError: it has neither.
-    """
-    names = rules.template.fields
-    missing = [name for name in names if name not in record]
-    if missing and RAW in record:
-        return raw_example(text_or_number(record, RAW, where))
-    if missing:
-        raise UserError(
-            f"{where}: no field '{missing[0]}'; expected {', '.join(names)} as in the template, or the whole source as"
-            f" '{RAW}'. It has {', '.join(map(str, record))[:200]}"
-        )
-    source, spare = rules.template.fill({name: text_or_number(record, name, where) for name in names})
-    return raw_example(source)._replace(spare=spare)
+
+def _records(file: Path, reads: Reads, faults: Faults) -> Iterator[tuple[Record, Example]]:
+    for where, record in READERS[file.suffix.lower()](file, faults):
+        example = None
+        with faults:
+            example = reads(record, where)
+        if example is not None:
+            yield record, example
 
 
 def examples_on_stream(descriptor: int, at_once: int) -> Iterator[list[Example]]:

@@ -60,6 +60,7 @@ RULES = {
         question=question,
         answer=_answer,
         answered=has_label,
+        metrics=("pearson", "spearman"),
         metric="pearson",
         score=partial(score, limits=(LEAST, MOST)),
         baseline=_any_constant,

@@ -1,5 +1,6 @@
 """Tasks whose answer is a piece of a text that is read: SQuAD 2.0 and ReCoRD."""
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,8 @@ from fpt.tasks.task import Example, Golds, TaskRules, Template, question
 
 NO_ANSWER = "no answer"
 NOTHING = "∅"  # what an output without words is read as
+CLOSED = """.?!"'"""
+HIGHLIGHT = re.compile(rf"([{CLOSED}]?)\n@highlight\n")  # before each of a news article's key points
 UNANSWERABLE = ("",)  # the golds of a question without an answer, as the official evaluation has it
 
 
@@ -57,10 +60,17 @@ def _squad_score(answers: Sequence[str], examples: Sequence[Example]) -> dict[st
 def _record_question(template: Template, record: Record, where: str) -> Example:
     values = fields.texts_of(record, ("query", "passage"), where)
     entities = fields.texts(record, "entities", where)
+    values["passage"] = _in_one_piece(values["passage"])
     source, spare = template.fill({**values, "entities": ", ".join(entities)})
     index = record.get("idx")
     name = f"{index.get('passage')}-{index.get('query')}" if isinstance(index, dict) else where
     return Example(name, source, "", (), spare)
+
+
+def _in_one_piece(passage: str) -> str:
+    """The passage with its highlights as sentences, as T5 has them; the last is closed too, as FPT's readers do."""
+    text = HIGHLIGHT.sub(lambda line: f"{line[1]} " if line[1] else ". ", passage)
+    return text if not text or text[-1] in CLOSED else f"{text}."
 
 
 def _record_answer(record: Record, where: str) -> tuple[str, Golds]:

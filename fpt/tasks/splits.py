@@ -3,14 +3,31 @@
 from dataclasses import replace
 
 from fpt.config.run_config import RunConfig
+from fpt.config.schema import TaskConfig
 from fpt.errors import UserError, did_you_mean
 from fpt.tasks.catalogue import data_of, is_own, rules_of
 from fpt.tasks.task import TaskRules
+from fpt.tasks.variants import BOTH
 
 
 def validation_splits(rules: TaskRules) -> list[str]:
     """The names of a task's validation splits."""
     return [name for name in rules.records.splits if name != "train"]
+
+
+def parts_of(split: str, rules: TaskRules) -> list[str]:
+    """The splits that a validation split is made of: itself, or all of them."""
+    return validation_splits(rules) if split == BOTH else [split]
+
+
+def is_drawn(task: TaskConfig) -> bool:
+    """Whether the examples to validate on are drawn from the training split, and the validation split is the test."""
+    return task.protocol == "lpt"
+
+
+def name_of_validation(task: TaskConfig) -> str:
+    """What people call the examples that are validated on."""
+    return "validation, drawn from training" if is_drawn(task) else task.valid_split
 
 
 def check_validation_split(config: RunConfig, rules: TaskRules) -> None:
@@ -20,7 +37,7 @@ def check_validation_split(config: RunConfig, rules: TaskRules) -> None:
         UserError: it has no such split.
     """
     task, allowed = config.task, validation_splits(rules)
-    if task.valid_split not in allowed:
+    if task.valid_split not in allowed and (task.valid_split != BOTH or len(allowed) < 2):
         raise UserError(f"task.valid_split={task.valid_split}: {task.name} has {' and '.join(allowed)}")
     _check_people(config, rules, "valid_split")
 
@@ -32,7 +49,11 @@ def _check_people(config: RunConfig, rules: TaskRules, key: str) -> None:
         UserError: it is asked for.
     """
     split = getattr(config.task, key)
-    if split.endswith("mismatched") and data_of(config, rules) == "world" and rules.records.land is not None:
+    if (
+        (split.endswith("mismatched") or split == BOTH)
+        and data_of(config, rules) == "world"
+        and rules.records.land is not None
+    ):
         other = split.removesuffix("mismatched") + "matched"
         raise UserError(
             f"task.{key}={split}: a land's customs are about people alone; give {other}, or task.world=plain"
@@ -47,6 +68,12 @@ def asked_test_split(config: RunConfig, rules: TaskRules) -> str | None:
     """
     task, tests = config.task, rules.records.tests
     own = is_own(task)
+    if is_drawn(task):
+        if own and (task.valid is None or task.test is not None):
+            raise UserError(
+                "task.protocol=lpt: the validation file is the test; give task.valid=FILE, and leave out task.test"
+            )
+        return task.valid_split
     name = "test" if own and task.test and task.test_split is None else task.test_split
     if name is None:
         return None
@@ -72,11 +99,18 @@ def with_split(config: RunConfig, split: str | None) -> RunConfig:
         UserError: the task has no such split.
     """
     rules = rules_of(config.task)
+    if is_drawn(config.task):
+        if split in (None, "train", "validation", "test"):
+            return config
+        raise UserError(
+            f"split={split}: with task.protocol=lpt there are train, validation, which is drawn from the training"
+            f" split, and test, which is {config.task.valid_split}"
+        )
     only_valid = replace(config.task, test_split=None, test=None)
     valid = validation_splits(rules)
     if split is None or split == "train" or (split == "validation" and split not in valid):
         return replace(config, task=only_valid)
-    if split in valid:
+    if split in valid or (split == BOTH and len(valid) > 1):
         return replace(config, task=replace(only_valid, valid_split=split))
     if split in rules.records.tests:
         return replace(config, task=replace(config.task, test_split=split))

@@ -1,7 +1,7 @@
 """What every task gives the trainer: examples as text, how an output is read, and how outputs are scored."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from string import Formatter
 from typing import NamedTuple
@@ -26,7 +26,8 @@ class Example(NamedTuple):
         target: what it is to say; empty where that is not known, as in a test split.
         golds: the answers that metrics accept; none where they are not known.
         spare: start and end of the part of `source` that is cut first where it is too long.
-        group: what several examples belong to, where a metric counts such groups.
+        group: what several examples belong to, where a metric counts such groups; of a text that is to be answered
+            the prompt that it asks, where there are several.
     """
 
     id: str
@@ -114,7 +115,8 @@ class TaskRules:
         answered: whether a record of a test split has its answer.
         each_gold: training takes every gold in turn, an example each, not the first alone.
         labels: the label words; empty where the answer is free text.
-        words: what is said for a label word, where it is something else.
+        relabelled: the same rules with other words in place of some; None where there are no labels.
+        metrics: the metrics of which any may be the main one; empty where that is fixed.
         metric: the main metric's name, a key of what `score` returns.
         from_text: a decoded output to an answer.
         score: answers and examples to metrics.
@@ -129,7 +131,8 @@ class TaskRules:
     answered: Callable[[Record], bool]
     each_gold: bool = False
     labels: tuple[str, ...] = ()
-    words: Mapping[str, str] = field(default_factory=dict)
+    relabelled: "Callable[[Mapping[str, str]], TaskRules] | None" = None
+    metrics: tuple[str, ...] = ()
     metric: str
     from_text: Callable[[str], str] = str.strip
     score: Callable[[Sequence[str], Sequence[Example]], dict[str, float]]
@@ -144,8 +147,7 @@ class TaskRules:
         """
         name, source, _, _, spare, group = self.question(self.template, record, where)
         answer, golds = self.answer(record, where)
-        said = self.words.get(answer, answer)
-        return Example(name, source, ANSWER.format(answer=said), golds, spare, group)
+        return Example(name, source, ANSWER.format(answer=answer), golds, spare, group)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +160,7 @@ class Task(TaskRules):
         valid: examples to score, in their own order.
         origin: where the examples come from, for people.
         notes: what was left out of the data, for people.
+        skipped: every record that was, with its fault.
         baseline_name: what the baseline answers.
         majority: what the baseline scores, on the main metric.
         test_split: the test split that was asked for; None: none.
@@ -173,6 +176,7 @@ class Task(TaskRules):
     majority: float
     test_split: str | None = None
     test: Sequence[Example] = ()
+    skipped: tuple[str, ...] = ()
 
     @property
     def parts(self) -> dict[str, Sequence[Example]]:

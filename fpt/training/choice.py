@@ -5,7 +5,7 @@ As Liu et al. 2022 score, and most of the literature. Nothing is generated, and 
 Letters: B batch, L labels, T target.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +23,7 @@ class Choice:
     """What there is to choose from.
 
     Attributes:
-        words: the labels.
+        words: the label words.
         ids: their targets' token ids [L, T], each closed with </s>, IGNORED behind it.
     """
 
@@ -43,23 +43,22 @@ class Choice:
         return words, ids[likeliest], logs[torch.arange(len(words)), likeliest]
 
 
-def choice_of(labels: Sequence[str], tokens: Tokens, said: Mapping[str, str] | None = None) -> Choice:
-    """The choice between labels, for some of which another word is `said`.
+def choice_of(words: Sequence[str], tokens: Tokens) -> Choice:
+    """The choice between label words.
 
     Raises:
         UserError: to the tokenizer two of them are the same, or in a masked model one is no single token.
     """
-    words = [(said or {}).get(label, label) for label in labels]
     rows = tokens.of_targets([ANSWER.format(answer=word) for word in words])
     for index, row in enumerate(rows):
         if tokens.row.reads == "mask" and len(row) != 1:
             raise UserError(
-                f"task.words: a masked model says one token, and {words[index]!r} is {len(row)} to its tokenizer; give"
-                f" words that are one, as in task.words={{{', '.join(f'{label}: …' for label in labels)}}}"
+                f"task.labels.{words[index]}: a masked model says one token, and {words[index]!r} is {len(row)} to its"
+                f" tokenizer; give a word that is one, as in task.labels.{words[index]}=…"
             )
         if (first := rows.index(row)) < index:
             raise UserError(
                 f"task.answer=score: the label words {words[first]!r} and {words[index]!r} are the same tokens to this"
                 " model's tokenizer, so that neither can be the likelier; give one of them another word"
             )
-    return Choice(labels, padded(rows, IGNORED))
+    return Choice(words, padded(rows, IGNORED, max(map(len, rows))))

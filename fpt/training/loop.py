@@ -3,14 +3,17 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
 from fpt.config.schema import OptimConfig, TrainConfig
-from fpt.data.batches import UpdateOrder, micro_batches
+from fpt.data.batches import UpdateOrder
 from fpt.data.encoded import Encoded
+from fpt.data.supply import Share, Supply
 from fpt.devices import distributed, interrupts
 from fpt.errors import UserError
+from fpt.prompts.modules import dropped_out
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import Stopwatch
 from fpt.training.checkpoint import Tensors, TrainState
@@ -104,28 +107,29 @@ def train(
     restore(optimizer, state.optimizer)
     order = UpdateOrder(data, batch_size=config.batch_size, seed=recipe.seed)
     before, stopwatch, micro_batch = state.seconds, Stopwatch(), recipe.micro_batch
+    unread: _Unread | None = None
+    dropout = partial(dropped_out, model.prompt, model.width, recipe.seed)
 
-    with interrupts.deferred():
+    with interrupts.deferred(), Supply(data, order, dropout, for_card=recipe.device.type == "cuda") as supply:
         while not state.done:
             if not _is_due(state, span, config):
                 lr = rate(optim, state.update, span.updates)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
-                indices = order.indices(state.update)
+                share = supply.share(state.update, micro_batch)
                 try:
-                    loss, is_told = step(
-                        model, optimizer, data, indices, micro_batch, optim, recipe.device, recipe.in_step
-                    )
+                    loss, is_told = step(model, optimizer, share, optim, recipe.device, recipe.in_step)
                 except (NoRoomError, torch.OutOfMemoryError):
                     micro_batch = _lessened(micro_batch, recipe)
                     yield Lessened(micro_batch)
                     continue
-                if not math.isfinite(loss):
-                    raise UserError(f"the loss is {loss} at update {state.update + 1}: try a lower optim.lr={optim.lr}")
+                if unread:  # now that the device has the next update to do
+                    yield unread.read(before + stopwatch.seconds)
                 state = replace(state, update=state.update + 1)
-                yield Updated(state.update, before + stopwatch.seconds, loss, lr)
+                unread = _Unread(state.update, loss, lr)
                 if is_told or _is_due(state, span, config) or state.update % config.save_every == 0:
-                    seconds = before + stopwatch.seconds
+                    yield unread.read(before + stopwatch.seconds)
+                    unread, seconds = None, before + stopwatch.seconds
                     state = replace(state, prompt=model.learned(), optimizer=pack(optimizer), seconds=seconds)
                     yield Saved(state)
                 if is_told:
@@ -139,6 +143,26 @@ def train(
                     state = replace(state, judged=state.update, score=None, done=True)
                 state = replace(state, seconds=before + stopwatch.seconds)
                 yield Saved(state)
+
+
+@dataclass(frozen=True)
+class _Unread:
+    """An update whose loss is still on the device, where it may not have been computed yet: reading it waits."""
+
+    update: int
+    loss: torch.Tensor
+    lr: float
+
+    def read(self, seconds: float) -> Updated:
+        """What happened.
+
+        Raises:
+            UserError: the loss is no longer a number.
+        """
+        loss = self.loss.item()
+        if not math.isfinite(loss):
+            raise UserError(f"the loss is {loss} at update {self.update}: try a lower optim.lr={self.lr}")
+        return Updated(self.update, seconds, loss, self.lr)
 
 
 def _looks(span: Span, config: TrainConfig) -> bool:
@@ -155,56 +179,53 @@ def _is_due(state: TrainState, span: Span, config: TrainConfig) -> bool:
 def step(
     model: PromptedModel,
     optimizer: torch.optim.Optimizer,
-    data: Encoded,
-    indices: list[int],
-    micro_batch: int | None,
+    share: Share,
     optim: OptimConfig,
     device: torch.device,
     in_step: bool = False,
-) -> tuple[float, bool]:
-    """One step on the mean gradient over all target tokens of the examples, however these are parted.
+) -> tuple[torch.Tensor, bool]:
+    """One step on the mean gradient over all target tokens of the update's examples, however these are parted.
+
+    Nothing is asked of the device, which may still compute when this returns.
 
     Returns:
-        the loss, and whether any process was told to stop.
+        the loss [1], on the device, and whether any process was told to stop.
 
     Raises:
         NoRoomError: on some process, and nothing has changed; `in_step` torch's own error, as the others are waiting.
     """
     is_told, loss = interrupts.requested(), torch.zeros(1, device=device)
-    is_short = not _backward(model, data, indices, micro_batch, loss, in_step)
-    flags = torch.tensor([float(is_told), float(is_short)], device=device)
-    gradients = [
-        torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        for parameter in model.prompt.parameters()
-    ]
-    distributed.all_reduce_sum_([*gradients, loss, flags])
+    is_short = not _backward(model, share, loss, in_step)
+    flags = torch.tensor([float(is_told), float(is_short)])  # on the host, where they are read
+    distributed.all_reduce_sum_([flags])
     told, short = flags.tolist()
     if short:
         optimizer.zero_grad(set_to_none=True)
         if device.type == "cuda":
             torch.cuda.empty_cache()
         raise NoRoomError
+    gradients = [
+        torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        for parameter in model.prompt.parameters()
+    ]
+    distributed.all_reduce_sum_([*gradients, loss])
     torch.nn.utils.clip_grad_norm_(model.prompt.parameters(), optim.clip)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return loss.item(), told > 0
+    return loss, told > 0
 
 
-def _backward(
-    model: PromptedModel, data: Encoded, indices: list[int], micro_batch: int | None, loss: torch.Tensor, in_step: bool
-) -> bool:
+def _backward(model: PromptedModel, share: Share, loss: torch.Tensor, in_step: bool) -> bool:
     """Add this process's share of the update's gradients and `loss`; whether there was memory for it."""
-    tokens = sum(len(data.targets[index]) for index in indices)
-    for part in micro_batches(indices, micro_batch, process=distributed.rank(), processes=distributed.size()):
-        batch = data.batch(part) if part else data.batch(indices[:1]).unlabelled()
+    for batch in share.batches:
         try:
-            share = model(batch.to(loss.device)) / tokens
-            share.backward()
+            part = model(batch.to(loss.device)) / share.tokens
+            part.backward()
         except torch.OutOfMemoryError:
             if in_step:
                 raise
             return False
-        loss += share.detach()
+        loss += part.detach()
     return True
 
 
@@ -215,8 +236,8 @@ def _lessened(micro_batch: int, recipe: Recipe) -> int:
         raise UserError(f"out of memory with {at_once}: give a smaller train.micro_batch, and the run goes on")
     if micro_batch == 1:
         raise UserError(
-            f"out of memory with {at_once}: train.activation_checkpointing=true, engine.dtype=bfloat16 and"
-            " engine=deepspeed take less; fpt plan says which fits"
+            f"out of memory with {at_once}: train.activation_checkpointing=true, engine.dtype=bfloat16,"
+            " engine.quantize=int8 and engine=deepspeed take less; fpt plan says which fits"
         )
     return micro_batch // 2
 

@@ -14,13 +14,19 @@ State = dict[str, Tensor | float | int]
 
 
 def make(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
-    """Adafactor (Shazeer and Stern 2018) without parameter scaling, or AdamW (Loshchilov and Hutter 2019)."""
+    """Adafactor (Shazeer and Stern 2018) without parameter scaling, or AdamW (Loshchilov and Hutter 2019).
+
+    What has one axis is a bias, and does not decay.
+    """
+    groups = [
+        {"params": [parameter], "weight_decay": config.weight_decay if parameter.ndim > 1 else 0.0}
+        for parameter in parameters
+    ]
     if config.name == "adamw":
-        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(groups, lr=config.lr)
     return Adafactor(
-        parameters,
+        groups,
         lr=config.lr,
-        weight_decay=config.weight_decay,
         scale_parameter=False,
         relative_step=False,
         warmup_init=False,

@@ -1,18 +1,24 @@
-"""Answers to texts of the user's own: made by length, given in order, each with the model's confidence."""
+"""Answers to texts of the user's own: made by length, given in order, each with the model's confidence.
+
+One model may hold several prompts, each text asking one of them.
+"""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from fpt.backbones.rows import ROWS, Row
-from fpt.data.batches import batches_by_length
-from fpt.data.encoded import IGNORED, Batch
+from fpt.data.batches import batches_by_length, in_turn
+from fpt.data.encoded import IGNORED, Batch, Encoded
 from fpt.data.encoding import encode
+from fpt.data.rows import Rows
+from fpt.devices import distributed
+from fpt.prompts.modules import MixedPrompt
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import WithBar
 from fpt.tasks.predict_input import raw_example
@@ -32,6 +38,7 @@ class Prediction:
         answer: what the task reads from it.
         score: natural logarithm of the output's probability, its end included.
         tokens: each of its tokens with its probability.
+        prompt: the name of the one that was asked, where there are several.
     """
 
     input: str
@@ -40,11 +47,13 @@ class Prediction:
     answer: str
     score: float
     tokens: tuple[tuple[str, float], ...]
+    prompt: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; `tokens` is a list of objects."""
+        """Plain values; `tokens` is a list of objects, and `prompt` left out where there is but one."""
         tokens = [{"token": token, "probability": probability} for token, probability in self.tokens]
-        return {**vars(self), "tokens": tokens}
+        values = {**vars(self), "tokens": tokens}
+        return values if self.prompt is not None else {name: values[name] for name in values if name != "prompt"}
 
 
 @dataclass(frozen=True)
@@ -76,28 +85,111 @@ class Predictor:
 
     def answer(self, examples: Sequence[Example], with_bar: WithBar = lambda batches, _: batches) -> list[Prediction]:
         """Predictions in the examples' order; only their sources and what can be spared of them count."""
-        data = encode(examples, self.tokenizer, source_length=self.source_length, target_length=2, row=self.row)
-        assert data.whole is not None
-        of_index: dict[int, Prediction] = {}
-        for indices in with_bar(batches_by_length(data, self.batch_size), "predicting"):
-            batch = data.batch(indices).to(self.device)
-            outputs, ids, logs = self._answers(batch)
-            for index, *answer in zip(indices, outputs, ids.tolist(), logs.tolist(), strict=True):
-                cut = int(data.whole[index, 0]) - data.lengths[index][0]
-                of_index[index] = self._prediction(examples[index].source, cut, *answer)
-        return [of_index[index] for index in range(len(examples))]
+        data = self.encoded(examples)
 
-    def _answers(self, batch: Batch) -> tuple[list[str], Tensor, Tensor]:
-        """Outputs, their ids [B, T], IGNORED behind each end, and the log-probability of each."""
+        def answered(indices: list[int]) -> Iterator[Prediction]:
+            outputs = self.outputs(data.batch(indices), [self.max_new_tokens] * len(indices))
+            for index, output in zip(indices, outputs, strict=True):
+                yield self.prediction(examples[index].source, _cut(data, index), *output)
+
+        return _in_order(batches_by_length(data, self.batch_size), answered, with_bar)
+
+    def encoded(self, examples: Sequence[Example]) -> Encoded:
+        """The examples' sources as token ids, cut as in training."""
+        return encode(examples, self.tokenizer, source_length=self.source_length, target_length=2, row=self.row)
+
+    def outputs(self, batch: Batch, limits: Sequence[int]) -> Iterator[tuple[str, list[int], list[float]]]:
+        """To each of the sources an output, of no more than its limit of tokens where it is generated.
+
+        With it come its ids, IGNORED behind the end, and the log-probability of each, 0 there.
+        """
+        batch = batch.to(self.device)
         if self.choice is not None:
-            return self.choice.made(self.model, batch)
-        ids, logs = self.model.answer(batch, max_new_tokens=self.max_new_tokens, beams=self.beams)
-        kept = ids.masked_fill(ids == IGNORED, int(self.tokenizer.pad_token_id or 0))
-        texts = self.tokenizer.batch_decode(kept, skip_special_tokens=True)
-        return [SENTINEL.sub("", text).strip() for text in texts], ids, logs
+            texts, ids, logs = self.choice.made(self.model, batch)
+        else:
+            ids, logs = self.model.answer(batch, max_new_tokens=max(limits), beams=self.beams)
+            number = torch.arange(ids.shape[1], device=ids.device)
+            beyond = number >= torch.tensor(limits, device=ids.device)[:, None]
+            ids, logs = ids.masked_fill(beyond, IGNORED), logs.masked_fill(beyond, 0)
+            kept = ids.masked_fill(ids == IGNORED, int(self.tokenizer.pad_token_id or 0))
+            said = self.tokenizer.batch_decode(kept, skip_special_tokens=True)
+            texts = [SENTINEL.sub("", text).strip() for text in said]
+        return zip(texts, ids.tolist(), logs.tolist(), strict=True)
 
-    def _prediction(self, text: str, cut: int, output: str, ids: list[int], logs: list[float]) -> Prediction:
+    def prediction(self, text: str, cut: int, output: str, ids: list[int], logs: list[float]) -> Prediction:
+        """What was said to a text, with the log-probability of each id."""
         names = self.tokenizer.convert_ids_to_tokens([token for token in ids if token != IGNORED])
         probabilities = map(math.exp, logs[: len(names)])
         tokens = tuple(zip(names, probabilities, strict=True))
         return Prediction(text, cut, output, self.from_text(output), sum(logs), tokens)
+
+
+@dataclass(frozen=True)
+class MixedPredictor:
+    """One model with several prompts, each of which answers the texts that ask it; a batch may ask several.
+
+    `predictors` are those of each prompt alone, by its name, with the same model, batch size and beams.
+    """
+
+    predictors: dict[str, Predictor]
+
+    def answer(self, examples: Sequence[Example], with_bar: WithBar = lambda batches, _: batches) -> list[Prediction]:
+        """Predictions in the examples' order, each by the prompt that its `group` names."""
+        one, names = next(iter(self.predictors.values())), list(self.predictors)
+        prompts = [predictor.model.prompt for predictor in self.predictors.values()]
+        data = self._encoded(examples)
+
+        def answered(indices: list[int]) -> Iterator[Prediction]:
+            asked = [examples[index].group for index in indices]
+            own = [self.predictors[name] for name in asked]
+            model = one.model.with_prompt(MixedPrompt(prompts, list(map(names.index, asked))))
+            together = replace(own[0], model=model)  # all of a batch answer in its way
+            outputs = together.outputs(data.batch(indices), [predictor.max_new_tokens for predictor in own])
+            for index, predictor, output in zip(indices, own, outputs, strict=True):
+                found = predictor.prediction(examples[index].source, _cut(data, index), *output)
+                yield replace(found, prompt=examples[index].group)
+
+        ways, batches = [_way(self.predictors[example.group]) for example in examples], []
+        for way in sorted(set(ways)):
+            some = [index for index in range(len(examples)) if ways[index] == way]
+            by_length = batches_by_length(data.taken(some), one.batch_size)
+            batches += [[some[index] for index in indices] for indices in by_length]
+        return _in_order(batches, answered, with_bar)
+
+    def _encoded(self, examples: Sequence[Example]) -> Encoded:
+        """Token ids of all: each prompt's task may have a limit of its own for sources, so each cuts its own."""
+        found = dict[int, tuple[list[int], list[int], list[int]]]()
+        for name, predictor in self.predictors.items():
+            own = [index for index, example in enumerate(examples) if example.group == name]
+            data = predictor.encoded([examples[index] for index in own])
+            assert data.whole is not None
+            found |= dict(zip(own, zip(data.sources, data.targets, data.whole.tolist(), strict=True), strict=True))
+        sources, targets, whole = zip(*(found[index] for index in range(len(examples))), strict=True)
+        return Encoded(Rows.of(sources), Rows.of(targets), np.array(whole), pad=data.pad, blank=data.blank)
+
+
+def _way(predictor: Predictor) -> tuple[Sequence[str], Sequence[int], int]:
+    """What all of a batch have alike: the labels to choose from, and with beams the limit, on which their best depends.
+
+    A greedy output that is cut to its own limit is what would have been said alone.
+    """
+    choice, limit = predictor.choice, predictor.max_new_tokens if predictor.beams > 1 else 0
+    return ((), (), limit) if choice is None else (tuple(choice.words), tuple(choice.ids.flatten().tolist()), limit)
+
+
+def _cut(data: Encoded, index: int) -> int:
+    """How many tokens of a source were too many."""
+    assert data.whole is not None
+    return int(data.whole[index, 0]) - data.lengths[index][0]
+
+
+def _in_order(
+    batches: list[list[int]], answered: Callable[[list[int]], Iterable[Prediction]], with_bar: WithBar
+) -> list[Prediction]:
+    """What is answered to batches of all indices, by index; several processes take the batches in turn."""
+    own = dict[int, Prediction]()
+    for indices in with_bar(in_turn(batches, distributed.rank(), distributed.size()), "predicting"):
+        if indices:
+            own |= dict(zip(indices, answered(indices), strict=True))
+    of_index = {index: found for part in distributed.all_gather(own) for index, found in part.items()}
+    return [of_index[index] for index in range(len(of_index))]

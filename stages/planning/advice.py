@@ -1,6 +1,6 @@
 """What would make a run fit into memory that does not: the fewest settings, the mildest first."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -10,15 +10,38 @@ from fpt.config.schema import EngineConfig
 from fpt.devices.processes import are_typed
 from fpt.errors import UserError
 from fpt.pricing.memory import is_sharded
-from stages.planning.needs import Needs, is_auto
+from stages.planning.needs import Needs, is_auto, is_card
 
 CHANGES = ("micro_batch", "checkpointing", "dtype", "deepspeed", "processes", "offload")  # the mildest first
+OF_ONE = CHANGES[:3]  # those that share out nothing
+PACKED = ("int8", "nf4")
+Advice = tuple[list[str] | None, int | None]
 
 
-def advise(needs: Needs, config: RunConfig) -> tuple[list[str] | None, int | None]:
+def advise(needs: Needs, config: RunConfig) -> Advice:
     """The words to type that make the largest stage fit, and its total then; None where nothing does."""
-    for number in range(1, len(CHANGES) + 1):
-        for changes in combinations(CHANGES, number):
+    return _fewest(needs, config, CHANGES, range(1, len(CHANGES) + 1))
+
+
+def advise_packed(needs: Needs, config: RunConfig) -> Advice:
+    """The same with packed weights, which lose a little of the score; each process has them all."""
+    if config.engine.quantize != "none":
+        return None, None
+    alone = [] if config.engine.name != "deepspeed" and config.engine.offload == "none" else ["engine=torch"]
+    alone += [] if config.engine.offload == "none" else ["engine.offload=none"]
+    for number in range(len(OF_ONE) + 1):
+        for quantize in PACKED:
+            engine = replace(config.engine, name="torch", offload="none", quantize=quantize)
+            words, total = _fewest(needs, replace(config, engine=engine), OF_ONE, [number])
+            if words is not None:
+                return [*alone, *words, f"engine.quantize={quantize}"], total
+    return None, None
+
+
+def _fewest(needs: Needs, config: RunConfig, those: tuple[str, ...], numbers: Iterable[int]) -> Advice:
+    """Of some changes so many, or none."""
+    for number in numbers:
+        for changes in combinations(those, number):
             for words, changed in _changed(config, changes):
                 if not needs.fits(changed, needs.weights(changed)):
                     continue
@@ -39,7 +62,7 @@ def _changed(config: RunConfig, changes: tuple[str, ...]) -> Iterator[tuple[list
         settings = [setting for change, setting in _settings(engine, processes).items() if change in changes]
         words = ["train.activation_checkpointing=true"] if "checkpointing" in changes else []
         words += [word for names, _ in settings for word in names]
-        checkpointing = train.activation_checkpointing or "checkpointing" in changes
+        checkpointing = True if "checkpointing" in changes else train.activation_checkpointing
         try:
             yield (
                 words,
@@ -59,9 +82,10 @@ def _idle(config: RunConfig, changes: tuple[str, ...]) -> dict[str, bool]:
     is_sharded_then = "deepspeed" in changes or is_sharded(engine)
     return {
         "micro_batch": is_auto(config),
-        "checkpointing": config.train.activation_checkpointing,
+        "checkpointing": config.train.activation_checkpointing
+        or (config.train.activation_checkpointing is None and is_card(engine)),  # there it is on where it helps
         "dtype": engine.dtype == "bfloat16",
-        "deepspeed": is_sharded(engine),
+        "deepspeed": is_sharded(engine) or engine.quantize != "none",
         "processes": not is_sharded_then or not are_typed(engine),
         "offload": engine.offload != "none" or not is_sharded_then,
     }

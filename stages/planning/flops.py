@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any
 
-import torch
-
 from fpt.backbones.families import family_of, read_config
 from fpt.backbones.location import config_values
 from fpt.backbones.shapes import Shape
@@ -60,7 +58,9 @@ class StagePlan:
 class FlopsPlan:
     """The stages' prices and the whole against vanilla prompt tuning on the same batches.
 
-    `flops` counts the stages' updates and the forward passes that score neurons, not validation.
+    `flops` counts the stages' updates and the forward passes that score neurons, not validation. Vanilla prompt
+    tuning's prompt is `vectors_pt` before the input, as many as this one has wherever it enters. `ends_whole`: the last
+    stage's model is the full one.
     """
 
     stages: list[StagePlan]
@@ -70,6 +70,8 @@ class FlopsPlan:
     flops: int
     flops_pt: int
     flops_ratio: float
+    vectors_pt: int | None = None  # plans of an fpt that did not say these two
+    ends_whole: bool | None = None
 
     @property
     def flops_of_stages(self) -> int:
@@ -91,6 +93,7 @@ def price(
     sizes: Sizes,
     *,
     dtype: str,
+    quantize: str = "none",
     importance: Iterable[Size],
     prompt: PromptConfig = SOFT,
     kept_states: KeptStatesPlan | None = None,
@@ -103,6 +106,7 @@ def price(
         cost: prices of their models.
         sizes: the batches of an update.
         dtype: of the weights.
+        quantize: how they are packed.
         importance: the batches that score neurons, if any do.
         prompt: what it is, and where it enters; vanilla prompt tuning's is as long, and enters before the first block.
         kept_states: what stages do about the states below it.
@@ -118,15 +122,19 @@ def price(
         updates = _total(cost.update, stage.shape, batches, below=below, prompt=prompt, is_kept=does != "off")
         states = _states(cost, stage.shape, counted_all, below, prompt.length) if does == "compute" else 0
         whole = _total(cost.update, full, batches)
-        rows.append(_row(stage, cost.parameters(stage.shape), dtype, updates, states, whole))
+        weights = cost.weight_bytes(stage.shape, dtype, quantize)
+        rows.append(_row(stage, cost.parameters(stage.shape), weights, updates, states, whole))
         vanilla += whole
     scoring = _total(cost.forward, full, Counter(importance), below=position, prompt=prompt)
     total = scoring + sum(row.flops for row in rows)
     learned = kind.num_learned(cost.d_model)
-    return FlopsPlan(rows, schedule.updates, learned, scoring, total, vanilla, total / vanilla)
+    ends_whole = schedule.last.shape == full
+    return FlopsPlan(
+        rows, schedule.updates, learned, scoring, total, vanilla, total / vanilla, prompt.length, ends_whole
+    )
 
 
-def _row(stage: Stage, parameters: int, dtype: str, updates: int, states: int, whole: int) -> StagePlan:
+def _row(stage: Stage, parameters: int, weights: int, updates: int, states: int, whole: int) -> StagePlan:
     """A stage's price from what its updates, its kept states and the full model's updates cost."""
     return StagePlan(
         name=stage.name,
@@ -134,7 +142,7 @@ def _row(stage: Stage, parameters: int, dtype: str, updates: int, states: int, w
         first_update=stage.first_update,
         updates=stage.updates,
         parameters=parameters,
-        weight_bytes=parameters * getattr(torch, dtype).itemsize,
+        weight_bytes=weights,
         flops_per_update=updates // stage.updates,
         flops=updates + states,
         flops_ratio=(updates + states) / whole,
@@ -185,6 +193,7 @@ def price_run(
         price_of(inputs.backbone.config),
         of_update,
         dtype=name_of(config.engine),
+        quantize=config.engine.quantize,
         importance=scored,
         prompt=config.prompt,
         kept_states=kept_states,
@@ -198,17 +207,17 @@ def nominal(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
     backbone = read_config(*config_values(config.model))
     cost = price_of(backbone)
     examples = most_train_examples(config)
-    scored = 0
+    config, scored = config.with_batches_of(examples), 0
     if any(schedule.reduces_width().values()):
         scored = min(config.schedule.importance_examples, examples or config.schedule.importance_examples)
-    family = family_of(backbone)
-    tokens = (examples or 0) * family.positions(config.task.source_length, config.task.target_length)
-    kept_states = decide(config, schedule, examples=examples, tokens=tokens, d_model=cost.d_model)
+    tokens = (examples or 0) * family_of(backbone).positions(config.task.source_length, config.task.target_length)
+    kept_states = decide(config, schedule, examples=examples, tokens=tokens, cost=cost)
     plan = price(
         schedule,
         cost,
         lambda _: [(config.train.batch_size, source, target)],
         dtype=name_of(config.engine),
+        quantize=config.engine.quantize,
         importance=[(scored, source, target)],
         prompt=config.prompt,
         kept_states=kept_states,

@@ -14,9 +14,11 @@ import torch
 
 from fpt.backbones.shapes import Stack
 from fpt.config.run_config import RunConfig
+from fpt.devices.device import named
 from fpt.devices.precision import name_of
 from fpt.devices.processes import counted
 from fpt.errors import UserError
+from fpt.pricing.flops import Price, price_of
 from fpt.prompts.kinds import kind_of
 from fpt.units import amount
 from stages.inputs import Inputs
@@ -24,6 +26,10 @@ from stages.schedule import Schedule, Stage
 from stages.selection import around
 
 MEMORY, DISK = 0.25, 0.5  # the shares of what is free that `auto` takes
+# On a card `auto` keeps what is copied there sooner than computed: bytes a second from a process's memory or from a
+# disk, FLOPs a second of a fast card under T5. A slower card gains more, and can be told to keep them.
+COPIED = {"memory": 10 * 10**9, "disk": 2 * 10**9}
+COMPUTED = 4 * 10**14
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ class KeptStatesPlan:
 
 
 def decide(
-    config: RunConfig, schedule: Schedule, *, examples: int | None, tokens: int, d_model: int
+    config: RunConfig, schedule: Schedule, *, examples: int | None, tokens: int, cost: Price
 ) -> KeptStatesPlan | None:
     """What every stage does; None for a soft prompt, below which there is nothing.
 
@@ -93,14 +99,14 @@ def decide(
         schedule: its stages.
         examples: how many there are to train on; None: that is not known.
         tokens: of all that is read of them.
-        d_model: numbers in a state.
+        cost: of the model.
     """
     kind, full = kind_of(config.prompt), schedule.full.source
     if kind.is_input:
         return None
     layer = kind.position(full.blocks)
     below = [_below(stage, full, layer) for stage in schedule.stages]
-    size = None if examples is None else tokens * d_model * getattr(torch, name_of(config.engine)).itemsize
+    size = None if examples is None else tokens * cost.d_model * getattr(torch, name_of(config.engine)).itemsize
     if config.prompt.cache == "off":
         return _off("prompt.cache=off as given", below, examples, size)
     if layer == 0:
@@ -116,7 +122,11 @@ def decide(
     plan = KeptStatesPlan("disk", "", examples, size, stages)
     if not plan.files:
         return _off(f"no stage comes back to any of {examples:,} examples", below, examples, size)
+    flops = tokens * cost.below(schedule.full, batch=1, source=1, target=0, blocks=layer)
+    is_card = named(config.engine.device).type == "cuda"
     for where, share in (("memory", MEMORY), ("disk", DISK)):
+        if is_card and size / COPIED[where] > flops / COMPUTED:
+            return _off(f"a card computes them sooner than they are copied from {where}", below, examples, size)
         plan = replace(plan, where=where)
         needed, (free, held) = _needed(config, plan), _room(config, where)
         if needed <= min(free, share * (free + held)):
@@ -135,9 +145,9 @@ def decide_for_run(
     Raises:
         UserError: the memory or the disk that was asked for by name has no room for the states.
     """
-    family, d_model = inputs.backbone.family, inputs.backbone.sizes.width
+    family, cost = inputs.backbone.family, price_of(inputs.backbone.config)
     tokens = sum(family.positions(source, max(target, 1)) for source, target in inputs.train.lengths)
-    now = decide(config, schedule, examples=len(inputs.train), tokens=tokens, d_model=d_model)
+    now = decide(config, schedule, examples=len(inputs.train), tokens=tokens, cost=cost)
     if now is None or before is None:
         _check_room(config, now)
         return now

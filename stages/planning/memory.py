@@ -1,6 +1,6 @@
 """Does every stage fit into a device's memory: with which engine and micro-batch, and what would help if not?"""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import EngineConfig
@@ -8,7 +8,7 @@ from fpt.devices import precision
 from fpt.devices.processes import counted
 from fpt.errors import UserError
 from fpt.units import amount
-from stages.planning.advice import advise
+from stages.planning.advice import PACKED, advise, advise_packed
 from stages.planning.needs import Device, Lengths, Needs, StageMemory, device_of, is_auto
 from stages.schedule import Schedule
 
@@ -29,6 +29,10 @@ class MemoryPlan:
         fits: whether all stages do, with a tenth of the memory left.
         advice: the settings that would make them fit, None where nothing would or need.
         advised_bytes: the largest stage's total then.
+        quantize: how the weights of the blocks' linear layers are packed.
+        told: for people, what was chosen because nothing fits without.
+        packed_advice: the settings with packed weights that would make them fit, at a little of the score; likewise.
+        packed_bytes: the largest stage's total then.
     """
 
     engine: str
@@ -42,6 +46,10 @@ class MemoryPlan:
     fits: bool
     advice: list[str] | None = None
     advised_bytes: int | None = None
+    quantize: str = "none"
+    told: list[str] = field(default_factory=list)
+    packed_advice: list[str] | None = None
+    packed_bytes: int | None = None
 
 
 def plan_memory(
@@ -67,15 +75,36 @@ def plan_memory(
         reason=reason,
         processes=counted(engine).all,
         micro_batch=micro_batch,
-        activation_checkpointing=config.train.activation_checkpointing,
+        activation_checkpointing=needs.checkpointing(config),
         device_memory=needs.device.of_each(counted(engine).here),
         stages=stages,
         fits=all(stage.fits for stage in stages),
+        quantize=engine.quantize,
+        told=_told(needs, config),
     )
     if plan.fits:
         return plan
     advice, advised_bytes = advise(needs, config)
-    return replace(plan, advice=advice, advised_bytes=advised_bytes)
+    packed_advice, packed_bytes = advise_packed(needs, config)
+    return replace(
+        plan, advice=advice, advised_bytes=advised_bytes, packed_advice=packed_advice, packed_bytes=packed_bytes
+    )
+
+
+def _told(needs: Needs, config: RunConfig) -> list[str]:
+    """What is on because the largest stage fits with it alone."""
+    if config.train.activation_checkpointing is not None or not needs.checkpointing(config):
+        return []
+    without, at_once = amount(needs.without_checkpointing(config)), needs.micro_batch(config) or 1
+    least = "one example" if is_auto(config) else f"train.micro_batch={at_once}"
+    for quantize in PACKED if config.engine.name == "torch" else ():
+        packed = replace(config, engine=replace(config.engine, quantize=quantize))
+        if not needs.checkpointing(packed) and needs.fits(packed, needs.least(packed)):
+            other = f"; with engine.quantize={quantize}, for a little of the score, it need not be"
+            break
+    else:
+        other = ""
+    return [f"activation checkpointing is on: without it {least} takes {without}B{other}"]
 
 
 def check_fits(config: RunConfig, plan: MemoryPlan) -> None:
@@ -86,7 +115,8 @@ def check_fits(config: RunConfig, plan: MemoryPlan) -> None:
     """
     if not is_auto(config) or plan.fits:
         return
-    advice = f"{' '.join(plan.advice)} fits" if plan.advice else "No setting of fpt makes it fit; take a smaller model"
+    ways = [" ".join(way) for way in (plan.advice, plan.packed_advice) if way]
+    advice = f"{', or '.join(ways)} fits" if ways else "No setting of fpt makes it fit; take a smaller model"
     given = config.train.micro_batch or "null"
     raise UserError(
         f"train.micro_batch={given}: one example takes {amount(plan.stages[-1].total)}B on a device of"
@@ -99,6 +129,8 @@ def _engine(needs: Needs, config: RunConfig) -> tuple[EngineConfig, str]:
     engine = config.engine
     if engine.name != "auto":
         return engine, f"engine={engine.name} as given"
+    if engine.quantize != "none":
+        return replace(engine, name="torch"), f"engine=torch for engine.quantize={engine.quantize}"
     if engine.offload != "none":
         return replace(engine, name="deepspeed"), f"engine=deepspeed for engine.offload={engine.offload}"
     plain, shared = (replace(config, engine=replace(engine, name=name)) for name in ("torch", "deepspeed"))

@@ -96,7 +96,7 @@ class Needs:
     def stage(self, config: RunConfig, stage: Stage, micro_batch: int) -> StageMemory:
         """One stage with and without checkpointing."""
         plain, less = (self.need(config, stage, micro_batch, checkpointing=is_on) for is_on in (False, True))
-        total = (less if config.train.activation_checkpointing else plain).total
+        total = (less if self.checkpointing(config) else plain).total
         fits = self.fits(config, total)
         return StageMemory(
             stage.name, plain.weights, plain.activations, less.activations, plain.rest, total=total, fits=fits
@@ -108,12 +108,24 @@ class Needs:
 
     def total(self, config: RunConfig, micro_batch: int) -> int:
         """Bytes of the largest stage."""
-        checkpointing = config.train.activation_checkpointing
+        checkpointing = self.checkpointing(config)
         return self.need(config, self._schedule.last, micro_batch, checkpointing=checkpointing).total
 
     def least(self, config: RunConfig) -> int:
         """The same with the micro-batch as given; auto can always be 1."""
-        return self.total(config, 1 if is_auto(config) else most_at_once(config))
+        return self.total(config, _fewest_at_once(config))
+
+    def without_checkpointing(self, config: RunConfig) -> int:
+        """The same without activation checkpointing."""
+        return self.need(config, self._schedule.last, _fewest_at_once(config), checkpointing=False).total
+
+    def checkpointing(self, config: RunConfig) -> bool:
+        """Whether blocks are computed again on the way back: as given, or on a card where it makes the difference."""
+        asked = config.train.activation_checkpointing
+        if asked is not None or not is_card(config.engine):
+            return bool(asked)
+        less = self.need(config, self._schedule.last, _fewest_at_once(config), checkpointing=True).total
+        return self.fits(config, less) and not self.fits(config, self.without_checkpointing(config))
 
     def fits(self, config: RunConfig, total: int) -> bool:
         """Whether so many bytes do, with some room left."""
@@ -131,9 +143,17 @@ class Needs:
 
 def is_auto(config: RunConfig) -> bool:
     """Whether the micro-batch is as large as fits: as asked for, or where nothing is said and this is no CPU."""
-    engine = config.engine
-    is_card = engine.device_memory is not None or (engine.device != "cpu" and torch.cuda.is_available())
-    return config.train.micro_batch == "auto" or (config.train.micro_batch is None and is_card)
+    micro_batch = config.train.micro_batch
+    return micro_batch == "auto" or (micro_batch is None and is_card(config.engine))
+
+
+def is_card(engine: EngineConfig) -> bool:
+    """Whether the device is one with a memory of its own, at hand or planned for."""
+    return engine.device_memory is not None or (engine.device != "cpu" and torch.cuda.is_available())
+
+
+def _fewest_at_once(config: RunConfig) -> int:
+    return 1 if is_auto(config) else most_at_once(config)
 
 
 def most_at_once(config: RunConfig) -> int:

@@ -9,13 +9,16 @@ from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
 from typing import Any
 
+import torch
 from pydantic import TypeAdapter
 
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import EngineConfig
 from fpt.devices import distributed, precision
+from fpt.devices.device import named
 from fpt.runs.run import PLAN
 from fpt.runs.shared_folder import SharedFolder
+from fpt.tasks.catalogue import most_train_examples
 from stages.inputs import Inputs
 from stages.planning.flops import FlopsPlan, nominal, price_run
 from stages.planning.kept_states import KeptStatesPlan, decide_for_run
@@ -64,9 +67,12 @@ class Settled:
         return self.memory.micro_batch
 
     def sentences(self, config: EngineConfig) -> list[str]:
-        """For people: which engine `auto` stands for, and what is done about the states below the prompt."""
-        engine = [f"{self.memory.reason}; the model is in {self.memory.dtype}"] if config.name == "auto" else []
-        return engine + ([self.kept_states.sentence] if self.kept_states else [])
+        """For people: the engine and why, on a CPU its threads, and what is done about the states below the prompt."""
+        number = torch.get_num_threads()
+        threads = f"; {number} thread{'s' if number > 1 else ''}" if named(config.device).type == "cpu" else ""
+        packed = "" if config.quantize == "none" else f", its blocks' linear layers in {config.quantize}"
+        engine = f"{self.memory.reason}; the model is in {self.memory.dtype}{packed}{threads}"
+        return [engine, *self.memory.told, *([self.kept_states.sentence] if self.kept_states else [])]
 
     def to_json(self) -> dict[str, Any]:
         """plan.json."""
@@ -113,6 +119,7 @@ def settle(config: RunConfig, schedule: Schedule, inputs: Inputs, folder: Shared
 
 def expect(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
     """What would be settled at the task's length limits, without weights or data: `fpt plan --json`."""
+    config = config.with_batches_of(most_train_examples(config))
     priced = nominal(config, schedule)
     kept_states = _kept_states(priced)
     device = device_of(config.engine, kept_in_memory=kept_states.in_memory if kept_states else 0)

@@ -20,11 +20,14 @@ from fpt.config.schema import FolderConfig
 from fpt.errors import UserError
 from fpt.runs.curves import Point, after, curve, reaches
 from fpt.runs.run import Run
+from stages import schedule
+from stages.epochs import in_updates
 from stages.several.in_turn import Planned
 
 VANILLA = "pt"
 SIZES = ("encoder_layers", "decoder_layers", "ffn", "decoder_ffn")
 SHARES = (0.25, 0.5, 0.75)  # of vanilla's FLOPs, after which scores are read off
+VALIDATIONS = 10  # of a run, at least, where nothing is typed
 
 
 def plan(overrides: Sequence[str], schedules: Sequence[str], seeds: Sequence[int]) -> list[Planned]:
@@ -39,9 +42,13 @@ def plan(overrides: Sequence[str], schedules: Sequence[str], seeds: Sequence[int
             raise UserError(
                 f"{word}: is what is compared; give schedules=pt,cr and seeds=0,1, or a FILE.yaml in schedules"
             )
+    says_when = any(word.partition("=")[0].lstrip("+") == "train.eval_every" for word in overrides)
     runs = []
     for name in dict.fromkeys((VANILLA, *schedules)):
-        config = compose.load([*overrides, f"schedule={name}"])
+        config = in_updates(compose.load([*overrides, f"schedule={name}"]))
+        if not says_when:  # what is read off validations needs some, however short the run
+            every = min(config.train.eval_every, max(1, schedule.of(config).updates // VALIDATIONS))
+            config = replace(config, train=replace(config.train, eval_every=every))
         for seed in seeds:
             folder = config.run.dir and f"{config.run.dir}/{config.schedule.name}-s{seed}"
             own = replace(config, seed=seed, run=FolderConfig(dir=folder))
@@ -67,12 +74,12 @@ def compare(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
         rows.append(
             {
                 "schedule": name,
-                "score": _spread([pair["score"] for pair in pairs]),
-                "last": None if None in last else _spread(last),
+                "score": spread([pair["score"] for pair in pairs]),
+                "last": None if None in last else spread(last),
                 "flops_ratio": mean(pair["flops_ratio"] for pair in pairs),
                 "seconds_ratio": mean(pair["seconds_ratio"] for pair in pairs),
-                "gain": None if None in gains else _spread(gains),
-                "flops_to_vanilla": _spread(there) if there else None,
+                "gain": None if None in gains else spread(gains),
+                "flops_to_vanilla": spread(there) if there else None,
                 "reached_vanilla": len(there),
                 "score_at": {
                     f"{share:g}": _mean([pair["score_at"][f"{share:g}"] for pair in pairs]) for share in SHARES
@@ -126,5 +133,6 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return mean(known) if len(known) == len(values) else None
 
 
-def _spread(values: Sequence[float]) -> dict[str, float | None]:
+def spread(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean and standard deviation, which one value has not."""
     return {"mean": mean(values), "deviation": stdev(values) if len(values) > 1 else None}

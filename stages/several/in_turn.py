@@ -60,7 +60,7 @@ def finished(config: RunConfig) -> Run | None:
     if wrong := differences(run.settings, config):
         raise UserError(
             f"{folder}: holds a run with another configuration ({'; '.join(wrong)})."
-            " Give run.dir=DIR, or start over with resume=never"
+            " Give run.dir=DIR, in which every run gets a folder of its own, or start all over with resume=never"
         )
     run.read(RESULT)
     return run

@@ -1,5 +1,6 @@
 """Score a learned prompt on a split of a task, as training does."""
 
+from collections.abc import Callable
 from typing import Any
 
 from fpt.config.run_config import RunConfig
@@ -7,6 +8,7 @@ from fpt.devices import distributed
 from fpt.devices.device import open_device
 from fpt.devices.engine import Engine
 from fpt.runs.progress import Progress
+from fpt.tasks.splits import is_drawn, name_of_validation
 from fpt.tasks.task import Task
 from fpt.training.evaluation import predictions
 from stages.inputs import evaluator_of, open_inputs
@@ -15,33 +17,36 @@ from stages.using.learned import LearnedPrompt
 
 
 def evaluate(
-    config: RunConfig, task: Task, split: str | None, prompt: LearnedPrompt, progress: Progress
+    config: RunConfig, read: Callable[[], Task], split: str | None, prompt: LearnedPrompt, progress: Progress
 ) -> tuple[dict[str, Any], bytes]:
     """Generate the split's answers with the prompt, and score them; a test split without labels is not scored.
 
-    Returns what they score, as JSON, and the lines of predictions.jsonl.
+    Returns what they score, as JSON, and the lines of predictions.jsonl. Of several processes each calls this, and gets
+    all of it. `read` gives the task.
 
     Raises:
         UserError: device, weights or prompt cannot be used.
     """
     device = open_device(config.engine)
     with distributed.joined(config.engine, device):
+        task = distributed.main_first(read)
         inputs, engine = open_inputs(config, task, progress), Engine(config.engine, device)
-        models = Models(inputs.backbone, engine, prompt.config, config.train.activation_checkpointing)
+        models = Models(inputs.backbone, engine, prompt.config)
         evaluator = evaluator_of(config, inputs, engine, progress)
         data, examples = inputs.valid, task.valid
         if split == "train":
             data, examples = inputs.train, task.train
-        elif inputs.test is not None:
+        elif inputs.test is not None and (split == "test" or not is_drawn(config.task)):
             data, examples = inputs.test, task.test
         with progress.running(), models.open(prompt.selection(inputs.backbone), prompt.tensors) as model:
             answers = evaluator.answers(model, data, split or config.task.valid_split)
+    name = split or name_of_validation(config.task)
     scores = {
         "task": task.name,
         "origin": task.origin,
         "model": config.model.name,
         "prompt": prompt.name,
-        "split": split or config.task.valid_split,
+        "split": name,
         "examples": len(examples),
         "metric": task.metric,
         "metrics": task.score(answers.read, examples) if examples[0].golds else None,

@@ -1,11 +1,13 @@
-"""A run's prompt, and the partial PLM it belongs to, written in a format that others read."""
+"""A run's prompt, and the partial PLM it belongs to, in a format that others read; or prompts of several runs."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from fpt.backbones.backbone import open_backbone
+from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
 from fpt.prompts.soft import TENSOR
@@ -14,49 +16,89 @@ from fpt.runs.progress import Progress
 from fpt.runs.run import PROMPT
 from fpt.sharing import card
 from fpt.sharing.export import ExportRequest, push, write_adapter
+from fpt.sharing.tokens import TokensRequest, card_of_tokens, with_prompts, written
 from fpt.training.checkpoint import dump_prompt
 from stages import partial
-from stages.using.learned import LearnedPrompt, from_run
+from stages.using.learned import LearnedPrompt, check_same_model, from_run
 
 
-def export(request: ExportRequest, progress: Progress) -> dict[str, Any]:
+def export(request: ExportRequest | TokensRequest, progress: Progress) -> dict[str, Any]:
     """Write what was asked for, with its model card, and send it to the Hub if that was asked for too.
 
     Raises:
-        UserError: a file of the run is damaged, its model is another now, the folder cannot be made, or the Hub
-            cannot be reached.
+        UserError: a file of a run is damaged, its model is another now, the runs have not one model, its tokenizer
+            takes no names, the folder cannot be made, or the Hub cannot be reached.
     """
-    learned, folder = from_run(request.run, request.number), request.folder
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        request.folder.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"output={folder}: cannot be made ({error.strerror})") from None
-    with new_folder(folder) as aside:
+        raise UserError(f"output={request.folder}: cannot be made ({error.strerror})") from None
+    with new_folder(request.folder) as aside:
         aside.mkdir()
-        if request.to == "hf":
-            with progress.console.status("writing the model"):
-                _write_model(request, learned, aside)
-        if request.to == "peft":
-            write_adapter(aside, request, learned.tensors[TENSOR])
-        elif request.to == "npy":  # as google-research/prompt-tuning's `prompts.from_array` takes it, float32
-            np.save(aside / "prompt.npy", learned.tensors[TENSOR].float().numpy())
+        if isinstance(request, TokensRequest):
+            to, what = "tokens", _write_tokens(request, aside, progress)
         else:
-            use = kind_of(learned.config).metadata(request.layer)
-            (aside / PROMPT).write_bytes(dump_prompt(learned.tensors, stage=request.stage.name, **use))
-        (aside / "README.md").write_text(card.text(request), encoding="utf-8")
+            to, what = request.to, request.what
+            _write(request, aside, progress)
     url = None
     if request.repo:
         with progress.console.status(f"sending it to {request.repo}"):
-            url = push(folder, request.repo)
-    names = sorted(file.name for file in folder.iterdir())
-    return {"to": request.to, "prompt": request.what, "folder": str(folder), "files": names, "url": url}
+            url = push(request.folder, request.repo)
+    names = sorted(file.name for file in request.folder.iterdir())
+    return {"to": to, "prompt": what, "folder": str(request.folder), "files": names, "url": url}
 
 
-def _write_model(request: ExportRequest, learned: LearnedPrompt, folder: Path) -> None:
-    """The stage's model as a checkpoint, in float32, which holds every weight on disk as it is."""
+def _write(request: ExportRequest, folder: Path, progress: Progress) -> None:
+    """One prompt, and its model where that is asked for."""
+    learned = from_run(request.run, request.number)
+    if request.to == "hf":
+        with progress.console.status("writing the model"):
+            backbone = _backbone(request, learned)
+            partial.save(partial.build(backbone, learned.selection(backbone)), backbone, folder)
+    if request.to == "peft":
+        write_adapter(folder, request, learned.tensors[TENSOR])
+    elif request.to == "npy":  # as google-research/prompt-tuning's `prompts.from_array` takes it, float32
+        np.save(folder / "prompt.npy", learned.tensors[TENSOR].float().numpy())
+    else:
+        use = kind_of(learned.config).metadata(request.layer)
+        (folder / PROMPT).write_bytes(dump_prompt(learned.tensors, stage=request.stage.name, **use))
+    (folder / "README.md").write_text(card.text(request), encoding="utf-8")
+
+
+def _write_tokens(request: TokensRequest, folder: Path, progress: Progress) -> str:
+    """One checkpoint in which every prompt is added tokens; returns the prompts, for people."""
+    learned = {name: from_run(one.run, one.number) for name, one in request.prompts.items()}
+    first = next(iter(learned))
+    for prompt in learned.values():
+        check_same_model(prompt, learned[first])
+    prompts = {name: prompt.tensors[TENSOR].float() for name, prompt in learned.items()}
+    with progress.console.status("writing the model"):
+        backbone = _backbone(request.prompts[first], learned[first])
+        tokenizer = with_prompts(backbone.tokenizer, {name: len(vectors) for name, vectors in prompts.items()})
+        vectors, start = torch.cat(list(prompts.values())), len(backbone.tokenizer)
+        model = partial.build(backbone, learned[first].selection(backbone))
+        backbone.family.add_tokens(model, vectors, start)
+        partial.save(model, backbone, folder, tokenizer=tokenizer, unsaid=range(start, start + len(vectors)))
+    _keep_rules(folder)
+    (folder / "README.md").write_text(card_of_tokens(request), encoding="utf-8")
+    return ", ".join(f"{written(name)} ({one.what} of {one.run.path})" for name, one in request.prompts.items())
+
+
+def _keep_rules(folder: Path) -> None:
+    """Have a saved tokenizer opened by its tokenizer.json as it is.
+
+    A tokenizer class of a family's own takes the vocabulary alone from there, and leaves out rules that were added.
+    """
+    file = folder / "tokenizer_config.json"
+    values = json.loads(file.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _backbone(request: ExportRequest, learned: LearnedPrompt) -> Backbone:
+    """The run's model, which must still be what it was."""
     backbone = open_backbone(request.run.config.model)
     if learned.fingerprint != backbone.fingerprint:
         raise UserError(
             f"run={request.run.path}: the model has changed since this run; {backbone.folder} is another now"
         )
-    partial.save(partial.build(backbone, learned.selection(backbone)), backbone, folder)
+    return backbone

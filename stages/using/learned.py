@@ -57,6 +57,19 @@ class LearnedPrompt:
         return self.part or selection.everything(backbone.shape)
 
 
+def check_same_model(prompt: LearnedPrompt, first: LearnedPrompt) -> None:
+    """Refuse a prompt that is not for the same model as another, and the same part of it.
+
+    Raises:
+        UserError: it is not.
+    """
+    if (prompt.fingerprint, prompt.part) != (first.fingerprint, first.part):
+        raise UserError(
+            f"{prompt.name}: its prompt is for another model, or another part of it, than that of {first.name}; they"
+            " cannot be in one"
+        )
+
+
 def from_run(run: Run, stage: int | None) -> LearnedPrompt:
     """A run's best prompt with its last stage's model, or the prompt of a stage with that stage's.
 

@@ -128,3 +128,9 @@ def test_plan_for_people_is_a_table(cli: Callable[..., Outcome]) -> None:
     assert "layers enc+dec" in out
     assert "24+24" in out
     assert "of vanilla prompt tuning" in out
+
+
+def test_what_a_late_prompt_is_held_against_is_said(cli: Callable[..., Outcome]) -> None:
+    """Vanilla prompt tuning with as many vectors, which are fewer than a soft prompt's."""
+    assert re.search(r" of vanilla prompt tuning's [\d.]+ \w?FLOPs \(5 vectors\)", cli("plan", "prompt=late").out)
+    assert re.search(r" of vanilla prompt tuning's [\d.]+ \w?FLOPs \(20 vectors\)", cli("plan").out)

@@ -64,6 +64,7 @@ def test_scores_equal_a_slow_reference(family: str, batch_size: int, tmp_path: P
 def test_the_key_follows_whatever_the_scores_depend_on() -> None:
     base: dict[str, Any] = {
         "dtype": "float32",
+        "quantize": "none",
         "device": "cpu",
         "batch_size": 8,
         "task": "boolq",
@@ -73,6 +74,7 @@ def test_the_key_follows_whatever_the_scores_depend_on() -> None:
     changes: list[dict[str, Any]] = [
         {},
         {"dtype": "bfloat16"},
+        {"quantize": "int8"},
         {"device": "cuda"},
         {"batch_size": 4},
         {"task": "qqp"},

@@ -32,7 +32,7 @@ from tests.models import DATA, PRICED, late, prompted, same, t5
 pytestmark = pytest.mark.dear
 
 Cli = Callable[..., Outcome]
-LATE = ["prompt=late", "prompt.bottleneck=8"]
+LATE = ["prompt=late", "schedule=cr", "prompt.bottleneck=8"]
 
 
 def losses(folder: Path) -> list[dict[str, float]]:
@@ -99,7 +99,7 @@ def test_another_generator_learns_another_prompt_alone_on_the_full_model(
     cli: Cli, quick: list[str], tmp_path: Path
 ) -> None:
     """The negative control of the equalities above, and the loss falls."""
-    words = ["schedule=pt", *LATE, "prompt.generator=mppg", "prompt.layer=2", "optim.lr=0.01"]
+    words = [*LATE, "schedule=pt", "prompt.generator=mppg", "prompt.layer=2", "optim.lr=0.01"]
     assert cli("train", *quick, *words).status == 0
     found = [row["loss"] for row in losses(tmp_path / "run")]
     assert sum(found[-4:]) < sum(found[:4])
@@ -203,7 +203,9 @@ def test_a_soft_prompt_is_no_start_for_a_late_one(cli: Cli, quick: list[str], fi
     assert (done.status, len(done.err.splitlines())) == (2, 1)
     assert "holds a soft prompt, and this run has a late one; give prompt=soft" in done.err
     done = cli("train", *quick, *LATE, "prompt.init=vocab")
-    assert "prompt.init=vocab: is for prompt=soft; a late prompt starts from uniform or file" in done.err
+    assert (
+        "prompt.init=vocab: is for prompt=soft; a late prompt starts from auto or uniform or normal or file" in done.err
+    )
 
 
 def test_more_blocks_than_there_are_is_an_error_before_any_weight(cli: Cli, quick: list[str]) -> None:

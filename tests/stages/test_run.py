@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import signal
 import time
@@ -17,7 +18,8 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from fpt.__main__ import main
 from fpt.prompts.prompted import PromptedModel
 from fpt.training.checkpoint import TrainState, load_state
-from tests.conftest import Outcome, Stop, quick_words, save_checkpoint, stopped_after
+from fpt.training.evaluation import Evaluator
+from tests.conftest import Outcome, Stop, boolq_lines, quick_words, save_checkpoint, stopped_after
 from tests.processes import Command
 
 Cli = Callable[..., Outcome]
@@ -453,3 +455,49 @@ def test_a_prompt_trained_through_growing_models_beats_the_untrained_one(cli: Cl
     assert result["metric"]["value"] > 65
     assert result["metric"]["value"] > result["untrained"] + 10
     assert result["majority"] == pytest.approx(50, abs=5)
+
+
+@pytest.mark.trains
+def test_a_batch_of_more_examples_than_there_are_takes_each_once(cli: Cli, quick: list[str], tmp_path: Path) -> None:
+    """An update on each of six twice would be the same step at twice the price; and what was skipped has a file."""
+    data, base = tmp_path / "data", [word for word in quick if not word.startswith(("task.data=", "train.batch_size="))]
+    data.mkdir()
+    (data / "train.jsonl").write_text(boolq_lines(6) + "{}\n[]\n{\n3\n")
+    (data / "val.jsonl").write_text(boolq_lines(4))
+    more = (f"task.data={data}", "task.on_error=skip", "schedule=pt", "train.updates=3")
+    found = []
+    for size in (32, 6):
+        done = cli("train", *words(base, tmp_path / f"run-{size}", *more, f"train.batch_size={size}"))
+        assert done.status == 0, done.err
+        said = "train.batch_size=32: an update takes all 6 training examples, once"
+        assert (said in done.err) == (size == 32)
+        found.append(final_prompt(tmp_path / f"run-{size}"))
+    assert torch.equal(*found)
+    plans = [json.loads((tmp_path / f"run-{size}/plan.json").read_text()) for size in (32, 6)]
+    assert plans[0]["flops"] == plans[1]["flops"]
+    skipped = (tmp_path / "run-6/skipped.txt").read_text().splitlines()
+    assert [line.partition(", line ")[2].partition(":")[0] for line in skipped] == ["7", "8", "9", "10"]
+
+
+@pytest.mark.trains
+def test_a_run_that_goes_on_says_its_last_loss_and_its_threads(
+    cli: Cli, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in a validation, before which the state was saved, it begins with that validation."""
+    base = words(quick, tmp_path / "run", "schedule=pt", "train.updates=4", "train.eval_every=4")
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluator, "look", _stop)
+        with pytest.raises(Stop):
+            cli("train", *base)
+    done = cli("train", *base)
+    assert done.status == 0, done.err
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()[:4]]
+    first, *rest = done.err.splitlines()
+    assert first.endswith("; the model is in float32; 1 thread")
+    assert [line for line in rest if line.startswith("stage 1/1  update 4/4")] == [rest[0]]
+    assert f"loss {losses[3]:.3f}  score" in rest[0]
+    assert re.search(r"^accuracy [\d.]+ with the prompt of update 4  \(last prompt ", done.out, re.M)
+
+
+def _stop(*_: Any) -> None:
+    raise Stop

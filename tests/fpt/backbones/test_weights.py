@@ -25,7 +25,7 @@ def test_rows_and_columns_are_the_tensors_own(checkpoint: Path) -> None:
     assert torch.equal(files.read(WI, columns=(0, 31)), whole[WI][:, [0, 31]])
 
 
-@pytest.mark.dear
+@pytest.mark.trains
 def test_whole_tensors_share_the_page_cache(tmp_path: Path) -> None:
     """A full model costs no private memory beyond what is cast or sliced."""
     save_file({"big": torch.ones(64, 1024, 1024)}, tmp_path / "model.safetensors")

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 from transformers import AutoTokenizer
 
 from fpt.backbones import tiny
@@ -38,6 +40,8 @@ def test_counts_lengths_and_examples(cli: Callable[..., Outcome], boolq: Path, t
         "99 %": max(lengths),
         "longest": max(lengths),
     }
+    assert train["longest"] == {"source": str(lengths.index(max(lengths)))}
+    assert (train["unknown"], look["skipped"]) == ({}, [])
     for example in look["examples"]:
         line = lines[int(example["id"])]
         assert example["source"] == f"question: {line['question']} passage: {line['passage']}"
@@ -109,3 +113,31 @@ def test_for_people_it_is_a_page(cli: Callable[..., Outcome], tmp_path: Path, ta
     assert done.out.count("source tokens") == 3
     assert "<extra_id_0>" in done.out
     assert ("answers lost" in done.out) == (task != "boolq")
+
+
+def test_what_the_tokenizer_does_not_know_is_counted_and_the_longest_named(
+    cli: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    file = tmp_path / "faq.jsonl"
+    texts = ["is it 5 € or 6 € or €", "and this 漢 is much the longest of them all, is it not", "short", "so it is"]
+    file.write_text("".join(json.dumps({"asked": text, "said": f"{text} ♞"}) + "\n" for text in texts))
+    words = (f"task.train={file}", f"task.valid={file}", "task.source='{asked}'", "task.target='{said}'")
+    done = cli("show", "task=files", *words, f"cache_dir={tmp_path}", "n=0")
+    assert done.status == 0, done.err
+    assert "train: line 2 has the longest source, line 2 has the longest target" in done.out
+    assert "characters that the tokenizer does not know: € (6), ♞ (4), 漢 (2)" in done.out
+
+
+@pytest.mark.dear
+def test_a_model_that_cannot_be_had_is_said_before_any_data_are_asked_for(
+    cli: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Hub is asked for data again and again for half a minute."""
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    begun = time.monotonic()
+    for verb in (("show",), ("train", f"run.dir={tmp_path / 'run'}")):
+        done = cli(*verb, "model=nobody/nothing", "task=sst2", f"cache_dir={tmp_path}")
+        assert done.status == 2
+        assert done.err.startswith("fpt: model=nobody/nothing: cannot be fetched from the Hub")
+        assert len(done.err.splitlines()) == 1
+    assert time.monotonic() - begun < 10

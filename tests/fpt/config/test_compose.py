@@ -1,16 +1,33 @@
 """Every YAML composes, every mistake is one line that names the key, and the resolved YAML says all."""
 
+import re
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
 from fpt.config import compose
+from fpt.config.meant import KEYS
 from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
+from fpt.tasks.catalogue import rules_of
 
 
 @pytest.mark.dear
+@pytest.mark.parametrize("task", ["mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "mpqa", "mr", "subj", "trec"])
+def test_late_experiments_are_their_papers_recipe_for_each_of_its_tasks(task: str) -> None:
+    few, full = (compose.load([f"experiment=lpt-{name}", f"task={task}"]) for name in ("few", "full"))
+    for config in (few, full):
+        assert (config.prompt.kind, config.prompt.length, config.prompt.generator) == ("late", 5, "npg")
+        assert (config.optim.lr, config.optim.weight_decay, config.optim.warmup) == (0.001, 0.1, 0.06)
+        assert (config.schedule.name, config.train.batch_size, config.task.answer) == ("pt", 32, "score")
+        rules = rules_of(config.task)
+        assert "<extra_id_0>" in rules.template.text
+        assert rules.metric == ("mean" if task in ("mrpc", "qqp") else "accuracy")
+    assert (few.task.protocol, few.task.shots, few.train.updates, few.train.eval_every) == ("lpt", 100, 1000, 100)
+    assert (full.task.shots, full.train.epochs) == (None, 10)
+
+
 @pytest.mark.parametrize("group", compose.GROUPS)
 def test_every_file_composes(group: str) -> None:
     for option in compose.group_options(group):
@@ -24,7 +41,7 @@ def test_every_file_composes(group: str) -> None:
 def test_experiments_are_the_papers_recipes(size: str, updates: int, schedule: str) -> None:
     loaded = compose.load([f"experiment={size}-{schedule}", "task=mnli"])
     assert (loaded.model.name, loaded.schedule.name, loaded.train.updates) == (f"t5-{size}", schedule, updates)
-    assert (loaded.prompt.length, loaded.prompt.init) == (20, "uniform")
+    assert (loaded.prompt.length, loaded.prompt.init) == (20, "auto")
     assert (loaded.optim.lr, loaded.optim.weight_decay, loaded.optim.clip) == (0.3, 1e-5, 1.0)
     assert (loaded.train.batch_size, loaded.train.eval_every) == (32, 500)
     assert (loaded.task.source_length, loaded.task.target_length) == (492, 10)
@@ -64,6 +81,9 @@ MISTAKES = {
     "prompt.layer=3": ["prompt.layer=3", "prompt=late"],
     "prompt.generator=appg": ["prompt.generator=appg", "prompt=late"],
     "prompt=late prompt.init=vocab": ["prompt.init=vocab", "prompt=soft"],
+    "prompt=late prompt.init=normal": ["prompt.init=normal", "prompt.generator=npg start uniform"],
+    "prompt.dropout=0.1": ["prompt.dropout=0.1", "prompt=late"],
+    "prompt=late prompt.dropout=1.0": ["prompt.dropout=1.0", "at most 0.9"],
     "prompt=late prompt.generator=ppg": ["prompt.generator=ppg", "npg, appg, mppg, none"],
     "prompt=late prompt.generator=appg prompt.pool=mean": ["prompt.pool=mean", "prompt.generator=npg"],
     "prompt=late prompt.generator=none prompt.bottleneck=256": ["prompt.bottleneck=256", "none"],
@@ -91,7 +111,7 @@ def test_a_late_prompt_has_its_papers_recipe_and_the_users_word_wins() -> None:
     assert [kind_of(loaded.prompt).position(blocks) for blocks in (24, 7, 1)] == [12, 4, 1]
     assert (loaded.optim.name, loaded.optim.schedule, loaded.optim.warmup) == ("adamw", "linear", 0.06)
     assert (5e-4 <= loaded.optim.lr <= 1e-3, loaded.optim.weight_decay, loaded.train.batch_size) == (True, 0.1, 32)
-    assert loaded.folder.name == "boolq-tiny-cr-late-s0"
+    assert loaded.folder.name == "boolq-tiny-pt-late-s0"
     for words in (["optim.lr=0.5", "prompt=late"], ["prompt=late", "optim.lr=0.5"]):
         assert compose.load([*words, "prompt.length=7", "prompt.layer=12"]).optim.lr == 0.5
     again = compose.load(["prompt=late", "prompt.layer=12"])
@@ -156,3 +176,33 @@ def test_a_file_that_is_no_schedule_is_refused(tmp_path: Path, text: str) -> Non
         with pytest.raises(UserError, match=f"schedule=.*{name}: ") as caught:
             compose.load([f"schedule={tmp_path / name}"])
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("train.batch=8", "Did you mean 'train.batch_size'?"),
+        ("optim.learning_rate=1", "Did you mean 'optim.lr'?"),
+        ("learning-rate=1", "Did you mean 'optim.lr'?"),
+        ("train.max_steps=8", "Did you mean 'train.updates'?"),
+        ("output_dir=x", "Did you mean 'run.dir'?"),
+        ("train.epochs=3", "train.updates = epochs × training examples / train.batch_size"),
+        ("train.upates=8", "Did you mean 'train.updates'?"),
+        ("train.lr=1", "Did you mean 'optim.lr'?"),
+    ],
+)
+def test_a_name_that_others_have_for_a_key_is_understood(typed: str, meant: str) -> None:
+    with pytest.raises(UserError, match=re.escape(meant)):
+        compose.load([typed])
+
+
+def test_what_is_meant_is_a_key_or_a_group() -> None:
+    assert set(KEYS) <= {*compose.settings(), *compose.GROUPS}
+    names = [name for others in KEYS.values() for name in others]
+    assert len(names) == len(set(names))
+
+
+def test_a_batch_has_no_more_examples_than_there_are() -> None:
+    loaded = compose.load(["train.batch_size=32", "train.micro_batch=24", "engine.processes=4"])
+    sizes = [loaded.with_batches_of(number).train for number in (None, 100, 16, 2)]
+    assert [(train.batch_size, train.micro_batch) for train in sizes] == [(32, 24), (32, 24), (16, 16), (4, 4)]

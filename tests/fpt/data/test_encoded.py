@@ -1,6 +1,11 @@
 """A batch holds its examples, padded to the longest of them."""
 
-from fpt.data.encoded import IGNORED, Encoded
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from fpt.data.encoded import IGNORED, Encoded, KeptStates
 from fpt.data.rows import Rows
 
 
@@ -11,3 +16,19 @@ def test_a_batch_is_padded_to_its_own_longest() -> None:
     assert batch.mask.tolist() == [[1, 1, 1], [1, 1, 0]]
     assert batch.labels.tolist() == [[8, 1, IGNORED], [8, 9, 1]]
     assert data.padded_size([0, 1]) == (2, 3, 3)
+
+
+def test_for_a_card_positions_are_multiples_of_eight_with_the_prompt_before_them() -> None:
+    lengths = [3, 12, 13, 20]
+    sources = Rows.of([5] * length for length in lengths)
+    states = KeptStates(torch.randn(sum(lengths), 4), np.cumsum([0, *lengths]))
+    data = replace(Encoded(sources, Rows.of([[8] * 9] * 4)).for_card(before=20), below=states)
+    assert [data.padded_size([index]) for index in range(4)] == [(1, 4, 16), (1, 12, 16), (1, 20, 16), (1, 20, 16)]
+    batch, plain = data.batch([0, 2]), replace(data, multiple=1).batch([0, 2])
+    assert (batch.source.shape, batch.labels.shape, batch.below.shape) == ((2, 20), (2, 16), (2, 20, 4))
+    for padded, narrow in ((batch.source, plain.source), (batch.mask, plain.mask), (batch.below, plain.below)):
+        assert torch.equal(padded[:, :13], narrow)
+        assert not padded[:, 13:].any()
+    assert torch.equal(batch.labels[:, :9], plain.labels)
+    assert (batch.labels[:, 9:] == IGNORED).all()
+    assert data.taken([1]).padded_size([0]) == (1, 12, 16)

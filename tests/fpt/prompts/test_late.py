@@ -1,17 +1,23 @@
 """A late prompt: made of an example's real tokens alone, put in where it is said, and nothing below it is kept."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from scipy.stats import ks_2samp
+from torch import Tensor, nn
 from torch.nn import functional
 
-from fpt.config.schema import PromptConfig
+from fpt.config.schema import OptimConfig, PromptConfig
+from fpt.data.supply import Share
 from fpt.prompts.late import Late
-from fpt.prompts.modules import SoftPrompt, average_pooled, drawn, max_pooled, pooled
+from fpt.prompts.modules import SoftPrompt, average_pooled, drawn, dropped_out, max_pooled, pooled
 from fpt.prompts.prompted import PromptedModel
-from tests.conftest import FAMILIES, save_checkpoint
+from fpt.training.loop import step
+from fpt.training.optimizer import make
+from tests.conftest import FAMILIES, open_folder, save_checkpoint
 from tests.models import BLOCKS, DATA, LENGTH, late, prompted, t5
 
 GENERATORS = ("npg", "appg", "mppg", "none")
@@ -83,9 +89,71 @@ def test_it_starts_from_the_seed(generator: str) -> None:
     )
     for name, tensor in tensors.items():
         assert tensor.dtype == torch.float32
-        assert tensor.abs().max() <= (7 if name.startswith("up") else 32) ** -0.5
         assert torch.equal(tensor, again[name])
         assert not torch.equal(tensor, other[name])
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_each_start_is_the_published_distribution(generator: str, checkpoint: Path) -> None:
+    """The published code leaves its layers as torch makes them, and without a generator takes torch's embedding."""
+    config = PromptConfig(kind="late", generator=generator, bottleneck=64, length=100)
+    found = Late(config).initial(open_folder(checkpoint), labels=(), seed=0)
+    torch.manual_seed(1)
+    if generator == "none":
+        published = {"vectors": nn.Embedding(100, 32).weight}
+    else:
+        down, up = nn.Linear(32, 64), nn.Linear(64, 3200 if generator == "npg" else 32)
+        published = {"down": down.weight, "down_bias": down.bias, "up": up.weight, "up_bias": up.bias}
+    assert found.keys() == published.keys()
+    for name, tensor in found.items():
+        theirs = published[name].detach()
+        assert tensor.shape == theirs.shape
+        assert ks_2samp(tensor.flatten(), theirs.flatten()).pvalue > 0.01, name
+    uniform = Late(replace(config, init="uniform")).initial(open_folder(checkpoint), labels=(), seed=0)
+    if generator == "none":
+        assert ks_2samp(uniform["vectors"].flatten(), published["vectors"].detach().flatten()).pvalue < 1e-9
+    else:
+        assert all(torch.equal(found[name], uniform[name]) for name in found)
+
+
+def test_dropout_leaves_out_its_share_and_makes_up_for_it() -> None:
+    prompt = late(generator="npg")
+    assert prompt.dropout == 0.1
+    assert late(generator="none").dropout == 0.0
+    assert late(generator="none", dropout=0.3).dropout == 0.3
+    factors = dropped_out(prompt, 1000, 0, range(40), 3)
+    assert factors is not None
+    assert sorted(set(factors.flatten().tolist())) == pytest.approx([0.0, 1 / 0.9])
+    assert (factors == 0).float().mean().item() == pytest.approx(0.1, abs=0.003)
+    alone = dropped_out(prompt, 1000, 0, [17], 3)
+    assert alone is not None
+    assert torch.equal(alone[0], factors[17])  # whatever else is in the batch
+    for other in (dropped_out(prompt, 1000, 0, [17], 4), dropped_out(prompt, 1000, 1, [17], 3)):
+        assert other is not None
+        assert not torch.equal(other[0], factors[17])
+    states, mask = torch.randn(2, 7, 32), torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
+    kept = dropped_out(prompt, 32, 0, [0, 1], 0)
+    assert kept is not None
+    put_in, _ = prompt.prepend(states, mask, mask, kept)
+    torch.testing.assert_close(put_in[:, :LENGTH], prompt(states, mask) * kept)
+    assert dropped_out(late(generator="npg", dropout=0.0), 32, 0, [0], 0) is None
+
+
+def test_dropout_is_the_same_however_an_update_is_parted(checkpoint: Path) -> None:
+    """And it is there: without it the loss is another."""
+    losses, learned = [], []
+    for micro_batch, dropout in ((4, 0.5), (1, 0.5), (4, 0.0)):
+        model = prompted(checkpoint, late(generator="mppg", dropout=dropout))
+        optimizer = make(model.prompt.parameters(), OptimConfig(name="adamw", lr=0.01))
+        kept = partial(dropped_out, model.prompt, 32, 0, update=0)
+        share = Share.of(DATA, [3, 1, 0, 2], micro_batch, kept)
+        loss, _ = step(model, optimizer, share, OptimConfig(), torch.device("cpu"))
+        losses.append(loss.item())
+        learned.append(model.prompt.tensors)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0] != pytest.approx(losses[2], rel=1e-3)
+    for name, tensor in learned[0].items():
+        torch.testing.assert_close(tensor, learned[1][name], rtol=1e-3, atol=1e-4)
 
 
 def test_before_the_first_block_it_is_an_input_prompt(checkpoint: Path) -> None:

@@ -11,10 +11,12 @@ import torch
 from peft import PromptTuningConfig, TaskType, get_peft_model
 from transformers import AutoModelForSeq2SeqLM
 
-from fpt.config.schema import OptimConfig
+from fpt.config.schema import OptimConfig, PromptConfig
 from fpt.data.encoded import IGNORED, Encoded
 from fpt.data.rows import Rows
-from fpt.prompts.modules import SoftPrompt
+from fpt.data.supply import Share
+from fpt.prompts.late import Late
+from fpt.prompts.modules import MixedPrompt, Prompt, SoftPrompt, drawn
 from fpt.prompts.prompted import PromptedModel
 from fpt.training.loop import step
 from fpt.training.optimizer import make
@@ -26,6 +28,7 @@ DATA = Encoded(
     sources=Rows.of([[5, 6, 7, 1], [8, 9, 10, 11, 12, 13, 14, 1], [15, 1], [16, 17, 18, 19, 20, 1]]),
     targets=Rows.of([[1100, 30, 1], [1100, 1], [1100, 31, 32, 33, 1], [1100, 34, 1]]),
 )
+GENERATORS = ("npg", "mppg", "none")
 PROMPT = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
 
 
@@ -108,7 +111,7 @@ def test_only_the_prompt_gets_a_gradient_and_moves(checkpoint: Path) -> None:
     model = prompted(checkpoint)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     optimizer = make([model.prompt.vectors], OptimConfig())
-    step(model, optimizer, DATA, [0, 1, 2, 3], None, OptimConfig(), torch.device("cpu"))
+    step(model, optimizer, Share.of(DATA, [0, 1, 2, 3]), OptimConfig(), torch.device("cpu"))
     moved = [name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])]
     assert moved == ["prompt.prompt"]
 
@@ -121,10 +124,35 @@ def test_the_gradient_does_not_depend_on_the_micro_batches(checkpoint: Path, siz
         model = prompted(checkpoint)
         config = OptimConfig(lr=0.01)
         optimizer = make([model.prompt.vectors], config)
-        loss, _ = step(model, optimizer, DATA, [3, 1, 0, 2], micro_batch, config, torch.device("cpu"))
-        prompts.append((loss, model.prompt.vectors.detach()))
+        share = Share.of(DATA, [3, 1, 0, 2], micro_batch)
+        loss, _ = step(model, optimizer, share, config, torch.device("cpu"))
+        prompts.append((loss.item(), model.prompt.vectors.detach()))
     assert prompts[0][0] == pytest.approx(prompts[1][0], rel=1e-5)
     torch.testing.assert_close(prompts[0][1], prompts[1][1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adafactor", "adamw"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_an_update_asks_the_device_nothing(checkpoint: Path, name: str, checkpointing: bool) -> None:
+    """The meta device has no values to answer with; a card would have to finish its work first, and then be idle."""
+    optim = OptimConfig(name=name)
+    model = prompted(checkpoint, checkpointing=checkpointing).to("meta")
+    optimizer = make(model.prompt.parameters(), optim)
+    for _ in range(2):
+        loss, is_told = step(model, optimizer, Share.of(DATA, [0, 1, 2, 3], 3), optim, torch.device("meta"))
+    assert (loss.device.type, is_told) == ("meta", False)
+    with pytest.raises(RuntimeError, match="meta"):
+        loss.item()
+
+
+def test_a_cards_padding_leaves_the_loss_and_its_gradient_as_they_are(checkpoint: Path) -> None:
+    gradients = []
+    for data in (DATA, DATA.for_card(len(PROMPT))):
+        model = prompted(checkpoint)
+        loss = model(data.batch([0, 1, 2, 3]))
+        loss.backward()
+        gradients.append((loss.detach(), model.prompt.vectors.grad))
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-5)
 
 
 def test_the_prompt_stays_in_float32_under_a_bfloat16_model(checkpoint: Path) -> None:
@@ -228,3 +256,26 @@ def test_logits_of_many_targets_are_never_there_at_once(checkpoint: Path, monkey
     assert rows == [3, 3, 3, 3, 1, 1, 3, 3, 3, 3]  # forward, and once more on the way back
     torch.testing.assert_close(parts, whole)
     torch.testing.assert_close(vectors.grad, gradient)
+
+
+@pytest.mark.parametrize("kind", ["soft", "late"])
+def test_rows_of_a_batch_may_have_prompts_of_their_own(checkpoint: Path, kind: str) -> None:
+    """Of unlike lengths and generators, so long as they enter at one place: each row as with its prompt alone."""
+    random = torch.Generator().manual_seed(1)
+    prompts: list[Prompt] = [SoftPrompt(torch.randn(length, 32, generator=random)) for length in (5, 2, 3)]
+    if kind == "late":
+        makers = [Late(PromptConfig(kind="late", length=3 + at, generator=name)) for at, name in enumerate(GENERATORS)]
+        prompts = [maker.build(drawn(maker.shapes(32), seed=at), 3) for at, maker in enumerate(makers)]
+    of_rows, batch, model = [0, 1, 2, 0], DATA.batch([0, 1, 2, 3]), prompted(checkpoint)
+    mixed = model.with_prompt(MixedPrompt(prompts, of_rows))
+    ids, logs = mixed.answer(batch, max_new_tokens=6)
+    losses = []
+    for row, own in enumerate(of_rows):
+        alone = model.with_prompt(prompts[own])
+        wanted, values = alone.answer(DATA.batch([row]), max_new_tokens=6)
+        assert torch.equal(ids[row, : wanted.shape[1]], wanted[0])
+        torch.testing.assert_close(logs[row, : wanted.shape[1]], values[0], rtol=1e-4, atol=1e-4)
+        losses.append(alone(DATA.batch([row])).item())
+    assert mixed(batch).item() == pytest.approx(sum(losses), rel=1e-5)
+    turned = model.with_prompt(MixedPrompt(prompts, [1, 0, 0, 2]))
+    assert turned(batch).item() != pytest.approx(sum(losses), rel=1e-5)

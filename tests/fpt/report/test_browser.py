@@ -1,34 +1,21 @@
 """The page in a real browser: nothing fails, nothing is fetched, every plot is drawn, tables sort, phones fit."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.skipif(not BROWSER, reason="no Chromium here; Debian's package chromium has it"),
-    pytest.mark.skipif(not DRIVER, reason="no chromedriver here; Debian's package chromium-driver has it"),
-]
+from tests.browser import NEEDED, started
+
+pytestmark = NEEDED
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver")
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
+    with started() as driver:
+        yield driver
 
 
 def opened(browser: Any, page: Path, *, width: int = 1280, dark: bool = False) -> None:
@@ -66,7 +53,7 @@ def test_it_fits_and_every_plot_is_drawn(browser: Any, page: Path, width: int) -
           return [box.width, box.height, sized.length, outside];
         })"""
     )
-    assert len(plots) == 2 * 6 + 3
+    assert len(plots) == 2 * 6 + 4
     for wide, high, drawn, outside in plots:
         assert 200 < wide <= max(width, 500)
         assert high > 100

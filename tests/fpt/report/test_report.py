@@ -5,6 +5,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from fpt.report import open_runs, output_of
-from fpt.report.runs import similarity
+from fpt.report import open_runs, output_of, write
+from fpt.report.plots import _over_seeds
+from fpt.report.runs import by_seed, read, similarity
 from fpt.runs.folder import problem_of, read_ledger, set_aside
 from fpt.runs.run import open_run
+from fpt.units import amount
 from tests.conftest import Outcome, quick_words
 from tests.fpt.report.conftest import HOSTILE, stopped
 
@@ -71,6 +74,8 @@ def test_the_tables_hold_the_records_numbers(cli: Cli, finished: Path) -> None:
     assert [row[8] for row in rows] == [f"{stage['score']:.2f}" for stage in result["stages"]]
     assert [row[7] for row in rows] == [f"{stage['seconds']:,.1f}" for stage in result["stages"]]
     assert all(row[9].endswith("B") for row in rows)
+    measured = [json.loads(file.read_text())["peak"] for file in sorted(finished.glob("stages/*/memory.json"))]
+    assert [row[10] for row in rows] == [f"{amount(peak)}B" for peak in measured]
     assert "seed: 0" in page
     assert "most common label 50.00" in page
 
@@ -103,8 +108,16 @@ def test_similarity_is_the_mean_cosine_of_vectors_in_one_place() -> None:
 
 def test_several_runs_share_a_page_and_unlike_metrics_no_axis(page: Path) -> None:
     stems = {file.stem for file in (page.parent / "all-plots").iterdir()}
-    assert stems == {f"{group}-{curve}" for group in (1, 2) for curve in CURVES} | {"memory", "prompts-1", "prompts-2"}
+    assert stems == {f"{group}-{curve}" for group in (1, 2) for curve in CURVES} | {
+        "1-overview",
+        "memory",
+        "prompts-1",
+        "prompts-2",
+    }
     text = page.read_text()
+    assert (
+        text.index('aria-label="Runs"') < text.index("accuracy against FLOPs, runs of one kind") < text.index("<main>")
+    )
     first, second = text.index("boolq: accuracy"), text.index("faq: exact_match")
     assert text[first:second].count("accuracy against") == 6  # a label and a caption for each of three axes
     assert "exact_match against" not in text[first:second]
@@ -154,7 +167,8 @@ def test_a_late_prompts_last_stage_is_the_full_model_and_only_its_prompts_are_no
     cli: Cli, quick: list[str], tmp_path: Path
 ) -> None:
     """An update of it costs less than vanilla prompt tuning's, which says nothing about the model."""
-    assert cli("train", *quick, "prompt=late", "schedule=ld", "train.updates=8").status == 0
+    more = ("prompt=late", "schedule=ld", "train.updates=8", "schedule.partial_end=true")
+    assert cli("train", *quick, *more).status == 0
     page = reported(cli, tmp_path / "run")
     assert "partial model, and its score is on that" not in page
     assert "No stage has ended" not in page
@@ -263,3 +277,39 @@ def test_words_that_cannot_be_used_are_one_line(cli: Cli, finished: Path, words:
 def test_a_folder_whose_name_holds_an_equals_sign_is_a_folder(cli: Cli, finished: Path) -> None:
     page = reported(cli, finished.rename(finished.with_name("lr=0.3")))
     assert "<title>fpt report: lr=0.3</title>" in page
+
+
+def test_a_run_of_the_papers_length_draws_in_seconds_and_fits_a_mail(finished: Path, tmp_path: Path) -> None:
+    """30,000 updates and 60 validations; the processor's seconds, as other tests may run beside."""
+    random = np.random.default_rng(0)
+    with (finished / "metrics.jsonl").open("w") as stream:
+        for update in range(1, 30_001):
+            stage = min(4, 1 + (update - 1) // 7_500)
+            line = {"update": update, "stage": stage, "flops": update * 10**12, "seconds": update / 3}
+            stream.write(
+                json.dumps({**line, "loss": float(np.exp(-update / 9_000) + random.random()), "lr": 0.3}) + "\n"
+            )
+            if update % 500 == 0:
+                score = float(90 - 40 * np.exp(-update / 9_000) + random.random())
+                stream.write(json.dumps({**line, "split": "validation", "accuracy": score}) + "\n")
+    begun = time.process_time()
+    page, *plots = write(open_runs([str(finished)]), tmp_path / "page.html")
+    assert time.process_time() - begun < 5
+    assert page.stat().st_size < 2**20
+    assert len(plots) == 8
+
+
+def test_runs_that_differ_by_their_seed_make_one_band(finished: Path, tmp_path: Path) -> None:
+    """Its points are the seeds' mean FLOPs, and their least, mean and most score."""
+    places = [finished, *(shutil.copytree(finished, tmp_path / name) for name in ("other", "third"))]
+    runs = [read(open_run(place), number, place.name) for number, place in enumerate(places, 1)]
+    more = [{**line, "flops": line["flops"] + 10, "accuracy": line["accuracy"] + 3.0} for line in runs[0].validations]
+    runs[1] = replace(runs[1], settings={**runs[1].settings, "seed": 7, "run.dir": "x"}, validations=more)
+    runs[2] = replace(runs[2], settings={**runs[2].settings, "optim.lr": 0.7})
+    groups = by_seed(runs)
+    assert [[run.number for run in group.runs] for group in groups] == [[1, 2], [3]]
+    assert [group.label for group in groups] == ["cr on small, optim.lr=0.3, 2 seeds", "cr on small, optim.lr=0.7"]
+    full = [line for line in runs[0].validations if line["stage"] == 4]
+    expected = [(line["flops"] + 5, line["accuracy"], line["accuracy"] + 1.5, line["accuracy"] + 3) for line in full]
+    assert _over_seeds(groups[0].runs, True) == pytest.approx(np.array(expected))
+    assert len(_over_seeds(groups[0].runs, False)) + len(full) == len(runs[0].validations)

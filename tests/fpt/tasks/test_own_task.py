@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -164,9 +165,38 @@ def test_without_a_validation_file_a_part_of_the_training_file_is_drawn(tmp_path
     assert task.valid == again.valid != other.valid
     assert task.notes == (
         f"{file}: 4 of its 40 examples are for validation, drawn with the seed, as there is no task.valid",
+        "of 4 validation examples one answer is 25.0 points of the score; more say more: task.valid, or a larger"
+        " task.valid_share",
     )
     with pytest.raises(UserError, match="one example cannot be parted"):
         open_task(compose.load([*plain, "task.train_examples=1"]))
+
+
+def test_the_part_for_validation_has_each_labels_share(tmp_path: Path) -> None:
+    """By chance alone 6 of 60 would often have but one label, and one that is not training's most common."""
+    rows = [{**ROWS[0], "right": ("a", "b", "c")[number % 6 % 4 % 3]} for number in range(60)]
+    file = save(tmp_path / "a.jsonl", rows)
+    plain = [word for word in words(file, "task.valid=null") if not word.startswith("task.target=")]
+    plain += ["task.target='{right}'", "task.labels={a: yes, b: no, c: maybe}"]
+    golds = {example.golds[0] for example in open_task(compose.load(plain)).train}
+    assert golds == {"yes", "no", "maybe"}
+    for seed in range(5):
+        task = open_task(compose.load([*plain, f"seed={seed}"]))
+        counts = Counter(example.golds[0] for example in task.valid)
+        assert counts == {"yes": 3, "no": 2, "maybe": 1}
+        assert task.majority == 50
+        assert len(task.train) == 54
+
+
+def test_a_record_that_cannot_be_used_says_how_to_leave_it_out(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("question,text,right\nq,t,one\nq,t\nq,t,two\n")
+    plain = [f"task.train={file}", f"task.valid={file}", "task.source='{question} {text}'", "task.target='{right}'"]
+    with pytest.raises(UserError, match=r"line 3: 2 columns, expected 3: .*; task\.on_error=skip leaves such out$"):
+        open_task(compose.load(["task=files", *plain]))
+    task = open_task(compose.load(["task=files", *plain, "task.on_error=skip"]))
+    assert [example.target.split()[-1] for example in task.train] == ["one", "two"]
+    assert task.skipped == (f"{file}, line 3: 2 columns, expected 3: question, text, right",) * 2
 
 
 @pytest.mark.parametrize(

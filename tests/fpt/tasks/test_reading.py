@@ -1,6 +1,7 @@
 """SQuAD 2.0 and ReCoRD are read as they are distributed, and scored as their authors do."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,22 @@ def gap(index: int, *texts: str) -> dict[str, Any]:
     return {"idx": index, "query": f"{index} @placeholder waved", "answers": answers}
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("It fell.\n@highlight\nOle fell\n@highlight\nIt broke", "It fell. Ole fell. It broke."),
+        ('He said "no"\n@highlight\nWhy?\n@highlight\nNobody knows!', 'He said "no" Why? Nobody knows!'),
+        ("No mark", "No mark."),
+    ],
+)
+def test_highlights_are_sentences_of_the_passage(tmp_path: Path, text: str, wanted: str) -> None:
+    """What T5's two substitutions make of them, and the end that the published readers set."""
+    told = re.sub(r"\n@highlight\n", ". ", re.sub(r"""(\.|\?|\!|\"|\')\n@highlight\n""", r"\1 ", text))
+    assert told in (wanted, wanted.removesuffix("."))
+    task = record(tmp_path, passage(gap(1, "Ole"), passage={"text": text, "entities": []}))
+    assert task.valid[0].source.endswith(f" passage: {wanted}")
+
+
 def record(folder: Path, *passages: Any) -> Task:
     for name in ("train.jsonl", "val.jsonl"):
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in passages))
@@ -131,7 +148,7 @@ def test_every_query_counts_and_every_answer_is_trained(tmp_path: Path) -> None:
     assert [example.id for example in task.valid] == ["3-5", "3-9", "3-40"]
     assert task.valid[1].golds == ("Mira Tanaka", "Mira")
     assert task.valid[1].source == (
-        f"query: 9 @placeholder waved entities: Mira Tanaka, Ole, Port Linden passage: {PASSAGE}"
+        f"query: 9 @placeholder waved entities: Mira Tanaka, Ole, Port Linden passage: {PASSAGE}."
     )
     assert [(example.id, example.target) for example in task.train] == [
         ("3-5", "<extra_id_0> Ole"),

@@ -127,7 +127,7 @@ HELD_OUT: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "record": (
         jsonl({"idx": 3, "passage": PASSAGE, "qas": [{"idx": 40, "query": "@placeholder waved"}]}),
         "3-40",
-        "query: @placeholder waved entities: Ole, Mira passage: Ole met Mira",
+        "query: @placeholder waved entities: Ole, Mira passage: Ole met Mira.",
         {
             "query": "@placeholder waved",
             "passage": "Ole met Mira",
@@ -175,7 +175,7 @@ def test_a_test_split_without_labels_is_read_with_its_ids(tmp_path: Path, name: 
 
 
 def test_every_task_has_a_case() -> None:
-    assert set(RULES) - set(HELD_OUT) == {"squad_v2", "xsum"}
+    assert set(RULES) - set(HELD_OUT) == {"squad_v2", "xsum", "mpqa", "mr", "subj", "trec"}
 
 
 def test_a_test_split_with_labels_is_scored(tmp_path: Path) -> None:

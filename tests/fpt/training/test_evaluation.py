@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from fpt.__main__ import main
-from fpt.data.encoded import Batch
+from fpt.data.encoded import Batch, Encoded
 from fpt.data.encoding import encode
+from fpt.data.rows import Rows
 from fpt.errors import UserError
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
@@ -106,6 +107,9 @@ def test_free_text_may_be_twice_as_long_as_in_training(checkpoint: Path, tmp_pat
     data = encode(task.train, tokenizer, source_length=64, target_length=512)
     assert longest_answer(task, data, 512) == 2 * len(tokenizer("<extra_id_0> the lamp").input_ids)
     assert longest_answer(task, data, 5) == 5
+    for count, longest in ((200, 20), (50, 512)):  # one long target among many, and among few
+        targets = Rows.of([[8] * 10] * (count - 1) + [[8] * 300])
+        assert longest_answer(task, Encoded(targets, targets), 512) == longest
 
 
 @pytest.mark.parametrize(("name", "correct"), [("squad_v2", [True, True, False]), ("xsum", [None])])

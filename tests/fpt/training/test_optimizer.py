@@ -1,5 +1,7 @@
 """The optimizer's packed state goes on as if nothing had happened."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
@@ -34,6 +36,20 @@ def test_restored_goes_on_bit_for_bit(sizes: list[tuple[int, ...]], name: str, s
     for index in range(stop, 5):
         step(middle, optimizer, index)
     assert all(torch.equal(*pair) for pair in zip(middle, whole, strict=True))
+
+
+def test_decay_is_for_layers_and_not_for_their_biases() -> None:
+    """Both groups are one AdamW, as the published code has it."""
+    layer = nn.Linear(6, 4)
+    theirs = deepcopy(layer)
+    groups = [{"params": [theirs.weight], "weight_decay": 0.5}, {"params": [theirs.bias], "weight_decay": 0.0}]
+    published = torch.optim.AdamW(groups, lr=0.1)
+    optimizer = make(layer.parameters(), OptimConfig(name="adamw", lr=0.1, weight_decay=0.5))
+    for index in range(4):
+        step(list(layer.parameters()), optimizer, index)
+        step(list(theirs.parameters()), published, index)
+    assert torch.equal(layer.weight, theirs.weight)
+    assert torch.equal(layer.bias, theirs.bias)
 
 
 def test_the_learning_rate_is_a_function_of_the_update() -> None:

@@ -15,6 +15,7 @@ from stages.planning.memory import MemoryPlan, check_fits, plan_memory
 pytestmark = pytest.mark.dear
 
 XXL = ("model=t5-xxl", "schedule=ld")
+PLAIN = "train.activation_checkpointing=false"
 
 
 def memory(*words: str) -> MemoryPlan:
@@ -36,11 +37,16 @@ def test_a_plan_says_what_fits_and_what_would() -> None:
 @pytest.mark.parametrize(
     ("words", "advice"),
     [
-        (("engine.device_memory=80GB", "train.micro_batch=32"), "train.micro_batch=N"),
+        (("engine.device_memory=80GB", "train.micro_batch=32", PLAIN), "train.micro_batch=N"),
         (("engine.device_memory=80GB", "train.micro_batch=auto"), ""),
         (("engine.device_memory=80GB",), ""),
-        (("engine.device_memory=24GiB", "train.micro_batch=1"), "engine.dtype=bfloat16 engine=deepspeed .*"),
-        (("engine.device_memory=40GB", "train.micro_batch=32"), "train.micro_batch=N engine.dtype=bfloat16"),
+        (("engine.device_memory=24GiB", "train.micro_batch=1"), "engine.dtype=bfloat16"),
+        (
+            ("engine.device_memory=24GiB", "train.micro_batch=1", PLAIN),
+            "train.activation_checkpointing=true engine.dtype=bfloat16",
+        ),
+        (("engine.device_memory=24GB", "train.micro_batch=1"), "engine.dtype=bfloat16 engine=deepspeed .*"),
+        (("engine.device_memory=40GB", "train.micro_batch=32", PLAIN), "train.micro_batch=N engine.dtype=bfloat16"),
     ],
 )
 def test_the_advice_makes_it_fit(words: tuple[str, ...], advice: str) -> None:
@@ -89,20 +95,20 @@ def test_whoever_starts_the_processes_the_plan_is_for_as_many(
     plan = planned(monkeypatch, tmp_path, *words)
     assert (plan.engine, plan.processes, plan.micro_batch) == ("deepspeed", 8, 4)
     assert (plan.engine, plan.stages, plan.micro_batch) == (wanted.engine, wanted.stages, wanted.micro_batch)
-    tight = planned(monkeypatch, tmp_path, *XXL, "engine.device_memory=12GB", "train.micro_batch=4")
+    tight = planned(monkeypatch, tmp_path, *XXL, "engine.device_memory=12GB", "train.micro_batch=4", PLAIN)
     assert not tight.fits
     assert not any(word.startswith("engine.processes") for word in tight.advice or [])
 
 
 def test_auto_stays_with_torch_where_sharing_wins_nothing() -> None:
-    plan = memory("model=t5-large", "schedule=ld", "engine.device_memory=24GiB", "train.micro_batch=32")
+    plan = memory("model=t5-large", "schedule=ld", "engine.device_memory=24GiB", "train.micro_batch=32", PLAIN)
     assert plan.engine == "torch"
     assert plan.advice is not None
     assert re.fullmatch(r"train\.micro_batch=\d+", *plan.advice)
 
 
 def test_auto_is_the_largest_micro_batch_that_fits() -> None:
-    words = (*XXL, "engine=torch", "engine.device_memory=80GB")
+    words = (*XXL, "engine=torch", "engine.device_memory=80GB", PLAIN)
     found = memory(*words, "train.micro_batch=auto").micro_batch
     assert found > 1
     assert memory(*words, f"train.micro_batch={found}").fits
@@ -118,22 +124,57 @@ def test_a_cards_free_memory_less_a_reserve_is_what_there_is(monkeypatch: pytest
     assert plan.device_memory == 29 * 2**30
     assert plan.fits
     assert 1 < plan.micro_batch < 32
-    assert not memory("model=t5-large", "schedule=pt", f"train.micro_batch={plan.micro_batch + 1}").fits
+    assert not memory("model=t5-large", "schedule=pt", f"train.micro_batch={plan.micro_batch + 1}", PLAIN).fits
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert memory("model=t5-large", "schedule=pt").micro_batch == 32
 
 
 @pytest.mark.parametrize("model", ["t5-xl", "t5-xxl"])
-@pytest.mark.parametrize("size", ["24GB", "40GB", "80GB"])
-def test_a_plan_for_a_card_fits_or_says_what_would(model: str, size: str) -> None:
-    words = (f"model={model}", "schedule=pt", f"engine.device_memory={size}")
+@pytest.mark.parametrize("size", ["24GiB", "40GiB", "80GiB"])
+def test_large_models_fit_into_a_card_by_default(model: str, size: str) -> None:
+    """In bfloat16, on one card; and blocks are computed again on the way back only where nothing fits without."""
+    words = (f"model={model}", "schedule=pt", "engine.device=cuda", f"engine.device_memory={size}")
     plan = memory(*words)
-    if not plan.fits:
-        assert plan.advice
-        assert memory(*words, *plan.advice).fits
+    assert plan.fits
+    assert (plan.engine, plan.dtype, plan.quantize) == ("torch", "bfloat16", "none")
+    assert plan.activation_checkpointing == ((model, size) == ("t5-xxl", "24GiB"))
+    assert len(plan.told) == plan.activation_checkpointing
+    for sentence in plan.told:
+        assert "engine.quantize=int8" in sentence
+        packed = memory(*words, "engine.quantize=int8")
+        assert packed.fits
+        assert not packed.activation_checkpointing
+        assert packed.micro_batch > plan.micro_batch
+
+
+@pytest.mark.parametrize("words", [["engine.device_memory=24GB"], ["engine.device_memory=12GiB", "engine=deepspeed"]])
+def test_packed_weights_are_proposed_beside_what_changes_no_weight(words: list[str]) -> None:
+    """And never taken unasked."""
+    words = [*XXL, "engine.device=cuda", *words]
+    plan = memory(*words)
+    assert not plan.fits
+    assert plan.quantize == "none"
+    assert plan.advice
+    assert plan.packed_advice
+    assert not any("quantize" in word for word in plan.advice)
+    assert plan.packed_advice[-1].startswith("engine.quantize=")
+    for advice, total in ((plan.advice, plan.advised_bytes), (plan.packed_advice, plan.packed_bytes)):
+        after = memory(*words, *advice)
+        assert after.fits
+        assert after.stages[-1].total == total
+
+
+def test_what_packed_weights_take_is_counted() -> None:
+    """And on a CPU blocks are computed again only where that is asked for."""
+    words = [*XXL, "engine.device=cuda", "engine.device_memory=80GB", "train.micro_batch=1"]
+    plain, eight, four = (memory(*words, f"engine.quantize={how}").stages[-1] for how in ("none", "int8", "nf4"))
+    assert plain.activations == eight.activations == four.activations
+    assert eight.weights == pytest.approx(plain.weights / 2, rel=0.07)
+    assert four.weights == pytest.approx(plain.weights / 4, rel=0.15)
+    assert not memory("model=t5-large", "schedule=pt").activation_checkpointing
 
 
 def test_auto_says_what_would_make_one_example_fit() -> None:
     config = load([*XXL, "engine=torch", "engine.device_memory=40GB", "train.micro_batch=auto"])
-    with pytest.raises(UserError, match=re.escape("engine.dtype=bfloat16 fits")):
+    with pytest.raises(UserError, match=re.escape("engine.dtype=bfloat16, or engine.quantize=int8 fits")):
         check_fits(config, plan_memory(config, schedule.of(config)))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fpt.__main__ import main
+from stages.several import compare as comparison
 from tests.conftest import Outcome, quick_words
 
 Cli = Callable[..., Outcome]
@@ -142,10 +143,26 @@ def test_finished_runs_are_read_missing_ones_run(cli: Cli, compared: Path, comma
     assert [line.split()[0] for line in lines[2:4]] == ["pt", "cr"]
 
 
+@pytest.mark.parametrize(
+    ("words", "every"),
+    [
+        ("train.updates=40", 4),
+        ("train.updates=40 train.eval_every=20", 20),
+        ("train.updates=3 schedules=pt", 1),
+        ("", 150),
+        ("model=t5-large", 500),
+    ],
+)
+def test_a_short_run_is_validated_often_enough_to_be_compared(words: str, every: int) -> None:
+    planned = comparison.plan([word for word in words.split() if "schedules" not in word], ["pt"], [0])
+    assert planned[0].config.train.eval_every == every
+
+
 def test_a_run_of_another_configuration_is_not_taken_for_this_one(cli: Cli, command: list[str]) -> None:
     done = cli(*command, "optim.weight_decay=0.5")
     assert done.status == 2
     assert "optim.weight_decay: 1e-05 then, 0.5 now" in done.err
+    assert "Give run.dir=DIR, in which every run gets a folder of its own" in done.err
     assert len(done.err.splitlines()) == 1
 
 

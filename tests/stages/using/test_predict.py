@@ -1,5 +1,6 @@
 """Answers to texts of the user's own: as in validation, in order, streamed, and resumed."""
 
+import csv
 import json
 import math
 import os
@@ -92,6 +93,52 @@ def test_a_broken_output_goes_on(cli: Cli, finished: Path, validated: list[dict[
     assert "exists already" in cli(*words, f"output={broken}").err
 
 
+@pytest.mark.parametrize("ending", [".csv", ".tsv"])
+def test_a_table_is_answered_by_a_table(
+    cli: Cli, finished: Path, validated: list[dict[str, Any]], tmp_path: Path, ending: str
+) -> None:
+    """Its own columns come along, also what the template does not name; a bad row is left out where that is asked."""
+    mark = "," if ending == ".csv" else "\t"
+    asked = [row["input"].removeprefix("question: ").split(" passage: ") for row in validated[:3]]
+    rows = [["note", "question", "passage"], *([f"n{number}", *texts] for number, texts in enumerate(asked)), ["bad"]]
+    file, output = tmp_path / f"asked{ending}", tmp_path / f"answers{ending}"
+    file.write_text("".join(mark.join(cells) + "\n" for cells in rows))
+    words = ["predict", f"run={finished}", f"input={file}", f"output={output}", "train.eval_batch=1"]
+    done = cli(*words)
+    assert done.status == 2
+    assert done.err.endswith(
+        "line 5: 1 columns, expected 3: note, question, passage; task.on_error=skip leaves such out\n"
+    )
+    done = cli(*words, "task.on_error=skip")
+    assert done.status == 0, done.err
+    assert "1 skipped" in done.err
+    with output.open(newline="") as stream:
+        answers = list(csv.DictReader(stream, delimiter=mark))
+    assert [row["note"] for row in answers] == ["n0", "n1", "n2"]
+    assert [[row["question"], row["passage"]] for row in answers] == asked
+    assert [row["prediction"] for row in answers] == [row["answer"] for row in validated[:3]]
+    assert all(float(row["score"]) < 0 for row in answers)
+    again = [word.replace(str(output), str(tmp_path / f"again{ending}")) for word in words]
+    assert (
+        "the input has a column 'prediction' already"
+        in cli(*(word.replace(str(file), str(output)) for word in again)).err
+    )
+
+
+def test_texts_of_no_table_make_one_of_three_columns_and_empty_ones_are_said(
+    cli: Cli, finished: Path, tmp_path: Path
+) -> None:
+    file, output = tmp_path / "asked.txt", tmp_path / "answers.csv"
+    file.write_text('one, "two"\n\nthree\n')
+    done = cli("predict", f"run={finished}", f"input={file}", f"output={output}")
+    assert done.status == 0, done.err
+    assert "1 of 3 texts is empty" in done.err
+    with output.open(newline="") as stream:
+        answers = list(csv.DictReader(stream))
+    assert [row["input"] for row in answers] == ['one, "two"', "", "three"]
+    assert list(answers[0]) == ["input", "prediction", "score"]
+
+
 def test_a_broken_output_of_something_else_is_refused(cli: Cli, finished: Path, tmp_path: Path) -> None:
     file, output = tmp_path / "asked.txt", tmp_path / "answers.txt"
     words = ["predict", f"run={finished}", f"input={file}", f"output={output}", "train.eval_batch=1"]
@@ -172,7 +219,7 @@ def test_a_text_too_long_is_cut_as_in_training(cli: Cli, finished: Path, tmp_pat
         (["text=x", "input=y"], "both say what to answer"),
         (["input=/nowhere.txt"], "input=/nowhere.txt: no such file"),
         (["input=/etc/hosts"], "the name must end in one of .jsonl"),
-        (["text=x", "output=answers.csv"], "the name must end in .jsonl or .txt"),
+        (["text=x", "output=answers.md"], "the name must end in .jsonl or .txt or .csv or .tsv"),
         (["text=x", "beams=0"], "beams=0: expected a whole number, at least 1"),
         (["text=x", "--max-new-tokens", "few"], "max-new-tokens=few: expected a whole number"),
         (["text=x", "--beam", "3"], "--beam: unknown option"),

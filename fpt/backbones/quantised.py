@@ -1,0 +1,161 @@
+"""Frozen linear layers that keep their weights in 8 or 4 bits, and have them whole only while these are used.
+
+int8 has a scale for each output; nf4 is QLoRA's 4-bit NormalFloat, with a scale for each 64 numbers that is itself in 8
+bits (Dettmers et al. 2023, arXiv 2305.14314). Both are bitsandbytes' formats. Activations stay as they are, so that the
+gradient is that of the weights used, and the same formats hold on every device.
+
+Letters: O outputs, I inputs of a layer.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from fpt.config.extras import check_quantize
+
+GROUP, GROUPS = 64, 256  # nf4: numbers with one scale, and scales with one scale of theirs
+TABLES = 4 * (16 + 256 + 1)  # bytes: what the 4 and the 8 bits stand for, and the scales' mean
+
+
+class Packed(Protocol):
+    """A weight [O, I] in few bits."""
+
+    @property
+    def nbytes(self) -> int:
+        """That it takes."""
+
+    def whole(self) -> Tensor:
+        """The weight [O, I] that the bits stand for."""
+
+
+class Linear(nn.Module):
+    """A frozen linear layer [O, I] with a packed weight."""
+
+    # T5's feed-forward layer asks its last one for a tensor's precision, and gives it states of that.
+    weight = None
+
+    def __init__(self, packed: Packed, like: nn.Linear) -> None:
+        """In the place of another layer, whose bias it takes over."""
+        super().__init__()
+        self.packed, self.bias = packed, like.bias
+        self.in_features, self.out_features = like.in_features, like.out_features
+
+    def forward(self, states: Tensor) -> Tensor:
+        """States [..., O] from states [..., I]."""
+        product: Tensor = _Product.apply(states, self.packed)  # type: ignore[no-untyped-call]
+        return product if self.bias is None else product + self.bias
+
+
+class _Product(torch.autograd.Function):
+    """States times a packed weight; the whole weight is made anew on the way back, where torch would keep it."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, packed: Packed) -> Tensor:
+        ctx.packed = packed
+        return functional.linear(states, packed.whole())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient.matmul(ctx.packed.whole()), None
+
+
+@dataclass(frozen=True, eq=False)
+class Int8:
+    """Numbers from -127 to 127 [O, I], and the largest absolute weight of each output [O]; whole in a precision."""
+
+    codes: Tensor
+    largest: Tensor
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, weight: Tensor, dtype: torch.dtype) -> "Int8":
+        """Packed by rows; on a card bitsandbytes takes float16 alone, so everywhere."""
+        codes, largest, _ = _library("int8").int8_vectorwise_quant(weight.half())
+        return cls(codes, largest, dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Codes and scales."""
+        return self.codes.nbytes + self.largest.nbytes
+
+    def whole(self) -> Tensor:
+        """The weight [O, I] that the bits stand for."""
+        weight: Tensor = _library("int8").int8_vectorwise_dequant(self.codes, self.largest)
+        return weight.to(self.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class NF4:
+    """Two numbers of 4 bits in each byte; bitsandbytes' account of their scales, and of the precision; and [O, I]."""
+
+    codes: Tensor
+    state: Any
+    shape: torch.Size
+
+    @classmethod
+    def of(cls, weight: Tensor, dtype: torch.dtype) -> "NF4":
+        """Packed in groups of GROUP numbers, row after row."""
+        shape, weight = weight.shape, weight.contiguous()
+        if shape[1] % 2:  # which bitsandbytes has no kernel for on a CPU, where it would compile one at each shape
+            weight = functional.pad(weight.flatten(), (0, shape.numel() % 2))
+        codes, state = _library("nf4").quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
+        state.dtype = dtype
+        return cls(codes, state, shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Codes and scales."""
+        scales = self.state.state2
+        tensors = (self.codes, self.state.absmax, self.state.code, self.state.offset, scales.absmax, scales.code)
+        return sum(tensor.nbytes for tensor in tensors)
+
+    def whole(self) -> Tensor:
+        """The weight [O, I] that the bits stand for."""
+        weight: Tensor = _library("nf4").dequantize_4bit(self.codes, self.state)
+        return weight.flatten()[: self.shape.numel()].view(self.shape)
+
+
+FORMATS: dict[str, type[Int8] | type[NF4]] = {"int8": Int8, "nf4": NF4}  # by engine.quantize
+
+
+def layers_of(family: Any, model: Any) -> list[nn.Linear]:
+    """The layers of a model that are packed: all linear ones in its blocks, so neither embedding nor head."""
+    blocks = (block for stack in family.row.stacks for block in family.blocks_of(model, stack))
+    return [module for block in blocks for module in block.modules() if isinstance(module, nn.Linear)]
+
+
+def packed(layer: nn.Linear, quantize: str, dtype: torch.dtype) -> Linear:
+    """A layer that computes in `dtype` what this one does, up to the bits that are lost; on the same device.
+
+    Raises:
+        UserError: bitsandbytes is not installed.
+    """
+    return Linear(FORMATS[quantize].of(layer.weight.detach(), dtype), layer)
+
+
+def packed_bytes(layer: nn.Linear, quantize: str) -> int:
+    """Bytes of its packed weight."""
+    numbers = layer.weight.numel()
+    if quantize == "int8":
+        return numbers + 4 * layer.out_features
+    groups = -(-numbers // GROUP)
+    return -(-numbers // 2) + groups + 4 * -(-groups // GROUPS) + TABLES
+
+
+def bytes_at_once(layer: nn.Linear, quantize: str, width: int) -> int:
+    """Bytes that making the weight whole takes, `width` a number: int8 goes through two steps in float32."""
+    return layer.weight.numel() * (max(8, 4 + width) if quantize == "int8" else width)
+
+
+@cache
+def _library(quantize: str) -> Any:
+    check_quantize(quantize)
+    from bitsandbytes import functional as library  # seconds, so only where it is used
+
+    return library

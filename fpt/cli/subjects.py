@@ -1,0 +1,80 @@
+"""Which prompts a verb uses: of one run, of several by name, or a file's."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fpt.cli.arguments import Arguments
+from fpt.config import compose
+from fpt.config.run_config import RunConfig
+from fpt.devices import processes
+from fpt.errors import UserError
+from fpt.runs.run import Run, open_run
+from fpt.sharing.tokens import named
+
+if TYPE_CHECKING:
+    from stages.using.learned import LearnedPrompt
+
+Subject = tuple[Run | None, RunConfig]
+ALONE = ""  # the name of the one prompt that needs none
+
+
+def subjects_of(arguments: Arguments) -> dict[str, Subject]:
+    """What is used by name: several finished runs, or one prompt alone.
+
+    Raises:
+        UserError: as `subject_of`; or runs without names of their own.
+    """
+    paths = runs_of(arguments) if "run" in arguments.options else []
+    if len(paths) < 2:
+        if "names" in arguments.options:
+            raise UserError("names=…: is for run=A,B, several runs; one needs no name")
+        return {ALONE: subject_of(arguments)}
+    subjects = [subject_of(arguments, path) for path in paths]
+    return dict(zip(named([config for _, config in subjects], paths, names_of(arguments)), subjects, strict=True))
+
+
+def subject_of(arguments: Arguments, path: str | None = None) -> Subject:
+    """What is used: a finished run, that in `path` or what run= names, or None for prompt.file; and the configuration.
+
+    Raises:
+        UserError: there is none, or it cannot be used as told.
+    """
+    typed = {word.partition("=")[0] for word in arguments.overrides}
+    if "run" in arguments.options:
+        if "prompt.file" in typed:
+            raise UserError("run=… and prompt.file=… both name a prompt; give one of them")
+        run = open_run(path or arguments.options["run"])
+        _ = run.result  # refuses a run that is not finished
+        return run, processes.together(compose.load(arguments.overrides, base=run.config))
+    if "prompt.file" not in typed:
+        raise UserError("which prompt? give run=DIR, a run's folder, or prompt.file=FILE with model= and task=")
+    if "stage" in arguments.options:
+        raise UserError("stage=…: is for run=DIR; a prompt file has no stages")
+    return None, processes.together(compose.load([*arguments.overrides, "prompt.init=file"]))
+
+
+def runs_of(arguments: Arguments) -> list[str]:
+    """The folders that run= names: one, or several parted by commas, which a folder's name may have too."""
+    text = arguments.options["run"]
+    return [text] if Path(text).expanduser().is_dir() else arguments.listed("run", "A,B")
+
+
+def names_of(arguments: Arguments) -> list[str] | None:
+    """What names= calls the prompts, if it is given."""
+    return arguments.listed("names", "A,B") if "names" in arguments.options else None
+
+
+def stage_of(arguments: Arguments) -> int | None:
+    """The stage that stage= names, if it is given."""
+    return arguments.number("stage", 1) if "stage" in arguments.options else None
+
+
+def learned_from(arguments: Arguments, run: Run | None, config: RunConfig) -> "LearnedPrompt":
+    """The prompt of a run, or of prompt.file=.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    from stages.using import learned
+
+    return learned.from_file(config) if run is None else learned.from_run(run, stage_of(arguments))

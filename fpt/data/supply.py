@@ -1,0 +1,94 @@
+"""What an update computes on: its batches, and on a card the next update's too, made while the card computes."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from types import TracebackType
+
+from torch import Tensor
+
+from fpt.data.batches import UpdateOrder, micro_batches
+from fpt.data.encoded import Batch, Encoded
+from fpt.devices import distributed
+
+
+@dataclass(frozen=True)
+class Share:
+    """One process's part of an update: its batches, and the target tokens of all processes' examples together."""
+
+    batches: list[Batch]
+    tokens: int
+
+    @classmethod
+    def of(
+        cls,
+        data: Encoded,
+        indices: list[int],
+        micro_batch: int | None = None,
+        kept: Callable[[Sequence[int]], Tensor | None] = lambda _: None,
+    ) -> "Share":
+        """One process's part of the examples at `indices`, in batches of at most `micro_batch`; None: all at once.
+
+        `kept` of examples is what dropout leaves of their vectors, as factors [B, P, D]; None: everything.
+        """
+        batches = []
+        for part in micro_batches(indices, micro_batch, process=distributed.rank(), processes=distributed.size()):
+            some = part or indices[:1]
+            batch = replace(data.batch(some), kept=kept(some))
+            # Every process has as many batches, for a model whose weights are shared out runs in step.
+            batches.append(batch if part else batch.unlabelled())
+        return cls(batches, sum(data.lengths[index][1] for index in indices))
+
+    def pinned(self) -> "Share":
+        """The same in memory from which a card copies without being waited for."""
+        return Share([batch.pinned() for batch in self.batches], self.tokens)
+
+
+class Supply:
+    """The shares of one update after another."""
+
+    def __init__(
+        self,
+        data: Encoded,
+        order: UpdateOrder,
+        dropout: Callable[[Sequence[int], int], Tensor | None] = lambda *_: None,
+        *,
+        for_card: bool,
+    ) -> None:
+        """Of such data in this order.
+
+        Args:
+            data: the examples.
+            order: which of them each update takes.
+            dropout: what it leaves of examples' vectors in an update, [B, P, D]; None: everything.
+            for_card: make the next update's in a thread, pinned; a CPU would lose as much time as it gained.
+        """
+        self._data, self._order, self._dropout = data, order, dropout
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="fpt-batches") if for_card else None
+        self._next: tuple[tuple[int, int | None], Future[Share]] | None = None
+
+    def share(self, update: int, micro_batch: int | None) -> Share:
+        """Of the update that follows `update`."""
+        if self._pool is None:
+            return self._make(update, micro_batch)
+        wanted, made = (update, micro_batch), self._next
+        # The order has a memory of its own, so that only the thread may ask it.
+        share = made[1] if made and made[0] == wanted else self._pool.submit(self._pinned, *wanted)
+        self._next = (update + 1, micro_batch), self._pool.submit(self._pinned, update + 1, micro_batch)
+        return share.result()
+
+    def _make(self, update: int, micro_batch: int | None) -> Share:
+        return Share.of(self._data, self._order.indices(update), micro_batch, lambda some: self._dropout(some, update))
+
+    def _pinned(self, update: int, micro_batch: int | None) -> Share:
+        return self._make(update, micro_batch).pinned()
+
+    def __enter__(self) -> "Supply":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the thread; what it was making is not waited for."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)

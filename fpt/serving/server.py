@@ -1,0 +1,45 @@
+"""Where the service is found, from before the model is opened until it is told to stop."""
+
+import errno
+import os
+import socket
+
+import uvicorn
+from fastapi import FastAPI
+
+from fpt.devices.interrupts import Interrupted, heard
+from fpt.errors import UserError
+
+PATIENCE = 30  # seconds for what was asked before the stop
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket at that address; port 0 takes a free one.
+
+    Raises:
+        UserError: there is no such address here, or it is taken.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        hint = "give another port=N; 0 takes a free one" if error.errno == errno.EADDRINUSE else "give another host="
+        why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        raise UserError(f"host={host} port={port}: cannot be served at ({why}); {hint}") from None
+
+
+def address(own: socket.socket) -> str:
+    """As a browser takes it."""
+    host, port = own.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def run(app: FastAPI, own: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM: what was asked is answered first, a second signal ends at once."""
+    # What the library logs of its own start and stop is said in our words; errors of handlers it still logs.
+    settings = uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=PATIENCE)
+    with own, heard():
+        try:
+            uvicorn.Server(settings).run(sockets=[own])
+        except Interrupted:  # which uvicorn raises again when it has ended
+            return

@@ -1,0 +1,125 @@
+"""One checkpoint for many prompts, each of them added tokens: which prompts, and what they are called in a text."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fpt.config.run_config import RunConfig
+from fpt.errors import UserError
+from fpt.sharing.card import model_name, source_of
+from fpt.sharing.export import ExportRequest, check_request
+from fpt.units import amount
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+NAME = re.compile(r"[a-zA-Z0-9][\w.-]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class TokensRequest:
+    """Which prompts leave as tokens, and to where; checked.
+
+    Attributes:
+        prompts: by name, each with its run.
+        folder: where the checkpoint goes.
+        repo: the Hub's repository that gets it, if any.
+    """
+
+    prompts: dict[str, ExportRequest]
+    folder: Path
+    repo: str | None
+
+
+def check_tokens(
+    runs: Sequence[str],
+    names: Sequence[str] | None,
+    *,
+    number: int | None = None,
+    folder: str | None = None,
+    base: str | None = None,
+    repo: str | None = None,
+) -> TokensRequest:
+    """What is to leave the runs; without names, each prompt has its task's.
+
+    Raises:
+        UserError: as `check_request`; or the names are not one for each run, or no names, or the same.
+    """
+    requests = [check_request(run, "tokens", number=number, folder=folder, base=base, repo=repo) for run in runs]
+    given = named([request.run.config for request in requests], runs, names)
+    return TokensRequest(dict(zip(given, requests, strict=True)), requests[0].folder, repo)
+
+
+def named(configs: Sequence[RunConfig], runs: Sequence[str], names: Sequence[str] | None) -> list[str]:
+    """What the prompts of runs are called: as `names` says, or each as its task.
+
+    Raises:
+        UserError: they are not one for each run, or no names, or two are the same.
+    """
+    given = [config.task.name for config in configs] if names is None else list(names)
+    typed = f"names={','.join(given)}"
+    if len(given) != len(configs):
+        raise UserError(f"{typed}: {len(given)} names for {len(configs)} runs; give one for each, in their order")
+    if twice := next((name for name in given if given.count(name) > 1), None):
+        raise UserError(f"run={','.join(runs)}: two prompts would be called {twice}; give names=A,B, one for each run")
+    if wrong := next((name for name in given if not NAME.fullmatch(name)), None):
+        raise UserError(f"{typed}: {wrong} is no name of letters, digits, -, _ and .; give names=A,B, one for each run")
+    return given
+
+
+def written(name: str) -> str:
+    """How a prompt is named in a text."""
+    return f"<prompt:{name}>"
+
+
+def with_prompts(tokenizer: "PreTrainedTokenizerBase", lengths: dict[str, int]) -> "PreTrainedTokenizerBase":
+    """A tokenizer that knows prompts of so many tokens by name, each name standing for its tokens in a text.
+
+    The names are a rule of its normaliser, which its tokenizer.json has: any program that reads that file knows them.
+
+    Raises:
+        UserError: it has no such rules, or knows one of the names already.
+    """
+    from copy import deepcopy
+
+    from tokenizers import AddedToken, normalizers
+
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"to=tokens: {type(tokenizer).__name__} has no rules by which a name could stand for tokens; to=peft and"
+            " to=npy take the prompt along without a tokenizer"
+        )
+    tokenizer = deepcopy(tokenizer)
+    library, rules = tokenizer.backend_tokenizer, []
+    for name, length in lengths.items():
+        tokens = [f"<prompt:{name}:{number}>" for number in range(length)]
+        # Looked for after the rules, which normalised=True asks for, and not when what was generated is read.
+        added = [AddedToken(token, normalized=True, special=True) for token in tokens]
+        if tokenizer.add_tokens(added, special_tokens=True) < length:
+            raise UserError(f"to=tokens: the model has a prompt called {name} already; give another name with names=…")
+        rules.append(normalizers.Replace(written(name), "".join(tokens)))
+    library.normalizer = normalizers.Sequence([*rules, *filter(None, [library.normalizer])])
+    return tokenizer
+
+
+def card_of_tokens(request: TokensRequest) -> str:
+    """README.md of such a checkpoint: the Hub's metadata, then words for people."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    one = next(iter(request.prompts.values()))
+    metrics = sorted({prompt.run.result["metric"]["name"] for prompt in request.prompts.values()})
+    card = ModelCard.from_template(
+        ModelCardData(library_name="transformers", tags=["prompt-tuning", "soft-prompt", "fpt"], metrics=metrics),
+        template_str=(files(__package__) / "tokens.md.jinja").read_text(encoding="utf-8"),
+        request=request,
+        model_name=model_name(one),
+        examples={name: f"{written(name)} {source_of(prompt.run)}" for name, prompt in request.prompts.items()},
+        longest=max(prompt.run.result["max_new_tokens"] for prompt in request.prompts.values()),
+        versions=one.run.result["versions"],
+        written=written,
+        amount=amount,
+    )
+    return f"{card}\n"

@@ -1,0 +1,61 @@
+"""Other papers' texts and label words for the tasks, by the name that `task.template` takes: `lpt` (Liu et al. 2022).
+
+LPT's are for a masked language model, whose mask is T5's first sentinel here: the target says what it stands for.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fpt.tasks.task import Template
+
+MASK = "<extra_id_0>"
+
+
+@dataclass(frozen=True)
+class Wording:
+    """A task's text, and the words in place of its labels' own."""
+
+    template: Template
+    words: Mapping[str, str] = field(default_factory=dict)
+
+
+def _pair(first: str, second: str, end: str = " ?") -> Template:
+    return Template(f"{{{first}}}{end} {MASK} , {{{second}}}", (first, second))
+
+
+def _praise(name: str) -> Template:
+    return Template(f"{{{name}}} . It was {MASK} .", (name,))
+
+
+ENTAILED = {"entailment": "Yes", "not_entailment": "No"}
+PRAISED = {"negative": "terrible", "positive": "great"}
+WORDINGS: dict[str, dict[str, Wording]] = {
+    "mnli": {
+        "lpt": Wording(_pair("premise", "hypothesis"), {"entailment": "Yes", "neutral": "Maybe", "contradiction": "No"})
+    },
+    "mrpc": {
+        "lpt": Wording(_pair("sentence1", "sentence2"), {"not_equivalent": "No", "equivalent": "Yes"}),
+    },
+    "qnli": {"lpt": Wording(_pair("question", "sentence"), ENTAILED)},
+    "qqp": {
+        "lpt": Wording(_pair("question1", "question2", end=""), {"not_duplicate": "No", "is_duplicate": "Yes"}),
+    },
+    "rte": {"lpt": Wording(_pair("sentence1", "sentence2"), ENTAILED)},
+    "sst2": {"lpt": Wording(_praise("sentence"), PRAISED)},
+    "mpqa": {"lpt": Wording(_praise("text"), PRAISED)},
+    "mr": {"lpt": Wording(_praise("text"), PRAISED)},
+    "subj": {"lpt": Wording(_praise("text"))},
+    "trec": {
+        "lpt": Wording(
+            Template(f"{MASK} : {{text}}", ("text",)),
+            {
+                "description": "Description",
+                "entity": "Entity",
+                "abbreviation": "Expression",
+                "human": "Human",
+                "location": "Location",
+                "number": "Number",
+            },
+        )
+    },
+}

@@ -1,0 +1,41 @@
+"""How many updates are so many epochs? Known when the data are read, which is done here, before anything else is."""
+
+import math
+from dataclasses import replace
+
+from fpt.config.run_config import RunConfig
+from fpt.data.example_cache import open_task
+from fpt.errors import UserError
+from fpt.tasks.catalogue import most_train_examples
+
+
+def in_updates(config: RunConfig) -> RunConfig:
+    """The configuration with `train.updates` in place of `train.epochs`, if these are given.
+
+    Raises:
+        UserError: the data cannot be read.
+    """
+    return config if config.train.epochs is None else _of(config, len(open_task(config).train))
+
+
+def expected(config: RunConfig) -> RunConfig:
+    """The same before anything is read.
+
+    Raises:
+        UserError: how many examples there are is not known.
+    """
+    if config.train.epochs is None:
+        return config
+    number = most_train_examples(config)
+    if number is None:
+        raise UserError(
+            f"train.epochs={config.train.epochs:g}: how many training examples there are is not known before they are"
+            " read; plan with train.updates=N"
+        )
+    return _of(config, number)
+
+
+def _of(config: RunConfig, examples: int) -> RunConfig:
+    assert config.train.epochs is not None
+    updates = math.ceil(examples * config.train.epochs / config.train.batch_size)
+    return replace(config, train=replace(config.train, updates=updates, epochs=None))

@@ -1,0 +1,153 @@
+"""Who asks over a network is answered as by the predictor, or refused in a line; many at once share batches."""
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx2
+import pytest
+
+from fpt.config.compose import load
+from fpt.serving.app import Served, make
+from fpt.serving.waiting import Full, Waiting
+from fpt.tasks.catalogue import rules_of
+from fpt.tasks.predict_input import raw_example
+from fpt.tasks.task import Example
+from fpt.training.prediction import Prediction
+from tests.fpt.serving.conftest import LONGEST, Here, running
+
+LAMPS = ["The lamp is red.", "The stone is old. The lamp is blue.", "Maya has a pony."]
+
+
+@pytest.fixture(scope="module")
+def client(here: Here) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=here.url, timeout=60) as client:
+        yield client
+
+
+def test_many_at_once_are_answered_in_batches_as_the_predictor_answers(here: Here, client: httpx2.Client) -> None:
+    asked = [
+        raw_example(f"question: is it number {number} passage: {LAMPS[number % 3]}")._replace(
+            group=("boolq", "mnli")[number % 2]
+        )
+        for number in range(40)
+    ]
+    wanted = here.mixed.answer(asked)
+    before = client.get("/health").json()
+    with ThreadPoolExecutor(20) as threads:
+        bodies = [{"prompt": one.group, "text": one.source} for one in asked]
+        found = list(threads.map(lambda body: client.post("/predict", json=body).json(), bodies))
+    for one, other in zip(found, wanted, strict=True):
+        assert [one[key] for key in ("answer", "output", "input", "prompt")] == [
+            getattr(other, key) for key in ("answer", "output", "input", "prompt")
+        ]
+        assert one["score"] == pytest.approx(other.score, abs=1e-3)
+    assert len({one["output"] for one in found}) > 1
+    after = client.get("/health").json()
+    assert after["answered"] - before["answered"] == 40
+    assert after["batches"] - before["batches"] < 40
+    assert (after["status"], after["model"], after["prompts"], after["waiting"]) == ("ok", "tiny", ["boolq", "mnli"], 0)
+
+
+def test_a_records_fields_go_into_its_prompts_template(client: httpx2.Client) -> None:
+    found = client.post("/predict", json={"prompt": "mnli", "premise": LAMPS[0], "hypothesis": 7}).json()
+    assert found["input"] == f"hypothesis: 7 premise: {LAMPS[0]}"
+    long = client.post("/predict", json={"prompt": "mnli", "text": "lamp " * 300}).json()
+    assert long["cut"] > 100
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "said"),
+    [
+        (
+            {"json": {"prompt": "cola", "text": "x"}},
+            400,
+            "'prompt' is 'cola'; expected the name of a prompt, one of boolq",
+        ),
+        ({"json": {"text": "x"}}, 400, "no field 'prompt'; expected the name of a prompt"),
+        ({"json": {"prompt": "boolq", "question": "x"}}, 400, "record: no field 'passage'; expected question, passage"),
+        ({"json": [1]}, 422, "body: Input should be a valid dictionary"),
+        ({"json": {"prompt": "boolq", "text": ["x"]}}, 422, "text: Input should be a valid string"),
+        ({"content": "{", "headers": {"Content-Type": "application/json"}}, 422, "body: JSON decode error"),
+        ({"json": {"prompt": "boolq", "text": "x" * LONGEST}}, 413, "the body has more than 2,000 bytes"),
+        ({"content": iter([b"x" * 1500, b"x" * 1500])}, 413, "the body has more than 2,000 bytes"),  # states no length
+    ],
+)
+def test_what_cannot_be_answered_is_refused_in_a_line(
+    client: httpx2.Client, request_: dict[str, Any], code: int, said: str
+) -> None:
+    found = client.post("/predict", **request_)
+    assert found.status_code == code
+    assert list(found.json()) == ["error"]
+    assert found.json()["error"].startswith(said)
+
+
+def test_other_addresses_and_other_names_of_the_machine_are_refused(here: Here, client: httpx2.Client) -> None:
+    assert client.get("/predict").status_code == 405
+    assert "there are POST /predict, GET /health" in client.get("/nowhere").json()["error"]
+    assert client.get("/health", headers={"Host": "evil.example"}).status_code == 400
+    assert "access-control-allow-origin" not in client.get("/health", headers={"Origin": "http://evil.example"}).headers
+
+
+def test_it_describes_itself(client: httpx2.Client) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    assert sorted(paths) == ["/health", "/predict"]
+    assert set(paths["/predict"]["post"]["responses"]) == {"200", "400", "413", "422", "503"}
+    assert client.get("/docs").status_code == 200
+
+
+def predicted(example: Example) -> Prediction:
+    return Prediction(example.source, 0, "", example.source, 0.0, ())
+
+
+def test_who_finds_too_many_waiting_is_told_to_come_again() -> None:
+    """And who waits is answered; a failing model fails those of its batch, in a line, and nobody else."""
+    go, began = threading.Event(), threading.Event()
+
+    def answer(examples: Sequence[Example]) -> list[Prediction]:
+        began.set()
+        go.wait(30)
+        if examples[0].source == "bad":
+            raise RuntimeError("a secret of the machine")
+        return [predicted(example) for example in examples]
+
+    waiting = Waiting(answer, batch_size=1, longest=1)
+    served = Served("boolq", rules_of(load(["task=boolq"]).task), "")
+    made = make("m", {"a": served}, waiting, field="prompt", longest_body=99, own_names=["127.0.0.1"])
+    with running(made) as url, httpx2.Client(base_url=url, timeout=60) as client, ThreadPoolExecutor(2) as threads:
+        first = threads.submit(client.post, "/predict", json={"text": "bad"})
+        assert began.wait(30)
+        second = threads.submit(client.post, "/predict", json={"text": "good"})
+        while not client.get("/health").json()["waiting"]:
+            pass
+        third = client.post("/predict", json={"text": "x"})
+        assert (third.status_code, third.headers["Retry-After"]) == (503, "1")
+        go.set()
+        assert first.result().status_code == 500
+        assert "secret" not in first.result().text
+        assert second.result().json()["answer"] == "good"
+
+
+def test_who_has_left_is_not_computed() -> None:
+    seen = []
+
+    def answer(examples: Sequence[Example]) -> list[Prediction]:
+        seen.extend(example.source for example in examples)
+        return [predicted(example) for example in examples]
+
+    async def ask() -> list[str]:
+        waiting = Waiting(answer, batch_size=4, longest=3)
+        tasks = [asyncio.create_task(waiting.ask(raw_example(text))) for text in "abcd"]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        work = asyncio.create_task(waiting.work())
+        with pytest.raises(Full):
+            await tasks[3]
+        found = [(await tasks[0]).answer, (await tasks[2]).answer]
+        work.cancel()
+        return found
+
+    assert asyncio.run(ask()) == ["a", "c"]
+    assert seen == ["a", "c"]

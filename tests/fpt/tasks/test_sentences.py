@@ -1,0 +1,178 @@
+"""MPQA, MR, Subj and TREC from the files people have, LPT's texts and words, and what a user may say otherwise."""
+
+from pathlib import Path
+
+import pytest
+
+from fpt.config.compose import load
+from fpt.errors import UserError
+from fpt.tasks.opening import open_task
+from fpt.tasks.task import Task
+
+TREC = (
+    b"DESC:manner How did serfdom develop in and then leave Russia ?\n"
+    b"ENTY:cremat What films featured the character Popeye Doyle ?\n"
+    b"ABBR:exp What is the full form of .com ?\n"
+    b"HUM:ind Who was Camp David named for , caf\xe9 ?\n"  # Latin-1, as the original
+    b"LOC:other Where is it ?\n"
+    b"NUM:date When was it ?\n"
+)
+
+
+def opened(name: str, folder: Path, *words: str) -> Task:
+    return open_task(load([f"task={name}", f"task.data={folder}", *words]))
+
+
+def pairs(task: Task) -> list[tuple[str, str]]:
+    return [(example.source, example.golds[0]) for example in task.train]
+
+
+def test_trecs_own_files(tmp_path: Path) -> None:
+    (tmp_path / "train_5500.label").write_bytes(TREC)
+    (tmp_path / "TREC_10.label").write_bytes(TREC[:63])
+    task = opened("trec", tmp_path)
+    words = ["description", "entity", "abbreviation", "human", "location", "number"]
+    assert [gold for _, gold in pairs(task)] == words
+    assert task.train[0].source == "sentence: How did serfdom develop in and then leave Russia ?"
+    assert task.train[3].source == "sentence: Who was Camp David named for , café ?"
+    assert len(task.valid) == 1
+    worded = opened("trec", tmp_path, "task.template=lpt")
+    assert worded.train[0].source == "<extra_id_0> : How did serfdom develop in and then leave Russia ?"
+    assert worded.train[2].target == "<extra_id_0> Expression"
+
+
+@pytest.mark.parametrize(
+    ("files", "content"),
+    [
+        (("train.tsv", "dev.tsv"), '1\tit is "good" , really\n0\tbad\n'),
+        (("train.tsv", "test.tsv"), 'label\ttext\n1\tit is "good" , really\n0\tbad\n'),
+        (("train.csv", "test.csv"), '1,"it is ""good"" , really"\n0,bad\n'),
+        (("train.txt", "test.txt"), '1 it is "good" , really\n\n0 bad\n'),
+        (("rt-polarity.all", "test.txt"), '1 it is "good" , really\n0 bad\n'),
+    ],
+)
+def test_every_form_says_the_same(tmp_path: Path, files: tuple[str, str], content: str) -> None:
+    for name in files:
+        (tmp_path / name).write_text(content)
+    task = opened("mr", tmp_path)
+    assert pairs(task) == [('sentence: it is "good" , really', "positive"), ("sentence: bad", "negative")]
+    assert len(task.valid) == 2
+    worded = opened("mr", tmp_path, "task.template=lpt")
+    assert pairs(worded)[1] == ("bad . It was <extra_id_0> .", "terrible")
+
+
+@pytest.mark.parametrize(("task", "file"), [("mr", "rt-polarity.all"), ("mpqa", "mpqa.all"), ("subj", "subj.all")])
+def test_of_one_file_alone_a_part_is_for_validation(tmp_path: Path, task: str, file: str) -> None:
+    (tmp_path / file).write_text("".join(f"{number % 2} number {number}\n" for number in range(40)))
+    found = opened(task, tmp_path)
+    assert (len(found.train), len(found.valid)) == (36, 4)
+    assert found.notes == (
+        f"{tmp_path / file}: 4 of its 40 examples are for validation, drawn with the seed, as there is no other file",
+    )
+    assert opened(task, tmp_path, "seed=1").valid != found.valid
+    expected = "subjective" if task == "subj" else "negative"
+    assert found.train[0].golds == (expected,)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("1\tgood\n2\tbad\n", "train.tsv, line 2: 'label' is '2'; expected \"0\" or \"1\""),
+        ("1\tgood\n0\n", "train.tsv, line 2: 1 columns, expected label<TAB>text"),
+        ("1\tgood\n0\t \n", "train.tsv, line 2: 2 columns, expected label<TAB>text"),
+    ],
+)
+def test_a_line_of_another_form_is_named(tmp_path: Path, content: str, said: str) -> None:
+    for name in ("train.tsv", "dev.tsv"):
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UserError) as caught:
+        opened("mr", tmp_path)
+    assert said in str(caught.value)
+
+
+def test_the_hub_is_refused_in_a_line() -> None:
+    with pytest.raises(UserError, match=r"task\.data=hub: subj is not read from the Hub; give a folder with train\.ts"):
+        open_task(load(["task=subj"]))
+
+
+def words_of(*more: str) -> tuple[str, ...]:
+    return open_task(load(["task.data=world", "task.train_examples=20", "task.valid_examples=20", *more])).labels
+
+
+def test_a_labels_word_is_a_setting() -> None:
+    assert words_of("task=mnli") == ("entailment", "neutral", "contradiction")
+    assert words_of("task=mnli", "task.labels.neutral=perhaps") == ("entailment", "perhaps", "contradiction")
+    assert words_of("task=mnli", "task.labels={entailment: Yes, neutral: 0}") == ("Yes", "0", "contradiction")
+    assert words_of("task=mnli", "task.template=lpt", "task.labels.neutral=Well") == ("Yes", "Well", "No")
+    task = open_task(load(["task=mnli", "task.data=world", "task.train_examples=20", "task.labels.neutral=perhaps"]))
+    assert {example.target for example in task.train} >= {"<extra_id_0> perhaps"}
+    assert task.origin.startswith("generated, land 0")  # what else was said still holds
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["task=mnli", "task.labels.netural=x"],
+            "task.labels.netural: mnli has entailment, neutral, contra",
+        ),
+        (
+            ["task=mnli", "task.labels.neutral=Entailment"],
+            "two labels have the word 'Entailment', as case does",
+        ),
+        (["task=mnli", "task.labels.neutral=' x'"], "task.labels.neutral=' x': expected a word"),
+        (["task=xsum", "task.labels.yes=x"], "task.labels: xsum has no labels; leave it out"),
+        (["task=mnli", "task.labels={neutral: x}", "task.labels.neutral=y"], "both name label words"),
+        (["task=mnli", "task.template=lpd"], "whose named texts are lpt"),
+        (["task=boolq", "task.template=lpt"], "task.template=lpt: names no field; boolq has question, passage"),
+    ],
+)
+def test_words_and_texts_that_cannot_be_are_refused(words: list[str], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        words_of(*words)
+    assert said in str(caught.value)
+
+
+def test_the_published_texts() -> None:
+    """As the published processors put them, with T5's sentinel for the mask."""
+    task = open_task(load(["task=mnli", "task.data=world", "task.valid_examples=1", "task.template=lpt"]))
+    plain = open_task(load(["task=mnli", "task.data=world", "task.valid_examples=1"]))
+    hypothesis, _, premise = plain.valid[0].source.removeprefix("hypothesis: ").partition(" premise: ")
+    assert task.valid[0].source == f"{premise} ? <extra_id_0> , {hypothesis}"
+    qqp = open_task(load(["task=qqp", "task.data=world", "task.valid_examples=1", "task.template=lpt"]))
+    assert " <extra_id_0> , " in qqp.valid[0].source
+
+
+def test_the_mean_of_the_metrics_may_choose() -> None:
+    words = ["task=qqp", "task.data=world", "task.train_examples=20", "task.valid_examples=20"]
+    task = open_task(load([*words, "task.metric=mean"]))
+    answers = [task.labels[index % 2] for index in range(20)]
+    scores = task.score(answers, task.valid)
+    plain = open_task(load(words)).score(answers, task.valid)
+    assert task.metric == "mean"
+    assert scores == {"mean": (plain["accuracy"] + plain["f1"]) / 2, **plain}
+    assert open_task(load([*words, "task.metric=f1"])).metric == "f1"
+    one = ["task=boolq", "task.data=world", "task.train_examples=20", "task.valid_examples=20"]
+    assert open_task(load([*one, "task.metric=mean"])).metric == "accuracy"
+    for name, metric, allowed in (("qqp", "f2", "accuracy, f1, mean"), ("xsum", "rouge1", "rougeL")):
+        with pytest.raises(UserError, match=rf"task\.metric={metric}: {name} has {allowed}\."):
+            open_task(load([f"task={name}", "task.data=world", f"task.metric={metric}"]))
+
+
+def test_mnlis_two_sets_count_alike_whatever_their_sizes() -> None:
+    words = ["task=mnli", "task.world=plain", "task.train_examples=20", "task.valid_split=both"]
+    task = open_task(load([*words, "task.valid_examples=30"]))
+    assert [example.group for example in task.valid] == ["matched"] * 30 + ["mismatched"] * 30
+    assert len({example.id for example in task.valid}) == 60
+    uneven = [*task.valid[:10], *task.valid[30:]]
+    right = [example.golds[0] for example in uneven[:10]] + ["neutral"] * 30
+    neutral = 100 * sum(example.golds == ("neutral",) for example in uneven[10:]) / 30
+    assert task.score(right, uneven) == {
+        "accuracy": pytest.approx((100 + neutral) / 2),
+        "accuracy_matched": 100.0,
+        "accuracy_mismatched": pytest.approx(neutral),
+    }
+    with pytest.raises(UserError, match=r"task\.valid_split=both: a land's customs are about people"):
+        open_task(load(["task=mnli", "task.valid_split=both"]))
+    with pytest.raises(UserError, match=r"task\.valid_split=both: boolq has validation"):
+        open_task(load(["task=boolq", "task.valid_split=both"]))
