@@ -98,14 +98,20 @@ class Tokens:
         return self._bare(texts)
 
     def of_targets(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of what is to be said, with the end that the model is to say too, if it says more than a word."""
+        """Token ids of what is to be said, with the end that the model is to say too, if it says more than a word.
+
+        Raises:
+            UserError: the tokenizer has none.
+        """
         if self.row.sentinel:
             return [[*ids, *self.frame[1]] for ids in self._bare(texts)]
-        words = [text.removeprefix(SENTINEL) for text in texts]
+        words, end = [text.removeprefix(SENTINEL) for text in texts], self.tokenizer.eos_token_id
+        if self.row.reads != "mask" and end is None:
+            raise UserError("model: its tokenizer has no end-of-sequence token, which an answer ends with")
         if self.row.reads == "seq2seq":
-            return [[*ids, self.tokenizer.eos_token_id] for ids in self._bare(words)]
+            return [[*ids, end] for ids in self._bare(words)]
         ids = self._bare([f" {word}" if word else "" for word in words])  # which goes on after a text
-        return ids if self.row.reads == "mask" else [[*row, self.tokenizer.eos_token_id] for row in ids]
+        return ids if self.row.reads == "mask" else [[*row, end] for row in ids]
 
     def _bare(self, texts: list[str]) -> list[list[int]]:
         ids: list[list[int]] = self.tokenizer(

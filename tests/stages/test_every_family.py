@@ -1,11 +1,14 @@
 """Every family of models computes what transformers' own does: whole and in parts, before a prompt and behind it."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import PromptTuningConfig, TaskType, get_peft_model
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -15,11 +18,12 @@ from fpt.backbones.rows import ROWS
 from fpt.backbones.shapes import Selection
 from fpt.data.encoded import Batch
 from fpt.pricing.flops import Price
+from fpt.prompts.kept_states import StatesBelow
 from fpt.prompts.modules import LatePrompt, SoftPrompt
 from fpt.prompts.prompted import PromptedModel
-from stages import partial
+from stages import partial as parts
 from stages.selection import everything
-from tests.conftest import open_folder, quick_words, stopped_after
+from tests.conftest import ON_CPU, open_folder, quick_words, stopped_after
 from tests.families import (
     CASES,
     WIDTH,
@@ -31,6 +35,7 @@ from tests.families import (
     save_family,
 )
 from tests.models import late, same
+from tests.processes import in_processes
 
 PROMPT = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(0))
 ALL = [0, 1, 2, 3]
@@ -58,7 +63,7 @@ def theirs(folder: Path, family: str) -> Any:
 
 
 def prompted(backbone: Backbone, prompt: SoftPrompt | LatePrompt, selection: Selection | None = None) -> PromptedModel:
-    return PromptedModel(partial.build(backbone, selection or everything(backbone.shape)), prompt)
+    return PromptedModel(parts.build(backbone, selection or everything(backbone.shape)), prompt)
 
 
 def asked(model: Any, family: str, batch: Batch, prompt: Tensor) -> Any:
@@ -122,6 +127,24 @@ def test_answers_are_what_transformers_finds_likeliest(backbone: Backbone, their
         torch.testing.assert_close(-weighed[:, number].sum(), expected)
 
 
+def test_pefts_prompt_is_ours_where_it_is_exported(theirs: Any, folder: Path, family: str) -> None:
+    if ROWS[family].no_peft:
+        return
+    given = inputs_of(family, data_of(family).batch(ALL))
+    config = PromptTuningConfig(
+        task_type={"seq2seq": TaskType.SEQ_2_SEQ_LM, "causal": TaskType.CAUSAL_LM}[ROWS[family].reads],
+        num_virtual_tokens=len(PROMPT),
+        num_transformer_submodules=1,
+        tokenizer_name_or_path=str(folder),
+    )
+    model = get_peft_model(opened(folder, family), config).eval()
+    model.prompt_encoder["default"].embedding.weight.data.copy_(PROMPT)
+    with torch.no_grad():
+        found = model(input_ids=given.ids, attention_mask=given.mask, labels=given.labels).logits
+        expected = asked(theirs, family, data_of(family).batch(ALL), PROMPT).logits
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def logits(model: Any, family: str) -> Tensor:
     """By transformers' own forward, of real positions."""
     given = inputs_of(family, data_of(family).batch(ALL))
@@ -132,13 +155,13 @@ def logits(model: Any, family: str) -> Tensor:
 
 def test_a_saved_partial_opens_in_transformers(backbone: Backbone, theirs: Any, family: str, tmp_path: Path) -> None:
     kept = part_of(backbone.shape)
-    model = partial.build(backbone, kept)
-    partial.save(model, backbone, tmp_path / "saved")
+    model = parts.build(backbone, kept)
+    parts.save(model, backbone, tmp_path / "saved")
     again = opened(tmp_path / "saved", family)
     torch.testing.assert_close(logits(again, family), logits(model, family), rtol=1e-5, atol=1e-5)
     assert not torch.allclose(logits(theirs, family), logits(model, family), atol=1e-2)
     saved = open_folder(tmp_path / "saved")
-    assert saved.shape == partial.shape_of(kept, backbone.shape)
+    assert saved.shape == parts.shape_of(kept, backbone.shape)
 
 
 def test_the_kept_neurons_alone_are_read(backbone: Backbone, theirs: Any, family: str) -> None:
@@ -170,7 +193,7 @@ def test_the_kept_neurons_alone_are_read(backbone: Backbone, theirs: Any, family
     expected = logits(theirs, family)
     for hook in hooks:
         hook.remove()
-    model = partial.build(backbone, kept)
+    model = parts.build(backbone, kept)
     torch.testing.assert_close(logits(model, family), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -180,6 +203,9 @@ def test_a_late_prompt_takes_no_notice_of_padding(backbone: Backbone, generator:
     with torch.no_grad():
         together = model(data.batch(ALL))
         torch.testing.assert_close(sum(model(data.batch([index])) for index in ALL), together)
+    kept = StatesBelow(model, data, 2, ON_CPU, lambda batches, _: batches).in_memory()
+    with torch.no_grad():
+        torch.testing.assert_close(model(replace(data, below=kept).batch(ALL)), together)
     if ROWS[family].reads == "mask":
         return
     labels, logs = model.answer(data.batch(ALL), max_new_tokens=5)
@@ -207,7 +233,7 @@ def test_its_price_is_torchs_count(backbone: Backbone, folder: Path, family: str
         read = price.below(backbone.shape, batch=4, source=source, target=target, blocks=4)
         priced += whole - read + 4 * (positions - backbone.family.answered(target)) * price.head()
     assert priced == counter.get_total_flops()
-    body = partial.build(backbone, everything(backbone.shape))
+    body = parts.build(backbone, everything(backbone.shape))
     assert price.parameters(backbone.shape) == sum(parameter.numel() for parameter in body.parameters())
 
 
@@ -228,6 +254,23 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(folder: Path, boolq: Pa
         main(["train", *words("stopped")])
     assert main(["train", *words("stopped")]) == 0
     assert same(tmp_path / "whole", tmp_path / "stopped")
+
+
+@pytest.mark.slow
+def test_two_processes_under_zero_3_give_the_prompt_of_one(folder: Path, boolq: Path, tmp_path: Path) -> None:
+    # From ±1/sqrt(d_model) steps this long double any rounding, so the prompt starts from embeddings.
+    small = ["optim.lr=0.01", "prompt.init=vocab", "train.updates=4", "train.eval_every=4", "task.valid_examples=4"]
+    stages = "schedule.stages=[{depth: 0.5, width: 0.5, share: 0.5}, {share: 0.5}]"
+    runs = [tmp_path / name / "run" for name in ("torch", "deepspeed")]
+    for run, engine in zip(runs, ("torch", "deepspeed"), strict=True):
+        words = [*quick_words(folder, boolq, run), *small, stages, f"engine={engine}"]
+        if engine == "torch":
+            assert main(["train", *words]) == 0
+        else:
+            in_processes(2, partial(main, ["train", *words]), tmp_path / "processes")
+    found, wanted = (load_file(run / "prompt.safetensors")["prompt"] for run in runs[::-1])
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+    assert (runs[0] / "predictions.jsonl").read_text() == (runs[1] / "predictions.jsonl").read_text()
 
 
 def test_there_is_a_case_of_every_family() -> None:
