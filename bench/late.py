@@ -216,7 +216,9 @@ def compare(scope: Scope) -> None:
             examples = "All" if size == FULL else size
             print(f"### {examples} examples, {len(those)} seeds\n\n{scores_table(scope.tasks, size, those)}")
     few = list(scope.sizes[1:])
-    groups = {size: [size] for size in scope.sizes} | {" and ".join(few): few}
+    groups = {size: [size] for size in scope.sizes}
+    if len(few) > 1:
+        groups[f"{', '.join(few[:-1])} and {few[-1]}"] = few
     rows = []
     for name, sizes in groups.items():
         those = [seed for seed in scope.seeds if all(seed in whole[size] for size in sizes)]
