@@ -15,7 +15,7 @@ PARALLEL ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 OVERRIDES = task=$(TASK) $(if $(MODEL),model=$(MODEL)) $(if $(SCHEDULE),schedule=$(SCHEDULE)) $(if $(SEED),seed=$(SEED)) $(if $(GPUS),engine.processes=$(GPUS)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run plan compare show test-fast test test-all check format backbone bench accept clean
+.PHONY: help install run plan compare show test-fast test test-all check format backbone bench accept docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,5 +69,9 @@ bench: $(INSTALLED) ## speed and memory against PEFT and between stages, ten min
 accept: $(INSTALLED) ## a card's first hour: what is right and how fast on one GPU, a line of JSON a step [ARGS="--steps updates"]
 	$(BIN)/python -m bench.accept $(ARGS)
 
+docs: $(INSTALLED) ## the site of docs/, into site/; installs mkdocs-material the first time
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt mkdocs mkdocs-material
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean: ## remove .venv and caches; runs stay
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

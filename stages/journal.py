@@ -68,6 +68,5 @@ class Journal:
         if state.done:  # before the state, which says that nothing is left to do
             prompt = self._start.dump(state.prompt, stage=self._stage.name)
             self._folder.write(f"stages/{self._stage.name}/{PROMPT}", prompt)
-            if self._peak:
-                self._folder.write_json(f"stages/{self._stage.name}/{MEMORY}", {"peak": self._peak})
+            self._folder.write_json(f"stages/{self._stage.name}/{MEMORY}", {"peak": self._peak or None})
         self._folder.write(resume.state_file(self._stage), dump_state(state, self._folder.metrics_mark()))

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,9 +132,9 @@ def test_make_passes_a_command_on(command: Command) -> None:
         compose.load([word for word in words[2:] if "=" in word and not word.startswith(NO_KEYS)])
 
 
-def test_the_readmes_python_runs(place: Path) -> None:
+def test_python_on_a_page_runs(place: Path) -> None:
     """Each block in a process of its own; nothing in them is changed but the number of updates and examples."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    blocks = [code for page in PAGES for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)]
     assert len(blocks) == 2
     for code in blocks:
         extra = ", ".join(map(json.dumps, [*FEW[1:], *FEW_EXAMPLES, f"cache_dir={place}/cache"]))
@@ -141,3 +142,21 @@ def test_the_readmes_python_runs(place: Path) -> None:
         code = code.replace('"train.updates=40", "train.eval_every=20",', f'"train.updates=8", {extra},')
         done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+def test_the_notebook_runs_and_is_kept_without_outputs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cells one after the other, with fewer updates and examples, and pictures that nobody sees."""
+    notebook = json.loads((ROOT / "examples/quickstart.ipynb").read_text())
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
+    code = "\n".join("".join(cell["source"]) for cell in cells)
+    extra = ", ".join(map(json.dumps, [*FEW[1:], *FEW_EXAMPLES, f"cache_dir={place}/cache"]))
+    typed_there = '"train.updates=300", "train.eval_every=30",'
+    assert typed_there in code
+    code = code.replace(typed_there, f'"train.updates=8", {extra},')
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(code, "quickstart.ipynb", "exec"), names)
+    assert names["vectors"].shape == (20, 128)
+    assert (place / "runs/quickstart/report.html").exists()

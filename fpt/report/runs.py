@@ -133,7 +133,7 @@ class ReportedRun:
 
     def _peak(self, stage: str) -> int | None:
         name = f"stages/{stage}/{MEMORY}"
-        return int(json.loads(self.files.read(name))["peak"]) if name in self.files.ledger else None
+        return json.loads(self.files.read(name))["peak"] if name in self.files.ledger else None
 
     def prompts(self) -> Iterator[StagePrompt]:
         """Of every stage that has ended, and the best one; of a late prompt none, as what is learned makes vectors."""

@@ -87,6 +87,7 @@ def test_a_run_leaves_everything_behind(whole: Path, quick: list[str]) -> None:
             "selection.safetensors",
             "prompt.safetensors",
             "state.safetensors",
+            "memory.json",
         }
     assert not list(whole.rglob("*.part"))
 

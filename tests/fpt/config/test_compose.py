@@ -186,7 +186,7 @@ def test_a_file_that_is_no_schedule_is_refused(tmp_path: Path, text: str) -> Non
         ("learning-rate=1", "Did you mean 'optim.lr'?"),
         ("train.max_steps=8", "Did you mean 'train.updates'?"),
         ("output_dir=x", "Did you mean 'run.dir'?"),
-        ("train.epochs=3", "train.updates = epochs × training examples / train.batch_size"),
+        ("num_train_epochs=3", "Did you mean 'train.epochs'?"),
         ("train.upates=8", "Did you mean 'train.updates'?"),
         ("train.lr=1", "Did you mean 'optim.lr'?"),
     ],
