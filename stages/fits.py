@@ -15,8 +15,8 @@ def check(config: RunConfig, values: dict[str, Any], where: str) -> None:
     """Refuse a run whose model, of these values in its config.json, does not read as the task wants.
 
     Raises:
-        UserError: a masked model has no labels to choose from, another one has a mask, or texts are longer than the
-            positions that the model knows.
+        UserError: a masked model has no labels to choose from, another one has a mask, weights are to be packed that
+            cannot be, or texts are longer than the positions that the model knows.
     """
     row, task, rules = row_of(values, where), config.task, rules_of(config.task)
     if row.reads == "mask" and not rules.labels:
@@ -28,6 +28,11 @@ def check(config: RunConfig, values: dict[str, Any], where: str) -> None:
         raise UserError(
             f"model={config.model.name}: writes its answers, and the template has a {MASK};"
             " take it out, or call a field of that name otherwise"
+        )
+    if config.engine.quantize != "none" and row.first.ffn.transposed:
+        raise UserError(
+            f"engine.quantize={config.engine.quantize}: packs linear layers, and model={config.model.name} has"
+            " layers of another kind; leave it out"
         )
     _check_positions(config, row, values)
 
