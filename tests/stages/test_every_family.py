@@ -39,7 +39,7 @@ from tests.processes import in_processes
 
 PROMPT = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(0))
 ALL = [0, 1, 2, 3]
-MORE: dict[str, list[str]] = {}  # settings that a family's runs need
+OFTEN = ("t5gemma2", "gpt2", "roberta")  # one of each way to read, in make test; the others' runs are slow ones
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -238,6 +238,9 @@ def test_its_price_is_torchs_count(backbone: Backbone, folder: Path, family: str
 
 
 @pytest.mark.trains
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in CASES], indirect=True
+)
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(folder: Path, boolq: Path, tmp_path: Path) -> None:
     def words(name: str) -> list[str]:
         small = [
@@ -247,7 +250,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(folder: Path, boolq: Pa
             "schedule=cr-half",
             "prompt.length=3",
         ]
-        return [*quick_words(folder, boolq, tmp_path / name), *small, *MORE.get(folder.name, [])]
+        return [*quick_words(folder, boolq, tmp_path / name), *small]
 
     assert main(["train", *words("whole")]) == 0
     with stopped_after(4):  # in the second stage, past a state

@@ -163,6 +163,7 @@ def test_two_processes_answer_as_one(cli: Cli, two_runs: dict[str, Path], asked:
         assert twice.read_bytes() == once.read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_are_started_and_a_bad_line_ends_both(
     two_runs: dict[str, Path], asked: Path, tmp_path: Path
 ) -> None:
