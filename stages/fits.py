@@ -7,7 +7,7 @@ from fpt.backbones.rows import Row, value_at
 from fpt.backbones.shapes import row_of
 from fpt.config.run_config import RunConfig
 from fpt.errors import UserError
-from fpt.tasks.catalogue import rules_of
+from fpt.tasks.catalogue import is_own, rules_of
 from fpt.tasks.task import MASK
 
 
@@ -18,7 +18,16 @@ def check(config: RunConfig, values: dict[str, Any], where: str) -> None:
         UserError: a masked model has no labels to choose from, another one has a mask, weights are to be packed that
             cannot be, or texts are longer than the positions that the model knows.
     """
-    row, task, rules = row_of(values, where), config.task, rules_of(config.task)
+    row, task = row_of(values, where), config.task
+    if config.engine.quantize != "none" and row.first.ffn.transposed:
+        raise UserError(
+            f"engine.quantize={config.engine.quantize}: packs linear layers, and model={config.model.name} has"
+            " layers of another kind; leave it out"
+        )
+    _check_positions(config, row, values)
+    if is_own(task) and task.train is None:  # which a plan does without
+        return
+    rules = rules_of(task)
     if row.reads == "mask" and not rules.labels:
         raise UserError(
             f"model={config.model.name}: answers by one word at a mask, and {task.name} has no label words;"
@@ -29,12 +38,6 @@ def check(config: RunConfig, values: dict[str, Any], where: str) -> None:
             f"model={config.model.name}: writes its answers, and the template has a {MASK};"
             " take it out, or call a field of that name otherwise"
         )
-    if config.engine.quantize != "none" and row.first.ffn.transposed:
-        raise UserError(
-            f"engine.quantize={config.engine.quantize}: packs linear layers, and model={config.model.name} has"
-            " layers of another kind; leave it out"
-        )
-    _check_positions(config, row, values)
 
 
 def _check_positions(config: RunConfig, row: Row, values: dict[str, Any]) -> None:

@@ -147,7 +147,7 @@ def test_exported_it_answers_as_in_its_run(
         card = (tmp_path / form / "README.md").read_text()
         assert "a late prompt for" in card
         assert "5 vectors of 32 numbers, made from each example's states there" in card
-        assert f"after encoder block {3 if number is None else 2} of" in card
+        assert f"after block {3 if number is None else 2} of" in card
         assert "npg, 1,704 parameters" in card
         assert "fpt predict prompt.file=prompt.safetensors" in card
     cli("export", f"run={whole}", "--to=fpt", "stage=2", f"base={tmp_path / 'hf'}", f"output={tmp_path / 'stage'}")
@@ -211,7 +211,7 @@ def test_a_soft_prompt_is_no_start_for_a_late_one(cli: Cli, quick: list[str], fi
 def test_more_blocks_than_there_are_is_an_error_before_any_weight(cli: Cli, quick: list[str]) -> None:
     done = cli("train", *quick, *LATE, "prompt.layer=7")
     assert (done.status, len(done.err.splitlines())) == (2, 1)
-    assert "prompt.layer=7: the model's encoder has 6 blocks" in done.err
+    assert "prompt.layer=7: the model reads with 6 blocks; give 0 to 6" in done.err
 
 
 @pytest.mark.parametrize("generator", ["npg", "appg", "mppg", "none"])

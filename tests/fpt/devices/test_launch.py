@@ -76,10 +76,7 @@ def test_a_killed_rank_ends_all_with_one_line(model: Path, boolq: Path, tmp_path
     assert time.monotonic() - start < 60
     assert run.status == 1
     lines = [line for line in said.splitlines() if line.startswith("fpt: ")]
-    assert lines == [
-        "fpt: rank 1 was killed by SIGKILL, as a machine does that is out of memory; the same command goes on with the"
-        " run from its last saved state"
-    ]
+    assert lines == [f"fpt: rank 1 was killed by SIGKILL, as a machine does that is out of memory; {GOES_ON}"]
     assert "Traceback" not in said
     assert not any(process.is_running() for process in ranks.values())
     assert not list(folder.rglob("*.part"))
