@@ -129,8 +129,17 @@ def test_a_cards_free_memory_less_a_reserve_is_what_there_is(monkeypatch: pytest
     assert memory("model=t5-large", "schedule=pt").micro_batch == 32
 
 
-@pytest.mark.parametrize("model", ["t5-xl", "t5-xxl"])
-@pytest.mark.parametrize("size", ["24GiB", "40GiB", "80GiB"])
+@pytest.mark.parametrize(
+    ("model", "size"),
+    [
+        ("t5-xl", "24GiB"),
+        ("t5-xxl", "24GiB"),
+        ("t5-xxl", "40GiB"),
+        ("t5-xxl", "80GiB"),
+        pytest.param("t5-xl", "40GiB", marks=pytest.mark.slow),
+        pytest.param("t5-xl", "80GiB", marks=pytest.mark.slow),
+    ],
+)
 def test_large_models_fit_into_a_card_by_default(model: str, size: str) -> None:
     """In bfloat16, on one card; and blocks are computed again on the way back only where nothing fits without."""
     words = (f"model={model}", "schedule=pt", "engine.device=cuda", f"engine.device_memory={size}")
