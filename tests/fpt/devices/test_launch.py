@@ -220,6 +220,7 @@ def test_told_to_stop_a_run_saves_and_goes_on_with_another_number_of_processes(
 
 
 @pytest.mark.trains
+@pytest.mark.slow
 def test_a_full_disk_ends_all_with_one_line_and_the_run_goes_on(
     model: Path, boolq: Path, tmp_path: Path, cli: Cli
 ) -> None:
@@ -240,6 +241,7 @@ def test_a_full_disk_ends_all_with_one_line_and_the_run_goes_on(
 
 
 @pytest.mark.trains
+@pytest.mark.slow
 def test_two_machines_of_two_processes_train_the_prompt_of_one(
     model: Path, boolq: Path, tmp_path: Path, cli: Cli
 ) -> None:
@@ -256,6 +258,7 @@ def test_two_machines_of_two_processes_train_the_prompt_of_one(
 
 
 @pytest.mark.trains
+@pytest.mark.slow
 def test_a_rank_killed_on_one_machine_ends_both(model: Path, boolq: Path, tmp_path: Path) -> None:
     """Where it was, its end is named; the other machine says that it lost it."""
     folder = tmp_path / "run"
