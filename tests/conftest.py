@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import constants
 from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
 
 from fpt.__main__ import main
@@ -110,8 +111,23 @@ def save_checkpoint(
     return folder
 
 
-def open_folder(folder: Path, *, allow_bin: bool = False, say: Callable[[str], None] = print) -> Backbone:
-    return open_backbone(ModelConfig(name=folder.name, weights=str(folder), allow_bin=allow_bin), say=say)
+def open_folder(folder: Path) -> Backbone:
+    return open_backbone(ModelConfig(name=folder.name, weights=str(folder)))
+
+
+def open_downloaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, say: Callable[[str], None] = lambda _: None
+) -> Backbone:
+    """The folder's model as the Hub's own cache has it, without a network; .bin files are read from nowhere else."""
+    repository = folder.parent / "hub" / f"models--me--{folder.name}"
+    (repository / "refs").mkdir(parents=True, exist_ok=True)
+    (repository / "refs" / "main").write_text("0123abc")
+    (repository / "snapshots").mkdir(exist_ok=True)
+    if not (repository / "snapshots" / "0123abc").exists():
+        (repository / "snapshots" / "0123abc").symlink_to(folder, target_is_directory=True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(repository.parent))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return open_backbone(ModelConfig(name=folder.name, weights=f"me/{folder.name}"), say=say)
 
 
 def boolq_lines(count: int, start: int = 0) -> str:

@@ -57,7 +57,7 @@ def locate(config: ModelConfig, *, with_weights: bool = True) -> Path:
         return tiny.FOLDER
     local = Path(config.weights).expanduser()
     if local.is_dir():
-        if with_weights and not config.allow_bin:
+        if with_weights:
             _check_no_pickle(local)
         return local
     if local.exists() or config.weights.startswith(("/", ".", "~")) or config.weights.count("/") != 1:
@@ -75,8 +75,8 @@ def _check_no_pickle(folder: Path) -> None:
     main = main_file(folder)
     if main is not None and main.name.startswith("pytorch_model"):
         raise UserError(
-            f"{main}: is a pickle, which is not read from a folder unasked; save the model with transformers'"
-            " save_pretrained, as safetensors, or give model.allow_bin=true, which reads its tensors and runs no code"
+            f"{main}: is a pickle, which is not read from a folder; save the model as safetensors, which transformers'"
+            " save_pretrained does, or give its Hub id"
         )
 
 

@@ -11,7 +11,6 @@ MAY_DIFFER = (
     "run.dir",
     "tracking",
     "cache_dir",
-    "model.allow_bin",
     "prompt.cache",
     "train.save_every",
     "train.micro_batch",

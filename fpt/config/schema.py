@@ -58,11 +58,6 @@ class ModelConfig(Group):
     name: str = setting("name used for the run folder and in reports", folder_name=True)
     weights: str = setting("'embedded', a local folder, or a Hub id such as google/t5-large-lm-adapt")
     revision: str | None = setting("branch, tag or commit of a Hub id", None)
-    allow_bin: bool = setting(
-        "read .bin weights in a local folder too; they are pickles, of which tensors alone are read, as of those that"
-        " the Hub has no other format of",
-        False,
-    )
     config: dict[str, Any] | None = setting(
         "shape as in config.json, so that plans need no download; null: read config.json", None
     )

@@ -25,7 +25,7 @@ class Batch:
     """Padded token ids: source [B, S], mask [B, S], labels [B, T] with IGNORED where padded.
 
     `below` are the states [B, S, D] below a late prompt, zero where padded, in a causal model also of the target; None:
-    not computed yet. `kept` [B, P, D] is what dropout leaves of the prompt's vectors, as factors; None: everything.
+    not computed yet. `factors` [B, P, D] are what dropout makes of the prompt's vectors; None: there is none.
     `places` [B] are of the positions in the source that the first label is read from, in models of one stack; None: the
     last ones.
     """
@@ -34,7 +34,7 @@ class Batch:
     mask: Tensor
     labels: Tensor
     below: Tensor | None = None
-    kept: Tensor | None = None
+    factors: Tensor | None = None
     places: Tensor | None = None
 
     @cached_property
@@ -52,7 +52,7 @@ class Batch:
         return [self._rows(slice(half)), self._rows(slice(half, None))]
 
     def _rows(self, rows: slice) -> "Batch":
-        more = (None if part is None else part[rows] for part in (self.below, self.kept, self.places))
+        more = (None if part is None else part[rows] for part in (self.below, self.factors, self.places))
         return Batch(self.source[rows], self.mask[rows], self.labels[rows], *more)
 
     def to(self, device: torch.device | str) -> "Batch":
@@ -64,7 +64,7 @@ class Batch:
         return self._with_each(Tensor.pin_memory) if torch.cuda.is_available() else self
 
     def _with_each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        more = (None if part is None else change(part) for part in (self.below, self.kept, self.places))
+        more = (None if part is None else change(part) for part in (self.below, self.factors, self.places))
         changed = Batch(change(self.source), change(self.mask), change(self.labels), *more)
         vars(changed)["real"] = change(self.real)
         return changed

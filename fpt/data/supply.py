@@ -25,16 +25,16 @@ class Share:
         data: Encoded,
         indices: list[int],
         micro_batch: int | None = None,
-        kept: Callable[[Sequence[int]], Tensor | None] = lambda _: None,
+        dropout: Callable[[Sequence[int]], Tensor | None] = lambda _: None,
     ) -> "Share":
         """One process's part of the examples at `indices`, in batches of at most `micro_batch`; None: all at once.
 
-        `kept` of examples is what dropout leaves of their vectors, as factors [B, P, D]; None: everything.
+        `dropout` of examples are the factors [B, P, D] that it makes of their vectors; None: there is none.
         """
         batches = []
         for part in micro_batches(indices, micro_batch, process=distributed.rank(), processes=distributed.size()):
             some = part or indices[:1]
-            batch = replace(data.batch(some), kept=kept(some))
+            batch = replace(data.batch(some), factors=dropout(some))
             # Every process has as many batches, for a model whose weights are shared out runs in step.
             batches.append(batch if part else batch.unlabelled())
         return cls(batches, sum(data.lengths[index][1] for index in indices))
@@ -60,7 +60,7 @@ class Supply:
         Args:
             data: the examples.
             order: which of them each update takes.
-            dropout: what it leaves of examples' vectors in an update, [B, P, D]; None: everything.
+            dropout: the factors [B, P, D] that it makes of examples' vectors in an update; None: there is none.
             for_card: make the next update's in a thread, pinned; a CPU would lose as much time as it gained.
         """
         self._data, self._order, self._dropout = data, order, dropout

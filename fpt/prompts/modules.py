@@ -36,15 +36,15 @@ class Prompt(nn.Module):
         return dict(self.named_parameters())
 
     def prepend(
-        self, states: Tensor, mask: Tensor, source: Tensor, kept: Tensor | None = None
+        self, states: Tensor, mask: Tensor, source: Tensor, factors: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """States [B, L, D] and their mask [B, L] with each example's vectors in front: [B, P+L, D], [B, P+L].
 
-        The vectors may depend on the first states alone, those of the source, whose mask [B, S] is `source`. `kept`
-        [B, P, D] is what dropout leaves of them, as factors.
+        The vectors may depend on the first states alone, those of the source, whose mask [B, S] is `source`. They
+        are multiplied by `factors` [B, P, D], which dropout makes.
         """
         vectors = self(states[:, : source.shape[1]], source)
-        vectors = vectors if kept is None else vectors * kept
+        vectors = vectors if factors is None else vectors * factors
         ones = mask.new_ones(vectors.shape[:2])
         return torch.cat([vectors.to(states.dtype), states], 1), torch.cat([ones, mask], 1)
 
@@ -104,10 +104,10 @@ class MixedPrompt(Prompt):
         super().__init__({}, length=max(prompt.length for prompt, _ in self._rows), position=places.pop())
 
     def prepend(
-        self, states: Tensor, mask: Tensor, source: Tensor, kept: Tensor | None = None
+        self, states: Tensor, mask: Tensor, source: Tensor, factors: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """As `Prompt.prepend`, with padding in front of a shorter prompt: distances behind it stay what they are."""
-        assert kept is None  # dropout is for training
+        assert factors is None  # dropout is for training
         vectors = states.new_zeros(len(states), self.length, states.shape[2])
         real = mask.new_zeros(vectors.shape[:2])
         for prompt, rows in self._rows:

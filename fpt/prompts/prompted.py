@@ -49,7 +49,7 @@ class PromptedModel(nn.Module):
         self.begin_pass()
         states = self._below(batch) if batch.below is None else batch.below
         _, mask = self.reader.inputs(batch)
-        states, mask = self.prompt.prepend(states, mask[:, : states.shape[1]], batch.mask, batch.kept)
+        states, mask = self.prompt.prepend(states, mask[:, : states.shape[1]], batch.mask, batch.factors)
         return self.family.encoded_from(self.body, states, mask, self.prompt.position), mask
 
     def learned(self) -> Tensors:

@@ -19,7 +19,7 @@ from fpt.runs.progress import WithBar
 from fpt.tasks.task import Example, Task
 from fpt.training.choice import Choice
 
-SENTINEL = re.compile(r"<extra_id_\d+>")
+SENTINELS = re.compile(r"<extra_id_\d+>")
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Evaluator:
             return self.choice.made(model, batch)[0]
         ids = model.generate(batch, max_new_tokens=self.max_new_tokens, in_step=self.engine.is_sharded)
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        return [SENTINEL.sub("", text).strip() for text in texts]
+        return [SENTINELS.sub("", text).strip() for text in texts]
 
 
 def longest_answer(task: Task, train: Encoded, limit: int) -> int:

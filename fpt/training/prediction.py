@@ -24,7 +24,7 @@ from fpt.runs.progress import WithBar
 from fpt.tasks.predict_input import raw_example
 from fpt.tasks.task import Example
 from fpt.training.choice import Choice
-from fpt.training.evaluation import SENTINEL
+from fpt.training.evaluation import SENTINELS
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Predictor:
             ids, logs = ids.masked_fill(beyond, IGNORED), logs.masked_fill(beyond, 0)
             kept = ids.masked_fill(ids == IGNORED, int(self.tokenizer.pad_token_id or 0))
             said = self.tokenizer.batch_decode(kept, skip_special_tokens=True)
-            texts = [SENTINEL.sub("", text).strip() for text in said]
+            texts = [SENTINELS.sub("", text).strip() for text in said]
         return zip(texts, ids.tolist(), logs.tolist(), strict=True)
 
     def prediction(self, text: str, cut: int, output: str, ids: list[int], logs: list[float]) -> Prediction:

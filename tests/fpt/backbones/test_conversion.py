@@ -11,14 +11,12 @@ from huggingface_hub import constants
 from transformers import AutoModelForSeq2SeqLM
 
 from fpt.backbones import conversion
-from fpt.backbones.backbone import open_backbone
 from fpt.backbones.conversion import mappable
 from fpt.backbones.weights import can_be_mapped
-from fpt.config.schema import ModelConfig
 from fpt.errors import UserError
 from stages.partial import build
 from stages.selection import everything
-from tests.conftest import open_folder, save_checkpoint
+from tests.conftest import open_downloaded, open_folder, save_checkpoint
 from tests.fpt.backbones.test_families import to_bin
 from tests.fpt.backbones.test_weights import Bomb
 from tests.models import logits
@@ -40,18 +38,20 @@ def old_checkpoint(folder: Path, family: str = "T5 1.1") -> Path:
     return folder
 
 
-def test_an_old_bin_is_converted_once(assets: Path, tmp_path: Path) -> None:
+def test_an_old_bin_is_converted_once(assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, said = old_checkpoint(tmp_path / "model"), list[str]()
-    backbone = open_folder(folder, allow_bin=True, say=said.append)
+    backbone = open_downloaded(folder, monkeypatch, said.append)
     shards = sorted(folder.glob("*.bin"))
-    assert [line.partition(":")[0] for line in said] == [str(shard) for shard in shards]
+    assert [Path(line.partition(":")[0]).name for line in said] == [shard.name for shard in shards]
+    assert backbone.weights is not None
+    assert backbone.weights.parent == assets
     assert len(list(assets.glob("*/*.safetensors"))) == len(shards) > 1
     theirs = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
     torch.testing.assert_close(
         logits(build(backbone, everything(backbone.shape))), logits(theirs), rtol=1e-5, atol=1e-5
     )
-    again = open_folder(folder, allow_bin=True, say=said.append)
-    assert again.weights == backbone.weights != folder
+    again = open_downloaded(folder, monkeypatch, said.append)
+    assert again.weights == backbone.weights != backbone.folder
     assert again.fingerprint == backbone.fingerprint
     assert len(said) == len(shards)
 
@@ -71,28 +71,31 @@ def test_of_several_processes_one_converts(assets: Path, tmp_path: Path) -> None
     assert len(said) == len(list(folder.glob("*.bin")))
 
 
-def test_an_embedding_that_is_saved_under_four_names_stays_tied(assets: Path, tmp_path: Path) -> None:
+def test_an_embedding_that_is_saved_under_four_names_stays_tied(
+    assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = save_checkpoint(tmp_path / "model", "T5 1.0")
     theirs = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
     (folder / "model.safetensors").unlink()
     torch.save(theirs.state_dict(), folder / "pytorch_model.bin", **OLD)
-    backbone = open_folder(folder, allow_bin=True)
+    backbone = open_downloaded(folder, monkeypatch)
     model = build(backbone, everything(backbone.shape))
     assert model.lm_head.weight is model.shared.weight
     assert torch.equal(logits(model), logits(theirs))
 
 
-def test_a_newer_bin_is_mapped_where_it_is(assets: Path, tmp_path: Path) -> None:
+def test_a_newer_bin_is_mapped_where_it_is(assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_checkpoint(tmp_path / "model", "T5 1.1")
     to_bin(folder)
-    assert open_folder(folder, allow_bin=True).weights == folder
+    backbone = open_downloaded(folder, monkeypatch)
+    assert backbone.weights == backbone.folder
     assert not assets.exists()
 
 
-def test_a_pickle_is_not_read_from_a_folder_unasked(tmp_path: Path) -> None:
+def test_a_pickle_is_not_read_from_a_folder(tmp_path: Path) -> None:
     folder = save_checkpoint(tmp_path / "model", "T5 1.1")
     to_bin(folder)
-    with pytest.raises(UserError, match=r"pytorch_model\.bin: is a pickle.*model\.allow_bin=true"):
+    with pytest.raises(UserError, match=r"pytorch_model\.bin: is a pickle, which is not read from a folder"):
         open_folder(folder)
 
 
@@ -104,7 +107,7 @@ def test_code_in_an_old_bin_is_never_run(assets: Path, tmp_path: Path, monkeypat
         with (folder / "pytorch_model.bin").open("wb") as file:
             write(file)
         with pytest.raises(UserError, match=r"pytorch_model\.bin"):
-            open_folder(folder, allow_bin=True)
+            open_downloaded(folder, monkeypatch)
     assert not (tmp_path / "exploded").exists()
     assert [file.suffix for file in assets.iterdir()] == [".lock"] * 2
 
@@ -113,20 +116,4 @@ def test_no_room_is_one_line(assets: Path, tmp_path: Path, monkeypatch: pytest.M
     folder = old_checkpoint(tmp_path / "model")
     monkeypatch.setattr(conversion.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(UserError, match=r"cannot be mapped.* 1 kB are free.*HF_ASSETS_CACHE"):
-        open_folder(folder, allow_bin=True)
-
-
-def test_what_the_hub_has_no_other_format_of_is_read(
-    assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As from the Hub's own cache, without a network."""
-    repository = tmp_path / "hub" / "models--me--old-t5"
-    old_checkpoint(repository / "snapshots" / "0123abc")
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("0123abc")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    backbone = open_backbone(ModelConfig(name="old", weights="me/old-t5"))
-    assert backbone.weights is not None
-    assert backbone.weights.parent == assets
-    build(backbone, everything(backbone.shape))
+        open_downloaded(folder, monkeypatch)

@@ -12,7 +12,7 @@ from fpt.config.schema import ModelConfig
 from fpt.errors import UserError
 from stages.partial import build
 from stages.selection import everything
-from tests.conftest import FAMILIES, open_folder, save_checkpoint
+from tests.conftest import FAMILIES, open_downloaded, open_folder, save_checkpoint
 from tests.models import logits
 
 FORMATS: dict[str, dict[str, Any]] = {
@@ -49,24 +49,24 @@ def to_bin(folder: Path, **how: Any) -> None:
 
 
 @pytest.mark.parametrize("kept", FORMATS)
-def test_every_format_reads_the_same(kept: str, tmp_path: Path) -> None:
+def test_every_format_reads_the_same(kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = open_folder(save_checkpoint(tmp_path / "plain", "T5 1.1"))
     folder = save_checkpoint(tmp_path / "model", "T5 1.1", **FORMATS[kept])
     if "bin" in kept:
         to_bin(folder)
     assert ("sharded" in kept) == (len(list(folder.glob("*model*-of-*"))) > 1)
-    backbone = open_folder(folder, allow_bin="bin" in kept)
+    backbone = open_downloaded(folder, monkeypatch) if "bin" in kept else open_folder(folder)
     assert torch.equal(
         logits(build(backbone, everything(backbone.shape))), logits(build(plain, everything(plain.shape)))
     )
 
 
-def test_an_old_bin_that_holds_the_tied_head_twice_stays_tied(tmp_path: Path) -> None:
+def test_an_old_bin_that_holds_the_tied_head_twice_stays_tied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_checkpoint(tmp_path / "model", "T5 1.0")
     theirs = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
     (folder / "model.safetensors").unlink()
     torch.save(theirs.state_dict(), folder / "pytorch_model.bin")
-    backbone = open_folder(folder, allow_bin=True)
+    backbone = open_downloaded(folder, monkeypatch)
     model = build(backbone, everything(backbone.shape))
     assert model.lm_head.weight is model.shared.weight
     assert torch.equal(logits(model), logits(theirs))
