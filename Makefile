@@ -15,7 +15,7 @@ PARALLEL ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 OVERRIDES = task=$(TASK) $(if $(MODEL),model=$(MODEL)) $(if $(SCHEDULE),schedule=$(SCHEDULE)) $(if $(SEED),seed=$(SEED)) $(if $(GPUS),engine.processes=$(GPUS)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run plan compare show test-fast test test-all check format backbone bench accept docs clean
+.PHONY: help install run plan compare show test-fast test test-all check format backbone bench accept docs dist clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,11 +50,13 @@ test: $(INSTALLED) ## tests but the slow ones, a quarter of an hour on two cores
 test-all: $(INSTALLED) ## every test
 	$(BIN)/python -m pytest $(PARALLEL)
 
-check: $(INSTALLED) ## format, lint, strict types, import direction
+check: $(INSTALLED) ## format, lint, strict types, import direction, Dockerfile
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@if [ -x $(BIN)/hadolint ]; then set -x; $(BIN)/hadolint Dockerfile; \
+	else echo "Dockerfile: not checked, as there is no hadolint for this machine"; fi
 
 format: $(INSTALLED) ## rewrite the code in the project's format
 	$(BIN)/ruff format .
@@ -72,6 +74,12 @@ accept: $(INSTALLED) ## a card's first hour: what is right and how fast on one G
 docs: $(INSTALLED) ## the site of docs/, into site/; installs mkdocs-material the first time
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt mkdocs mkdocs-material
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+dist: $(INSTALLED) ## wheel and sdist, into dist/; the wheel, in an empty environment, trains, exports and serves
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt build
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	PYTHON=$(PYTHON) .ci/smoke dist/*.whl
 
 clean: ## remove .venv and caches; runs stay
 	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

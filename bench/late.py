@@ -38,8 +38,8 @@ WORDS = {
 RATES = {"pt": 0.1, "cr": 0.3, "npg": 0.01, "appg": 0.01, "mppg": 0.01, "none": 0.1}  # what `--tune` is for
 TRIED = {
     **dict.fromkeys(SOFT, (0.1, 0.3)),
-    **dict.fromkeys(GENERATORS, (0.001, 0.003, 0.01, 0.03)),
-    "none": (0.01, 0.03, 0.1, 0.3, 1.0),
+    **dict.fromkeys(GENERATORS, (0.001, 0.003, 0.01, 0.03, 0.1)),
+    "none": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
 }
 CURVES = {  # settings of npg: of each, what is tried, of which one is its own
     "layer": tuple(f"prompt.layer={part}" for part in (0.25, 0.5, 0.75)),
