@@ -15,7 +15,8 @@ from typing import Any
 def run_missing(runs: Mapping[Path, Sequence[str]], jobs: int, then: Callable[[Path], None] = lambda _: None) -> None:
     """Do what has no result yet, `jobs` runs at a time and in order; `runs` has `fpt train`'s words by run folder.
 
-    Another process may work on the same runs: each is done once. `then` is called with each that is done.
+    Another process may work on the same runs: each is done once. `then` is called with each that is done by the time
+    this one comes to it.
     """
     from rich.console import Console
     from rich.progress import track
@@ -31,7 +32,8 @@ def run_missing(runs: Mapping[Path, Sequence[str]], jobs: int, then: Callable[[P
         ):
             if future.result():
                 raise SystemExit(f"fpt train run.dir={folder} {' '.join(missing[folder])}: failed")
-            then(folder)
+            if is_done(folder):  # else another process is still at it
+                then(folder)
 
 
 def train(folder: Path, words: Sequence[str]) -> int:

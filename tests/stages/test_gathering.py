@@ -22,10 +22,12 @@ from fpt.devices.engine import Engine
 from fpt.prompts.prompted import PromptedModel
 from stages.models import Models
 from stages.selection import everything
+from tests.conftest import save_checkpoint
 from tests.processes import in_processes
 
 pytestmark = pytest.mark.trains
-AHEAD, WHOLE = 200_000, 10_000  # to the embedded model's 2.6 million parameters as a GPU's are to a large model's
+SIZES = {"num_layers": 2, "d_model": 128, "d_ff": 256, "d_kv": 32}  # a gather takes as long for few blocks as for many
+AHEAD, WHOLE = 200_000, 10_000  # to this model's parameters as a GPU's are to a large model's
 BATCH = Batch(torch.full((2, 24), 8), torch.ones(2, 24, dtype=torch.long), torch.full((2, 4), 8))
 TIMES = 6
 
@@ -113,7 +115,8 @@ def measure(words: list[str], result: Path) -> None:
 def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What two processes have seen, on a CPU and as on a GPU."""
     folder = tmp_path_factory.mktemp("gathering")
-    words = ["task=boolq", "model=tiny", "engine=deepspeed", f"run.dir={folder / 'run'}"]
+    model = save_checkpoint(folder / "model", "T5 1.0", sizes=SIZES)
+    words = ["task=boolq", f"model={model}", "engine=deepspeed", f"run.dir={folder / 'run'}"]
     in_processes(2, partial(measure, words, folder / "told.json"), folder / "processes")
     return json.loads((folder / "told.json").read_text())
 
@@ -126,7 +129,7 @@ def test_on_a_cpu_only_what_is_shared_out_is_gathered(told: dict[str, Any]) -> N
 
 def test_what_a_gpu_needs_is_mostly_there_before(told: dict[str, Any]) -> None:
     for counts in (*told["GPU"]["first"][2:], *told["GPU"]["last"][3:]):
-        assert counts["uses"] > 150
+        assert counts["uses"] > 50
         assert counts["waits"] < 0.1 * counts["uses"]
 
 

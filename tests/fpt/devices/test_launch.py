@@ -86,6 +86,7 @@ def test_a_killed_rank_ends_all_with_one_line(model: Path, boolq: Path, tmp_path
 
 
 @pytest.mark.trains
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the system tells of a parent's death on Linux alone")
 def test_a_killed_launcher_takes_the_others_along_and_they_save(model: Path, boolq: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
