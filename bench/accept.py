@@ -40,6 +40,7 @@ from fpt.config import compose  # noqa: E402
 from fpt.config.schema import EngineConfig, OptimConfig, PromptConfig  # noqa: E402
 from fpt.data.encoded import Batch, Encoded  # noqa: E402
 from fpt.data.supply import Share  # noqa: E402
+from fpt.devices.meter import rated  # noqa: E402
 from fpt.pricing.flops import price_of  # noqa: E402
 from fpt.pricing.memory import Memory  # noqa: E402
 from fpt.prompts.modules import SoftPrompt  # noqa: E402
@@ -49,7 +50,6 @@ from fpt.training.optimizer import make  # noqa: E402
 
 Found = dict[str, Any]
 OPTIM = OptimConfig()
-PEAKS = {"H100": {"bfloat16": 989e12, "tf32": 495e12, "float32": 67e12}}  # dense FLOP/s; H200 has the same
 PRECISIONS = {
     "float32": (torch.float32, "highest"),
     "tf32": (torch.float32, "high"),
@@ -207,7 +207,7 @@ def _speed_of(place: Place, model: PromptedModel, data: Encoded, size: int, prec
             micro_batch //= 2
     tokens, peak_bytes = sum(sum(data.lengths[index]) for index in range(size)), place.peak()
     flops = _flops(model, data, size, micro_batch)
-    peak = next((peaks[precision] for card, peaks in PEAKS.items() if place.is_card and card in _card()), None)
+    peak = rated(_card(), precision, tf32=False) if place.is_card else None
     return {
         "micro_batch": micro_batch,
         "seconds_per_update": seconds,

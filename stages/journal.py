@@ -1,8 +1,8 @@
 """What happens in a stage, written down and shown: lines of metrics.jsonl, bars, saved states."""
 
-from fpt.devices.peak import PeakMemory
+from fpt.devices.meter import Meter
 from fpt.runs.progress import Progress
-from fpt.runs.run import MEMORY, PROMPT
+from fpt.runs.run import PROMPT, UPDATES
 from fpt.runs.shared_folder import SharedFolder
 from fpt.training.checkpoint import TrainState, dump_state
 from fpt.training.loop import Event, Lessened, Saved, Updated
@@ -24,7 +24,7 @@ class Journal:
         flops: FlopsPlan,
         seconds: float,
         start: Start,
-        memory: PeakMemory,
+        meter: Meter,
     ) -> None:
         """Of a stage of the schedule.
 
@@ -36,10 +36,10 @@ class Journal:
             flops: what every stage costs; the scoring of neurons is part of what the run has spent.
             seconds: what scoring the neurons took.
             start: where the prompt began, which knows how it is written.
-            memory: measures the updates' peak.
+            meter: measures the updates.
         """
         self._folder, self._progress, self._stage, self._last = folder, progress, stage, schedule.last
-        self._flops, self._start, self._memory, self._peak = flops, start, memory, 0
+        self._flops, self._start, self._meter = flops, start, meter
         earlier = schedule.stages[: stage.index - 1]
         self._seconds = seconds + sum(resume.read_state(folder, before).seconds for before in earlier)
 
@@ -56,17 +56,18 @@ class Journal:
         spent = {"flops": self._flops.flops_importance + flops, "seconds": round(self._seconds + event.seconds, 3)}
         line = {"update": event.update, "stage": self._stage.index, **spent}
         if isinstance(event, Updated):
-            self._folder.log({**line, "loss": event.loss, "lr": event.lr})
+            rate = self._meter.updated(event.seconds, event.tokens)
+            speed = {"tokens_per_second": round(rate)} if rate else {}
+            self._folder.log({**line, "loss": event.loss, "lr": event.lr, **speed})
             self._progress.updated(where, loss=event.loss, done=flops)
-            self._peak = max(self._peak, self._memory.bytes)
         else:
             self._folder.log({**line, "split": "validation", **event.evaluation.metrics})
             self._progress.scored(where, score=event.evaluation.score)
-            self._memory.begin()  # what answers take is not planned, and not counted
+            self._meter.validated(event.seconds)
 
     def _save(self, state: TrainState) -> None:
         if state.done:  # before the state, which says that nothing is left to do
             prompt = self._start.dump(state.prompt, stage=self._stage.name)
             self._folder.write(f"stages/{self._stage.name}/{PROMPT}", prompt)
-            self._folder.write_json(f"stages/{self._stage.name}/{MEMORY}", {"peak": self._peak or None})
+            self._folder.write_json(f"stages/{self._stage.name}/{UPDATES}", self._meter.found)
         self._folder.write(resume.state_file(self._stage), dump_state(state, self._folder.metrics_mark()))

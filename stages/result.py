@@ -1,5 +1,6 @@
 """What a finished run leaves behind: its best prompt, its answers, and result.json."""
 
+import json
 import platform
 from importlib.metadata import version
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from fpt import __version__
 from fpt.config.run_config import RunConfig
 from fpt.prompts.prompted import PromptedModel
-from fpt.runs.run import PREDICTIONS, PROMPT, RESULT, TEST_PREDICTIONS
+from fpt.runs.run import PREDICTIONS, PROMPT, RESULT, TEST_PREDICTIONS, UPDATES
 from fpt.runs.shared_folder import SharedFolder
 from fpt.tasks.task import Task
 from fpt.training.checkpoint import TrainState
@@ -60,7 +61,7 @@ def finish(
         "max_new_tokens": evaluator.max_new_tokens,
         **_cost(flops, measured, ends),
         "data": {"origin": task.origin, "train": len(inputs.train), "validation": len(inputs.valid)},
-        "stages": [_stage(*rows) for rows in zip(schedule.stages, flops.stages, ends, strict=True)],
+        "stages": [_stage(folder, *rows) for rows in zip(schedule.stages, flops.stages, ends, strict=True)],
         "versions": _versions(),
     }
     folder.write(PREDICTIONS, predictions(evaluation.answers, task, task.valid))
@@ -71,9 +72,10 @@ def finish(
     return result
 
 
-def _stage(stage: Stage, row: StagePlan, end: TrainState) -> dict[str, Any]:
+def _stage(folder: SharedFolder, stage: Stage, row: StagePlan, end: TrainState) -> dict[str, Any]:
     """A stage's score is its last, on its own partial PLM."""
-    return {**stage.sizes, "updates": row.updates, "flops": row.flops, "seconds": end.seconds, "score": end.score}
+    done = {"updates": row.updates, "flops": row.flops, "seconds": end.seconds, "score": end.score}
+    return {**stage.sizes, **done, **json.loads(folder.read(f"stages/{stage.name}/{UPDATES}"))}
 
 
 def _versions() -> dict[str, str]:

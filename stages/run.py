@@ -9,7 +9,7 @@ from fpt.config.run_config import RunConfig
 from fpt.devices import distributed
 from fpt.devices.device import open_device
 from fpt.devices.engine import Engine
-from fpt.devices.peak import PeakMemory
+from fpt.devices.meter import Meter, most
 from fpt.runs.progress import Progress, Stopwatch
 from fpt.runs.run import RESULT, SKIPPED
 from fpt.runs.shared_folder import SharedFolder
@@ -93,7 +93,7 @@ def _through_stages(
     models = Models(inputs.backbone, engine, config.prompt, settled.memory.activation_checkpointing)
     evaluator = evaluator_of(config, inputs, engine, progress)
     recipe = Recipe(config.train, config.optim, settled.micro_batch, config.seed, engine.device, engine.is_sharded)
-    memory = PeakMemory(engine.device)
+    meter = Meter(engine.device, most(engine.device, config.engine.dtype, distributed.size()))
     measured = measure(config, schedule, inputs, start, models, evaluator, folder, progress)
     keeper = StateKeeper(settled.kept_states, config, inputs, engine, progress)
     progress.expect(settled.flops.flops_of_stages, done=settled.flops.flops_before(state.update))
@@ -108,8 +108,8 @@ def _through_stages(
                     state = recycle.carry(state, config.recycle)
                 stopwatch, data = Stopwatch(), keeper.data(stage, selection, model, state.update)
                 state = replace(state, seconds=state.seconds + stopwatch.seconds)
-                journal = Journal(folder, progress, stage, schedule, settled.flops, measured.seconds, start, memory)
-                memory.begin()
+                journal = Journal(folder, progress, stage, schedule, settled.flops, measured.seconds, start, meter)
+                meter.begin(settled.flops.stages[stage.index - 1].flops_per_update, state.seconds)
                 span = Span(stage.end, schedule.updates, keep_best=is_last)
                 for event in train(model, data, state, span, evaluator.look, recipe):
                     journal.record(event)

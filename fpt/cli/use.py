@@ -142,11 +142,23 @@ def export(arguments: Arguments) -> None:
     rest["repo"] = options.get("push-to-hub")
     if to != "tokens" and (len(runs) > 1 or "names" in options):
         raise UserError(f"to={to}: takes the prompt of one run, which needs no name; to=tokens takes several")
+    for name in ("text", "input"):
+        if name in options and to != "embeds":
+            raise UserError(f"{name}={options[name]}: is for to=embeds, which embeds texts behind the prompt")
     several = to == "tokens"
     request = check_tokens(runs, names_of(arguments), **rest) if several else exports.check_request(runs[0], to, **rest)
+    texts, faults = iter(()), Faults(skip=False)
+    if isinstance(request, exports.ExportRequest) and to == "embeds":
+        if "text" not in options and "input" not in options:
+            raise UserError("to=embeds: give input=FILE or text=…, what is to be embedded behind the prompt")
+        config = request.run.config
+        faults = _faults({ALONE: config})
+        texts = _questions(arguments, config, predict_input.by_template(rules_of(config.task)), faults)
     with progress.console.status("importing torch and transformers"):
         from stages.using.export import export as write
-    present(arguments, write(request, progress), _print_export)
+    present(arguments, write(request, progress, texts), _print_export)
+    for note in faults.notes:
+        progress.say(note)
 
 
 def _print_export(written: dict[str, Any]) -> None:

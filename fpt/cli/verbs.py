@@ -141,9 +141,9 @@ VERBS = {
     ),
     "export": Verb(
         use.export,
-        summary="a run's prompt for fpt, PEFT, numpy or transformers, or prompts as tokens of one model",
+        summary="a run's prompt for fpt, PEFT, numpy, transformers or vLLM, or prompts as tokens of one model",
         example="export run=DIR --to peft",
-        usage="run=DIR[,DIR…] --to fpt|peft|npy|hf|tokens [stage=K] [output=DIR] [--push-to-hub OWNER/NAME]",
+        usage="run=DIR[,DIR…] --to fpt|peft|npy|hf|tokens|embeds [stage=K] [output=DIR] [--push-to-hub OWNER/NAME]",
         options=(
             Option("run", "the folder of a finished run; with to=tokens several, of one model", "DIR[,DIR…]"),
             Option(
@@ -151,12 +151,15 @@ VERBS = {
                 "fpt: as fpt reads it, the one for late prompts; peft: an adapter's folder; npy: an array, as"
                 " google-research/prompt-tuning writes it; hf: the stage's model as a Hugging Face checkpoint, with the"
                 " prompt beside it; tokens: that checkpoint with each run's prompt as added tokens, for which"
-                " <prompt:NAME> stands in a text",
+                " <prompt:NAME> stands in a text; embeds: of decoder-only models, prompt and texts as vLLM's"
+                " prompt_embeds",
                 "FORMAT",
             ),
             Option(
                 "names", "with to=tokens: what the prompts are called, in the order of their runs", "A[,B…]", "tasks"
             ),
+            Option("input", "with to=embeds: the texts, as for fpt predict", "FILE"),
+            Option("text", "with to=embeds: one text", "TEXT"),
             STAGE,
             Option("output", "a new folder", "DIR", "export/FORMAT in the run's folder, export/FORMAT-stageK"),
             Option(

@@ -14,10 +14,14 @@ from fpt.devices import distributed
 
 @dataclass(frozen=True)
 class Share:
-    """One process's part of an update: its batches, and the target tokens of all processes' examples together."""
+    """One process's part of an update: its batches, and the tokens of all processes' examples together.
+
+    `tokens` are their targets', over which the loss is a mean, `all_tokens` their sources' too.
+    """
 
     batches: list[Batch]
     tokens: int
+    all_tokens: int
 
     @classmethod
     def of(
@@ -37,11 +41,12 @@ class Share:
             batch = replace(data.batch(some), factors=dropout(some))
             # Every process has as many batches, for a model whose weights are shared out runs in step.
             batches.append(batch if part else batch.unlabelled())
-        return cls(batches, sum(data.lengths[index][1] for index in indices))
+        sources, targets = zip(*(data.lengths[index] for index in indices), strict=True)
+        return cls(batches, sum(targets), sum(sources) + sum(targets))
 
     def pinned(self) -> "Share":
         """The same in memory from which a card copies without being waited for."""
-        return Share([batch.pinned() for batch in self.batches], self.tokens)
+        return replace(self, batches=[batch.pinned() for batch in self.batches])
 
 
 class Supply:

@@ -28,6 +28,7 @@ class Late:
     not_exported: ClassVar[dict[str, str]] = {
         "peft": "PEFT has no late prompts",
         "npy": "an array cannot hold a late prompt",
+        "embeds": "a late prompt enters behind the embeddings",
         "tokens": "a late prompt enters inside the encoder, made from each example's states there, and an embedding"
         " cannot",
     }

@@ -190,8 +190,8 @@ def memory(runs: Sequence[ReportedRun], name: str) -> Plot:
             axes.bar(x, values, width * 0.92, bottom=under, color=_colour(run), alpha=alpha)
             under += values
         for left, stage in zip(x, stages, strict=True):
-            if stage["peak"]:
-                axes.hlines(stage["peak"], left - 0.5 * width, left + 0.5 * width, color=INK, linewidth=1.5)
+            if stage["peak_memory"]:
+                axes.hlines(stage["peak_memory"], left - 0.5 * width, left + 0.5 * width, color=INK, linewidth=1.5)
         for left, top in zip(x, under, strict=True) if len(runs) <= 3 else ():
             axes.annotate(f"{amount(top)}B", (left, top), (0, 2), textcoords="offset points", ha="center", size=7)
     axes.set_xticks(sorted({stage["index"] for run in runs for stage in run.stages}))

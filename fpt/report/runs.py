@@ -18,8 +18,9 @@ from fpt.prompts.kinds import KINDS
 from fpt.prompts.soft import Soft
 from fpt.runs.curves import Point, curve
 from fpt.runs.folder import METRICS
-from fpt.runs.run import MEMORY, PLAN, PREDICTIONS, PROMPT, Run, layers_and_neurons
+from fpt.runs.run import PLAN, PREDICTIONS, PROMPT, UPDATES, Run, layers_and_neurons
 
+MEASURED = ("peak_memory", "tokens_per_second", "share_of_peak")
 NO_METRICS = {"update", "stage", "flops", "seconds", "split"}  # what a line of metrics.jsonl has besides scores
 Line = dict[str, Any]
 Floats = NDArray[np.float64]
@@ -122,18 +123,19 @@ class ReportedRun:
             seconds = finished.get("seconds", took.get(index))
             reached = {"index": index, "done": len(done), "spent": spent, "seconds": seconds}
             score = scored[-1] if scored else None
-            peak = self._peak(row["name"])
-            rows.append({**row, **reached, "score": score, "memory": memory.get(row["name"]), "peak": peak})
+            measured = self._measured(row["name"])
+            rows.append({**row, **reached, "score": score, "memory": memory.get(row["name"]), **measured})
         return rows
 
     @property
     def peak(self) -> int | None:
         """The most bytes that any stage's updates took, as measured; None: that was not."""
-        return max((row["peak"] for row in self.stages if row["peak"]), default=None)
+        return max((row["peak_memory"] for row in self.stages if row["peak_memory"]), default=None)
 
-    def _peak(self, stage: str) -> int | None:
-        name = f"stages/{stage}/{MEMORY}"
-        return json.loads(self.files.read(name))["peak"] if name in self.files.ledger else None
+    def _measured(self, stage: str) -> Line:
+        name = f"stages/{stage}/{UPDATES}"
+        found = json.loads(self.files.read(name)) if name in self.files.ledger else {}
+        return {**dict.fromkeys(MEASURED), **found}
 
     def prompts(self) -> Iterator[StagePrompt]:
         """Of every stage that has ended, and the best one; of a late prompt none, as what is learned makes vectors."""

@@ -30,6 +30,7 @@ def text(request: ExportRequest) -> str:
         records=rules.records,
         source=source_of(request.run),
         kind=kind,
+        width=read_sizes(request.values, "").width,
         described=kind.described(read_sizes(request.values, "").width, request.layer, model_name(request)),
         is_local=is_local(request.base),
         amount=amount,

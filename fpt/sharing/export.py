@@ -19,8 +19,9 @@ from fpt.runs.run import Run, RunStage, open_run
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMATS = ("fpt", "peft", "npy", "hf", "tokens")
+FORMATS = ("fpt", "peft", "npy", "hf", "tokens", "embeds")
 WITH_MODEL = ("hf", "tokens")  # the prompt's model comes along
+EMBEDS, ASKED = "embeds.safetensors", "texts.jsonl"  # of to=embeds
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,8 @@ def check_request(
         raise UserError(f"base={base}: is for fpt, peft and npy; with to={to} the prompt's model comes along")
     run = open_run(path)
     _ = run.result  # what is not finished has none
-    no_peft = row_of(config_values(run.config.model)[0], "").no_peft if to == "peft" else ""
-    if why := kind_of(run.config.prompt).not_exported.get(to, no_peft):
+    row = row_of(config_values(run.config.model)[0], "")
+    if why := kind_of(run.config.prompt).not_exported.get(to, _not_held(row, to)):
         raise UserError(f"to={to}: {why}; to=fpt writes it as fpt reads it, to=hf its model too")
     stage = run.stages[-1] if number is None else run.stage(number)
     name = to if number is None else f"{to}-stage{number}"
@@ -126,6 +127,17 @@ def check_request(
     if repo is not None:
         _check_repo(repo)
     return request
+
+
+def _not_held(row: Row, to: str) -> str:
+    """Why a format cannot hold prompts of a family; "": it can."""
+    if to == "peft":
+        return row.no_peft
+    if to == "embeds" and row.reads != "causal":
+        return "servers take embeddings for decoder-only models alone"
+    if to == "embeds" and row.positions is not None:
+        return "a server would add positions to the prompt's vectors, fpt puts them behind that, as is published"
+    return ""
 
 
 def is_local(base: str) -> bool:

@@ -47,12 +47,13 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Updated:
-    """An update is done, the run's `update`-th, after so many seconds in this stage."""
+    """An update is done, the run's `update`-th, after so many seconds in this stage, on so many tokens."""
 
     update: int
     seconds: float
     loss: float
     lr: float
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def train(
                 if unread:  # now that the device has the next update to do
                     yield unread.read(before + stopwatch.seconds)
                 state = replace(state, update=state.update + 1)
-                unread = _Unread(state.update, loss, lr)
+                unread = _Unread(state.update, loss, lr, share.all_tokens)
                 if is_told or _is_due(state, span, config) or state.update % config.save_every == 0:
                     yield unread.read(before + stopwatch.seconds)
                     unread, seconds = None, before + stopwatch.seconds
@@ -152,6 +153,7 @@ class _Unread:
     update: int
     loss: torch.Tensor
     lr: float
+    tokens: int
 
     def read(self, seconds: float) -> Updated:
         """What happened.
@@ -162,7 +164,7 @@ class _Unread:
         loss = self.loss.item()
         if not math.isfinite(loss):
             raise UserError(f"the loss is {loss} at update {self.update}: try a lower optim.lr={self.lr}")
-        return Updated(self.update, seconds, loss, self.lr)
+        return Updated(self.update, seconds, loss, self.lr, self.tokens)
 
 
 def _looks(span: Span, config: TrainConfig) -> bool:

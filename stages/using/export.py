@@ -1,29 +1,39 @@
 """A run's prompt, and the partial PLM it belongs to, in a format that others read; or prompts of several runs."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from fpt.backbones.backbone import Backbone, open_backbone
+from fpt.backbones.shapes import Selection, StackSelection
+from fpt.data.encoding import encode
 from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
+from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.soft import TENSOR
 from fpt.runs.atomic import new_folder
 from fpt.runs.progress import Progress
 from fpt.runs.run import PROMPT
 from fpt.sharing import card
-from fpt.sharing.export import ExportRequest, push, write_adapter
+from fpt.sharing.export import ASKED, EMBEDS, ExportRequest, push, write_adapter
 from fpt.sharing.tokens import TokensRequest, card_of_tokens, with_prompts, written
+from fpt.tasks.task import Example
 from fpt.training.checkpoint import dump_prompt
 from stages import partial
 from stages.using.learned import LearnedPrompt, check_same_model, from_run
 
 
-def export(request: ExportRequest | TokensRequest, progress: Progress) -> dict[str, Any]:
+def export(
+    request: ExportRequest | TokensRequest, progress: Progress, texts: Iterable[list[Example]] = ()
+) -> dict[str, Any]:
     """Write what was asked for, with its model card, and send it to the Hub if that was asked for too.
+
+    `texts` are those that to=embeds embeds behind the prompt.
 
     Raises:
         UserError: a file of a run is damaged, its model is another now, the runs have not one model, its tokenizer
@@ -39,7 +49,7 @@ def export(request: ExportRequest | TokensRequest, progress: Progress) -> dict[s
             to, what = "tokens", _write_tokens(request, aside, progress)
         else:
             to, what = request.to, request.what
-            _write(request, aside, progress)
+            _write(request, aside, progress, texts)
     url = None
     if request.repo:
         with progress.console.status(f"sending it to {request.repo}"):
@@ -48,14 +58,16 @@ def export(request: ExportRequest | TokensRequest, progress: Progress) -> dict[s
     return {"to": to, "prompt": what, "folder": str(request.folder), "files": names, "url": url}
 
 
-def _write(request: ExportRequest, folder: Path, progress: Progress) -> None:
+def _write(request: ExportRequest, folder: Path, progress: Progress, texts: Iterable[list[Example]]) -> None:
     """One prompt, and its model where that is asked for."""
     learned = from_run(request.run, request.number)
     if request.to == "hf":
         with progress.console.status("writing the model"):
             backbone = _backbone(request, learned)
             partial.save(partial.build(backbone, learned.selection(backbone)), backbone, folder)
-    if request.to == "peft":
+    if request.to == "embeds":
+        _write_embeds(request, learned, folder, progress, texts)
+    elif request.to == "peft":
         write_adapter(folder, request, learned.tensors[TENSOR])
     elif request.to == "npy":  # as google-research/prompt-tuning's `prompts.from_array` takes it, float32
         np.save(folder / "prompt.npy", learned.tensors[TENSOR].float().numpy())
@@ -82,6 +94,34 @@ def _write_tokens(request: TokensRequest, folder: Path, progress: Progress) -> s
     _keep_rules(folder)
     (folder / "README.md").write_text(card_of_tokens(request), encoding="utf-8")
     return ", ".join(f"{written(name)} ({one.what} of {one.run.path})" for name, one in request.prompts.items())
+
+
+def _write_embeds(
+    request: ExportRequest, learned: LearnedPrompt, folder: Path, progress: Progress, texts: Iterable[list[Example]]
+) -> None:
+    """Of every text what the first block takes in, prompt before it, [P+S, D]; the texts stand beside it by number."""
+    task, dtype = request.run.config.task, getattr(torch, request.run.result["dtype"])
+    with progress.console.status("reading the embedding"):
+        backbone = _backbone(request, learned)
+        (stack,) = backbone.shape  # embeddings are those of any part, and one block makes a model
+        body = partial.build(backbone, Selection(**{stack: StackSelection((0,))}), dtype=dtype)
+    model = PromptedModel(body, kind_of(learned.config).build(learned.tensors, 0))
+    embedded, asked = dict[str, torch.Tensor](), list[dict[str, Any]]()
+    for window in texts:
+        # A target is not written down; two of its tokens are what the limit leaves room for.
+        data = encode(
+            window, backbone.tokenizer, source_length=task.source_length, target_length=2, row=backbone.family.row
+        )
+        for index, example in enumerate(window):
+            batch, number = data.batch([index]), str(len(asked))
+            states = model.below(batch)
+            states, _ = model.prompt.prepend(states, batch.mask, batch.mask)
+            embedded[number] = states[0].detach().to(dtype).contiguous()
+            asked.append({"id": number, "input": example.source})
+    save_file(embedded, folder / EMBEDS, {"format": "pt"})
+    (folder / ASKED).write_text(
+        "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in asked), encoding="utf-8"
+    )
 
 
 def _keep_rules(folder: Path) -> None:

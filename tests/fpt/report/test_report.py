@@ -74,7 +74,7 @@ def test_the_tables_hold_the_records_numbers(cli: Cli, finished: Path) -> None:
     assert [row[8] for row in rows] == [f"{stage['score']:.2f}" for stage in result["stages"]]
     assert [row[7] for row in rows] == [f"{stage['seconds']:,.1f}" for stage in result["stages"]]
     assert all(row[9].endswith("B") for row in rows)
-    measured = [json.loads(file.read_text())["peak"] for file in sorted(finished.glob("stages/*/memory.json"))]
+    measured = [json.loads(file.read_text())["peak_memory"] for file in sorted(finished.glob("stages/*/updates.json"))]
     assert [row[10] for row in rows] == [f"{amount(peak)}B" for peak in measured]
     assert "seed: 0" in page
     assert "most common label 50.00" in page
