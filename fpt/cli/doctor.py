@@ -18,7 +18,7 @@ from fpt.backbones.tiny import FOLDER, checksums
 from fpt.errors import reason
 
 OPTIONAL = ("bitsandbytes", "tensorboard", "wandb", "trackio", "peft")
-OPERATIONS = ("deepspeed_shm_comm",)  # for sums between processes on one machine's CPU
+OPERATIONS = ("pin_memory",)  # for offloading
 PATIENCE = 5.0  # seconds for the Hub
 
 Report = dict[str, Any]

@@ -101,6 +101,9 @@ class Engine:
         with redirect_stdout(io.StringIO()):
             import deepspeed
 
+            # For the sums of tensor parallelism on a CPU, of which there are none here: building it takes a compiler
+            # and a minute or more.
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
             backend = "nccl" if self.device.type == "cuda" else "gloo"
             deepspeed.init_distributed(dist_backend=backend, verbose=False)
         return deepspeed

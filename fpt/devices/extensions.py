@@ -11,7 +11,7 @@ from torch.utils import cpp_extension
 
 from fpt.errors import UserError
 
-BUILT = ("deepspeed_shm_comm", "pin_memory")  # for sums on a CPU, for offloading
+BUILT = ("pin_memory",)  # for offloading
 OLD = 300.0  # seconds; a lock as old as that is no build's on another machine that shares the folder
 
 

@@ -40,7 +40,7 @@ def test_it_tells_what_a_bug_report_needs_though_the_hub_is_silent(cli: Cli, sil
     assert report["versions"]["torch"]
     assert report["torch"]["os"]
     assert report["devices"]["gloo"] is True
-    assert isinstance(report["deepspeed"]["deepspeed_shm_comm"], bool)
+    assert isinstance(report["deepspeed"]["pin_memory"], bool)
     assert report["hub"]["answers"] is False
     assert report["embedded_model"]["checksums"] == "hold"
     assert report["problems"] == []

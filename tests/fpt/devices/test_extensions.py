@@ -16,8 +16,8 @@ from tests.conftest import Outcome
 def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A lock that a killed build has left an hour ago."""
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    (tmp_path / "deepspeed_shm_comm").mkdir()
-    file = tmp_path / "deepspeed_shm_comm" / "lock"
+    (tmp_path / "pin_memory").mkdir()
+    file = tmp_path / "pin_memory" / "lock"
     file.touch()
     os.utime(file, (time.time() - 3600,) * 2)
     return file
