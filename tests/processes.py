@@ -70,6 +70,26 @@ def _redirect(place: Path) -> None:
         os.dup2(os.open(place.with_suffix(suffix), os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream.fileno())
 
 
+def run_code(code: str, place: Path) -> str:
+    """What a program prints, which runs in the folder `place` in a process of its own and must come to its end."""
+    _environment()
+    said = place / "said"
+    process = FORKS.Process(target=_run_code, args=(code, place, said))
+    process.start()
+    process.join()
+    out, err = (said.with_suffix(suffix).read_text() for suffix in (".out", ".err"))
+    for suffix in (".out", ".err"):
+        said.with_suffix(suffix).unlink()
+    assert process.exitcode == 0, err
+    return out
+
+
+def _run_code(code: str, place: Path, said: Path) -> None:
+    os.chdir(place)
+    _redirect(said)
+    exec(compile(code, "<code>", "exec"), {"__name__": "__main__"})
+
+
 def in_processes(
     number: int,
     call: Callable[[], int | None],

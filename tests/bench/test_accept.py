@@ -9,17 +9,26 @@ from bench import accept
 CARD_ALONE = {"waits", "out of memory"}  # on a CPU they say that there is nothing to find
 
 
+ELSEWHERE = ("engines", "updates", "start and resume")  # what other tests run anyway, at length
+
+
+@pytest.mark.trains
+@pytest.mark.slow
+def test_a_run_starts_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert accept.main(["--steps", "start and resume"]) == 0
+    line = json.loads(capsys.readouterr().out)
+    assert line["same_prompt"]
+    assert line["stopped_after"] < 40
+
+
 @pytest.mark.trains
 def test_every_step_runs_in_small(capsys: pytest.CaptureFixture[str]) -> None:
-    """But for what other tests run anyway, at length: engines, precisions."""
-    steps = [name for name in accept.STEPS if name not in ("engines", "updates")]
+    steps = [name for name in accept.STEPS if name not in ELSEWHERE]
     assert accept.main(["--steps", *steps]) == 0
     lines = {line["step"]: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
     assert list(lines) == steps
     assert {line["device"] for line in lines.values()} == {"cpu"}
     assert not any("error" in line for line in lines.values())
-    assert lines["start and resume"]["same_prompt"]
-    assert lines["start and resume"]["stopped_after"] < 40
     assert lines["gradients"]["cosine"] > 0.999
     assert lines["memory"]["planned_bytes"] > 0
     assert {name for name, line in lines.items() if None in line.values() or line.get("forced") is False} >= CARD_ALONE

@@ -1,8 +1,6 @@
 """A partial PLM is the full one with blocks and neurons left out, and nothing else changed."""
 
 import hashlib
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from stages import partial
 from stages.selection import everything
 from tests.conftest import FAMILIES, SMALL, open_folder, save_checkpoint
 from tests.models import logits
+from tests.processes import run_code
 
 
 def surgery(model: Any, kept: Selection) -> Any:
@@ -101,18 +100,19 @@ def test_everything_is_frozen_and_in_eval_mode(checkpoint: Path) -> None:
 
 
 MEMORY = """
-import re, sys
+import re
 from pathlib import Path
 import torch
 from fpt.backbones.shapes import Selection, StackSelection
 from stages import partial
+from tests.processes import run_code
 from tests.conftest import open_folder
-backbone = open_folder(Path(sys.argv[1]))
+backbone = open_folder(Path.cwd())
 part, whole = StackSelection((0, 4), (tuple(range(0, 1024, 4)),) * 2), StackSelection(tuple(range(8)))
 peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the imports
 before = peak()
-partial.build(backbone, Selection(*[part if sys.argv[2] == "part" else whole] * 2), dtype=torch.bfloat16)
+partial.build(backbone, Selection(*[{what}] * 2), dtype=torch.bfloat16)
 print(peak() - before)
 """
 
@@ -123,13 +123,6 @@ def test_peak_memory_follows_the_partial_model(tmp_path: Path) -> None:
     size = {**SMALL, "d_model": 512, "d_ff": 1024, "num_heads": 8, "d_kv": 64, "num_layers": 8}
     T5ForConditionalGeneration(T5Config(**size)).save_pretrained(tmp_path)
     on_disk = (tmp_path / "model.safetensors").stat().st_size / 2**20
-
-    def peak(what: str) -> float:
-        done = subprocess.run(
-            [sys.executable, "-c", MEMORY, str(tmp_path), what], capture_output=True, text=True, check=True
-        )
-        return float(done.stdout)
-
-    part, whole = peak("part"), peak("whole")
+    part, whole = (float(run_code(MEMORY.replace("{what}", what), tmp_path)) for what in ("part", "whole"))
     assert whole > 0.5 * on_disk  # the measurement sees what is read
     assert part < 0.35 * on_disk

@@ -35,8 +35,12 @@ def losses(folder: Path) -> list[tuple[int, float]]:
 
 
 def without_times(result: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in result.items() if not key.startswith("seconds")}
-    kept["stages"] = [{k: v for k, v in row.items() if k != "seconds"} for row in result["stages"]]
+    """And without what was measured."""
+    measured = ("seconds", "tokens_per_second", "peak_memory")
+    kept = {key: value for key, value in result.items() if not key.startswith(measured)}
+    kept["stages"] = [
+        {key: value for key, value in stage.items() if not key.startswith(measured)} for stage in result["stages"]
+    ]
     return kept
 
 
@@ -87,12 +91,12 @@ def test_a_run_leaves_everything_behind(whole: Path, quick: list[str]) -> None:
             "selection.safetensors",
             "prompt.safetensors",
             "state.safetensors",
-            "memory.json",
+            "updates.json",
         }
     assert not list(whole.rglob("*.part"))
 
 
-@pytest.mark.parametrize("update", [1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 19, 20])
+@pytest.mark.parametrize("update", [1, 3, 4, 5, 8, 12, 19, 20])
 def test_stopped_after_any_update_and_resumed_is_the_same(
     cli: Cli, quick: list[str], whole: Path, tmp_path: Path, update: int
 ) -> None:

@@ -291,6 +291,7 @@ def test_deepspeeds_launcher_starts_what_a_hostfile_names(model: Path, boolq: Pa
 
 
 @pytest.mark.trains
+@pytest.mark.slow
 def test_bad_input_in_a_run_of_several_is_one_line(model: Path, boolq: Path, tmp_path: Path) -> None:
     """Found by the processes, said once."""
     empty = tmp_path / "empty"

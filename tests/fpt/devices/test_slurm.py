@@ -161,7 +161,7 @@ def free_job() -> int:
 
 
 @pytest.mark.trains
-@pytest.mark.parametrize("engine", ["torch", "deepspeed"])
+@pytest.mark.parametrize("engine", ["torch", pytest.param("deepspeed", marks=pytest.mark.slow)])
 def test_two_tasks_train_one_run(checkpoint: Path, boolq: Path, tmp_path: Path, engine: str) -> None:
     job = str(free_job())
 
