@@ -1,5 +1,5 @@
 # An image for a CPU:  docker build --tag fpt .
-# One for NVIDIA GPUs: docker build --tag fpt --build-arg BASE=nvidia/cuda:12.8.1-devel-ubuntu24.04 --build-arg TORCH=cu128 .
+# One for NVIDIA GPUs: docker build --tag fpt --build-arg BASE=nvidia/cuda:13.0.2-devel-ubuntu24.04 --build-arg TORCH=cu130 .
 ARG BASE=debian:12-slim
 FROM ghcr.io/astral-sh/uv:0.13.9 AS uv
 # hadolint ignore=DL3006
