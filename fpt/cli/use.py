@@ -147,7 +147,8 @@ def export(arguments: Arguments) -> None:
             raise UserError(f"{name}={options[name]}: is for to=embeds, which embeds texts behind the prompt")
     several = to == "tokens"
     request = check_tokens(runs, names_of(arguments), **rest) if several else exports.check_request(runs[0], to, **rest)
-    texts, faults = iter(()), Faults(skip=False)
+    texts: Iterator[list[Example]] = iter(())
+    faults = Faults(skip=False)
     if isinstance(request, exports.ExportRequest) and to == "embeds":
         if "text" not in options and "input" not in options:
             raise UserError("to=embeds: give input=FILE or text=…, what is to be embedded behind the prompt")

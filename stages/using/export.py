@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.shapes import Selection, StackSelection
@@ -118,7 +118,7 @@ def _write_embeds(
             states, _ = model.prompt.prepend(states, batch.mask, batch.mask)
             embedded[number] = states[0].detach().to(dtype).contiguous()
             asked.append({"id": number, "input": example.source})
-    save_file(embedded, folder / EMBEDS, {"format": "pt"})
+    (folder / EMBEDS).write_bytes(save(embedded, {"format": "pt"}))  # `save_file` makes it its owner's alone
     (folder / ASKED).write_text(
         "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in asked), encoding="utf-8"
     )
