@@ -1,10 +1,10 @@
 """Prompts of the offline tasks, and each as another's start: `python -m bench.gallery` prints docs/gallery.md.
 
-A prompt for each task of plain reading is trained on the embedded model and kept with its card in gallery/. Then each
-task is trained again, for a third of the updates, from every other task's prompt (`prompt.init=file`, as SPoT does it,
-Vu et al. 2022) and from a start of its own. bench/results/gallery.jsonl keeps what came of it, so that the same command
-goes on where it was stopped; `--done` prints what there is. `--tasks boolq mnli --updates 60` is its smallest sensible
-form.
+A prompt for each task of plain reading is trained on the embedded model and kept with its card in docs/gallery/. Then
+each task is trained again, for a third of the updates, from every other task's prompt (`prompt.init=file`, as SPoT does
+it, Vu et al. 2022) and from a start of its own. bench/results/gallery.jsonl keeps what came of it, so that the same
+command goes on where it was stopped; `--done` prints what there is. `--tasks boolq mnli --updates 60` is its smallest
+sensible form.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from fpt.runs.run import PROMPT
 from fpt.tasks.world import records as world
 from fpt.units import amount
 
-RECORDS, PROMPTS = Records("gallery"), Path("gallery")
+RECORDS, PROMPTS = Records("gallery"), Path("docs/gallery")
 UPDATES, SHARE = 120, 3  # of a prompt; a transfer has one part in so many
 OWN = "own start"
 
@@ -34,9 +34,9 @@ INTRODUCTION = """\
 
 Printed by `python -m bench.gallery{options}`: prompts for the embedded model, plain reading (`task.world=plain`),
 vanilla prompt tuning with the model's own recipe, {updates} updates of 32, one seed. Scores are of the generated
-validation splits (500 examples); "untrained" is the score of the prompt's start. Each prompt is in `gallery/` with its
-card, as `fpt export --to fpt` writes them; `fpt predict prompt.file=gallery/TASK/{file} task=TASK task.world=plain`
-asks it.
+validation splits (500 examples); "untrained" is the score of the prompt's start. Each prompt is in `docs/gallery/` with
+its card, as `fpt export --to fpt` writes them; `fpt predict prompt.file=docs/gallery/TASK/{file} task=TASK
+task.world=plain` asks it.
 """
 OF_TRANSFER = """\
 ## From each to each
@@ -101,8 +101,7 @@ def prompts_table(tasks: Sequence[str]) -> str:
         if task in RECORDS:
             record = RECORDS[task]
             metric = record["metric"]
-            place = PROMPTS / task
-            card, size = f"[card](../{place}/README.md)", f"{record['bytes']:,} bytes"
+            card, size = f"[card](gallery/{task}/README.md)", f"{record['bytes']:,} bytes"
             scores = (metric["value"], record["majority"], record["untrained"])
             shown = ["–" if value is None else f"{value:.1f}" for value in scores]
             rows.append([f"{task} ({card})", metric["name"], *shown, amount(record["flops"]), size])
