@@ -451,7 +451,7 @@ def test_a_bfloat16_model_trains_a_float32_prompt(cli: Cli, quick: list[str], tm
 @pytest.mark.trains
 def test_a_prompt_trained_through_growing_models_beats_the_untrained_one(cli: Cli, tmp_path: Path) -> None:
     """On the embedded model and its generated BoolQ, with fewer updates and examples than by default."""
-    few = ["task.world=plain", "train.updates=60", "train.eval_every=60", "train.batch_size=32"]
+    few = ["task.world=plain", "train.updates=60", "train.eval_every=60", "train.batch_size=16"]
     few += ["task.train_examples=1000", "task.valid_examples=200"]
     stages = "schedule.stages=[{depth: 0.5, width: 0.5, share: 0.5}, {share: 0.5}]"
     folders = [f"run.dir={tmp_path / 'run'}", f"cache_dir={tmp_path / 'cache'}"]

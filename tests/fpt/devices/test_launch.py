@@ -200,7 +200,7 @@ def test_told_to_stop_a_run_saves_and_goes_on_with_another_number_of_processes(
 ) -> None:
     """The same prompt as that of a run in one process that was never stopped."""
     folder, whole = tmp_path / "run", tmp_path / "whole"
-    number = 150
+    number = 80
     run = started(model, boolq, folder, "engine.processes=2", f"train.updates={number}")
     wait_for_updates(run, folder, 3)
     os.kill(run.pid, signal.SIGTERM)
@@ -279,6 +279,7 @@ def test_a_rank_killed_on_one_machine_ends_both(model: Path, boolq: Path, tmp_pa
 
 
 @pytest.mark.trains
+@pytest.mark.slow
 def test_deepspeeds_launcher_starts_what_a_hostfile_names(model: Path, boolq: Path, tmp_path: Path) -> None:
     """This machine alone, which takes no ssh."""
     (tmp_path / "hosts").write_text("# here\nlocalhost slots=2\n")
