@@ -57,11 +57,14 @@ class Meter:
         self._memory.begin()
 
     def updated(self, seconds: float, tokens: int) -> float | None:
-        """An update of so many tokens is done; how many of them a second has, if that can be told."""
+        """An update of so many tokens is done; how many of them a second of the stage had so far, if that can be told.
+
+        So far, as an update's loss is read when the next one is under way, and its own time is not known.
+        """
         took, self._at = seconds - self._at, seconds
         self._updates, self._tokens, self._seconds = self._updates + 1, self._tokens + tokens, self._seconds + took
         self._peak = max(self._peak, self._memory.bytes)
-        return tokens / took if took > 0 else None
+        return self._tokens / self._seconds if self._seconds > 0 else None
 
     def validated(self, seconds: float) -> None:
         """A validation is over, whose time and memory are not the updates'."""

@@ -235,6 +235,8 @@ def _over_stages(runs: Sequence[ReportedRun], key: str) -> tuple[Figure, Axes]:
     strip, axes = figure.subplots(2, 1, height_ratios=(0.16 * len(runs), 2.6), sharex=True)
     end = max(end for run in runs for *_, end in run.spans(key))
     _strip(strip, axes, runs, key, end)
+    # The last validation ends after the last update.
+    end = max([end, *(line[key] for run in runs for line in run.validations if key in line)])
     axes.set_xlim(0, 1.02 * end)
     scale, unit = 1, "training FLOPs" if key == "flops" else AXES[key]
     if key == "seconds" and end > 300:

@@ -60,5 +60,5 @@ def test_a_run_says_how_fast_its_updates_were(finished: Path) -> None:
     for number, stage in enumerate(json.loads((finished / "result.json").read_text())["stages"], 1):
         rates = [line["tokens_per_second"] for line in lines if line["stage"] == number and "loss" in line]
         assert len(rates) == stage["updates"]
-        assert min(rates) <= stage["tokens_per_second"] <= max(rates)
+        assert rates[-1] == round(stage["tokens_per_second"]) > 0
         assert stage["share_of_peak"] is None

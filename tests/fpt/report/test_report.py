@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from fpt.report import open_runs, output_of, write
-from fpt.report.plots import _over_seeds
+from fpt.report.plots import _over_seeds, _over_stages
 from fpt.report.runs import by_seed, read, similarity
 from fpt.runs.folder import problem_of, read_ledger, set_aside
 from fpt.runs.run import open_run
@@ -96,6 +96,15 @@ def test_curves_end_where_the_records_do_and_stages_meet(runs: dict[str, Path]) 
     seconds = [end - start for _, start, end in run.spans("seconds")]
     assert seconds == pytest.approx([row["seconds"] for row in run.result["stages"]], abs=0.5)
     assert [run.is_full(stage) for stage in (1, 2, 3, 4)] == [False, False, False, True]
+
+
+def test_the_last_validation_is_in_the_plot(runs: dict[str, Path]) -> None:
+    """It ends after the last update, by as many seconds as it takes."""
+    (run,) = open_runs([str(runs["finished"])])
+    last = run.validations[-1]["seconds"]
+    assert last > run.updates[-1]["seconds"]
+    _, axes = _over_stages([run], "seconds")
+    assert axes.get_xlim()[1] > last
 
 
 def test_similarity_is_the_mean_cosine_of_vectors_in_one_place() -> None:
