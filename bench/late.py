@@ -35,7 +35,7 @@ WORDS = {
     "few": ("train.updates=32", "train.eval_every=32", "train.batch_size=8", "task.train_examples=400"),
     "alike": ("task.valid_examples=250", "train.score_untrained=false", "train.save_every=1000", "tracking=none"),
 }
-RATES = {"pt": 0.1, "cr": 0.3, "npg": 0.01, "appg": 0.03, "mppg": 0.01, "none": 3.0}  # what `--tune` is for
+RATES = {"pt": 0.1, "cr": 0.3, "npg": 0.01, "appg": 0.03, "mppg": 0.01, "none": 3.0}  # by `--tune`
 TRIED = {
     **dict.fromkeys(SOFT, (0.1, 0.3)),
     **dict.fromkeys(GENERATORS, (0.001, 0.003, 0.01, 0.03, 0.1)),
@@ -81,9 +81,8 @@ OF_RATES = """\
 ### Learning rates
 
 What was tried with seed {seed}, on MNLI and BoolQ, all examples and 16, with the same few updates. The comparison has
-{rates}: each the best on average,
-but for `npg`, of whose flat top it is the middle. The published rates for late prompts, 0.0005 to 0.001, are for
-RoBERTa-Large and thousands of updates.
+{rates}. The published rates for late
+prompts, 0.0005 to 0.001, are for RoBERTa-Large and thousands of updates.
 """
 OF_COSTS = """\
 ### Costs

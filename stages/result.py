@@ -75,7 +75,8 @@ def finish(
 def _stage(folder: SharedFolder, stage: Stage, row: StagePlan, end: TrainState) -> dict[str, Any]:
     """A stage's score is its last, on its own partial PLM."""
     done = {"updates": row.updates, "flops": row.flops, "seconds": end.seconds, "score": end.score}
-    return {**stage.sizes, **done, **json.loads(folder.read(f"stages/{stage.name}/{UPDATES}"))}
+    name = f"stages/{stage.name}/{UPDATES}"  # not there where the stage was trained by an fpt that did not measure
+    return {**stage.sizes, **done, **(json.loads(folder.read(name)) if name in folder else {})}
 
 
 def _versions() -> dict[str, str]:

@@ -9,7 +9,7 @@ from fpt.config.run_config import RunConfig
 from fpt.devices import distributed
 from fpt.devices.device import open_device
 from fpt.devices.engine import Engine
-from fpt.devices.meter import Meter, most
+from fpt.devices.meter import Meter, peak_flops
 from fpt.runs.progress import Progress, Stopwatch
 from fpt.runs.run import RESULT, SKIPPED
 from fpt.runs.shared_folder import SharedFolder
@@ -93,7 +93,7 @@ def _through_stages(
     models = Models(inputs.backbone, engine, config.prompt, settled.memory.activation_checkpointing)
     evaluator = evaluator_of(config, inputs, engine, progress)
     recipe = Recipe(config.train, config.optim, settled.micro_batch, config.seed, engine.device, engine.is_sharded)
-    meter = Meter(engine.device, most(engine.device, config.engine.dtype, distributed.size()))
+    meter = Meter(engine.device, peak_flops(engine.device, config.engine.dtype, distributed.size()))
     measured = measure(config, schedule, inputs, start, models, evaluator, folder, progress)
     keeper = StateKeeper(settled.kept_states, config, inputs, engine, progress)
     progress.expect(settled.flops.flops_of_stages, done=settled.flops.flops_before(state.update))

@@ -35,8 +35,8 @@ def rated(card: str, dtype: str, *, tf32: bool) -> float | None:
     return None
 
 
-def most(device: torch.device, dtype: str, processes: int) -> float | None:
-    """FLOP/s at most of so many processes with such a device each; None: not known."""
+def peak_flops(device: torch.device, dtype: str, processes: int) -> float | None:
+    """FLOP/s of so many processes at most, each with such a device; None: not known."""
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     peak = rated(card, dtype, tf32=torch.get_float32_matmul_precision() != "highest")
     return peak and peak * processes
@@ -45,9 +45,9 @@ def most(device: torch.device, dtype: str, processes: int) -> float | None:
 class Meter:
     """Of the run's updates, stage by stage; what was before the run last went on is not in it."""
 
-    def __init__(self, device: torch.device, most: float | None) -> None:
-        """To be made before the first model, as PeakMemory is; `most` FLOP/s are possible, None: not known."""
-        self._memory, self._most = PeakMemory(device), most
+    def __init__(self, device: torch.device, peak_flops: float | None) -> None:
+        """To be made before the first model, as PeakMemory is; FLOP/s at most, None: not known."""
+        self._memory, self._peak_flops = PeakMemory(device), peak_flops
 
     def begin(self, flops: float, seconds: float) -> None:
         """A stage of updates of so many FLOPs each begins, or goes on, when it has taken so many seconds."""
@@ -82,5 +82,5 @@ class Meter:
         return {
             "peak_memory": self._peak or None,
             "tokens_per_second": per_second and self._tokens / self._updates * per_second,
-            "share_of_peak": self._flops * per_second / self._most if per_second and self._most else None,
+            "share_of_peak": self._flops * per_second / self._peak_flops if per_second and self._peak_flops else None,
         }

@@ -108,16 +108,16 @@ def _write_embeds(
     model = PromptedModel(body, kind_of(learned.config).build(learned.tensors, 0))
     embedded, asked = dict[str, torch.Tensor](), list[dict[str, Any]]()
     for window in texts:
-        # A target is not written down; two of its tokens are what the limit leaves room for.
+        # As `Predictor.encoded`, of which no more than the embedding is needed here.
         data = encode(
             window, backbone.tokenizer, source_length=task.source_length, target_length=2, row=backbone.family.row
         )
-        for index, example in enumerate(window):
-            batch, number = data.batch([index]), str(len(asked))
-            states = model.below(batch)
-            states, _ = model.prompt.prepend(states, batch.mask, batch.mask)
-            embedded[number] = states[0].detach().to(dtype).contiguous()
-            asked.append({"id": number, "input": example.source})
+        with progress.running():
+            for (index,) in progress.with_bar([[index] for index in range(len(window))], "embedding"):
+                batch, number = data.batch([index]), str(len(asked))
+                states, _ = model.prompt.prepend(model.below(batch), batch.mask, batch.mask)
+                embedded[number] = states[0].detach().to(dtype).contiguous()
+                asked.append({"id": number, "input": window[index].source})
     (folder / EMBEDS).write_bytes(save(embedded, {"format": "pt"}))  # `save_file` makes it its owner's alone
     (folder / ASKED).write_text(
         "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in asked), encoding="utf-8"

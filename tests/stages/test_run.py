@@ -96,7 +96,9 @@ def test_a_run_leaves_everything_behind(whole: Path, quick: list[str]) -> None:
     assert not list(whole.rglob("*.part"))
 
 
-@pytest.mark.parametrize("update", [1, 3, 4, 5, 8, 12, 19, 20])
+@pytest.mark.parametrize(
+    "update", [1, 3, 4, 5, 8, 12, 19, 20, *(pytest.param(update, marks=pytest.mark.slow) for update in (2, 7, 9, 13))]
+)
 def test_stopped_after_any_update_and_resumed_is_the_same(
     cli: Cli, quick: list[str], whole: Path, tmp_path: Path, update: int
 ) -> None:
@@ -113,6 +115,21 @@ def test_stopped_after_any_update_and_resumed_is_the_same(
     assert (folder / "predictions.jsonl").read_bytes() == (whole / "predictions.jsonl").read_bytes()
     ours, theirs = (json.loads((path / "result.json").read_text()) for path in (folder, whole))
     assert without_times(ours) == without_times(theirs)
+
+
+@pytest.mark.trains
+def test_a_run_that_was_begun_before_updates_were_measured_ends(cli: Cli, quick: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "begun"
+    with stopped_after(6):  # in the second stage
+        cli("train", *words(quick, folder))
+    (measured,) = folder.glob("stages/*/updates.json")
+    measured.unlink()
+    ledger = json.loads((folder / "checksums.json").read_text())
+    del ledger[str(measured.relative_to(folder))]
+    (folder / "checksums.json").write_text(json.dumps(ledger))
+    assert cli("train", *words(quick, folder, "resume=must")).status == 0
+    stages = json.loads((folder / "result.json").read_text())["stages"]
+    assert ["tokens_per_second" in stage for stage in stages] == [False, True, True, True]
 
 
 @pytest.mark.trains

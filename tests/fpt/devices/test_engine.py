@@ -1,6 +1,7 @@
 """DeepSpeed computes where it is told to, and what it changes for itself is as it was when the engine lets go."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,6 +43,13 @@ def test_linear_is_what_it_was_after_sharding_and_holding(own_linear: Any, shard
         assert functional.linear is not own_linear
         assert held.body(torch.ones(1, 4)).shape == (1, 4)
     assert functional.linear is own_linear
+
+
+def test_nothing_is_compiled_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    with joined(CONFIG, CPU):
+        Engine(CONFIG, CPU).shard(nn.Linear(4, 4).requires_grad_(False))
+    assert not list(tmp_path.glob("*/*"))
 
 
 def _fail_holding(engine: Engine, body: nn.Module) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fpt.devices.meter import Meter, most, rated
+from fpt.devices.meter import Meter, peak_flops, rated
 
 CPU = torch.device("cpu")
 
@@ -33,8 +33,8 @@ def test_a_card_is_known_by_its_name(card: str, dtype: str, tf32: bool, peak: fl
 
 
 def test_a_validations_time_is_not_the_updates() -> None:
-    assert most(CPU, "float32", 1) is None
-    meter = Meter(CPU, most=None)
+    assert peak_flops(CPU, "float32", 1) is None
+    meter = Meter(CPU, peak_flops=None)
     meter.begin(flops=5e9, seconds=100.0)
     assert meter.updated(102.0, 300) == 150
     meter.validated(150.0)
@@ -48,7 +48,7 @@ def test_a_validations_time_is_not_the_updates() -> None:
 
 def test_the_part_of_the_peak_is_of_all_devices() -> None:
     """10 updates a second of 1 TFLOP on two H100 in bfloat16."""
-    meter = Meter(CPU, most=2 * 989e12)
+    meter = Meter(CPU, peak_flops=2 * 989e12)
     meter.begin(flops=1e12, seconds=0.0)
     for number in range(1, 21):
         meter.updated(number / 10, 100)
