@@ -14,10 +14,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 from fpt.runs.progress import quiet_libraries
 
@@ -25,98 +23,38 @@ quiet_libraries()
 
 import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
-from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
-from torch.nn.functional import scaled_dot_product_attention  # noqa: E402
 
-from bench.clock import now  # noqa: E402
-from bench.synthetic import LENGTHS, PROMPT, examples  # noqa: E402
+from bench.kernels import attention, variants  # noqa: E402
+from bench.place import OPTIM, PRECISIONS, Found, Place, random_model, updates  # noqa: E402
+from bench.synthetic import LENGTHS, PROMPT, Lengths, examples  # noqa: E402
 from bench.trainer import PeftSide  # noqa: E402
 from fpt.__main__ import main as fpt  # noqa: E402
-from fpt.backbones.families import family_of, read_config  # noqa: E402
 from fpt.backbones.family import num_inputs  # noqa: E402
-from fpt.backbones.location import config_values  # noqa: E402
-from fpt.backbones.shapes import Shape, Stack, read_shape  # noqa: E402
+from fpt.backbones.shapes import Shape, Stack  # noqa: E402
 from fpt.config import compose  # noqa: E402
-from fpt.config.schema import EngineConfig, OptimConfig, PromptConfig  # noqa: E402
+from fpt.config.schema import EngineConfig, PromptConfig  # noqa: E402
 from fpt.data.encoded import Batch, Encoded  # noqa: E402
 from fpt.data.supply import Share  # noqa: E402
 from fpt.devices.meter import rated  # noqa: E402
 from fpt.pricing.flops import price_of  # noqa: E402
 from fpt.pricing.memory import Memory  # noqa: E402
-from fpt.prompts.modules import SoftPrompt  # noqa: E402
 from fpt.prompts.prompted import PromptedModel  # noqa: E402
 from fpt.training.loop import NoRoomError, step  # noqa: E402
 from fpt.training.optimizer import make  # noqa: E402
+from stages import schedule  # noqa: E402
+from stages.planning.memory import plan_memory  # noqa: E402
 
-Found = dict[str, Any]
-OPTIM = OptimConfig()
-PRECISIONS = {
-    "float32": (torch.float32, "highest"),
-    "tf32": (torch.float32, "high"),
-    "bfloat16": (torch.bfloat16, "high"),
-}
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the steps run, and how large they are there."""
-
-    device: torch.device
-
-    @property
-    def is_card(self) -> bool:
-        """Whether this is what the script is for."""
-        return self.device.type == "cuda"
-
-    @property
-    def models(self) -> dict[str, Shape | None]:
-        """The models to update, by name; None: the whole."""
-        tiny = Shape(Stack(2, 64), Stack(2, 64))
-        return {"t5-large": None, "t5-xl": None} if self.is_card else {"t5-small": tiny}
-
-    def wait(self) -> None:
-        """Until the device has done what it was told."""
-        if self.is_card:
-            torch.cuda.synchronize()
-
-    def peak(self) -> int | None:
-        """The most bytes that tensors took since the last question; None: not known of a CPU."""
-        if not self.is_card:
-            return None
-        most = torch.cuda.max_memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        return most
-
-    def seconds(self, run: Callable[[], Any], times: int) -> float:
-        """Of one call, after one that does not count."""
-        run()
-        self.wait()
-        start = now()
-        for _ in range(times):
-            run()
-        self.wait()
-        return (now() - start) / times
-
-
-def random_model(place: Place, name: str, shape: Shape | None, dtype: torch.dtype) -> PromptedModel:
-    """A model of this name with random weights on the device, whole or a part of its shape, and a prompt."""
-    values, where = config_values(compose.load([f"model={name}"]).model)
-    config = read_config(values, where)
-    body = family_of(config).skeleton(config, shape or read_shape(values, where)).to(dtype)
-    body = body.to_empty(device=place.device)
-    random = torch.Generator(place.device).manual_seed(0)
-    for parameter in body.parameters():
-        parameter.normal_(std=parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.1, generator=random)
-    vectors = torch.randn(PROMPT, body.config.d_model, generator=torch.Generator().manual_seed(0))
-    return PromptedModel(body, SoftPrompt(vectors)).to(place.device)
-
-
-def updates(place: Place, model: PromptedModel, data: Encoded, size: int, micro_batch: int | None = None) -> float:
-    """Seconds of an update of `size` examples."""
-    optimizer = make(model.prompt.parameters(), OPTIM)
-    share = Share.of(data, list(range(size)), micro_batch)
-    return place.seconds(lambda: step(model, optimizer, share, OPTIM, place.device), 3)
-
+# Model, gigabytes of a card, packing: what a plan's settings are held to.
+HELD_TO = (
+    ("t5-large", 24, "none"),
+    ("t5-xl", 24, "none"),
+    ("t5-xl", 40, "none"),
+    ("t5-xxl", 24, "nf4"),
+    ("t5-xxl", 24, "int8"),
+    ("t5-xxl", 40, "int8"),
+    ("t5-xxl", 40, "none"),
+    ("t5-xxl", 80, "none"),
+)
 
 # Steps ----------------------------------------------------------------------------------------------------------------
 
@@ -155,31 +93,6 @@ def _lines(file: Path, count: int, start: float, process: "subprocess.Popen[byte
             raise RuntimeError(f"the run ended with status {process.returncode} before it was stopped")
         time.sleep(0.005)
     return time.perf_counter() - start
-
-
-def attention(place: Place) -> Found:
-    """Which of torch's kernels takes T5's bias, and how long each takes forward and back."""
-    batch, heads, length, width = (8, 16, 512, 64) if place.is_card else (2, 4, 64, 16)
-    dtype = torch.bfloat16 if place.is_card else torch.float32
-    query = torch.randn(batch, heads, length, width, device=place.device, dtype=dtype, requires_grad=True)
-    bias = torch.randn(batch, heads, length, length, device=place.device, dtype=dtype)
-
-    def both() -> None:
-        torch.autograd.backward(scaled_dot_product_attention(query, query, query, attn_mask=bias, scale=1.0).sum())
-
-    found: Found = {}
-    for backend in (
-        SDPBackend.FLASH_ATTENTION,
-        SDPBackend.EFFICIENT_ATTENTION,
-        SDPBackend.CUDNN_ATTENTION,
-        SDPBackend.MATH,
-    ):
-        try:
-            with sdpa_kernel(backend):
-                found[backend.name.lower()] = place.seconds(both, 5)
-        except RuntimeError:
-            found[backend.name.lower()] = None  # it does not take a bias
-    return {**found, "chosen_by_torch": place.seconds(both, 5)}
 
 
 def speed(place: Place) -> Iterator[Found]:
@@ -255,6 +168,94 @@ def _flops(model: PromptedModel, data: Encoded, size: int, micro_batch: int) -> 
         batch, source, target = data.padded_size(range(start, min(start + micro_batch, size)))
         total += cost.update(_shape(model), batch=batch, source=source + PROMPT, target=target)
     return total
+
+
+def parts(place: Place) -> Iterator[Found]:
+    """Updates on each stage of the schedules beside the whole model's: are the FLOPs that are saved seconds?"""
+    data = examples(LENGTHS["boolq"], 32)
+    size = 32 if place.is_card else 4
+    name, dtype = ("t5-large", torch.bfloat16) if place.is_card else ("t5-small", torch.float32)
+    whole: dict[str, float] = {}
+    for planned in ("ld", "fr", "cr") if place.is_card else ("cr",):
+        stages = schedule.of(compose.load([f"model={name}", "task=xsum", f"schedule={planned}"]))
+        for stage in stages.stages[::-1]:
+            is_whole = stage.shape == stages.full
+            if not (is_whole and whole):
+                model = random_model(place, name, stage.shape, dtype)
+                flops, seconds = _flops(model, data, size, size), updates(place, model, data, size)
+                del model
+                found = {"seconds_per_update": seconds, "flops": flops}
+            if is_whole:
+                whole = whole or found
+            else:
+                ratios = {"seconds": found["seconds_per_update"] / whole["seconds_per_update"]}
+                yield {"schedule": planned, "stage": stage.name, **ratios, "flops": found["flops"] / whole["flops"]}
+    yield {"stage": "whole", **whole}
+
+
+def cards(place: Place) -> Iterator[Found]:
+    """The settings that are planned for cards of several sizes, in as much memory as these have and no more."""
+    if not place.is_card:
+        yield {"held_to": None}
+        return
+    for name, size, quantize in HELD_TO:
+        words = [f"model={name}", "task=boolq", "schedule=pt", f"engine.device_memory={size}GB", "engine.device=cuda"]
+        config = compose.load([*words, "engine=torch", f"engine.quantize={quantize}"])
+        plan = plan_memory(config, schedule.of(config))
+        found: Found = {"model": name, "quantize": quantize, "held_to": size * 10**9, "planned_fits": plan.fits}
+        if not plan.fits:
+            yield found
+            continue
+        model = random_model(place, name, None, torch.bfloat16, quantize)
+        torch.cuda.empty_cache()
+        torch.cuda.set_per_process_memory_fraction(
+            min(1.0, size * 10**9 / torch.cuda.get_device_properties(0).total_memory)
+        )
+        if plan.activation_checkpointing:
+            model.family.checkpoint_blocks(model.body)
+        place.peak()
+        longest = config.task.source_length, config.task.target_length
+        data = examples(Lengths(longest[0], longest[0], target=(longest[1], longest[1])), config.train.batch_size)
+        try:
+            seconds = updates(place, model, data, config.train.batch_size, plan.micro_batch)
+            tokens = sum(map(sum, data.lengths)) / seconds
+            found |= {"seconds_per_update": seconds, "tokens_per_second": tokens}
+        except NoRoomError:
+            found |= {"out_of_memory": True}
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+        planned = {"checkpointing": plan.activation_checkpointing, "planned_bytes": plan.stages[-1].total}
+        yield {**found, "micro_batch": plan.micro_batch, **planned, "peak_bytes": place.peak()}
+        del model
+        torch.cuda.empty_cache()
+
+
+def whole_run(place: Place) -> Found:
+    """A run of a model on disk, from the command on: where its time goes."""
+    name, shape, dtype = "t5-large", None, torch.bfloat16
+    if not place.is_card:
+        name, shape, dtype = "t5-small", Shape(Stack(4, 64), Stack(4, 64)), torch.float32
+    updates = 200 if place.is_card else 8
+    with tempfile.TemporaryDirectory() as folder:
+        backbone = Path(folder, "backbone")
+        model = random_model(place, name, shape, dtype)
+        if place.is_card:
+            model.body.config.dtype = dtype
+        model.body.save_pretrained(backbone)
+        for tokens in sorted(Path("fpt/backbones/tiny").glob("*spiece.model")) + sorted(
+            Path("fpt/backbones/tiny").glob("*token*.json")
+        ):
+            (backbone / tokens.name).write_bytes(tokens.read_bytes())
+        del model
+        words = ["task=boolq", "task.data=world", f"model={backbone}", "schedule=cr", f"train.updates={updates}"]
+        words += [f"train.eval_every={updates // 4}", f"cache_dir={folder}/cache", f"engine.device={place.device.type}"]
+        words += ["schedule.importance_examples=100", "task.valid_examples=200", f"run.dir={folder}/run"]
+        start = time.perf_counter()
+        run(words)
+        seconds = time.perf_counter() - start
+        result = json.loads(Path(folder, "run/result.json").read_text())
+    found = {key: result[key] for key in ("seconds", "seconds_importance", "flops_importance", "flops", "stages")}
+    return {"model": name, "seconds_from_command": seconds, **found}
 
 
 def syncs(place: Place) -> Found:
@@ -376,14 +377,18 @@ def loading(place: Place) -> Found:
 
 STEPS: dict[str, Callable[[Place], Found | Iterator[Found]]] = {
     "environment": environment,
-    "loading": loading,
-    "start and resume": start_and_resume,
     "attention": attention,
     "updates": speed,
-    "waits": syncs,
+    "variants": variants,
+    "parts": parts,
     "memory": memory,
+    "cards": cards,
     "gradients": gradients,
+    "waits": syncs,
     "validation": validation,
+    "loading": loading,
+    "run": whole_run,
+    "start and resume": start_and_resume,
     "engines": engines,
     "out of memory": out_of_memory,
 }

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from bench import backbone
-from bench.backbone import CHOSEN_ON, CLIMBING, LANDS, RECORDS, SCHEDULES, name
+from bench.backbone import CHOSEN_ON, CLIMBING, COMPARED, LANDS, RECORDS, SCHEDULES, name
 from bench.runs import spread, table
 from fpt.runs.progress import quiet_libraries
 
@@ -27,7 +27,7 @@ chosen. A cell has the share of vanilla prompt tuning's FLOPs after which a run'
 vanilla's last score in the same land, and still have it at the next (mean and deviation over the lands in which they
 ever do, and in how many of how many that is), and the last prompt's score. Scoring neurons counts, validation does
 not. Learning rates, the better of two, were chosen in land {chosen}, vanilla prompt tuning's over the three tasks
-together (`python -m bench.backbone --choose`).
+together, the schedules' on {compared} (`python -m bench.backbone --choose`).
 """
 
 
@@ -45,6 +45,7 @@ def printed(tasks: Sequence[str], rows: Sequence[str], seeds: Sequence[int]) -> 
         commit=commit.strip(),
         lands=", ".join(str(LANDS[seed]) for seed in seeds),
         chosen=CHOSEN_ON,
+        compared=COMPARED,
     )
     return f"{introduction}\n{table(('row', *columns), body)}"
 
@@ -54,7 +55,7 @@ def _cells(task: str, row: str, seeds: Sequence[int]) -> tuple[str, str, str]:
     if not there:
         return "–", "–", "–"
     scores = spread([backbone.last(task, row, seed) for seed in there])
-    return f"{backbone.rate_of(task, row):g}", backbone.reached(task, row, there), scores
+    return f"{backbone.rate_of(row):g}", backbone.reached(task, row, there), scores
 
 
 def main() -> None:

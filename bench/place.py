@@ -1,0 +1,100 @@
+"""Where the steps of a card's first hour run, and models with random weights there."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from bench.clock import now
+from bench.synthetic import PROMPT
+from fpt.backbones.families import family_of, read_config
+from fpt.backbones.location import config_values
+from fpt.backbones.quantised import layers_of, packed
+from fpt.backbones.shapes import Shape, Stack, read_shape
+from fpt.config import compose
+from fpt.config.schema import OptimConfig
+from fpt.data.encoded import Encoded
+from fpt.data.supply import Share
+from fpt.prompts.modules import SoftPrompt
+from fpt.prompts.prompted import PromptedModel
+from fpt.training.loop import step
+from fpt.training.optimizer import make
+
+Found = dict[str, Any]
+OPTIM = OptimConfig()
+PRECISIONS = {
+    "float32": (torch.float32, "highest"),
+    "tf32": (torch.float32, "high"),
+    "bfloat16": (torch.bfloat16, "high"),
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the steps run, and how large they are there."""
+
+    device: torch.device
+
+    @property
+    def is_card(self) -> bool:
+        """Whether this is what the script is for."""
+        return self.device.type == "cuda"
+
+    @property
+    def models(self) -> dict[str, Shape | None]:
+        """The models to update, by name; None: the whole."""
+        tiny = Shape(Stack(2, 64), Stack(2, 64))
+        return {"t5-large": None, "t5-xl": None} if self.is_card else {"t5-small": tiny}
+
+    def wait(self) -> None:
+        """Until the device has done what it was told."""
+        if self.is_card:
+            torch.cuda.synchronize()
+
+    def peak(self) -> int | None:
+        """The most bytes that tensors took since the last question; None: not known of a CPU."""
+        if not self.is_card:
+            return None
+        most = torch.cuda.max_memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        return most
+
+    def seconds(self, run: Callable[[], Any], times: int) -> float:
+        """Of one call, after one that does not count."""
+        run()
+        self.wait()
+        start = now()
+        for _ in range(times):
+            run()
+        self.wait()
+        return (now() - start) / times
+
+
+def random_model(
+    place: Place, name: str, shape: Shape | None, dtype: torch.dtype, quantize: str = "none"
+) -> PromptedModel:
+    """A model of this name with random weights on the device, whole or a part of its shape, and a prompt."""
+    values, where = config_values(compose.load([f"model={name}"]).model)
+    config = read_config(values, where)
+    family = family_of(config)
+    body = family.skeleton(config, shape or read_shape(values, where)).to(dtype)
+    body = body.to_empty(device=place.device)
+    body.tie_weights()  # which moving from the meta device undoes
+    random = torch.Generator(place.device).manual_seed(0)
+    for parameter in body.parameters():
+        parameter.normal_(std=parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.1, generator=random)
+    if quantize != "none":
+        layers = set(layers_of(family, body))
+        for path, module in list(body.named_modules()):
+            if module in layers:
+                body.set_submodule(path, packed(module, quantize, dtype))
+    vectors = torch.randn(PROMPT, body.config.d_model, generator=torch.Generator().manual_seed(0))
+    return PromptedModel(body, SoftPrompt(vectors)).to(place.device)
+
+
+def updates(place: Place, model: PromptedModel, data: Encoded, size: int, micro_batch: int | None = None) -> float:
+    """Seconds of an update of `size` examples."""
+    optimizer = make(model.prompt.parameters(), OPTIM)
+    share = Share.of(data, list(range(size)), micro_batch)
+    return place.seconds(lambda: step(model, optimizer, share, OPTIM, place.device), 3)
