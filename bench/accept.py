@@ -7,6 +7,7 @@ those numbers say that the script works, nothing about a card. Models have rando
 
 import argparse
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from bench.place import OPTIM, PRECISIONS, Found, Place, random_model, updates  
 from bench.synthetic import LENGTHS, PROMPT, Lengths, examples  # noqa: E402
 from bench.trainer import PeftSide  # noqa: E402
 from fpt.__main__ import main as fpt  # noqa: E402
+from fpt.backbones import tiny  # noqa: E402
 from fpt.backbones.family import num_inputs  # noqa: E402
 from fpt.backbones.shapes import Shape, Stack  # noqa: E402
 from fpt.config import compose  # noqa: E402
@@ -174,23 +176,20 @@ def parts(place: Place) -> Iterator[Found]:
     """Updates on each stage of the schedules beside the whole model's: are the FLOPs that are saved seconds?"""
     data = examples(LENGTHS["boolq"], 32)
     size = 32 if place.is_card else 4
-    name, dtype = ("t5-large", torch.bfloat16) if place.is_card else ("t5-small", torch.float32)
-    whole: dict[str, float] = {}
-    for planned in ("ld", "fr", "cr") if place.is_card else ("cr",):
-        stages = schedule.of(compose.load([f"model={name}", "task=xsum", f"schedule={planned}"]))
-        for stage in stages.stages[::-1]:
-            is_whole = stage.shape == stages.full
-            if not (is_whole and whole):
+    dtype = torch.bfloat16 if place.is_card else torch.float32
+    for name in place.models:
+        whole: dict[str, float] = {}
+        for planned in ("ld", "fr", "cr") if place.is_card else ("cr",):
+            stages = schedule.of(compose.load([f"model={name}", "task=xsum", f"schedule={planned}"]))
+            for stage in stages.stages[::-1]:
+                if whole and stage.shape == stages.full:
+                    continue
                 model = random_model(place, name, stage.shape, dtype)
-                flops, seconds = _flops(model, data, size, size), updates(place, model, data, size)
+                found = {"seconds": updates(place, model, data, size), "flops": _flops(model, data, size, size)}
                 del model
-                found = {"seconds_per_update": seconds, "flops": flops}
-            if is_whole:
                 whole = whole or found
-            else:
-                ratios = {"seconds": found["seconds_per_update"] / whole["seconds_per_update"]}
-                yield {"schedule": planned, "stage": stage.name, **ratios, "flops": found["flops"] / whole["flops"]}
-    yield {"stage": "whole", **whole}
+                ratios = {f"{key}_of_whole": found[key] / whole[key] for key in found}
+                yield {"model": name, "schedule": planned, "stage": stage.name, **found, **ratios}
 
 
 def cards(place: Place) -> Iterator[Found]:
@@ -230,32 +229,31 @@ def cards(place: Place) -> Iterator[Found]:
         torch.cuda.empty_cache()
 
 
-def whole_run(place: Place) -> Found:
-    """A run of a model on disk, from the command on: where its time goes."""
+def whole_run(place: Place) -> Iterator[Found]:
+    """A run of a model on disk, from the command on: where its time goes; on a card with compiled blocks too."""
     name, shape, dtype = "t5-large", None, torch.bfloat16
     if not place.is_card:
         name, shape, dtype = "t5-small", Shape(Stack(4, 64), Stack(4, 64)), torch.float32
-    updates = 200 if place.is_card else 8
+    updates = 100 if place.is_card else 8
     with tempfile.TemporaryDirectory() as folder:
         backbone = Path(folder, "backbone")
         model = random_model(place, name, shape, dtype)
-        if place.is_card:
-            model.body.config.dtype = dtype
         model.body.save_pretrained(backbone)
-        for tokens in sorted(Path("fpt/backbones/tiny").glob("*spiece.model")) + sorted(
-            Path("fpt/backbones/tiny").glob("*token*.json")
-        ):
-            (backbone / tokens.name).write_bytes(tokens.read_bytes())
+        for tokens in ("spiece.model", "tokenizer_config.json"):
+            shutil.copy(tiny.FOLDER / tokens, backbone)
         del model
         words = ["task=boolq", "task.data=world", f"model={backbone}", "schedule=cr", f"train.updates={updates}"]
         words += [f"train.eval_every={updates // 4}", f"cache_dir={folder}/cache", f"engine.device={place.device.type}"]
-        words += ["schedule.importance_examples=100", "task.valid_examples=200", f"run.dir={folder}/run"]
-        start = time.perf_counter()
-        run(words)
-        seconds = time.perf_counter() - start
-        result = json.loads(Path(folder, "run/result.json").read_text())
-    found = {key: result[key] for key in ("seconds", "seconds_importance", "flops_importance", "flops", "stages")}
-    return {"model": name, "seconds_from_command": seconds, **found}
+        words += ["schedule.importance_examples=100", "task.valid_examples=200"]
+        for compiling in ("none", "blocks") if place.is_card else ("none",):
+            start = time.perf_counter()
+            run([*words, f"run.dir={folder}/{compiling}", f"engine.compile={compiling}"])
+            seconds = time.perf_counter() - start
+            result = json.loads(Path(folder, compiling, "result.json").read_text())
+            found = {
+                key: result[key] for key in ("seconds", "seconds_importance", "flops_importance", "flops", "stages")
+            }
+            yield {"model": name, "compile": compiling, "seconds_from_command": seconds, **found}
 
 
 def syncs(place: Place) -> Found:
@@ -267,12 +265,14 @@ def syncs(place: Place) -> Found:
     model, data = random_model(place, "t5-small", None, torch.bfloat16), examples(LENGTHS["mnli"], 8)
     updates(place, model, data, 8)
     optimizer = make(model.prompt.parameters(), OPTIM)
+    share = Share.of(data, list(range(8))).pinned()
     torch.cuda.set_sync_debug_mode("warn")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        step(model, optimizer, Share.of(data, list(range(8))), OPTIM, place.device)
+        step(model, optimizer, share, OPTIM, place.device)
     torch.cuda.set_sync_debug_mode("default")
-    return {"waits_per_update": sum("synchroniz" in str(one.message) for one in caught)}
+    lines = [f"{Path(one.filename).name}:{one.lineno}" for one in caught if "synchroniz" in str(one.message)]
+    return {"waits_per_update": len(lines), "at": lines}
 
 
 def memory(place: Place) -> Found:
@@ -295,18 +295,22 @@ def memory(place: Place) -> Found:
 
 
 def gradients(place: Place) -> Found:
-    """The prompt's gradient in bfloat16 beside float32's: the cosine of the angle between them."""
+    """The prompt's gradient: in bfloat16 beside float32's, by the angle's cosine, and float32's beside a CPU's."""
     name, shape = next(iter(place.models.items()))
-    data, found = examples(LENGTHS["mnli"], 4), []
-    for dtype in (torch.float32, torch.bfloat16):
-        model = random_model(place, name, shape, torch.float32)
-        model.body.to(dtype)
-        model(data.batch(range(4)).to(place.device)).backward()
-        found.append(model.prompt.tensors["prompt"].grad)
-    one, other = found
-    assert one is not None
-    assert other is not None
-    return {"model": name, "cosine": torch.cosine_similarity(one.flatten(), other.flatten(), dim=0).item()}
+    data = examples(LENGTHS["mnli"], 4)
+    model = random_model(place, name, shape, torch.float32)
+
+    def gradient(device: torch.device) -> torch.Tensor:
+        model.to(device).prompt.tensors["prompt"].grad = None
+        model(data.batch(range(4)).to(device)).backward()
+        found = model.prompt.tensors["prompt"].grad
+        assert found is not None
+        return found.cpu().flatten()
+
+    there, here = gradient(place.device), gradient(torch.device("cpu"))
+    model.body.to(torch.bfloat16)
+    cosine = torch.cosine_similarity(there, gradient(place.device), dim=0).item()
+    return {"model": name, "cosine": cosine, "away_from_cpu": ((there - here).norm() / here.norm()).item()}
 
 
 def validation(place: Place) -> Found:

@@ -38,6 +38,7 @@ CHOSEN_ON, LANDS = 1, (2, 3, 4, 5, 6)  # the land that rates were chosen on, and
 CLIMBING = ("boolq", "mnli", "xsum")  # tasks under customs whose climb is shown
 COMPARED = "boolq"  # where the schedules and the partial PLMs are held against each other
 ONE = 1  # seed of plain reading
+VANILLA = "pt"
 POINTS = 20  # validations of a run
 SHARES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the updates, at which the climb is read off
 
@@ -47,13 +48,16 @@ def alone(depth: float | str, width: float | str) -> str:
     return f"schedule.stages=[{{depth: {depth}, width: {width}, share: 1}}]"
 
 
-def from_half(width: bool) -> str:
-    """A schedule like the paper's LD, or CR, but for its first stage: half of the model."""
-    stages = [
-        f"{{depth: {part}, width: {part if width else 'full'}, share: {share}}}"
-        for part, share in ((0.5, 0.3), (0.75, 0.3), ("full", 0.4))
-    ]
-    return f"schedule.stages=[{', '.join(stages)}]"
+def staged(*stages: tuple[float, float], width: bool = True) -> str:
+    """A schedule of parts of the model, each for a share of the updates; by depth and width, or by depth alone."""
+    rows = []
+    for part, share in stages:
+        depth = "full" if part == 1 else part
+        rows.append(f"{{depth: {depth}, width: {depth if width else 'full'}, share: {share}}}")
+    return f"schedule.stages=[{', '.join(rows)}]"
+
+
+FROM_HALF = ((0.5, 0.3), (0.75, 0.3), (1, 0.4))  # the paper's stages without their first, whose share the others have
 
 
 PARTIAL = {  # Table 1: the row, and what makes it
@@ -66,12 +70,29 @@ SCHEDULES = {  # Table 2
     "ld": ["schedule=ld"],
     "fr": ["schedule=fr"],
     "cr": ["schedule=cr"],
-    "ld from half": ["schedule=ld", from_half(width=False)],
-    "cr from half": ["schedule=cr", from_half(width=True)],
+    "ld from half": ["schedule=ld", staged(*FROM_HALF, width=False)],
+    "cr from half": ["schedule=cr", staged(*FROM_HALF)],
+}
+FURTHER = {  # ways to fewer FLOPs than the paper's
+    "half, then whole": ["schedule=cr", staged((0.5, 0.6), (1, 0.4))],
+    "cr from half, short end": ["schedule=cr", staged((0.5, 0.4), (0.75, 0.35), (1, 0.25))],
+    "cr from half, linear": ["schedule=cr", staged(*FROM_HALF), "optim.schedule=linear"],
+    "pt, linear": ["schedule=pt", "optim.schedule=linear"],
 }
 TRIED = (0.1, 0.3)
 # The better of those tried: of the schedules on the task that compares them, of vanilla prompt tuning over all three.
-RATES = {"pt": 0.3, "ld": 0.1, "fr": 0.3, "cr": 0.3, "ld from half": 0.3, "cr from half": 0.1}
+RATES = {
+    "pt": 0.3,
+    "ld": 0.1,
+    "fr": 0.3,
+    "cr": 0.3,
+    "ld from half": 0.3,
+    "cr from half": 0.1,
+    "half, then whole": 0.1,
+    "cr from half, short end": 0.1,
+    "cr from half, linear": 0.1,
+    "pt, linear": 0.3,
+}
 
 INTRODUCTION = """\
 # The embedded backbone, measured
@@ -146,7 +167,7 @@ def rate_of(row: str) -> float:
 def _words(task: str, row: str, rate: float) -> list[str]:
     recipe = [f"train.updates={UPDATES}", f"train.batch_size={BATCH_SIZE}", "train.save_every=200"]
     recipe.append("train.eval_partial=false")
-    return [f"task={task}", *recipe, *{**SCHEDULES, **PARTIAL}[row], f"optim.lr={rate}"]
+    return [f"task={task}", *recipe, *{**SCHEDULES, **FURTHER, **PARTIAL}[row], f"optim.lr={rate}"]
 
 
 def plain_overrides(task: str, seed: int) -> list[str]:
@@ -157,7 +178,7 @@ def plain_overrides(task: str, seed: int) -> list[str]:
 
 def name(task: str, row: str, seed: int | str) -> str:
     """What a run is called."""
-    return f"{task}-{row}-s{seed}".replace(" ", "-").replace("/", "-")
+    return f"{task}-{row}-s{seed}".replace(",", "").replace(" ", "-").replace("/", "-")
 
 
 # What is read off runs ------------------------------------------------------------------------------------------------
@@ -384,7 +405,7 @@ def wanted(seeds: Sequence[int], parts: Sequence[str]) -> dict[str, list[str]]:
 
 def choose(jobs: int) -> str:
     """The last prompt's score with every rate, on the land that is for choosing."""
-    kinds = [(task, row) for task in CLIMBING for row in (RATES if task == COMPARED else ["pt"])]
+    kinds = [(task, row) for task in CLIMBING for row in (RATES if task == COMPARED else [VANILLA])]
     words = {
         name(*kind, f"choice-{rate}"): [*_words(*kind, rate), f"task.land={CHOSEN_ON}", "train.eval_every=1000"]
         for kind in kinds

@@ -1,15 +1,16 @@
-"""Ways to compute the same update on a card: attention's kernels, norms in one kernel, blocks that torch compiles."""
+"""Ways to compute the same update on a card: attention's kernels, the library's norms, blocks that torch compiles."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-from torch.nn.functional import rms_norm, scaled_dot_product_attention
-from transformers.models.t5.modeling_t5 import T5LayerNorm
+from torch.nn.functional import scaled_dot_product_attention
+from torch.profiler import ProfilerActivity, profile
 
+from bench.clock import now
 from bench.place import Found, Place, random_model, updates
 from bench.synthetic import LENGTHS, examples
 from fpt.prompts.prompted import PromptedModel
@@ -64,45 +65,45 @@ def attention(place: Place) -> Found:
 
 
 def variants(place: Place) -> Iterator[Found]:
-    """Updates in bfloat16 as they are; with T5's norms in one kernel; with compiled blocks; with both."""
-    name, shape = next(iter(place.models.items()))
+    """Updates as they are; with the library's norms; on a card with compiled blocks, and how long until the first."""
     dtype = torch.bfloat16 if place.is_card else torch.float32
     size = 32 if place.is_card else 4
-    compiles = (False, True) if place.is_card else (False,)  # on a CPU it takes a compiler, and minutes
-    for task in ("boolq", "mnli"):
-        data = examples(LENGTHS[task], size)
-        for is_compiled in compiles:
-            for is_fused in (False, True):
-                model = random_model(place, name, shape, dtype)
+    changes: dict[str, Callable[[PromptedModel], None]] = {"none": lambda _: None, "library's norms": library_norms}
+    if place.is_card:
+        changes["compiled blocks"] = lambda model: model.family.compile_blocks(model.body)
+    for name, shape in place.models.items():
+        for what, change in changes.items():
+            model = random_model(place, name, shape, dtype)
+            change(model)
+            for task in ("boolq", "mnli"):
+                data, start = examples(LENGTHS[task], size), now()
+                updates(
+                    place, model, examples(LENGTHS[task], size, seed=1), size
+                )  # other lengths than those that count
+                before = now() - start
                 place.peak()
-                with fused_norms(is_fused):
-                    if is_compiled:
-                        compile_blocks(model)
-                    seconds = updates(place, model, data, size)
-                what = {"model": name, "task": task, "compiled_blocks": is_compiled, "fused_norms": is_fused}
-                yield {**what, "seconds_per_update": seconds, "peak_bytes": place.peak()}
-                del model
-                torch.compiler.reset()
+                found: Found = {"seconds_per_update": updates(place, model, data, size), "seconds_before": before}
+                found["peak_bytes"] = place.peak()
+                if place.is_card:
+                    found |= kernels(partial(updates, place, model, data, size), 4)
+                    found["idle"] = 1 - found["busy_seconds"] / found["seconds_per_update"]
+                yield {"model": name, "task": task, "changed": what, **found}
+            del model
 
 
-def compile_blocks(model: PromptedModel) -> None:
-    """Have torch compile each block, for batches of any length."""
-    for stack in model.family.row.stacks:
-        for block in model.family.blocks_of(model.body, stack):
-            block.compile(dynamic=True)
+def kernels(run: Callable[[], object], times: int) -> Found:
+    """How many kernels a card runs at each of so many times that something is done in `run`, and for how long."""
+    with profile(activities=[ProfilerActivity.CUDA]) as found:
+        run()
+    rows = found.key_averages()
+    return {
+        "kernels": round(sum(row.count for row in rows if row.self_device_time_total) / times),
+        "busy_seconds": sum(row.self_device_time_total for row in rows) / 1e6 / times,
+    }
 
 
-@contextmanager
-def fused_norms(is_on: bool) -> Iterator[None]:
-    """Within, T5's norms are torch's own."""
-    before = T5LayerNorm.forward
-
-    def fused(self: T5LayerNorm, states: Tensor) -> Tensor:
-        return rms_norm(states, self.weight.shape, self.weight, self.variance_epsilon)
-
-    if is_on:
-        T5LayerNorm.forward = fused
-    try:
-        yield
-    finally:
-        T5LayerNorm.forward = before
+def library_norms(model: PromptedModel) -> None:
+    """Give a T5's norms back to the library."""
+    for module in model.body.modules():
+        if type(module).__name__ == "Norm":
+            module.__class__ = type(module).__base__

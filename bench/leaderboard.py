@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from bench import backbone
-from bench.backbone import CHOSEN_ON, CLIMBING, COMPARED, LANDS, RECORDS, SCHEDULES, name
+from bench.backbone import CHOSEN_ON, CLIMBING, COMPARED, FURTHER, LANDS, RECORDS, SCHEDULES, VANILLA, name
 from bench.runs import spread, table
 from fpt.runs.progress import quiet_libraries
 
-VANILLA = "pt"
+ROWS = [*SCHEDULES, *FURTHER]
 INTRODUCTION = """\
 # FLOPs to vanilla prompt tuning's score
 
@@ -62,7 +62,7 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(prog="python -m bench.leaderboard", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tasks", nargs="+", default=list(CLIMBING), choices=CLIMBING)
-    parser.add_argument("--rows", nargs="+", default=list(SCHEDULES), choices=list(SCHEDULES))
+    parser.add_argument("--rows", nargs="+", default=ROWS, choices=ROWS)
     parser.add_argument("--seeds", type=int, default=5, choices=range(1, len(LANDS) + 1))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time (default %(default)s)")
     parser.add_argument("--done", action="store_true", help="run nothing")
