@@ -229,8 +229,8 @@ def cards(place: Place) -> Iterator[Found]:
         torch.cuda.empty_cache()
 
 
-def whole_run(place: Place) -> Iterator[Found]:
-    """A run of a model on disk, from the command on: where its time goes; on a card with compiled blocks too."""
+def whole_run(place: Place) -> Found:
+    """A run of a model on disk, from the command on: where its time goes."""
     name, shape, dtype = "t5-large", None, torch.bfloat16
     if not place.is_card:
         name, shape, dtype = "t5-small", Shape(Stack(4, 64), Stack(4, 64)), torch.float32
@@ -245,15 +245,12 @@ def whole_run(place: Place) -> Iterator[Found]:
         words = ["task=boolq", "task.data=world", f"model={backbone}", "schedule=cr", f"train.updates={updates}"]
         words += [f"train.eval_every={updates // 4}", f"cache_dir={folder}/cache", f"engine.device={place.device.type}"]
         words += ["schedule.importance_examples=100", "task.valid_examples=200"]
-        for compiling in ("none", "blocks") if place.is_card else ("none",):
-            start = time.perf_counter()
-            run([*words, f"run.dir={folder}/{compiling}", f"engine.compile={compiling}"])
-            seconds = time.perf_counter() - start
-            result = json.loads(Path(folder, compiling, "result.json").read_text())
-            found = {
-                key: result[key] for key in ("seconds", "seconds_importance", "flops_importance", "flops", "stages")
-            }
-            yield {"model": name, "compile": compiling, "seconds_from_command": seconds, **found}
+        start = time.perf_counter()
+        run([*words, f"run.dir={folder}/run"])
+        seconds = time.perf_counter() - start
+        result = json.loads(Path(folder, "run/result.json").read_text())
+    found = {key: result[key] for key in ("seconds", "seconds_importance", "flops_importance", "flops", "stages")}
+    return {"model": name, "seconds_from_command": seconds, **found}
 
 
 def syncs(place: Place) -> Found:
@@ -266,6 +263,7 @@ def syncs(place: Place) -> Found:
     updates(place, model, data, 8)
     optimizer = make(model.prompt.parameters(), OPTIM)
     share = Share.of(data, list(range(8))).pinned()
+    step(model, optimizer, share, OPTIM, place.device)  # the optimizer makes its state, which is waited for
     torch.cuda.set_sync_debug_mode("warn")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -70,7 +70,7 @@ def variants(place: Place) -> Iterator[Found]:
     size = 32 if place.is_card else 4
     changes: dict[str, Callable[[PromptedModel], None]] = {"none": lambda _: None, "library's norms": library_norms}
     if place.is_card:
-        changes["compiled blocks"] = lambda model: model.family.compile_blocks(model.body)
+        changes["compiled blocks"] = compile_blocks
     for name, shape in place.models.items():
         for what, change in changes.items():
             model = random_model(place, name, shape, dtype)
@@ -100,6 +100,14 @@ def kernels(run: Callable[[], object], times: int) -> Found:
         "kernels": round(sum(row.count for row in rows if row.self_device_time_total) / times),
         "busy_seconds": sum(row.self_device_time_total for row in rows) / 1e6 / times,
     }
+
+
+def compile_blocks(model: PromptedModel) -> None:
+    """Have torch compile each block, for batches of any length."""
+    torch.compiler.reset()
+    for stack in model.family.row.stacks:
+        for block in model.family.blocks_of(model.body, stack):
+            block.compile(dynamic=True)
 
 
 def library_norms(model: PromptedModel) -> None:

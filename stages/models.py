@@ -46,13 +46,7 @@ class Models:
         with engine.holding(body) as held:
             distributed.barrier()  # one process may take longer than another to read the weights
             module, begin_pass = self.prompt_of(selection, prompt), held.begin_pass
-            yield PromptedModel(
-                held.body,
-                module,
-                checkpointing=self.checkpointing,
-                compiling=engine.config.compile == "blocks",
-                begin_pass=begin_pass,
-            )
+            yield PromptedModel(held.body, module, checkpointing=self.checkpointing, begin_pass=begin_pass)
 
     def prompt_of(self, selection: Selection, prompt: Tensors) -> Prompt:
         """The prompt's tensors as a module, at its place in the partial PLM."""

@@ -57,7 +57,6 @@ def finish(
         "seed": config.seed,
         "dtype": config.engine.dtype,
         "quantize": config.engine.quantize,
-        "compile": config.engine.compile,
         **_scores(task, evaluation, tested, last, measured.untrained),
         "max_new_tokens": evaluator.max_new_tokens,
         **_cost(flops, measured, ends),

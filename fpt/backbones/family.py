@@ -137,18 +137,6 @@ class Family:
         ffn = self.row.stacks[stack].ffn
         return [block.get_submodule(f"{ffn.module}.{ffn.out}".lstrip(".")) for block in self.blocks_of(model, stack)]
 
-    def compile_blocks(self, model: Any) -> None:
-        """Have torch compile the blocks for passes with a gradient, of any length; the others run them as they are.
-
-        What was compiled for another model is forgotten: torch keeps few versions of one function.
-        """
-        torch.compiler.reset()
-        compiled: dict[type, Any] = {}
-        for stack in self.row.stacks:
-            for block in self.blocks_of(model, stack):
-                forward = compiled.setdefault(type(block), torch.compile(type(block).forward, dynamic=True))
-                block.forward = partial(_run_compiled, weakref.ref(block), forward)
-
     def checkpoint_blocks(self, model: Any) -> None:
         """Have training keep each block's input alone, and compute the rest again on the way back.
 
@@ -157,8 +145,8 @@ class Family:
         """
         for stack in self.row.stacks:
             for block in self.blocks_of(model, stack):
-                run = vars(block).get("forward", partial(_run, weakref.ref(block)))
-                block.forward = partial(checkpoint, run, use_reentrant=False, preserve_rng_state=False)
+                # A strong reference would be a cycle, and keep a stage's weights in memory while the next is built.
+                block.forward = partial(_run_checkpointed, weakref.ref(block))
 
     # Passes.
 
@@ -341,13 +329,7 @@ def _width(config: PreTrainedConfig, stack: StackRow) -> int:
     return int(value_at(config, stack.key(stack.width)))
 
 
-# A block's own forward must not hold the block, or the cycle would keep a stage's weights while the next is built.
-
-
-def _run(reference: Any, *inputs: Any, **more: Any) -> Any:
+def _run_checkpointed(reference: Any, *inputs: Any, **more: Any) -> Any:
     block = reference()
-    return type(block).forward(block, *inputs, **more)
-
-
-def _run_compiled(reference: Any, forward: Any, *inputs: Any, **more: Any) -> Any:
-    return (forward if torch.is_grad_enabled() else type(reference()).forward)(reference(), *inputs, **more)
+    run = partial(type(block).forward, block)
+    return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False, **more)

@@ -13,7 +13,7 @@ from fpt.cli.data import read_task
 from fpt.cli.result_tables import print_comparison, print_prompts, print_result, print_sweep
 from fpt.cli.tables import present
 from fpt.config import compose
-from fpt.config.extras import check_compile, check_quantize
+from fpt.config.extras import check_quantize
 from fpt.config.run_config import RunConfig
 from fpt.data.example_cache import open_task
 from fpt.devices import interrupts, processes, slurm
@@ -68,7 +68,6 @@ def _checked(config: RunConfig) -> Schedule:
     """The run's schedule, when all is checked that can be before anything is read."""
     chosen(config.tracking)
     check_quantize(config.engine.quantize)
-    check_compile(config.engine.compile)
     processes.check(config)
     stages = schedule.of(config)
     files.check(config.prompt, read_sizes(*config_values(config.model)).width)

@@ -94,16 +94,6 @@ def _check_engine(engine: EngineConfig, batch_size: int) -> None:
             f"engine.quantize={engine.quantize}: is for engine=torch, as DeepSpeed shares out only what is not packed;"
             f" this is engine={engine.name} with engine.offload={engine.offload}"
         )
-    if engine.compile != "none" and (engine.name == "deepspeed" or engine.offload != "none"):
-        raise UserError(
-            f"engine.compile={engine.compile}: is for engine=torch, as DeepSpeed gathers weights inside a block;"
-            f" this is engine={engine.name} with engine.offload={engine.offload}"
-        )
-    if engine.compile != "none" and engine.quantize != "none":
-        raise UserError(
-            f"engine.compile={engine.compile}: is for weights that are not packed; this is"
-            f" engine.quantize={engine.quantize}"
-        )
     machines = "1 machine" if engine.nodes == 1 else f"{engine.nodes} machines"
     if engine.processes * engine.nodes > batch_size:
         raise UserError(

@@ -358,13 +358,6 @@ class EngineConfig(Group):
         choices=("none", "int8", "nf4"),
         refused={"int4": "Did you mean 'nf4'?", "fp4": "Did you mean 'nf4'?"},
     )
-    compile: str = setting(
-        "blocks: on a card, with engine=torch, torch compiles each stage's blocks: half a minute before its"
-        " first update, and faster ones; needs a C compiler",
-        "none",
-        choices=("none", "blocks"),
-        refused={"True": "Did you mean 'blocks'?", "False": "Did you mean 'none'?"},
-    )
     processes: int = setting("processes on each machine, one for each GPU; on a CPU they share its cores", 1, least=1)
     zero_stage: int = setting(
         "of engine=deepspeed, for the frozen model only: 3 shares its weights out; 0, 1 and 2 leave them whole,"

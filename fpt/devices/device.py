@@ -14,13 +14,11 @@ def open_device(config: EngineConfig) -> torch.device:
     """The device of this process, of those that `engine.device` names.
 
     Raises:
-        UserError: no such device here, or fewer than processes; or blocks are to be compiled for a CPU.
+        UserError: no such device here, or fewer than processes.
     """
     there, number = torch.cuda.device_count(), counted(config).here
     device = named(config.device)
     if device.type != "cuda":
-        if config.compile != "none":
-            raise UserError(f"engine.compile={config.compile}: is for a card; compiled blocks are no faster on a CPU")
         return device
     if config.dtype == "auto":  # what stays in float32 may be multiplied in TF32, where there is such a thing
         torch.set_float32_matmul_precision("high")

@@ -53,10 +53,12 @@ def peaks(
     dtype: str,
     checkpointing: bool,
     sharded: bool,
+    on_card: bool,
 ) -> tuple[Peaks, Peaks]:
     """Of the stack that reads, with up to BLOCKS blocks, and of all after it, whose are beside what the first keeps.
 
-    `source` positions are the prompt's too; `sharded` as DeepSpeed's linear layers keep their input.
+    `source` positions are the prompt's too; `sharded` as DeepSpeed's linear layers keep their input, and `on_card` as
+    T5's norms are one kernel there.
     """
     kind, family = kind_of(prompt), family_of(config)
     body, (first, second, *_) = family.skeleton(config, shape).to(getattr(torch, dtype)), (*shape, "")
@@ -66,7 +68,7 @@ def peaks(
     inputs = Batch(ids, torch.ones_like(ids), labels).to("meta")
     # A late prompt is put before the first block too, as all that is run here is above it.
     model = PromptedModel(body, kind.build(tensors, 0), checkpointing=checkpointing)
-    with _AsTrained(is_padded=batch > 1, sharded=sharded):
+    with _AsTrained(is_padded=batch > 1, sharded=sharded, on_card=on_card):
         with _Living(model) as living:
             states, mask = model.encode(inputs)
             read = living.measured(states, first)
@@ -141,13 +143,15 @@ class OnMeta(TorchFunctionMode):
 class _AsTrained(OnMeta):
     """And takes the kernels that a real device takes."""
 
-    def __init__(self, *, is_padded: bool, sharded: bool) -> None:
+    def __init__(self, *, is_padded: bool, sharded: bool, on_card: bool) -> None:
         super().__init__(is_padded=is_padded)
-        self._sharded = sharded
+        self._sharded, self._on_card = sharded, on_card
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func is functional.scaled_dot_product_attention:
             return _fused_attention(*args, **kwargs)
+        if func is functional.rms_norm:
+            return _FusedNorm.apply(args[0]) if self._on_card else _norm(args[0], kwargs["weight"])  # type: ignore[no-untyped-call]
         if func is functional.linear and self._sharded:
             states, bias = _KeepingLinear.apply(*args[:2]), args[2]  # type: ignore[no-untyped-call]
             return states if bias is None else states + bias
@@ -159,6 +163,27 @@ def _fused_attention(query: Tensor, key: Tensor, value: Tensor, *, attn_mask: An
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     states: Tensor = fused(query, key, value, 0.0, more["is_causal"], attn_mask=attn_mask, scale=scale)[0]
     return states
+
+
+def _norm(states: Tensor, weight: Tensor) -> Tensor:
+    """As the library's norm holds what it makes on the way, in float32."""
+    whole = states.to(torch.float32)
+    whole = states * whole.pow(2).mean(-1, keepdim=True).rsqrt()
+    return weight * whole.to(weight.dtype)
+
+
+class _FusedNorm(torch.autograd.Function):
+    """A norm that keeps its input, and a number for each position."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor) -> Tensor:
+        ctx.save_for_backward(states, states.new_empty(states.shape[:-1], dtype=torch.float32))
+        return torch.empty_like(states)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        states, _ = ctx.saved_tensors
+        return torch.empty_like(gradient, dtype=states.dtype)
 
 
 class _KeepingLinear(torch.autograd.Function):

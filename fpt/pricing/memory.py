@@ -79,11 +79,18 @@ class Memory:
     ) -> int:
         """Bytes at the peak of a micro-batch of these sizes: examples, source and target positions."""
         small = Shape(**{name: Stack(min(size.blocks, BLOCKS), size.neurons) for name, size in shape.items()})
-        is_on = {"checkpointing": checkpointing, "sharded": is_sharded(engine)}
+        is_on = {"checkpointing": checkpointing, "sharded": is_sharded(engine), "on_card": is_for_card(engine)}
         stacks = self._price.peaks(small, prompt, *sizes, dtype=name_of(engine), **is_on)
         read, rest = (peak.of(size.blocks) for peak, size in zip(stacks, (*shape.values(), NONE), strict=False))
         through = read.kept + max(rest.forward, rest.backward)
         return max(read.forward, through, read.backward)
+
+
+def is_for_card(engine: EngineConfig) -> bool:
+    """Whether the model is on a card, at hand or elsewhere."""
+    if engine.device == "auto":
+        return torch.cuda.is_available() or engine.device_memory is not None
+    return engine.device != "cpu"
 
 
 def is_sharded(engine: EngineConfig) -> bool:

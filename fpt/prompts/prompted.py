@@ -24,25 +24,16 @@ class PromptedModel(nn.Module):
     """A frozen model with a prompt before its input, or before the states inside the stack that reads it."""
 
     def __init__(
-        self,
-        body: Any,
-        prompt: Prompt,
-        *,
-        checkpointing: bool = False,
-        compiling: bool = False,
-        begin_pass: Callable[[], None] = lambda: None,
+        self, body: Any, prompt: Prompt, *, checkpointing: bool = False, begin_pass: Callable[[], None] = lambda: None
     ) -> None:
         """Join the two; `body` stays frozen and in eval mode. `checkpointing` trades time for memory, nothing else.
 
-        `compiling` has torch compile the blocks, and `begin_pass` is what holds the body wants called before each pass
-        through it.
+        `begin_pass` is what holds the body wants called before each pass through it.
         """
         super().__init__()
         self.family = family_of(body.config)
         self.reader = READERS[self.family.row.reads](self.family)
         self.width = self.family.width(body.config)
-        if compiling:
-            self.family.compile_blocks(body)
         if checkpointing:
             self.family.checkpoint_blocks(body)
         self.body: Any = body

@@ -131,8 +131,6 @@ def _engine(needs: Needs, config: RunConfig) -> tuple[EngineConfig, str]:
         return engine, f"engine={engine.name} as given"
     if engine.quantize != "none":
         return replace(engine, name="torch"), f"engine=torch for engine.quantize={engine.quantize}"
-    if engine.compile != "none":
-        return replace(engine, name="torch"), f"engine=torch for engine.compile={engine.compile}"
     if engine.offload != "none":
         return replace(engine, name="deepspeed"), f"engine=deepspeed for engine.offload={engine.offload}"
     plain, shared = (replace(config, engine=replace(engine, name=name)) for name in ("torch", "deepspeed"))

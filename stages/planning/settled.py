@@ -71,8 +71,7 @@ class Settled:
         number = torch.get_num_threads()
         threads = f"; {number} thread{'s' if number > 1 else ''}" if named(config.device).type == "cpu" else ""
         packed = "" if config.quantize == "none" else f", its blocks' linear layers in {config.quantize}"
-        compiled = "" if config.compile == "none" else "; its blocks are compiled, which takes a while at each stage"
-        engine = f"{self.memory.reason}; the model is in {self.memory.dtype}{packed}{compiled}{threads}"
+        engine = f"{self.memory.reason}; the model is in {self.memory.dtype}{packed}{threads}"
         return [engine, *self.memory.told, *([self.kept_states.sentence] if self.kept_states else [])]
 
     def to_json(self) -> dict[str, Any]:

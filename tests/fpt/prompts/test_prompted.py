@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from collections import Counter
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 from peft import PromptTuningConfig, TaskType, get_peft_model
+from torch.nn.functional import rms_norm
+from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForSeq2SeqLM
 
 from fpt.config.schema import OptimConfig, PromptConfig
@@ -220,6 +223,45 @@ def test_blocks_share_one_bias_for_the_way_back(tmp_path: Path) -> None:
     assert squares == [(4, 4, length, length)]
     crossed = [shape for shape in kept.values() if shape[-2:] == (batch.labels.shape[1], length)]
     assert len(crossed) == 1
+
+
+class Called(TorchFunctionMode):
+    """Counts calls of torch's functions by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counts[func.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["T5 1.1", "mT5"])
+def test_a_norm_is_one_kernel_on_a_card_and_the_librarys_own_on_a_cpu(tmp_path: Path, kind: str) -> None:
+    model = prompted(save_checkpoint(tmp_path / "model", kind))
+    norms = [module for module in model.body.modules() if hasattr(module, "variance_epsilon")]
+    states = torch.randn(3, 7, 32, generator=torch.Generator().manual_seed(2))
+    for dtype in (torch.float32, torch.bfloat16):
+        one = norms[0].to(dtype)
+        fused = rms_norm(states.to(dtype), (32,), one.weight, one.variance_epsilon)
+        torch.testing.assert_close(fused, one(states.to(dtype)))
+    model.body.float()
+    for device, is_one in (("cpu", False), ("meta", True)):  # meta stands in for a card
+        with Called() as called:
+            model.to(device)(DATA.batch([0, 1]).to(device))
+        assert called.counts["rms_norm"] == len(norms) * is_one
+        assert called.counts["rsqrt"] == len(norms) * (not is_one)
+
+
+def test_the_decoders_mask_is_made_once_for_all_blocks(tmp_path: Path) -> None:
+    made = []
+    for blocks in (1, 3):
+        model = prompted(save_checkpoint(tmp_path / str(blocks), "T5 1.1", sizes={"num_decoder_layers": blocks}))
+        with Called() as called:
+            model(DATA.batch([0, 1]))
+        made.append([called.counts[name] for name in ("arange", "where", "tril")])
+    assert made[0] == made[1]
 
 
 def test_an_output_that_has_ended_leaves_the_batch(tmp_path: Path) -> None:
