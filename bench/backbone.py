@@ -74,6 +74,8 @@ SCHEDULES = {  # Table 2
     "cr from half": ["schedule=cr", staged(*FROM_HALF)],
 }
 FURTHER = {  # ways to fewer FLOPs than the paper's
+    "cr from half, early": ["schedule=cr", staged((0.5, 0.2), (0.75, 0.2), (1, 0.6))],
+    "half, then whole, early": ["schedule=cr", staged((0.5, 0.3), (1, 0.7))],
     "half, then whole": ["schedule=cr", staged((0.5, 0.6), (1, 0.4))],
     "cr from half, short end": ["schedule=cr", staged((0.5, 0.4), (0.75, 0.35), (1, 0.25))],
     "cr from half, linear": ["schedule=cr", staged(*FROM_HALF), "optim.schedule=linear"],
@@ -88,6 +90,8 @@ RATES = {
     "cr": 0.3,
     "ld from half": 0.3,
     "cr from half": 0.1,
+    "cr from half, early": 0.1,
+    "half, then whole, early": 0.1,
     "half, then whole": 0.1,
     "cr from half, short end": 0.1,
     "cr from half, linear": 0.1,
@@ -205,6 +209,11 @@ def gain(task: str, row: str, seed: int) -> float:
     there = after(RECORDS.curve(name(task, "pt", seed)), RECORDS[name(task, row, seed)]["flops"])
     assert there is not None
     return last(task, row, seed) - there
+
+
+def after_half(task: str, row: str, seed: int) -> float | None:
+    """The full model's score after half of vanilla prompt tuning's FLOPs; None: it was not trained on by then."""
+    return after(RECORDS.curve(name(task, row, seed)), RECORDS[name(task, "pt", seed)]["flops"] / 2)
 
 
 def to_vanilla(task: str, row: str, seed: int) -> float | None:
@@ -405,7 +414,9 @@ def wanted(seeds: Sequence[int], parts: Sequence[str]) -> dict[str, list[str]]:
 
 def choose(jobs: int) -> str:
     """The last prompt's score with every rate, on the land that is for choosing."""
-    kinds = [(task, row) for task in CLIMBING for row in (RATES if task == COMPARED else [VANILLA])]
+    kinds = [
+        (task, row) for task in CLIMBING for row in (RATES if task == COMPARED else [VANILLA]) if "early" not in row
+    ]
     words = {
         name(*kind, f"choice-{rate}"): [*_words(*kind, rate), f"task.land={CHOSEN_ON}", "train.eval_every=1000"]
         for kind in kinds

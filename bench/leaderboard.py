@@ -25,9 +25,10 @@ Printed on {date} at commit {commit} by `python -m bench.leaderboard --seeds {nu
 The embedded model under customs, its own recipe; every seed has a land of its own ({lands}), of which nothing was
 chosen. A cell has the share of vanilla prompt tuning's FLOPs after which a run's validations on the full model have
 vanilla's last score in the same land, and still have it at the next (mean and deviation over the lands in which they
-ever do, and in how many of how many that is), and the last prompt's score. Scoring neurons counts, validation does
-not. Learning rates, the better of two, were chosen in land {chosen}, vanilla prompt tuning's over the three tasks
-together, the schedules' on {compared} (`python -m bench.backbone --choose`).
+ever do, and in how many of how many that is), the score after half of its FLOPs, and the last prompt's. Scoring neurons
+counts, validation does not. Learning rates, the better of two, were chosen in land {chosen}, vanilla prompt tuning's
+over the three tasks together, the schedules' on {compared} (`python -m bench.backbone --choose`); rows that are named
+"early" have the rate of those they are named after.
 """
 
 
@@ -36,8 +37,8 @@ def printed(tasks: Sequence[str], rows: Sequence[str], seeds: Sequence[int]) -> 
     body = []
     for row in rows:
         cells = [part for task in tasks for part in _cells(task, row, seeds)]
-        body.append([row, *cells])
-    columns = [column for task in tasks for column in (f"{task}: rate", "FLOPs", "score")]
+        body.append([row, f"{backbone.rate_of(row):g}", *cells])
+    columns = [column for task in tasks for column in (f"{task}: FLOPs", "at half", "score")]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
     introduction = INTRODUCTION.format(
         number=len(seeds),
@@ -47,7 +48,7 @@ def printed(tasks: Sequence[str], rows: Sequence[str], seeds: Sequence[int]) -> 
         chosen=CHOSEN_ON,
         compared=COMPARED,
     )
-    return f"{introduction}\n{table(('row', *columns), body)}"
+    return f"{introduction}\n{table(('row', 'rate', *columns), body)}"
 
 
 def _cells(task: str, row: str, seeds: Sequence[int]) -> tuple[str, str, str]:
@@ -55,7 +56,8 @@ def _cells(task: str, row: str, seeds: Sequence[int]) -> tuple[str, str, str]:
     if not there:
         return "–", "–", "–"
     scores = spread([backbone.last(task, row, seed) for seed in there])
-    return f"{backbone.rate_of(row):g}", backbone.reached(task, row, there), scores
+    halfway = [score for seed in there if (score := backbone.after_half(task, row, seed)) is not None]
+    return backbone.reached(task, row, there), spread(halfway) if halfway else "–", scores
 
 
 def main() -> None:
