@@ -6,10 +6,20 @@ import pytest
 
 from bench import accept
 
-CARD_ALONE = {"waits", "out of memory"}  # on a CPU they say that there is nothing to find
+CARD_ALONE = {"waits", "cards", "out of memory"}  # on a CPU they say that there is nothing to find
+AT_LENGTH = ("updates", "parts", "run")
+ELSEWHERE = ("engines", "start and resume")  # what other tests run anyway
 
 
-ELSEWHERE = ("engines", "updates", "start and resume")  # what other tests run anyway, at length
+@pytest.mark.trains
+@pytest.mark.slow
+def test_long_steps_run_in_small(capsys: pytest.CaptureFixture[str]) -> None:
+    assert accept.main(["--steps", *AT_LENGTH]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {line["step"] for line in lines} == set(AT_LENGTH)
+    parts = [line for line in lines if line["step"] == "parts"]
+    assert [round(line["flops_of_whole"], 2) for line in parts] == [1.0, 0.65, 0.37, 0.16]
+    assert all(line["seconds_of_whole"] < 0.9 for line in parts[1:])
 
 
 @pytest.mark.trains
@@ -23,7 +33,7 @@ def test_a_run_starts_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.trains
 def test_every_step_runs_in_small(capsys: pytest.CaptureFixture[str]) -> None:
-    steps = [name for name in accept.STEPS if name not in ELSEWHERE]
+    steps = [name for name in accept.STEPS if name not in (*ELSEWHERE, *AT_LENGTH)]
     assert accept.main(["--steps", *steps]) == 0
     lines = {line["step"]: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
     assert list(lines) == steps
