@@ -11,7 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.profiler import ProfilerActivity, profile
 
 from bench.clock import now
-from bench.place import Found, Place, random_model, updates
+from bench.place import AT_ONCE, TURNS, Found, Place, random_model, updates
 from bench.synthetic import LENGTHS, examples
 from fpt.prompts.prompted import PromptedModel
 
@@ -85,7 +85,7 @@ def variants(place: Place) -> Iterator[Found]:
                 found: Found = {"seconds_per_update": updates(place, model, data, size), "seconds_before": before}
                 found["peak_bytes"] = place.peak()
                 if place.is_card:
-                    found |= kernels(partial(updates, place, model, data, size), 4)
+                    found |= kernels(partial(updates, place, model, data, size), 1 + TURNS * AT_ONCE)
                     found["idle"] = 1 - found["busy_seconds"] / found["seconds_per_update"]
                 yield {"model": name, "task": task, "changed": what, **found}
             del model
