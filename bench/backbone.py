@@ -74,8 +74,7 @@ SCHEDULES = {  # Table 2
     "cr from half": ["schedule=cr", staged(*FROM_HALF)],
 }
 FURTHER = {  # ways to fewer FLOPs than the paper's
-    "cr from half, early": ["schedule=cr", staged((0.5, 0.2), (0.75, 0.2), (1, 0.6))],
-    "half, then whole, early": ["schedule=cr", staged((0.5, 0.3), (1, 0.7))],
+    "fast": ["schedule=fast"],
     "half, then whole": ["schedule=cr", staged((0.5, 0.6), (1, 0.4))],
     "cr from half, short end": ["schedule=cr", staged((0.5, 0.4), (0.75, 0.35), (1, 0.25))],
     "cr from half, linear": ["schedule=cr", staged(*FROM_HALF), "optim.schedule=linear"],
@@ -90,8 +89,7 @@ RATES = {
     "cr": 0.3,
     "ld from half": 0.3,
     "cr from half": 0.1,
-    "cr from half, early": 0.1,
-    "half, then whole, early": 0.1,
+    "fast": 0.1,  # that of CR from half
     "half, then whole": 0.1,
     "cr from half, short end": 0.1,
     "cr from half, linear": 0.1,
@@ -414,9 +412,8 @@ def wanted(seeds: Sequence[int], parts: Sequence[str]) -> dict[str, list[str]]:
 
 def choose(jobs: int) -> str:
     """The last prompt's score with every rate, on the land that is for choosing."""
-    kinds = [
-        (task, row) for task in CLIMBING for row in (RATES if task == COMPARED else [VANILLA]) if "early" not in row
-    ]
+    own = [row for row in RATES if row != "fast"]
+    kinds = [(task, row) for task in CLIMBING for row in (own if task == COMPARED else [VANILLA])]
     words = {
         name(*kind, f"choice-{rate}"): [*_words(*kind, rate), f"task.land={CHOSEN_ON}", "train.eval_every=1000"]
         for kind in kinds

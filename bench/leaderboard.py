@@ -27,8 +27,8 @@ chosen. A cell has the share of vanilla prompt tuning's FLOPs after which a run'
 vanilla's last score in the same land, and still have it at the next (mean and deviation over the lands in which they
 ever do, and in how many of how many that is), the score after half of its FLOPs, and the last prompt's. Scoring neurons
 counts, validation does not. Learning rates, the better of two, were chosen in land {chosen}, vanilla prompt tuning's
-over the three tasks together, the schedules' on {compared} (`python -m bench.backbone --choose`); rows that are named
-"early" have the rate of those they are named after.
+over the three tasks together, the others' on {compared} (`python -m bench.backbone --choose`); fast has that of CR from
+half. What a run was made with stands in `bench/results`: some with torch 2.13, some with 2.11 on another machine.
 """
 
 

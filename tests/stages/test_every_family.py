@@ -247,7 +247,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(folder: Path, boolq: Pa
             "train.updates=6",
             "train.eval_every=3",
             "task.valid_examples=6",
-            "schedule=cr-half",
+            "schedule.stages=[{depth: 0.5, width: 0.5, share: 0.3}, {depth: 0.75, share: 0.3}, {share: 0.4}]",
             "prompt.length=3",
         ]
         return [*quick_words(folder, boolq, tmp_path / name), *small]
