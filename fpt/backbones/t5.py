@@ -40,8 +40,7 @@ class UMT5(Family):
         for module in model.modules():
             if type(module).__name__.endswith("LayerNorm"):
                 module.__class__ = _fused(type(module))  # type: ignore[arg-type]
-        with torch.device("meta"):
-            self.set_head(model, is_own=self._unties(config))  # a fresh model is always tied
+        self.set_head(model, is_own=self._unties(config))  # a fresh model is always tied
         return model
 
     def _ffns(self, model: Any, stack: str) -> list[Any]:
