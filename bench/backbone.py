@@ -452,7 +452,7 @@ def main() -> None:
         lands=lands,
         chosen=CHOSEN_ON,
         compared=COMPARED,
-        rates=", ".join(f"{rate:g} for {row}" for row, rate in RATES.items()),
+        rates=", ".join(f"{RATES[row]:g} for {row}" for row in SCHEDULES),
     )
     teller = Teller()
     parts = [

@@ -62,7 +62,7 @@ MISTAKES = {
     "resume=maybe": ["resume=maybe", "auto, never, must"],
     "task=bolq": ["task=bolq", "'boolq'"],
     "model=t5-lage": ["model=t5-lage", "'t5-large'"],
-    "schedule=dl": ["schedule=dl", "cr, fast, fr, ld, pt"],
+    "schedule=dl": ["schedule=dl", "cr, cr-half, fast, fr, ld, pt"],
     "schedule.stages=3": ["schedule.stages=3", "list"],
     "task.reduce_decoder=maybe": ["task.reduce_decoder=maybe", "true or false"],
     "prompt.init=text": ["prompt.init=text", "prompt.text"],
