@@ -22,16 +22,17 @@ INTRODUCTION = """\
 
 Printed on {date} at commit {commit} by `python -m bench.leaderboard --seeds {number}`.
 
-The embedded model under customs, its own recipe; every seed has a land of its own ({lands}), in which no
-rate was chosen. A cell has the share of vanilla prompt tuning's FLOPs after which a run's validations on the full model
-have vanilla's last score in the same land, and still have it at the next (mean and deviation over the lands in which they
-ever do, and in how many of how many that is), the score after half of its FLOPs, and the last prompt's. Scoring neurons
-counts, validation does not. Learning rates, the better of two, were chosen in land {chosen}, vanilla prompt tuning's
-over the three tasks together, the others' on {compared} (`python -m bench.backbone --choose`); fast has that of CR from
-half. The runs that chose the rates of the four rows below fast are not kept: they scored, at 0.1 and 0.3, 89.2 and 82.6
-(half, then whole), 90.6 and 89.6 (short end), 82.0 and 78.4 (CR from half, linear), 79.2 and 90.8 (pt, linear). fast
-itself was thought of when CR from half's runs in these lands had been seen on BoolQ; there it is no independent test.
-What a run was made with stands in `bench/results`: some with torch 2.13, some with 2.11 on another machine.
+The embedded model under customs, its own recipe; every seed has a land of its own ({lands}), in which no rate
+was chosen. A cell has the share of vanilla prompt tuning's FLOPs after which a run's validations on the full
+model have vanilla's last score in the same land, and still have it at the next (mean and deviation over the
+lands in which they ever do, and in how many of how many that is), the score after half of its FLOPs, and the
+last prompt's. Scoring neurons counts, validation does not. Learning rates, the better of two, were chosen in
+land {chosen}, vanilla prompt tuning's over the three tasks together, the others' on {compared} (`python -m
+bench.backbone --choose`); fast has that of CR from half. The runs that chose the rates of the four rows below
+fast are not kept: they scored, at 0.1 and 0.3, 89.2 and 82.6 (half, then whole), 90.6 and 89.6 (short end),
+82.0 and 78.4 (CR from half, linear), 79.2 and 90.8 (pt, linear). fast itself was thought of when CR from half's
+runs in these lands had been seen on BoolQ; there it is no independent test. What a run was made with stands in
+`bench/results`: some with torch 2.13, some with 2.11 on another machine.
 """
 
 
