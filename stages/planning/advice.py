@@ -9,8 +9,8 @@ from fpt.config.run_config import RunConfig
 from fpt.config.schema import EngineConfig
 from fpt.devices.processes import are_typed
 from fpt.errors import UserError
-from fpt.pricing.memory import is_sharded
-from stages.planning.needs import Needs, is_auto, is_card
+from fpt.pricing.memory import is_for_card, is_sharded
+from stages.planning.needs import Needs, is_auto
 
 CHANGES = ("micro_batch", "checkpointing", "dtype", "deepspeed", "processes", "offload")  # the mildest first
 OF_ONE = CHANGES[:3]  # those that share out nothing
@@ -83,7 +83,7 @@ def _idle(config: RunConfig, changes: tuple[str, ...]) -> dict[str, bool]:
     return {
         "micro_batch": is_auto(config),
         "checkpointing": config.train.activation_checkpointing
-        or (config.train.activation_checkpointing is None and is_card(engine)),  # there it is on where it helps
+        or (config.train.activation_checkpointing is None and is_for_card(engine)),  # there it is on where it helps
         "dtype": engine.dtype == "bfloat16",
         "deepspeed": is_sharded(engine) or engine.quantize != "none",
         "processes": not is_sharded_then or not are_typed(engine),

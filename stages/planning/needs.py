@@ -11,7 +11,7 @@ from fpt.backbones.location import config_values
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import EngineConfig
 from fpt.devices.processes import counted
-from fpt.pricing.memory import Memory, Need
+from fpt.pricing.memory import Memory, Need, is_for_card
 from fpt.prompts.kinds import kind_of
 from fpt.units import bytes_of
 from stages.schedule import Schedule, Stage
@@ -122,7 +122,7 @@ class Needs:
     def checkpointing(self, config: RunConfig) -> bool:
         """Whether blocks are computed again on the way back: as given, or on a card where it makes the difference."""
         asked = config.train.activation_checkpointing
-        if asked is not None or not is_card(config.engine):
+        if asked is not None or not is_for_card(config.engine):
             return bool(asked)
         less = self.need(config, self._schedule.last, _fewest_at_once(config), checkpointing=True).total
         return self.fits(config, less) and not self.fits(config, self.without_checkpointing(config))
@@ -144,12 +144,7 @@ class Needs:
 def is_auto(config: RunConfig) -> bool:
     """Whether the micro-batch is as large as fits: as asked for, or where nothing is said and this is no CPU."""
     micro_batch = config.train.micro_batch
-    return micro_batch == "auto" or (micro_batch is None and is_card(config.engine))
-
-
-def is_card(engine: EngineConfig) -> bool:
-    """Whether the device is one with a memory of its own, at hand or planned for."""
-    return engine.device_memory is not None or (engine.device != "cpu" and torch.cuda.is_available())
+    return micro_batch == "auto" or (micro_batch is None and is_for_card(config.engine))
 
 
 def _fewest_at_once(config: RunConfig) -> int:

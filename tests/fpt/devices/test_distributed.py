@@ -65,6 +65,18 @@ def test_starting_may_take_longer_than_an_answer(tmp_path: Path) -> None:
     in_processes(2, _start_late, tmp_path / "processes", seconds=60)
 
 
+def _join_with_all_threads() -> None:
+    del os.environ["OMP_NUM_THREADS"]
+    torch.set_num_threads(64)
+    with joined(EngineConfig(name="torch"), CPU):
+        assert torch.get_num_threads() == max(1, len(os.sched_getaffinity(0)) // 2)
+
+
+@pytest.mark.trains
+def test_the_processes_of_a_machine_share_its_cores_out(tmp_path: Path) -> None:
+    in_processes(2, _join_with_all_threads, tmp_path / "processes", seconds=60)
+
+
 def _answer_late() -> None:
     is_late = os.environ["RANK"] == "1"
     with pytest.raises(RuntimeError, match="(?i)by peer" if is_late else "(?i)timed out"), joined(IMPATIENT, CPU):  # noqa: PT012
