@@ -1,8 +1,6 @@
 """What the embedded backbone shows: `python -m bench.backbone` prints docs/backbone.md, doing first what is missing.
 
-Every run is an ordinary `fpt train` under runs/backbone, and bench/results/backbone.jsonl keeps what came of it: the
-same command goes on where it was interrupted, elsewhere too. Rates were chosen on land 1 (`--choose` prints how);
-each seed of the tables has a land of its own, of which nothing was chosen.
+The runs are those of `bench.rows`; the same command goes on where it was interrupted, elsewhere too.
 """
 
 import argparse
@@ -19,11 +17,34 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from bench.records import Records
+from bench.rows import (
+    BATCH_SIZE,
+    CHOSEN_ON,
+    CLIMBING,
+    COMPARED,
+    LANDS,
+    ONE,
+    PARTIAL,
+    RATES,
+    RECORDS,
+    SCHEDULES,
+    SHARES,
+    TRIED,
+    UPDATES,
+    VANILLA,
+    at_share,
+    gain,
+    last,
+    made,
+    name,
+    overrides,
+    plain_overrides,
+    reached,
+    words,
+)
 from bench.runs import spread, table
 from bench.told import Teller, told_table
 from fpt.config import compose
-from fpt.runs.curves import after, reaches
 from fpt.runs.progress import quiet_libraries
 from fpt.runs.run import open_run
 from fpt.tasks.opening import open_task
@@ -31,70 +52,6 @@ from fpt.tasks.task import Example
 from fpt.tasks.world import records as world
 from fpt.tasks.world import scenes
 from fpt.tasks.world.lexicon import Relation
-
-RECORDS = Records("backbone")
-UPDATES, BATCH_SIZE = 1500, 16
-CHOSEN_ON, LANDS = 1, (2, 3, 4, 5, 6)  # the land that rates were chosen on, and those of the seeds
-CLIMBING = ("boolq", "mnli", "xsum")  # tasks under customs whose climb is shown
-COMPARED = "boolq"  # where the schedules and the partial PLMs are held against each other
-ONE = 1  # seed of plain reading
-VANILLA = "pt"
-POINTS = 20  # validations of a run
-SHARES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the updates, at which the climb is read off
-
-
-def alone(depth: float | str, width: float | str) -> str:
-    """A schedule of one partial PLM."""
-    return f"schedule.stages=[{{depth: {depth}, width: {width}, share: 1}}]"
-
-
-def staged(*stages: tuple[float, float], width: bool = True) -> str:
-    """A schedule of parts of the model, each for a share of the updates; by depth and width, or by depth alone."""
-    rows = []
-    for part, share in stages:
-        depth = "full" if part == 1 else part
-        rows.append(f"{{depth: {depth}, width: {depth if width else 'full'}, share: {share}}}")
-    return f"schedule.stages=[{', '.join(rows)}]"
-
-
-FROM_HALF = ((0.5, 0.3), (0.75, 0.3), (1, 0.4))  # the paper's stages without their first, whose share the others have
-
-
-PARTIAL = {  # Table 1: the row, and what makes it
-    f"{name} {part}": ["schedule=pt", alone(depth, width), "schedule.partial_end=true"]
-    for part, share in (("1/4", 0.25), ("1/2", 0.5), ("3/4", 0.75))
-    for name, depth, width in (("ld", share, "full"), ("fr", "full", share), ("cr", share, share))
-}
-SCHEDULES = {  # Table 2
-    "pt": ["schedule=pt"],
-    "ld": ["schedule=ld"],
-    "fr": ["schedule=fr"],
-    "cr": ["schedule=cr"],
-    "ld from half": ["schedule=ld", staged(*FROM_HALF, width=False)],
-    "cr from half": ["schedule=cr", staged(*FROM_HALF)],
-}
-FURTHER = {  # ways to fewer FLOPs than the paper's
-    "fast": ["schedule=fast"],
-    "half, then whole": ["schedule=cr", staged((0.5, 0.6), (1, 0.4))],
-    "cr from half, short end": ["schedule=cr", staged((0.5, 0.4), (0.75, 0.35), (1, 0.25))],
-    "cr from half, linear": ["schedule=cr", staged(*FROM_HALF), "optim.schedule=linear"],
-    "pt, linear": ["schedule=pt", "optim.schedule=linear"],
-}
-TRIED = (0.1, 0.3)
-# The better of those tried: of the schedules on the task that compares them, of vanilla prompt tuning over all three.
-RATES = {
-    "pt": 0.3,
-    "ld": 0.1,
-    "fr": 0.3,
-    "cr": 0.3,
-    "ld from half": 0.3,
-    "cr from half": 0.1,
-    "fast": 0.1,  # that of CR from half
-    "half, then whole": 0.1,
-    "cr from half, short end": 0.1,
-    "cr from half, linear": 0.1,
-    "pt, linear": 0.3,
-}
 
 INTRODUCTION = """\
 # The embedded backbone, measured
@@ -148,83 +105,6 @@ OF_PLAIN = """\
 The same tasks without customs (`task.world=plain`), vanilla prompt tuning for 120 updates of 32, one seed: what the
 prompt has to hold is the instruction, and the first validation shows most of it.
 """
-
-
-def overrides(task: str, row: str, seed: int) -> list[str]:
-    """What `fpt train` is told, but for the folder."""
-    every = UPDATES // POINTS
-    return [
-        *_words(task, row, rate_of(row)),
-        f"seed={seed}",
-        f"task.land={LANDS[seed]}",
-        f"train.eval_every={every}",
-    ]
-
-
-def rate_of(row: str) -> float:
-    """The learning rate of a row."""
-    return RATES.get(row, RATES["pt"])
-
-
-def _words(task: str, row: str, rate: float) -> list[str]:
-    recipe = [f"train.updates={UPDATES}", f"train.batch_size={BATCH_SIZE}", "train.save_every=200"]
-    recipe.append("train.eval_partial=false")
-    return [f"task={task}", *recipe, *{**SCHEDULES, **FURTHER, **PARTIAL}[row], f"optim.lr={rate}"]
-
-
-def plain_overrides(task: str, seed: int) -> list[str]:
-    """Of plain reading."""
-    words = ["task.world=plain", "train.updates=120", "train.batch_size=32", "train.eval_every=40", "optim.lr=0.3"]
-    return [f"task={task}", "schedule=pt", f"seed={seed}", *words]
-
-
-def name(task: str, row: str, seed: int | str) -> str:
-    """What a run is called."""
-    return f"{task}-{row}-s{seed}".replace(",", "").replace(" ", "-").replace("/", "-")
-
-
-# What is read off runs ------------------------------------------------------------------------------------------------
-
-
-def made(task: str, row: str, seeds: Sequence[int]) -> list[int]:
-    """The seeds of which there are runs, vanilla prompt tuning's too."""
-    return [seed for seed in seeds if name(task, row, seed) in RECORDS and name(task, "pt", seed) in RECORDS]
-
-
-def last(task: str, row: str, seed: int | str) -> float:
-    """The last prompt's score on the model that it was tuned on."""
-    value: float = RECORDS[name(task, row, seed)]["metric"]["last"]
-    return value
-
-
-def at_share(task: str, seed: int, share: float) -> float:
-    """Vanilla prompt tuning's score after a share of its updates."""
-    return {look.update: look.score for look in RECORDS.looks(name(task, "pt", seed))}[round(share * UPDATES)]
-
-
-def gain(task: str, row: str, seed: int) -> float:
-    """Over vanilla prompt tuning's last validation with no more FLOPs."""
-    there = after(RECORDS.curve(name(task, "pt", seed)), RECORDS[name(task, row, seed)]["flops"])
-    assert there is not None
-    return last(task, row, seed) - there
-
-
-def after_half(task: str, row: str, seed: int) -> float | None:
-    """The full model's score after half of vanilla prompt tuning's FLOPs; None: it was not trained on by then."""
-    return after(RECORDS.curve(name(task, row, seed)), RECORDS[name(task, "pt", seed)]["flops"] / 2)
-
-
-def to_vanilla(task: str, row: str, seed: int) -> float | None:
-    """The share of vanilla prompt tuning's FLOPs at which a run has its last score in the same land; None: never."""
-    vanilla = RECORDS[name(task, "pt", seed)]
-    spent = reaches(RECORDS.curve(name(task, row, seed)), vanilla["metric"]["last"])
-    return None if spent is None else spent / vanilla["flops"]
-
-
-def reached(task: str, row: str, seeds: Sequence[int]) -> str:
-    """The mean of those shares, and in how many lands there is one."""
-    shares = [100 * share for seed in seeds if (share := to_vanilla(task, row, seed)) is not None]
-    return (f"{spread(shares)} %" if shares else "never") + f" ({len(shares)} of {len(seeds)})"
 
 
 def on_whole(folder: Path) -> dict[str, float]:
@@ -415,7 +295,7 @@ def choose(jobs: int) -> str:
     own = [row for row in RATES if row != "fast"]
     kinds = [(task, row) for task in CLIMBING for row in (own if task == COMPARED else [VANILLA])]
     words = {
-        name(*kind, f"choice-{rate}"): [*_words(*kind, rate), f"task.land={CHOSEN_ON}", "train.eval_every=1000"]
+        name(*kind, f"choice-{rate}"): [*words(*kind, rate), f"task.land={CHOSEN_ON}", "train.eval_every=1000"]
         for kind in kinds
         for rate in TRIED
     }

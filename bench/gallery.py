@@ -16,8 +16,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from bench.backbone import plain_overrides
 from bench.records import Records
+from bench.rows import plain_overrides
 from bench.runs import table
 from fpt.__main__ import main as fpt
 from fpt.runs.progress import quiet_libraries

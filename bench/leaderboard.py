@@ -11,8 +11,8 @@ import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from bench import backbone
-from bench.backbone import CHOSEN_ON, CLIMBING, COMPARED, FURTHER, LANDS, RECORDS, SCHEDULES, VANILLA, name
+from bench import rows as board
+from bench.rows import CHOSEN_ON, CLIMBING, COMPARED, FURTHER, LANDS, RECORDS, SCHEDULES, VANILLA, name
 from bench.runs import spread, table
 from fpt.runs.progress import quiet_libraries
 
@@ -41,7 +41,7 @@ def printed(tasks: Sequence[str], rows: Sequence[str], seeds: Sequence[int]) -> 
     body = []
     for row in rows:
         cells = [part for task in tasks for part in _cells(task, row, seeds)]
-        body.append([row, f"{backbone.rate_of(row):g}", *cells])
+        body.append([row, f"{board.rate_of(row):g}", *cells])
     columns = [column for task in tasks for column in (f"{task}: FLOPs", "at half", "score")]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
     introduction = INTRODUCTION.format(
@@ -56,12 +56,12 @@ def printed(tasks: Sequence[str], rows: Sequence[str], seeds: Sequence[int]) -> 
 
 
 def _cells(task: str, row: str, seeds: Sequence[int]) -> tuple[str, str, str]:
-    there = backbone.made(task, row, seeds)
+    there = board.made(task, row, seeds)
     if not there:
         return "–", "–", "–"
-    scores = spread([backbone.last(task, row, seed) for seed in there])
-    halfway = [score for seed in there if (score := backbone.after_half(task, row, seed)) is not None]
-    return backbone.reached(task, row, there), spread(halfway) if halfway else "–", scores
+    scores = spread([board.last(task, row, seed) for seed in there])
+    halfway = [score for seed in there if (score := board.after_half(task, row, seed)) is not None]
+    return board.reached(task, row, there), spread(halfway) if halfway else "–", scores
 
 
 def main() -> None:
@@ -77,7 +77,7 @@ def main() -> None:
     seeds = range(options.seeds)
     kinds = [(task, row) for row in dict.fromkeys((VANILLA, *options.rows)) for task in options.tasks]
     if not options.done:
-        runs = {name(*kind, seed): backbone.overrides(*kind, seed) for seed in seeds for kind in kinds}
+        runs = {name(*kind, seed): board.overrides(*kind, seed) for seed in seeds for kind in kinds}
         RECORDS.make(runs, options.jobs)
     print(printed(options.tasks, options.rows, seeds), end="")
 

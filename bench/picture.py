@@ -1,6 +1,6 @@
 """The README's picture, score against FLOPs: `python -m bench.picture > docs/score-against-flops.svg`.
 
-The runs are those of bench.backbone that are kept in bench/results; this trains nothing. A line is the mean over the
+The runs are those of bench.rows that are kept in bench/results; this trains nothing. A line is the mean over the
 seeds, each in a land of its own, in a band from the least to the most.
 """
 
@@ -12,13 +12,13 @@ import matplotlib.style
 import numpy as np
 from matplotlib.figure import Figure
 
-from bench import backbone
-from bench.backbone import COMPARED, RECORDS, SCHEDULES
+from bench import rows
+from bench.rows import COMPARED, RECORDS, SCHEDULES
 from fpt.report.plots import COLOURS, INK, STYLED
 from fpt.units import amount
 
 ROWS = {"pt": "vanilla prompt tuning", "cr": "fast prompt tuning, CR", "cr from half": "CR that begins at half"}
-SEEDS = range(len(backbone.LANDS))
+SEEDS = range(len(rows.LANDS))
 
 
 @STYLED
@@ -27,8 +27,8 @@ def drawn() -> str:
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")
     axes = figure.subplots()
     for (row, label), colour in zip(ROWS.items(), COLOURS, strict=False):
-        seeds = backbone.made(COMPARED, row, SEEDS)
-        names = [backbone.name(COMPARED, row, seed) for seed in seeds]
+        seeds = rows.made(COMPARED, row, SEEDS)
+        names = [rows.name(COMPARED, row, seed) for seed in seeds]
         curves = [RECORDS.curve(name) for name in names]
         points = [list(zip(*looks, strict=True)) for looks in zip(*curves, strict=True)]
         flops, scores = zip(*points, strict=True)
@@ -37,7 +37,7 @@ def drawn() -> str:
             x, [fmean(values) for values in scores], color=colour, linewidth=1.8, label=f"{label}, {len(seeds)} runs"
         )
         axes.fill_between(x, list(map(min, scores)), list(map(max, scores)), color=colour, alpha=0.14, linewidth=0)
-    record = RECORDS[backbone.name(COMPARED, "pt", 0)]
+    record = RECORDS[rows.name(COMPARED, "pt", 0)]
     axes.axhline(record["majority"], color=INK, linewidth=1, linestyle=(0, (5, 3)), alpha=0.7)
     where = axes.get_yaxis_transform()
     text = f"{record['baseline']} {record['majority']:.0f}"
@@ -57,7 +57,7 @@ def drawn() -> str:
 
 def main() -> None:
     """Print it."""
-    assert COMPARED in backbone.CLIMBING
+    assert COMPARED in rows.CLIMBING
     assert set(ROWS) <= {"pt", *SCHEDULES}
     print(drawn(), end="")
 
