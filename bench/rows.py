@@ -55,6 +55,12 @@ FURTHER = {  # ways to fewer FLOPs than the paper's
     "fast": ["schedule=fast"],
     "half, then whole": ["schedule=cr", staged((0.5, 0.6), (1, 0.4))],
     "cr from half, short end": ["schedule=cr", staged((0.5, 0.4), (0.75, 0.35), (1, 0.25))],
+    "cr from half, batches of 8": [
+        "schedule=cr",
+        staged(*FROM_HALF),
+        f"train.batch_size={BATCH_SIZE // 2}",
+        f"train.updates={2 * UPDATES}",
+    ],
     "cr from half, linear": ["schedule=cr", staged(*FROM_HALF), "optim.schedule=linear"],
     "pt, linear": ["schedule=pt", "optim.schedule=linear"],
 }
@@ -70,6 +76,7 @@ RATES = {
     "fast": 0.1,  # that of CR from half
     "half, then whole": 0.1,
     "cr from half, short end": 0.1,
+    "cr from half, batches of 8": 0.1,
     "cr from half, linear": 0.1,
     "pt, linear": 0.3,
 }
@@ -77,7 +84,7 @@ RATES = {
 
 def overrides(task: str, row: str, seed: int) -> list[str]:
     """What `fpt train` is told, but for the folder."""
-    every = UPDATES // POINTS
+    every = UPDATES // POINTS * (2 if "batches of 8" in row else 1)  # after as many examples
     return [
         *words(task, row, rate_of(row)),
         f"seed={seed}",

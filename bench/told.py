@@ -1,7 +1,7 @@
 """How well the embedded model answers where a text tells the rules: what it could do with a prompt that holds them.
 
 `python -m bench.told` prints it for every task and several partial models of the encoder, by transformers' own greedy
-generation, without a prompt.
+generation, without a prompt; `--neurons` for as few neurons, chosen in several ways.
 """
 
 import argparse
@@ -31,6 +31,8 @@ PARTS = {  # of the encoder: the share of its blocks, and of its neurons
     "a quarter of the neurons": (1.0, 0.25),
     "half of both": (0.5, 0.5),
 }
+NEURONS = {"a half": 0.5, "a quarter": 0.25, "an eighth": 0.125}  # parts of the encoder's
+CHOSEN_BY = ("activation", "output", "column", "chance")
 BATCH = 125
 
 
@@ -47,12 +49,16 @@ def told_examples(task: str, land: int, num: int = 500) -> tuple[Task, list[Exam
 class Teller:
     """The embedded model's parts, asked with the rules told."""
 
-    def __init__(self, weights: str = "embedded") -> None:
-        """Of the embedded model, or of another checkpoint of its kind."""
+    def __init__(self, weights: str = "embedded", chosen_by: str = "activation") -> None:
+        """Of the embedded model, or of another checkpoint of its kind; the most important neurons are kept.
+
+        These are `chosen_by` mean absolute activation (Huang et al. 2022), that times the norm of the neuron's column
+        in the layer that follows (its output), that norm alone, or chance.
+        """
         self._backbone = api.open_backbone(api.configure(f"model.weights={weights}").model)
         self._tokenizer = AutoTokenizer.from_pretrained(tiny.FOLDER if weights == "embedded" else weights)
         self._scores: dict[tuple[str, int, str], float] = {}
-        self._activity = self._measured(told_examples("boolq", 0)[1][:BATCH])
+        self._importance = self._measured(told_examples("boolq", 0)[1][:BATCH], chosen_by)
 
     def score(self, task: str, land: int, part: str) -> float:
         """The main metric with a part of the encoder."""
@@ -61,9 +67,13 @@ class Teller:
         return self._scores[task, land, part]
 
     def _score(self, task: str, land: int, part: str) -> float:
-        full, (depth, width) = self._backbone.shape, PARTS[part]
+        return self.of_part(task, land, *PARTS[part])
+
+    def of_part(self, task: str, land: int, depth: float, width: float) -> float:
+        """The main metric with a share of the encoder's blocks and of its neurons."""
+        full = self._backbone.shape
         encoder = api.Stack(round(depth * full.encoder.blocks), round(width * full.encoder.neurons))
-        kept = api.choose(api.Shape(encoder, full.decoder), full, {"encoder": self._activity} if width < 1 else {})
+        kept = api.choose(api.Shape(encoder, full.decoder), full, {"encoder": self._importance} if width < 1 else {})
         opened, examples = told_examples(task, land)
         answers = [opened.from_text(text) for text in self._answers(api.build(self._backbone, kept), examples)]
         score: float = opened.score(answers, examples)[opened.metric]
@@ -80,18 +90,22 @@ class Teller:
             texts = [text.replace(mark, " ") for text in texts]
         return [" ".join(text.split()) for text in texts]
 
-    def _measured(self, examples: Sequence[Example]) -> Tensor:
-        """Mean absolute activation of every neuron of the encoder [L, F] over some examples."""
+    def _measured(self, examples: Sequence[Example], chosen_by: str) -> Tensor:
+        """How important every neuron of the encoder is, [L, F], by some examples."""
         model = api.build(self._backbone, api.choose(self._backbone.shape, self._backbone.shape, {}))
         found: dict[int, Tensor] = {}
 
         def keep(index: int, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             found[index] = inputs[0].abs().mean(dim=(0, 1))
 
-        for index, block in enumerate(model.encoder.block):
-            block.layer[-1].DenseReluDense.wo.register_forward_pre_hook(partial(keep, index))
+        following = [block.layer[-1].DenseReluDense.wo for block in model.encoder.block]
+        for index, layer in enumerate(following):
+            layer.register_forward_pre_hook(partial(keep, index))
         self._answers(model, examples)
-        return torch.stack([found[index] for index in range(len(found))])
+        activity = torch.stack([found[index] for index in range(len(found))])
+        norms = torch.stack([layer.weight.norm(dim=0) for layer in following])
+        chance = torch.rand(activity.shape, generator=torch.Generator().manual_seed(0))
+        return dict(zip(CHOSEN_BY, (activity, activity * norms, norms, chance), strict=True))[chosen_by]
 
 
 def told_table(teller: Teller, lands: Sequence[int], tasks: Sequence[str] = tuple(records.CASES)) -> str:
@@ -102,15 +116,30 @@ def told_table(teller: Teller, lands: Sequence[int], tasks: Sequence[str] = tupl
     return table(("part of the encoder", *tasks), rows)
 
 
+def neurons_table(weights: str, lands: Sequence[int], tasks: Sequence[str]) -> str:
+    """A row for each way to choose neurons and number of them, a column for each task: the mean over lands."""
+    rows = []
+    for way in CHOSEN_BY:
+        teller = Teller(weights, way)
+        for part, width in NEURONS.items():
+            scores = [mean(teller.of_part(task, land, 1.0, width) for land in lands) for task in tasks]
+            rows.append([way, part, *(f"{score:.1f}" for score in scores)])
+    return table(("neurons chosen by", "kept", *tasks), rows)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.told", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--lands", type=int, nargs="+", default=[1])
     parser.add_argument("--weights", default="embedded", help="a checkpoint folder (default: the embedded model)")
     parser.add_argument("--tasks", nargs="+", default=list(records.CASES), choices=list(records.CASES))
+    parser.add_argument("--neurons", action="store_true", help="compare ways to choose neurons")
     options = parser.parse_args()
     quiet_libraries()
     torch.set_num_threads(1)
+    if options.neurons:
+        print(neurons_table(options.weights, options.lands, options.tasks), end="")
+        return
     print(told_table(Teller(options.weights), options.lands, options.tasks), end="")
 
 
