@@ -7,4 +7,6 @@ from fpt.training.checkpoint import TrainState
 def carry(state: TrainState, config: RecycleConfig) -> TrainState:
     """The state in which the next stage starts (Huang et al. 2022): only the model under the prompt changes."""
     optimizer = state.optimizer if config.optimizer else {}
-    return TrainState(update=state.update, judged=state.judged, prompt=state.prompt, optimizer=optimizer)
+    return TrainState(
+        update=state.update, judged=state.judged, prompt=state.prompt, optimizer=optimizer, mean=state.mean
+    )

@@ -277,6 +277,13 @@ class OptimConfig(Group):
     warmup: float = setting("share of the run's updates in which the learning rate rises", 0.0, least=0.0, most=1.0)
     weight_decay: float = setting("weight decay", 1e-5, least=0.0)
     clip: float = setting("largest norm of the prompt's gradient", 1.0, above=0.0)
+    average: float = setting(
+        "the prompt that is scored and kept is a running mean over updates' prompts, each weighing so much of the next;"
+        " 0: each update's own",
+        0.0,
+        least=0.0,
+        most=0.9999,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

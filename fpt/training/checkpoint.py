@@ -20,6 +20,7 @@ class TrainState:
         judged: the last of them after which there was a validation.
         prompt: what is learned, by name, float32; of a soft prompt `prompt` [P, D].
         optimizer: packed state of the optimizer.
+        mean: the running mean over updates' prompts, by name, where one is kept.
         seconds: spent in this stage, validation included.
         score: the stage's last validation score.
         best_score, best_update, best_prompt: of the full model's stage.
@@ -30,6 +31,7 @@ class TrainState:
     update: int
     prompt: Tensors
     optimizer: dict[str, Tensor | float | int] = field(default_factory=dict)
+    mean: Tensors | None = None
     judged: int = 0
     seconds: float = 0.0
     score: float | None = None
@@ -39,12 +41,18 @@ class TrainState:
     stale: int = 0
     done: bool = False
 
+    @property
+    def answering(self) -> Tensors:
+        """The prompt that is scored and kept: the mean where there is one, else what is learned."""
+        return self.prompt if self.mean is None else self.mean
+
 
 def dump_state(state: TrainState, metrics: dict[str, Any]) -> bytes:
     """A state as one safetensors file; `metrics` marks how much of metrics.jsonl belongs to it."""
     plain = {name: value for name, value in state.optimizer.items() if not isinstance(value, Tensor)}
     packed = {name: value for name, value in state.optimizer.items() if isinstance(value, Tensor)}
-    parts = {"prompt": state.prompt, "best_prompt": state.best_prompt or {}, "optimizer": packed}
+    prompts = {"prompt": state.prompt, "best_prompt": state.best_prompt or {}, "mean": state.mean or {}}
+    parts = {**prompts, "optimizer": packed}
     tensors = {
         part if name == TENSOR else f"{part}.{name}": tensor.contiguous()
         for part, named in parts.items()
@@ -56,7 +64,7 @@ def dump_state(state: TrainState, metrics: dict[str, Any]) -> bytes:
 
 def load_state(data: bytes) -> tuple[TrainState, dict[str, Any]]:
     """What `dump_state` wrote."""
-    parts: dict[str, Tensors] = {"prompt": {}, "best_prompt": {}, "optimizer": {}}
+    parts: dict[str, Tensors] = {"prompt": {}, "best_prompt": {}, "mean": {}, "optimizer": {}}
     for key, tensor in load(data).items():
         part, _, name = key.partition(".")
         parts[part][name or TENSOR] = tensor
@@ -65,6 +73,7 @@ def load_state(data: bytes) -> tuple[TrainState, dict[str, Any]]:
     state = TrainState(
         prompt=parts["prompt"],
         best_prompt=parts["best_prompt"] or None,
+        mean=parts["mean"] or None,
         optimizer={**parts["optimizer"], **meta["optimizer"]},
         **meta["values"],
     )

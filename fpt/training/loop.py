@@ -16,6 +16,7 @@ from fpt.errors import UserError
 from fpt.prompts.modules import dropped_out
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import Stopwatch
+from fpt.training.average import Average
 from fpt.training.checkpoint import Tensors, TrainState
 from fpt.training.evaluation import Evaluation
 from fpt.training.optimizer import make, pack, rate, restore
@@ -106,6 +107,7 @@ def train(
     config, optim = recipe.config, recipe.optim
     optimizer = make(model.prompt.parameters(), optim)
     restore(optimizer, state.optimizer)
+    average = Average(model.prompt, optim.average, state.mean)
     order = UpdateOrder(data, batch_size=config.batch_size, seed=recipe.seed)
     before, stopwatch, micro_batch = state.seconds, Stopwatch(), recipe.micro_batch
     unread: _Unread | None = None
@@ -126,20 +128,23 @@ def train(
                     continue
                 if unread:  # now that the device has the next update to do
                     yield unread.read(before + stopwatch.seconds)
+                average.update()
                 state = replace(state, update=state.update + 1)
                 unread = _Unread(state.update, loss, lr, share.all_tokens)
                 if is_told or _is_due(state, span, config) or state.update % config.save_every == 0:
                     yield unread.read(before + stopwatch.seconds)
                     unread, seconds = None, before + stopwatch.seconds
-                    state = replace(state, prompt=model.learned(), optimizer=pack(optimizer), seconds=seconds)
+                    state = replace(state, prompt=model.learned(), mean=average.taken(), seconds=seconds)
+                    state = replace(state, optimizer=pack(optimizer))
                     yield Saved(state)
                 if is_told:
                     interrupts.stop()
             if _is_due(state, span, config):
                 if _looks(span, config):
-                    evaluation = validate(model)
+                    with average.in_place():
+                        evaluation, judged = validate(model), model.learned()
                     yield Validated(state.update, before + stopwatch.seconds, evaluation)
-                    state = _judged(state, evaluation.score, model.learned(), span, config.patience)
+                    state = _judged(state, evaluation.score, judged, span, config.patience)
                 else:
                     state = replace(state, judged=state.update, score=None, done=True)
                 state = replace(state, seconds=before + stopwatch.seconds)
