@@ -33,6 +33,7 @@ from bench.rows import (
     UPDATES,
     VANILLA,
     at_share,
+    flops_share,
     gain,
     last,
     made,
@@ -254,8 +255,7 @@ def interval(values: Sequence[float]) -> str:
 
 
 def _flops(task: str, row: str, seeds: Sequence[int]) -> str:
-    pairs = [(RECORDS[name(task, row, seed)], RECORDS[name(task, "pt", seed)]) for seed in seeds]
-    return f"{mean(run['flops'] / vanilla['flops'] for run, vanilla in pairs):.1%}"
+    return f"{flops_share(task, row, seeds):.1%}"
 
 
 def plain_table(seeds: Sequence[int]) -> str:

@@ -10,9 +10,10 @@ import os
 import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from statistics import fmean
 
 from bench import rows as board
-from bench.rows import CHOSEN_ON, CLIMBING, COMPARED, FURTHER, LANDS, RECORDS, SCHEDULES, VANILLA, name
+from bench.rows import AVERAGE, CHOSEN_ON, CLIMBING, COMPARED, FURTHER, LANDS, RECORDS, SCHEDULES, VANILLA, name
 from bench.runs import spread, table
 from fpt.runs.progress import quiet_libraries
 
@@ -23,26 +24,24 @@ INTRODUCTION = """\
 Printed on {date} at commit {commit} by `python -m bench.leaderboard --seeds {number}`.
 
 The embedded model under customs, its own recipe; every seed has a land of its own ({lands}), in which no rate
-was chosen. A cell has the share of vanilla prompt tuning's FLOPs after which a run's validations on the full
-model have vanilla's last score in the same land, and still have it at the next (mean and deviation over the
-lands in which they ever do, and in how many of how many that is), the score after half of its FLOPs, and the
-last prompt's. Scoring neurons counts, validation does not. Learning rates, the better of two, were chosen in
-land {chosen}, vanilla prompt tuning's over the three tasks together, the others' on {compared} (`python -m
-bench.backbone --choose`); fast has that of CR from half. The runs that chose the rates of the four rows below
-fast are not kept: they scored, at 0.1 and 0.3, 89.2 and 82.6 (half, then whole), 90.6 and 89.6 (short end),
-82.0 and 78.4 (CR from half, linear), 79.2 and 90.8 (pt, linear). fast itself was thought of when CR from half's
-runs in these lands had been seen on BoolQ; there it is no independent test. What a run was made with stands in
+was chosen. "To vanilla's score" is the share of vanilla prompt tuning's FLOPs after which a run's validations on
+the full model have vanilla's last score in the same land, and still have it at the next (mean and deviation over
+the lands in which they ever do, and in how many of how many that is); "of the mean" is the same of the mean over
+the lands, in which a run that never gets there counts too. Beside them are the score after half of vanilla's
+FLOPs, and the last prompt's. Scoring neurons counts, validation does not.
+
+Learning rates, the better of two, were chosen in land {chosen}, vanilla prompt tuning's over the three tasks
+together, the others' on {compared} (`python -m bench.backbone --choose`); fast and what is averaged
+(`optim.average={average}`) have those of the rows that they come from. The runs that chose four others are not kept:
+they scored, at 0.1 and 0.3, 89.2 and 82.6 (half, then whole), 90.6 and 89.6 (short end), 82.0 and 78.4 (CR from
+half, linear), 79.2 and 90.8 (pt, linear). fast was thought of when CR from half's runs in these lands had been seen
+on BoolQ, averaging when all of them had; it was chosen in land {chosen}. What a run was made with stands in
 `bench/results`: some with torch 2.13, some with 2.11 on another machine.
 """
 
 
 def printed(tasks: Sequence[str], rows: Sequence[str], seeds: Sequence[int]) -> str:
     """The page, of the runs that are there."""
-    body = []
-    for row in rows:
-        cells = [part for task in tasks for part in _cells(task, row, seeds)]
-        body.append([row, f"{board.rate_of(row):g}", *cells])
-    columns = [column for task in tasks for column in (f"{task}: FLOPs", "at half", "score")]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
     introduction = INTRODUCTION.format(
         number=len(seeds),
@@ -51,17 +50,47 @@ def printed(tasks: Sequence[str], rows: Sequence[str], seeds: Sequence[int]) -> 
         lands=", ".join(str(LANDS[seed]) for seed in seeds),
         chosen=CHOSEN_ON,
         compared=COMPARED,
+        average=AVERAGE,
     )
-    return f"{introduction}\n{table(('row', 'rate', *columns), body)}"
+    parts = [introduction]
+    if len(tasks) > 1:
+        parts += ["## All tasks\n", _summary(tasks, rows, seeds)]
+    for task in tasks:
+        cells = [_cells(task, row, seeds) for row in rows if board.made(task, row, seeds)]
+        columns = ("row", "rate", "to vanilla's score", "of the mean", "at half", "last score")
+        parts += [f"## {task}\n", table(columns, cells)]
+    return "\n".join(parts)
 
 
-def _cells(task: str, row: str, seeds: Sequence[int]) -> tuple[str, str, str]:
+def _summary(tasks: Sequence[str], rows: Sequence[str], seeds: Sequence[int]) -> str:
+    """A line for each row that was run on all tasks in all lands."""
+    lines = []
+    for row in rows:
+        if any(len(board.made(task, row, seeds)) < len(seeds) for task in tasks):
+            continue
+        shares = [board.to_vanilla(task, row, seed) for task in tasks for seed in seeds]
+        there = [100 * share for share in shares if share is not None]
+        of_means = [board.mean_to_vanilla(task, row, seeds) for task in tasks]
+        flops = [board.flops_share(task, row, seeds) for task in tasks]
+        spans = [f"{min(values):.0f} to {max(values):.0f} %" for values in (there, [100 * share for share in flops])]
+        means = ", ".join("never" if share is None else f"{share:.0%}" for share in of_means)
+        lines.append([row, f"{len(there)} of {len(shares)}", f"{fmean(there):.0f} % ({spans[0]})", means, spans[1]])
+    columns = ("row", "runs that have vanilla's score", "after, mean (least to most)", "of the mean, by task")
+    return table((*columns, "all of its FLOPs"), lines)
+
+
+def _cells(task: str, row: str, seeds: Sequence[int]) -> list[str]:
     there = board.made(task, row, seeds)
-    if not there:
-        return "–", "–", "–"
-    scores = spread([board.last(task, row, seed) for seed in there])
     halfway = [score for seed in there if (score := board.after_half(task, row, seed)) is not None]
-    return board.reached(task, row, there), spread(halfway) if halfway else "–", scores
+    share = board.mean_to_vanilla(task, row, there)
+    return [
+        row,
+        f"{board.rate_of(row):g}",
+        board.reached(task, row, there),
+        "never" if share is None else f"{share:.1%}",
+        spread(halfway) if halfway else "–",
+        spread([board.last(task, row, seed) for seed in there]),
+    ]
 
 
 def main() -> None:

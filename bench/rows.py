@@ -5,10 +5,11 @@ Every run is an ordinary `fpt train`; bench/results/backbone.jsonl keeps what ca
 """
 
 from collections.abc import Sequence
+from statistics import mean
 
 from bench.records import Records
 from bench.runs import spread
-from fpt.runs.curves import after, reaches
+from fpt.runs.curves import Point, after, reaches
 
 RECORDS = Records("backbone")
 UPDATES, BATCH_SIZE = 1500, 16
@@ -147,6 +148,27 @@ def to_vanilla(task: str, row: str, seed: int) -> float | None:
     vanilla = RECORDS[name(task, "pt", seed)]
     spent = reaches(RECORDS.curve(name(task, row, seed)), vanilla["metric"]["last"])
     return None if spent is None else spent / vanilla["flops"]
+
+
+def flops_share(task: str, row: str, seeds: Sequence[int]) -> float:
+    """All that a row's runs spend, as a share of vanilla prompt tuning's; the mean over seeds."""
+    return mean(RECORDS[name(task, row, seed)]["flops"] / RECORDS[name(task, VANILLA, seed)]["flops"] for seed in seeds)
+
+
+def mean_curve(task: str, row: str, seeds: Sequence[int]) -> list[Point]:
+    """The mean over runs of what their validations on the full model show, against what these had spent."""
+    curves = [RECORDS.curve(name(task, row, seed)) for seed in seeds]
+    return [
+        Point(round(mean(flops)), mean(scores))
+        for flops, scores in (zip(*looks, strict=True) for looks in zip(*curves, strict=True))
+    ]
+
+
+def mean_to_vanilla(task: str, row: str, seeds: Sequence[int]) -> float | None:
+    """The share of vanilla prompt tuning's FLOPs at which the mean curve has the mean of its last scores."""
+    wanted = mean(last(task, VANILLA, seed) for seed in seeds)
+    spent = reaches(mean_curve(task, row, seeds), wanted)
+    return None if spent is None else spent / mean(RECORDS[name(task, VANILLA, seed)]["flops"] for seed in seeds)
 
 
 def reached(task: str, row: str, seeds: Sequence[int]) -> str:
