@@ -41,7 +41,7 @@ from bench.rows import (
     overrides,
     plain_overrides,
     reached,
-    words,
+    words_at,
 )
 from bench.runs import spread, table
 from bench.told import Teller, told_table
@@ -53,6 +53,8 @@ from fpt.tasks.task import Example
 from fpt.tasks.world import records as world
 from fpt.tasks.world import scenes
 from fpt.tasks.world.lexicon import Relation
+
+TUNED = [(task, row) for task in CLIMBING for row in (RATES if task == COMPARED else [VANILLA])]
 
 INTRODUCTION = """\
 # The embedded backbone, measured
@@ -95,10 +97,10 @@ was tuned on, "on the whole model" the same prompt's there; "last quarter" is ho
 OF_SCHEDULES = """\
 ## Table 2 of the paper, on {task}: schedules
 
-"To pt's score" is the share of vanilla prompt tuning's FLOPs after which a run's validations on the full model have its
-last score in the same land for good (and in how many lands they ever had); the gain at equal FLOPs is over its last
-validation with no more FLOPs. Intervals are 95 % (Student's t over {seeds} lands). FLOPs are those of training, the
-scoring of neurons included.
+"To pt's score" is the share of vanilla prompt tuning's FLOPs after which a run's validations on the full model have
+its last score in the same land, and have it at the next too (and in how many lands they ever do); the gain at equal
+FLOPs is over its last validation with no more FLOPs. Intervals are 95 % (Student's t over {seeds} lands). FLOPs are
+those of training, the scoring of neurons included.
 """
 OF_PLAIN = """\
 ## Plain reading
@@ -290,17 +292,19 @@ def wanted(seeds: Sequence[int], parts: Sequence[str]) -> dict[str, list[str]]:
     return {name(*each): overrides(*each) for each in rows} | plain
 
 
-def choose(jobs: int) -> str:
-    """The last prompt's score with every rate, on the land that is for choosing."""
-    own = [row for row in RATES if row != "fast"]
-    kinds = [(task, row) for task in CLIMBING for row in (own if task == COMPARED else [VANILLA])]
-    words = {
-        name(*kind, f"choice-{rate}"): [*words(*kind, rate), f"task.land={CHOSEN_ON}", "train.eval_every=1000"]
-        for kind in kinds
+def choices() -> dict[str, list[str]]:
+    """The runs by which the rates are chosen."""
+    return {
+        name(*kind, f"choice-{rate}"): [*words_at(*kind, rate), f"task.land={CHOSEN_ON}", "train.eval_every=1000"]
+        for kind in TUNED
         for rate in TRIED
     }
-    RECORDS.make(words, jobs)
-    rows = [[*kind, *(f"{last(*kind, f'choice-{rate}'):.1f}" for rate in TRIED)] for kind in kinds]
+
+
+def choose(jobs: int) -> str:
+    """The last prompt's score with every rate, on the land that is for choosing."""
+    RECORDS.make(choices(), jobs)
+    rows = [[*kind, *(f"{last(*kind, f'choice-{rate}'):.1f}" for rate in TRIED)] for kind in TUNED]
     return table(("task", "schedule", *(f"rate {rate}" for rate in TRIED)), rows)
 
 

@@ -1,7 +1,7 @@
 """How well the embedded model answers where a text tells the rules: what it could do with a prompt that holds them.
 
 `python -m bench.told` prints it for every task and several partial models of the encoder, by transformers' own greedy
-generation, without a prompt; `--neurons` for as few neurons, chosen in several ways.
+generation, without a prompt; `--neurons` compares ways to choose which neurons are kept.
 """
 
 import argparse
@@ -31,7 +31,7 @@ PARTS = {  # of the encoder: the share of its blocks, and of its neurons
     "a quarter of the neurons": (1.0, 0.25),
     "half of both": (0.5, 0.5),
 }
-NEURONS = {"a half": 0.5, "a quarter": 0.25, "an eighth": 0.125}  # parts of the encoder's
+NEURONS = {"all": 1.0, "a half": 0.5, "a quarter": 0.25, "an eighth": 0.125}  # parts of the encoder's
 CHOSEN_BY = ("activation", "output", "column", "chance")
 BATCH = 125
 
@@ -53,7 +53,7 @@ class Teller:
         """Of the embedded model, or of another checkpoint of its kind; the most important neurons are kept.
 
         These are `chosen_by` mean absolute activation (Huang et al. 2022), that times the norm of the neuron's column
-        in the layer that follows (its output), that norm alone, or chance.
+        in the layer that follows (its output), that norm alone, or one draw by chance.
         """
         self._backbone = api.open_backbone(api.configure(f"model.weights={weights}").model)
         self._tokenizer = AutoTokenizer.from_pretrained(tiny.FOLDER if weights == "embedded" else weights)

@@ -278,11 +278,11 @@ class OptimConfig(Group):
     weight_decay: float = setting("weight decay", 1e-5, least=0.0)
     clip: float = setting("largest norm of the prompt's gradient", 1.0, above=0.0)
     average: float = setting(
-        "the prompt that is scored and kept is a running mean over updates' prompts, each weighing so much of the next;"
-        " 0: each update's own",
+        "score and keep a running mean in place of the prompt itself: the share of it that stays at each update, as 0.9"
+        " (it begins with the prompt's start, and training goes on from the prompt); 0: no mean",
         0.0,
         least=0.0,
-        most=0.9999,
+        most=0.999,
     )
 
 

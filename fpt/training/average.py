@@ -9,8 +9,9 @@ from fpt.prompts.modules import Prompt, Tensors
 
 
 class Average:
-    """A mean in which each update's prompt weighs `weight` of the next; averaged iterates are Polyak and Juditsky 1992.
+    """An exponential moving average, of which `weight` stays at each update.
 
+    Polyak and Juditsky 1992 average uniformly; a prompt moves too far for that. It begins with the prompt's start.
     With a weight of 0 there is none, and each update's prompt stands for itself.
     """
 
@@ -24,12 +25,12 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Have the prompt as an update left it."""
+        """Take in the prompt that an update left."""
         if self._weight:
             for name, tensor in self._prompt.tensors.items():
                 self._mean[name].lerp_(tensor, 1 - self._weight)
 
-    def taken(self) -> Tensors | None:
+    def copy(self) -> Tensors | None:
         """A copy of the mean, by name, off the device; None: there is none."""
         return {name: mean.to("cpu", copy=True) for name, mean in self._mean.items()} if self._weight else None
 

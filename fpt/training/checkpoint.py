@@ -42,7 +42,7 @@ class TrainState:
     done: bool = False
 
     @property
-    def answering(self) -> Tensors:
+    def kept(self) -> Tensors:
         """The prompt that is scored and kept: the mean where there is one, else what is learned."""
         return self.prompt if self.mean is None else self.mean
 

@@ -134,8 +134,9 @@ def train(
                 if is_told or _is_due(state, span, config) or state.update % config.save_every == 0:
                     yield unread.read(before + stopwatch.seconds)
                     unread, seconds = None, before + stopwatch.seconds
-                    state = replace(state, prompt=model.learned(), mean=average.taken(), seconds=seconds)
-                    state = replace(state, optimizer=pack(optimizer))
+                    state = replace(
+                        state, prompt=model.learned(), mean=average.copy(), optimizer=pack(optimizer), seconds=seconds
+                    )
                     yield Saved(state)
                 if is_told:
                     interrupts.stop()

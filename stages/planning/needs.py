@@ -11,6 +11,7 @@ from fpt.backbones.location import config_values
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import EngineConfig
 from fpt.devices.processes import counted
+from fpt.errors import UserError
 from fpt.pricing.memory import Memory, Need, is_for_card
 from fpt.prompts.kinds import kind_of
 from fpt.units import bytes_of
@@ -58,11 +59,19 @@ def device_of(engine: EngineConfig, *, kept_in_memory: int = 0) -> Device:
     """The device as `engine.device_memory` gives it, or as it is on this machine.
 
     States that are kept in memory take from what a stage may have only where the device is the CPU.
+
+    Raises:
+        UserError: a card is asked for where there is none, and its memory is not given.
     """
-    is_cpu = engine.device == "cpu" or not torch.cuda.is_available()
+    is_cpu = not is_for_card(engine)
     taken = kept_in_memory if is_cpu else 0
     if engine.device_memory is not None:
         return Device(bytes_of(engine.device_memory), is_shared=False, taken=taken)
+    if not is_cpu and not torch.cuda.is_available():
+        raise UserError(
+            f"engine.device={engine.device}: there is no card here to plan for; give the memory of the one that is"
+            " meant, as in engine.device_memory=80GiB"
+        )
     if is_cpu:
         return Device(int(psutil.virtual_memory().available), is_shared=True, taken=taken)
     free, _ = torch.cuda.mem_get_info(engine.device if ":" in engine.device else 0)

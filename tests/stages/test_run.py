@@ -29,9 +29,6 @@ def final_prompt(folder: Path) -> torch.Tensor:
     return load_file(folder / "prompt.safetensors")["prompt"].clone()  # the file is mapped, and tests change it
 
 
-AVERAGED = "optim.average=0.5"
-
-
 def losses(folder: Path) -> list[tuple[int, float]]:
     rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     return [(row["update"], row["loss"]) for row in rows if "loss" in row]
@@ -48,14 +45,13 @@ def without_times(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def words(quick: list[str], folder: Path, *more: str) -> list[str]:
-    """With a running mean, which has to go on too."""
-    return [*(word for word in quick if not word.startswith("run.dir=")), f"run.dir={folder}", AVERAGED, *more]
+    return [*(word for word in quick if not word.startswith("run.dir=")), f"run.dir={folder}", *more]
 
 
 @pytest.fixture(scope="module")
 def never_stopped(trains: None, checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("never") / "stopped"
-    assert main(["train", *quick_words(checkpoint, boolq, folder), AVERAGED]) == 0
+    assert main(["train", *quick_words(checkpoint, boolq, folder)]) == 0
     return folder
 
 

@@ -13,18 +13,22 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from fpt.__main__ import main
 from fpt.prompts.modules import SoftPrompt
 from fpt.training.average import Average
-from fpt.training.checkpoint import load_state
-from tests.conftest import Outcome
+from fpt.training.checkpoint import TrainState, load_state
+from tests.conftest import Outcome, stopped_after
+
+AVERAGED = "optim.average=0.5"
 
 
-def prompts(number: int) -> list[Tensor]:
-    return list(torch.randn(number, 5, 8, generator=torch.Generator().manual_seed(0)))
+def states(folder: Path) -> list[TrainState]:
+    """That of each stage, in order."""
+    return [load_state(file.read_bytes())[0] for file in sorted(folder.glob("stages/*/state.safetensors"))]
 
 
 def test_it_is_torchs_exponential_average() -> None:
-    first, *rest = prompts(6)
+    first, *rest = torch.randn(6, 5, 8, generator=torch.Generator().manual_seed(0))
     prompt = SoftPrompt(first)
-    average, theirs = Average(prompt, 0.9, None), AveragedModel(prompt, multi_avg_fn=get_ema_multi_avg_fn(0.9))  # type: ignore[no-untyped-call]
+    average = Average(prompt, 0.9, None)
+    theirs = AveragedModel(prompt, multi_avg_fn=get_ema_multi_avg_fn(0.9))  # type: ignore[no-untyped-call]
     theirs.update_parameters(prompt)  # its first is a copy
     for vectors in rest:
         with torch.no_grad():
@@ -36,45 +40,54 @@ def test_it_is_torchs_exponential_average() -> None:
     assert torch.equal(prompt.vectors, rest[-1])
 
 
-def test_it_goes_on_from_what_was_taken() -> None:
-    prompt = SoftPrompt(torch.zeros(5, 8))
-    whole, part = Average(prompt, 0.5, None), Average(prompt, 0.5, None)
-    for index, vectors in enumerate(prompts(4)):
-        if index == 2:
-            part = Average(prompt, 0.5, part.taken())
-        with torch.no_grad():
-            prompt.vectors.copy_(vectors)
-        whole.update()
-        part.update()
-    ours, theirs = whole.taken(), part.taken()
-    assert ours is not None
-    assert theirs is not None
-    assert torch.equal(ours["prompt"], theirs["prompt"])
-    assert Average(prompt, 0.0, None).taken() is None
+@pytest.mark.trains
+def test_a_run_learns_the_same_and_scores_and_keeps_the_mean(
+    quick: list[str], tmp_path: Path, cli: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on from stage to stage, and what a stage is scored with is what its file holds."""
+    plain, mean, learned = tmp_path / "plain", tmp_path / "mean", list[Tensor]()
+    update = Average.update
+
+    def noted(average: Average) -> None:
+        learned.append(average._prompt.tensors["prompt"].detach().clone())
+        update(average)
+
+    monkeypatch.setattr(Average, "update", noted)
+    words = [*quick, "engine=torch", "train.eval_every=1000"]
+    assert main(["train", *words, f"run.dir={plain}"]) == 0
+    first = load_file(plain / "stages" / min(file.name for file in (plain / "stages").iterdir()) / "state.safetensors")
+    assert torch.equal(first["prompt"], learned[states(plain)[0].update - 1])
+    learned.clear()
+    assert main(["train", *words, f"run.dir={mean}", AVERAGED]) == 0
+    assert len(learned) == 20
+    for ours, theirs in zip(states(mean), states(plain), strict=True):
+        assert torch.equal(ours.prompt["prompt"], theirs.prompt["prompt"])
+        assert theirs.mean is None
+    wanted = torch.zeros(5, 32)  # the start counts for a millionth by now
+    for vectors in learned:
+        wanted = wanted.lerp(vectors, 0.5)
+    *_, last = states(mean)
+    torch.testing.assert_close(last.kept["prompt"], wanted, atol=1e-5, rtol=1e-4)
+    assert last.best_prompt is not None
+    assert torch.equal(last.best_prompt["prompt"], last.kept["prompt"])
+    assert torch.equal(load_file(mean / "prompt.safetensors")["prompt"], last.kept["prompt"])
+    assert not torch.equal(last.kept["prompt"], last.prompt["prompt"])
+    for number, stage in enumerate(json.loads((mean / "result.json").read_text())["stages"], 1):
+        scored = json.loads(cli("eval", f"run={mean}", f"stage={number}", "--json").out)
+        assert scored["metrics"]["accuracy"] == stage["score"]
 
 
 @pytest.mark.trains
-def test_a_run_learns_the_same_and_keeps_the_mean(
-    quick: list[str], tmp_path: Path, cli: Callable[..., Outcome]
+@pytest.mark.parametrize("update", [4, 6])
+def test_stopped_and_resumed_it_is_the_same(
+    quick: list[str], tmp_path: Path, cli: Callable[..., Outcome], update: int
 ) -> None:
-    """Over stages too; what is scored is what is kept."""
-    words = [*quick, "engine=torch"]
-    for name, more in (("plain", []), ("mean", ["optim.average=0.5"])):
-        assert main(["train", *words, f"run.dir={tmp_path}/{name}", *more]) == 0
-    plain, mean = (
-        {file.parent.name: load_state(file.read_bytes())[0] for file in (tmp_path / name).glob("stages/*/state.*")}
-        for name in ("plain", "mean")
-    )
-    assert len(plain) > 1
-    for stage, state in plain.items():
-        assert torch.equal(state.prompt["prompt"], mean[stage].prompt["prompt"])
-        assert state.mean is None
-        kept = load_file(tmp_path / "mean" / "stages" / stage / "prompt.safetensors")["prompt"]
-        assert torch.equal(mean[stage].answering["prompt"], kept)
-        assert not torch.equal(mean[stage].prompt["prompt"], kept)
-    last = mean[max(mean)]
-    assert last.best_prompt is not None
-    assert torch.equal(load_file(tmp_path / "mean" / "prompt.safetensors")["prompt"], last.best_prompt["prompt"])
-    scored = json.loads(cli("eval", f"run={tmp_path}/mean", "--json").out)
-    result = json.loads((tmp_path / "mean" / "result.json").read_text())
-    assert scored["metrics"] == result["metrics"]
+    """At the end of a stage, and within one."""
+    words = [*quick, "engine=torch", AVERAGED, "train.save_every=5"]
+    assert main(["train", *words, f"run.dir={tmp_path}/whole"]) == 0
+    with stopped_after(update):
+        cli("train", *words, f"run.dir={tmp_path}/stopped")
+    assert cli("train", *words, f"run.dir={tmp_path}/stopped", "resume=must").status == 0
+    for ours, theirs in zip(states(tmp_path / "stopped"), states(tmp_path / "whole"), strict=True):
+        assert torch.equal(ours.kept["prompt"], theirs.kept["prompt"])
+        assert torch.equal(ours.prompt["prompt"], theirs.prompt["prompt"])

@@ -16,6 +16,7 @@ def test_a_state_survives_its_file_exactly(prompt: dict[str, torch.Tensor]) -> N
         prompt=prompt,
         optimizer={"step": 7, "RMS": 0.1 + 0.2, "exp_avg_sq_row": torch.randn(3)},
         seconds=1 / 3,
+        mean={name: tensor + 2 for name, tensor in prompt.items()},
         score=200 / 3,
         best_score=70.0,
         best_update=5,

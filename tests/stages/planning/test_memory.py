@@ -129,6 +129,15 @@ def test_a_cards_free_memory_less_a_reserve_is_what_there_is(monkeypatch: pytest
     assert memory("model=t5-large", "schedule=pt").micro_batch == 32
 
 
+def test_a_card_that_is_not_here_has_the_memory_that_is_given() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("a card is here")
+    with pytest.raises(UserError, match="there is no card here to plan for; give the memory of"):
+        memory("model=t5-small", "schedule=pt", "engine.device=cuda")
+    given = memory("model=t5-small", "schedule=pt", "engine.device=cuda", "engine.device_memory=8GiB")
+    assert given.device_memory == 8 * 2**30
+
+
 @pytest.mark.parametrize(
     ("model", "size"),
     [
