@@ -1,8 +1,8 @@
-"""FLOPs to vanilla prompt tuning's score, row by row: `python -m bench.leaderboard` prints docs/leaderrows.md.
+"""FLOPs to vanilla prompt tuning's score, row by row: `python -m bench.leaderboard` prints docs/leaderboard.md.
 
 Runs that are missing are made first, with the land and the seed of docs/backbone.md, and kept with its own; the same
-command goes on where it was interrupted, and `--done` prints what there is. All of it takes five hours on two cores,
-`--tasks boolq --seeds 2` half an hour.
+command goes on where it was interrupted, and `--done` prints what there is. All of it takes seven hours on two cores,
+`--tasks boolq --seeds 1` a quarter of an hour.
 """
 
 import argparse

@@ -31,7 +31,7 @@ PARTS = {  # of the encoder: the share of its blocks, and of its neurons
     "a quarter of the neurons": (1.0, 0.25),
     "half of both": (0.5, 0.5),
 }
-NEURONS = {"all": 1.0, "a half": 0.5, "a quarter": 0.25, "an eighth": 0.125}  # parts of the encoder's
+NEURONS = {"a half": 0.5, "a quarter": 0.25, "an eighth": 0.125}  # parts of the encoder's
 CHOSEN_BY = ("activation", "output", "column", "chance")
 BATCH = 125
 

@@ -67,7 +67,7 @@ class Journal:
 
     def _save(self, state: TrainState) -> None:
         if state.done:  # before the state, which says that nothing is left to do
-            prompt = self._start.dump(state.kept, stage=self._stage.name)
+            prompt = self._start.dump(state.kept_prompt, stage=self._stage.name)
             self._folder.write(f"stages/{self._stage.name}/{PROMPT}", prompt)
             self._folder.write_json(f"stages/{self._stage.name}/{UPDATES}", self._meter.found)
         self._folder.write(resume.state_file(self._stage), dump_state(state, self._folder.metrics_mark()))

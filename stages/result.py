@@ -40,7 +40,7 @@ def finish(
     assert state.best_prompt is not None
     last = state.score
     if evaluator.some is not None:  # training has looked at some examples alone
-        model.learn(state.kept)
+        model.learn(state.kept_prompt)
         last = evaluator.validate(model).score
     model.learn(state.best_prompt)
     task, flops = inputs.task, settled.flops

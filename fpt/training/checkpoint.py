@@ -42,7 +42,7 @@ class TrainState:
     done: bool = False
 
     @property
-    def kept(self) -> Tensors:
+    def kept_prompt(self) -> Tensors:
         """The prompt that is scored and kept: the mean where there is one, else what is learned."""
         return self.prompt if self.mean is None else self.mean
 
