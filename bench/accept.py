@@ -25,9 +25,9 @@ quiet_libraries()
 import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
-from bench.kernels import attention, variants  # noqa: E402
-from bench.place import OPTIM, PRECISIONS, Found, Place, random_model, updates  # noqa: E402
-from bench.synthetic import LENGTHS, PROMPT, Lengths, examples  # noqa: E402
+from bench.kernels import attention, started, variants  # noqa: E402
+from bench.place import OPTIM, PRECISIONS, Found, Place, random_model, updater, updates  # noqa: E402
+from bench.synthetic import LENGTHS, PROMPT, Lengths  # noqa: E402
 from bench.trainer import PeftSide  # noqa: E402
 from fpt.__main__ import main as fpt  # noqa: E402
 from fpt.backbones import tiny  # noqa: E402
@@ -99,7 +99,7 @@ def _lines(file: Path, count: int, start: float, process: "subprocess.Popen[byte
 
 def speed(place: Place) -> Iterator[Found]:
     """Updates of whole models in every precision."""
-    data = examples(LENGTHS["boolq"], 32)
+    data = place.examples(LENGTHS["boolq"], 32)
     size = 32 if place.is_card else 4
     for name, shape in place.models.items():
         for precision, (dtype, products) in PRECISIONS.items():
@@ -174,7 +174,7 @@ def _flops(model: PromptedModel, data: Encoded, size: int, micro_batch: int) -> 
 
 def parts(place: Place) -> Iterator[Found]:
     """Updates on each stage of the schedules beside the whole model's: are the FLOPs that are saved seconds?"""
-    data = examples(LENGTHS["boolq"], 32)
+    data = place.examples(LENGTHS["boolq"], 32)
     size = 32 if place.is_card else 4
     dtype = torch.bfloat16 if place.is_card else torch.float32
     for name in place.models:
@@ -214,9 +214,10 @@ def cards(place: Place) -> Iterator[Found]:
             model.family.checkpoint_blocks(model.body)
         place.peak()
         longest = config.task.source_length, config.task.target_length
-        data = examples(Lengths(longest[0], longest[0], target=(longest[1], longest[1])), config.train.batch_size)
+        data = place.examples(Lengths(longest[0], longest[0], target=(longest[1], longest[1])), config.train.batch_size)
         try:
-            seconds = updates(place, model, data, config.train.batch_size, plan.micro_batch)
+            graphs = quantize == "none" and not plan.activation_checkpointing
+            seconds = updates(place, model, data, config.train.batch_size, plan.micro_batch, graphs=graphs)
             tokens = sum(map(sum, data.lengths)) / seconds
             found |= {"seconds_per_update": seconds, "tokens_per_second": tokens}
         except NoRoomError:
@@ -254,23 +255,23 @@ def whole_run(place: Place) -> Found:
 
 
 def syncs(place: Place) -> Found:
-    """How often an update waits for the device."""
+    """How often updates wait for the device, one with its kernels started one by one, and one with graphs."""
     if not place.is_card:
-        return {"waits_per_update": None}
+        return {"waits_in_two_updates": None}
     import warnings
 
-    model, data = random_model(place, "t5-small", None, torch.bfloat16), examples(LENGTHS["mnli"], 8)
-    updates(place, model, data, 8)
-    optimizer = make(model.prompt.parameters(), OPTIM)
-    share = Share.of(data, list(range(8))).pinned()
-    step(model, optimizer, share, OPTIM, place.device)  # the optimizer makes its state, which is waited for
-    torch.cuda.set_sync_debug_mode("warn")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        step(model, optimizer, share, OPTIM, place.device)
-    torch.cuda.set_sync_debug_mode("default")
-    lines = [f"{Path(one.filename).name}:{one.lineno}" for one in caught if "synchroniz" in str(one.message)]
-    return {"waits_per_update": len(lines), "at": lines}
+    model, data = random_model(place, "t5-small", None, torch.bfloat16), place.examples(LENGTHS["mnli"], 8)
+    lines = []
+    for graphs in (False, True):
+        run = updater(place, model, data, 8, graphs=graphs)
+        run()  # the optimizer makes its state, which is waited for
+        torch.cuda.set_sync_debug_mode("warn")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            run()
+        torch.cuda.set_sync_debug_mode("default")
+        lines += [f"{Path(one.filename).name}:{one.lineno}" for one in caught if "synchroniz" in str(one.message)]
+    return {"waits_in_two_updates": len(lines), "at": lines}
 
 
 def memory(place: Place) -> Found:
@@ -278,7 +279,7 @@ def memory(place: Place) -> Found:
     name, shape = next(iter(place.models.items()))
     model = random_model(place, name, shape, torch.bfloat16)
     count, size = (200, 8) if place.is_card else (8, 4)
-    data = examples(LENGTHS["boolq"], count)
+    data = place.examples(LENGTHS["boolq"], count)
     optimizer = make(model.prompt.parameters(), OPTIM)
     place.peak()
     for start in range(0, count, size):
@@ -295,7 +296,7 @@ def memory(place: Place) -> Found:
 def gradients(place: Place) -> Found:
     """The prompt's gradient: in bfloat16 beside float32's, by the angle's cosine, and float32's beside a CPU's."""
     name, shape = next(iter(place.models.items()))
-    data = examples(LENGTHS["mnli"], 4)
+    data = place.examples(LENGTHS["mnli"], 4)
     model = random_model(place, name, shape, torch.float32)
 
     def gradient(device: torch.device) -> torch.Tensor:
@@ -307,8 +308,10 @@ def gradients(place: Place) -> Found:
 
     there, here = gradient(place.device), gradient(torch.device("cpu"))
     model.body.to(torch.bfloat16)
-    cosine = torch.cosine_similarity(there, gradient(place.device), dim=0).item()
-    return {"model": name, "cosine": cosine, "away_from_cpu": ((there - here).norm() / here.norm()).item()}
+    first, second = (gradient(place.device) for _ in range(2))
+    cosine = torch.cosine_similarity(there, first, dim=0).item()
+    away = ((there - here).norm() / here.norm()).item()
+    return {"model": name, "cosine": cosine, "away_from_cpu": away, "same_again": torch.equal(first, second)}
 
 
 def validation(place: Place) -> Found:
@@ -316,7 +319,7 @@ def validation(place: Place) -> Found:
     name, shape = next(iter(place.models.items()))
     model = random_model(place, name, shape, torch.bfloat16 if place.is_card else torch.float32)
     size, tokens = (128, 32) if place.is_card else (4, 4)
-    data = examples(LENGTHS["xsum"], size)
+    data = place.examples(LENGTHS["xsum"], size)
     batch: Batch = data.batch(range(size)).to(place.device)
     answering = place.seconds(lambda: model.generate(batch, max_new_tokens=tokens), 2)
     training = updates(place, model, data, size, min(size, 16))
@@ -380,6 +383,7 @@ def loading(place: Place) -> Found:
 STEPS: dict[str, Callable[[Place], Found | Iterator[Found]]] = {
     "environment": environment,
     "attention": attention,
+    "graphs": started,
     "updates": speed,
     "variants": variants,
     "parts": parts,

@@ -10,11 +10,16 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 from torch.profiler import ProfilerActivity, profile
 
-from bench.clock import now
-from bench.place import AT_ONCE, TURNS, Found, Place, random_model, updates
-from bench.synthetic import LENGTHS, examples
+from bench.place import AT_ONCE, OPTIM, Found, Place, graphs_of, random_model, updater
+from bench.synthetic import LENGTHS
+from fpt.data.batches import UpdateOrder
+from fpt.data.supply import Share
 from fpt.prompts.prompted import PromptedModel
+from fpt.training.graphs import Graphs
+from fpt.training.loop import step
+from fpt.training.optimizer import make
 
+SIZE = 32  # examples of an update on a card
 BACKENDS = (
     SDPBackend.FLASH_ATTENTION,
     SDPBackend.EFFICIENT_ATTENTION,
@@ -64,10 +69,45 @@ def attention(place: Place) -> Found:
     return found
 
 
+def started(place: Place) -> Iterator[Found]:
+    """Updates on batches of many sizes, as a run has them, their kernels started one by one, and as graphs."""
+    count, dtype = (24, torch.bfloat16) if place.is_card else (2, torch.float32)
+    for name, shape in place.models.items():
+        for task in ("boolq", "mnli", "xsum") if place.is_card else ("mnli",):
+            data = place.examples(LENGTHS[task], 50 * SIZE)
+            order = UpdateOrder(data, batch_size=SIZE if place.is_card else 4, seed=0)
+            shares = [Share.of(data, order.indices(update)).pinned() for update in range(count)]
+            learned = []
+            for way in ("one by one", "graphs") if place.is_card else ("one by one",):
+                model = random_model(place, name, shape, dtype)
+                optimizer = make(model.prompt.parameters(), OPTIM)
+                graphs = graphs_of(place, model, data, SIZE) if way == "graphs" else None
+                run = partial(_all, model, optimizer, shares, place, graphs)
+                place.peak()
+                first = place.seconds_once(run)
+                learned.append(model.learned()["prompt"])
+                again = place.seconds_once(run)
+                found: Found = {"seconds_per_update": again / count, "seconds_the_first_time": first / count}
+                found |= {"peak_bytes": place.peak(), "graphs": graphs and len(graphs.sizes)}
+                if place.is_card:
+                    torch.cuda.empty_cache()
+                    found["reserved_bytes"] = torch.cuda.memory_reserved()
+                away = ((learned[-1] - learned[0]).norm() / learned[0].norm()).item()
+                yield {"model": name, "task": task, "started": way, **found, "away": away}
+                del model, optimizer, graphs, run
+
+
+def _all(
+    model: PromptedModel, optimizer: torch.optim.Optimizer, shares: list[Share], place: Place, graphs: Graphs | None
+) -> None:
+    for share in shares:
+        step(model, optimizer, share, OPTIM, place.device, add=graphs and graphs.add)
+
+
 def variants(place: Place) -> Iterator[Found]:
     """Updates as they are; with the library's norms; on a card with compiled blocks, and how long until the first."""
     dtype = torch.bfloat16 if place.is_card else torch.float32
-    size = 32 if place.is_card else 4
+    size = SIZE if place.is_card else 4
     changes: dict[str, Callable[[PromptedModel], None]] = {"none": lambda _: None, "library's norms": library_norms}
     if place.is_card:
         changes["compiled blocks"] = compile_blocks
@@ -76,29 +116,29 @@ def variants(place: Place) -> Iterator[Found]:
             model = random_model(place, name, shape, dtype)
             change(model)
             for task in ("boolq", "mnli") if place.is_card else ("mnli",):
-                data, start = examples(LENGTHS[task], size), now()
-                updates(
-                    place, model, examples(LENGTHS[task], size, seed=1), size
-                )  # other lengths than those that count
-                before = now() - start
+                data = place.examples(LENGTHS[task], size)
+                other = place.examples(LENGTHS[task], size, seed=1)  # of other lengths than those that count
+                before = place.seconds_once(updater(place, model, other, size))
                 place.peak()
-                found: Found = {"seconds_per_update": updates(place, model, data, size), "seconds_before": before}
+                run = updater(place, model, data, size)
+                found: Found = {"seconds_per_update": place.seconds(run, AT_ONCE), "seconds_before": before}
                 found["peak_bytes"] = place.peak()
                 if place.is_card:
-                    found |= kernels(partial(updates, place, model, data, size), 1 + TURNS * AT_ONCE)
+                    found |= kernels(run)
                     found["idle"] = 1 - found["busy_seconds"] / found["seconds_per_update"]
                 yield {"model": name, "task": task, "changed": what, **found}
-            del model
+            del model, run
 
 
-def kernels(run: Callable[[], object], times: int) -> Found:
-    """How many kernels a card runs at each of so many times that something is done in `run`, and for how long."""
+def kernels(run: Callable[[], object]) -> Found:
+    """How many kernels a card runs in `run`, and for how long."""
     with profile(activities=[ProfilerActivity.CUDA]) as found:
         run()
+        torch.cuda.synchronize()
     rows = found.key_averages()
     return {
-        "kernels": round(sum(row.count for row in rows if row.self_device_time_total) / times),
-        "busy_seconds": sum(row.self_device_time_total for row in rows) / 1e6 / times,
+        "kernels": sum(row.count for row in rows if row.self_device_time_total),
+        "busy_seconds": sum(row.self_device_time_total for row in rows) / 1e6,
     }
 
 

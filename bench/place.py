@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from bench.clock import now
-from bench.synthetic import PROMPT
+from bench.synthetic import PROMPT, Lengths, examples
 from fpt.backbones.families import family_of, read_config
 from fpt.backbones.location import config_values
 from fpt.backbones.quantised import layers_of, packed
@@ -19,6 +19,7 @@ from fpt.data.encoded import Encoded
 from fpt.data.supply import Share
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
+from fpt.training.graphs import Graphs, Recorder, largest_batch
 from fpt.training.loop import step
 from fpt.training.optimizer import make
 
@@ -49,6 +50,11 @@ class Place:
         tiny = Shape(Stack(2, 64), Stack(2, 64))
         return {"t5-large": None, "t5-xl": None} if self.is_card else {"t5-small": tiny}
 
+    def examples(self, lengths: Lengths, count: int, seed: int = 0) -> Encoded:
+        """Examples of such lengths, padded as a run has them here."""
+        data = examples(lengths, count, seed)
+        return data.for_card(PROMPT) if self.is_card else data
+
     def wait(self) -> None:
         """Until the device has done what it was told."""
         if self.is_card:
@@ -66,6 +72,10 @@ class Place:
         """Of one call, in the median of several turns of so many calls, after one call that does not count."""
         run()
         return median(self._turn(run, times) for _ in range(TURNS if self.is_card else 1))
+
+    def seconds_once(self, run: Callable[[], Any]) -> float:
+        """Of one call, the first too."""
+        return self._turn(run, 1)
 
     def _turn(self, run: Callable[[], Any], times: int) -> float:
         self.wait()
@@ -98,8 +108,30 @@ def random_model(
     return PromptedModel(body, SoftPrompt(vectors)).to(place.device)
 
 
-def updates(place: Place, model: PromptedModel, data: Encoded, size: int, micro_batch: int | None = None) -> float:
-    """Seconds of an update of `size` examples."""
+def updater(
+    place: Place,
+    model: PromptedModel,
+    data: Encoded,
+    size: int,
+    micro_batch: int | None = None,
+    *,
+    graphs: bool = True,
+) -> Callable[[], object]:
+    """Makes an update of the first `size` examples; on a card as a run does it, with `graphs` unless told otherwise."""
     optimizer = make(model.prompt.parameters(), OPTIM)
     share = Share.of(data, list(range(size)), micro_batch)
-    return place.seconds(lambda: step(model, optimizer, share, OPTIM, place.device), AT_ONCE)
+    share = share.pinned() if place.is_card else share
+    add = graphs_of(place, model, data, micro_batch or size).add if graphs and place.is_card else None
+    return lambda: step(model, optimizer, share, OPTIM, place.device, add=add)
+
+
+def graphs_of(place: Place, model: PromptedModel, data: Encoded, at_once: int) -> Graphs:
+    """Those of a model's updates on batches of up to so many of these examples."""
+    return Graphs(model, largest_batch(data, at_once, lambda _: None), Recorder(place.device))
+
+
+def updates(
+    place: Place, model: PromptedModel, data: Encoded, size: int, micro_batch: int | None = None, *, graphs: bool = True
+) -> float:
+    """Seconds of an update of the first `size` examples."""
+    return place.seconds(updater(place, model, data, size, micro_batch, graphs=graphs), AT_ONCE)

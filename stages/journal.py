@@ -5,7 +5,7 @@ from fpt.runs.progress import Progress
 from fpt.runs.run import PROMPT, UPDATES
 from fpt.runs.shared_folder import SharedFolder
 from fpt.training.checkpoint import TrainState, dump_state
-from fpt.training.loop import Event, Lessened, Saved, Updated
+from fpt.training.loop import Event, Lessened, Saved, Ungraphed, Updated
 from stages import resume
 from stages.planning.flops import FlopsPlan
 from stages.schedule import Schedule, Stage
@@ -50,6 +50,9 @@ class Journal:
             return
         if isinstance(event, Lessened):
             self._progress.say(f"out of memory: from here on {event.micro_batch} examples at once, the same gradients")
+            return
+        if isinstance(event, Ungraphed):
+            self._progress.say(f"no CUDA graphs: this model's updates cannot be any ({event.reason})")
             return
         where = f"stage {self._stage.index}/{self._last.index}  update {event.update}/{self._last.end}"
         flops = self._flops.flops_before(event.update)

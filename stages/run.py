@@ -92,7 +92,15 @@ def _through_stages(
     engine = Engine(config.engine, open_device(config.engine))
     models = Models(inputs.backbone, engine, config.prompt, settled.memory.activation_checkpointing)
     evaluator = evaluator_of(config, inputs, engine, progress)
-    recipe = Recipe(config.train, config.optim, settled.micro_batch, config.seed, engine.device, engine.is_sharded)
+    recipe = Recipe(
+        config.train,
+        config.optim,
+        settled.micro_batch,
+        config.seed,
+        engine.device,
+        in_step=engine.is_sharded,
+        graphs=settled.has_graphs(config.engine),
+    )
     meter = Meter(engine.device, peak_flops(engine.device, config.engine.dtype, distributed.size()))
     measured = measure(config, schedule, inputs, start, models, evaluator, folder, progress)
     keeper = StateKeeper(settled.kept_states, config, inputs, engine, progress)

@@ -365,6 +365,11 @@ class EngineConfig(Group):
         choices=("none", "int8", "nf4"),
         refused={"int4": "Did you mean 'nf4'?", "fp4": "Did you mean 'nf4'?"},
     )
+    graphs: bool = setting(
+        "on CUDA with engine=torch, start an update's kernels together, as a CUDA graph for each size of batch; false:"
+        " one by one, as with activation checkpointing and packed weights",
+        True,
+    )
     processes: int = setting("processes on each machine, one for each GPU; on a CPU they share its cores", 1, least=1)
     zero_stage: int = setting(
         "of engine=deepspeed, for the frozen model only: 3 shares its weights out; 0, 1 and 2 leave them whole,"

@@ -49,9 +49,10 @@ class Batch:
     def halves(self) -> "list[Batch]":
         """Its first examples and its last, as wide as the batch is."""
         half = len(self.source) // 2
-        return [self._rows(slice(half)), self._rows(slice(half, None))]
+        return [self.rows(slice(half)), self.rows(slice(half, None))]
 
-    def _rows(self, rows: slice) -> "Batch":
+    def rows(self, rows: slice | list[int]) -> "Batch":
+        """Some of its examples, as wide as the batch is."""
         more = (None if part is None else part[rows] for part in (self.below, self.factors, self.places))
         return Batch(self.source[rows], self.mask[rows], self.labels[rows], *more)
 

@@ -15,6 +15,7 @@ from fpt.pricing.flops import price_of
 from fpt.prompts.kinds import kind_of
 
 NONE = Stack(0, 0)  # what comes after a model's only stack
+GAPS = 0.1  # of activations, what CUDA graphs of many sizes leave unused between their tensors; 0.06 to 0.2 on a card
 PROMPT_COPIES = 5  # the prompt itself, its gradient, and what its optimizer makes of it in a step
 
 
@@ -58,7 +59,8 @@ class Memory:
         above = shape.with_source(replace(shape.source, blocks=max(shape.source.blocks - below, 1)))
         activations = self._activations(above, engine, prompt, checkpointing, batch, source, target)
         learned = PROMPT_COPIES * kind_of(prompt).num_learned(self._price.d_model) * 4
-        return Need(self.weights(shape, engine), activations, learned)
+        gaps = int(GAPS * activations) if has_graphs(engine, checkpointing=checkpointing) else 0
+        return Need(self.weights(shape, engine), activations, learned + gaps)
 
     def weights(self, shape: Shape, engine: EngineConfig) -> int:
         """Bytes of the frozen model on one device: all, or its share and what DeepSpeed holds gathered at once.
@@ -91,6 +93,12 @@ def is_for_card(engine: EngineConfig) -> bool:
     if engine.device == "auto":
         return torch.cuda.is_available() or engine.device_memory is not None
     return engine.device != "cpu"
+
+
+def has_graphs(engine: EngineConfig, *, checkpointing: bool) -> bool:
+    """Whether updates are CUDA graphs. Checkpointing and packing are for models that have no kernel to wait for."""
+    is_plain = engine.name != "deepspeed" and engine.quantize == "none" and not checkpointing
+    return engine.graphs and is_plain and is_for_card(engine)
 
 
 def is_sharded(engine: EngineConfig) -> bool:

@@ -1,7 +1,7 @@
 """The training loop of one stage: one prompt on one frozen model. It yields what happened; others write and show it."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -9,7 +9,7 @@ import torch
 
 from fpt.config.schema import OptimConfig, TrainConfig
 from fpt.data.batches import UpdateOrder
-from fpt.data.encoded import Encoded
+from fpt.data.encoded import Batch, Encoded
 from fpt.data.supply import Share, Supply
 from fpt.devices import distributed, interrupts
 from fpt.errors import UserError
@@ -19,6 +19,7 @@ from fpt.runs.progress import Stopwatch
 from fpt.training.average import Average
 from fpt.training.checkpoint import Tensors, TrainState
 from fpt.training.evaluation import Evaluation
+from fpt.training.graphs import Graphs, NoGraphError, Recorder, largest_batch
 from fpt.training.optimizer import make, pack, rate, restore
 
 
@@ -35,7 +36,8 @@ class Span:
 class Recipe:
     """How updates are made: `micro_batch` examples at once, in the order that `seed` names.
 
-    `in_step`: the processes share the model's weights out, so that none can do an update again by itself.
+    `in_step`: the processes share the model's weights out, so that none can do an update again by itself. `graphs`: an
+    update's kernels are started as CUDA graphs.
     """
 
     config: TrainConfig
@@ -44,6 +46,7 @@ class Recipe:
     seed: int
     device: torch.device
     in_step: bool = False
+    graphs: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,15 @@ class Lessened:
     micro_batch: int
 
 
-Event = Updated | Validated | Saved | Lessened
+@dataclass(frozen=True)
+class Ungraphed:
+    """The model's updates cannot be CUDA graphs, for some reason: from here on kernels are started one by one."""
+
+    reason: str
+
+
+Add = Callable[[Batch, int, torch.Tensor], None]
+Event = Updated | Validated | Saved | Lessened | Ungraphed
 
 
 class NoRoomError(Exception):
@@ -112,6 +123,8 @@ def train(
     before, stopwatch, micro_batch = state.seconds, Stopwatch(), recipe.micro_batch
     unread: _Unread | None = None
     dropout = partial(dropped_out, model.prompt, model.width, recipe.seed)
+    adder = partial(_adder, model, data, dropout)
+    add = adder(recipe, micro_batch)
 
     with interrupts.deferred(), Supply(data, order, dropout, for_card=recipe.device.type == "cuda") as supply:
         while not state.done:
@@ -121,10 +134,17 @@ def train(
                     group["lr"] = lr
                 share = supply.share(state.update, micro_batch)
                 try:
-                    loss, is_told = step(model, optimizer, share, optim, recipe.device, recipe.in_step)
+                    loss, is_told = step(model, optimizer, share, optim, recipe.device, recipe.in_step, add)
                 except (NoRoomError, torch.OutOfMemoryError):
                     micro_batch = _lessened(micro_batch, recipe)
+                    add = adder(recipe, micro_batch)
                     yield Lessened(micro_batch)
+                    continue
+                except NoGraphError as error:
+                    optimizer.zero_grad(set_to_none=True)
+                    recipe = replace(recipe, graphs=False)
+                    add = adder(recipe, micro_batch)
+                    yield Ungraphed(str(error))
                     continue
                 if unread:  # now that the device has the next update to do
                     yield unread.read(before + stopwatch.seconds)
@@ -191,10 +211,12 @@ def step(
     optim: OptimConfig,
     device: torch.device,
     in_step: bool = False,
+    add: Add | None = None,
 ) -> tuple[torch.Tensor, bool]:
     """One step on the mean gradient over all target tokens of the update's examples, however these are parted.
 
-    Nothing is asked of the device, which may still compute when this returns.
+    Nothing is asked of the device, which may still compute when this returns. `add` adds up a batch's part; None: its
+    kernels are started one by one.
 
     Returns:
         the loss [1], on the device, and whether any process was told to stop.
@@ -203,7 +225,7 @@ def step(
         NoRoomError: on some process, and nothing has changed; `in_step` torch's own error, as the others are waiting.
     """
     is_told, loss = interrupts.requested(), torch.zeros(1, device=device)
-    is_short = not _backward(model, share, loss, in_step)
+    is_short = not _backward(add or partial(_add, model), share, loss, in_step)
     flags = torch.tensor([float(is_told), float(is_short)])  # on the host, where they are read
     distributed.all_reduce_sum_([flags])
     told, short = flags.tolist()
@@ -223,18 +245,37 @@ def step(
     return loss, told > 0
 
 
-def _backward(model: PromptedModel, share: Share, loss: torch.Tensor, in_step: bool) -> bool:
+def _backward(add: Add, share: Share, loss: torch.Tensor, in_step: bool) -> bool:
     """Add this process's share of the update's gradients and `loss`; whether there was memory for it."""
     for batch in share.batches:
         try:
-            part = model(batch.to(loss.device)) / share.tokens
-            part.backward()
+            add(batch, share.tokens, loss)
         except torch.OutOfMemoryError:
             if in_step:
                 raise
             return False
-        loss += part.detach()
     return True
+
+
+def _adder(
+    model: PromptedModel,
+    data: Encoded,
+    dropout: Callable[[Sequence[int], int], torch.Tensor | None],
+    recipe: Recipe,
+    micro_batch: int,
+) -> Add:
+    """What adds up batches' parts of updates."""
+    if not recipe.graphs:
+        return partial(_add, model)
+    largest = largest_batch(data, micro_batch, lambda some: dropout(some, 0))
+    return Graphs(model, largest, Recorder(recipe.device)).add
+
+
+def _add(model: PromptedModel, batch: Batch, tokens: int, loss: torch.Tensor) -> None:
+    """Add to the prompt's gradients, and to `loss`, the batch's part of a mean over so many tokens."""
+    part = model(batch.to(loss.device)) / tokens
+    part.backward()
+    loss += part.detach()
 
 
 def _lessened(micro_batch: int, recipe: Recipe) -> int:

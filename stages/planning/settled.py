@@ -16,6 +16,7 @@ from fpt.config.run_config import RunConfig
 from fpt.config.schema import EngineConfig
 from fpt.devices import distributed, precision
 from fpt.devices.device import named
+from fpt.pricing.memory import has_graphs
 from fpt.runs.run import PLAN
 from fpt.runs.shared_folder import SharedFolder
 from fpt.tasks.catalogue import most_train_examples
@@ -38,6 +39,7 @@ ASKED = (
     "engine.zero_stage",
     "engine.offload",
     "engine.device_memory",
+    "engine.graphs",
 )
 
 
@@ -66,12 +68,18 @@ class Settled:
         """Examples per forward pass of a process."""
         return self.memory.micro_batch
 
+    def has_graphs(self, config: EngineConfig) -> bool:
+        """Whether updates are CUDA graphs."""
+        is_planned = has_graphs(self.engine(config), checkpointing=self.memory.activation_checkpointing)
+        return is_planned and named(config.device).type == "cuda"  # which a plan may be made without
+
     def sentences(self, config: EngineConfig) -> list[str]:
         """For people: the engine and why, on a CPU its threads, and what is done about the states below the prompt."""
         number = torch.get_num_threads()
         threads = f"; {number} thread{'s' if number > 1 else ''}" if named(config.device).type == "cpu" else ""
         packed = "" if config.quantize == "none" else f", its blocks' linear layers in {config.quantize}"
-        engine = f"{self.memory.reason}; the model is in {self.memory.dtype}{packed}{threads}"
+        graphs = "; updates are CUDA graphs" if self.has_graphs(config) else ""
+        engine = f"{self.memory.reason}; the model is in {self.memory.dtype}{packed}{threads}{graphs}"
         return [engine, *self.memory.told, *([self.kept_states.sentence] if self.kept_states else [])]
 
     def to_json(self) -> dict[str, Any]:

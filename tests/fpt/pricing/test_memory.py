@@ -140,7 +140,9 @@ def test_nothing_below_a_late_prompt_is_counted(generator: str, below: int, dtyp
 
 
 NORMS = {"none": "cuda", "library's norms": "cpu"}  # what was changed there, and where norms are as they were then
-H100 = [json.loads(line) for line in (RESULTS / "h100.jsonl").read_text().splitlines()]
+H100, H200 = (
+    [json.loads(line) for line in (RESULTS / f"{card}.jsonl").read_text().splitlines()] for card in ("h100", "h200")
+)
 
 
 @pytest.mark.parametrize("row", [row for row in H100 if row.get("changed") in NORMS])
@@ -150,7 +152,7 @@ def test_what_a_card_allocated_is_what_is_planned(row: dict[str, Any]) -> None:
     source, target = map(max, zip(*examples(LENGTHS[row["task"]], 32).lengths, strict=True))
     need = Memory(read_config(values, where)).need(
         read_shape(values, where),
-        EngineConfig(name="torch", device=NORMS[row["changed"]], dtype="bfloat16"),
+        EngineConfig(name="torch", device=NORMS[row["changed"]], dtype="bfloat16", graphs=False),
         batch=32,
         source=source + VECTORS,
         target=target,
@@ -158,3 +160,27 @@ def test_what_a_card_allocated_is_what_is_planned(row: dict[str, Any]) -> None:
         checkpointing=False,
     )
     assert 0 < row["peak_bytes"] - need.total < 0.06 * need.total
+
+
+GRAPHS = [row for row in H200 if row["step"] == "graphs"]
+
+
+@pytest.mark.parametrize(("plain", "row"), zip(GRAPHS[::2], GRAPHS[1::2], strict=True))
+def test_what_a_card_held_for_graphs_is_what_is_planned(plain: dict[str, Any], row: dict[str, Any]) -> None:
+    """`make accept` on an H200: what torch kept for graphs of 8 to 20 sizes, the largest first, beside the weights."""
+    assert [(one["model"], one["task"]) for one in (plain, row)] == [(row["model"], row["task"])] * 2
+    assert (plain["started"], row["started"]) == ("one by one", "graphs")
+    values, where = config_values(compose.load([f"model={row['model']}"]).model)
+    source, target = map(max, zip(*examples(LENGTHS[row["task"]], 50 * 32).lengths, strict=True))
+    need = Memory(read_config(values, where)).need(
+        read_shape(values, where),
+        EngineConfig(name="torch", device="cuda", dtype="bfloat16"),
+        batch=32,
+        source=source + VECTORS,
+        target=-(-target // 8) * 8,
+        prompt=PromptConfig(length=VECTORS),
+        checkpointing=False,
+    )
+    kept = row["reserved_bytes"] - plain["reserved_bytes"]
+    assert 0.9 < kept / (need.activations + need.rest) < 1.08
+    assert row["reserved_bytes"] > need.weights + need.activations, "the gaps are there"

@@ -1,4 +1,4 @@
-"""An update for which there is no memory is done again with fewer examples at once, by all processes together."""
+"""Updates that cannot be done as they were planned are done again: with fewer examples at once, or without graphs."""
 
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,9 @@ from safetensors.torch import load_file
 from fpt.__main__ import main
 from fpt.devices import distributed
 from fpt.prompts.prompted import PromptedModel
+from fpt.training import loop
+from fpt.training.graphs import NoGraphError, Replay
+from stages.planning.settled import Settled
 from tests.processes import in_processes
 
 FORWARD = PromptedModel.forward
@@ -64,3 +67,47 @@ def test_without_room_for_one_example_it_ends_in_a_line(
     assert main(["train", *quick, "engine=torch", "train.micro_batch=1"]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert "out of memory with 1 example at once: train.activation_checkpointing=true" in said
+
+
+def again(run: Replay) -> Replay:
+    """Stands in for a card's recorder, whose graph is its function run again."""
+    run()
+    return run
+
+
+def refused(_: Replay) -> Replay:
+    """Likewise, of a model that asks the card something."""
+    raise NoGraphError("operation not permitted")
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize("most", [None, 2])
+def test_a_run_of_graphs_learns_what_it_learns_without(
+    quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """To rounding, as the loss is summed over other positions; also where its first has no room."""
+    words = [*quick, "train.updates=10", "train.batch_size=8", "schedule=cr", "engine=torch", "optim.lr=0.01"]
+    assert main(["train", *words, f"train.micro_batch={most or 8}", f"run.dir={tmp_path}/plain"]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Settled, "has_graphs", lambda *_: True)
+        patch.setattr(loop, "Recorder", lambda _: again)
+        if most is None:
+            assert main(["train", *words, f"run.dir={tmp_path}/graphs"]) == 0
+        else:
+            train([*words, f"run.dir={tmp_path}/graphs"], most=most, rank=0)
+    assert ("from here on 2 examples at once" in capsys.readouterr().err) is (most == 2)
+    torch.testing.assert_close(learned(tmp_path / "graphs"), learned(tmp_path / "plain"), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.trains
+def test_a_model_whose_updates_cannot_be_graphs_is_trained_without(
+    quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*quick, "train.updates=4", "train.batch_size=8", "schedule=pt", "engine=torch"]
+    assert main(["train", *words, f"run.dir={tmp_path}/plain"]) == 0
+    monkeypatch.setattr(Settled, "has_graphs", lambda *_: True)
+    monkeypatch.setattr(loop, "Recorder", lambda _: refused)
+    assert main(["train", *words, f"run.dir={tmp_path}/graphs"]) == 0
+    said = capsys.readouterr().err
+    assert said.count("no CUDA graphs: this model's updates cannot be any (operation not permitted)") == 1
+    assert torch.equal(learned(tmp_path / "graphs"), learned(tmp_path / "plain"))
