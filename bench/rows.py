@@ -36,6 +36,7 @@ def staged(*stages: tuple[float, float], width: bool = True) -> str:
     return f"schedule.stages=[{', '.join(rows)}]"
 
 
+SMALL = 8  # examples of an update where that is half of what it was, for twice as many updates
 AVERAGE = 0.9  # of 0.9, 0.96, 0.98 and 0.99 the best for CR from half on XSum and MNLI in land 1
 FROM_HALF = ((0.5, 0.3), (0.75, 0.3), (1, 0.4))  # the paper's stages without their first, whose share the others have
 
@@ -61,7 +62,10 @@ FURTHER = {  # ways to fewer FLOPs than the paper's
     "pt, averaged": ["schedule=pt", f"optim.average={AVERAGE}"],
     "cr from half, linear": ["schedule=cr", staged(*FROM_HALF), "optim.schedule=linear"],
     "pt, linear": ["schedule=pt", "optim.schedule=linear"],
+    "cr from half, averaged, small batches": ["schedule=cr", staged(*FROM_HALF), f"optim.average={AVERAGE}"],
+    "pt, small batches": ["schedule=pt"],
 }
+BATCHES = {"cr from half, averaged, small batches": SMALL, "pt, small batches": SMALL}  # the others have BATCH_SIZE
 TRIED = (0.1, 0.3)
 # The better of those tried: of the schedules on the task that compares them, of vanilla prompt tuning over all three.
 RATES = {
@@ -76,18 +80,29 @@ RATES = {
     "cr from half, linear": 0.1,
     "pt, linear": 0.3,
 }
-SAME_RATE = {"fast": "cr from half", "cr from half, averaged": "cr from half", "pt, averaged": "pt"}  # as that row
+SAME_RATE = {  # as that row
+    "fast": "cr from half",
+    "cr from half, averaged": "cr from half",
+    "cr from half, averaged, small batches": "cr from half",
+    "pt, averaged": "pt",
+    "pt, small batches": "pt",
+}
 
 
 def overrides(task: str, row: str, seed: int) -> list[str]:
     """What `fpt train` is told, but for the folder."""
-    every = UPDATES // POINTS
+    every = num_updates(row) // POINTS
     return [
         *words_at(task, row, rate_of(row)),
         f"seed={seed}",
         f"task.land={LANDS[seed]}",
         f"train.eval_every={every}",
     ]
+
+
+def num_updates(row: str) -> int:
+    """How many updates a row's runs have: as many examples as any other's."""
+    return UPDATES * BATCH_SIZE // BATCHES.get(row, BATCH_SIZE)
 
 
 def rate_of(row: str) -> float:
@@ -97,7 +112,8 @@ def rate_of(row: str) -> float:
 
 def words_at(task: str, row: str, rate: float) -> list[str]:
     """What a row's runs on a task are told at some rate, whatever their land."""
-    recipe = [f"train.updates={UPDATES}", f"train.batch_size={BATCH_SIZE}", "train.save_every=200"]
+    size = BATCHES.get(row, BATCH_SIZE)
+    recipe = [f"train.updates={num_updates(row)}", f"train.batch_size={size}", "train.save_every=200"]
     recipe.append("train.eval_partial=false")
     return [f"task={task}", *recipe, *{**SCHEDULES, **FURTHER, **PARTIAL}[row], f"optim.lr={rate}"]
 
