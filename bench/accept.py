@@ -278,7 +278,7 @@ def memory(place: Place) -> Found:
     """The peak of updates of mixed lengths against the plan's."""
     name, shape = next(iter(place.models.items()))
     model = random_model(place, name, shape, torch.bfloat16)
-    count, size = (200, 8) if place.is_card else (8, 4)
+    count, size = (200, 8) if place.is_card else (2, 2)
     data = place.examples(LENGTHS["boolq"], count)
     optimizer = make(model.prompt.parameters(), OPTIM)
     place.peak()
