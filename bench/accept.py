@@ -285,7 +285,7 @@ def memory(place: Place) -> Found:
     for start in range(0, count, size):
         step(model, optimizer, Share.of(data, list(range(start, start + size))), OPTIM, place.device)
     source, target = (max(lengths) for lengths in zip(*data.lengths, strict=True))
-    engine = EngineConfig(name="torch", device=place.device.type, dtype="bfloat16")
+    engine = EngineConfig(name="torch", device=place.device.type, dtype="bfloat16", graphs=False)
     sizes = {"batch": size, "source": source + PROMPT, "target": target}
     need = Memory(model.body.config).need(
         _shape(model), engine, prompt=PromptConfig(length=PROMPT), checkpointing=False, **sizes

@@ -52,7 +52,7 @@ class Journal:
             self._progress.say(f"out of memory: from here on {event.micro_batch} examples at once, the same gradients")
             return
         if isinstance(event, Ungraphed):
-            self._progress.say(f"no CUDA graphs: this model's updates cannot be any ({event.reason})")
+            self._progress.say(f"from here on updates are no CUDA graphs: {event.reason}")
             return
         where = f"stage {self._stage.index}/{self._last.index}  update {event.update}/{self._last.end}"
         flops = self._flops.flops_before(event.update)

@@ -16,7 +16,7 @@ from fpt.runs.shared_folder import SharedFolder
 from fpt.runs.trackers import Harmless, MetricsLine, open_sink
 from fpt.tasks.task import Task
 from fpt.training.checkpoint import TrainState
-from fpt.training.loop import Recipe, Saved, Span, train
+from fpt.training.loop import Recipe, Saved, Span, Ungraphed, train
 from stages import recycle, resume
 from stages.inputs import Inputs, check_unchanged, evaluator_of, open_inputs
 from stages.journal import Journal
@@ -62,6 +62,8 @@ def run_joined(config: RunConfig, schedule: Schedule, read: Callable[[], Task], 
         asked, config = config.train.batch_size, config.with_batches_of(len(inputs.train))
         if config.train.batch_size < asked:
             progress.say(f"train.batch_size={asked}: an update takes all {len(inputs.train):,} training examples, once")
+        if inputs.backbone.family.row.asks_card:
+            config = replace(config, engine=replace(config.engine, graphs=False))
         settled = settle(config, schedule, inputs, folder, state.update)
         for sentence in settled.sentences(config.engine):
             progress.say(sentence)
@@ -121,6 +123,8 @@ def _through_stages(
                 span = Span(stage.end, schedule.updates, keep_best=is_last)
                 for event in train(model, data, state, span, evaluator.look, recipe):
                     journal.record(event)
+                    if isinstance(event, Ungraphed):
+                        recipe = replace(recipe, graphs=False)
                     state = event.state if isinstance(event, Saved) else state
             if is_last:
                 return finish(config, schedule, inputs, start, settled, measured, evaluator, model, state, folder)

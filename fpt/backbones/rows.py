@@ -77,6 +77,7 @@ class Row:
         unread: modules that text does not pass through, whose weights are left on disk.
         positions: the key of how many positions there are, and how many of them no token has, where the embedding adds
             them and blocks know none; None: blocks do.
+        asks_card: whether the library's code asks a card something in a pass, so that it cannot be a CUDA graph.
         no_peft: why PEFT's prompt tuning would not be ours; "": it is.
         refused: values of keys that a part of the model could not have, each with the reason.
     """
@@ -94,6 +95,7 @@ class Row:
     shares_width: bool = False
     unread: tuple[str, ...] = ()
     positions: tuple[str, int] | None = None
+    asks_card: bool = False
     no_peft: str = ""
     refused: dict[str, tuple[Any, str]] = field(default_factory=dict)
 
@@ -147,6 +149,7 @@ T5GEMMA2 = Row(
     head=("lm_head.out_proj",),
     start="decoder.bos_token_id",
     saved=(("model.encoder.text_model.", "model.encoder."),),
+    asks_card=True,
     no_peft="PEFT does not know such a model's parts",
     unread=("model.encoder.vision_tower", "model.encoder.multi_modal_projector"),
 )

@@ -5,7 +5,6 @@ A card that is fast for its model waits for kernels to be started, some two thou
 Letters: B batch, S source, T target.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from operator import itemgetter
@@ -17,7 +16,7 @@ from fpt.data.encoded import Batch, Encoded
 from fpt.errors import reason
 from fpt.prompts.prompted import PromptedModel
 
-MOST = 200  # graphs at once; one takes some 6 MB of the card
+MOST = 200  # graphs of a stage, each some 2 to 6 MB of the card; with more sizes it is recording that takes the time
 MEASURES: tuple[Callable[[tuple[int, int]], int], ...] = (itemgetter(0), itemgetter(1), sum)
 Sizes = tuple[torch.Size | None, ...]
 Replay = Callable[[], None]
@@ -49,10 +48,14 @@ class Recorder:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            raise NoGraphError(reason(_first(error))) from None
+            first = _first(error)
+            if isinstance(first, torch.OutOfMemoryError) or "out of memory" in str(error):
+                raise torch.OutOfMemoryError(str(first)) from None
+            raise NoGraphError(reason(first)) from None
 
     def _recorded(self, run: Replay) -> Replay:
-        with torch.cuda.device(self._device):
+        # A recording that fails leaves its own stream the current one; this puts back what was.
+        with torch.cuda.device(self._device), torch.cuda.stream(torch.cuda.current_stream(self._device)):
             if not self._is_warm:  # what libraries make when they are first used would be part of the graph
                 self._stream.wait_stream(torch.cuda.current_stream())
                 with torch.cuda.stream(self._stream):
@@ -94,22 +97,22 @@ class Graphs:
             record: makes a graph; on a card a `Recorder`.
         """
         self._model, self._largest, self._record = model, largest, record
-        self._graphs: OrderedDict[Sizes, _Graph] = OrderedDict()
-        device = next(model.prompt.parameters()).device
-        self._tokens = torch.ones(1, device=device)
-        self._inputs = [
-            None if tensor is None else torch.empty(tensor.numel(), dtype=tensor.dtype, device=device)
-            for tensor in _tensors(largest)
-        ]
+        self._graphs: dict[Sizes, _Graph] = {}
+        self._inputs: list[Tensor | None] = []
 
     def add(self, batch: Batch, tokens: int, loss: Tensor) -> None:
         """Add to the prompt's gradients, and to `loss` [1], the batch's part of a mean over so many tokens.
 
         Raises:
             torch.OutOfMemoryError: there is no room for the largest batch.
-            NoGraphError: what the model does cannot be a graph.
+            NoGraphError: what the model does cannot be a graph, or batches are of too many sizes.
         """
         if not self._graphs:
+            self._tokens = torch.ones_like(loss)
+            self._inputs = [
+                None if tensor is None else torch.empty(tensor.numel(), dtype=tensor.dtype, device=loss.device)
+                for tensor in _tensors(self._largest)
+            ]
             self._graph_of(self._largest)
         graph = self._graph_of(batch)
         self._tokens.fill_(tokens)
@@ -119,10 +122,9 @@ class Graphs:
             if gradient is not None:
                 parameter.grad = gradient.clone() if parameter.grad is None else parameter.grad.add_(gradient)
 
-    @property
-    def sizes(self) -> list[Sizes]:
-        """Those of batches that there are graphs of."""
-        return list(self._graphs)
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._graphs)
 
     def _graph_of(self, batch: Batch) -> _Graph:
         """That of the batch's size, with the batch in its place."""
@@ -133,10 +135,9 @@ class Graphs:
             if place is not None and tensor is not None:
                 place.copy_(tensor, non_blocking=True)
         if sizes not in self._graphs:
+            if len(self._graphs) == MOST:  # none may go while others stay, for they share more than their memory
+                raise NoGraphError(f"batches are of more than {MOST} sizes")
             self._graphs[sizes] = _Graph(self._model, _with_all_positions(places), self._tokens, self._record)
-        self._graphs.move_to_end(sizes)
-        if len(self._graphs) > MOST:
-            self._graphs.popitem(last=False)
         return self._graphs[sizes]
 
 

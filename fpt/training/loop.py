@@ -85,7 +85,7 @@ class Lessened:
 
 @dataclass(frozen=True)
 class Ungraphed:
-    """The model's updates cannot be CUDA graphs, for some reason: from here on kernels are started one by one."""
+    """Updates cannot be CUDA graphs, for some reason: from here on kernels are started one by one."""
 
     reason: str
 
@@ -137,12 +137,14 @@ def train(
                     loss, is_told = step(model, optimizer, share, optim, recipe.device, recipe.in_step, add)
                 except (NoRoomError, torch.OutOfMemoryError):
                     micro_batch = _lessened(micro_batch, recipe)
+                    del add  # with its graphs, before there are others
                     add = adder(recipe, micro_batch)
                     yield Lessened(micro_batch)
                     continue
                 except NoGraphError as error:
                     optimizer.zero_grad(set_to_none=True)
                     recipe = replace(recipe, graphs=False)
+                    del add
                     add = adder(recipe, micro_batch)
                     yield Ungraphed(str(error))
                     continue

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fpt.backbones.rows import ROWS
 from fpt.config.schema import EngineConfig
 from fpt.data.encoded import Encoded
 from fpt.data.rows import Rows
@@ -109,7 +110,7 @@ def test_they_are_those_of_kernels_started_one_by_one(
     data, model = data_of(family), model_of(folders(family), soft() if kind == "soft" else late(2, generator="mppg"))
     model.to(device)
     graphed = Graphs(model, largest_batch(data, 3, no_dropout), record)
-    if family == "t5gemma2" and device != CPU:  # as the library has it, it asks the card something
+    if ROWS[family].asks_card and device != CPU:
         with pytest.raises(NoGraphError):
             added_up(model, data, graphed.add)
         return
@@ -144,21 +145,23 @@ def test_there_is_one_for_every_size_of_batch_the_largest_first(folders: Callabl
     assert record.sizes == [(3, 13, 5), *dict.fromkeys(size for size in sizes if size != (3, 13, 5))]
 
 
-def test_the_least_recently_played_goes_when_there_are_too_many(
+def test_more_sizes_than_are_worth_it_are_refused(
     folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graphs, "MOST", 2)
-    model, record = model_of(folders("mt5"), soft()), Again()
-    graphed = Graphs(model, largest_batch(DATA, 2, no_dropout), record)
-    for indices in ([0, 1], [2, 3], [0, 1], [3], [0, 1], [2, 3]):
+    monkeypatch.setattr(graphs, "MOST", 3)
+    model = model_of(folders("mt5"), soft())
+    graphed = Graphs(model, largest_batch(DATA, 2, no_dropout), Again())
+    for indices in ([0, 1], [2, 3], [0, 1]):
         graphed.add(DATA.batch(indices), 7, torch.zeros(1))
-    assert record.sizes == [(2, 13, 5), (2, 13, 3), (2, 6, 5), (1, 6, 3), (2, 6, 5)]
+    assert len(graphed) == 3
+    with pytest.raises(NoGraphError, match="batches are of more than 3 sizes"):
+        graphed.add(DATA.batch([3]), 7, torch.zeros(1))
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 4])
 def test_no_batch_is_larger_than_the_largest(folders: Callable[[str], Path], at_once: int) -> None:
     """Also where the longest source, the longest target and the longest of both are three examples."""
-    data = Encoded(Rows.of([[5] * 9, [5] * 2, [5] * 8, [5]]), Rows.of([[6], [6] * 7, [6] * 5, [6]])).for_card(3)
+    data = Encoded(Rows.of([[5] * 9, [5] * 2, [5] * 8, [5]]), Rows.of([[6], [6] * 7, [6] * 6, [6]]))
     model = model_of(folders("gpt2"), late(2, generator="npg"))
     kept = StatesBelow(model, data, 2, IN_FLOAT32, lambda batches, _: batches).in_memory()
     largest = largest_batch(replace(data, below=kept), at_once, no_dropout)
