@@ -92,7 +92,6 @@ OF_PARTIAL = """\
 
 As many updates as vanilla prompt tuning has. "On its own part" is the score on the model that the prompt
 was tuned on, "on the whole model" the same prompt's there; "last quarter" is how much the score still rose in it.
-`--parts` takes the other rows of the paper's table, at two to five minutes each.
 """
 OF_SCHEDULES = """\
 ## Table 2 of the paper, on {task}: schedules
@@ -314,7 +313,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, choices=range(1, len(LANDS) + 1))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time (default %(default)s)")
     parser.add_argument(
-        "--parts", nargs="+", default=["ld 1/2"], choices=list(PARTIAL), help="rows of Table 1 (default: 'ld 1/2')"
+        "--parts", nargs="+", default=list(PARTIAL), choices=list(PARTIAL), help="rows of Table 1 (default: all)"
     )
     parser.add_argument("--done", action="store_true", help="run nothing, and print of the runs that there are")
     parser.add_argument("--choose", action="store_true", help="print how the learning rates were chosen")
