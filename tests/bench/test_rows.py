@@ -15,7 +15,9 @@ ROWS = [*rows.SCHEDULES, *rows.FURTHER, *rows.PARTIAL]
 def test_a_row_is_a_run_that_can_be_made(row: str) -> None:
     config = compose.load(rows.overrides("boolq", row, 0))
     stages = schedule.of(config).stages
-    assert sum(stage.updates for stage in stages) == rows.UPDATES
+    examples = sum(stage.updates for stage in stages) * config.train.batch_size
+    assert examples == rows.UPDATES * rows.BATCH_SIZE
+    assert (config.train.batch_size == rows.SMALL) == ("small batches" in row)
     assert config.task.land == rows.LANDS[0]
     assert config.optim.lr in rows.TRIED
     assert (config.optim.average > 0) == ("averaged" in row)
