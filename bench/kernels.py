@@ -82,7 +82,7 @@ def started(place: Place) -> Iterator[Found]:
                 model = random_model(place, name, shape, dtype)
                 optimizer = make(model.prompt.parameters(), OPTIM)
                 graphs = graphs_of(place, model, data, SIZE) if way == "graphs" else None
-                run = partial(_all, model, optimizer, shares, place, graphs)
+                run = partial(_each_once, model, optimizer, shares, place, graphs)
                 place.peak()
                 run()
                 learned.append(model.learned()["prompt"])
@@ -96,7 +96,7 @@ def started(place: Place) -> Iterator[Found]:
                 del model, optimizer, graphs, run
 
 
-def _all(
+def _each_once(
     model: PromptedModel, optimizer: torch.optim.Optimizer, shares: list[Share], place: Place, graphs: Graphs | None
 ) -> None:
     for share in shares:
