@@ -32,7 +32,7 @@ PARTS = {  # of the encoder: the share of its blocks, and of its neurons
     "half of both": (0.5, 0.5),
 }
 NEURONS = {"a half": 0.5, "a quarter": 0.25, "an eighth": 0.125}  # parts of the encoder's
-CHOSEN_BY = ("activation", "output", "column", "chance")
+CHOSEN_BY = ("activation", "output", "column", "change", "chance")
 BATCH = 125
 
 
@@ -53,7 +53,8 @@ class Teller:
         """Of the embedded model, or of another checkpoint of its kind; the most important neurons are kept.
 
         These are `chosen_by` mean absolute activation (Huang et al. 2022), that times the norm of the neuron's column
-        in the layer that follows (its output), that norm alone, or one draw by chance.
+        in the layer that follows (its output), that norm alone, how much the loss would change without it, to first
+        order (Molchanov et al. 2017), or one draw by chance.
         """
         self._backbone = api.open_backbone(api.configure(f"model.weights={weights}").model)
         self._tokenizer = AutoTokenizer.from_pretrained(tiny.FOLDER if weights == "embedded" else weights)
@@ -99,13 +100,34 @@ class Teller:
             found[index] = inputs[0].abs().mean(dim=(0, 1))
 
         following = [block.layer[-1].DenseReluDense.wo for block in model.encoder.block]
+        if chosen_by == "change":
+            return self._changes(model, following, examples)
         for index, layer in enumerate(following):
             layer.register_forward_pre_hook(partial(keep, index))
         self._answers(model, examples)
         activity = torch.stack([found[index] for index in range(len(found))])
         norms = torch.stack([layer.weight.norm(dim=0) for layer in following])
         chance = torch.rand(activity.shape, generator=torch.Generator().manual_seed(0))
-        return dict(zip(CHOSEN_BY, (activity, activity * norms, norms, chance), strict=True))[chosen_by]
+        return {"activation": activity, "output": activity * norms, "column": norms, "chance": chance}[chosen_by]
+
+    @torch.enable_grad()
+    def _changes(self, model: Any, following: Sequence[nn.Module], examples: Sequence[Example]) -> Tensor:
+        """How much an example's loss would change without a neuron of the encoder, to first order, [L, F].
+
+        The mean over examples of |sum over positions of activation times gradient|.
+        """
+        found: list[Tensor] = []
+        for layer in following:
+            layer.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
+        batch = self._tokenizer([example.source for example in examples], return_tensors="pt", padding=True)
+        labels = self._tokenizer([example.target for example in examples], return_tensors="pt", padding=True).input_ids
+        labels[labels == self._tokenizer.pad_token_id] = -100
+        embedded = model.shared(batch.input_ids).requires_grad_()
+        # The padding of a batch has no part in its loss: its gradients are 0.
+        loss = model(inputs_embeds=embedded, attention_mask=batch.attention_mask, labels=labels).loss
+        gradients = torch.autograd.grad(loss, found)
+        changes = [(state * slope).sum(1).abs().mean(0) for state, slope in zip(found, gradients, strict=True)]
+        return torch.stack(changes).detach()
 
 
 def told_table(teller: Teller, lands: Sequence[int], tasks: Sequence[str] = tuple(records.CASES)) -> str:

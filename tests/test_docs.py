@@ -20,7 +20,6 @@ import pytest
 from fpt.__main__ import main
 from fpt.config import compose
 from tests.conftest import Outcome, boolq_lines
-from tests.processes import run_code
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -31,6 +30,7 @@ FEW = [
     "train.eval_batch=8",
     "schedule.importance_examples=8",
 ]
+TWO_STAGES = ["schedule.stages=[{depth: 0.5, share: 0.5}, {share: 0.5}]", "schedule.name=cr"]  # where none are said
 FEW_EXAMPLES = ["schedule.importance_examples=8", "task.train_examples=16", "task.valid_examples=8"]
 OF_OTHERS = ("model=", "engine", "experiment=", "updates:", "GPUS=")  # a command with one of these is planned
 NO_KEYS = ("n=", "run=", "schedules=", "prompts=", "seeds=")  # options, which are no part of the configuration
@@ -114,6 +114,8 @@ def test_a_command_does_what_it_says(
         words += ["engine.device_memory=1TiB"] * all("engine.device_memory" not in word for word in words)
     elif words[0] in ("train", "compare"):
         few = FEW if any("task.train=" in word for word in words) else [*FEW, *FEW_EXAMPLES]
+        is_said = words[0] == "compare" or any(word.startswith(("schedule", "prompt=late")) for word in words)
+        few = few if is_said else [*few, *TWO_STAGES]
         words += [*few, f"cache_dir={place}/cache", "resume=never"] if "--help" not in words else []
     if words[0] == "serve":  # which ends where it would wait for questions
         words.append("port=0")
@@ -135,8 +137,9 @@ def test_make_passes_a_command_on(command: Command) -> None:
         compose.load([word for word in words[2:] if "=" in word and not word.startswith(NO_KEYS)])
 
 
-def test_python_on_a_page_runs(place: Path) -> None:
-    """Each block in a process of its own; nothing in them is changed but the number of updates and examples."""
+def test_python_on_a_page_runs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing in the blocks is changed but the number of updates and examples."""
+    monkeypatch.chdir(place)
     pages = [page for page in PAGES if page.name != "serving.md"]  # tests/stages/using/test_tokens.py runs that one's
     blocks = [code for page in pages for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)]
     assert len(blocks) == 2
@@ -144,7 +147,7 @@ def test_python_on_a_page_runs(place: Path) -> None:
         extra = ", ".join(map(json.dumps, [*FEW[1:], *FEW_EXAMPLES, f"cache_dir={place}/cache"]))
         assert "api" not in code or '"train.updates=40", "train.eval_every=20",' in code
         code = code.replace('"train.updates=40", "train.eval_every=20",', f'"train.updates=8", {extra},')
-        run_code(code, place)
+        exec(compile(code, "page", "exec"), {"__name__": "__main__"})
 
 
 def test_the_notebook_runs_and_is_kept_without_outputs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
