@@ -37,6 +37,7 @@ def staged(*stages: tuple[float, float], width: bool = True) -> str:
 
 
 SMALL = 8  # examples of an update where that is half of what it was, for twice as many updates
+MOMENTUM = 0.9
 AVERAGE = 0.9  # of 0.9, 0.96, 0.98 and 0.99 the best for CR from half on XSum and MNLI in land 1
 FROM_HALF = ((0.5, 0.3), (0.75, 0.3), (1, 0.4))  # the paper's stages without their first, whose share the others have
 
@@ -64,6 +65,13 @@ FURTHER = {  # ways to fewer FLOPs than the paper's
     "pt, linear": ["schedule=pt", "optim.schedule=linear"],
     "cr from half, averaged, small batches": ["schedule=cr", staged(*FROM_HALF), f"optim.average={AVERAGE}"],
     "pt, small batches": ["schedule=pt"],
+    "cr from half, averaged, momentum": [
+        "schedule=cr",
+        staged(*FROM_HALF),
+        f"optim.average={AVERAGE}",
+        f"optim.momentum={MOMENTUM}",
+    ],
+    "pt, momentum": ["schedule=pt", f"optim.momentum={MOMENTUM}"],
 }
 BATCHES = {"cr from half, averaged, small batches": SMALL, "pt, small batches": SMALL}  # the others have BATCH_SIZE
 TRIED = (0.1, 0.3)
@@ -79,6 +87,8 @@ RATES = {
     "cr from half, short end": 0.1,
     "cr from half, linear": 0.1,
     "pt, linear": 0.3,
+    "cr from half, averaged, momentum": 0.3,
+    "pt, momentum": 0.3,
 }
 SAME_RATE = {  # as that row
     "fast": "cr from half",

@@ -19,6 +19,7 @@ KEYS = {
     "optim.schedule": ("lr_scheduler", "lr_scheduler_type", "scheduler", "lr_schedule"),
     "optim.warmup": ("warmup_ratio", "warmup_steps", "warm_up", "num_warmup_steps"),
     "optim.average": ("ema", "ema_decay", "ema_weight", "use_ema", "polyak", "swa"),
+    "optim.momentum": ("beta1", "betas", "adam_beta1", "beta_1"),
     "optim.clip": ("max_grad_norm", "grad_clip", "gradient_clipping", "clip_grad_norm"),
     "train.batch_size": ("batch", "bs", "batchsize", "per_device_train_batch_size", "train_batch_size"),
     "train.updates": ("steps", "max_steps", "num_steps", "iterations", "max_iters", "iters", "num_updates"),

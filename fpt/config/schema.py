@@ -277,6 +277,13 @@ class OptimConfig(Group):
     warmup: float = setting("share of the run's updates in which the learning rate rises", 0.0, least=0.0, most=1.0)
     weight_decay: float = setting("weight decay", 1e-5, least=0.0)
     clip: float = setting("largest norm of the prompt's gradient", 1.0, above=0.0)
+    momentum: float | None = setting(
+        "beta1: the share of a running mean over steps that stays at each, of which the rest is the new one; null: as"
+        " published, none in adafactor, 0.9 in adamw",
+        None,
+        least=0.0,
+        most=0.999,
+    )
     average: float = setting(
         "score and keep a running mean in place of the prompt itself: the share of it that stays at each update, as 0.9"
         " (it begins with the prompt's start, and training goes on from the prompt); 0: no mean",

@@ -16,17 +16,21 @@ State = dict[str, Tensor | float | int]
 def make(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
     """Adafactor (Shazeer and Stern 2018) without parameter scaling, or AdamW (Loshchilov and Hutter 2019).
 
-    What has one axis is a bias, and does not decay.
+    What has one axis is a bias, and does not decay. Momentum is a mean over steps that are scaled already in Adafactor,
+    over gradients in AdamW.
     """
     groups = [
         {"params": [parameter], "weight_decay": config.weight_decay if parameter.ndim > 1 else 0.0}
         for parameter in parameters
     ]
     if config.name == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr)
+        return torch.optim.AdamW(
+            groups, lr=config.lr, betas=(0.9 if config.momentum is None else config.momentum, 0.999)
+        )
     return Adafactor(
         groups,
         lr=config.lr,
+        beta1=config.momentum or None,
         scale_parameter=False,
         relative_step=False,
         warmup_init=False,

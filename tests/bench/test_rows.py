@@ -21,6 +21,7 @@ def test_a_row_is_a_run_that_can_be_made(row: str) -> None:
     assert config.task.land == rows.LANDS[0]
     assert config.optim.lr in rows.TRIED
     assert (config.optim.average > 0) == ("averaged" in row)
+    assert (config.optim.momentum is not None) == ("momentum" in row)
 
 
 def test_rates_are_chosen_on_a_land_of_their_own() -> None:

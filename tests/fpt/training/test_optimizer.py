@@ -17,13 +17,15 @@ def step(parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer, index
 
 
 @pytest.mark.parametrize("stop", [0, 1, 3])
-@pytest.mark.parametrize("name", ["adafactor", "adamw"])
+@pytest.mark.parametrize(("name", "momentum"), [("adafactor", None), ("adafactor", 0.9), ("adamw", None)])
 @pytest.mark.parametrize("sizes", [[(4, 6)], [(4, 6), (4,), (3, 4)]], ids=["one tensor", "several"])
-def test_restored_goes_on_bit_for_bit(sizes: list[tuple[int, ...]], name: str, stop: int) -> None:
+def test_restored_goes_on_bit_for_bit(
+    sizes: list[tuple[int, ...]], name: str, momentum: float | None, stop: int
+) -> None:
     def copied(tensors: list[nn.Parameter]) -> list[nn.Parameter]:
         return [nn.Parameter(tensor.detach().clone()) for tensor in tensors]
 
-    config = OptimConfig(name=name, lr=0.1)
+    config = OptimConfig(name=name, lr=0.1, momentum=momentum)
     whole = [nn.Parameter(torch.zeros(size)) for size in sizes]
     optimizer = make(whole, config)
     state, middle = pack(optimizer), copied(whole)
@@ -38,13 +40,14 @@ def test_restored_goes_on_bit_for_bit(sizes: list[tuple[int, ...]], name: str, s
     assert all(torch.equal(*pair) for pair in zip(middle, whole, strict=True))
 
 
-def test_decay_is_for_layers_and_not_for_their_biases() -> None:
+@pytest.mark.parametrize(("momentum", "beta1"), [(None, 0.9), (0.0, 0.0), (0.5, 0.5)])
+def test_decay_is_for_layers_and_not_for_their_biases(momentum: float | None, beta1: float) -> None:
     """Both groups are one AdamW, as the published code has it."""
     layer = nn.Linear(6, 4)
     theirs = deepcopy(layer)
     groups = [{"params": [theirs.weight], "weight_decay": 0.5}, {"params": [theirs.bias], "weight_decay": 0.0}]
-    published = torch.optim.AdamW(groups, lr=0.1)
-    optimizer = make(layer.parameters(), OptimConfig(name="adamw", lr=0.1, weight_decay=0.5))
+    published = torch.optim.AdamW(groups, lr=0.1, betas=(beta1, 0.999))
+    optimizer = make(layer.parameters(), OptimConfig(name="adamw", lr=0.1, weight_decay=0.5, momentum=momentum))
     for index in range(4):
         step(list(layer.parameters()), optimizer, index)
         step(list(theirs.parameters()), published, index)
@@ -61,14 +64,18 @@ def test_the_learning_rate_is_a_function_of_the_update() -> None:
     assert rate(OptimConfig(lr=1.0, warmup=1.0, schedule="linear"), 19, 20) == 1.0
 
 
-def test_the_first_step_is_adafactors() -> None:
-    """With a fresh state the update is lr times the factored-normalised gradient, clipped to RMS 1 (Shazeer, Stern)."""
+@pytest.mark.parametrize(("momentum", "share"), [(None, 1.0), (0.0, 1.0), (0.9, 0.1)])
+def test_the_first_step_is_adafactors(momentum: float | None, share: float) -> None:
+    """With a fresh state the update is lr times the factored-normalised gradient, clipped to RMS 1 (Shazeer, Stern).
+
+    With momentum it is the new one's share of a mean that began with 0.
+    """
     parameter, gradient = nn.Parameter(torch.zeros(3, 5)), torch.randn(3, 5)
-    optimizer = make([parameter], OptimConfig(lr=0.3, weight_decay=0.0))
+    optimizer = make([parameter], OptimConfig(lr=0.3, weight_decay=0.0, momentum=momentum))
     parameter.grad = gradient.clone()
     optimizer.step()
     square = gradient**2 + 1e-30
     rows, columns = square.mean(1, keepdim=True), square.mean(0, keepdim=True)
     update = gradient / (rows * columns / rows.mean()).sqrt()
     update = update / max(1.0, update.square().mean().sqrt().item())
-    torch.testing.assert_close(parameter.detach(), -0.3 * update)
+    torch.testing.assert_close(parameter.detach(), -0.3 * share * update)
