@@ -23,11 +23,10 @@ help: ## show this list
 install: $(INSTALLED) ## make .venv with fpt (editable) and everything it needs
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
-	@# Most of what is installed is never imported, and compiling all of it takes as long as the rest.
 	@echo "setting up $(VENV): a few minutes, once"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 run: $(INSTALLED) ## train: make run TASK=boolq [MODEL=t5-large] [SCHEDULE=cr] [SEED=0] [GPUS=2] [ARGS="train.updates=500"]
