@@ -44,7 +44,7 @@ show: $(INSTALLED) ## the task's data as the model sees them: make show TASK=mnl
 test-fast: $(INSTALLED) ## tests that train nothing and take no time, two minutes on two cores
 	$(BIN)/python -m pytest -m 'not trains and not dear and not slow' $(PARALLEL)
 
-test: $(INSTALLED) ## tests but the slow ones, eleven minutes on two cores
+test: $(INSTALLED) ## tests but the slow ones, a quarter of an hour on two cores
 	$(BIN)/python -m pytest -m 'not slow' $(PARALLEL)
 
 test-all: $(INSTALLED) ## every test
