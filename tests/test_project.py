@@ -1,5 +1,6 @@
 """The project as a whole: it installs as a wheel, its Makefile explains itself, and every file is found."""
 
+import json
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ def _tracked(*folders: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(trains: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which the wheel was installed, away from the checkout."""
     build = tmp_path_factory.mktemp("build")
     source = build / "source"
@@ -35,25 +36,29 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-@pytest.mark.dear
-def test_the_wheel_has_every_file_and_finds_its_own(installed: Path, tmp_path: Path) -> None:
-    """All that git has of fpt, stages and conf; what they do is the other tests' matter, and .ci/smoke's."""
+def test_the_wheel_has_every_file_and_trains(installed: Path, tmp_path: Path) -> None:
+    """All that git has of fpt, stages and conf, and nothing of the checkout is needed."""
     tracked = _tracked("fpt", "stages", "conf")
     wanted = {f"fpt/{name}" if name.startswith("conf/") else name for name in tracked}
     found = {str(file.relative_to(installed)) for part in ("fpt", "stages") for file in (installed / part).rglob("*")}
     assert wanted - found == set()
     assert not (installed / "tests").exists()
-    code = "import sys; from fpt.__main__ import main; main(['train', '--help']); print(sys.modules['fpt'].__file__)"
-    shown = subprocess.run(
-        [sys.executable, "-P", "-c", code],
+    words = ["train.updates=5", "train.eval_every=5", "task.train_examples=64", "task.valid_examples=8", "--json"]
+    folders = [f"run.dir={tmp_path / 'run'}", f"cache_dir={tmp_path / 'cache'}"]
+    code = (
+        "import sys, fpt, stages; from fpt.__main__ import main; status = main(['train', *sys.argv[1:]]);"
+        " print(fpt.__file__, stages.__file__, file=sys.stderr); sys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, *words, *folders],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(installed)},
         capture_output=True,
         text=True,
-        check=True,
-    ).stdout.splitlines()
-    assert any(line.split("=")[0].strip() == "schedule.stages" for line in shown)
-    assert shown[-1] == str(installed / "fpt" / "__init__.py")
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["updates"] == 5
+    assert all(path.startswith(str(installed)) for path in done.stderr.splitlines()[-1].split())
 
 
 def test_make_explains_every_target() -> None:
