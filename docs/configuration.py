@@ -6,9 +6,7 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from fpt.config import compose
+from fpt.config import compose, literal
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import Group
 
@@ -61,10 +59,10 @@ def _read(file: Path, group: str) -> tuple[str, dict[str, Any]]:
     text = file.read_text(encoding="utf-8")
     comments = [line for line in text.splitlines() if line.startswith("#")]
     about = " ".join(line.lstrip("# ") for line in comments if "@package" not in line)
-    tree: Any = OmegaConf.to_container(OmegaConf.create(text))
+    tree = literal.parse(text)
     is_global = "@package _global_" in text
     chosen = {key.removeprefix("override /"): value for row in tree.pop("defaults", []) for key, value in row.items()}
-    values = compose.flat(OmegaConf.to_yaml(OmegaConf.create(tree if is_global else {group: tree})))
+    values = literal.flat(literal.dump(tree if is_global else {group: tree}))
     left_out = (f"{group}.name", "model.config.")
     return about, chosen | {key: value for key, value in values.items() if not key.startswith(left_out)}
 

@@ -5,7 +5,7 @@ DictConfig stops here: below this file every function receives the frozen group 
 
 import re
 from collections.abc import Sequence
-from dataclasses import Field, fields
+from dataclasses import Field, asdict, fields
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
@@ -21,7 +21,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from fpt.config import meant
+from fpt.config import literal, meant
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import Group, ScheduleConfig
 from fpt.errors import UserError, did_you_mean, reason
@@ -64,8 +64,10 @@ def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
     composed: list[str] = []
     labels: dict[str, Any] = {}  # of a mapping that is empty before, whose keys Hydra would refuse
     fill: dict[str, Any] = {}  # what is put in after composition, for values that are not in conf/
+    texts: dict[str, str] = {}  # likewise, typed to be taken as they stand
     for override in overrides:
         word, key = str(override.input_line).lstrip("+"), override.key_or_group
+        texts.pop(key, None)  # the last word counts
         if key == "model" and (weights := _foreign_weights(override)) is not None:
             fill |= {"model.weights": weights, "model.name": Path(weights).expanduser().resolve().name}
             word = "model=custom"
@@ -73,7 +75,10 @@ def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
             fill |= _schedule_file(override)
             word = "schedule=pt"
         elif key.startswith(LABELS):
-            labels[key.removeprefix(LABELS)] = override.value()
+            labels[key.removeprefix(LABELS)] = literal.escaped(override.value())
+            continue
+        elif _is_verbatim(key) and isinstance(text := override.value(), str):
+            texts[key] = literal.escaped(literal.typed(text))
             continue
         elif key in GROUPS:
             _check_option(override)
@@ -87,12 +92,12 @@ def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
         if "experiment" in typed:
             raise UserError("experiment=…: sets keys of several groups, and is for a new run; give the keys themselves")
         kept = (key for key in settings() if key.partition(".")[0] not in typed)
-        fill = {**{key: attrgetter(key)(base) for key in kept}, **fill}
+        fill = {**{key: literal.escaped(attrgetter(key)(base)) for key in kept}, **fill}
     if labels:
         if "task.labels" in typed:
             raise UserError("task.labels=… and task.labels.LABEL=… both name label words; give one of them")
         fill["task.labels"] = {**(fill.get("task.labels") or {}), **labels}
-    return _compose(composed, {key: value for key, value in fill.items() if key not in typed})
+    return _compose(composed, {key: value for key, value in fill.items() if key not in typed} | texts)
 
 
 def each(word: str) -> list[str]:
@@ -144,11 +149,15 @@ def _verbatim(word: str) -> str:
     """The override, quoted for Hydra where its value is a text that is taken as it stands, braces and all."""
     key, _, value = word.partition("=")
     quoted = len(value) > 1 and value[0] == value[-1] and value[0] in ("'", '"')
-    known = settings()
-    if key not in known or not known[key].metadata.get("verbatim") or value == "null" or quoted:
+    if not _is_verbatim(key) or value == "null" or quoted:
         return word
     escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
     return f"{key}='{escaped}'"
+
+
+def _is_verbatim(key: str) -> bool:
+    known = settings()
+    return key in known and bool(known[key].metadata.get("verbatim"))
 
 
 def _foreign_weights(override: Override) -> str | None:
@@ -168,7 +177,7 @@ def _schedule_file(override: Override) -> dict[str, Any]:
     """Name and stages from a YAML file of the user's: a list of stages, or a mapping as in conf/schedule."""
     file = Path(str(override.value())).expanduser()
     try:
-        tree = OmegaConf.to_container(OmegaConf.load(file))
+        tree = literal.parse(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"schedule={file}: no such file; allowed are {', '.join(group_options('schedule'))}") from None
     except Exception as error:  # the YAML parser has types of its own
@@ -177,7 +186,7 @@ def _schedule_file(override: Override) -> dict[str, Any]:
     keys = [item.name for item in fields(ScheduleConfig)]
     if not isinstance(values, dict) or set(values) - set(keys) or not isinstance(values.get("stages"), list):
         raise UserError(f"schedule={file}: expected a list of stages, or a mapping with stages and {', '.join(keys)}")
-    return {"schedule.name": file.stem} | {f"schedule.{key}": value for key, value in values.items()}
+    return literal.escaped({"schedule.name": file.stem} | {f"schedule.{key}": value for key, value in values.items()})
 
 
 def _check_option(override: Override) -> None:
@@ -251,20 +260,14 @@ def type_in_words(key: str) -> str:
 
 def to_yaml(config: RunConfig) -> str:
     """The resolved configuration as YAML, keys in the schema's order."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    return literal.dump(asdict(config))
 
 
 def read(text: str) -> RunConfig:
     """A resolved configuration, from the YAML of `to_yaml`."""
-    return cast(RunConfig, OmegaConf.to_object(OmegaConf.merge(_schema(), OmegaConf.create(text))))
+    return of_values(literal.parse(text))
 
 
-def flat(text: str) -> dict[str, Any]:
-    """A resolved configuration (YAML) as one value per dotted key; lists stay whole."""
-
-    def walk(tree: Any, key: str) -> dict[str, Any]:
-        if isinstance(tree, dict) and tree:
-            return {inner: value for name in tree for inner, value in walk(tree[name], f"{key}.{name}").items()}
-        return {key.lstrip("."): tree}
-
-    return walk(OmegaConf.to_container(OmegaConf.create(text)), "")
+def of_values(values: dict[str, Any]) -> RunConfig:
+    """A resolved configuration, from its groups and keys as plain values."""
+    return cast(RunConfig, OmegaConf.to_object(OmegaConf.merge(_schema(), literal.escaped(values))))

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from fpt.config.compose import flat, to_yaml
+from fpt.config.compose import to_yaml
+from fpt.config.literal import flat
 from fpt.config.run_config import RunConfig
 
 # Where a run is kept, how often it is saved and which engine computes it is not part of what it computes.

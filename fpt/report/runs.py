@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fpt.config import compose
+from fpt.config import literal
 from fpt.config.same_run import MAY_DIFFER
 from fpt.errors import UserError, reason
 from fpt.prompts.kinds import KINDS
@@ -172,8 +172,8 @@ def read(files: Run, number: int, label: str) -> ReportedRun:
     updates = [line for line in files.metrics if "split" not in line]
     validations = [line for line in files.metrics if line.get("split") == "validation"]
     try:
-        settings = compose.flat(files.settings)
-    except Exception as error:  # OmegaConf has many types
+        settings = literal.flat(files.settings)
+    except Exception as error:  # YAML has many types
         raise UserError(f"{files.path}: its configuration cannot be read ({reason(error)})") from None
     result = files.result if files.is_finished else {}
     run = ReportedRun(files, number, label, settings, updates, validations, plan, result)

@@ -7,9 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-
-from fpt.config import compose
+from fpt.config import compose, literal
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import PromptConfig
 from fpt.errors import UserError, reason
@@ -87,11 +85,11 @@ class Run:
             UserError: another version of fpt wrote it, with other keys.
         """
         try:
-            tree = OmegaConf.create(self.settings)
-            kept = {name: tree.engine[name] for name in ("device", "dtype", "quantize") if name in tree.engine}
-            tree.engine = {**kept, "name": "torch"}
-            tree.prompt = {name: tree.prompt[name] for name in LEARNED if name in tree.prompt}
-            return compose.read(OmegaConf.to_yaml(tree))
+            tree = literal.parse(self.settings)
+            kept = {name: tree["engine"][name] for name in ("device", "dtype", "quantize") if name in tree["engine"]}
+            tree["engine"] = {**kept, "name": "torch"}
+            tree["prompt"] = {name: tree["prompt"][name] for name in LEARNED if name in tree["prompt"]}
+            return compose.of_values(tree)
         except Exception as error:  # OmegaConf has many types
             raise UserError(f"{self.path / CONFIG}: is not a configuration of this fpt ({reason(error)})") from None
 

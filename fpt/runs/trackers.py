@@ -17,7 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from fpt.config.compose import flat, to_yaml
+from fpt.config.compose import to_yaml
+from fpt.config.literal import flat
 from fpt.config.run_config import RunConfig
 from fpt.errors import UserError, reason
 from fpt.runs.atomic import replace_file

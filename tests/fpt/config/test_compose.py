@@ -1,13 +1,16 @@
 """Every YAML composes, every mistake is one line that names the key, and the resolved YAML says all."""
 
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from fpt.config import compose
+from fpt.config import compose, literal
 from fpt.config.meant import KEYS
+from fpt.config.same_run import differences
 from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
 from fpt.tasks.catalogue import rules_of
@@ -142,6 +145,38 @@ def test_a_template_is_taken_as_it_stands(value: str) -> None:
     assert compose.load(["task.template=null"]).task.template is None
 
 
+RESOLVED = [
+    "costs ${text} now",
+    "${seed}",
+    "${oc.env:HOME} {x}",
+    "half a ${",
+    r"a \${seed}",
+    r"\\${seed} {x}",
+    "$ {x} }",
+]
+
+
+@pytest.mark.parametrize("text", RESOLVED)
+def test_nothing_is_resolved_in_a_text_nor_in_what_was_read_from_a_file(tmp_path: Path, text: str) -> None:
+    """A template as typed, label words and a schedule's values, in a new run and in one read back."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(json.dumps([{"depth": text, "share": 1.0}]))
+    for typed in (literal.escaped(text), *([] if "\\" in text else [text])):
+        config = compose.load([f"task.template={typed}", f"schedule={file}"])
+        config = replace(config, task=replace(config.task, labels={0: text, text: "yes"}))
+        assert config.task.template == text
+        assert config.schedule.stages == [{"depth": text, "share": 1.0}]
+        again = compose.load(["seed=3"], base=compose.read(compose.to_yaml(config)))
+        assert replace(again, seed=0) == config
+        assert literal.flat(compose.to_yaml(config))["task.template"] == text
+        assert not differences(compose.to_yaml(config), config)
+
+
+def test_what_is_typed_may_be_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLACE", "/there")
+    assert compose.load(["run.dir=${oc.env:PLACE}/run", "seed=3"]).run.dir == "/there/run"
+
+
 def test_own_stages_get_a_name_of_their_own() -> None:
     assert compose.load(["schedule.stages=[{share: 1.0}]"]).schedule.name == "custom"
     assert compose.load(["schedule.stages=[{share: 1.0}]", "schedule.name=mine"]).folder.name == "boolq-tiny-mine-s0"
@@ -152,7 +187,7 @@ def test_resolved_yaml_holds_every_key_and_shows_differences() -> None:
     tree = OmegaConf.create(first)
     for key in compose.settings():
         assert OmegaConf.select(tree, key, default="absent") != "absent"
-    before, after = compose.flat(first), compose.flat(second)
+    before, after = literal.flat(first), literal.flat(second)
     assert set(before) >= {key for key in compose.settings() if key != "model.config"}
     changed = {key: (before[key], after[key]) for key in before if before[key] != after[key]}
     assert changed == {"seed": (1, 2), "optim.lr": (0.3, 0.2)}

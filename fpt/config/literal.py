@@ -1,0 +1,52 @@
+"""Configurations as YAML that stands for itself: no `${…}` in what was read from a file is ever resolved.
+
+OmegaConf resolves every text that it holds, also with variables of the environment; only what is typed may ask for it.
+"""
+
+import re
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf._utils import get_yaml_loader  # its YAML has 1e-5 and no dates; what is public resolves on the way
+
+MARK = re.compile(r"(\\*)\$\{")
+
+
+def parse(text: str) -> Any:
+    """The plain values in a YAML text.
+
+    Raises:
+        yaml.YAMLError: it is none.
+    """
+    return yaml.load(text, Loader=get_yaml_loader())
+
+
+def dump(values: dict[str, Any]) -> str:
+    """Plain values as the YAML text that `parse` reads."""
+    return OmegaConf.to_yaml(OmegaConf.create(escaped(values)), resolve=True)
+
+
+def escaped(tree: Any) -> Any:
+    """Values that are themselves once OmegaConf has resolved them."""
+    if isinstance(tree, dict):
+        return {key: escaped(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [escaped(value) for value in tree]
+    return MARK.sub(lambda found: found[1] * 2 + r"\${", tree) if isinstance(tree, str) else tree
+
+
+def typed(text: str) -> str:
+    """A text typed as an override that stands for itself; a `${` may be escaped as where it is resolved."""
+    return MARK.sub(lambda found: "\\" * (len(found[1]) // 2) + "${", text)
+
+
+def flat(text: str) -> dict[str, Any]:
+    """A configuration (YAML) as one value per dotted key; lists stay whole."""
+
+    def walk(tree: Any, key: str) -> dict[str, Any]:
+        if isinstance(tree, dict) and tree:
+            return {inner: value for name in tree for inner, value in walk(tree[name], f"{key}.{name}").items()}
+        return {key.lstrip("."): tree}
+
+    return walk(parse(text), "")
