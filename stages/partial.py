@@ -63,6 +63,8 @@ def build(
             model.set_submodule(parent, module)
         shard(module)
     assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
+    if model.can_generate() and backbone.ends != family.end_tokens(model.config):  # config.json lacks some
+        model.config.eos_token_id = model.generation_config.eos_token_id = backbone.ends
     return model
 
 

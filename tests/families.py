@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import CONFIG_MAPPING, AutoTokenizer
+from transformers import CONFIG_MAPPING, AutoTokenizer, PreTrainedTokenizerFast
 
 from fpt.backbones import tiny
 from fpt.backbones.family import MODELS
@@ -60,11 +61,13 @@ CASES = {
 }
 
 
-def save_family(folder: Path, family: str) -> Path:
-    """A random model of a family, with the embedded model's tokenizer beside it."""
+def save_family(folder: Path, family: str, **values: Any) -> Path:
+    """A random model of a family, with the embedded model's tokenizer beside it; `values` are of its config.json."""
     case = CASES[family]
     torch.manual_seed(7)
-    model = MODELS[ROWS[family].reads].from_config(CONFIG_MAPPING[family](**case.values), dtype=torch.float32)
+    model = MODELS[ROWS[family].reads].from_config(
+        CONFIG_MAPPING[family](**{**case.values, **values}), dtype=torch.float32
+    )
     if case.own_head:
         model.lm_head = nn.Linear(WIDTH, VOCABULARY, bias=False)
     with torch.no_grad():
@@ -76,6 +79,25 @@ def save_family(folder: Path, family: str) -> Path:
         file.write_text(json.dumps({**json.loads(file.read_text()), "tie_word_embeddings": False}))
     more = {"mask_token": "<extra_id_9>"} if ROWS[family].reads == "mask" else {}
     AutoTokenizer.from_pretrained(tiny.FOLDER, **more).save_pretrained(folder)
+    return folder
+
+
+def save_byte_level(folder: Path, family: str, *, end: str = "<|endoftext|>", **values: Any) -> Path:
+    """A random model of a family with a byte-level tokenizer of its own, which has no token to pad with, as GPT-2's.
+
+    `values` are of its config.json.
+    """
+    library = Tokenizer(models.BPE())
+    library.pre_tokenizer, library.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    special, alphabet = ["<|endoftext|>", "<|eot|>"], pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
+    library.train_from_iterator(["the lamp is red", "a stone is old", "yes no", "是 否 Привет мир"] * 20, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=library, eos_token=end, additional_special_tokens=special)
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": None, "vocab_size": len(tokenizer)}
+    save_family(folder, family, **{**ends, **values})
+    for name in ("tokenizer.json", "tokenizer_config.json", "spiece.model", "generation_config.json"):
+        (folder / name).unlink(missing_ok=True)
+    tokenizer.save_pretrained(folder)
     return folder
 
 

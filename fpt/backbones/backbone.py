@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBas
 from fpt.backbones.conversion import mappable
 from fpt.backbones.families import family_of, read_config
 from fpt.backbones.family import Family
-from fpt.backbones.location import TOKENIZER_FILES, locate, read_values
+from fpt.backbones.location import GENERATION, TOKENIZER_FILES, locate, read_values
 from fpt.backbones.shapes import Shape, Sizes, read_shape, read_sizes
 from fpt.backbones.weights import WeightFiles
 from fpt.config.schema import ModelConfig
@@ -50,14 +50,28 @@ class Backbone:
         Raises:
             UserError: there is none; without a vocabulary transformers would make up an empty one.
         """
-        file = self.folder / "tokenizer_config.json"
-        bytes_only = file.is_file() and '"ByT5Tokenizer' in file.read_text(encoding="utf-8", errors="replace")
-        if not bytes_only and not any((self.folder / name).is_file() for name in VOCABULARIES):
+        if not self.has_tokenizer:
             raise UserError(f"{self.folder}: no vocabulary; expected one of {', '.join(VOCABULARIES)}")
         try:
             return AutoTokenizer.from_pretrained(self.folder)
         except Exception as error:  # transformers raises many types for a folder without a tokenizer
             raise UserError(f"{self.folder}: no tokenizer can be opened there ({reason(error)})") from None
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether there is a vocabulary, or a tokenizer that needs none."""
+        file = self.folder / "tokenizer_config.json"
+        bytes_only = file.is_file() and '"ByT5Tokenizer' in file.read_text(encoding="utf-8", errors="replace")
+        return bytes_only or any((self.folder / name).is_file() for name in VOCABULARIES)
+
+    @cached_property
+    def ends(self) -> list[int]:
+        """The tokens that end an output: those that a target ends with, and those that the model was made with."""
+        file = self.folder / GENERATION
+        stated = read_values(self.folder, GENERATION).get("eos_token_id") if file.is_file() else None
+        trained = self.tokenizer.eos_token_id if self.has_tokenizer else None
+        own = [*self.family.end_tokens(self.config), *(stated if isinstance(stated, list) else [stated]), trained]
+        return list(dict.fromkeys(end for end in own if isinstance(end, int)))
 
     @cached_property
     def vocabulary(self) -> str:

@@ -118,9 +118,9 @@ class Family:
         return int(value_at(config, self.row.start))
 
     def pad_token(self, config: PreTrainedConfig) -> int:
-        """What stands behind an output's end."""
+        """What stands behind an output's end; -1 is how some Llamas say that they have none."""
         pad = config.pad_token_id
-        return self.end_tokens(config)[0] if pad is None else int(pad)
+        return self.end_tokens(config)[0] if pad is None or pad < 0 else int(pad)
 
     def end_tokens(self, config: PreTrainedConfig) -> list[int]:
         """The tokens that end an output."""

@@ -14,6 +14,7 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+GENERATION = "generation_config.json"
 TOKENIZER_FILES = ("spiece.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -29,17 +30,17 @@ def config_values(config: ModelConfig) -> tuple[dict[str, Any], str]:
     return read_values(folder), str(folder)
 
 
-def read_values(folder: Path) -> dict[str, Any]:
-    """A folder's config.json.
+def read_values(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    """A folder's config.json, or another JSON file of a model's.
 
     Raises:
         UserError: it is missing or not a JSON object.
     """
-    file = folder / "config.json"
+    file = folder / name
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{folder}: no config.json; expected a Hugging Face checkpoint") from None
+        raise UserError(f"{folder}: no {name}; expected a Hugging Face checkpoint") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: not JSON ({error})") from None
     if not isinstance(values, dict):
@@ -85,7 +86,7 @@ def _download(config: ModelConfig, with_weights: bool) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
     try:
-        wanted = ["config.json", *TOKENIZER_FILES]
+        wanted = ["config.json", GENERATION, *TOKENIZER_FILES]
         if with_weights:
             listed = HfApi().list_repo_files(config.weights, revision=config.revision)
             weights = next((name for name in WEIGHT_FILES if name in listed), None)

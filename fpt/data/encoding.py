@@ -1,5 +1,6 @@
 """From text to token ids: tokenised once, cut to the limits, </s> kept."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,7 +9,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from fpt.backbones.rows import ROWS, Row
-from fpt.data.encoded import Encoded
+from fpt.data.encoded import IGNORED, Encoded
 from fpt.data.rows import Rows
 from fpt.errors import UserError
 from fpt.runs.progress import WithBar
@@ -16,6 +17,7 @@ from fpt.tasks.metrics import normalise
 from fpt.tasks.task import MASK, SENTINEL, Example
 
 PART = 2000  # examples that are tokenised at once
+SENTINELS = re.compile(r"<extra_id_\d+>")
 
 
 def encode(
@@ -58,8 +60,16 @@ def encode(
             )
         sources.append(Rows.of(cut))
         targets.append(Rows.of(_cut(ids, target_length, tokens.ends) for ids in whole_targets))
-    pad = int(tokenizer.pad_token_id or 0)
+    # Behind a mask any token will do where a tokenizer has none to pad with, as GPT-2's and Llama 3's.
+    pad = 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
     return Encoded(Rows.joined(sources), Rows.joined(targets), whole, lost, pad=pad, blank=tokens.blank)
+
+
+def decoded(outputs: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Outputs as texts without special tokens; in their ids IGNORED stands behind the end, and is no token."""
+    said = [[token for token in ids if token != IGNORED] for ids in outputs]
+    texts = tokenizer.batch_decode(said, skip_special_tokens=True)
+    return [SENTINELS.sub("", text).strip() for text in texts]
 
 
 @dataclass(frozen=True)
@@ -103,13 +113,11 @@ class Tokens:
         Raises:
             UserError: the tokenizer has none.
         """
-        if self.row.sentinel:
-            return [[*ids, *self.frame[1]] for ids in self._bare(texts)]
         words, end = [text.removeprefix(SENTINEL) for text in texts], self.tokenizer.eos_token_id
         if self.row.reads != "mask" and end is None:
             raise UserError("model: its tokenizer has no end-of-sequence token, which an answer ends with")
         if self.row.reads == "seq2seq":
-            return [[*ids, end] for ids in self._bare(words)]
+            return [[*ids, end] for ids in self._bare(texts if self.row.sentinel else words)]
         ids = self._bare([f" {word}" if word else "" for word in words])  # which goes on after a text
         return ids if self.row.reads == "mask" else [[*row, end] for row in ids]
 

@@ -106,6 +106,12 @@ class PromptedModel(nn.Module):
         read = None if self.reader.reads_target else self.encode(batch)
         return self.reader.generated(self, batch, read, max_new_tokens=max_new_tokens, beams=beams, in_step=in_step)
 
+    def said(self, ids: Tensor) -> Tensor:
+        """What `generate`'s ids say [B, T]: without the start token, and IGNORED behind the end."""
+        ids = ids[:, 1:]
+        ended = torch.isin(ids, torch.tensor(self.family.end_tokens(self.body.config), device=ids.device)).cumsum(1)
+        return ids.masked_fill(ended.cumsum(1) > 1, IGNORED)  # the end itself is part of the output
+
     @torch.no_grad()
     def answer(self, batch: Batch, *, max_new_tokens: int, beams: int = 1) -> tuple[Tensor, Tensor]:
         """Output ids [B, T] without the start token, IGNORED behind each end; and the log-probability of each, 0 there.
@@ -113,9 +119,8 @@ class PromptedModel(nn.Module):
         A token's probability is the model's own, given the source and the tokens before it.
         """
         read = None if self.reader.reads_target else self.encode(batch)
-        ids = self.reader.generated(self, batch, read, max_new_tokens=max_new_tokens, beams=beams, in_step=False)[:, 1:]
-        ended = torch.isin(ids, torch.tensor(self.family.end_tokens(self.body.config), device=ids.device)).cumsum(1)
-        labels = ids.masked_fill(ended.cumsum(1) > 1, IGNORED)  # the end itself is part of the output
+        ids = self.reader.generated(self, batch, read, max_new_tokens=max_new_tokens, beams=beams, in_step=False)
+        labels = self.said(ids)
         batch = replace(batch, labels=labels)
         if read is None:
             return labels, self._logs(batch, *self.encode(batch))

@@ -1,7 +1,6 @@
 """What the model answers, and what that scores: each example once, answers in the data's order."""
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from fpt.data.batches import batches_by_length, in_turn
 from fpt.data.encoded import Batch, Encoded
+from fpt.data.encoding import decoded
 from fpt.devices import distributed, interrupts
 from fpt.devices.engine import Engine
 from fpt.errors import UserError
@@ -18,8 +18,6 @@ from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import WithBar
 from fpt.tasks.task import Example, Task
 from fpt.training.choice import Choice
-
-SENTINELS = re.compile(r"<extra_id_\d+>")
 
 
 @dataclass(frozen=True)
@@ -111,8 +109,7 @@ class Evaluator:
         if self.choice is not None:
             return self.choice.made(model, batch)[0]
         ids = model.generate(batch, max_new_tokens=self.max_new_tokens, in_step=self.engine.is_sharded)
-        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        return [SENTINELS.sub("", text).strip() for text in texts]
+        return decoded(model.said(ids).tolist(), self.tokenizer)
 
 
 def longest_answer(task: Task, train: Encoded, limit: int) -> int:

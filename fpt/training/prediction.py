@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from fpt.backbones.rows import ROWS, Row
 from fpt.data.batches import batches_by_length, in_turn
 from fpt.data.encoded import IGNORED, Batch, Encoded
-from fpt.data.encoding import encode
+from fpt.data.encoding import decoded, encode
 from fpt.data.rows import Rows
 from fpt.devices import distributed
 from fpt.prompts.modules import MixedPrompt
@@ -24,7 +24,6 @@ from fpt.runs.progress import WithBar
 from fpt.tasks.predict_input import raw_example
 from fpt.tasks.task import Example
 from fpt.training.choice import Choice
-from fpt.training.evaluation import SENTINELS
 
 
 @dataclass(frozen=True)
@@ -111,9 +110,7 @@ class Predictor:
             number = torch.arange(ids.shape[1], device=ids.device)
             beyond = number >= torch.tensor(limits, device=ids.device)[:, None]
             ids, logs = ids.masked_fill(beyond, IGNORED), logs.masked_fill(beyond, 0)
-            kept = ids.masked_fill(ids == IGNORED, int(self.tokenizer.pad_token_id or 0))
-            said = self.tokenizer.batch_decode(kept, skip_special_tokens=True)
-            texts = [SENTINELS.sub("", text).strip() for text in said]
+            texts = decoded(ids.tolist(), self.tokenizer)
         return zip(texts, ids.tolist(), logs.tolist(), strict=True)
 
     def prediction(self, text: str, cut: int, output: str, ids: list[int], logs: list[float]) -> Prediction:

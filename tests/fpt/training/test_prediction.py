@@ -1,0 +1,68 @@
+"""Answers of a batch are those of each text alone, also where a tokenizer has nothing to pad with."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fpt.data.encoding import Tokens, decoded
+from fpt.prompts.modules import SoftPrompt
+from fpt.prompts.prompted import PromptedModel
+from fpt.tasks.predict_input import raw_example
+from fpt.training.prediction import Predictor
+from stages import partial
+from stages.selection import everything
+from tests.conftest import open_folder
+from tests.families import WIDTH, opened, save_byte_level
+
+TEXTS = ["the lamp is red", "a", "a stone is old, and the lamp", "Привет мир"]
+EOT = 299  # <|eot|>, which stands behind all pieces and <|endoftext|>
+
+
+def predictor(folder: Path, batch_size: int) -> Predictor:
+    backbone = open_folder(folder)
+    vectors = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(5))
+    body = partial.build(backbone, everything(backbone.shape))
+    for name, parameter in body.named_parameters():
+        if name.endswith("bias"):  # or a random GPT-2 says the same token to all
+            parameter.zero_()
+    model = PromptedModel(body, SoftPrompt(vectors))
+    row = backbone.family.row
+    return Predictor(model, backbone.tokenizer, torch.device("cpu"), str, 99, 12, batch_size=batch_size, row=row)
+
+
+@pytest.mark.parametrize("pad", [None, -1, 0])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_batch_says_what_each_text_is_answered_alone(tmp_path: Path, family: str, pad: int | None) -> None:
+    """Token 0 is "!", of which nothing may come from padding; many tokens end an output."""
+    folder = save_byte_level(tmp_path / family, family, pad_token_id=pad, eos_token_id=[1, *range(3, 260, 8)])
+    alone, together = (predictor(folder, size)(TEXTS) for size in (1, 4))
+    assert [one.output for one in together] == [one.output for one in alone]
+    assert len({len(one.tokens) for one in together}) > 1
+    assert not any("!" in one.output for one in together)
+    answer = predictor(folder, 4)
+    data = answer.encoded([raw_example(text) for text in TEXTS])
+    ids = answer.model.generate(data.batch([0, 1, 2, 3]), max_new_tokens=12)
+    assert decoded(answer.model.said(ids).tolist(), answer.tokenizer) == [one.output for one in alone]
+
+
+@pytest.mark.parametrize(
+    ("stated", "generation", "ends"),
+    [(5, None, [5, EOT]), ([5, 7], 9, [5, 7, 9, EOT]), (EOT, [EOT], [EOT])],
+)
+def test_an_output_ends_where_training_ended_it_and_where_the_model_does(
+    tmp_path: Path, stated: Any, generation: Any, ends: list[int]
+) -> None:
+    """The tokenizer's end, which targets have, is <|eot|>, as in Llama 3's chat models."""
+    folder = save_byte_level(tmp_path / "llama", "llama", end="<|eot|>", eos_token_id=stated)
+    if generation is not None:
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": generation}))
+    backbone = open_folder(folder)
+    assert Tokens(backbone.tokenizer, backbone.family.row).of_targets(["yes"])[0][-1] == EOT
+    body = partial.build(backbone, everything(backbone.shape))
+    assert backbone.family.end_tokens(body.config) == ends
+    partial.save(body, backbone, tmp_path / "saved")
+    saved = opened(tmp_path / "saved", "llama")
+    assert saved.generation_config.eos_token_id in (ends, ends[0])
