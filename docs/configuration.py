@@ -6,7 +6,7 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
-from fpt.config import compose, literal
+from fpt.config import compose, keys, literal
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import Group
 
@@ -31,14 +31,14 @@ def page() -> str:
     config = compose.load([])
     defaults = [f"{key}={getattr(config, key).name}" for key in ("task", "model", "schedule", "engine")]
     parts = [INTRODUCTION, OF_GROUPS.format(defaults=" ".join(f"`{word}`" for word in defaults))]
-    parts += [_options(group) for group in compose.GROUPS]
+    parts += [_options(group) for group in keys.GROUPS]
     parts += ["## Keys\n"]
     sections = {item.name: item.type for item in fields(RunConfig)}
     alone = [name for name, kind in sections.items() if not _is_group(kind)]
     for name, kind in sections.items():
         if _is_group(kind):
-            keys = [key for key in compose.settings() if key.startswith(f"{name}.")]
-            parts += [f"### {name}\n", f"{kind.__doc__}\n", _keys(keys)]
+            own = [key for key in keys.settings() if key.startswith(f"{name}.")]
+            parts += [f"### {name}\n", f"{kind.__doc__}\n", _keys(own)]
     return "\n".join([*parts, "### Of the run as a whole\n", _keys(alone)])
 
 
@@ -48,8 +48,8 @@ def _is_group(kind: Any) -> bool:
 
 def _options(group: str) -> str:
     rows = []
-    for name in compose.group_options(group):
-        about, values = _read(compose.conf_dir() / group / f"{name}.yaml", group)
+    for name in keys.group_options(group):
+        about, values = _read(keys.conf_dir() / group / f"{name}.yaml", group)
         rows.append((f"`{name}`", about, " ".join(f"`{key}={_shown(value)}`" for key, value in values.items())))
     return f"### {group}=\n\n" + _table(("option", "what it is", "sets"), rows) + "\n"
 
@@ -67,13 +67,13 @@ def _read(file: Path, group: str) -> tuple[str, dict[str, Any]]:
     return about, chosen | {key: value for key, value in values.items() if not key.startswith(left_out)}
 
 
-def _keys(keys: Iterable[str]) -> str:
+def _keys(names: Iterable[str]) -> str:
     rows = []
-    for key in keys:
-        setting = compose.settings()[key]
+    for key in names:
+        setting = keys.settings()[key]
         said = setting.metadata["help"].replace("<", "&lt;")  # or Markdown takes </s> for a tag
         default = _default(setting, key.rpartition(".")[0])
-        rows.append((f"`{key}`", compose.type_in_words(key), default, _limits(setting.metadata), said))
+        rows.append((f"`{key}`", keys.type_in_words(key), default, _limits(setting.metadata), said))
     return _table(("key", "takes", "default", "allowed", "what it is"), rows) + "\n"
 
 
@@ -88,7 +88,7 @@ def _default(setting: Field[Any], group: str) -> str:
     value = [] if setting.default_factory is MISSING else setting.default_factory()
     if setting.default is not MISSING:
         value = setting.default
-    elif not value and group in compose.GROUPS:
+    elif not value and group in keys.GROUPS:
         return "an option's"
     return f"`{_shown(value)}`"
 

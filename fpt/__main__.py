@@ -10,7 +10,7 @@ from operator import attrgetter
 from fpt import __version__
 from fpt.cli.arguments import HELP, JSON, parse
 from fpt.cli.verbs import OF_LAUNCHERS, VERBS, Verb
-from fpt.config import compose
+from fpt.config import compose, keys
 from fpt.devices.interrupts import Interrupted
 from fpt.devices.processes import GOES_ON, Failed
 from fpt.errors import UserError, did_you_mean
@@ -91,12 +91,12 @@ def _help(name: str, verb: Verb, overrides: list[str]) -> str:
     if not verb.takes_overrides:
         return "\n".join(lines) + "\n"
     lines += ["", "groups:"]
-    for group in compose.GROUPS:
+    for group in keys.GROUPS:
         more = ", or a local folder, or a Hub id" if group == "model" else ""
-        lines.append(f"  {group}={' | '.join(compose.group_options(group))}{more}")
+        lines.append(f"  {group}={' | '.join(keys.group_options(group))}{more}")
     lines += ["", f"keys and what they are in {' '.join(['fpt', name, *overrides])}:"]
     config = compose.load(overrides)
-    for key, setting in compose.settings().items():
+    for key, setting in keys.settings().items():
         value = attrgetter(key)(config)
         shown = "…" if isinstance(value, list | dict) else json.dumps(value)
         lines += [f"  {key}={shown}", f"      {setting.metadata['help']}"]

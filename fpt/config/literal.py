@@ -4,6 +4,7 @@ OmegaConf resolves every text that it holds, also with variables of the environm
 """
 
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -22,6 +23,11 @@ def parse(text: str) -> Any:
     return yaml.load(text, Loader=get_yaml_loader())
 
 
+def texts_in(file: Path) -> Any:
+    """The tree in a YAML file, of which every value is the text that stands there."""
+    return yaml.load(file.read_text(encoding="utf-8"), yaml.BaseLoader)
+
+
 def dump(values: dict[str, Any]) -> str:
     """Plain values as the YAML text that `parse` reads."""
     return OmegaConf.to_yaml(OmegaConf.create(escaped(values)), resolve=True)
@@ -34,11 +40,6 @@ def escaped(tree: Any) -> Any:
     if isinstance(tree, list | tuple):
         return [escaped(value) for value in tree]
     return MARK.sub(lambda found: found[1] * 2 + r"\${", tree) if isinstance(tree, str) else tree
-
-
-def typed(text: str) -> str:
-    """A text typed as an override that stands for itself; a `${` may be escaped as where it is resolved."""
-    return MARK.sub(lambda found: "\\" * (len(found[1]) // 2) + "${", text)
 
 
 def flat(text: str) -> dict[str, Any]:

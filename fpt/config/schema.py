@@ -158,9 +158,12 @@ class TaskConfig(Group):
     )
     id: str | None = setting("task=files: the field that names an example; null: its place in the file", None)
     labels: dict[Any, Any] | None = setting(
-        "task=files: the target's values and the label words they stand for, as in {0: no, 1: yes}; else other words"
-        " for a task's labels. One alone is task.labels.LABEL=word",
+        "task=files: the target's values and the label words they stand for, as in {0: no, 1: yes}, or [no, yes] where"
+        " these are the values; else other words for a task's labels. One alone is task.labels.LABEL=word",
         None,
+    )
+    labels_file: str | None = setting(
+        "a JSON file with task.labels, which are read from it when the command is typed", None
     )
     metric: str | None = setting(
         "the main metric, which chooses the best prompt. task=files: accuracy, f1, macro_f1 or matthews of labels;"

@@ -11,6 +11,7 @@ from fpt.backbones import tiny
 from fpt.backbones.location import config_values, read_values
 from fpt.backbones.rows import Row, value_at
 from fpt.backbones.shapes import Shape, Stack, read_shape, read_sizes, row_of
+from fpt.config import label_words
 from fpt.errors import UserError, did_you_mean, reason
 from fpt.prompts.files import ADAPTER, ADAPTER_CONFIG, ADAPTER_TENSOR
 from fpt.prompts.kinds import kind_of
@@ -66,7 +67,7 @@ class ExportRequest:
     @property
     def labels(self) -> str:
         """The words in place of the task's labels, as one types them."""
-        return f"{{{', '.join(f'{label}: {word}' for label, word in (self.run.config.task.labels or {}).items())}}}"
+        return label_words.in_braces(self.run.config.task.labels or {})
 
     @property
     def is_whole(self) -> bool:

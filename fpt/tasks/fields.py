@@ -1,6 +1,7 @@
 """What is in a record's fields: texts, lists and objects, or a line that says what is there instead."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -8,6 +9,8 @@ from fpt.errors import UserError
 from fpt.tasks.faults import Faults
 
 T = TypeVar("T")
+NUMBER = re.compile(r"-?\d+\.\d+")
+ZEROS = re.compile(r"\.?0+$")
 Record = dict[str, Any]
 PlacedRecord = tuple[str, Record]  # where a record stands, for error messages, and the record
 
@@ -39,6 +42,16 @@ def text_or_number(record: Record, name: str, where: str) -> str:
 def as_text(value: Any) -> str:
     """A text as it stands, anything else as JSON writes it."""
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def compared(text: str) -> str:
+    """A label's value as values are compared: as texts, but that True is true, and 1.0 and 1.50 are 1 and 1.5.
+
+    pandas writes truth values so, and whole numbers in a column of which a cell is empty.
+    """
+    if text.casefold() in ("true", "false"):
+        return text.casefold()
+    return ZEROS.sub("", text) if NUMBER.fullmatch(text) else text
 
 
 def texts(record: Record, name: str, where: str) -> list[str]:

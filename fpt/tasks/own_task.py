@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fpt.config import label_words
 from fpt.config.schema import TaskConfig
 from fpt.errors import UserError, did_you_mean
 from fpt.tasks import fields, labels, origins, ratings, reading, summary
@@ -71,28 +72,14 @@ def _text_rules(metric: str) -> TaskRules:
 
 
 def _words(word_of: Mapping[Any, Any]) -> dict[str, str]:
-    """Label words by the value, as text, that they stand for; an answer is compared without case and outer space."""
+    """Label words by the value that they stand for, as values are compared."""
     words: dict[str, str] = {}
-    spelt: dict[str, str] = {}
     for key, word in word_of.items():
-        value, text = fields.as_text(key), str(word)
-        if not isinstance(word, str | int | float) or not text or text != text.strip():
-            raise UserError(
-                f"task.labels: the label word of {key} is {word!r}; expected a text, not empty, and without white"
-                " space around it"
-            )
-        other = spelt.setdefault(labels.folded(text), text)
-        if other != text:
-            raise UserError(
-                f"task.labels: {other!r} and {text!r} are one label word, as answers are read without case; spell them"
-                " alike, or give two words"
-            )
+        value = fields.compared(fields.as_text(key))
         if value in words:
-            raise UserError(
-                f"task.labels: two keys read {value}, a number or truth value and a text, and the target's values"
-                " are compared as texts; give one of them"
-            )
-        words[value] = text
+            raise UserError(f"task.labels: two keys are the value {value}, as 1.0 is 1 and True is true; give one")
+        words[value] = fields.as_text(word)
+    label_words.check(words.values())
     return words
 
 
@@ -100,7 +87,7 @@ def _label_rules(config: TaskConfig, words: Mapping[str, str], origin: Origin) -
     """Rules that read an answer as one of the label words, and score it by the metric."""
     metric, num = config.metric or "accuracy", len(set(words.values()))
     if num < 2:
-        raise UserError(f"task.labels={config.labels}: expected at least two label words")
+        raise UserError(f"task.labels={{{', '.join(words)}}}: expected at least two label words; {label_words.FORMS}")
     allowed = [name for name in OF_LABELS if num == 2 or name not in labels.OF_TWO]
     if metric not in allowed:
         raise UserError(
@@ -122,9 +109,11 @@ def _answer(
 ) -> tuple[str, Golds]:
     answer, _ = target.fill(_values(record, target.fields, where))
     if words is not None:
-        if answer not in words:
-            raise UserError(f"{where}: the label is {answer[:100]!r}; task.labels has {', '.join(words)}")
-        answer = words[answer]
+        value = fields.compared(answer)
+        if value not in words:
+            more = label_words.shown({**words, value[:100]: "WORD"})
+            raise UserError(f"{where}: the label is {answer[:100]!r}, and task.labels has no word for it; give {more}")
+        answer = words[value]
     elif numbers and ratings.number(answer) is None:
         raise UserError(f"{where}: the target is {answer[:100]!r}; expected a number")
     elif not answer.strip():

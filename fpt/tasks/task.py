@@ -1,9 +1,9 @@
 """What every task gives the trainer: examples as text, how an output is read, and how outputs are scored."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from string import Formatter
 from typing import NamedTuple
 
 from fpt.errors import UserError, did_you_mean
@@ -15,6 +15,8 @@ SENTINEL = "<extra_id_0> "  # the paper's targets: the answer after T5's first; 
 ANSWER = SENTINEL + "{answer}"
 MASK = "{mask}"  # where a masked model is to say its answer, in a source
 Golds = tuple[str, ...]
+# Plain text, braces that stand for themselves, or a field, which may be called as any column is: `a: b!`, `x[0]`.
+PIECES = re.compile(r"[^{}]+|\{\{|\}\}|\{(?P<name>[^{}]+)\}|[{}]")
 
 
 class Example(NamedTuple):
@@ -50,14 +52,18 @@ class Template:
         """Pairs of plain text and the field after it.
 
         Raises:
-            ValueError: braces that do not match, or more than a name within.
+            ValueError: braces that do not match, or nothing within.
         """
-        parts = []
-        for plain, name, form, conversion in Formatter().parse(self.text):
-            if name is not None and (not name or form or conversion):
-                raise ValueError("expected a name between braces; {{ and }} stand for braces")
-            parts.append((plain, name))
-        return parts
+        parts, text = list[tuple[str, str | None]](), ""
+        for piece in PIECES.finditer(self.text):
+            if piece[0] in ("{", "}"):
+                raise ValueError("expected a name between two braces; {{ and }} stand for braces")
+            if piece["name"] is None:
+                text += piece[0][0] if piece[0] in ("{{", "}}") else piece[0]
+            else:
+                parts.append((text, piece["name"]))
+                text = ""
+        return [*parts, (text, None)] if text else parts
 
     @cached_property
     def fields(self) -> tuple[str, ...]:

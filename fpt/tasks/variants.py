@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from statistics import fmean
 
+from fpt.config import label_words
 from fpt.config.schema import TaskConfig
 from fpt.errors import UserError, did_you_mean
 from fpt.tasks import fields
@@ -38,7 +39,9 @@ def _worded(rules: TaskRules, task: TaskConfig) -> TaskRules:
     template = rules.template if wording is None else wording.template
     if words:
         assert rules.relabelled is not None  # or there would be no labels to name
-        _check_apart([words.get(label, label) for label in rules.labels])
+        spelt = [words.get(label, label) for label in rules.labels]
+        label_words.check(spelt)
+        _check_apart(spelt)
         rules = replace(rules.relabelled(words), records=rules.records)
     if task.template is not None and wording is None:
         template = replace(template, text=task.template)
@@ -53,19 +56,13 @@ def _words(rules: TaskRules, task: TaskConfig) -> dict[str, str]:
         return {}
     if not rules.labels:
         raise UserError(f"task.labels: {task.name} has no labels; leave it out")
-    words = {}
-    for key, value in task.labels.items():
-        label = fields.as_text(key)
+    words = {fields.as_text(key): fields.as_text(word) for key, word in task.labels.items()}
+    for label in words:
         if label not in rules.labels:
             raise UserError(
                 f"task.labels.{label}: {task.name} has {', '.join(rules.labels)}.{did_you_mean(label, rules.labels)}"
+                f" Other words for them are {label_words.shown(dict.fromkeys(rules.labels, 'WORD'))}"
             )
-        word = fields.as_text(value)
-        if not isinstance(value, str | int | float) or not word or word != word.strip():
-            raise UserError(
-                f"task.labels.{label}={value!r}: expected a word, not empty, and without white space around it"
-            )
-        words[label] = word
     return words
 
 

@@ -9,6 +9,7 @@ from statistics import mean
 from typing import Any
 
 from fpt.config import compose
+from fpt.config.keys import group_options
 from fpt.config.schema import FolderConfig, PromptConfig
 from fpt.errors import UserError, did_you_mean
 from fpt.runs.run import Run
@@ -46,7 +47,7 @@ def _words(name: str) -> list[str]:
     """What makes a run one of that kind."""
     if name in GENERATORS:
         return ["prompt=late", f"prompt.generator={name}"]
-    options = compose.group_options("prompt")
+    options = group_options("prompt")
     if name not in options:
         allowed = [*options, *GENERATORS]
         raise UserError(f"prompts={name}: allowed are {', '.join(allowed)}.{did_you_mean(name, allowed)}")

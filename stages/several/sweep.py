@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from fpt.config import compose
+from fpt.config import compose, overrides
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import FolderConfig
 from fpt.errors import UserError
@@ -25,7 +25,7 @@ def plan(words: Sequence[str]) -> list[Planned]:
     Raises:
         UserError: a word cannot be swept, or a combination is refused.
     """
-    swept = {word: compose.each(word) for word in words}
+    swept = {word: overrides.each(word) for word in words}
     keys = {word: word.partition("=")[0].lstrip("+") for word, values in swept.items() if values}
     if "run.dir" in keys.values():
         raise UserError("run.dir: cannot be swept; with run.dir=DIR every run has a folder of its own in DIR")

@@ -4,7 +4,7 @@ import re
 import runpy
 from pathlib import Path
 
-from fpt.config import compose
+from fpt.config import keys
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 PRINTED: str = runpy.run_path(str(PAGE.with_suffix(".py")))["page"]()
@@ -17,9 +17,9 @@ def test_the_page_is_up_to_date() -> None:
 def test_every_key_and_option_has_a_line_that_says_what_it_is() -> None:
     rows = re.findall(r"^\| `([\w.-]+)` \|(.*)\|$", PRINTED, re.MULTILINE)
     cells = {name: [cell.strip() for cell in rest.split(" | ")] for name, rest in rows}
-    for key, setting in compose.settings().items():
+    for key, setting in keys.settings().items():
         assert cells[key][-1].replace("\\|", "|").replace("&lt;", "<") == setting.metadata["help"]
         assert all(cells[key][:2]), key
-    for group in compose.GROUPS:
-        for option in compose.group_options(group):
+    for group in keys.GROUPS:
+        for option in keys.group_options(group):
             assert cells[option][0], option

@@ -2,13 +2,16 @@
 
 import json
 import re
+import shlex
+import shutil
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from fpt.config import compose, literal
+from fpt.config import compose, keys, label_words, literal, overrides
 from fpt.config.meant import KEYS
 from fpt.config.same_run import differences
 from fpt.errors import UserError
@@ -31,9 +34,9 @@ def test_late_experiments_are_their_papers_recipe_for_each_of_its_tasks(task: st
     assert (full.task.shots, full.train.epochs) == (None, 10)
 
 
-@pytest.mark.parametrize("group", compose.GROUPS)
+@pytest.mark.parametrize("group", keys.GROUPS)
 def test_every_file_composes(group: str) -> None:
-    for option in compose.group_options(group):
+    for option in keys.group_options(group):
         loaded = compose.load([f"{group}={option}"])
         if group not in ("experiment", "prompt"):
             assert getattr(loaded, group).name == option
@@ -94,6 +97,13 @@ MISTAKES = {
     "prompt=late prompt.layer=1.5": ["prompt.layer=1.5", "fraction"],
     "prompt=late prompt.layer=middle": ["prompt.layer=middle", "whole number or a number"],
     "optim.name=adam": ["optim.name=adam", "adafactor, adamw"],
+    "task.labels=no": ["task.labels=no", "'task.labels={0: no, 1: yes}'", "labels.json"],
+    "task.labels={0:a,0:b}": ["task.labels={0:a,0:b}", "'0' is given twice"],
+    "task.labels.0=a task.labels_file=b": ["task.labels_file=… and task.labels.LABEL=…", "one of them"],
+    "task.labels_file=/nowhere": ["task.labels_file=/nowhere", "No such file"],
+    "task.labels.x=a": ["task.labels.x", "boolq has no, yes", "'task.labels={no: WORD, yes: WORD}'"],
+    "train.updates=???": ["train.updates=???", "not given"],
+    "schedule.stages=[{depth:???}]": ["schedule.stages=", "not given"],
     "optim.warmup=2": ["optim.warmup=2", "at most 1"],
 }
 
@@ -101,7 +111,7 @@ MISTAKES = {
 @pytest.mark.parametrize("words", MISTAKES)
 def test_a_mistake_is_one_clear_line(words: str) -> None:
     with pytest.raises(UserError) as caught:
-        compose.load(words.split())
+        rules_of(compose.load(words.split()).task)
     message = str(caught.value)
     assert "\n" not in message
     for part in MISTAKES[words]:
@@ -128,6 +138,7 @@ def test_the_kind_of_prompt_comes_with_its_recipe_or_not_at_all() -> None:
 
 
 def test_a_folder_or_hub_id_is_a_model(tmp_path: Path) -> None:
+    assert compose.load(["model=./模型 (1)"]).model.name == "模型 (1)"
     assert compose.load([f"model={tmp_path}"]).model.weights == str(tmp_path)
     loaded = compose.load(["model=google/mt5-small", "seed=3"])
     assert (loaded.model.weights, loaded.model.name) == ("google/mt5-small", "mt5-small")
@@ -161,20 +172,88 @@ def test_nothing_is_resolved_in_a_text_nor_in_what_was_read_from_a_file(tmp_path
     """A template as typed, label words and a schedule's values, in a new run and in one read back."""
     file = tmp_path / "mine.yaml"
     file.write_text(json.dumps([{"depth": text, "share": 1.0}]))
-    for typed in (literal.escaped(text), *([] if "\\" in text else [text])):
-        config = compose.load([f"task.template={typed}", f"schedule={file}"])
-        config = replace(config, task=replace(config.task, labels={0: text, text: "yes"}))
-        assert config.task.template == text
-        assert config.schedule.stages == [{"depth": text, "share": 1.0}]
-        again = compose.load(["seed=3"], base=compose.read(compose.to_yaml(config)))
-        assert replace(again, seed=0) == config
-        assert literal.flat(compose.to_yaml(config))["task.template"] == text
-        assert not differences(compose.to_yaml(config), config)
+    config = compose.load([f"task.template={text}", f"schedule={file}"])
+    config = replace(config, task=replace(config.task, labels={0: text, text: "yes"}))
+    assert config.task.template == text
+    assert config.schedule.stages == [{"depth": text, "share": 1.0}]
+    again = compose.load(["seed=3"], base=compose.read(compose.to_yaml(config)))
+    assert replace(again, seed=0) == config
+    assert literal.flat(compose.to_yaml(config))["task.template"] == text
+    assert not differences(compose.to_yaml(config), config)
 
 
-def test_what_is_typed_may_be_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PLACE", "/there")
-    assert compose.load(["run.dir=${oc.env:PLACE}/run", "seed=3"]).run.dir == "/there/run"
+def test_what_is_typed_may_be_resolved_where_it_is_no_text() -> None:
+    assert compose.load(["train.eval_every=${train.save_every}", "train.save_every=7"]).train.eval_every == 7
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("task.source", "正面 (a) # & ~ ! : [x"),
+        ("task.target", r"${seed} and \\${oc.env:HOME} {a}"),
+        ("prompt.text", "'a' or 'b', no"),
+        ("task.name", "no"),
+        ("task.valid", "1e3"),
+        ("run.dir", "~/x y/${seed}"),
+        ("model.weights", "./模型 (1)"),
+        ("model.revision", "1.50"),
+    ],
+)
+def test_a_text_is_what_is_typed(key: str, text: str) -> None:
+    config = compose.load([f"{key}={text}", *(["prompt.init=text"] if key == "prompt.text" else [])])
+    assert attrgetter(key)(config) == text
+    assert compose.load([], base=config) == config
+
+
+@pytest.mark.parametrize(
+    ("typed", "labels"),
+    [
+        ("{正面: yes, 负面: no}", {"正面": "yes", "负面": "no"}),
+        ("{0:no,1:yes}", {"0": "no", "1": "yes"}),
+        ("{0: false, 1: 1e3, 2: 1.50, 3: null}", {"0": "false", "1": "1e3", "2": "1.50", "3": "null"}),
+        ("{True: on, null: 0x1F}", {"True": "on", "null": "0x1F"}),
+        ("[no, yes, 'a, b']", {"no": "no", "yes": "yes", "a, b": "a, b"}),
+        ("{'x: y': \"a, b\", R&D: (c) # ~!, z: d:e}", {"x: y": "a, b", "R&D": "(c) # ~!", "z": "d:e"}),
+        ("null", None),
+    ],
+)
+def test_label_words_are_texts(tmp_path: Path, typed: str, labels: dict[str, str] | None) -> None:
+    """None of them is what YAML takes it for, whether typed, in a file, or read back from a run."""
+    config = compose.load([f"task.labels={typed}"])
+    assert config.task.labels == labels
+    assert compose.read(compose.to_yaml(config)) == config
+    if labels:
+        assert compose.load([*shlex.split(label_words.shown(labels))]) == config
+        (tmp_path / "labels.json").write_text(json.dumps(labels))
+        assert compose.load([f"task.labels_file={tmp_path / 'labels.json'}"]) == config
+        one, word = next(iter(labels.items()))
+        assert compose.load([f"task.labels.{one}={word}"]).task.labels == {one: word}
+
+
+def test_label_words_in_conf_are_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(keys.conf_dir(), tmp_path / "conf")
+    own = "name: own\ntarget_length: 9\nreduce_decoder: false\nlabels: {0: no, 1: 1.50, on: 正面}\n"
+    (tmp_path / "conf" / "task" / "own.yaml").write_text(own)
+    for module in (compose, keys):
+        monkeypatch.setattr(module, "conf_dir", lambda: tmp_path / "conf")
+    assert compose.load(["task=own"]).task.labels == {"0": "no", "1": "1.50", "on": "正面"}
+
+
+@pytest.mark.parametrize(
+    ("word", "values"),
+    [
+        ("task.name=a b,正面", ["a b", "正面"]),
+        ("task.labels.0=1.50,no", ["1.50", "no"]),
+        ("task.labels={0: 是},{0: 不}", ["{0: 是}", "{0: 不}"]),
+        ("task.source={a}, {b}", []),
+        ("task.source='{a}','{b}, c'", ["'{a}'", "'{b}, c'"]),
+        ("model=./a b,t5-large", ["./a b", "t5-large"]),
+        ("task=glob(mr*)", ["mr", "mrpc"]),
+        ("seed=1,2", ["1", "2"]),
+    ],
+)
+def test_several_values_of_a_text(word: str, values: list[str]) -> None:
+    assert overrides.each(word) == values
 
 
 def test_own_stages_get_a_name_of_their_own() -> None:
@@ -185,10 +264,10 @@ def test_own_stages_get_a_name_of_their_own() -> None:
 def test_resolved_yaml_holds_every_key_and_shows_differences() -> None:
     first, second = (compose.to_yaml(compose.load(words)) for words in (["seed=1"], ["seed=2", "optim.lr=0.2"]))
     tree = OmegaConf.create(first)
-    for key in compose.settings():
+    for key in keys.settings():
         assert OmegaConf.select(tree, key, default="absent") != "absent"
     before, after = literal.flat(first), literal.flat(second)
-    assert set(before) >= {key for key in compose.settings() if key != "model.config"}
+    assert set(before) >= {key for key in keys.settings() if key != "model.config"}
     changed = {key: (before[key], after[key]) for key in before if before[key] != after[key]}
     assert changed == {"seed": (1, 2), "optim.lr": (0.3, 0.2)}
 
@@ -232,7 +311,7 @@ def test_a_name_that_others_have_for_a_key_is_understood(typed: str, meant: str)
 
 
 def test_what_is_meant_is_a_key_or_a_group() -> None:
-    assert set(KEYS) <= {*compose.settings(), *compose.GROUPS}
+    assert set(KEYS) <= {*keys.settings(), *keys.GROUPS}
     names = [name for others in KEYS.values() for name in others]
     assert len(names) == len(set(names))
 

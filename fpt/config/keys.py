@@ -1,0 +1,53 @@
+"""Which keys a user may set, what each takes, and which files of conf/ a group may be."""
+
+from dataclasses import Field, fields
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin
+
+from fpt.config.run_config import RunConfig
+from fpt.config.schema import Group
+
+GROUPS = ("task", "model", "schedule", "prompt", "engine", "experiment")
+
+
+def conf_dir() -> Path:
+    """The folder of YAML files: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).parent.parent
+    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
+def group_options(group: str) -> list[str]:
+    """The names that `group=` may take, from the files in conf/; custom.yaml stands for a model that has no file."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml") if path.stem != "custom")
+
+
+@cache
+def settings() -> dict[str, Field[Any]]:
+    """Every key a user may set, with its field, in the schema's order."""
+    known: dict[str, Field[Any]] = {}
+    for item in fields(RunConfig):
+        if isinstance(item.type, type) and issubclass(item.type, Group):
+            known |= {f"{item.name}.{inner.name}": inner for inner in fields(item.type)}
+        else:
+            known[item.name] = item
+    return known
+
+
+def is_text(key: str) -> bool:
+    """Whether a key takes a text of the user's: a name, a path, a template; not one of a few choices."""
+    known = settings()
+    return key in known and set(_kinds(key)) <= {str, NoneType} and "choices" not in known[key].metadata
+
+
+def type_in_words(key: str) -> str:
+    """What a key takes, in words."""
+    names: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    names |= {list: "a list", dict: "a mapping", NoneType: "null"}
+    return " or ".join(names[get_origin(kind) or kind] for kind in _kinds(key))
+
+
+def _kinds(key: str) -> tuple[Any, ...]:
+    kind = settings()[key].type
+    return get_args(kind) if isinstance(kind, UnionType) else (kind,)

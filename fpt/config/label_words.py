@@ -1,0 +1,131 @@
+"""Label words as people type or keep them, `{value: word, …}` or `[word, …]`: all values and words are texts.
+
+Neither YAML nor Hydra reads them: to these `no` is false, `1.50` is 1.5, and `正面` cannot be typed.
+"""
+
+import json
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fpt.errors import UserError, reason
+
+_QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+_ENDS = r"\s*(?:,\s*|$)"
+_PAIR = re.compile(rf"({_QUOTED}|(?:\\.|[^:\\])+?)\s*:\s*({_QUOTED}|(?:\\.|[^,\\])+?){_ENDS}")
+_ITEM = re.compile(rf"({_QUOTED}|(?:\\.|[^,\\])+?){_ENDS}")
+_ESCAPED = re.compile(r"\\([\\'\"(){}\[\]:=, ])")
+_TO_QUOTE = re.compile(r"""[,:{}\[\]'"\\]|^\s|\s$|^$""")
+FORMS = (
+    "write 'task.labels={0: no, 1: yes}', 'task.labels=[no, yes]' where the words are the target's values, or"
+    " task.labels_file=labels.json"
+)
+
+
+def typed(text: str) -> dict[str, str]:
+    """Label words as they are typed after `task.labels=`; quotes are for commas, colons and white space around.
+
+    Raises:
+        UserError: they cannot be read, or a value is given twice.
+    """
+    brackets, inner = text[:1] + text[-1:], text[1:-1].strip()
+    parts = _matches({"{}": _PAIR, "[]": _ITEM}.get(brackets), inner)
+    if not parts:
+        raise UserError(f"task.labels={text}: are no label words; {FORMS}")
+    return _unique(((plain(part[0]), plain(part[-1])) for part in parts), f"task.labels={text}")
+
+
+def of_file(path: str) -> dict[str, str]:
+    """Label words in a JSON file.
+
+    Raises:
+        UserError: it cannot be read, or holds anything else.
+    """
+    what = f"task.labels_file={path}"
+    try:
+        content = Path(path).expanduser().read_text(encoding="utf-8-sig")
+        values = json.loads(
+            content, parse_int=str, parse_float=str, object_pairs_hook=lambda pairs: _unique(pairs, what)
+        )
+    except UserError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{what}: cannot be read as JSON ({reason(error)})") from None
+    return of_tree(values, what)
+
+
+def of_tree(values: Any, what: str) -> dict[str, str]:
+    """Label words from a mapping or a list of texts, as JSON or YAML has them.
+
+    Raises:
+        UserError: it is neither, or empty.
+    """
+    words = _unique(zip(values, values, strict=True), what) if isinstance(values, list) else values
+    if not words or not isinstance(words, dict) or not all(isinstance(word, str) for word in words.values()):
+        raise UserError(f'{what}: expected an object as {{"0": "no", "1": "yes"}}, or a list of texts')
+    return words
+
+
+def in_braces(labels: Mapping[str, str]) -> str:
+    """Label words as `typed` reads them."""
+    return f"{{{', '.join(f'{_quoted(value)}: {_quoted(word)}' for value, word in labels.items())}}}"
+
+
+def shown(labels: Mapping[str, str]) -> str:
+    """Label words as one types them in a shell."""
+    return shlex.quote(f"task.labels={in_braces(labels)}")
+
+
+def check(words: Iterable[str]) -> None:
+    """Refuse words that no answer is read as: answers are compared without case and outer white space.
+
+    Raises:
+        UserError: a word is empty or has white space around it, or two differ in case alone.
+    """
+    spelt: dict[str, str] = {}
+    for word in words:
+        if not word or word != word.strip():
+            raise UserError(f"task.labels: the label word {word!r} is empty, or has white space around it")
+        if (other := spelt.setdefault(word.casefold(), word)) != word:
+            raise UserError(
+                f"task.labels: {other!r} and {word!r} are one label word, as answers are read without case; spell them"
+                " alike, or give two words"
+            )
+
+
+def split(text: str) -> list[str]:
+    """The parts between commas, as they are typed; one where they cannot be told."""
+    return [part for part, *_ in _matches(_ITEM, text)] or [text]
+
+
+def plain(text: str) -> str:
+    """A typed text without its quotes, or without the backslashes before what is special in a list."""
+    is_quoted = len(text) > 1 and text[0] in "'\"" and text[0] == text[-1]
+    return _ESCAPED.sub(r"\1", text[1:-1] if is_quoted else text)
+
+
+def _matches(pattern: re.Pattern[str] | None, text: str) -> list[Sequence[str]]:
+    """The groups of matches that follow each other through the whole text; none where they do not."""
+    found, place = list[Sequence[str]](), 0
+    while pattern and place < len(text):
+        match = pattern.match(text, place)
+        if match is None:
+            return []
+        found.append(match.groups())
+        place = match.end()
+    return found
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False) if _TO_QUOTE.search(text) else text
+
+
+def _unique(pairs: Iterable[tuple[str, Any]], what: str) -> dict[str, Any]:
+    words: dict[str, Any] = {}
+    for value, word in pairs:
+        if value in words:
+            raise UserError(f"{what}: {value!r} is given twice; give it once")
+        words[value] = word
+    return words

@@ -1,0 +1,135 @@
+"""Words of the command line, `key=value`: in Hydra's grammar, but that a text is taken as it is typed."""
+
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
+from hydra.core.override_parser.types import Override as HydraOverride
+from hydra.errors import HydraException
+
+from fpt.config import label_words
+from fpt.config.keys import GROUPS, group_options, is_text, settings
+from fpt.errors import UserError
+
+LABELS = "task.labels"
+_FUNCTION = re.compile(r"(choice|glob|shuffle|sort)\(.*\)")  # Hydra's that name options of a group
+
+
+@dataclass(frozen=True)
+class Override:
+    """A setting that was typed.
+
+    Attributes:
+        word: what was typed.
+        key: a key of the schema, a group, or `task.labels.LABEL`.
+        value: what it is set to.
+        is_literal: whether the value is the text that was typed, in which nothing is ever resolved.
+    """
+
+    word: str
+    key: str
+    value: Any
+    is_literal: bool
+
+
+def parse(word: str) -> Override:
+    """Take a word apart.
+
+    Raises:
+        UserError: it is no override, or has several values.
+    """
+    key, text = _literal(word)
+    if key in (None, *GROUPS) and each(word):
+        raise UserError(f"{word}: has several values at once; fpt train -m runs all combinations, one after the other")
+    if key is None:
+        override = _in_hydras_grammar(word)
+        parsed = Override(word.lstrip("+"), override.key_or_group, override.value(), False)
+    elif key == LABELS and text != "null":
+        parsed = Override(word, key, label_words.typed(text.strip()), True)
+    else:
+        parsed = Override(word, key, _unquoted(key, text), True)
+    if _is_open(parsed.value):
+        raise UserError(f"{word}: ??? stands for a value that is not given yet; give one")
+    return parsed
+
+
+def each(word: str) -> list[str]:
+    """The values that a word with several stands for, as they are typed; none where it has but one.
+
+    Raises:
+        UserError: it is no override, or its values cannot be counted.
+    """
+    key, text = _literal(word)
+    if key is None or (key in GROUPS and _FUNCTION.fullmatch(text)):
+        return _each_in_hydras_grammar(word)
+    values = re.split(r"(?<=[}\]])\s*,\s*(?=[{\[])", text) if key == LABELS else label_words.split(text)
+    if len(values) < 2 or (_is_verbatim(key) and not all(value[0] == value[-1] in "'\"" for value in values)):
+        return []
+    return values
+
+
+def _literal(word: str) -> tuple[str | None, str]:
+    """A word's key and what is typed after it; no key where that is for Hydra to read."""
+    key, is_given, text = word.lstrip("+").partition("=")
+    is_literal = is_text(key) or key in GROUPS or key == LABELS or key.startswith(f"{LABELS}.")
+    return (key if is_given and is_literal else None), text
+
+
+def _is_verbatim(key: str) -> bool:
+    return bool(settings()[key].metadata.get("verbatim")) if key in settings() else False
+
+
+def _unquoted(key: str, text: str) -> str | None:
+    """A typed text without quotes as Hydra has them; None for null."""
+    stripped = text.strip()
+    if stripped == "null":
+        return None
+    if len(stripped) > 1 and stripped[0] == stripped[-1] in "'\"":
+        with suppress(UserError):
+            value = _in_hydras_grammar(f"{key}={stripped}").value()
+            if isinstance(value, str):
+                return value
+    return text if _is_verbatim(key) else stripped
+
+
+def _is_open(value: Any) -> bool:
+    """Whether a value is, or holds, OmegaConf's sign for one that is missing, of which it would take the default."""
+    if isinstance(value, list | dict):
+        return any(map(_is_open, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str) and value == "???"
+
+
+def _each_in_hydras_grammar(word: str) -> list[str]:
+    override = _in_hydras_grammar(word)
+    if not override.is_sweep_override():
+        return []
+    if not override.is_discrete_sweep():
+        raise UserError(f"{word}: has no end of values; write them with commas, or range(start,stop,step)")
+    if isinstance(glob := override.value(), Glob):
+        group = override.key_or_group
+        names = glob.filter(group_options(group)) if group in GROUPS else []
+        if not names:
+            raise UserError(f"{word}: glob() is for the files of a group, and fits none of these")
+        return list(names)
+    return list(override.sweep_string_iterator())
+
+
+def _in_hydras_grammar(word: str) -> HydraOverride:
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        said = str(error).splitlines()[0]
+        way_out = (
+            " Write key=value, for example task=boolq."
+            if "=" not in word
+            else " Quote a value with brackets, commas, colons or letters beyond ASCII: 'key=\"…\"'."
+        )
+        raise UserError(f"{word}: not an override ({said}).{way_out}") from None
+    if override.package is not None:
+        raise UserError(f"{word}: packages (@) are not used here. Write {override.key_or_group}=…")
+    if override.is_delete():
+        raise UserError(f"{word}: settings cannot be deleted. Set {word.lstrip('~')}=null if it may be empty.")
+    return override
