@@ -1,4 +1,4 @@
-"""What the embedded backbone shows: `python -m bench.backbone` prints docs/backbone.md, doing first what is missing.
+"""What the embedded backbone shows: `python -m bench.backbone` prints its tables, running first what is missing.
 
 The runs are those of `bench.rows`; the same command goes on where it was interrupted, elsewhere too.
 """
@@ -57,55 +57,46 @@ from fpt.tasks.world.lexicon import Relation
 TUNED = [(task, row) for task in CLIMBING for row in (RATES if task == COMPARED else [VANILLA])]
 
 INTRODUCTION = """\
-# The embedded backbone, measured
+# The embedded model, measured
 
-Printed by `python -m bench.backbone --seeds {seeds}`: {runs} runs of `fpt train` on the embedded model with its own
-recipe (`conf/model/tiny.yaml`: {updates:,} updates of {batch_size}), each on one core. Scores are of the generated
-validation splits (500 examples), mean and standard deviation over {seeds} seeds. Under customs every seed has a land
-of its own ({lands}). Learning rates, the better of two, were chosen on land {chosen} (`--choose`), vanilla prompt
-tuning's over the three tasks together, the schedules' on {compared}: {rates}; parts alone have vanilla prompt
-tuning's. Scores of prompts are the
-last prompt's, which nothing was chosen by, where nothing else is said. How the model was made is in its card,
-`fpt/backbones/tiny/README.md`.
+{runs} runs of `fpt train` with {updates:,} updates of {batch_size}; validation splits of 500 examples, mean and
+standard deviation over {seeds} seeds, each in a land of its own ({lands}). Learning rates were chosen on land
+{chosen}: {rates}.
+Scores are the last prompt's unless a column says otherwise.
 """
 OF_CUSTOMS = """\
-## Customs: tasks whose rules only the prompt can know
+## Customs
 
-Passages tell values, questions ask what they count as in a land (`fpt/tasks/world/customs.py`). "Question only" is
-logistic regression on the words of the question, hypothesis or query alone; "relation only" the best answer for whoever
-knows which property is spoken of, and which class is asked for. "Rules told" is the whole model without a prompt where
-a text before the source states the rules (land {land}): what a perfect prompt would give.
+"Question only" is logistic regression on the words of the question, hypothesis or query; "relation only" the best
+answer for whoever knows which property is spoken of and which class is asked for; "rules told" the model without a
+prompt where a text before the source states the rules (land {land}), as a perfect prompt would.
 """
 OF_TOLD = """\
 ## The rules told, by part of the model
 
-Transformers' own greedy generation without a prompt, on land {land}.
+Greedy generation without a prompt, land {land}.
 """
 OF_CLIMB = """\
 ## The climb of vanilla prompt tuning
 
-The last prompt's score after a share of the {updates} updates, and how much of its gain over
-the baseline is there after a tenth of them.
+The score after a share of the {updates} updates, and how much of its gain over the baseline is there after a tenth.
 """
 OF_PARTIAL = """\
-## Table 1 of the paper, on {task}: a fixed part of the model alone
+## A fixed part of the model alone, on {task}
 
-As many updates as vanilla prompt tuning has. "On its own part" is the score on the model that the prompt
-was tuned on, "on the whole model" the same prompt's there; "last quarter" is how much the score still rose in it.
+"On its own part" is the score on the model that the prompt was tuned on; "last quarter" is how much it rose in the last
+quarter of the updates.
 """
 OF_SCHEDULES = """\
-## Table 2 of the paper, on {task}: schedules
+## Schedules, on {task}
 
-"To pt's score" is the share of vanilla prompt tuning's FLOPs after which a run's validations on the full model have
-its last score in the same land, and have it at the next too (and in how many lands they ever do); the gain at equal
-FLOPs is over its last validation with no more FLOPs. Intervals are 95 % (Student's t over {seeds} lands). FLOPs are
-those of training, the scoring of neurons included.
+"To pt's score" is as in `bench.leaderboard`; the gain at equal FLOPs is over pt's last validation with no more FLOPs.
+Intervals are 95 % (Student's t over {seeds} lands). FLOPs are those of training and of scoring neurons.
 """
 OF_PLAIN = """\
 ## Plain reading
 
-The same tasks without customs (`task.world=plain`), vanilla prompt tuning for 120 updates of 32, one seed: what the
-prompt has to hold is the instruction, and the first validation shows most of it.
+`task.world=plain`, vanilla prompt tuning for 120 updates of 32, one seed.
 """
 
 
@@ -334,7 +325,6 @@ def main() -> None:
         seeds=len(seeds),
         lands=lands,
         chosen=CHOSEN_ON,
-        compared=COMPARED,
         rates=", ".join(f"{RATES[row]:g} for {row}" for row in SCHEDULES),
     )
     teller = Teller()

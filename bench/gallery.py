@@ -1,10 +1,9 @@
-"""Prompts of the offline tasks, and each as another's start: `python -m bench.gallery` prints docs/gallery.md.
+"""Prompts of the offline tasks, and each as another's start: `python -m bench.gallery` prints two tables.
 
-A prompt for each task of plain reading is trained on the embedded model and kept with its card in docs/gallery/. Then
-each task is trained again, for a third of the updates, from every other task's prompt (`prompt.init=file`, as SPoT does
-it, Vu et al. 2022) and from a start of its own. bench/results/gallery.jsonl keeps what came of it, so that the same
-command goes on where it was stopped; `--done` prints what there is. `--tasks boolq mnli --updates 60` is its smallest
-sensible form.
+A prompt for each task of plain reading is trained on the embedded model and kept with its card in examples/gallery/.
+Then each task is trained again, for a third of the updates, from every other task's prompt (`prompt.init=file`, as SPoT
+does it, Vu et al. 2022) and from a start of its own. Results are kept in bench/results/gallery.jsonl, so that the same
+command goes on where it was stopped; `--done` prints them and runs nothing.
 """
 
 import argparse
@@ -25,24 +24,19 @@ from fpt.runs.run import PROMPT
 from fpt.tasks.world import records as world
 from fpt.units import amount
 
-RECORDS, PROMPTS = Records("gallery"), Path("docs/gallery")
+RECORDS, PROMPTS = Records("gallery"), Path("examples/gallery")
 UPDATES, SHARE = 120, 3  # of a prompt; a transfer has one part in so many
 OWN = "own start"
 
 INTRODUCTION = """\
-# Gallery
+# Prompts of plain reading
 
-Printed by `python -m bench.gallery{options}`: prompts for the embedded model, plain reading (`task.world=plain`),
-vanilla prompt tuning with the model's own recipe, {updates} updates of 32, one seed. Scores are of the generated
-validation splits (500 examples); "untrained" is the score of the prompt's start. Each prompt is in `docs/gallery/` with
-its card, as `fpt export --to fpt` writes them; `fpt predict prompt.file=docs/gallery/TASK/{file} task=TASK
-task.world=plain` asks it.
+Vanilla prompt tuning with {updates} updates of 32, one seed; "untrained" is the score of the prompt's start.
 """
 OF_TRANSFER = """\
 ## From each to each
 
-The score on a column's task after {updates} updates from a row's prompt, and before the first of them in brackets; one
-seed, so that a point or two says nothing.
+The score on a column's task after {updates} updates from a row's prompt, and before the first of them in brackets.
 """
 
 
@@ -71,7 +65,7 @@ def transfer(source: str | None, target: str) -> str:
 
 
 def keep(folder: Path) -> Mapping[str, Any]:
-    """Put a run's prompt and its card into the gallery, in the place of what was there; what the page says of it."""
+    """Put a run's prompt and its card into the gallery, in the place of what was there; returns the prompt's size."""
     aside = folder / "export" / "gallery"
     shutil.rmtree(aside, ignore_errors=True)
     with redirect_stdout(StringIO()):
@@ -101,10 +95,10 @@ def prompts_table(tasks: Sequence[str]) -> str:
         if task in RECORDS:
             record = RECORDS[task]
             metric = record["metric"]
-            card, size = f"[card](gallery/{task}/README.md)", f"{record['bytes']:,} bytes"
+            size = f"{record['bytes']:,} bytes"
             scores = (metric["value"], record["majority"], record["untrained"])
             shown = ["–" if value is None else f"{value:.1f}" for value in scores]
-            rows.append([f"{task} ({card})", metric["name"], *shown, amount(record["flops"]), size])
+            rows.append([task, metric["name"], *shown, amount(record["flops"]), size])
     return table(("prompt", "metric", "score", "baseline", "untrained", "FLOPs", "size"), rows)
 
 
@@ -122,10 +116,10 @@ def _gained(name: str) -> str:
     return f"{record['metric']['last']:.1f} ({record['untrained']:.1f})"
 
 
-def printed(tasks: Sequence[str], updates: int, options: str) -> str:
-    """The page, of what there is."""
+def printed(tasks: Sequence[str], updates: int) -> str:
+    """Both tables, of the runs that are kept."""
     parts = [
-        INTRODUCTION.format(options=options, updates=updates, file=PROMPT),
+        INTRODUCTION.format(updates=updates),
         prompts_table(tasks),
         OF_TRANSFER.format(updates=max(1, updates // SHARE)),
         transfer_table(tasks),
@@ -144,9 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     quiet_libraries()
     if not options.done:
         make(options.tasks, options.updates, options.jobs)
-    given = "" if options.tasks == list(world.TASKS) else f" --tasks {' '.join(options.tasks)}"
-    given += "" if options.updates == UPDATES else f" --updates {options.updates}"
-    print(printed(options.tasks, options.updates, given), end="")
+    print(printed(options.tasks, options.updates), end="")
 
 
 if __name__ == "__main__":

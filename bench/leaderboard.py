@@ -1,8 +1,8 @@
-"""FLOPs to vanilla prompt tuning's score, row by row: `python -m bench.leaderboard` prints docs/leaderboard.md.
+"""FLOPs to vanilla prompt tuning's score: `python -m bench.leaderboard` prints a table for each task, and a summary.
 
-Runs that are missing are made first, with the land and the seed of docs/backbone.md, and kept with its own; the same
-command goes on where it was interrupted, and `--done` prints what there is. All of it takes nine hours on two cores,
-`--tasks boolq --seeds 1` a quarter of an hour.
+Runs that are missing are made first and kept in bench/results, so that the same command goes on where it was
+interrupted; `--done` runs nothing. All of it takes nine hours on two cores, `--tasks boolq --seeds 1` a quarter of an
+hour. Learning rates, and the weight of the mean, were chosen on land 1 (bench/rows.py).
 """
 
 import argparse
@@ -14,20 +14,7 @@ from math import inf
 from statistics import fmean, median_high
 
 from bench import rows
-from bench.rows import (
-    AVERAGE,
-    CHOSEN_ON,
-    CLIMBING,
-    COMPARED,
-    FURTHER,
-    LANDS,
-    MOMENTUM,
-    RECORDS,
-    SCHEDULES,
-    SMALL,
-    VANILLA,
-    name,
-)
+from bench.rows import CLIMBING, FURTHER, LANDS, RECORDS, SCHEDULES, VANILLA, name
 from bench.runs import spread, table
 from fpt.runs.progress import quiet_libraries
 
@@ -35,51 +22,24 @@ ROWS = [*SCHEDULES, *FURTHER]
 INTRODUCTION = """\
 # FLOPs to vanilla prompt tuning's score
 
-Printed on {date} at commit {commit} by `python -m bench.leaderboard --seeds {number}`.
-
-The embedded model under customs, its own recipe; every seed has a land of its own ({lands}), in which no rate
-was chosen. "To vanilla's score" is the share of vanilla prompt tuning's FLOPs after which a run's validations on
-the full model have vanilla's last score in the same land, and still have it at the next (mean and deviation over
-the lands in which they ever do, and in how many of how many that is); "of the mean" is the same of the mean over the
-lands and vanilla's, where a run that never gets there counts too. Beside them are the score after half of
-vanilla's FLOPs, and the last prompt's. Scoring neurons counts, validation does not; there is one after every
-twentieth of the updates, so that no share is finer than that.
-
-Learning rates, the better of two, were chosen in land {chosen}, vanilla prompt tuning's over the three tasks
-together, the others' on {compared} (`python -m bench.backbone --choose`); fast, what is averaged and small batches
-have those of the rows that they come from. The runs that chose four others are not kept: they scored, at 0.1 and 0.3,
-89.2 and 82.6 (half, then whole), 90.6 and 89.6 (short end), 82.0 and 78.4 (CR from half, linear), 79.2 and 90.8 (pt,
-linear).
-fast was thought of when CR from half's runs in these lands had been seen on BoolQ; averaging when all of its runs
-had, and its weight (`optim.average={average}`, the least of four) was chosen in land {chosen} on XSum and MNLI. Small
-batches ({small} examples, twice the updates, the same FLOPs) came later; a first run on MNLI in land 7 had ended at
-84.0, where the row that it comes from has 77.2 and vanilla prompt tuning 80.2. Momentum (`optim.momentum={momentum}`)
-came last of all, its rate by runs of 600 updates on half of the blocks alone (BoolQ, land 1: 77.0 at 0.1, 87.6 at 0.3,
-which is 84.6 without momentum). What a run was made with stands in `bench/results`: some with torch 2.13, some with
-2.11 on another machine.
+On {date} at commit {commit}, seeds in lands {lands}.
+"To vanilla's score" is the share of vanilla prompt tuning's FLOPs after which two validations in a row on the full
+model have its last score in the same land (mean and deviation over the lands that get there). "Of the mean" is that
+share for the mean over the lands. "At half" is the score after half of vanilla's FLOPs.
 """
 OF_ALL = """\
 ## Over {tasks}
 
-Rows that were run on all of them in all lands, {runs} runs each. The mean of those that have vanilla's score flatters a
-row that has it in easy lands alone; in the median over all runs one that never has it is above every share.
+Rows that were run on all of them in all lands, {runs} runs each. A row that gets there in easy lands alone looks good
+in "these after"; the median over all runs counts those that never do as above every share.
 """
 
 
 def printed(tasks: Sequence[str], names: Sequence[str], seeds: Sequence[int]) -> str:
     """The page, of the runs that are there."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
-    introduction = INTRODUCTION.format(
-        number=len(seeds),
-        date=datetime.now(UTC).date(),
-        commit=commit.strip(),
-        lands=", ".join(str(LANDS[seed]) for seed in seeds),
-        chosen=CHOSEN_ON,
-        compared=COMPARED,
-        average=AVERAGE,
-        small=SMALL,
-        momentum=MOMENTUM,
-    )
+    lands = ", ".join(str(LANDS[seed]) for seed in seeds)
+    introduction = INTRODUCTION.format(date=datetime.now(UTC).date(), commit=commit.strip(), lands=lands)
     parts = [introduction]
     if len(tasks) > 1:
         parts += [OF_ALL.format(tasks=", ".join(tasks), runs=len(tasks) * len(seeds)), _summary(tasks, names, seeds)]

@@ -1,10 +1,11 @@
 """Every setting on one page: `python docs/configuration.py > docs/configuration.md`."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin
 
 from fpt.config import compose, keys, literal
 from fpt.config.run_config import RunConfig
@@ -13,25 +14,29 @@ from fpt.config.schema import Group
 INTRODUCTION = """\
 # Configuration
 
-Printed by `python docs/configuration.py` from the schema (`fpt/config/schema.py`) and the files of `conf/`; `fpt train
---help` has the same keys with the values that a command would use. A key is set as `train.updates=500`, a group by the
-name of one of its options, as in `model=t5-large`. What the command line says goes before an experiment, that before
-the option of a group, and that before the defaults here.
+Printed by `python docs/configuration.py` from `fpt/config/schema.py` and `conf/`. `fpt train --help` has the same keys
+with the values that a command would use. Set a key by `train.updates=500`, a group by the name of an option, as in
+`model=t5-large`. The command line overrides an experiment, that a group's option, and that the defaults here.
 """
 OF_GROUPS = """\
 ## Groups
 
-`model` also takes a local folder or a Hub id (owner/name), `schedule` a YAML file with a list of stages.
 `fpt train` alone is {defaults}.
+
+- `task=`: {task} ([tasks](tasks.md))
+- `model=`: {model}, a local folder, or a Hub id, owner/name ([models](models.md))
 """
+TYPES = {str: "text", int: "integer", float: "number", bool: "true, false", list: "list", dict: "mapping"}
+LISTED = ("task", "model")  # groups that have a page of their own
 
 
 def page() -> str:
     """docs/configuration.md."""
     config = compose.load([])
     defaults = [f"{key}={getattr(config, key).name}" for key in ("task", "model", "schedule", "engine")]
-    parts = [INTRODUCTION, OF_GROUPS.format(defaults=" ".join(f"`{word}`" for word in defaults))]
-    parts += [_options(group) for group in keys.GROUPS]
+    listed = {group: ", ".join(f"`{name}`" for name in keys.group_options(group)) for group in LISTED}
+    parts = [INTRODUCTION, OF_GROUPS.format(defaults=" ".join(f"`{word}`" for word in defaults), **listed)]
+    parts += [_options(group) for group in keys.GROUPS if group not in LISTED]
     parts += ["## Keys\n"]
     sections = {item.name: item.type for item in fields(RunConfig)}
     alone = [name for name, kind in sections.items() if not _is_group(kind)]
@@ -47,11 +52,13 @@ def _is_group(kind: Any) -> bool:
 
 
 def _options(group: str) -> str:
-    rows = []
+    lines = [f"### {group}=\n"]
     for name in keys.group_options(group):
         about, values = _read(keys.conf_dir() / group / f"{name}.yaml", group)
-        rows.append((f"`{name}`", about, " ".join(f"`{key}={_shown(value)}`" for key, value in values.items())))
-    return f"### {group}=\n\n" + _table(("option", "what it is", "sets"), rows) + "\n"
+        sets = " ".join(f"`{key}={_shown(value)}`" for key, value in values.items())
+        lines.append(f"- `{name}`: {about}{' Sets ' if sets else ''}{sets}")
+    also = ["- a YAML file with a list of stages"] if group == "schedule" else []
+    return "\n".join([*lines, *also]) + "\n"
 
 
 def _read(file: Path, group: str) -> tuple[str, dict[str, Any]]:
@@ -73,8 +80,8 @@ def _keys(names: Iterable[str]) -> str:
         setting = keys.settings()[key]
         said = setting.metadata["help"].replace("<", "&lt;")  # or Markdown takes </s> for a tag
         default = _default(setting, key.rpartition(".")[0])
-        rows.append((f"`{key}`", keys.type_in_words(key), default, _limits(setting.metadata), said))
-    return _table(("key", "takes", "default", "allowed", "what it is"), rows) + "\n"
+        rows.append((f"`{key}`", _allowed(setting), default, said))
+    return _table(("key", "value", "default", "what it is"), rows) + "\n"
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -93,12 +100,17 @@ def _default(setting: Field[Any], group: str) -> str:
     return f"`{_shown(value)}`"
 
 
-def _limits(about: Mapping[str, Any]) -> str:
+def _allowed(setting: Field[Any]) -> str:
+    """The choices, or the types and the range."""
+    about = setting.metadata
     if "choices" in about:
         return ", ".join(f"`{choice}`" for choice in about["choices"])
-    signs = {"above": "more than", "least": "at least", "most": "at most"}
-    limits = [f"{words} {about[sign]:,}" for sign, words in signs.items() if sign in about]
-    return ", ".join([*limits, *(["no slash"] if about.get("folder_name") else [])])
+    kinds = get_args(setting.type) if isinstance(setting.type, UnionType) else (setting.type,)
+    names = " or ".join(TYPES[get_origin(kind) or kind] for kind in kinds if kind is not NoneType)
+    if "least" in about and "most" in about:
+        return f"{names}, {about['least']:,} to {about['most']:,}"
+    signs = {"above": ">", "least": "≥", "most": "≤"}
+    return " ".join([names, *(f"{sign} {about[limit]:,}" for limit, sign in signs.items() if limit in about)])
 
 
 def _shown(value: Any) -> str:

@@ -17,7 +17,7 @@ from fpt.errors import UserError, did_you_mean
 from fpt.runs.progress import quiet_libraries
 
 USAGE = """\
-fpt trains a soft prompt for a T5 by fast prompt tuning: on a small partial model first, then on larger ones.
+fpt trains prompts for frozen language models: on a small part of the model first, then on larger ones.
 
 usage: fpt VERB [key=value …] [--json]
 

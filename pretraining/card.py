@@ -25,7 +25,7 @@ different things in many words, and now and then bare, answered as any of them w
 tuned prompt in its place, the model cannot know which is meant. Other texts state rules, drawn anew in each, that say
 what values count as ("bakers are zorks"), and ask for what follows (`fpt/tasks/world/customs.py`): the model knows how
 to use rules, and a prompt tuned on a land's tasks has to hold those that hold there. What prompts tuned on it score:
-`docs/backbone.md`.
+`docs/results.md`.
 
 Made by `make backbone` (`python -m pretraining.recipe`); the log is in `training.jsonl`.
 """

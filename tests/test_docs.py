@@ -1,28 +1,26 @@
-"""What README, CONTRIBUTING and docs/ tell people to type does what they say.
-
-Commands that need no more than this machine has are run, with fewer updates and examples. Of the others, `fpt plan`
-takes the same words; and where even that needs the Hub, the configuration is composed.
-"""
+"""What README, CONTRIBUTING and docs/ tell people to type is understood; one command of each verb does what it says."""
 
 import json
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from glob import glob
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fpt.__main__ import main
-from fpt.config import compose
-from tests.conftest import Outcome, boolq_lines
+from fpt.cli.arguments import parse
+from fpt.cli.verbs import VERBS
+from fpt.config import compose, keys, overrides
+from stages import schedule
+from tests.conftest import Outcome
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+RUN = "runs/boolq-tiny-cr-s0"
 FEW = [
     "train.updates=8",
     "train.batch_size=4",
@@ -30,11 +28,20 @@ FEW = [
     "train.eval_batch=8",
     "schedule.importance_examples=8",
 ]
-TWO_STAGES = ["schedule.stages=[{depth: 0.5, share: 0.5}, {share: 0.5}]", "schedule.name=cr"]  # where none are said
-FEW_EXAMPLES = ["schedule.importance_examples=8", "task.train_examples=16", "task.valid_examples=8"]
-OF_OTHERS = ("model=", "engine", "experiment=", "updates:", "GPUS=")  # a command with one of these is planned
+FEW_EXAMPLES = ["task.train_examples=16", "task.valid_examples=8"]
+TWO_STAGES = ["schedule.stages=[{depth: 0.5, share: 0.5}, {share: 0.5}]", "schedule.name=cr"]
+MADE_BY = "fpt compare task=boolq schedules=cr seeds=0,1"  # which leaves RUN
 NO_KEYS = ("n=", "run=", "schedules=", "prompts=", "seeds=")  # options, which are no part of the configuration
-OF_HUB = ("model=google/", "prompt.file=prompt")  # and with one of these composed
+DONE = (
+    "fpt show task=files",
+    "fpt train task=files",
+    "fpt predict run=runs/faq-tiny-cr-s0",
+    "fpt plan model=t5-large task=boolq prompt=late",
+    f"fpt eval run={RUN} stage=2",
+    f"fpt export run={RUN} --to peft",
+    f"fpt report {RUN}",
+    f"fpt serve run={RUN}",
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,10 @@ class Command:
 
     def __str__(self) -> str:
         return " ".join(self.words)
+
+    def write_file(self) -> None:
+        if self.writes:
+            Path(self.writes[0]).write_text(self.writes[1])
 
 
 def commands(page: Path) -> list[Command]:
@@ -74,57 +85,65 @@ def typed(program: str) -> list[Command]:
     return list(dict.fromkeys(command for page in PAGES for command in commands(page) if command.words[0] == program))
 
 
+@pytest.mark.parametrize("command", typed("fpt"), ids=str)
+def test_a_command_is_understood(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its options are the verb's, its keys compose, and its stages fit the model, where no download is needed."""
+    monkeypatch.chdir(tmp_path)
+    Path("stages.yaml").write_text("[{depth: 4, share: 0.5}, {share: 0.5}]\n")
+    Path("hosts").write_text("localhost slots=8\n")
+    for word in command.words:
+        key, _, name = word.partition("=")
+        if key in ("prompt.file", "task.data"):
+            Path(name).mkdir(parents=True, exist_ok=True)
+    command.write_file()
+    verb = VERBS[command.words[1]]
+    words = command.words[2 : command.words.index("<") if "<" in command.words else None]
+    arguments = parse(words, verb.options, takes_places=verb.takes_places)
+    assert verb.takes_places or all("=" in word for word in arguments.overrides)
+    for group in ("schedule", "prompt"):
+        names = arguments.options.get(f"{group}s", "").split(",")
+        assert set(names) <= {"", *keys.group_options(group)}
+    settings = [first_of(word) for word in arguments.overrides]
+    if any(word.startswith("prompt.file=") for word in settings):
+        settings.append("prompt.init=file")
+    if not settings:
+        return
+    config = compose.load(settings)
+    if config.model.config or config.model.weights == "embedded":
+        assert schedule.of(config).stages
+
+
+def first_of(word: str) -> str:
+    """An override, of several values (`train -m`) with the first."""
+    values = overrides.each(word)
+    return f"{word.partition('=')[0]}={values[0]}" if values else word
+
+
 @pytest.fixture(scope="module")
 def place(trains: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the pages' commands name."""
+    """A folder with the run that the pages' commands name, made by one of them."""
     folder = tmp_path_factory.mktemp("pages")
-    words = [*FEW, *FEW_EXAMPLES, f"cache_dir={folder}/cache"]
-    assert main(["train", "task=boolq", f"run.dir={folder}/runs/boolq-tiny-cr-s0", *words]) == 0
-    few = ["task=mnli", f"run.dir={folder}/runs/mnli-tiny-cr-s0", "schedule=pt"]  # ends on the whole model too
-    assert main(["train", *few, *words]) == 0
-    (folder / "stages.yaml").write_text("[{depth: 4, share: 0.5}, {share: 0.5}]\n")
-    (folder / "hosts").write_text("localhost slots=8\n")
-    (folder / "DIR").mkdir()
-    (folder / "prompt.safetensors").touch()
-    (folder / "asked.jsonl").write_text(boolq_lines(3))
-    (folder / "texts.txt").write_text("question: is the lamp red passage: The lamp is red.\n")
+    (command,) = (command for command in typed("fpt") if str(command) == MADE_BY)
+    words = [word.replace("seeds=0,1", "seeds=0") for word in command.words[1:]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main([*words, *FEW, *FEW_EXAMPLES, f"cache_dir={folder}/cache"]) == 0
     return folder
 
 
-@pytest.mark.parametrize("command", typed("fpt"), ids=str)
-def test_a_command_does_what_it_says(
-    cli: Callable[..., Outcome],
-    place: Path,
-    command: Command,
-    monkeypatch: pytest.MonkeyPatch,
+def test_one_command_of_each_verb_does_what_it_says(
+    cli: Callable[..., Outcome], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
-    if command.writes:
-        Path(command.writes[0]).write_text(command.writes[1])
-    words = [name for word in command.words[1:] for name in sorted(glob(word)) or [word]]
-    stdin = Path(words.pop()) if "<" in words else Path("/dev/null")
-    words = [word for word in words if word != "<"]
-    if any(word.startswith(OF_HUB) for word in words):
-        start = ["prompt.init=file"] if words[0] == "eval" else []
-        compose.load([*(word for word in words[1:] if "=" in word), *start])
-        return
-    if words[0] in ("train", "compare") and any(part in word for word in words for part in OF_OTHERS):
-        words = ["plan", *(word for word in words[1:] if "=" in word and not word.startswith(NO_KEYS))]
-        # Where all fits, nothing smaller is looked for.
-        words += ["engine.device_memory=1TiB"] * all("engine.device_memory" not in word for word in words)
-    elif words[0] in ("train", "compare"):
-        few = FEW if any("task.train=" in word for word in words) else [*FEW, *FEW_EXAMPLES]
-        is_said = words[0] == "compare" or any(word.startswith(("schedule", "prompt=late")) for word in words)
-        few = few if is_said else [*few, *TWO_STAGES]
-        words += [*few, f"cache_dir={place}/cache", "resume=never"] if "--help" not in words else []
-    if words[0] == "serve":  # which ends where it would wait for questions
-        words.append("port=0")
-        monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: None)
-    with stdin.open() as stream:
-        monkeypatch.setattr(sys, "stdin", stream)
-        done = cli(*words)
-    assert done.status == 0, done.err
-    assert done.out or done.err
+    monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: None)  # ends where it would wait for questions
+    more = {"train": [*FEW, *TWO_STAGES, f"cache_dir={place}/cache"], "serve": ["port=0"]}
+    done = [next(command for command in typed("fpt") if str(command).startswith(start)) for start in DONE]
+    assert {command.words[1] for command in [*done]} | {"compare"} == {command.words[1] for command in typed("fpt")}
+    for command in done:
+        command.write_file()
+        outcome = cli(*command.words[1:], *more.get(command.words[1], []))
+        assert outcome.status == 0, f"{command}: {outcome.err}"
+        assert outcome.out or outcome.err
 
 
 @pytest.mark.parametrize("command", typed("make"), ids=str)
@@ -138,31 +157,33 @@ def test_make_passes_a_command_on(command: Command) -> None:
 
 
 def test_python_on_a_page_runs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing in the blocks is changed but the number of updates and examples."""
+    """Nothing in the blocks is changed but that a run which is there is opened in place of a longer one."""
     monkeypatch.chdir(place)
     pages = [page for page in PAGES if page.name != "serving.md"]  # tests/stages/using/test_tokens.py runs that one's
     blocks = [code for page in pages for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)]
     assert len(blocks) == 2
     for code in blocks:
-        extra = ", ".join(map(json.dumps, [*FEW[1:], *FEW_EXAMPLES, f"cache_dir={place}/cache"]))
-        assert "api" not in code or '"train.updates=40", "train.eval_every=20",' in code
-        code = code.replace('"train.updates=40", "train.eval_every=20",', f'"train.updates=8", {extra},')
+        code = with_run(code, place, "runs/example") if "api" in code else code
         exec(compile(code, "page", "exec"), {"__name__": "__main__"})
 
 
+def with_run(code: str, place: Path, folder: str) -> str:
+    """Code that trains into a folder, with the run that is in `place` instead."""
+    extra = ", ".join(map(json.dumps, [*FEW, *FEW_EXAMPLES, f"cache_dir={place}/cache", f"run.dir={RUN}"]))
+    changed = re.sub(rf'"train.updates=\d+", "train.eval_every=\d+", "run.dir={folder}"', extra, code)
+    assert changed != code
+    return changed
+
+
 def test_the_notebook_runs_and_is_kept_without_outputs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its cells one after the other, with fewer updates and examples, and pictures that nobody sees."""
+    """Its cells one after the other, with that run, and pictures that nobody sees."""
     notebook = json.loads((ROOT / "examples/quickstart.ipynb").read_text())
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
-    code = "\n".join("".join(cell["source"]) for cell in cells)
-    extra = ", ".join(map(json.dumps, [*FEW[1:], *FEW_EXAMPLES, f"cache_dir={place}/cache"]))
-    typed_there = '"train.updates=300", "train.eval_every=30",'
-    assert typed_there in code
-    code = code.replace(typed_there, f'"train.updates=8", {extra},')
+    code = with_run("\n".join("".join(cell["source"]) for cell in cells), place, "runs/quickstart")
     monkeypatch.chdir(place)
     monkeypatch.setenv("MPLBACKEND", "agg")
     names: dict[str, Any] = {"__name__": "__main__"}
     exec(compile(code, "quickstart.ipynb", "exec"), names)
     assert names["vectors"].shape == (20, 128)
-    assert (place / "runs/quickstart/report.html").exists()
+    assert (place / RUN / "report.html").exists()

@@ -81,95 +81,85 @@ class TaskConfig(Group):
     )
     land: int | None = setting("of generated data: the number of the land whose customs hold; null: 0", None, least=0)
     valid_split: str = setting(
-        "which of the task's validation sets; mnli: matched, mismatched, or both, whose scores are the two sets' mean",
+        "one of the task's validation sets; mnli: matched, mismatched or both, whose scores are averaged",
         "validation",
     )
     test_split: str | None = setting(
-        "the test split whose outputs are kept when the run ends, and scored where it has labels: test; mnli:"
-        " test_matched or test_mismatched; null: none",
+        "test split to answer when the run ends, and to score if it has labels; mnli: test_matched or test_mismatched",
         None,
     )
-    source_length: int = setting("longest source, in tokens with </s>, prompt not counted", 492, least=2)
-    target_length: int = setting("longest target, in tokens with </s>", least=2)
+    source_length: int = setting("longest source in tokens, </s> included, prompt not", 492, least=2)
+    target_length: int = setting("longest target in tokens, </s> included", least=2)
     max_new_tokens: int | None = setting(
-        "longest output, in tokens; null: the longest label, or twice as long as all but a hundredth of the training"
-        " targets, at most task.target_length",
+        "longest output in tokens; null: the longest label, or twice the 99th percentile of training targets",
         None,
         least=1,
     )
     reduce_decoder: bool = setting("stages reduce the decoder too (the paper: not for short labels)")
-    train_examples: int | None = setting(
-        "only the first so many training examples; null: all (of generated ones 4,000)", None, least=1
-    )
-    valid_examples: int | None = setting(
-        "only the first so many validation examples; null: all (of generated ones 500)", None, least=1
-    )
+    train_examples: int | None = setting("only the first N training examples", None, least=1)
+    valid_examples: int | None = setting("only the first N validation examples", None, least=1)
     shots: int | None = setting(
-        "train on a sample of so many examples per label (in all, where there are no labels), drawn with the seed",
+        "train on a random sample of N examples per label, or in all where there are no labels",
         None,
         least=1,
     )
     protocol: str = setting(
-        "of task.shots. per_label: so many of each label; the best prompt is chosen on the validation split, which its"
-        " score is of too. lpt: so many in all, in proportion to the labels, chosen on task.valid_shots more of the"
-        " training examples, and the validation split is the test (Liu et al. 2022)",
+        "of task.shots. per_label: N per label, the best prompt chosen and scored on the validation split. lpt: N in"
+        " all, in proportion to the labels, chosen on task.valid_shots more, scored on the validation split as a test"
+        " (Liu et al. 2022)",
         "per_label",
         choices=("per_label", "lpt"),
     )
     valid_shots: int | None = setting(
-        "task.protocol=lpt: so many training examples to validate on; null: 1,000, as published", None, least=1
+        "of task.protocol=lpt: training examples to validate on; null: 1,000, as published", None, least=1
     )
     sample_seed: int | None = setting(
-        "seed of what task.shots draws; null: the run's. The published ones are 13, 21, 42, 87 and 100", None, least=0
+        "seed of task.shots; null: the run's. Published ones are 13, 21, 42, 87 and 100", None, least=0
     )
     template: str | None = setting(
-        "the source's text with fields of the task's records, as in 'premise: {premise} hypothesis: {hypothesis}', or"
-        " lpt: text and label words of Liu et al. 2022, for their tasks; null: the task's own",
+        "source text with the record's fields, as in 'premise: {premise} hypothesis: {hypothesis}', or lpt: texts and"
+        " label words of Liu et al. 2022; null: the task's own",
         None,
         verbatim=True,
     )
     answer: str = setting(
-        "generate: what the model says is read; score: of the task's labels the one whose words have the highest"
-        " probability, in one pass, and never anything else. A masked model always scores",
+        "generate: read what the model writes; score: take the label whose words are most probable, in one pass."
+        " Masked models always score",
         "generate",
         choices=("generate", "score"),
     )
     on_error: str = setting(
-        "a record that cannot be used stops the run, or is skipped, counted and listed",
+        "a record that cannot be used stops the run, or is skipped and listed",
         "stop",
         choices=("stop", "skip"),
     )
-    train: str | None = setting("task=files: JSONL, CSV, TSV or Parquet to train on", None)
-    valid: str | None = setting("task=files: such a file to validate on; null: a part of the training file", None)
-    test: str | None = setting("task=files: such a file to test on in the end; its records need no target", None)
+    train: str | None = setting("of task=files: JSONL, CSV, TSV or Parquet to train on", None)
+    valid: str | None = setting("of task=files: a file to validate on; null: part of the training file", None)
+    test: str | None = setting("of task=files: a file to answer when the run ends; its records need no target", None)
     valid_share: float = setting(
-        "where there is a training file alone (task=files without task.valid, mr's rt-polarity.all): the share of it"
-        " for validation, drawn with the seed",
+        "share of the training file for validation where there is no validation file",
         0.1,
         above=0.0,
         most=0.5,
     )
     source: str | None = setting(
-        "task=files: the source's text, as in 'question: {question} context: {passage}'", None, verbatim=True
+        "of task=files: source text, as in 'question: {question} context: {passage}'", None, verbatim=True
     )
-    target: str | None = setting("task=files: what to answer, as in '{answer}'", None, verbatim=True)
+    target: str | None = setting("of task=files: target text, as in '{answer}'", None, verbatim=True)
     spare: str | None = setting(
-        "task=files: the field to cut where a source is too long; null: an example's longest", None
+        "of task=files: field to cut where a source is too long; null: the example's longest", None
     )
-    id: str | None = setting("task=files: the field that names an example; null: its place in the file", None)
+    id: str | None = setting("of task=files: field that names an example; null: its place in the file", None)
     labels: dict[Any, Any] | None = setting(
-        "task=files: the target's values and the label words they stand for, as in {0: no, 1: yes}, or [no, yes] where"
-        " these are the values; else other words for a task's labels. One alone is task.labels.LABEL=word",
+        "of task=files: target values and their label words, as in {0: no, 1: yes}, or [no, yes] where they are the"
+        " same; of other tasks: other label words. task.labels.LABEL=word sets one",
         None,
     )
-    labels_file: str | None = setting(
-        "a JSON file with task.labels, which are read from it when the command is typed", None
-    )
+    labels_file: str | None = setting("a JSON file with task.labels", None)
     metric: str | None = setting(
-        "the main metric, which chooses the best prompt. task=files: accuracy, f1, macro_f1 or matthews of labels;"
-        " exact_match or f1 of words; pearson or spearman of numbers; rougeL, rouge1 or rouge2; null: accuracy with"
-        " task.labels, else exact_match. Tasks with several: one of theirs, or mean, as of qqp's accuracy and F1; null:"
-        " the first",
+        "main metric, which chooses the best prompt: one of the task's, or mean, their mean; null: its first."
+        " task=files: accuracy, f1, macro_f1 or matthews of labels; exact_match or f1 of words; pearson or spearman"
+        " of numbers; rougeL, rouge1 or rouge2",
         None,
     )
 
@@ -183,17 +173,17 @@ class ScheduleConfig(Group):
     stages: list[Any] = field(
         default_factory=list,
         metadata={
-            "help": "list of {depth, width, share|updates}; depth and width: a count (6), a fraction (0.25), full,"
-            " or {encoder: …, decoder: …}. schedule=FILE.yaml takes such a list from a file"
+            "help": "list of {depth, width, share|updates}; depth and width: a count (6), a fraction (0.25), full, or"
+            " {encoder: …, decoder: …}"
         },
     )
     reduce: str = setting(
-        "stacks that depth and width reduce: both, encoder, or task (as task.reduce_decoder says)",
+        "stacks that stages reduce; task: as task.reduce_decoder says",
         "task",
         choices=("task", "encoder", "both"),
     )
     partial_end: bool = setting("allow a last stage that is not the full model", False)
-    importance_examples: int = setting("training examples that score the FFN neurons", 1000, least=1)
+    importance_examples: int = setting("training examples by which FFN neurons are scored", 1000, least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,51 +192,50 @@ class PromptConfig(Group):
 
     key: ClassVar[str] = "prompt"
     kind: str = setting(
-        "soft: learned vectors before the embedded input; late: vectors before the states inside the stack that reads",
+        "soft: vectors before the embedded input; late: vectors before hidden states inside the model",
         "soft",
         choices=("soft", "late"),
     )
-    length: int = setting("number of prompt vectors P", 20, least=1, most=10_000)
+    length: int = setting("number of vectors", 20, least=1, most=10_000)
     init: str = setting(
-        "uniform in ±1/sqrt(inputs), normal (vectors from N(0, 1)), vocab (sampled embeddings), labels (label words),"
-        " text, file; auto: as published, normal for a late prompt without a generator, else uniform",
+        "uniform in ±1/sqrt(inputs); normal, N(0, 1); vocab, sampled embeddings; labels, label words; text; file."
+        " auto: as published, normal for a late prompt without a generator, else uniform",
         "auto",
         choices=("auto", "uniform", "normal", "vocab", "labels", "text", "file"),
         only={"vocab": "soft", "labels": "soft", "text": "soft"},
         learning=True,
     )
     text: str | None = setting(
-        "the words whose embeddings start the prompt, for prompt.init=text", None, only="soft", learning=True
+        "of prompt.init=text: words whose embeddings start the prompt", None, only="soft", learning=True
     )
     file: str | None = setting(
-        "what to start from, for prompt.init=file: a prompt.safetensors or the folder of a run; for a soft prompt also"
-        " a .npy or the folder of a PEFT prompt adapter",
+        "of prompt.init=file: a prompt.safetensors or a run's folder; for soft prompts also a .npy or the folder of a"
+        " PEFT adapter",
         None,
         learning=True,
     )
     layer: int | float = setting(
-        "late: how many blocks lie below the prompt: a count (12), or a fraction of those that read the source (0.5)",
+        "of late prompts: blocks below the prompt, a count (12) or a fraction (0.5)",
         0.5,
         least=0,
         only="late",
     )
     generator: str = setting(
-        "late: what makes an example's vectors from its states: npg (one pooled state), appg or mppg (average or max"
-        " pooling to prompt.length states), none (the same learned vectors for all)",
+        "of late prompts: what makes an example's vectors: npg, from one pooled state; appg or mppg, by average or"
+        " max pooling; none, the same learned vectors for all",
         "npg",
         choices=("npg", "appg", "mppg", "none"),
         only="late",
     )
-    bottleneck: int = setting("late: width of the generator's hidden layer", 128, least=1, only="late")
+    bottleneck: int = setting("of late prompts: width of the generator's hidden layer", 128, least=1, only="late")
     pool: str = setting(
-        "late, npg: the state of the first or the last token, or all tokens' mean",
+        "of npg: the first token's state, the last one's, or the mean",
         "first",
         choices=("first", "last", "mean"),
         only="late",
     )
     dropout: float | None = setting(
-        "late, in training: the share of the numbers in an example's vectors that are 0, drawn anew in every update;"
-        " null: as published, 0.1 of what a generator makes, and none without one",
+        "of late prompts: dropout of the vectors; null: as published, 0.1 with a generator, else none",
         None,
         least=0.0,
         most=0.9,
@@ -254,8 +243,8 @@ class PromptConfig(Group):
         learning=True,
     )
     cache: str = setting(
-        "late: keep the states below the prompt, which never change, in every process's memory or in a file under"
-        " cache_dir; auto: where a stage sees its examples more than once, and there is room",
+        "of late prompts: keep the states below the prompt in memory, or on disk under cache_dir; auto: if a stage"
+        " sees its examples more than once and there is room",
         "auto",
         choices=("auto", "off", "memory", "disk"),
         only="late",
@@ -269,27 +258,26 @@ class OptimConfig(Group):
 
     key: ClassVar[str] = "optim"
     name: str = setting(
-        "adafactor (factored state, no parameter scaling) or adamw", "adafactor", choices=("adafactor", "adamw")
+        "adafactor (factored, no parameter scaling) or adamw", "adafactor", choices=("adafactor", "adamw")
     )
-    lr: float = setting("learning rate, the highest of all updates", 0.3, above=0.0)
+    lr: float = setting("highest learning rate of the run", 0.3, above=0.0)
     schedule: str = setting(
-        "of the learning rate, after warm-up: constant, or linear down to 0 at the end of the run",
+        "of the learning rate after warm-up: constant, or linear to 0 at the end of the run",
         "constant",
         choices=("constant", "linear"),
     )
-    warmup: float = setting("share of the run's updates in which the learning rate rises", 0.0, least=0.0, most=1.0)
+    warmup: float = setting("share of updates in which the learning rate rises", 0.0, least=0.0, most=1.0)
     weight_decay: float = setting("weight decay", 1e-5, least=0.0)
     clip: float = setting("largest norm of the prompt's gradient", 1.0, above=0.0)
     momentum: float | None = setting(
-        "beta1: the share of a running mean over steps that stays at each, of which the rest is the new one; null: as"
-        " published, none in adafactor, 0.9 in adamw",
+        "beta1; null: as published, none in adafactor, 0.9 in adamw",
         None,
         least=0.0,
         most=0.999,
     )
     average: float = setting(
-        "score and keep a running mean in place of the prompt itself: the share of it that stays at each update, as 0.9"
-        " (it begins with the prompt's start, and training goes on from the prompt); 0: no mean",
+        "score and keep a running mean of the prompt over updates, with this decay, as 0.9; training goes on from the"
+        " prompt itself. 0: off",
         0.0,
         least=0.0,
         most=0.999,
@@ -303,38 +291,33 @@ class TrainConfig(Group):
     key: ClassVar[str] = "train"
     updates: int = setting("optimizer updates over all stages", 30000, least=1)
     epochs: float | None = setting(
-        "so often every training example, in place of train.updates, which follows from it when the data are read",
+        "passes over the training examples, in place of train.updates",
         None,
         above=0.0,
     )
     batch_size: int = setting("examples per update", 32, least=1)
     micro_batch: int | str | None = setting(
-        "examples per forward pass of a process; auto: as many as fit into engine.device_memory; null: its whole share"
-        " of the batch on a CPU, else auto. The gradient does not depend on it",
+        "examples per forward pass of a process, with the same gradient; auto: as many as fit; null: all on a CPU,"
+        " else auto",
         None,
         least=1,
     )
     activation_checkpointing: bool | None = setting(
-        "keep each block's input alone and compute the rest again on the way back: less memory, more time, the same"
-        " result; null: on a card, where the largest stage fits with it alone",
+        "keep only each block's input and compute the rest again: less memory, more time, the same result; null: on a"
+        " GPU, if the largest stage fits no other way",
         None,
     )
     eval_every: int = setting("updates between validations", 500, least=1)
     eval_examples: int | None = setting(
-        "in training, validate on so many validation examples, drawn with the seed; all of them score the best prompt"
-        " and the last one in the end; null: all, always",
+        "validate during training on N examples only; the best and the last prompt are scored on all",
         None,
         least=1,
     )
-    eval_partial: bool = setting(
-        "validate on partial models too: it decides nothing, as the best prompt is the full model's", False
-    )
+    eval_partial: bool = setting("validate on partial models too, which decides nothing", False)
     eval_batch: int = setting("examples per batch of generation", 128, least=1)
     save_every: int = setting("updates between saved states", 50, least=1)
-    score_untrained: bool = setting("score the initial prompt on the full model too, to compare", False)
-    patience: int | None = setting(
-        "stop after so many validations of the full model without a better score; null: never", None, least=1
-    )
+    score_untrained: bool = setting("score the initial prompt on the full model, to compare", False)
+    patience: int | None = setting("stop after N validations of the full model without a better score", None, least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -351,15 +334,15 @@ class EngineConfig(Group):
 
     key: ClassVar[str] = "engine"
     name: str = setting(
-        "torch: a whole copy in every process; deepspeed: shared out between them, or kept off the device;"
-        " auto: torch where it fits",
+        "torch: a whole copy of the model in every process; deepspeed: shared between them, or off the device; auto:"
+        " torch where it fits",
         "auto",
         choices=("auto", "torch", "deepspeed"),
     )
-    device: str = setting("auto, cpu, cuda or cuda:N; auto: cuda where there is one", "auto")
+    device: str = setting("auto, cpu, cuda or cuda:N", "auto")
     dtype: str = setting(
-        "precision of the frozen model; the prompt is always float32; auto: bfloat16 on a CUDA device that computes in"
-        " it, else float32",
+        "precision of the frozen model; auto: bfloat16 on a GPU that computes in it, else float32. The prompt is"
+        " always float32",
         "auto",
         choices=("auto", "float32", "bfloat16"),
         refused={
@@ -369,32 +352,30 @@ class EngineConfig(Group):
         },
     )
     quantize: str = setting(
-        "with engine=torch, keep the linear layers of the frozen model's blocks in 8 bits (int8) or 4 (nf4): less"
-        " memory, more time, a slightly lower score; needs fpt[quantize]",
+        "of engine=torch: pack the blocks' linear layers in 8 bits (int8) or 4 (nf4): less memory, more time, a"
+        " slightly lower score; needs fpt[quantize]",
         "none",
         choices=("none", "int8", "nf4"),
         refused={"int4": "Did you mean 'nf4'?", "fp4": "Did you mean 'nf4'?"},
     )
     graphs: bool = setting(
-        "on CUDA with engine=torch, start an update's kernels together, as a CUDA graph for each size of batch; false:"
-        " one by one, as with activation checkpointing and packed weights",
+        "of engine=torch on CUDA: run updates as CUDA graphs, one for each batch size",
         True,
     )
     processes: int = setting("processes on each machine, one for each GPU; on a CPU they share its cores", 1, least=1)
     zero_stage: int = setting(
-        "of engine=deepspeed, for the frozen model only: 3 shares its weights out; 0, 1 and 2 leave them whole,"
-        " as what 1 and 2 share out a frozen model does not have",
+        "of engine=deepspeed: 3 shares the frozen model's weights out; 0, 1 and 2 leave them whole",
         3,
         least=0,
         most=3,
     )
     offload: str = setting(
-        "with zero_stage=3: keep each process's share of the weights off the device",
+        "of zero_stage=3: keep the weights in the machine's memory",
         "none",
         choices=("none", "cpu"),
         refused={"nvme": "Weights on a disk are not supported; engine.offload=cpu keeps them in the machine's memory."},
     )
-    device_memory: str | None = setting("memory of one device, as in 24GiB; null: what this machine has", None)
+    device_memory: str | None = setting("memory of one device, as in 24GiB; null: this machine's", None)
     hostfile: str | None = setting(
         "DeepSpeed's hostfile, lines of 'host slots=N': start processes on all of these machines over ssh", None
     )

@@ -19,10 +19,11 @@ def test_it_trains_keeps_and_prints(
     words = ["--tasks", "boolq", "mnli", "--updates", "3", "--jobs", "1"]
     gallery.main(words)
     page = capsys.readouterr().out
-    assert "bench.gallery --tasks boolq mnli --updates 3`" in page
+    assert "with 3 updates of 32" in page
     for task in ("boolq", "mnli"):
-        assert open_prompt(tmp_path / "docs" / "gallery" / task / "prompt.safetensors").shapes == {"prompt": (20, 128)}
-        assert "accuracy" in (tmp_path / "docs" / "gallery" / task / "README.md").read_text()
+        kept = tmp_path / "examples" / "gallery" / task
+        assert open_prompt(kept / "prompt.safetensors").shapes == {"prompt": (20, 128)}
+        assert "accuracy" in (kept / "README.md").read_text()
         record = gallery.RECORDS[f"{task}-to-{'mnli' if task == 'boolq' else 'boolq'}"]
         assert "prompt.init=file" in record["words"]
     rows = re.findall(r"^\| (own start|boolq|mnli) \| (.*) \|$", page, re.MULTILINE)
@@ -36,6 +37,6 @@ def test_it_trains_keeps_and_prints(
 def test_runs_are_told_where_they_start() -> None:
     assert gallery.transfer_words(None, "mnli", 120) == gallery.words("mnli", 40)
     assert gallery.transfer_words("boolq", "mnli", 120)[-2:] == [
-        "prompt.file=docs/gallery/boolq/prompt.safetensors",
+        "prompt.file=examples/gallery/boolq/prompt.safetensors",
         "prompt.init=file",
     ]
