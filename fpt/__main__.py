@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 disk failed, 2 input cannot be used, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        status = _run(words)
+        status = _run(list(map(_typed, words)))
         sys.stdout.flush()
         return status
     except (UserError, Failed) as error:
@@ -54,6 +54,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"fpt: {where}{error.strerror}; {GOES_ON}", file=sys.stderr)
         return 1
+
+
+def _typed(word: str) -> str:
+    """A word as UTF-8 has it, which Python does not read it as under every locale.
+
+    Raises:
+        UserError: it is not UTF-8.
+    """
+    try:
+        typed = word if word.isascii() else word.encode("utf-8", "surrogateescape").decode()
+    except UnicodeError:
+        raise UserError(f"{word!r}: not UTF-8; set the terminal to UTF-8, or give the file another name") from None
+    return typed
 
 
 def _run(words: list[str]) -> int:

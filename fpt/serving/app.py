@@ -180,7 +180,8 @@ def make(
 
 
 def _problem(code: int, text: str, **headers: str) -> Response:
-    return JSONResponse({"error": text}, code, headers)
+    said = text.encode(errors="backslashreplace").decode()  # it may quote what is no character
+    return JSONResponse({"error": said}, code, headers)
 
 
 def _page(model: str, prompts: Mapping[str, Served], field: str) -> tuple[str, str]:

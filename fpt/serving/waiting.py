@@ -52,7 +52,7 @@ class Waiting:
         return await future
 
     async def work(self) -> None:
-        """Answer until cancelled; what goes wrong with a batch is raised where its questions were asked."""
+        """Answer until cancelled; what goes wrong with a question is raised where it was asked."""
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(1, thread_name_prefix="model") as thread:
             while True:
@@ -75,9 +75,13 @@ class Waiting:
         try:
             found = await loop.run_in_executor(thread, self._answer, [example for example, _ in batch])
         except Exception as error:
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
+            if len(batch) > 1:  # of which one may be at fault: the others are answered without it
+                for one in batch:
+                    await self._compute(loop, thread, [one])
+                return
+            ((_, future),) = batch
+            if not future.done():
+                future.set_exception(error)
             return
         self.answered, self.batches = self.answered + len(batch), self.batches + 1
         for (_, future), prediction in zip(batch, found, strict=True):

@@ -6,6 +6,7 @@ from fpt.config.run_config import RunConfig
 from fpt.config.schema import TaskConfig
 from fpt.errors import UserError, did_you_mean
 from fpt.tasks import labels, own_task, ratings, reading, summary, variants
+from fpt.tasks.fields import readable
 from fpt.tasks.task import TaskRules
 
 VALID_SHOTS = 1000  # that are drawn to validate on, as Liu et al. 2022 do
@@ -19,6 +20,8 @@ def rules_of(task: TaskConfig) -> TaskRules:
         UserError: no such task, or a setting that it does not have.
     """
     rules = _rules_of(task)
+    for text in (rules.template.text, *rules.labels):
+        readable(text, f"task={task.name}: {text!r}")
     if task.answer == "score" and not rules.labels:
         way_out = ", or give task.labels" if is_own(task) else ""
         raise UserError(f"task.answer=score: chooses between labels, and {task.name} has none; leave it out{way_out}")

@@ -22,9 +22,25 @@ def texts_of(record: Record, names: Iterable[str], where: str) -> dict[str, str]
 
 def text(record: Record, name: str, where: str) -> str:
     """The text in a record's field."""
-    value = _field(record, name, where, str, "a text")
-    if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise UserError(f"{where}: '{name}' holds half of a surrogate pair, which is no character")
+    return readable(_field(record, name, where, str, "a text"), f"{where}: '{name}'")
+
+
+def readable(value: str, what: str) -> str:
+    """The text, unless it holds what is no character: every text of a user's passes here where it enters.
+
+    Tokenizers refuse such a text, and with it all that are tokenised together; files cannot hold it either.
+
+    Raises:
+        UserError: it does; `what` names the text.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        what += f", letter {error.start + 1:,}"
+        raise UserError(f"{what}: half of a surrogate pair, which is no character; take it out") from None
+    if "\0" in value:
+        what += f", letter {value.index(chr(0)) + 1:,}"
+        raise UserError(f"{what}: a NUL, which is no text; take it out, or save the file as UTF-8")
     return value
 
 
@@ -32,11 +48,11 @@ def text_or_number(record: Record, name: str, where: str) -> str:
     """The text in a field that is there; numbers and truth values as JSON writes them.
 
     Raises:
-        UserError: it is a list or an object, or empty.
+        UserError: it is a list or an object, or holds what is no character.
     """
     if not isinstance(record[name], str | int | float):
         raise UserError(f"{where}: '{name}' is {record[name]!r:.100}; expected a text or a number")
-    return as_text(record[name])
+    return readable(as_text(record[name]), f"{where}: '{name}'")
 
 
 def as_text(value: Any) -> str:

@@ -8,7 +8,7 @@ from fpt.errors import UserError
 from fpt.tasks import origins, sampling
 from fpt.tasks.catalogue import VALID_SHOTS, data_of, is_own, rules_of
 from fpt.tasks.faults import Faults
-from fpt.tasks.fields import PlacedRecord
+from fpt.tasks.fields import PlacedRecord, readable
 from fpt.tasks.splits import asked_test_split, check_validation_split, is_drawn, parts_of, validation_splits
 from fpt.tasks.task import ANSWER, Example, Task, TaskRules
 
@@ -116,6 +116,7 @@ def _read(records: Iterator[PlacedRecord], rules: TaskRules, split: str, faults:
             prepared = rules.records.prepare(record, where)
             answered = not is_test or rules.answered(prepared)
             example = rules.example(prepared, where) if answered else rules.question(rules.template, prepared, where)
+            readable(example.id, f"{where}: the id")
             if example.id in ids:
                 raise UserError(f"{where}: the id '{example.id}' occurs a second time; make ids unique")
         except UserError as error:

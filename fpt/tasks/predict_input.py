@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fpt.errors import UserError
 from fpt.tasks.faults import Faults
-from fpt.tasks.fields import Record, text_or_number
+from fpt.tasks.fields import Record, readable, text_or_number
 from fpt.tasks.file_formats import READERS, lines
 from fpt.tasks.task import Example, TaskRules
 
@@ -31,9 +31,13 @@ def check(file: Path) -> None:
         raise UserError(f"input={file}: no such file")
 
 
-def raw_example(source: str) -> Example:
-    """A source as it stands."""
-    return Example("", source, "", ())
+def raw_example(source: str, what: str = "text") -> Example:
+    """A source as it stands.
+
+    Raises:
+        UserError: it holds what is no character; `what` names it.
+    """
+    return Example("", readable(source, what), "", ())
 
 
 def in_groups(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:
@@ -57,7 +61,7 @@ def by_template(rules: TaskRules) -> Reads:
                 f" as '{RAW}'. It has {', '.join(map(str, record))[:200]}"
             )
         source, spare = rules.template.fill({name: text_or_number(record, name, where) for name in names})
-        return raw_example(source)._replace(spare=spare)
+        return Example("", source, "", (), spare)
 
     return read
 
@@ -83,8 +87,14 @@ def examples_in(file: Path, reads: Reads, faults: Faults) -> Iterator[Example]:
         UserError: a line that cannot be read, or a record that is wrong, unless such are skipped.
     """
     if file.suffix.lower() == LINES:
-        return (raw_example(line) for _, line in lines(file, faults))
+        return _lines(file, faults)
     return (example for _, example in _records(file, reads, faults))
+
+
+def _lines(file: Path, faults: Faults) -> Iterator[Example]:
+    for number, line in lines(file, faults):
+        with faults:
+            yield raw_example(line, f"{file}, line {number}")
 
 
 def rows_of(file: Path, reads: Reads, faults: Faults) -> Iterator[Record]:
@@ -118,7 +128,8 @@ def examples_on_stream(descriptor: int, at_once: int) -> Iterator[list[Example]]
 
 
 def _line(line: bytes, number: int) -> Example:
+    where = f"standard input, line {number}"
     try:
-        return raw_example(line.decode().removesuffix("\r"))
+        return raw_example(line.decode().removesuffix("\r"), where)
     except UnicodeDecodeError as error:
-        raise UserError(f"standard input, line {number}: not UTF-8 (byte {error.start}: {error.reason})") from None
+        raise UserError(f"{where}: not UTF-8 (byte {error.start}: {error.reason})") from None

@@ -1,6 +1,7 @@
 """Who asks over a network is answered as by the predictor, or refused in a line; many at once share batches."""
 
 import asyncio
+import json
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -58,6 +59,11 @@ def test_a_records_fields_go_into_its_prompts_template(client: httpx2.Client) ->
     assert long["cut"] > 100
 
 
+def escaped(record: dict[str, str]) -> dict[str, Any]:
+    """A request in ASCII, as it can hold half of a surrogate pair."""
+    return {"content": json.dumps(record), "headers": {"Content-Type": "application/json"}}
+
+
 @pytest.mark.parametrize(
     ("request_", "code", "said"),
     [
@@ -68,6 +74,15 @@ def test_a_records_fields_go_into_its_prompts_template(client: httpx2.Client) ->
         ),
         ({"json": {"text": "x"}}, 400, "no field 'prompt'; expected the name of a prompt"),
         ({"json": {"prompt": "boolq", "question": "x"}}, 400, "record: no field 'passage'; expected question, passage"),
+        (escaped({"prompt": "boolq", "text": "a \ud800"}), 400, "record: 'text', letter 3: half of a surrogate pair"),
+        (escaped({"prompt": "boolq", "text": "a\0"}), 400, "record: 'text', letter 2: a NUL"),
+        (
+            escaped({"prompt": "mnli", "premise": "\udfff", "hypothesis": "x"}),
+            400,
+            "record: 'premise', letter 1: half",
+        ),
+        (escaped({"prompt": "\ud800", "text": "x"}), 400, "'prompt' is '\\ud800'; expected the name of a prompt"),
+        (escaped({"prompt": "boolq", "\ud800": "x"}), 400, "record: no field 'question'; expected question, passage"),
         ({"json": [1]}, 422, "body: Input should be a valid dictionary"),
         ({"json": {"prompt": "boolq", "text": ["x"]}}, 422, "text: Input should be a valid string"),
         ({"content": "{", "headers": {"Content-Type": "application/json"}}, 422, "body: JSON decode error"),
@@ -128,6 +143,35 @@ def test_who_finds_too_many_waiting_is_told_to_come_again() -> None:
         assert first.result().status_code == 500
         assert "secret" not in first.result().text
         assert second.result().json()["answer"] == "good"
+
+
+def test_a_bad_question_fails_alone(here: Here, client: httpx2.Client) -> None:
+    """Of those that are asked together, whether it is refused or the model fails on it."""
+    records = [
+        {"prompt": "boolq", "text": ("a \ud800", "", LAMPS[0], "</s> <pad>")[number % 4]} for number in range(40)
+    ]
+    with ThreadPoolExecutor(20) as threads:
+        codes = list(threads.map(lambda record: client.post("/predict", **escaped(record)).status_code, records))
+    assert codes == [400, 200, 200, 200] * 10
+    seen = list[int]()
+
+    def answer(examples: Sequence[Example]) -> list[Prediction]:
+        seen.append(len(examples))
+        if any(example.source == "bad" for example in examples):
+            raise RuntimeError("of the whole batch")
+        return [predicted(example) for example in examples]
+
+    async def ask() -> list[Prediction | BaseException]:
+        waiting = Waiting(answer, batch_size=4, longest=9)
+        asked = [asyncio.create_task(waiting.ask(raw_example(text))) for text in ("a", "bad", "b", "c")]
+        work = asyncio.create_task(waiting.work())
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        work.cancel()
+        return found
+
+    found = asyncio.run(ask())
+    assert [getattr(one, "answer", type(one)) for one in found] == ["a", RuntimeError, "b", "c"]
+    assert seen == [4, 1, 1, 1, 1]
 
 
 def test_who_has_left_is_not_computed() -> None:

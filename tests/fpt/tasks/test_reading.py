@@ -77,7 +77,7 @@ def test_the_baseline_is_the_commonest_training_answer(tmp_path: Path) -> None:
         ({"id": "x", "answers": []}, "data[0].paragraphs[0].qas[1]: 'question' is missing; expected a text"),
         ({"id": "x", "question": "what"}, "data[0].paragraphs[0].qas[1]: 'answers' is missing; expected a list"),
         (asked("x", 3), "data[0].paragraphs[0].qas[1].answers[0]: 'text' is 3; expected a text"),
-        (asked("x", "\ud83d"), "qas[1].answers[0]: 'text' holds half of a surrogate pair"),
+        (asked("x", "\ud83d"), "qas[1].answers[0]: 'text', letter 1: half of a surrogate pair"),
         ("what", "data[0].paragraphs[0].qas[1]: expected an object, got str"),
         (asked("x", answers={"text": []}), "'answers' is {'text': []}; expected a list"),
     ],
