@@ -3,7 +3,7 @@
 BEFORE and AFTER (by default this checkout) are checkouts, run with this Python. Each trains the same runs: every
 schedule, a late prompt through stages, a task with free answers, two processes, and a run that is killed at random
 moments until it has come to its end. What they left is compared: `prompt.safetensors` and `predictions.jsonl` byte by
-byte, `result.json` without seconds and versions.
+byte, `result.json` without versions and what was measured.
 """
 
 import argparse
@@ -39,6 +39,7 @@ RUNS = {
     "killed": ("schedule=cr",),
 }
 FILES = ("prompt.safetensors", "predictions.jsonl", "result.json")
+MEASURED = ("seconds", "versions", "peak_memory", "tokens_per_second", "share_of_peak")  # keys of result.json
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,14 +86,14 @@ def digests(checkout: Path, name: str, folder: Path) -> dict[str, str]:
 def _compared(file: Path) -> bytes:
     if file.name != "result.json":
         return file.read_bytes()
-    return json.dumps(_without_times(json.loads(file.read_text()))).encode()
+    return json.dumps(_without_measured(json.loads(file.read_text()))).encode()
 
 
-def _without_times(value: Any) -> Any:
+def _without_measured(value: Any) -> Any:
     if isinstance(value, dict):
-        kept = {key: inner for key, inner in value.items() if not key.startswith(("seconds", "versions"))}
-        return {key: _without_times(inner) for key, inner in kept.items()}
-    return [_without_times(inner) for inner in value] if isinstance(value, list) else value
+        kept = {key: inner for key, inner in value.items() if not key.startswith(MEASURED)}
+        return {key: _without_measured(inner) for key, inner in kept.items()}
+    return [_without_measured(inner) for inner in value] if isinstance(value, list) else value
 
 
 if __name__ == "__main__":

@@ -1,47 +1,32 @@
 """What happens in a stage, written down and shown: lines of metrics.jsonl, bars, saved states."""
 
-from fpt.devices.meter import Meter
-from fpt.runs.progress import Progress
+from fpt.devices import distributed
+from fpt.devices.meter import Meter, peak_flops
 from fpt.runs.run import PROMPT, UPDATES
-from fpt.runs.shared_folder import SharedFolder
 from fpt.training.checkpoint import TrainState, dump_state
 from fpt.training.loop import Event, Lessened, Saved, Ungraphed, Updated
 from stages import resume
-from stages.planning.flops import FlopsPlan
-from stages.schedule import Schedule, Stage
-from stages.start import Start
+from stages.schedule import Stage
+from stages.setup import Setup
 
 
 class Journal:
-    """One stage's."""
+    """Writes down and shows what happens in one stage after the other."""
 
-    def __init__(
-        self,
-        folder: SharedFolder,
-        progress: Progress,
-        stage: Stage,
-        schedule: Schedule,
-        flops: FlopsPlan,
-        seconds: float,
-        start: Start,
-        meter: Meter,
-    ) -> None:
-        """Of a stage of the schedule.
+    def __init__(self, setup: Setup) -> None:
+        """Of a run; to be made before its first model, as memory is measured against what is taken now."""
+        device, dtype = setup.engine.device, setup.config.engine.dtype
+        self._folder, self._progress, self._start = setup.folder, setup.progress, setup.start
+        self._schedule, self._flops = setup.schedule, setup.plan.flops
+        self._meter = Meter(device, peak_flops(device, dtype, distributed.size()))
+        self._progress.expect(self._flops.flops_of_stages, done=self._flops.flops_before(setup.state.update))
 
-        Args:
-            folder: takes the lines and states.
-            progress: shows them.
-            stage: the one that trains.
-            schedule: all of them.
-            flops: what every stage costs; the scoring of neurons is part of what the run has spent.
-            seconds: what scoring the neurons took.
-            start: where the prompt began, which knows how it is written.
-            meter: measures the updates.
-        """
-        self._folder, self._progress, self._stage, self._last = folder, progress, stage, schedule.last
-        self._flops, self._start, self._meter = flops, start, meter
-        earlier = schedule.stages[: stage.index - 1]
-        self._seconds = seconds + sum(resume.read_state(folder, before).seconds for before in earlier)
+    def begin(self, stage: Stage, seconds: float, *, before: float) -> None:
+        """A stage begins, or goes on after so many seconds; `before` the first stage the run had taken others."""
+        earlier = self._schedule.stages[: stage.index - 1]
+        self._stage = stage
+        self._seconds = before + sum(resume.read_state(self._folder, one).seconds for one in earlier)
+        self._meter.begin(self._flops.stages[stage.index - 1].flops_per_update, seconds)
 
     def record(self, event: Event) -> None:
         """Write down what happened."""
@@ -54,7 +39,8 @@ class Journal:
         if isinstance(event, Ungraphed):
             self._progress.say(f"from here on updates are no CUDA graphs: {event.reason}")
             return
-        where = f"stage {self._stage.index}/{self._last.index}  update {event.update}/{self._last.end}"
+        number, numbers = self._stage.index, len(self._schedule.stages)
+        where = f"stage {number}/{numbers}  update {event.update}/{self._schedule.updates}"
         flops = self._flops.flops_before(event.update)
         spent = {"flops": self._flops.flops_importance + flops, "seconds": round(self._seconds + event.seconds, 3)}
         line = {"update": event.update, "stage": self._stage.index, **spent}

@@ -1,26 +1,21 @@
 """What is measured once, before the first update: the neurons' scores, and the untrained prompt's where asked for."""
 
 import json
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fpt.config.run_config import RunConfig
 from fpt.devices import distributed
-from fpt.devices.precision import name_of
-from fpt.runs.progress import Progress, Stopwatch
+from fpt.prompts.prompted import PromptedModel
+from fpt.runs.progress import Stopwatch
 from fpt.runs.run import MEASURED
-from fpt.runs.shared_folder import SharedFolder
 from fpt.runs.tensor_cache import find, keep
-from fpt.training.evaluation import Evaluator
 from stages import importance
-from stages.inputs import Inputs
-from stages.models import Models
-from stages.schedule import Schedule
 from stages.selection import everything
-from stages.start import Start
+from stages.setup import Setup
 
 SCORES = "scores.safetensors"
 
@@ -40,60 +35,55 @@ class Measured:
     seconds: float
 
 
-def measure(
-    config: RunConfig,
-    schedule: Schedule,
-    inputs: Inputs,
-    start: Start,
-    models: Models,
-    evaluator: Evaluator,
-    folder: SharedFolder,
-    progress: Progress,
-) -> Measured:
+def measure(setup: Setup) -> Measured:
     """Score the neurons, and the prompt that is yet to learn if asked for; read from the run folder what is there."""
+    folder = setup.folder
     if MEASURED in folder:
         values = json.loads(folder.read(MEASURED))
         scores = load(folder.read(SCORES)) if SCORES in folder else {}
         if sorted(scores) == values["scored"]:
             return Measured(scores, values["untrained"], values["seconds"])
     stopwatch = Stopwatch()
-    scores = _scores(config, schedule, inputs, start, models, progress)
+    scores = _scores(setup)
     seconds = stopwatch.seconds
     untrained = None
-    if config.train.score_untrained:
-        with models.open(everything(inputs.backbone.shape), start.prompt) as model:
-            untrained = evaluator.validate(model).score
+    if setup.config.train.score_untrained:
+        with _full_model(setup) as model:
+            untrained = setup.evaluator.validate(model).score
     if scores:
         folder.write(SCORES, save(scores))
     folder.write_json(MEASURED, {"scored": sorted(scores), "untrained": untrained, "seconds": seconds})
     return Measured(scores, untrained, seconds)
 
 
-def _scores(
-    config: RunConfig, schedule: Schedule, inputs: Inputs, start: Start, models: Models, progress: Progress
-) -> dict[str, Tensor]:
+def _full_model(setup: Setup) -> AbstractContextManager[PromptedModel]:
+    """Within, the whole backbone is there, with the prompt that is yet to learn."""
+    return setup.models.open(everything(setup.schedule.full), setup.start.prompt)
+
+
+def _scores(setup: Setup) -> dict[str, Tensor]:
     """From the main process's cache, or computed by all together where it has none."""
-    reduced = [name for name, is_reduced in schedule.reduces_width().items() if is_reduced]
+    reduced = [name for name, is_reduced in setup.schedule.reduces_width().items() if is_reduced]
     if not reduced:
         return {}
+    config, inputs, engine = setup.config, setup.inputs, setup.engine
     sample = importance.sample(inputs.train, config.schedule.importance_examples, config.seed)
     batch_size, cache = config.train.eval_batch, Path(config.cache_dir).expanduser()
     key = importance.key(
         inputs.backbone.fingerprint,
-        dtype=name_of(config.engine),
+        dtype=config.engine.dtype,
         quantize=config.engine.quantize,
-        device=models.engine.device.type,
+        device=engine.device.type,
         batch_size=batch_size,
         task=config.task.name,
-        prompt=start.identity,
+        prompt=setup.start.identity,
         examples=sample,
     )
     scores: dict[str, Tensor] | None = distributed.broadcast_from_main(lambda: find(cache, "importance", key))
     if scores is None:
-        with models.open(everything(inputs.backbone.shape), start.prompt) as model:
-            scores = importance.measure(
-                model, sample, batch_size=batch_size, engine=models.engine, with_bar=progress.with_bar
-            )
+        with _full_model(setup) as model:
+            with_bar = setup.progress.with_bar
+            scores = importance.measure(model, sample, batch_size=batch_size, engine=engine, with_bar=with_bar)
         if distributed.is_main():
             keep(cache, "importance", key, scores)
     return {name: scores[name] for name in reduced}

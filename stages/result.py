@@ -6,49 +6,36 @@ from importlib.metadata import version
 from typing import Any
 
 from fpt import __version__
-from fpt.config.run_config import RunConfig
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.run import PREDICTIONS, PROMPT, RESULT, TEST_PREDICTIONS, UPDATES
 from fpt.runs.shared_folder import SharedFolder
 from fpt.tasks.task import Task
 from fpt.training.checkpoint import TrainState
-from fpt.training.evaluation import Answers, Evaluation, Evaluator, predictions
-from stages.inputs import Inputs
+from fpt.training.evaluation import Answers, Evaluation, predictions
 from stages.measured import Measured
 from stages.planning.flops import FlopsPlan, StagePlan, price_run
-from stages.planning.settled import Settled
 from stages.resume import read_state
-from stages.schedule import Schedule, Stage
-from stages.start import Start
+from stages.schedule import Stage
+from stages.setup import Setup
 
 LIBRARIES = ("torch", "transformers", "safetensors", "omegaconf", "hydra-core")
 
 
-def finish(
-    config: RunConfig,
-    schedule: Schedule,
-    inputs: Inputs,
-    start: Start,
-    settled: Settled,
-    measured: Measured,
-    evaluator: Evaluator,
-    model: PromptedModel,
-    state: TrainState,
-    folder: SharedFolder,
-) -> dict[str, Any]:
+def finish(setup: Setup, measured: Measured, model: PromptedModel, state: TrainState) -> dict[str, Any]:
     """Score the best prompt on the last stage's model and write all; returns result.json."""
     assert state.best_prompt is not None
-    last = state.score
+    config, inputs, schedule, folder = setup.config, setup.inputs, setup.schedule, setup.folder
+    evaluator, last = setup.evaluator, state.score
     if evaluator.some is not None:  # training has looked at some examples alone
         model.learn(state.kept_prompt)
         last = evaluator.validate(model).score
     model.learn(state.best_prompt)
-    task, flops = inputs.task, settled.flops
+    task, flops = inputs.task, setup.plan.flops
     evaluation = evaluator.validate(model)
     tested = evaluator.answers(model, inputs.test, "test") if inputs.test else None
     if state.update < flops.updates:  # it ran out of patience
         cut = schedule.ended_at(state.update)
-        flops = price_run(config, cut, inputs, settled.kept_states, settled.micro_batch)
+        flops = price_run(config, cut, inputs, setup.plan.kept_states, setup.plan.micro_batch)
     ends = [read_state(folder, stage) for stage in schedule.stages]
     result = {
         "task": task.name,
@@ -67,7 +54,7 @@ def finish(
     folder.write(PREDICTIONS, predictions(evaluation.answers, task, task.valid))
     if tested:
         folder.write(TEST_PREDICTIONS, predictions(tested, task, task.test))
-    folder.write(PROMPT, start.dump(state.best_prompt, model=inputs.backbone.fingerprint))
+    folder.write(PROMPT, setup.start.dump(state.best_prompt, model=inputs.backbone.fingerprint))
     folder.write_json(RESULT, result)
     return result
 

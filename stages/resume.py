@@ -1,5 +1,7 @@
 """Where a run goes on: the run folder's last state, checked against the configuration and the recorded hashes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -27,27 +29,21 @@ def state_file(stage: Stage) -> str:
 Mark = dict[str, Any]  # how much of metrics.jsonl belongs to a state
 
 
-def open_folder(config: RunConfig, schedule: Schedule) -> tuple[SharedFolder, TrainState | None, Mark | None]:
-    """Take the run's folder and find the last state in it and its mark, None before the first.
-
-    Every process gets the state; the folder is the main one's, which answers for it.
+@contextmanager
+def opened_folder(config: RunConfig, schedule: Schedule) -> Iterator[SharedFolder]:
+    """Within, the run has its folder, whose files are whole and of this configuration; every process enters.
 
     Raises:
         UserError: the folder is another run's, a file in it is damaged or missing, or resume=must finds nothing.
     """
-    at: list[tuple[TrainState | None, Mark | None]] = []  # where the run goes on, as the main process sees it
-
-    def open_it() -> RunFolder:
-        folder, state, mark = _open(config, schedule)
-        at.append((state, mark))
-        return folder
-
-    folder = SharedFolder(config.folder, open_it)
-    state, mark = folder.ask(lambda _: at[0])
-    return folder, state, mark
+    folder = SharedFolder(config.folder, lambda: _open(config, schedule))
+    try:
+        yield folder
+    finally:
+        folder.close()
 
 
-def _open(config: RunConfig, schedule: Schedule) -> tuple[RunFolder, TrainState | None, Mark | None]:
+def _open(config: RunConfig, schedule: Schedule) -> RunFolder:
     path = config.folder
     if config.resume == "never":
         set_aside(path)
@@ -68,19 +64,24 @@ def _open(config: RunConfig, schedule: Schedule) -> tuple[RunFolder, TrainState 
             _drop(folder, schedule, damaged)
         if CONFIG not in folder:
             folder.write(CONFIG, to_yaml(config).encode())
-        state, mark = last_state(folder, schedule)
     except BaseException:
         folder.close()
         raise
-    return folder, state, None if METRICS in damaged else mark
+    return folder
 
 
-def last_state(folder: RunFolder, schedule: Schedule) -> tuple[TrainState | None, Mark | None]:
-    """The latest stage's state, with its mark in metrics.jsonl."""
-    for stage in reversed(schedule.stages):
-        if state_file(stage) in folder:
-            return load_state(folder.read(state_file(stage)))
-    return None, None
+def last_state(folder: SharedFolder, schedule: Schedule) -> tuple[TrainState | None, Mark | None]:
+    """The latest state in the folder, in every process, and how much of metrics.jsonl it has seen."""
+
+    def find(own: RunFolder) -> tuple[TrainState | None, Mark | None]:
+        for stage in reversed(schedule.stages):
+            if state_file(stage) in own:
+                state, mark = load_state(own.read(state_file(stage)))
+                return state, None if own.metrics_problem(mark) else mark  # damaged, and to be repaired
+        return None, None
+
+    found: tuple[TrainState | None, Mark | None] = folder.ask(find)
+    return found
 
 
 def read_state(folder: RunFolder | SharedFolder, stage: Stage) -> TrainState:

@@ -59,9 +59,13 @@ class Settled:
     flops: FlopsPlan
     kept_states: KeptStatesPlan | None
 
-    def engine(self, config: EngineConfig) -> EngineConfig:
-        """The configuration with `auto` as the engine, and as the precision, that were chosen."""
-        return replace(config, name=self.memory.engine, dtype=self.memory.dtype)
+    def resolved(self, config: RunConfig, inputs: Inputs) -> RunConfig:
+        """The configuration with what was decided in place of every `auto`."""
+        config = config.with_batches_of(len(inputs.train))
+        train = replace(config.train, activation_checkpointing=self.memory.activation_checkpointing)
+        engine = replace(config.engine, name=self.memory.engine, dtype=self.memory.dtype)
+        graphs = self.has_graphs(engine) and not inputs.backbone.family.row.asks_card
+        return replace(config, train=train, engine=replace(engine, graphs=graphs))
 
     @property
     def micro_batch(self) -> int:
@@ -70,7 +74,7 @@ class Settled:
 
     def has_graphs(self, config: EngineConfig) -> bool:
         """Whether updates are CUDA graphs."""
-        is_planned = has_graphs(self.engine(config), checkpointing=self.memory.activation_checkpointing)
+        is_planned = has_graphs(config, checkpointing=self.memory.activation_checkpointing)
         return is_planned and named(config.device).type == "cuda"  # which a plan may be made without
 
     def sentences(self, config: EngineConfig) -> list[str]:
@@ -78,7 +82,7 @@ class Settled:
         number = torch.get_num_threads()
         threads = f"; {number} thread{'s' if number > 1 else ''}" if named(config.device).type == "cpu" else ""
         packed = "" if config.quantize == "none" else f", its blocks' linear layers in {config.quantize}"
-        graphs = "; updates are CUDA graphs" if self.has_graphs(config) else ""
+        graphs = "; updates are CUDA graphs" if config.graphs else ""
         engine = f"{self.memory.reason}; the model is in {self.memory.dtype}{packed}{threads}{graphs}"
         return [engine, *self.memory.told, *([self.kept_states.sentence] if self.kept_states else [])]
 
@@ -101,6 +105,9 @@ def settle(config: RunConfig, schedule: Schedule, inputs: Inputs, folder: Shared
     Raises:
         UserError: the states below the prompt have no room, or not even one example fits.
     """
+    config = config.with_batches_of(len(inputs.train))
+    if inputs.backbone.family.row.asks_card:
+        config = replace(config, engine=replace(config.engine, graphs=False))
     before = json.loads(folder.read(PLAN)) if PLAN in folder else {}
     asked = {key: attrgetter(key)(config) for key in ASKED} | {"processes": distributed.size()}
     if before.get("asked") == asked:

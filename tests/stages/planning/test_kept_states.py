@@ -36,7 +36,7 @@ from stages import schedule
 from stages.inputs import Inputs, open_inputs
 from stages.planning import kept_states as planning
 from stages.planning.needs import device_of
-from stages.state_keeper import StateKeeper
+from stages.state_keeper import origin
 from tests.conftest import ON_CPU, Outcome, quick_words, stopped_after
 from tests.models import DATA, PRICED, late, prompted, same, t5
 
@@ -188,7 +188,7 @@ def test_states_are_told_apart_by_what_they_are_of(checkpoint: Path, tmp_path: P
     ]
 
     def name(opened: Inputs, stack: StackSelection) -> str:
-        return json.dumps(StateKeeper(None, config, opened, ON_CPU, Progress()).origin(Selection(stack, decoder)))
+        return json.dumps(origin(opened, 3, Selection(stack, decoder)))
 
     names = {name(inputs, stack) for stack in kept} | {name(made, kept[0]) for made in others}
     assert len(names) == 6

@@ -1,0 +1,118 @@
+"""What a run has before its first update, as one value: resolved configuration, data, start, plan, engine, folder."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from fpt.config.run_config import RunConfig
+from fpt.devices.device import open_device
+from fpt.devices.engine import Engine
+from fpt.runs.progress import Progress
+from fpt.runs.run import RESULT, SKIPPED
+from fpt.runs.shared_folder import SharedFolder
+from fpt.runs.trackers import Harmless, MetricsLine, open_sink
+from fpt.training.checkpoint import TrainState
+from fpt.training.evaluation import Evaluator
+from fpt.training.loop import Recipe
+from stages import resume
+from stages.inputs import Inputs, check_unchanged, evaluator_of
+from stages.models import Models
+from stages.planning.settled import Settled, settle
+from stages.schedule import Schedule
+from stages.start import Start, start_of
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that the stages of a run have in common.
+
+    Attributes:
+        config: the configuration with the plan's decisions in place of every `auto`.
+        schedule: the stages.
+        inputs: the backbone, and the task's examples as token ids.
+        start: the prompt before its first update.
+        plan: what was decided for this machine, and what every stage costs.
+        engine: holds the models, one after the other.
+        folder: takes everything that the run writes.
+        progress: tells people.
+        state: where training begins or goes on.
+    """
+
+    config: RunConfig
+    schedule: Schedule
+    inputs: Inputs
+    start: Start
+    plan: Settled
+    engine: Engine
+    folder: SharedFolder
+    progress: Progress
+    state: TrainState
+
+    @cached_property
+    def models(self) -> Models:
+        """Builds the partial PLM of each stage."""
+        checkpointing = bool(self.config.train.activation_checkpointing)
+        return Models(self.inputs.backbone, self.engine, self.config.prompt, checkpointing)
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """Scores a model on the validation split."""
+        return evaluator_of(self.config, self.inputs, self.engine, self.progress)
+
+    @property
+    def recipe(self) -> Recipe:
+        """How updates are made."""
+        config, engine = self.config, self.engine
+        return Recipe(
+            config.train,
+            config.optim,
+            self.plan.micro_batch,
+            config.seed,
+            engine.device,
+            in_step=engine.is_sharded,
+            graphs=config.engine.graphs,
+        )
+
+
+def prepare(
+    config: RunConfig, schedule: Schedule, inputs: Inputs, folder: SharedFolder, progress: Progress
+) -> Setup | None:
+    """Plan the run, or read back what was planned when it began; None: it is finished.
+
+    Raises:
+        UserError: the run began with other inputs, or the prompt's start cannot be used, or nothing fits into memory.
+    """
+    if schedule.updates != config.train.updates:
+        progress.say(
+            f"train.updates={config.train.updates} is set aside: the stages' own updates add up to {schedule.updates}"
+        )
+    start = start_of(config, inputs)
+    check_unchanged(config, inputs, start.identity, folder, progress)
+    if inputs.task.skipped:
+        folder.write(SKIPPED, "".join(f"{fault}\n" for fault in inputs.task.skipped).encode())
+    if RESULT in folder:
+        return None
+    saved, mark = resume.last_state(folder, schedule)
+    state = saved or TrainState(update=0, prompt=start.prompt)
+    plan = settle(config, schedule, inputs, folder, state.update)
+    resolved = plan.resolved(config, inputs)
+    if resolved.train.batch_size < config.train.batch_size:
+        progress.say(
+            f"train.batch_size={config.train.batch_size}: an update takes all {len(inputs.train):,} training examples,"
+            " once"
+        )
+    for sentence in plan.sentences(resolved.engine):
+        progress.say(sentence)
+    _open_metrics(config, folder, mark, progress)
+    engine = Engine(resolved.engine, open_device(resolved.engine))
+    return Setup(resolved, schedule, inputs, start, plan, engine, folder, progress, state)
+
+
+def _open_metrics(config: RunConfig, folder: SharedFolder, mark: dict[str, Any] | None, progress: Progress) -> None:
+    """Go on with the lines of metrics.jsonl that the saved state has seen, and have the tracker do the same."""
+
+    def sink(kept: list[MetricsLine]) -> Harmless | None:
+        progress.goes_on(kept)
+        return open_sink(config, kept, progress.say)
+
+    folder.open_metrics(mark, sink)
