@@ -158,8 +158,8 @@ class TaskConfig(Group):
     labels_file: str | None = setting("a JSON file with task.labels", None)
     metric: str | None = setting(
         "main metric, which chooses the best prompt: one of the task's, or mean, their mean; null: its first."
-        " task=files: accuracy, f1, macro_f1 or matthews of labels; exact_match or f1 of words; pearson or spearman"
-        " of numbers; rougeL, rouge1 or rouge2",
+        " task=files: accuracy, f1, macro_f1 or matthews of labels; exact_match or f1 of texts as they are written,"
+        " squad_em or squad_f1 in SQuAD's normal form; pearson or spearman of numbers; rougeL, rouge1 or rouge2",
         None,
     )
 

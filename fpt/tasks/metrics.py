@@ -2,12 +2,21 @@
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean, mode
+from types import SimpleNamespace
+
+import regex
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
+# Scripts that write no spaces between words, of which each character counts as a word.
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+WORD = rf"[{UNSPACED}]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{UNSPACED}]]+"
+WORDS = regex.compile(WORD, regex.V1)
+WORDS_AND_MARKS = regex.compile(rf"{WORD}|\S", regex.V1)
 ROUGES = ("rougeL", "rouge1", "rouge2")
 
 
@@ -77,6 +86,16 @@ def exact_match(answer: str, golds: Sequence[str]) -> bool:
     return normalise(answer) in map(normalise, golds)
 
 
+def same_text(answer: str, golds: Sequence[str]) -> bool:
+    """Whether the answer is one of the golds, but for white space around it."""
+    return answer.strip() in map(str.strip, golds)
+
+
+def text_f1(answer: str, golds: Sequence[str]) -> float:
+    """F1 (0 to 1) of the answer's words and marks as they are written, against the gold it meets best."""
+    return max(_overlap(WORDS_AND_MARKS.findall(answer), WORDS_AND_MARKS.findall(gold)) for gold in golds)
+
+
 def word_f1(answer: str, golds: Sequence[str]) -> float:
     """F1 (0 to 1) of the answer's words, in SQuAD's normal form, against the gold it meets best."""
     return max(_overlap(normalise(answer).split(), normalise(gold).split()) for gold in golds)
@@ -90,9 +109,18 @@ def _overlap(answer: list[str], gold: list[str]) -> float:
 
 
 def rouge(answers: Sequence[str], golds: Sequence[str]) -> dict[str, float]:
-    """Mean F-measure of ROUGE-L, ROUGE-1 and ROUGE-2 with Porter's stemmer (Lin 2004)."""
+    """Mean F-measure of ROUGE-L, ROUGE-1 and ROUGE-2 with Porter's stemmer (Lin 2004), in any script."""
     from rouge_score.rouge_scorer import RougeScorer  # imports nltk, which takes a second
+    from rouge_score.tokenizers import DefaultTokenizer
 
-    scorer = RougeScorer(ROUGES, use_stemmer=True)
+    published = DefaultTokenizer(use_stemmer=True)  # which knows no letters but a to z
+
+    def words(text: str) -> list[str]:
+        if text.isascii():
+            return list(published.tokenize(text))
+        found = WORDS.findall(unicodedata.normalize("NFKC", text).lower())
+        return [own for word in found for own in (published.tokenize(word) if word.isascii() else [word])]
+
+    scorer = RougeScorer(ROUGES, tokenizer=SimpleNamespace(tokenize=words))
     scores = [scorer.score(gold, answer) for answer, gold in zip(answers, golds, strict=True)]
     return {name: 100 * fmean(score[name].fmeasure for score in scores) for name in ROUGES}

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from fpt.config import label_words
 from fpt.config.schema import TaskConfig
 from fpt.errors import UserError, did_you_mean
-from fpt.tasks import fields, labels, origins, ratings, reading, summary
+from fpt.tasks import fields, labels, metrics, origins, ratings, reading, summary
 from fpt.tasks.fields import Record
 from fpt.tasks.file_formats import READERS
 from fpt.tasks.origins import Origin
@@ -18,7 +19,7 @@ from fpt.tasks.task import Example, Golds, TaskRules, Template
 # Keys that belong to task=files.
 OWN = ("train", "valid", "test", "source", "target", "spare", "id")
 OF_LABELS = ("accuracy", "f1", "macro_f1", "matthews")
-OF_TEXT = ("exact_match", "f1", "pearson", "spearman", "rougeL", "rouge1", "rouge2")
+OF_TEXT = ("exact_match", "f1", "squad_em", "squad_f1", "pearson", "spearman", "rougeL", "rouge1", "rouge2")
 
 
 def rules(config: TaskConfig) -> TaskRules:
@@ -67,8 +68,29 @@ def _text_rules(metric: str) -> TaskRules:
         raise UserError(f"task.metric={metric}: without task.labels, allowed are {', '.join(OF_TEXT)}.{hint}")
     if metric in ("pearson", "spearman"):
         return replace(ratings.RULES["stsb"], metric=metric, score=partial(ratings.score, limits=None))
-    free = summary.RULES["xsum"] if metric.startswith("rouge") else reading.RULES["record"]
-    return replace(free, metric=metric, baseline=reading.most_common_answer)
+    if metric.startswith("rouge"):
+        return replace(summary.RULES["xsum"], metric=metric, baseline=reading.most_common_answer)
+    free = replace(reading.RULES["record"], metric=metric, score=_squad_score)
+    return free if metric.startswith("squad") else replace(free, score=_score, correct=_correct)
+
+
+def _score(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+    """How many answers are a gold as it is written, and F1 of words and marks."""
+    pairs = list(zip(answers, examples, strict=True))
+    return {
+        "exact_match": 100 * fmean(_correct(answer, example) for answer, example in pairs),
+        "f1": 100 * fmean(metrics.text_f1(answer, example.golds) for answer, example in pairs),
+    }
+
+
+def _squad_score(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+    """The same in SQuAD's normal form, in which letter case, articles and punctuation do not count."""
+    scores = reading.score(answers, examples)
+    return {"squad_em": scores["exact_match"], "squad_f1": scores["f1"]}
+
+
+def _correct(answer: str, example: Example) -> bool:
+    return metrics.same_text(answer, example.golds)
 
 
 def _words(word_of: Mapping[Any, Any]) -> dict[str, str]:

@@ -6,12 +6,15 @@ from typing import Any
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 from torchmetrics.functional import pearson_corrcoef, spearman_corrcoef
 from torchmetrics.functional.text import squad
 from torchmetrics.functional.text.rouge import rouge_score
 
 from fpt.tasks import metrics
 
+UNCASED = BertNormalizer(lowercase=True, strip_accents=False)
 WORDS = ["the", "a", "An", "red", "lamp", "Lamps", "lamp's", "stood,", "standing", "in", "Port", "port.", "1,000", "-"]
 
 
@@ -69,6 +72,39 @@ def test_rouge_is_torchmetrics() -> None:
     for name, value in ours.items():
         assert value == pytest.approx(100 * theirs[f"{name}_fmeasure"].item(), abs=1e-3)
         assert 0 < value < 100
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("Привет, мир! Это снег.", "Снег — это мир; ПРИВЕТ"),
+        ("Η γάτα κάθεται εδώ.", "Εδώ κάθεται η μεγάλη γάτα"),
+        ("हिन्दी में लिखा है।", "यह हिन्दी है"),
+        ("سماء زرقاء، وأرض", "أرض و سماء زرقاء"),
+        ("我们九点开门，六点关门。", "九点开门"),
+        ("café 5 naïve", "Café naïve 5"),
+    ],
+)
+def test_rouge_of_any_script_is_that_of_as_many_words_in_ascii(texts: tuple[str, str]) -> None:
+    """What is a word is multilingual BERT's matter: its tokenizer parts words, and Han's characters."""
+    number = dict[str, str]()
+    plain = []
+    for text in texts:
+        pieces = [piece for piece, _ in BertPreTokenizer().pre_tokenize_str(UNCASED.normalize_str(text))]
+        words = [piece for piece in pieces if any(letter.isalnum() for letter in piece)]
+        plain.append(" ".join(number.setdefault(word, f"x{len(number)}") for word in words))
+    gold, answer = plain
+    theirs = rouge_score(answer, gold, rouge_keys=("rouge1", "rouge2", "rougeL"))
+    ours = metrics.rouge([texts[1]], [texts[0]])
+    assert ours == pytest.approx({name: 100 * theirs[f"{name}_fmeasure"].item() for name in ours}, abs=1e-3)
+    assert ours["rouge1"] > 0
+    assert metrics.rouge([texts[0]], [texts[0]]) == pytest.approx(dict.fromkeys(ours, 100))
+
+
+@pytest.mark.parametrize(("text", "words"), [("ภาษาไทย", 7), ("ひらがなカナ", 6), ("ＡＢＣ１２", 1), ("x是y", 3)])
+def test_scripts_without_spaces_have_a_word_a_character(text: str, words: int) -> None:
+    halved = metrics.rouge([text[: len(text) // 2]], [text])
+    assert halved["rouge1"] == (0 if words == 1 else pytest.approx(200 * (words // 2) / (words + words // 2)))
 
 
 def test_rouge_by_hand() -> None:

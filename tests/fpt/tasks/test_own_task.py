@@ -59,7 +59,7 @@ def test_every_format_gives_the_same_examples(tmp_path: Path, ending: str) -> No
     assert (second.source, second.golds) == ("question: what broke? context: It broke.", ("it",))
     assert task.valid == task.train
     assert (task.metric, task.labels, task.name) == ("exact_match", (), "files")
-    assert task.score(["The lamp!", "x"], task.valid) == pytest.approx({"exact_match": 50, "f1": 50})
+    assert task.score([" the lamp", "x"], task.valid) == pytest.approx({"exact_match": 50, "f1": 50})
     assert first.id == {"jsonl": "line 1", "parquet": "row 1"}.get(ending, "line 2")
     assert [example.id for example in opened(tmp_path / f"a.{ending}", "task.id=name").train] == ["a", "b"]
 
@@ -160,7 +160,8 @@ def test_a_test_file_needs_no_target(tmp_path: Path, ending: str) -> None:
 @pytest.mark.parametrize(
     ("metric", "answers", "scores"),
     [
-        ("f1", ["a lamp", "it"], {"exact_match": 100, "f1": 100}),
+        ("f1", ["a lamp", "it"], {"exact_match": 50, "f1": 75}),
+        ("squad_f1", ["a lamp", "it"], {"squad_em": 100, "squad_f1": 100}),
         ("rougeL", ["the lamp", "x"], {"rougeL": 50, "rouge1": 50, "rouge2": 50}),
     ],
 )
@@ -169,6 +170,23 @@ def test_the_metric_is_chosen(tmp_path: Path, metric: str, answers: list[str], s
     assert task.metric == metric
     assert task.score(answers, task.valid) == pytest.approx(scores)
     assert task.baseline_name == "most common answer"
+
+
+ANSWERED = ["A", "-5", ".5", "5%", "<5", "the", "答案", "Ответ"]
+
+
+@pytest.mark.parametrize("said", ["", "5", "a", "B", "答", "ответ."])
+def test_no_other_text_passes_for_an_answer(tmp_path: Path, said: str) -> None:
+    """In SQuAD's normal form "A" and "the" are empty, and four of these are 5."""
+    rows = [{"question": "what", "passage": str(number), "answer": gold} for number, gold in enumerate(ANSWERED)]
+    task = opened(save(tmp_path / "a.jsonl", rows))
+    assert task.score([said] * len(rows), task.valid)["exact_match"] == 0
+    assert task.score([said] * len(rows), task.valid)["f1"] < 50
+    assert not any(task.correct(said, example) for example in task.valid)
+    same = [f" {gold}\n" for gold in ANSWERED]
+    assert task.score(list(map(task.from_text, same)), task.valid) == {"exact_match": 100, "f1": 100}
+    squads = opened(tmp_path / "a.jsonl", "task.metric=squad_em")
+    assert squads.score(["5"] * len(rows), squads.valid)["squad_em"] == 50
 
 
 def test_numbers_are_correlated(tmp_path: Path) -> None:
