@@ -19,12 +19,11 @@ from fpt.devices.engine import Engine
 from fpt.errors import UserError
 from fpt.random_streams import drawn
 from fpt.runs.progress import Progress
+from fpt.runs.records import INPUTS
 from fpt.runs.shared_folder import SharedFolder
 from fpt.tasks.task import Task, TaskRules
 from fpt.training.choice import Choice, choice_of
 from fpt.training.evaluation import Evaluator, longest_answer
-
-INPUTS = "inputs.json"
 
 
 @dataclass(frozen=True)
@@ -117,6 +116,7 @@ def check_unchanged(config: RunConfig, inputs: Inputs, start: bytes, folder: Sha
     """
     digests = {
         "model": inputs.backbone.fingerprint,
+        "tokenizer": inputs.backbone.vocabulary,
         "data": _digest(*filter(None, (inputs.train, inputs.valid, inputs.test))),
         "prompt's start": hashlib.sha256(start).hexdigest(),
         "configuration": hashlib.sha256(json.dumps(fixed(config)).encode()).hexdigest(),
@@ -127,9 +127,9 @@ def check_unchanged(config: RunConfig, inputs: Inputs, start: bytes, folder: Sha
     if INPUTS not in folder:
         folder.write_json(INPUTS, {**digests, "threads": threads})
         return
-    began = json.loads(folder.read(INPUTS))
+    began = folder.read_json(INPUTS)
     for name, value in digests.items():
-        if began[name] != value:
+        if began.get(name, value) != value:  # earlier versions did not record the tokenizer
             raise UserError(
                 f"run.dir={folder.path}: the {name} has changed since this run began."
                 " Give another run.dir, or start over with resume=never"

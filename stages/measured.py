@@ -1,6 +1,5 @@
 """What is measured once, before the first update: the neurons' scores, and the untrained prompt's where asked for."""
 
-import json
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from torch import Tensor
 from fpt.devices import distributed
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import Stopwatch
-from fpt.runs.run import MEASURED
+from fpt.runs.records import MEASURED, reading
 from fpt.runs.tensor_cache import find, keep
 from stages import importance
 from stages.selection import everything
@@ -39,8 +38,9 @@ def measure(setup: Setup) -> Measured:
     """Score the neurons, and the prompt that is yet to learn if asked for; read from the run folder what is there."""
     folder = setup.folder
     if MEASURED in folder:
-        values = json.loads(folder.read(MEASURED))
-        scores = load(folder.read(SCORES)) if SCORES in folder else {}
+        values = folder.read_json(MEASURED)
+        with reading(folder.path / SCORES):
+            scores = load(folder.read(SCORES)) if SCORES in folder else {}
         if sorted(scores) == values["scored"]:
             return Measured(scores, values["untrained"], values["seconds"])
     stopwatch = Stopwatch()

@@ -1,13 +1,13 @@
 """What a finished run leaves behind: its best prompt, its answers, and result.json."""
 
-import json
 import platform
 from importlib.metadata import version
 from typing import Any
 
 from fpt import __version__
 from fpt.prompts.prompted import PromptedModel
-from fpt.runs.run import PREDICTIONS, PROMPT, RESULT, TEST_PREDICTIONS, UPDATES
+from fpt.runs.records import RESULT
+from fpt.runs.run import PREDICTIONS, PROMPT, TEST_PREDICTIONS, UPDATES
 from fpt.runs.shared_folder import SharedFolder
 from fpt.tasks.task import Task
 from fpt.training.checkpoint import TrainState
@@ -63,7 +63,7 @@ def _stage(folder: SharedFolder, stage: Stage, row: StagePlan, end: TrainState) 
     """A stage's score is its last, on its own partial PLM."""
     done = {"updates": row.updates, "flops": row.flops, "seconds": end.seconds, "score": end.score}
     name = f"stages/{stage.name}/{UPDATES}"  # not there where the stage was trained by an fpt that did not measure
-    return {**stage.sizes, **done, **(json.loads(folder.read(name)) if name in folder else {})}
+    return {**stage.sizes, **done, **(folder.read_json(name) if name in folder else {})}
 
 
 def _versions() -> dict[str, str]:

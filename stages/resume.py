@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from torch import Tensor
 
@@ -11,8 +10,9 @@ from fpt.config.compose import to_yaml
 from fpt.config.run_config import RunConfig
 from fpt.config.same_run import differences
 from fpt.errors import UserError
-from fpt.runs.folder import METRICS, RunFolder, set_aside
-from fpt.runs.run import CONFIG, PREDICTIONS, PROMPT, RESULT, TEST_PREDICTIONS
+from fpt.runs.folder import METRICS, STATE, Mark, RunFolder, set_aside
+from fpt.runs.records import RESULT, STAGE, reading
+from fpt.runs.run import CONFIG, PREDICTIONS, PROMPT, TEST_PREDICTIONS
 from fpt.runs.shared_folder import SharedFolder
 from fpt.training.checkpoint import TrainState, load_state
 from stages import selection
@@ -23,10 +23,7 @@ OUTCOMES = (RESULT, PREDICTIONS, TEST_PREDICTIONS, PROMPT)
 
 def state_file(stage: Stage) -> str:
     """Where a stage's latest state is kept in the run folder."""
-    return f"{_folder(stage)}state.safetensors"
-
-
-Mark = dict[str, Any]  # how much of metrics.jsonl belongs to a state
+    return f"{_folder(stage)}{STATE}"
 
 
 @contextmanager
@@ -76,7 +73,7 @@ def last_state(folder: SharedFolder, schedule: Schedule) -> tuple[TrainState | N
     def find(own: RunFolder) -> tuple[TrainState | None, Mark | None]:
         for stage in reversed(schedule.stages):
             if state_file(stage) in own:
-                state, mark = load_state(own.read(state_file(stage)))
+                state, mark = _state_and_mark(own, stage)
                 return state, None if own.metrics_problem(mark) else mark  # damaged, and to be repaired
         return None, None
 
@@ -86,7 +83,13 @@ def last_state(folder: SharedFolder, schedule: Schedule) -> tuple[TrainState | N
 
 def read_state(folder: RunFolder | SharedFolder, stage: Stage) -> TrainState:
     """A stage's latest state."""
-    return load_state(folder.read(state_file(stage)))[0]
+    return _state_and_mark(folder, stage)[0]
+
+
+def _state_and_mark(folder: RunFolder | SharedFolder, stage: Stage) -> tuple[TrainState, Mark]:
+    name = state_file(stage)
+    with reading(folder.path / name):
+        return load_state(folder.read(name))
 
 
 def is_over(stage: Stage, state: TrainState) -> bool:
@@ -98,14 +101,15 @@ def is_over(stage: Stage, state: TrainState) -> bool:
 
 def selection_of(stage: Stage, folder: SharedFolder, full: Shape, scores: dict[str, Tensor], block: int) -> Selection:
     """What the stage keeps: chosen once, then read from the run folder. The prompt enters before `block`."""
-    name, row = f"{_folder(stage)}selection.safetensors", f"{_folder(stage)}stage.json"
+    name, row = f"{_folder(stage)}selection.safetensors", f"{_folder(stage)}{STAGE}"
     if name not in folder or row not in folder:
         chosen = selection.choose(stage.shape, full, scores, layer=block)
         blocks = {f"{stack}_blocks": kept.blocks for stack, kept in chosen.items()}
         span = {"first_update": stage.first_update, "updates": stage.updates}
         folder.write(name, selection.dump(chosen))
         folder.write_json(row, {"index": stage.index, **stage.sizes, **blocks, **span})
-    return selection.load(folder.read(name))
+    with reading(folder.path / name):
+        return selection.load(folder.read(name))
 
 
 def _check_same(config: RunConfig, folder: RunFolder) -> None:
@@ -121,7 +125,7 @@ def _damaged(folder: RunFolder, schedule: Schedule) -> dict[str, str]:
     damaged = {name: problem for name in folder.names() if (problem := folder.problem(name))}
     good = _last_good_stage(folder, schedule, damaged)
     if good:
-        _, mark = load_state(folder.read(state_file(good)))
+        _, mark = _state_and_mark(folder, good)
         if problem := folder.metrics_problem(mark):
             damaged[METRICS] = problem
     return damaged

@@ -1,6 +1,5 @@
 """The method, top to bottom: one prompt, carried through growing partial PLMs to the full model."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,7 +8,7 @@ from fpt.config.run_config import RunConfig
 from fpt.devices import distributed
 from fpt.devices.device import open_device
 from fpt.runs.progress import Progress, Stopwatch
-from fpt.runs.run import RESULT
+from fpt.runs.records import RESULT
 from fpt.tasks.task import Task
 from fpt.training.loop import Saved, Span, Ungraphed, train
 from stages import recycle, resume
@@ -37,7 +36,7 @@ def run(config: RunConfig, schedule: Schedule, read: Callable[[], Task], progres
             setup = prepare(config, schedule, inputs, folder, progress)
             if setup is None:
                 progress.say(f"{folder.path}: this run is finished; resume=never starts over")
-                return dict(json.loads(folder.read(RESULT)))
+                return folder.read_json(RESULT)
             with progress.running():
                 return _through_stages(setup)
 

@@ -8,7 +8,8 @@ from fpt.config.run_config import RunConfig
 from fpt.devices.device import open_device
 from fpt.devices.engine import Engine
 from fpt.runs.progress import Progress
-from fpt.runs.run import RESULT, SKIPPED
+from fpt.runs.records import RESULT
+from fpt.runs.run import SKIPPED
 from fpt.runs.shared_folder import SharedFolder
 from fpt.runs.trackers import Harmless, MetricsLine, open_sink
 from fpt.training.checkpoint import TrainState

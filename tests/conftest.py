@@ -1,7 +1,9 @@
 """Small random checkpoints of every family, saved by transformers, and the command line called in this process."""
 
+import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ from fpt.backbones import tiny
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.config.schema import EngineConfig, ModelConfig
 from fpt.devices.engine import Engine
+from fpt.runs.folder import LEDGER, METRICS, STATE
 from fpt.runs.progress import quiet_libraries
 from fpt.runs.shared_folder import SharedFolder
 from fpt.runs.trackers import MetricsLine
@@ -224,3 +227,37 @@ def finished(trains: None, checkpoint: Path, boolq: Path, tmp_path_factory: pyte
     folder = tmp_path_factory.mktemp("finished") / "run"
     assert main(["train", *quick_words(checkpoint, boolq, folder)]) == 0
     return folder
+
+
+def copied_run(run: Path, to: Path) -> Path:
+    """The run's records, in another folder."""
+    return Path(shutil.copytree(run, to, ignore=shutil.ignore_patterns("evals", "export", "report*", "tensorboard")))
+
+
+def _remarked(state: bytes, metrics: bytes) -> bytes:
+    """The state as if it had seen this metrics.jsonl."""
+    end = 8 + int.from_bytes(state[:8], "little")
+    header = json.loads(state[8:end])
+    described = json.loads(header["__metadata__"]["state"])
+    described["metrics"] = {"bytes": len(metrics), "sha256": hashlib.sha256(metrics).hexdigest()}
+    header["__metadata__"]["state"] = json.dumps(described)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + state[end:]
+
+
+def rewritten(run: Path, name: str = "config.yaml", data: str | bytes | None = None, /, **changes: str) -> None:
+    """The run as if it had written other bytes, or its configuration had said otherwise."""
+    file = run / name
+    if data is None:
+        data = file.read_text()
+        for before, after in changes.items():
+            data = re.sub(rf"^  {before}: .*$", f"  {before}: {after}", data, count=1, flags=re.MULTILINE)
+    file.write_bytes(data if isinstance(data, bytes) else data.encode())
+    if name == METRICS:
+        for state in run.glob(f"stages/*/{STATE}"):
+            rewritten(run, str(state.relative_to(run)), _remarked(state.read_bytes(), file.read_bytes()))
+    ledger = json.loads((run / LEDGER).read_text())
+    if name in ledger:
+        ledger[name] = [hashlib.sha256(file.read_bytes()).hexdigest()]
+        (run / LEDGER).write_text(json.dumps(ledger))

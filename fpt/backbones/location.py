@@ -66,6 +66,11 @@ def locate(config: ModelConfig, *, with_weights: bool = True) -> Path:
     return _download(config, with_weights)
 
 
+def is_on_this_machine(config: ModelConfig) -> bool:
+    """Whether the model is the embedded one or a folder."""
+    return config.weights == "embedded" or Path(config.weights).expanduser().is_dir()
+
+
 def main_file(folder: Path) -> Path | None:
     """A folder's weights, or the index of their files, in the best format that is there; None: there are none."""
     return next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from fpt.backbones.location import WEIGHT_FILES, main_file
 from fpt.errors import UserError, reason
+from fpt.runs.inside import inside
 
 
 class WeightFiles:
@@ -135,11 +136,11 @@ def load_bin(file: Path) -> dict[str, torch.Tensor]:
 
 def _shards(index: Path) -> list[Path]:
     try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (json.JSONDecodeError, KeyError, AttributeError, UnicodeDecodeError):
+        names = dict.fromkeys(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, AttributeError, TypeError):
         raise UserError(f"{index}: not an index of weight files (JSON with a weight_map)") from None
-    files = [index.parent / name for name in names]
-    for file in files:
-        if file.parent != index.parent or not file.is_file():
-            raise UserError(f"{index}: names {file.name}, which is missing")
-    return files
+    # Links are how the Hub's cache keeps a model.
+    files = [inside(index.parent, name, read_in=index, links=True) for name in names]
+    if missing := [file for file in files if not file.is_file()]:
+        raise UserError(f"{index}: names {missing[0].name}, which is missing")
+    return sorted(files)

@@ -8,6 +8,7 @@ from fpt.config import compose
 from fpt.config.run_config import RunConfig
 from fpt.devices import processes
 from fpt.errors import UserError
+from fpt.runs.progress import Progress
 from fpt.runs.run import Run, open_run
 from fpt.sharing.tokens import named
 
@@ -77,4 +78,9 @@ def learned_from(arguments: Arguments, run: Run | None, config: RunConfig) -> "L
     """
     from stages.using import learned
 
-    return learned.from_file(config) if run is None else learned.from_run(run, stage_of(arguments))
+    prompt = learned.from_file(config) if run is None else learned.from_run(run, stage_of(arguments))
+    if prompt.fingerprint and prompt.vocabulary is None and processes.speaks():
+        Progress().say(
+            f"{prompt.name}: does not say which tokenizer it had, as an earlier fpt wrote it; the model's is taken"
+        )
+    return prompt

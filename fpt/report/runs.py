@@ -18,7 +18,8 @@ from fpt.prompts.kinds import KINDS
 from fpt.prompts.soft import Soft
 from fpt.runs.curves import Point, curve
 from fpt.runs.folder import METRICS
-from fpt.runs.run import PLAN, PREDICTIONS, PROMPT, UPDATES, Run, layers_and_neurons
+from fpt.runs.records import PLAN
+from fpt.runs.run import PREDICTIONS, PROMPT, UPDATES, Run, layers_and_neurons
 
 MEASURED = ("peak_memory", "tokens_per_second", "share_of_peak")
 NO_METRICS = {"update", "stage", "flops", "seconds", "split"}  # what a line of metrics.jsonl has besides scores
@@ -134,7 +135,7 @@ class ReportedRun:
 
     def _measured(self, stage: str) -> Line:
         name = f"stages/{stage}/{UPDATES}"
-        found = json.loads(self.files.read(name)) if name in self.files.ledger else {}
+        found = self.files.read_json(name) if name in self.files.ledger else {}
         return {**dict.fromkeys(MEASURED), **found}
 
     def prompts(self) -> Iterator[StagePrompt]:

@@ -15,10 +15,15 @@ from typing import IO, Any
 from fpt.devices.processes import LOGS
 from fpt.errors import UserError
 from fpt.runs.atomic import replace_file, try_writing
+from fpt.runs.inside import inside
+
+Ledger = dict[str, list[str | None]]  # by name, the hashes that a file may have; None: it may be missing
+Mark = dict[str, Any]  # how much of metrics.jsonl belongs to a state, and its hash
 
 LEDGER = "checksums.json"
 LOCK = ".lock"
 METRICS = "metrics.jsonl"
+STATE = "state.safetensors"  # of a stage, in its folder
 
 
 class RunFolder:
@@ -33,8 +38,14 @@ class RunFolder:
         self.path = path
         _refuse_foreign(path)
         self._lock = _locked(path)
-        self._recorded = read_ledger(path)
-        self._ledger = self._settled(self._recorded)
+        try:
+            self._recorded = read_ledger(path)
+            for name in (*self._recorded, METRICS):
+                _check_place(path, name)
+        except UserError:
+            self._lock.close()
+            raise
+        self._ledger = settled(path, self._recorded)
         self._metrics: IO[bytes] | None = None
         self._metrics_hash = hashlib.sha256()
 
@@ -51,10 +62,10 @@ class RunFolder:
 
     def write(self, name: str, data: bytes) -> None:
         """Replace a file at once."""
-        digest = hashlib.sha256(data).hexdigest()
+        digest, file = hashlib.sha256(data).hexdigest(), inside(self.path, name, read_in=self.path)
         self._ledger[name] = [digest, self._ledger.get(name, [None])[0]]
         self._write_ledger()
-        replace_file(self.path / name, data)
+        replace_file(file, data)
         self._ledger[name] = [digest]  # on disk with the next write, or when the folder is closed
 
     def read(self, name: str) -> bytes:
@@ -83,15 +94,11 @@ class RunFolder:
         del self._ledger[name]
         self._write_ledger()
 
-    def metrics_problem(self, mark: dict[str, Any]) -> str | None:
+    def metrics_problem(self, mark: Mark) -> str | None:
         """Why the marked part of metrics.jsonl cannot be trusted, or None."""
-        file = self.path / METRICS
-        if not file.is_file():
-            return "is missing"
-        kept = file.read_bytes()[: mark["bytes"]]
-        return None if hashlib.sha256(kept).hexdigest() == mark["sha256"] else "is damaged: it is not what was written"
+        return metrics_problem(self.path, mark)
 
-    def open_metrics(self, mark: dict[str, Any] | None) -> list[dict[str, Any]]:
+    def open_metrics(self, mark: Mark | None) -> list[dict[str, Any]]:
         """Go on with metrics.jsonl after the marked part of it, or anew; returns the lines that are kept."""
         file = self.path / METRICS
         kept = file.read_bytes()[: mark["bytes"]] if mark else b""
@@ -108,50 +115,90 @@ class RunFolder:
         self._metrics.flush()
         self._metrics_hash.update(line)
 
-    def metrics_mark(self) -> dict[str, Any]:
+    def metrics_mark(self) -> Mark:
         """How much of metrics.jsonl has been written, and its hash."""
         assert self._metrics is not None
         return {"bytes": self._metrics.tell(), "sha256": self._metrics_hash.hexdigest()}
-
-    def _settled(self, ledger: dict[str, list[str | None]]) -> dict[str, list[str | None]]:
-        """The ledger with the one hash of each file that a kill left between two."""
-        settled = {}
-        for name, hashes in ledger.items():
-            digest = _digest(self.path / name)
-            if digest in hashes:
-                hashes = [digest]
-            if hashes != [None]:
-                settled[name] = hashes
-        return settled
 
     def _write_ledger(self) -> None:
         replace_file(self.path / LEDGER, (json.dumps(self._ledger, indent=1) + "\n").encode())
         self._recorded = dict(self._ledger)
 
 
-def read_ledger(path: Path) -> dict[str, list[str | None]]:
-    """The hashes of a run folder's files; none where there is no ledger.
+def read_ledger(path: Path) -> Ledger:
+    """The hashes of a run folder's files, each of which is in the folder; none where there is no ledger.
 
     Raises:
-        UserError: it is damaged.
+        UserError: it is damaged, or names a file elsewhere.
     """
     file = path / LEDGER
-    if not file.is_file():
-        return {}
     try:
-        ledger: dict[str, list[str | None]] = json.loads(file.read_text())
-        assert all(isinstance(value, list) for value in ledger.values())
-    except (ValueError, AssertionError, AttributeError):
-        raise UserError(f"{file}: is damaged. Start over with resume=never") from None
+        ledger = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, OSError):
+        ledger = None
+    if not isinstance(ledger, dict) or not all(isinstance(hashes, list) and hashes for hashes in ledger.values()):
+        raise UserError(f"{file}: is damaged. Start over with resume=never")
+    for name in ledger:
+        inside(path, name, read_in=file)
     return ledger
+
+
+def settled(path: Path, ledger: Ledger) -> Ledger:
+    """The ledger with the one hash of each file that a kill, or a writer at work, left between two."""
+    found = {}
+    for name, hashes in ledger.items():
+        digest = _digest(path / name)
+        if digest in hashes:
+            hashes = [digest]
+        if hashes != [None]:
+            found[name] = hashes
+    return found
+
+
+def _check_place(path: Path, name: str) -> None:
+    """Refuse a folder where a file of the run belongs, or a file where a folder does: they may be somebody's."""
+    file = path / name
+    for place in (file, *file.parents[: len(Path(name).parts) - 1]):
+        if place.exists() and place.is_dir() != (place != file):
+            kind = "a folder, and a file" if place == file else "a file, and a folder"
+            raise UserError(f"{place}: is {kind} of the run belongs there; move it away, then resume=repair goes on")
 
 
 def problem_of(file: Path, hashes: list[str | None]) -> str | None:
     """Why a file with these recorded hashes cannot be trusted, or None."""
+    if file.is_dir():
+        return "is a folder in a file's place"
     digest = _digest(file)
     if digest is None:
         return "is missing"
     return None if digest in hashes else "is damaged: it is not what was written"
+
+
+def trusted(file: Path, hashes: list[str | None]) -> bytes | None:
+    """A file's bytes, if they have one of these hashes."""
+    data = file.read_bytes() if file.is_file() else None
+    return data if data is not None and hashlib.sha256(data).hexdigest() in hashes else None
+
+
+def metrics_problem(path: Path, mark: Mark) -> str | None:
+    """Why the marked part of a run's metrics.jsonl cannot be trusted, or None."""
+    file = path / METRICS
+    if not file.is_file():
+        return "is missing"
+    kept = file.read_bytes()[: mark["bytes"]]
+    return None if hashlib.sha256(kept).hexdigest() == mark["sha256"] else "is damaged: it is not what was written"
+
+
+def described(state: bytes) -> dict[str, Any]:
+    """What a state file says besides its tensors, its mark in metrics.jsonl as `metrics`; torch is not needed for it.
+
+    Raises:
+        ValueError, LookupError, TypeError: it is no state's.
+    """
+    header = json.loads(state[8 : 8 + int.from_bytes(state[:8], "little")])
+    return dict(json.loads(header["__metadata__"]["state"]))
 
 
 def check(path: Path, *, starts_over: bool) -> None:
@@ -232,5 +279,5 @@ def _digest(file: Path) -> str | None:
     """A file's SHA-256; None where there is none."""
     try:
         return hashlib.sha256(file.read_bytes()).hexdigest()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None

@@ -1,6 +1,5 @@
 """What a run left behind, read and checked: its configuration, result, plan, metrics, predictions and prompts."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -11,20 +10,20 @@ from fpt.config import compose, literal
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import PromptConfig
 from fpt.errors import UserError, reason
-from fpt.runs.folder import METRICS, problem_of, read_ledger
+from fpt.runs.folder import METRICS, STATE, Ledger, described, metrics_problem, problem_of, read_ledger, trusted
+from fpt.runs.records import MEASURED, PLAN, RESULT, STAGE, json_lines, json_object, reading
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG = "config.yaml"
-MEASURED = "measured.json"
-PLAN = "plan.json"
 PREDICTIONS = "predictions.jsonl"
 TEST_PREDICTIONS = "predictions.test.jsonl"
 PROMPT = "prompt.safetensors"
 UPDATES = "updates.json"  # in a stage's folder
-RESULT = "result.json"
 SKIPPED = "skipped.txt"
+REPAIR = "the same fpt train with resume=repair mends it"
+LOOKS = 10  # at a file that a run at work replaces meanwhile
 LEARNED = [item.name for item in fields(PromptConfig) if not item.metadata.get("learning")]  # what still counts then
 
 
@@ -48,7 +47,7 @@ class Run:
     """A run's folder, only ever read; every file is held against its recorded hash when it is read."""
 
     path: Path
-    ledger: dict[str, list[str | None]]
+    ledger: Ledger
 
     @property
     def name(self) -> str:
@@ -68,9 +67,21 @@ class Run:
         """
         if name not in self.ledger:
             raise UserError(f"{self.path / name}: is not there yet; the run has not come so far")
-        if problem := problem_of(self.path / name, self.ledger[name]):
-            raise UserError(f"{self.path / name}: {problem}; the same fpt train with resume=repair mends it")
-        return (self.path / name).read_bytes()
+        ledger = self.ledger
+        for _ in range(LOOKS):
+            data = trusted(self.path / name, ledger.get(name, []))
+            if data is not None:
+                return data
+            ledger = read_ledger(self.path)
+        raise UserError(f"{self.path / name}: {problem_of(self.path / name, [])}; {REPAIR}")
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """A JSON file's object.
+
+        Raises:
+            UserError: as `read`, or it is not what fpt writes.
+        """
+        return json_object(self.path / name, self.read(name))
 
     @cached_property
     def settings(self) -> str:
@@ -104,36 +115,38 @@ class Run:
             raise UserError(
                 f"run={self.path}: this run is not finished; the same fpt train command, with its overrides, goes on"
             )
-        return json.loads(self.read(RESULT))
+        return self.read_json(RESULT)
 
     @cached_property
     def plan(self) -> dict[str, Any]:
         """plan.json."""
-        return json.loads(self.read(PLAN))
+        return self.read_json(PLAN)
 
     @cached_property
     def measured(self) -> dict[str, Any]:
         """measured.json: what was measured before the first update."""
-        return json.loads(self.read(MEASURED))
+        return self.read_json(MEASURED)
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a last one that is still being written is left out.
 
         Raises:
-            UserError: a line is no JSON.
+            UserError: it is not what was written until the last state, or a later line is no JSON.
         """
         file = self.path / METRICS
-        whole = file.read_bytes().rpartition(b"\n")[0] if file.is_file() else b""
-        try:
-            return [json.loads(line) for line in whole.splitlines()]
-        except ValueError:
-            raise UserError(f"{file}: is damaged; the same fpt train with resume=repair mends it") from None
+        states = [name for stage in self.stages if (name := f"stages/{stage.name}/{STATE}") in self.ledger]
+        if states:
+            with reading(self.path / states[-1]):
+                mark = described(self.read(states[-1]))["metrics"]
+                if problem := metrics_problem(self.path, mark):
+                    raise UserError(f"{file}: {problem}; {REPAIR}")
+        return json_lines(file, file.read_bytes().rpartition(b"\n")[0] if file.is_file() else b"")
 
     @cached_property
     def predictions(self) -> list[dict[str, Any]]:
         """The lines of predictions.jsonl."""
-        return [json.loads(line) for line in self.read(PREDICTIONS).decode().splitlines()]
+        return json_lines(self.path / PREDICTIONS, self.read(PREDICTIONS))
 
     @cached_property
     def stages(self) -> list[RunStage]:
@@ -141,9 +154,9 @@ class Run:
         stages = []
         for file in self.ledger:
             folder, _, last = file.rpartition("/")
-            if last == "stage.json":
+            if last == STAGE:
                 name = folder.rpartition("/")[2]
-                stages.append(RunStage(name, json.loads(self.read(file)), f"{folder}/{PROMPT}" in self.ledger))
+                stages.append(RunStage(name, self.read_json(file), f"{folder}/{PROMPT}" in self.ledger))
         return sorted(stages, key=lambda stage: int(stage.values["index"]))
 
     def stage(self, number: int) -> RunStage:
@@ -174,7 +187,9 @@ class Run:
         """The tensors of the run's best prompt, soft or late, or of the one with which a stage ended."""
         from safetensors.torch import load  # here, as records are read where torch is not imported
 
-        return load(self.read(_prompt_file(stage)))
+        file = _prompt_file(stage)
+        with reading(self.path / file):
+            return load(self.read(file))
 
 
 def _prompt_file(stage: RunStage | None) -> str:
@@ -197,7 +212,10 @@ def open_run(path: str | Path) -> Run:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise UserError(f"run={path}: no such folder; a run's is runs/<task>-<model>-<schedule>-s<seed> or its run.dir")
-    ledger = read_ledger(folder)
+    # A run at work has a file in its ledger before it has the file.
+    ledger = {
+        name: hashes for name, hashes in read_ledger(folder).items() if None not in hashes or (folder / name).exists()
+    }
     if CONFIG not in ledger:
         raise UserError(f"run={path}: is not the folder of a run; that has a {CONFIG} and a checksums.json")
     return Run(folder, ledger)

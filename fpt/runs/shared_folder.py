@@ -7,6 +7,7 @@ from typing import Any
 
 from fpt.devices import distributed
 from fpt.runs.folder import RunFolder
+from fpt.runs.records import json_object
 from fpt.runs.trackers import Harmless, MetricsLine
 
 
@@ -54,6 +55,14 @@ class SharedFolder:
             UserError: it is missing or not what was written.
         """
         return self.ask(lambda folder: folder.read(name))
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """A JSON file's object.
+
+        Raises:
+            UserError: it is missing, not what was written, or not what fpt writes.
+        """
+        return json_object(self.path / name, self.read(name))
 
     def write(self, name: str, data: bytes) -> None:
         """Replace a file at once."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fpt.prompts.modules import Tensors as Tensors
 from fpt.prompts.soft import TENSOR
+from fpt.runs.folder import described
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,7 @@ def load_state(data: bytes) -> tuple[TrainState, dict[str, Any]]:
     for key, tensor in load(data).items():
         part, _, name = key.partition(".")
         parts[part][name or TENSOR] = tensor
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    meta = json.loads(header["__metadata__"]["state"])
+    meta = described(data)
     state = TrainState(
         prompt=parts["prompt"],
         best_prompt=parts["best_prompt"] or None,

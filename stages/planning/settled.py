@@ -4,7 +4,6 @@ Free memory and disk are other ones tomorrow. A run that goes on reads back what
 it would have computed; only where other settings are typed is it settled anew.
 """
 
-import json
 from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
 from typing import Any
@@ -17,7 +16,7 @@ from fpt.config.schema import EngineConfig
 from fpt.devices import distributed, precision
 from fpt.devices.device import named
 from fpt.pricing.memory import has_graphs
-from fpt.runs.run import PLAN
+from fpt.runs.records import PLAN
 from fpt.runs.shared_folder import SharedFolder
 from fpt.tasks.catalogue import most_train_examples
 from stages.inputs import Inputs
@@ -108,7 +107,7 @@ def settle(config: RunConfig, schedule: Schedule, inputs: Inputs, folder: Shared
     config = config.with_batches_of(len(inputs.train))
     if inputs.backbone.family.row.asks_card:
         config = replace(config, engine=replace(config.engine, graphs=False))
-    before = json.loads(folder.read(PLAN)) if PLAN in folder else {}
+    before = folder.read_json(PLAN) if PLAN in folder else {}
     asked = {key: attrgetter(key)(config) for key in ASKED} | {"processes": distributed.size()}
     if before.get("asked") == asked:
         return Settled.from_json(before)

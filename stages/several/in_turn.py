@@ -8,7 +8,8 @@ from fpt.config.same_run import differences
 from fpt.devices import slurm
 from fpt.devices.processes import is_worker
 from fpt.errors import UserError
-from fpt.runs.run import CONFIG, RESULT, Run, open_run
+from fpt.runs.records import RESULT
+from fpt.runs.run import CONFIG, Run, open_run
 from fpt.runs.trackers import chosen
 from stages import schedule
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from fpt.backbones.backbone import Backbone, open_backbone
+from fpt.backbones.backbone import open_backbone
+from fpt.backbones.location import is_on_this_machine
 from fpt.backbones.shapes import Selection, StackSelection
 from fpt.data.encoding import encode
 from fpt.errors import UserError
@@ -61,9 +62,12 @@ def export(
 def _write(request: ExportRequest, folder: Path, progress: Progress, texts: Iterable[list[Example]]) -> None:
     """One prompt, and its model where that is asked for."""
     learned = from_run(request.run, request.number)
+    model = request.run.config.model
+    if is_on_this_machine(model):  # what is on the Hub is there as it was
+        learned.check_tokenizer(open_backbone(model, with_weights=False))
     if request.to == "hf":
         with progress.console.status("writing the model"):
-            backbone = _backbone(request, learned)
+            backbone = open_backbone(model)
             partial.save(partial.build(backbone, learned.selection(backbone)), backbone, folder)
     if request.to == "embeds":
         _write_embeds(request, learned, folder, progress, texts)
@@ -85,10 +89,11 @@ def _write_tokens(request: TokensRequest, folder: Path, progress: Progress) -> s
         check_same_model(prompt, learned[first])
     prompts = {name: prompt.tensors[TENSOR].float() for name, prompt in learned.items()}
     with progress.console.status("writing the model"):
-        backbone = _backbone(request.prompts[first], learned[first])
+        backbone = open_backbone(request.prompts[first].run.config.model)
+        selected, *_ = [prompt.selection(backbone) for prompt in learned.values()]
         tokenizer = with_prompts(backbone.tokenizer, {name: len(vectors) for name, vectors in prompts.items()})
         vectors, start = torch.cat(list(prompts.values())), len(backbone.tokenizer)
-        model = partial.build(backbone, learned[first].selection(backbone))
+        model = partial.build(backbone, selected)
         backbone.family.add_tokens(model, vectors, start)
         partial.save(model, backbone, folder, tokenizer=tokenizer, unsaid=range(start, start + len(vectors)))
     _keep_rules(folder)
@@ -102,7 +107,8 @@ def _write_embeds(
     """Of every text what the first block takes in, prompt before it, [P+S, D]; the texts stand beside it by number."""
     task, dtype = request.run.config.task, getattr(torch, request.run.result["dtype"])
     with progress.console.status("reading the embedding"):
-        backbone = _backbone(request, learned)
+        backbone = open_backbone(request.run.config.model)
+        learned.selection(backbone)
         (stack,) = backbone.shape  # embeddings are those of any part, and one block makes a model
         body = partial.build(backbone, Selection(**{stack: StackSelection((0,))}), dtype=dtype)
     model = PromptedModel(body, kind_of(learned.config).build(learned.tensors, 0))
@@ -132,13 +138,3 @@ def _keep_rules(folder: Path) -> None:
     file = folder / "tokenizer_config.json"
     values = json.loads(file.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
     file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
-def _backbone(request: ExportRequest, learned: LearnedPrompt) -> Backbone:
-    """The run's model, which must still be what it was."""
-    backbone = open_backbone(request.run.config.model)
-    if learned.fingerprint != backbone.fingerprint:
-        raise UserError(
-            f"run={request.run.path}: the model has changed since this run; {backbone.folder} is another now"
-        )
-    return backbone

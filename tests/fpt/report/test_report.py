@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from fpt.report.runs import by_seed, read, similarity
 from fpt.runs.folder import problem_of, read_ledger, set_aside
 from fpt.runs.run import open_run
 from fpt.units import amount
-from tests.conftest import Outcome, quick_words
+from tests.conftest import Outcome, quick_words, rewritten
 from tests.fpt.report.conftest import HOSTILE, stopped
 
 Cli = Callable[..., Outcome]
@@ -190,7 +191,7 @@ def test_a_run_of_an_older_fpt_says_so(cli: Cli, finished: Path) -> None:
     """Its metrics have updates only, its plan no memory."""
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     kept = [{key: value for key, value in line.items() if key not in ("flops", "seconds")} for line in lines]
-    (finished / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in kept))
+    rewritten(finished, "metrics.jsonl", "".join(f"{json.dumps(line)}\n" for line in kept))
     done = cli("report", str(finished), "--json")
     assert done.status == 0, done.err
     stems = [Path(path).stem for path in json.loads(done.out)["plots"]]
@@ -235,6 +236,10 @@ def spoil(name: str, text: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).write_text(text) and None
 
 
+def rewrite(text: str) -> Callable[[Path], None]:
+    return lambda folder: rewritten(folder, "metrics.jsonl", text)
+
+
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
@@ -246,11 +251,14 @@ def spoil(name: str, text: str) -> Callable[[Path], None]:
         (spoil("config.yaml", ":"), "config.yaml: is damaged"),
         (spoil("predictions.jsonl", ""), "predictions.jsonl: is damaged"),
         (spoil("metrics.jsonl", "{\n"), "metrics.jsonl: is damaged"),
-        (spoil("metrics.jsonl", "[]\n"), "line 1 is not what fpt writes"),
-        (spoil("metrics.jsonl", '{"update": 1, "stage": 9, "loss": 1.0}\n'), "line 1 is not what fpt writes"),
-        (spoil("metrics.jsonl", '{"update": 1, "stage": 1, "loss": "1"}\n'), "line 1 is not what fpt writes"),
-        (spoil("metrics.jsonl", '{"update": 1, "stage": 1, "loss": NaN}\n'), "line 1 is not what fpt writes"),
-        (spoil("metrics.jsonl", '{"update": 1, "stage": 1, "split": "validation"}\n'), "has no accuracy"),
+        (spoil("metrics.jsonl", '{"update": 1, "stage": 1, "loss": 1.0}\n'), "metrics.jsonl: is damaged"),
+        (lambda folder: (folder / "metrics.jsonl").unlink(), "metrics.jsonl: is missing"),
+        (rewrite("{\n"), "metrics.jsonl: is not what fpt writes"),
+        (rewrite("[]\n"), "line 1 is not what fpt writes"),
+        (rewrite('{"update": 1, "stage": 9, "loss": 1.0}\n'), "line 1 is not what fpt writes"),
+        (rewrite('{"update": 1, "stage": 1, "loss": "1"}\n'), "line 1 is not what fpt writes"),
+        (rewrite('{"update": 1, "stage": 1, "loss": NaN}\n'), "line 1 is not what fpt writes"),
+        (rewrite('{"update": 1, "stage": 1, "split": "validation"}\n'), "has no accuracy"),
         (lambda folder: next(folder.glob("stages/1-*/prompt.safetensors")).unlink(), "is missing"),
     ],
 )
@@ -291,7 +299,7 @@ def test_a_folder_whose_name_holds_an_equals_sign_is_a_folder(cli: Cli, finished
 def test_a_run_of_the_papers_length_draws_in_seconds_and_fits_a_mail(finished: Path, tmp_path: Path) -> None:
     """30,000 updates and 60 validations; the processor's seconds, as other tests may run beside, the lower of two."""
     random = np.random.default_rng(0)
-    with (finished / "metrics.jsonl").open("w") as stream:
+    with StringIO() as stream:
         for update in range(1, 30_001):
             stage = min(4, 1 + (update - 1) // 7_500)
             line = {"update": update, "stage": stage, "flops": update * 10**12, "seconds": update / 3}
@@ -301,6 +309,7 @@ def test_a_run_of_the_papers_length_draws_in_seconds_and_fits_a_mail(finished: P
             if update % 500 == 0:
                 score = float(90 - 40 * np.exp(-update / 9_000) + random.random())
                 stream.write(json.dumps({**line, "split": "validation", "accuracy": score}) + "\n")
+        rewritten(finished, "metrics.jsonl", stream.getvalue())
     seconds = []
     for _ in range(2):
         begun = time.process_time()

@@ -12,7 +12,7 @@ import pytest
 
 from fpt.__main__ import main
 from stages.several import compare as comparison
-from tests.conftest import Outcome, quick_words
+from tests.conftest import Outcome, quick_words, rewritten
 
 Cli = Callable[..., Outcome]
 NAMES = ["pt-s0", "pt-s1", "cr-s0", "cr-s1"]
@@ -103,7 +103,7 @@ def test_flops_to_vanillas_score_are_where_the_curves_reach_it(
         kept += [
             {**stage, "update": 1, "flops": at, "accuracy": value} for at, value in zip(flops, values, strict=True)
         ]
-        (copy / name / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+        rewritten(copy / name, "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
         spent[name] = flops, end["flops"]
     done = cli(*again, "--json")
     found = json.loads(done.out)
@@ -183,14 +183,14 @@ def test_before_vanillas_first_validation_there_is_no_gain(
     copy = shutil.copytree(compared, tmp_path / "runs")
     again = [word.replace(str(compared), str(copy)) for word in command]
     for seed in (0, 1):
-        file = copy / f"pt-s{seed}/metrics.jsonl"
-        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        run = copy / f"pt-s{seed}"
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         kept = [line for line in lines if "split" not in line or line["update"] == 12]
-        file.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        rewritten(run, "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
     cr = json.loads(cli(*again, "--json").out)["schedules"][1]
     assert cr["gain"] is None
     assert cli(*again).out.splitlines()[3].endswith("–")
-    file.write_text(json.dumps({"update": 1, "loss": 1.0}) + "\n")
+    rewritten(run, "metrics.jsonl", json.dumps({"update": 1, "loss": 1.0}) + "\n")
     assert "metrics have no FLOPs" in cli(*again).err
 
 

@@ -1,6 +1,5 @@
 """What is exported answers in other tools as it does here, says what it is, and leaves the run as it was."""
 
-import hashlib
 import json
 import os
 import re
@@ -29,7 +28,7 @@ from fpt.prompts.prompted import PromptedModel
 from fpt.runs.run import open_run
 from stages import partial, selection
 from tests import hub
-from tests.conftest import Outcome, quick_words, save_checkpoint
+from tests.conftest import Outcome, quick_words, rewritten, save_checkpoint
 
 Cli = Callable[..., Outcome]
 TEXTS = ["question: is it red passage: the lamp is red .", "question: is it old", "passage: a stone is old . " * 4]
@@ -204,18 +203,6 @@ def test_the_card_says_what_it_is_and_what_it_scored(run: Path) -> None:
     assert "licen" not in text.lower() + str(data).lower()
 
 
-def rewritten(run: Path, **changes: str) -> None:
-    """The run as if its configuration had said otherwise."""
-    file = run / "config.yaml"
-    settings = file.read_text()
-    for before, after in changes.items():
-        settings = re.sub(rf"^  {before}: .*$", f"  {before}: {after}", settings, count=1, flags=re.MULTILINE)
-    file.write_text(settings)
-    ledger = json.loads((run / "checksums.json").read_text())
-    ledger["config.yaml"] = [hashlib.sha256(file.read_bytes()).hexdigest()]
-    (run / "checksums.json").write_text(json.dumps(ledger))
-
-
 def test_a_score_is_for_the_hubs_tables_only_where_the_data_are_the_hubs(run: Path) -> None:
     rewritten(run, data="hub", weights="google/t5-small-lm-adapt", config="{" + ", ".join(CONFIG) + "}")
     data, _ = card(run, "to=peft")
@@ -255,7 +242,7 @@ def test_a_failed_export_leaves_nothing(cli: Cli, run: Path, checkpoint: Path, t
     rewritten(run, weights=str(tmp_path / "another"))
     done = cli("export", f"run={run}", "to=hf")
     assert (done.status, len(done.err.splitlines())) == (2, 1)
-    assert "the model has changed since this run" in done.err
+    assert "was trained on another model" in done.err
     assert list((run / "export").iterdir()) == []
     (tmp_path / "file").touch()
     for place in (tmp_path / "file" / "x", Path("/proc/none/x")):
