@@ -1,20 +1,25 @@
-"""How many updates are so many epochs? Known when the data are read, which is done here, before anything else is."""
+"""What a configuration leaves open until model and data are looked at: updates for epochs, and `auto` of a prompt."""
 
 import math
 from dataclasses import replace
 
+from fpt.backbones.location import config_values
+from fpt.backbones.shapes import row_of
 from fpt.config.run_config import RunConfig
 from fpt.data.example_cache import open_task
 from fpt.errors import UserError
+from fpt.prompts.kinds import kind_of
 from fpt.tasks.catalogue import most_train_examples
 
 
 def in_updates(config: RunConfig) -> RunConfig:
-    """The configuration with `train.updates` in place of `train.epochs`, if these are given.
+    """The configuration with `train.updates` in place of `train.epochs`, and the prompt's settings that `auto` means.
 
     Raises:
-        UserError: the data cannot be read.
+        UserError: the model's configuration or the data cannot be read.
     """
+    row = row_of(*config_values(config.model))
+    config = replace(config, prompt=kind_of(config.prompt).settled(row.reads))
     return config if config.train.epochs is None else _of(config, len(open_task(config).train))
 
 

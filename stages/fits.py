@@ -1,9 +1,11 @@
 """Does a model's way to read fit the task, and what is asked of it? From configurations alone."""
 
+from dataclasses import replace
+from math import inf
 from typing import Any
 
 from fpt.backbones.location import config_values
-from fpt.backbones.rows import Row, value_at
+from fpt.backbones.rows import Row, StackRow, value_at
 from fpt.backbones.shapes import row_of
 from fpt.config.run_config import RunConfig
 from fpt.errors import UserError
@@ -24,7 +26,7 @@ def check(config: RunConfig, values: dict[str, Any], where: str) -> None:
             f"engine.quantize={config.engine.quantize}: packs linear layers, and model={config.model.name} has"
             " layers of another kind; leave it out"
         )
-    _check_positions(config, row, values)
+    check_positions(config, values, where)
     if is_own(task) and task.train is None:  # which a plan does without
         return
     rules = rules_of(task)
@@ -40,22 +42,51 @@ def check(config: RunConfig, values: dict[str, Any], where: str) -> None:
         )
 
 
-def _check_positions(config: RunConfig, row: Row, values: dict[str, Any]) -> None:
-    if row.positions is None:
-        return
-    key, reserved = row.positions
-    known = value_at(values, key)
-    if not isinstance(known, int):
-        return
-    known -= reserved
-    task = config.task
-    target = task.target_length - 1 if row.reads == "causal" else 0
-    if task.source_length + target > known:
+def check_positions(config: RunConfig, values: dict[str, Any], where: str) -> None:
+    """Refuse texts that are longer than a model, of these values in its config.json, has positions for.
+
+    Raises:
+        UserError: a source with its prompt and what is written behind it are, or what a decoder writes is.
+    """
+    row, task = row_of(values, where), config.task
+    known, written = num_positions(row, row.first, values), max(task.target_length, task.max_new_tokens or 0)
+    target = written - 1 if row.reads == "causal" else 0  # nothing is read from the last token
+    vectors = config.prompt.length if row.positions is None else 0  # which go behind positions that embeddings add
+    model = f"model={config.model.name}"
+    if task.source_length + target + vectors > known:
+        longest = "the target" if written == task.target_length else f"task.max_new_tokens={written}"
+        parts = [f"{size} are for {name}" for size, name in ((target, longest), (vectors, "the prompt")) if size]
         raise UserError(
-            f"task.source_length={task.source_length}: model={config.model.name} has {known} positions"
-            f"{f', of which {target} are for the target' if target else ''};"
-            f" give task.source_length={known - target} or less"
+            f"task.source_length={task.source_length}: {model} has {known} positions"
+            f"{', of which ' * bool(parts)}{' and '.join(parts)};"
+            f" give task.source_length={max(known - target - vectors, 2)} or less"
+            f"{', or a shorter target' * bool(target)}"
         )
+    if len(row.stacks) > 1 and written > (known := num_positions(row, row.last, values)):
+        key = "target_length" if written == task.target_length else "max_new_tokens"
+        raise UserError(f"task.{key}={written}: {model} writes up to {known} tokens; give task.{key}={known} or less")
+
+
+def num_positions(row: Row, stack: StackRow, values: dict[str, Any]) -> float:
+    """How many positions a stack has: of rotary angles that become others when more are read, those until then.
+
+    Beyond, a long source would change the angles of what is read with it, and an answer depend on its batch.
+    """
+    key, reserved = row.positions or ("max_position_embeddings", 0)
+    known = value_at(values, stack.key(key))
+    if not isinstance(known, int):
+        return inf
+    angles = value_at(values, stack.key("rope_parameters")) or value_at(values, stack.key("rope_scaling")) or {}
+    if angles.get("rope_type", angles.get("type")) == "longrope":
+        original = "original_max_position_embeddings"
+        known = angles.get(original) or value_at(values, stack.key(original)) or known
+    return known - reserved
+
+
+def most_padded(values: dict[str, Any], where: str) -> float:
+    """How many positions a batch may have, its padding included: only an embedding of positions limits them."""
+    row = row_of(values, where)
+    return num_positions(row, row.first, values) if row.positions else inf
 
 
 def check_options(config: RunConfig, *, beams: int, max_new_tokens: int | None) -> None:
@@ -64,9 +95,12 @@ def check_options(config: RunConfig, *, beams: int, max_new_tokens: int | None) 
     Raises:
         UserError: there is such an option.
     """
+    values, where = config_values(config.model)
+    longest = max_new_tokens or config.task.max_new_tokens
+    check_positions(replace(config, task=replace(config.task, max_new_tokens=longest)), values, where)
     if beams == 1 and max_new_tokens is None:
         return
-    row = row_of(*config_values(config.model))
+    row = row_of(values, where)
     option = f"beams={beams}" if beams > 1 else f"max-new-tokens={max_new_tokens}"
     if config.task.answer == "score" or row.reads == "mask":
         why = "task.answer=score" if config.task.answer == "score" else "a masked model"

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from fpt.backbones.backbone import Backbone, open_backbone
+from fpt.backbones.location import read_values
 from fpt.config.run_config import RunConfig
 from fpt.config.same_run import fixed
 from fpt.data.encoded import Encoded
@@ -24,6 +25,7 @@ from fpt.runs.shared_folder import SharedFolder
 from fpt.tasks.task import Task, TaskRules
 from fpt.training.choice import Choice, choice_of
 from fpt.training.evaluation import Evaluator, longest_answer
+from stages import fits
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ def open_inputs(config: RunConfig, task: Task, progress: Progress) -> Inputs:
         UserError: the model or its tokenizer cannot be used, or a label is cut.
     """
     backbone = distributed.main_first(lambda: open_backbone(config.model, say=progress.say))
+    values = read_values(backbone.folder), str(backbone.folder)
+    fits.check_positions(config, *values)
     cache = Path(config.cache_dir).expanduser()
     with progress.running():
         splits = distributed.main_first(lambda: tokenised(task, backbone, config.task, cache, progress.with_bar))
@@ -71,7 +75,8 @@ def open_inputs(config: RunConfig, task: Task, progress: Progress) -> Inputs:
                 f" {targets:,} targets to {config.task.target_length}"
             )
     if named(config.engine.device).type == "cuda":
-        splits = tuple(data.for_card(config.prompt.length) for data in splits)
+        most = fits.most_padded(*values)
+        splits = tuple(data.for_card(config.prompt.length, most) for data in splits)
     train, valid, *tests = splits
     return Inputs(backbone, task, train, valid, tests[0] if tests else None)
 

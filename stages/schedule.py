@@ -6,9 +6,9 @@ from itertools import accumulate, chain, count, pairwise
 from typing import Any
 
 from fpt.backbones.location import config_values
-from fpt.backbones.shapes import Shape, Stack, read_shape
+from fpt.backbones.shapes import Shape, Stack, read_shape, row_of
 from fpt.config.run_config import RunConfig
-from fpt.config.schema import ScheduleConfig
+from fpt.config.schema import PromptConfig, ScheduleConfig
 from fpt.errors import UserError, did_you_mean
 from fpt.prompts.kinds import kind_of
 from stages import fits
@@ -88,8 +88,31 @@ def of(config: RunConfig) -> Schedule:
     values, where = config_values(config.model)
     full = read_shape(values, where)
     fits.check(config, values, where)
-    kind_of(config.prompt).position(full.source.blocks)
-    return build(config.schedule, full=full, updates=config.train.updates, reduce_decoder=config.task.reduce_decoder)
+    kind_of(config.prompt).settled(row_of(values, where).reads)
+    schedule = build(
+        config.schedule, full=full, updates=config.train.updates, reduce_decoder=config.task.reduce_decoder
+    )
+    _check_seen(schedule, config.prompt)
+    return schedule
+
+
+def _check_seen(schedule: Schedule, prompt: PromptConfig) -> None:
+    """Refuse a prompt that no block of a stage would see, as behind a model's only stack: it would learn nothing."""
+    total = schedule.full.source.blocks
+    position = kind_of(prompt).position(total)
+    if position == 0 or len(schedule.full) > 1:  # a decoder sees what the encoder ends with
+        return
+    if position == total:
+        raise UserError(
+            f"prompt.layer={prompt.layer}: all {total} blocks lie below the prompt, and none would see it;"
+            f" give 0 to {total - 1}, or a fraction such as 0.5"
+        )
+    for stage in schedule.stages:
+        if stage.shape.source.blocks == 1:
+            raise UserError(
+                f"schedule.stages[{stage.index}].depth: keeps one block, which lies below the prompt, and none would"
+                " see it; keep at least 2, or give prompt.layer=0"
+            )
 
 
 def build(config: ScheduleConfig, *, full: Shape, updates: int, reduce_decoder: bool) -> Schedule:

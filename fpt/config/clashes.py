@@ -50,7 +50,7 @@ def _check_prompt(prompt: PromptConfig) -> None:
             f"prompt.init=normal: is for vectors; the layers of prompt.generator={prompt.generator} start uniform, as"
             " published; leave it out"
         )
-    if prompt.pool != known["pool"].default and prompt.generator != "npg":
+    if prompt.pool not in ("auto", "first") and prompt.generator != "npg":
         raise UserError(f"prompt.pool={prompt.pool}: is for prompt.generator=npg; this is {prompt.generator}")
     if prompt.bottleneck != known["bottleneck"].default and prompt.generator == "none":
         raise UserError(f"prompt.bottleneck={prompt.bottleneck}: prompt.generator=none has no hidden layer")

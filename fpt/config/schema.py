@@ -229,9 +229,10 @@ class PromptConfig(Group):
     )
     bottleneck: int = setting("of late prompts: width of the generator's hidden layer", 128, least=1, only="late")
     pool: str = setting(
-        "of npg: the first token's state, the last one's, or the mean",
-        "first",
-        choices=("first", "last", "mean"),
+        "of npg: the first token's state, the last one's, or the mean; auto: as published, the last of causal models,"
+        " the first of others",
+        "auto",
+        choices=("auto", "first", "last", "mean"),
         only="late",
     )
     dropout: float | None = setting(

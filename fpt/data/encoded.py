@@ -6,6 +6,7 @@ Letters: B batch, S source, T target, D model, N tokens of all sources.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import inf
 
 import numpy as np
 import torch
@@ -142,9 +143,15 @@ class Encoded:
         sources, targets = (Rows.of(rows[index] for index in indices) for rows in (self.sources, self.targets))
         return Encoded(sources, targets, pad=self.pad, multiple=self.multiple, before=self.before, blank=self.blank)
 
-    def for_card(self, before: int) -> "Encoded":
-        """The same, its batches padded as a card's kernels want it under a prompt of `before` vectors."""
-        return replace(self, multiple=ALIGNED, before=before)
+    def for_card(self, before: int, most: float = inf) -> "Encoded":
+        """The same, its batches padded as a card's kernels want it under a prompt of `before` vectors.
+
+        Unless a padded source and target would have more than `most` positions.
+        """
+        aligned = replace(self, multiple=ALIGNED, before=before)
+        sources, targets = zip(*self.lengths, strict=True)
+        padded = aligned._padded(max(sources) + before) - before + aligned._padded(max(targets)) - 1
+        return aligned if padded <= most else self
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """The examples at `indices`, padded to the longest of them."""

@@ -4,7 +4,7 @@ Letters: P prompt, D model, M bottleneck.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fpt.config.schema import PromptConfig
@@ -57,6 +57,16 @@ class Late:
         if below > num_blocks:
             raise UserError(f"prompt.layer={layer}: the model reads with {num_blocks} blocks; give 0 to {num_blocks}")
         return below
+
+    def settled(self, reads: str) -> PromptConfig:
+        pool, is_causal = self.config.pool, reads == "causal" and self.config.generator == "npg"
+        if is_causal and pool == "first":
+            raise UserError(
+                "prompt.pool=first: the first token of a causal model sees no other, so that all examples would have"
+                " the same vectors; give prompt.pool=last, as is published for GPT-2, or mean"
+            )
+        published = "last" if is_causal else "first"
+        return replace(self.config, pool=published if pool == "auto" else pool)
 
     def shapes(self, d_model: int) -> dict[str, tuple[int, ...]]:
         """The tensors that are learned: the vectors, or a generator of two layers, each with its bias.

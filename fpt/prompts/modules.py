@@ -74,7 +74,8 @@ class LatePrompt(Prompt):
     def __init__(self, config: PromptConfig, tensors: Tensors, *, position: int, dropout: float = 0.0) -> None:
         """Start from the tensors that `Late.shapes` names."""
         super().__init__(tensors, length=config.length, position=position, dropout=dropout)
-        self._generator, self._pool = config.generator, config.pool
+        self._generator = config.generator
+        self._pool = "first" if config.pool == "auto" else config.pool  # a run's is settled by its model
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """The vectors [B, P, D] for states [B, S, D]; padding, which comes last, has no part in them."""

@@ -46,6 +46,14 @@ class Soft:
         """
         return 0
 
+    def settled(self, reads: str) -> PromptConfig:
+        """The settings with what `auto` means for a model that reads in this way.
+
+        Raises:
+            UserError: a setting does not go with it.
+        """
+        return self.config
+
     def shapes(self, d_model: int) -> dict[str, tuple[int, ...]]:
         """The tensors that are learned, by name."""
         return {TENSOR: (self.config.length, d_model)}

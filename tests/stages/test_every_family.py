@@ -16,9 +16,11 @@ from fpt.__main__ import main
 from fpt.backbones.backbone import Backbone
 from fpt.backbones.rows import ROWS
 from fpt.backbones.shapes import Selection
+from fpt.config.schema import PromptConfig
 from fpt.data.encoded import Batch
 from fpt.pricing.flops import Price
 from fpt.prompts.kept_states import StatesBelow
+from fpt.prompts.late import Late
 from fpt.prompts.modules import LatePrompt, SoftPrompt
 from fpt.prompts.prompted import PromptedModel
 from stages import partial as parts
@@ -218,6 +220,15 @@ def test_a_late_prompt_takes_no_notice_of_padding(backbone: Backbone, generator:
         width = of_one.shape[1]
         assert torch.equal(labels[index, :width], of_one[0])
         torch.testing.assert_close(logs[index, :width], log[0], rtol=1e-4, atol=1e-5)
+
+
+def test_sources_get_vectors_of_their_own(backbone: Backbone, family: str) -> None:
+    """Also where they begin alike, as behind a token that a tokenizer puts first."""
+    pool = Late(PromptConfig(kind="late")).settled(ROWS[family].reads).pool
+    model, batch = prompted(backbone, late(2, pool=pool)), data_of(family).batch(ALL)
+    batch.source[:, 0] = 2
+    vectors = model.prompt(model.below(batch)[:, : batch.source.shape[1]], batch.mask)
+    assert vectors.std(0).mean() > 1e-3 * vectors.std()
 
 
 def test_its_price_is_torchs_count(backbone: Backbone, folder: Path, family: str) -> None:

@@ -1,17 +1,31 @@
 """What a model's way to read does not go with is refused before weights are read, in one line with a way out."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from fpt.config import compose
 from fpt.errors import UserError
 from stages import schedule
+from stages.epochs import in_updates
 
 REFUSED = {
     "model=roberta-large task=squad_v2": "answers by one word at a mask, and squad_v2 has no label words",
     "model=roberta-large task.source_length=600": "has 512 positions; give task.source_length=512 or less",
     "model=gpt2-large task.source_length=1100": "has 1024 positions, of which 9 are for the target",
+    "model=gpt2-large task.max_new_tokens=900": (
+        "has 1024 positions, of which 899 are for task.max_new_tokens=900; give task.source_length=125 or less, or a"
+    ),
+    "model=gemma3-270m task.source_length=32750": "has 32768 positions, of which 9 are for the target and 20 are for",
+    "model=t5gemma-s task.max_new_tokens=9000": "writes up to 8192 tokens; give task.max_new_tokens=8192 or less",
     "model=gpt2-large engine.quantize=int8": "packs linear layers, and model=gpt2-large has layers of another kind",
     "model=gpt2-large prompt=late prompt.layer=99": "reads with 36 blocks; give 0 to 36",
+    "model=gpt2-large prompt=late prompt.layer=1.0": "prompt.layer=1.0: all 36 blocks lie below the prompt, and none",
+    "model=roberta-large task=sst2 prompt=late prompt.layer=24": "prompt.layer=24: all 24 blocks lie below the prompt",
+    "model=qwen3-0.6b prompt=late schedule.stages=[{depth:1,share:0.5},{share:0.5}]": "1].depth: keeps one block",
+    "model=bert-large task=sst2 prompt=late schedule.stages=[{depth:1,width:9,share:0.5},{share:0.5}]": "depth: keeps",
+    "model=gpt2-large prompt=late prompt.pool=first": "the first token of a causal model sees no other",
 }
 
 
@@ -19,6 +33,57 @@ REFUSED = {
 def test_what_does_not_go_together_is_refused(words: str) -> None:
     with pytest.raises(UserError, match=REFUSED[words]):
         schedule.of(compose.load(words.split()))
+
+
+SEEN = (
+    "model=gpt2-large prompt=late prompt.layer=35",
+    "model=gpt2-large schedule.stages=[{depth:1,share:0.5},{share:0.5}]",
+    "model=roberta-large task=sst2 prompt=late prompt.layer=0 schedule.stages=[{depth:1,share:0.5},{share:0.5}]",
+    "prompt=late prompt.layer=1.0 schedule.stages=[{depth:1,share:0.5},{share:0.5}]",  # which a decoder sees
+)
+
+
+@pytest.mark.parametrize("words", SEEN)
+def test_a_prompt_that_something_sees_is_not_refused(words: str) -> None:
+    schedule.of(compose.load(words.split()))
+
+
+@pytest.mark.parametrize(
+    ("words", "pool"),
+    [
+        ("model=gpt2-large", "last"),
+        ("model=qwen3-0.6b prompt.pool=mean", "mean"),
+        ("model=qwen3-0.6b prompt.generator=appg", "first"),
+        ("model=roberta-large task=sst2", "first"),
+        ("model=t5gemma-s", "first"),
+        ("model=t5-small", "first"),
+    ],
+)
+def test_the_pooled_state_is_one_that_has_seen_the_source(words: str, pool: str) -> None:
+    config = in_updates(compose.load(["prompt=late", *words.split()]))
+    assert config.prompt.pool == pool
+    assert in_updates(config) == config
+
+
+@pytest.mark.parametrize(
+    ("angles", "limit"),
+    [
+        ({"rope_type": "llama3", "factor": 4.0, "original_max_position_embeddings": 64}, 256),
+        ({"rope_type": "dynamic", "factor": 4.0}, 256),
+        ({"rope_type": "longrope", "original_max_position_embeddings": 64}, 64),
+    ],
+)
+def test_rotary_angles_that_change_with_what_was_read_hold_as_far_as_they_do_not(
+    angles: dict[str, object], limit: int, tmp_path: Path
+) -> None:
+    """transformers' own answers depend there on what was read before, and in which batch."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    values = {"model_type": "llama", **sizes, "vocab_size": 99, "max_position_embeddings": 256}
+    (tmp_path / "config.json").write_text(json.dumps({**values, "rope_scaling": angles}))
+    words = [f"model={tmp_path}", "task=rte", "task.target_length=5", "prompt.length=10"]
+    schedule.of(compose.load([*words, f"task.source_length={limit - 14}"]))
+    with pytest.raises(UserError, match=rf"has {limit} positions.*give task.source_length={limit - 14} or less"):
+        schedule.of(compose.load([*words, f"task.source_length={limit - 13}"]))
 
 
 def test_a_mask_in_the_template_of_a_model_that_writes_is_refused() -> None:

@@ -32,3 +32,5 @@ def test_for_a_card_positions_are_multiples_of_eight_with_the_prompt_before_them
     assert torch.equal(batch.labels[:, :9], plain.labels)
     assert (batch.labels[:, 9:] == IGNORED).all()
     assert data.taken([1]).padded_size([0]) == (1, 12, 16)
+    whole = replace(data, multiple=1, before=0)  # an embedding of positions has so many rows for a batch, and no more
+    assert [whole.for_card(21, most).padded_size([3]) for most in (42, 41)] == [(1, 27, 16), (1, 20, 9)]
