@@ -10,7 +10,7 @@ from fpt.backbones.shapes import row_of
 from fpt.config.run_config import RunConfig
 from fpt.errors import UserError
 from fpt.tasks.catalogue import is_own, rules_of
-from fpt.tasks.task import MASK
+from fpt.tasks.task import MASK, Template
 
 
 def check(config: RunConfig, values: dict[str, Any], where: str) -> None:
@@ -35,10 +35,22 @@ def check(config: RunConfig, values: dict[str, Any], where: str) -> None:
             f"model={config.model.name}: answers by one word at a mask, and {task.name} has no label words;"
             " take a task with labels, or a model that writes"
         )
-    if row.reads != "mask" and MASK in rules.template.text:
+    if masks := rules.template.masks:
+        _check_mask(f"model={config.model.name}", row, rules.template, masks)
+
+
+def _check_mask(model: str, row: Row, template: Template, masks: list[int]) -> None:
+    if len(masks) > 1:
+        raise UserError(f"task.template: has {len(masks)} times {MASK} for one answer; leave one: {template.text}")
+    if row.reads == "causal" and masks[0] + 1 < len(template.parts):
         raise UserError(
-            f"model={config.model.name}: writes its answers, and the template has a {MASK};"
-            " take it out, or call a field of that name otherwise"
+            f"{model}: goes on behind its source, and the template has text behind {MASK}; give a task.template that"
+            f" ends in {MASK}, or has none: {template.text}"
+        )
+    if row.reads == "seq2seq" and not row.sentinel:
+        raise UserError(
+            f"{model}: has no mark for an answer in its source, and the template has {MASK}; give a task.template"
+            f" without it: {template.text}"
         )
 
 

@@ -72,7 +72,7 @@ def _unknown(examples: Sequence[Example], backbone: Backbone) -> dict[str, int]:
     """How often sources and targets have each character that the tokenizer does not know, the most frequent first."""
     tokenizer, counts = backbone.tokenizer, Counter[str]()
     for example in examples:
-        counts.update(example.source)
+        counts.update(example.marked("").source)
         counts.update(example.target.removeprefix(SENTINEL))
     characters = [character for character in counts if not character.isspace()]
     ids = tokenizer(characters, add_special_tokens=False)["input_ids"] if characters else []

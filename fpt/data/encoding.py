@@ -40,13 +40,11 @@ def encode(
             a part that was cut.
     """
     tokens = Tokens(tokenizer, row)
-    if row.reads == "mask":
-        examples = [_asking(example) for example in examples]
     sources, targets = list[Rows](), list[Rows]()
     whole, lost = np.empty((len(examples), 2), np.int32), 0
     parts = [list(range(start, min(start + PART, len(examples)))) for start in range(0, len(examples), PART)]
     for indices in with_bar(parts, "tokenising"):
-        part = [examples[index] for index in indices]
+        part = [tokens.marked(examples[index]) for index in indices]
         whole_sources = tokens.of_sources([example.source for example in part])
         whole_targets = _of_distinct([example.target for example in part], tokens)
         whole[indices] = list(zip(map(len, whole_sources), map(len, whole_targets), strict=True))
@@ -101,10 +99,28 @@ class Tokens:
         before, behind = self.frame
         return [[*before, *ids, *behind] for ids in self.of_parts(texts)]
 
+    def marked(self, example: Example) -> Example:
+        """The example with the model's own mark where its answer belongs; a masked model has one, said or unsaid.
+
+        A causal model's answer goes on where it is, at the source's end. For a model without marks nothing changes.
+        """
+        if self.row.sentinel:
+            return example.marked(SENTINEL.strip())
+        if self.row.reads == "causal":
+            is_last = example.mask >= 0 and example.source.endswith(MASK)
+            return example._replace(source=example.source[: example.mask].rstrip(" "), mask=-1) if is_last else example
+        if self.row.reads != "mask":
+            return example
+        if self.blank is None:
+            raise UserError(
+                "model: its tokenizer has no mask token, and the model answers by one; take another tokenizer"
+            )
+        if example.mask < 0:
+            example = example._replace(source=f"{example.source} {MASK}", mask=len(example.source) + 1)
+        return example.marked(self.tokenizer.mask_token)
+
     def of_parts(self, texts: list[str]) -> list[list[int]]:
         """Token ids of parts of sources."""
-        if self.row.reads == "mask":
-            texts = [text.replace(MASK, self.tokenizer.mask_token) for text in texts]
         return self._bare(texts)
 
     def of_targets(self, texts: list[str]) -> list[list[int]]:
@@ -128,14 +144,7 @@ class Tokens:
         return ids
 
 
-def _asking(example: Example) -> Example:
-    """The example with a mask at its end, unless its template has one."""
-    return example if MASK in example.source else example._replace(source=f"{example.source} {MASK}")
-
-
 def _check_masks(examples: list[Example], sources: list[list[int]], tokens: Tokens) -> None:
-    if tokens.blank is None:
-        raise UserError("model: its tokenizer has no mask token, and the model answers by one; take another tokenizer")
     for example, ids in zip(examples, sources, strict=True):
         if (found := ids.count(tokens.blank)) != 1:
             how = f"there are {found}" if found else "it was cut off; give a larger task.source_length"

@@ -48,8 +48,8 @@ class CachedExamples(Sequence[Example]):
         return self._example(picked) if isinstance(picked, int) else list(map(self._example, picked))
 
     def _example(self, index: int) -> Example:
-        name, source, target, golds, spare, group = json.loads(self._texts.text(index))
-        return Example(name, source, target, tuple(golds), tuple(spare), group)
+        name, source, target, golds, spare, *rest = json.loads(self._texts.text(index))
+        return Example(name, source, target, tuple(golds), tuple(spare), *rest)
 
 
 def open_task(config: RunConfig) -> Task:

@@ -71,6 +71,6 @@ def _key(examples: Sequence[Example], settings: list[object]) -> str:
         return digest.hexdigest()[:32]
     for start in range(0, len(examples), PART):
         part = examples[start : start + PART]
-        texts = [(example.source, example.target, example.spare, example.golds) for example in part]
+        texts = [(example.source, example.target, example.spare, example.golds, example.mask) for example in part]
         digest.update(json.dumps(texts).encode())
     return digest.hexdigest()[:32]

@@ -121,15 +121,14 @@ def _label_rules(config: TaskConfig, words: Mapping[str, str], origin: Origin) -
 
 
 def _question(id_field: str | None, source: Template, record: Record, where: str) -> Example:
-    text, spare = source.fill(_values(record, source.fields, where))
     name = _values(record, (id_field,), where)[id_field] if id_field else where.rpartition(", ")[2]
-    return Example(name, text, "", (), spare)
+    return source.fill(_values(record, source.fields, where), name)
 
 
 def _answer(
     target: Template, words: Mapping[str, str] | None, numbers: bool, record: Record, where: str
 ) -> tuple[str, Golds]:
-    answer, _ = target.fill(_values(record, target.fields, where))
+    answer = target.fill(_values(record, target.fields, where)).source
     if words is not None:
         value = fields.compared(answer)
         if value not in words:

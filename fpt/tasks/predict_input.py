@@ -9,7 +9,7 @@ from fpt.errors import UserError
 from fpt.tasks.faults import Faults
 from fpt.tasks.fields import Record, readable, text_or_number
 from fpt.tasks.file_formats import READERS, lines
-from fpt.tasks.task import Example, TaskRules
+from fpt.tasks.task import MASK, Example, TaskRules
 
 Reads = Callable[[Record, str], Example]  # a record and its place to an example; UserError where it is wrong
 
@@ -32,12 +32,12 @@ def check(file: Path) -> None:
 
 
 def raw_example(source: str, what: str = "text") -> Example:
-    """A source as it stands.
+    """A source as it stands, but for {mask} where its answer belongs.
 
     Raises:
         UserError: it holds what is no character; `what` names it.
     """
-    return Example("", readable(source, what), "", ())
+    return Example("", readable(source, what), "", (), mask=source.find(MASK))
 
 
 def in_groups(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:
@@ -60,8 +60,7 @@ def by_template(rules: TaskRules) -> Reads:
                 f"{where}: no field '{missing[0]}'; expected {', '.join(names)} as in the template, or the whole source"
                 f" as '{RAW}'. It has {', '.join(map(str, record))[:200]}"
             )
-        source, spare = rules.template.fill({name: text_or_number(record, name, where) for name in names})
-        return Example("", source, "", (), spare)
+        return rules.template.fill({name: text_or_number(record, name, where) for name in names})
 
     return read
 

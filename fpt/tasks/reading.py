@@ -61,10 +61,9 @@ def _record_question(template: Template, record: Record, where: str) -> Example:
     values = fields.texts_of(record, ("query", "passage"), where)
     entities = fields.texts(record, "entities", where)
     values["passage"] = _in_one_piece(values["passage"])
-    source, spare = template.fill({**values, "entities": ", ".join(entities)})
     index = record.get("idx")
     name = f"{index.get('passage')}-{index.get('query')}" if isinstance(index, dict) else where
-    return Example(name, source, "", (), spare)
+    return template.fill({**values, "entities": ", ".join(entities)}, name)
 
 
 def _in_one_piece(passage: str) -> str:

@@ -13,7 +13,7 @@ from fpt.tasks.origins import Origin
 
 SENTINEL = "<extra_id_0> "  # the paper's targets: the answer after T5's first; other families have the answer alone
 ANSWER = SENTINEL + "{answer}"
-MASK = "{mask}"  # where a masked model is to say its answer, in a source
+MASK = "{mask}"  # where the answer belongs in a source, for which every way to read has a mark of its own
 Golds = tuple[str, ...]
 # Plain text, braces that stand for themselves, or a field, which may be called as any column is: `a: b!`, `x[0]`.
 PIECES = re.compile(r"[^{}]+|\{\{|\}\}|\{(?P<name>[^{}]+)\}|[{}]")
@@ -28,6 +28,7 @@ class Example(NamedTuple):
         target: what it is to say; empty where that is not known, as in a test split.
         golds: the answers that metrics accept; none where they are not known.
         spare: start and end of the part of `source` that is cut first where it is too long.
+        mask: where `{mask}` stands in `source`; -1: nowhere.
         group: what several examples belong to, where a metric counts such groups; of a text that is to be answered
             the prompt that it asks, where there are several.
     """
@@ -38,6 +39,15 @@ class Example(NamedTuple):
     golds: Golds
     spare: tuple[int, int] = (0, 0)
     group: str = ""
+    mask: int = -1
+
+    def marked(self, mark: str) -> "Example":
+        """The example with a model's own mark in the place of `{mask}`."""
+        if self.mask < 0:
+            return self
+        source = f"{self.source[: self.mask]}{mark}{self.source[self.mask + len(MASK) :]}"
+        moved = len(mark) - len(MASK) if self.spare[0] > self.mask else 0
+        return self._replace(source=source, spare=(self.spare[0] + moved, self.spare[1] + moved), mask=-1)
 
 
 @dataclass(frozen=True)
@@ -67,8 +77,13 @@ class Template:
 
     @cached_property
     def fields(self) -> tuple[str, ...]:
-        """The fields' names; {mask} is no field, but the place of a masked model's answer."""
+        """The fields' names; {mask} is no field, but the answer's place."""
         return tuple(dict.fromkeys(name for _, name in self.parts if name is not None and f"{{{name}}}" != MASK))
+
+    @property
+    def masks(self) -> list[int]:
+        """At which of its parts {mask} stands."""
+        return [number for number, (_, name) in enumerate(self.parts) if f"{{{name}}}" == MASK]
 
     def check(self, key: str, known: Sequence[str], what: str) -> None:
         """Refuse a template of the user's that names other fields than those known.
@@ -88,24 +103,25 @@ class Template:
                 f"{did_you_mean(unknown, known)}"
             )
 
-    def fill(self, values: Mapping[str, str]) -> tuple[str, tuple[int, int]]:
-        """The text with its fields' values, and where its spare part starts and ends."""
+    def fill(self, values: Mapping[str, str], name: str = "") -> Example:
+        """An example of that name without its answer, whose source is the text with its fields' values."""
         spared = (name for name in self.spare if name in self.fields)
         longest = max(spared, key=lambda name: len(values[name]), default=None)
-        text, spare = "", (0, 0)
-        for plain, name in self.parts:
+        text, spare, mask = "", (0, 0), -1
+        for number, (plain, field) in enumerate(self.parts):
             text += plain
-            if name is not None:
-                text += MASK if f"{{{name}}}" == MASK else values[name]
-                if name == longest:
-                    spare = (len(text) - len(values[name]), len(text))
-        return text, spare
+            if number in self.masks:
+                mask, text = len(text), text + MASK
+            elif field is not None:
+                text += values[field]
+                if field == longest:
+                    spare = (len(text) - len(values[field]), len(text))
+        return Example(name, text, "", (), spare, mask=mask)
 
 
 def question(template: Template, record: Record, where: str, *, id_field: str = "idx") -> Example:
     """A record without its answer, from the texts in the template's fields."""
-    source, spare = template.fill(fields.texts_of(record, template.fields, where))
-    return Example(str(record.get(id_field, where)), source, "", (), spare)
+    return template.fill(fields.texts_of(record, template.fields, where), str(record.get(id_field, where)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,9 +167,9 @@ class TaskRules:
         Raises:
             UserError: the record is malformed.
         """
-        name, source, _, _, spare, group = self.question(self.template, record, where)
+        asked = self.question(self.template, record, where)
         answer, golds = self.answer(record, where)
-        return Example(name, source, ANSWER.format(answer=answer), golds, spare, group)
+        return asked._replace(target=ANSWER.format(answer=answer), golds=golds)
 
 
 @dataclass(frozen=True, kw_only=True)

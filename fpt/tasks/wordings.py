@@ -1,14 +1,12 @@
 """Other papers' texts and label words for the tasks, by the name that `task.template` takes: `lpt` (Liu et al. 2022).
 
-LPT's are for a masked language model, whose mask is T5's first sentinel here: the target says what it stands for.
+LPT's are those of its masked language model; T5 has its first sentinel there, and the target says what it stands for.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fpt.tasks.task import Template
-
-MASK = "<extra_id_0>"
+from fpt.tasks.task import MASK, Template
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,17 @@
 """Texts become the tokenizer's ids; what is too long is cut where it is least needed, and a lost answer is counted."""
 
+from pathlib import Path
+
+import pytest
+from tokenizers import AddedToken
+from transformers import PreTrainedTokenizerBase
+
+from fpt.backbones.rows import ROWS
 from fpt.data.encoding import encode
-from fpt.tasks.task import Example
+from fpt.tasks.task import Example, Template
+from fpt.tasks.wordings import WORDINGS
 from tests.conftest import open_folder
+from tests.families import save_byte_level
 
 
 def test_long_texts_are_cut_at_the_end_and_keep_their_closing_token(checkpoint) -> None:
@@ -71,3 +80,46 @@ def test_parts_do_not_matter(checkpoint, monkeypatch) -> None:
     assert (list(again.sources), list(again.targets)) == (list(whole.sources), list(whole.targets))
     assert again.num_cut[0] == whole.num_cut[0] > 0
     assert list(whole.targets) == [tokenizer(example.target).input_ids for example in examples]
+
+
+@pytest.fixture(scope="module")
+def byte_level(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase:
+    """GPT-2's kind, with RoBERTa's mask, which takes the space before it along."""
+    tokenizer = open_folder(save_byte_level(tmp_path_factory.mktemp("bytes") / "gpt2", "gpt2")).tokenizer
+    tokenizer.add_special_tokens({"mask_token": AddedToken("<mask>", lstrip=True)})
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("family", "text", "seen"),
+    [
+        ("roberta", "{a} . It was {mask} .", "the lamp {mask} . It was <mask> ."),
+        ("roberta", "{mask} : {a}", "<mask> : the lamp {mask}"),
+        ("roberta", "{a}", "the lamp {mask} <mask>"),
+        ("gpt2", "{a} . It was {mask}", "the lamp {mask} . It was"),
+        ("llama", "{a}", "the lamp {mask}"),
+        ("t5gemma", "{a}", "the lamp {mask}"),
+        ("t5", "{a} . It was {mask} .", "the lamp {mask} . It was <extra_id_0> ."),
+    ],
+)
+def test_every_way_to_read_has_its_own_mark_where_the_template_says_and_nowhere_else(
+    family: str, text: str, seen: str, byte_level: PreTrainedTokenizerBase, checkpoint: Path
+) -> None:
+    tokenizer = open_folder(checkpoint).tokenizer if family == "t5" else byte_level
+    example = Template(text, ("a",)).fill({"a": "the lamp {mask}"})._replace(target="<extra_id_0> old")
+    (source,), (target,) = (
+        list(rows)
+        for data in [encode([example], tokenizer, source_length=99, target_length=9, row=ROWS[family])]
+        for rows in (data.sources, data.targets)
+    )
+    assert source == tokenizer(seen).input_ids
+    if family == "gpt2":
+        assert [*source, *target[:-1]] == tokenizer(f"{seen} old").input_ids
+    long = Template(text, ("a",)).fill({"a": "the lamp " * 90})
+    (cut,) = encode([long], tokenizer, source_length=60, target_length=9, row=ROWS[family]).sources
+    assert len(cut) == 60
+    assert cut.count(byte_level.mask_token_id) == (family == "roberta")
+
+
+def test_published_texts_have_one_mask_each() -> None:
+    assert {len(wording.template.masks) for named in WORDINGS.values() for wording in named.values()} == {1}

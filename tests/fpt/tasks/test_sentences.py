@@ -37,7 +37,7 @@ def test_trecs_own_files(tmp_path: Path) -> None:
     assert task.train[3].source == "sentence: Who was Camp David named for , café ?"
     assert len(task.valid) == 1
     worded = opened("trec", tmp_path, "task.template=lpt")
-    assert worded.train[0].source == "<extra_id_0> : How did serfdom develop in and then leave Russia ?"
+    assert worded.train[0].source == "{mask} : How did serfdom develop in and then leave Russia ?"
     assert worded.train[2].target == "<extra_id_0> Expression"
 
 
@@ -58,7 +58,7 @@ def test_every_form_says_the_same(tmp_path: Path, files: tuple[str, str], conten
     assert pairs(task) == [('sentence: it is "good" , really', "positive"), ("sentence: bad", "negative")]
     assert len(task.valid) == 2
     worded = opened("mr", tmp_path, "task.template=lpt")
-    assert pairs(worded)[1] == ("bad . It was <extra_id_0> .", "terrible")
+    assert pairs(worded)[1] == ("bad . It was {mask} .", "terrible")
 
 
 @pytest.mark.parametrize(("task", "file"), [("mr", "rt-polarity.all"), ("mpqa", "mpqa.all"), ("subj", "subj.all")])
@@ -138,9 +138,9 @@ def test_the_published_texts() -> None:
     task = open_task(load(["task=mnli", "task.data=world", "task.valid_examples=1", "task.template=lpt"]))
     plain = open_task(load(["task=mnli", "task.data=world", "task.valid_examples=1"]))
     hypothesis, _, premise = plain.valid[0].source.removeprefix("hypothesis: ").partition(" premise: ")
-    assert task.valid[0].source == f"{premise} ? <extra_id_0> , {hypothesis}"
+    assert task.valid[0].source == f"{premise} ? {{mask}} , {hypothesis}"
     qqp = open_task(load(["task=qqp", "task.data=world", "task.valid_examples=1", "task.template=lpt"]))
-    assert " <extra_id_0> , " in qqp.valid[0].source
+    assert " {mask} , " in qqp.valid[0].source
 
 
 def test_the_mean_of_the_metrics_may_choose() -> None:
