@@ -13,6 +13,7 @@ from fpt.config.run_config import RunConfig
 from fpt.config.same_run import fixed
 from fpt.data.encoded import Encoded
 from fpt.data.encoding import Tokens
+from fpt.data.sayable import check_labels, unsaid
 from fpt.data.token_cache import tokenised
 from fpt.devices import distributed
 from fpt.devices.device import named
@@ -49,7 +50,7 @@ def open_inputs(config: RunConfig, task: Task, progress: Progress) -> Inputs:
     """Open the model and tokenise the data.
 
     Raises:
-        UserError: the model or its tokenizer cannot be used, or a label is cut.
+        UserError: the model or its tokenizer cannot be used, or a label is cut or cannot be said.
     """
     backbone = distributed.main_first(lambda: open_backbone(config.model, say=progress.say))
     values = read_values(backbone.folder), str(backbone.folder)
@@ -64,7 +65,7 @@ def open_inputs(config: RunConfig, task: Task, progress: Progress) -> Inputs:
             f"task.target_length={config.task.target_length}: cuts the labels of {task.name}"
             f" ({', '.join(task.labels)}), and a label that is cut is never right. Give a larger one"
         )
-    for note in task.notes:
+    for note in (*task.notes, *unsaid(task, Tokens(backbone.tokenizer, backbone.family.row))):
         progress.say(note)
     for split, data in zip(("training", "validation", "test"), splits, strict=False):
         sources, targets = data.num_cut
@@ -105,12 +106,14 @@ def choice_for(config: RunConfig, rules: TaskRules, backbone: Backbone) -> Choic
     """What is chosen from where nothing is generated, as a masked model never does.
 
     Raises:
-        UserError: the tokenizer does not tell labels apart, or a masked model would have to say several tokens.
+        UserError: labels that the tokenizer does not tell apart, or cannot say.
     """
-    tokens = Tokens(backbone.tokenizer, backbone.family.row)
-    if config.task.answer != "score" and tokens.row.reads != "mask":
+    if not rules.labels:
         return None
-    return choice_of(rules.labels, tokens)
+    tokens = Tokens(backbone.tokenizer, backbone.family.row)
+    chosen = config.task.answer == "score" or tokens.row.reads == "mask"
+    rows = check_labels(rules, tokens, chosen=chosen)
+    return choice_of(rules.labels, rows) if chosen else None
 
 
 def check_unchanged(config: RunConfig, inputs: Inputs, start: bytes, folder: SharedFolder, progress: Progress) -> None:

@@ -10,7 +10,10 @@ import numpy as np
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.config.run_config import RunConfig
 from fpt.data.encoded import Encoded
+from fpt.data.encoding import Tokens
+from fpt.data.sayable import check_labels, unsaid
 from fpt.data.token_cache import tokenised
+from fpt.errors import UserError
 from fpt.runs.progress import WithBar
 from fpt.tasks.task import SENTINEL, Example, Task
 
@@ -35,7 +38,7 @@ def look(config: RunConfig, task: Task, number: int, with_bar: WithBar) -> dict[
         "baseline": {"name": task.baseline_name, "score": task.majority},
         "labels": list(task.labels),
         "limits": {"source": config.task.source_length, "target": config.task.target_length},
-        "notes": list(task.notes),
+        "notes": [*task.notes, *_unsaid(task, backbone)],
         "skipped": list(task.skipped),
         "splits": [_split(name, examples, parts[name], task.labels, backbone) for name, examples in task.parts.items()],
         "examples": [
@@ -43,6 +46,17 @@ def look(config: RunConfig, task: Task, number: int, with_bar: WithBar) -> dict[
             for index in (position * len(task.train) // number for position in range(number))
         ],
     }
+
+
+def _unsaid(task: Task, backbone: Backbone) -> tuple[str, ...]:
+    """What the tokenizer cannot say, for which training would be refused or in vain."""
+    tokens = Tokens(backbone.tokenizer, backbone.family.row)
+    try:
+        if task.labels:
+            check_labels(task, tokens, chosen=False)
+    except UserError as error:
+        return (str(error),)
+    return unsaid(task, tokens)
 
 
 def _split(

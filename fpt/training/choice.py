@@ -12,10 +12,7 @@ import torch
 from torch import Tensor
 
 from fpt.data.encoded import IGNORED, Batch, padded
-from fpt.data.encoding import Tokens
-from fpt.errors import UserError
 from fpt.prompts.prompted import PromptedModel
-from fpt.tasks.task import ANSWER
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,22 +40,6 @@ class Choice:
         return words, ids[likeliest], logs[torch.arange(len(words)), likeliest]
 
 
-def choice_of(words: Sequence[str], tokens: Tokens) -> Choice:
-    """The choice between label words.
-
-    Raises:
-        UserError: to the tokenizer two of them are the same, or in a masked model one is no single token.
-    """
-    rows = tokens.of_targets([ANSWER.format(answer=word) for word in words])
-    for index, row in enumerate(rows):
-        if tokens.row.reads == "mask" and len(row) != 1:
-            raise UserError(
-                f"task.labels.{words[index]}: a masked model says one token, and {words[index]!r} is {len(row)} to its"
-                f" tokenizer; give a word that is one, as in task.labels.{words[index]}=…"
-            )
-        if (first := rows.index(row)) < index:
-            raise UserError(
-                f"task.answer=score: the label words {words[first]!r} and {words[index]!r} are the same tokens to this"
-                " model's tokenizer, so that neither can be the likelier; give one of them another word"
-            )
+def choice_of(words: Sequence[str], rows: list[list[int]]) -> Choice:
+    """The choice between label words, given their targets' token ids."""
     return Choice(words, padded(rows, IGNORED, max(map(len, rows))))

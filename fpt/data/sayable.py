@@ -1,0 +1,63 @@
+"""Can a model's tokenizer say what is wanted? Targets are read back from their tokens as answers are."""
+
+from fpt.data.encoding import Tokens, decoded
+from fpt.errors import UserError
+from fpt.tasks.task import ANSWER, SENTINEL, Example, Task, TaskRules
+
+LOOKED_AT = 500  # training targets, from all over them
+SHOWN = 60  # letters of a target
+
+
+def check_labels(rules: TaskRules, tokens: Tokens, *, chosen: bool) -> list[list[int]]:
+    """The label words' targets as token ids; those that are `chosen` between need not be read from an output.
+
+    Raises:
+        UserError: to the tokenizer two of them are the same, or one is another text; or one is not the single token
+            that a masked model says.
+    """
+    words = rules.labels
+    rows = tokens.of_targets([ANSWER.format(answer=word) for word in words])
+    for index, (word, row) in enumerate(zip(words, rows, strict=True)):
+        if (first := rows.index(row)) < index:
+            raise UserError(
+                f"task.labels: the words {words[first]!r} and {word!r} are the same tokens to the model's tokenizer"
+                f" ({_pieces(row, tokens)}); give another word, as in task.labels.LABEL=WORD"
+            )
+        if tokens.row.reads == "mask" and len(row) != 1:
+            raise UserError(
+                f"task.labels: a masked model says one token, and {word!r} is {len(row)} to its tokenizer; give a word"
+                " that is one, as in task.labels.LABEL=WORD"
+            )
+    for word, said in zip(words, decoded(rows, tokens.tokenizer), strict=True):
+        if not chosen and rules.from_text(said) != word:
+            raise UserError(
+                f"task.labels: {word!r} reads back as {said!r} from the model's tokenizer, so that no output could be"
+                " it; give another word, as in task.labels.LABEL=WORD, or task.answer=score, which chooses one"
+            )
+    return rows
+
+
+def unsaid(task: Task, tokens: Tokens) -> tuple[str, ...]:
+    """For people, how many of some training targets do not read back, where answers are free; nothing if all do."""
+    if task.labels:
+        return ()
+    some = [task.train[index] for index in range(0, len(task.train), -(-len(task.train) // LOOKED_AT))]
+    texts = decoded(tokens.of_targets([example.target for example in some]), tokens.tokenizer)
+    lost = [(example, said) for example, said in zip(some, texts, strict=True) if not _is_right(task, example, said)]
+    if not lost:
+        return ()
+    target, said = lost[0][0].target.removeprefix(SENTINEL), lost[0][1]
+    return (
+        f"{len(lost):,} of {len(some):,} training targets do not read back from the model's tokenizer, which cannot say"
+        f" them: {target[:SHOWN]!r} becomes {said[:SHOWN]!r}",
+    )
+
+
+def _is_right(task: Task, example: Example, said: str) -> bool:
+    if task.correct is not None:
+        return task.correct(task.from_text(said), example)
+    return said.split() == example.target.removeprefix(SENTINEL).split()
+
+
+def _pieces(row: list[int], tokens: Tokens) -> str:
+    return " ".join(map(str, tokens.tokenizer.convert_ids_to_tokens(row)))
