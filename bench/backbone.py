@@ -50,9 +50,10 @@ from fpt.runs.progress import quiet_libraries
 from fpt.runs.run import open_run
 from fpt.tasks.opening import open_task
 from fpt.tasks.task import Example
-from fpt.tasks.world import records as world
-from fpt.tasks.world import scenes
-from fpt.tasks.world.lexicon import Relation
+from pretraining.lands import write_missing
+from pretraining.world import records as world
+from pretraining.world import scenes
+from pretraining.world.lexicon import Relation
 
 TUNED = [(task, row) for task in CLIMBING for row in (RATES if task == COMPARED else [VANILLA])]
 
@@ -316,6 +317,7 @@ def main() -> None:
     seeds = range(options.seeds)
     lands = ", ".join(str(LANDS[seed]) for seed in seeds)
     runs = wanted(seeds, options.parts)
+    write_missing(LANDS)
     if not options.done:
         RECORDS.make(runs, options.jobs, on_whole)
     introduction = INTRODUCTION.format(

@@ -21,8 +21,8 @@ from bench.runs import table
 from fpt.__main__ import main as fpt
 from fpt.runs.progress import quiet_libraries
 from fpt.runs.run import PROMPT
-from fpt.tasks.world import records as world
 from fpt.units import amount
+from pretraining.world import records as world
 
 RECORDS, PROMPTS = Records("gallery"), Path("examples/gallery")
 UPDATES, SHARE = 120, 3  # of a prompt; a transfer has one part in so many

@@ -19,7 +19,7 @@ from bench.records import Records
 from bench.runs import read, spread, table
 from fpt.runs.progress import quiet_libraries
 from fpt.tasks.catalogue import RULES
-from fpt.tasks.world import records as world
+from pretraining.world import records as world
 
 RECORDS = Records("late")
 CACHE = Path("runs/late/cache")

@@ -11,6 +11,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from fpt.config import compose
+from pretraining.lands import write_missing
+
 
 def run_missing(runs: Mapping[Path, Sequence[str]], jobs: int, then: Callable[[Path], None] = lambda _: None) -> None:
     """Do what has no result yet, `jobs` runs at a time and in order; `runs` has `fpt train`'s words by run folder.
@@ -25,6 +28,7 @@ def run_missing(runs: Mapping[Path, Sequence[str]], jobs: int, then: Callable[[P
         if is_done(folder):
             then(folder)
     missing = {folder: words for folder, words in runs.items() if not is_done(folder)}
+    write_missing({compose.load(words).task.land or 0 for words in missing.values()})
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(train, folder, words) for folder, words in missing.items()]
         for folder, future in track(

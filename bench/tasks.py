@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fpt.config import compose
-from fpt.data.example_cache import open_task
 from fpt.runs.progress import Progress, Stopwatch, quiet_libraries
+from fpt.tasks.opening import open_task
 
 PAIRS = 392_702  # MNLI's training set
 VALID = 9_815  # its matched validation set

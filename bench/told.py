@@ -20,7 +20,8 @@ from fpt.backbones import tiny
 from fpt.runs.progress import quiet_libraries
 from fpt.tasks.opening import open_task
 from fpt.tasks.task import Example, Task
-from fpt.tasks.world import records
+from pretraining.lands import write_missing
+from pretraining.world import records
 
 PARTS = {  # of the encoder: the share of its blocks, and of its neurons
     "whole": (1.0, 1.0),
@@ -38,6 +39,7 @@ BATCH = 125
 
 def told_examples(task: str, land: int, num: int = 500) -> tuple[Task, list[Example]]:
     """A task's validation examples, each with the rules that it takes before its source."""
+    write_missing([land])
     opened = open_task(
         api.configure(f"task={task}", "task.world=customs", f"task.land={land}", "task.train_examples=1")
     )

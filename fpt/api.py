@@ -15,13 +15,13 @@ from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.shapes import Selection, Shape, Stack
 from fpt.config import compose
 from fpt.config.run_config import RunConfig
-from fpt.data.example_cache import open_task
 from fpt.devices import processes
 from fpt.errors import UserError
 from fpt.prompts.modules import LatePrompt, SoftPrompt
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import Progress
 from fpt.runs.run import Run, open_run
+from fpt.tasks.opening import open_task
 from fpt.tasks.splits import with_split
 from fpt.training.prediction import Prediction, Predictor
 from stages import epochs, schedule

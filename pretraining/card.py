@@ -15,7 +15,7 @@ _ABOUT = """\
 
 A very small T5 v1.1 (gated GELU, separate output head, relative position bias) that comes with fpt, so that first runs,
 tests and demonstrations need no network. It is a stand-in for a real pre-trained T5, not a language model: it has only
-ever read the generated world of `fpt/tasks/world/scenes.py`, short English sentences about people, places and things,
+ever read the generated world of `pretraining/world/scenes.py`, short English sentences about people, places and things,
 their properties, comparisons, times, negation, a little inference, and made-up customs. Text is folded to lower case;
 words outside that world fall into fragments that it has never learned. Use a real T5 for anything that matters.
 
@@ -23,9 +23,9 @@ Names are divided among splits by a hash: the backbone has seen the pre-training
 task's training or validation split. In adaptation each of the six tasks' forms is shown with instructions that ask for
 different things in many words, and now and then bare, answered as any of them wants it: without an instruction, or a
 tuned prompt in its place, the model cannot know which is meant. Other texts state rules, drawn anew in each, that say
-what values count as ("bakers are zorks"), and ask for what follows (`fpt/tasks/world/customs.py`): the model knows how
-to use rules, and a prompt tuned on a land's tasks has to hold those that hold there. What prompts tuned on it score:
-`docs/results.md`.
+what values count as ("bakers are zorks"), and ask for what follows (`pretraining/world/customs.py`): the model knows
+how to use rules, and a prompt tuned on a land's tasks has to hold those that hold there. What prompts tuned on it
+score: `docs/results.md`.
 
 Made by `make backbone` (`python -m pretraining.recipe`); the log is in `training.jsonl`.
 """

@@ -11,9 +11,9 @@ import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from fpt.tasks.world import lexicon, scenes
-from fpt.tasks.world import records as world
-from fpt.tasks.world.scenes import Inference, Scene
+from pretraining.world import lexicon, scenes
+from pretraining.world import records as world
+from pretraining.world.scenes import Inference, Scene
 
 # Words that instructions and later tasks are made of; the world's own are added to them.
 _COMMON_TEXT = """

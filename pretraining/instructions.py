@@ -12,11 +12,11 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from fpt.tasks.world import records as world
-from fpt.tasks.world import scenes
-from fpt.tasks.world.lexicon import Relation
 from pretraining import corpus
 from pretraining.corpus import COMMON_WORDS, Pair, draw_scene, names_in, restore, sentinel, yes
+from pretraining.world import records as world
+from pretraining.world import scenes
+from pretraining.world.lexicon import Relation
 
 Texts = dict[str, str]  # what an example holds: the fields of its layout, and every answer that can be asked for
 

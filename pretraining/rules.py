@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from fpt.tasks.catalogue import RULES
-from fpt.tasks.world import customs, scenes
-from fpt.tasks.world.customs import Case, Land
-from fpt.tasks.world.lexicon import Relation
-from fpt.tasks.world.scenes import Inference, NameSplit
 from pretraining.corpus import Maker, Pair, sentinel
+from pretraining.world import customs, scenes
+from pretraining.world.customs import Case, Land
+from pretraining.world.lexicon import Relation
+from pretraining.world.scenes import Inference, NameSplit
 
 # At most so many rules in a text, drawn: a few teach what a rule is, many teach to look for the right one.
 MOST_RULES = (4, 8, 12)

@@ -7,15 +7,14 @@ import argparse
 import csv
 import io
 import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from fpt.runs.atomic import replaced_file
+from fpt.runs.atomic import replace_file
 from fpt.tasks.fields import Record
-from fpt.tasks.world.records import INFERENCES, SIZES, TASKS, under_customs
+from pretraining.world.records import INFERENCES, SIZES, TASKS, under_customs
 
 
 def _json_lines(rows: Sequence[Record]) -> str:
@@ -95,35 +94,46 @@ def _record_file(rows: Sequence[Record]) -> str:
 
 # By task: how a split is written, and the names of the files.
 FILES: dict[str, tuple[Callable[[Sequence[Record]], str], dict[str, str]]] = {
-    "boolq": (_json_lines, {"train": "train.jsonl", "validation": "val.jsonl"}),
+    "boolq": (_json_lines, {"train": "train.jsonl", "validation": "val.jsonl", "test": "test.jsonl"}),
     "mnli": (
         _mnli_file,
         {
             "train": "train.tsv",
             "validation": "dev_matched.tsv",
             "validation_mismatched": "dev_mismatched.tsv",
+            "test_matched": "test_matched.tsv",
+            "test_mismatched": "test_mismatched.tsv",
         },
     ),
-    "qqp": (_qqp_file, {"train": "train.tsv", "validation": "dev.tsv"}),
-    "squad_v2": (_squad_file, {"train": "train-v2.0.json", "validation": "dev-v2.0.json"}),
-    "record": (_record_file, {"train": "train.jsonl", "validation": "val.jsonl"}),
-    "xsum": (_json_lines, {"train": "train.jsonl", "validation": "validation.jsonl"}),
+    "qqp": (_qqp_file, {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"}),
+    "squad_v2": (
+        _squad_file,
+        {"train": "train-v2.0.json", "validation": "dev-v2.0.json", "test": "test-v2.0.json"},
+    ),
+    "record": (_record_file, {"train": "train.jsonl", "validation": "val.jsonl", "test": "test.jsonl"}),
+    "xsum": (_json_lines, {"train": "train.jsonl", "validation": "validation.jsonl", "test": "test.jsonl"}),
 }
 
 
-def write(task: str, folder: Path, *, train: int, validation: int, seed: int, land: int | None = None) -> None:
-    """A task's files in a folder, each complete under its name or as it was before."""
+def files(
+    task: str,
+    *,
+    land: int | None = None,
+    train: int = SIZES["train"],
+    validation: int = SIZES["validation"],
+    seed: int = 0,
+) -> Iterator[tuple[str, bytes]]:
+    """A task's files, name and content: plain reading, or under the customs of a land."""
     encode, names = FILES[task]
     for split, name in names.items():
         num = train if split == "train" else validation
         if land is None:
-            rows = list(TASKS[task](split, num=num, seed=seed))
+            rows = TASKS[task](split, num=num, seed=seed)
         elif split.endswith("_mismatched"):
             continue  # customs are about people alone
         else:
-            rows = list(under_customs(task, split, num=num, seed=seed, land=land))
-        with replaced_file(folder / name, aside=f".{name}.{os.getpid()}") as stream:
-            stream.write(encode(rows).encode())
+            rows = under_customs(task, split, num=num, seed=seed, land=land)
+        yield name, encode(list(rows)).encode()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -134,15 +144,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("task", choices=list(TASKS))
     parser.add_argument("folder", type=Path, help="where the files go")
     parser.add_argument("--train", type=int, default=SIZES["train"], help="training rows (default %(default)s)")
-    parser.add_argument("--val", type=int, default=SIZES["validation"], help="validation rows (default %(default)s)")
+    parser.add_argument(
+        "--val", type=int, default=SIZES["validation"], help="rows of every other split (default %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--land", type=int, help="under the customs of this land (default: plain reading)")
     options = parser.parse_args(arguments)
     if min(options.train, options.val, options.land or 0) < 0:
         parser.error("a number cannot be negative")
     sizes = {"train": options.train, "validation": options.val}
-    write(options.task, options.folder, **sizes, seed=options.seed, land=options.land)
-    print(f"{options.task}: {options.train} training and {options.val} validation rows in {options.folder}")
+    for name, content in files(options.task, land=options.land, seed=options.seed, **sizes):
+        replace_file(options.folder / name, content)
+    print(f"{options.task}: {options.train} training rows, {options.val} of each other split, in {options.folder}")
 
 
 if __name__ == "__main__":

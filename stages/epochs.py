@@ -6,10 +6,10 @@ from dataclasses import replace
 from fpt.backbones.location import config_values
 from fpt.backbones.shapes import row_of
 from fpt.config.run_config import RunConfig
-from fpt.data.example_cache import open_task
 from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
 from fpt.tasks.catalogue import most_train_examples
+from fpt.tasks.opening import open_task
 
 
 def in_updates(config: RunConfig) -> RunConfig:

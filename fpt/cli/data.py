@@ -2,9 +2,9 @@
 
 from fpt.backbones.location import locate
 from fpt.config.run_config import RunConfig
-from fpt.data.example_cache import open_task
 from fpt.runs.progress import Progress
 from fpt.tasks.catalogue import data_of, rules_of
+from fpt.tasks.opening import open_task
 from fpt.tasks.task import Task
 
 

@@ -15,7 +15,6 @@ from fpt.cli.tables import present
 from fpt.config import compose
 from fpt.config.extras import check_quantize
 from fpt.config.run_config import RunConfig
-from fpt.data.example_cache import open_task
 from fpt.devices import interrupts, processes, slurm
 from fpt.errors import UserError
 from fpt.prompts import files
@@ -26,6 +25,7 @@ from fpt.runs.reporting import reporting
 from fpt.runs.run import Run
 from fpt.runs.trackers import chosen
 from fpt.tasks.catalogue import rules_of
+from fpt.tasks.opening import open_task
 from stages import schedule
 from stages.epochs import in_updates
 from stages.schedule import Schedule

@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Row i is ids[starts[i] : starts[i + 1]]: a text's token ids, or its bytes."""
+    """Row i is ids[starts[i] : starts[i + 1]]: a text's token ids."""
 
     ids: NDArray[Any]
     starts: NDArray[np.int64]  # with the end of the last behind them
@@ -31,15 +31,6 @@ class Rows:
         return cls(ids, np.cumsum([0, *(length for part in parts for length in part.lengths)]))
 
     @classmethod
-    def of_texts(cls, texts: Iterable[str]) -> "Rows":
-        """Texts as UTF-8."""
-        data, starts = bytearray(), [0]
-        for text in texts:
-            data += text.encode()
-            starts.append(len(data))
-        return cls(np.frombuffer(data, np.uint8), np.array(starts))
-
-    @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor], name: str) -> "Rows":
         """The rows that `as_tensors` named so."""
         return cls(tensors[f"{name}.ids"].numpy(), tensors[f"{name}.starts"].numpy())
@@ -54,10 +45,6 @@ class Rows:
         lengths: list[int] = np.diff(self.starts).tolist()
         return lengths
 
-    def text(self, index: int) -> str:
-        """A row that is a text."""
-        return self._row(index).tobytes().decode()
-
     def __len__(self) -> int:
         return len(self.starts) - 1
 
@@ -65,8 +52,5 @@ class Rows:
         return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> list[int]:
-        row: list[int] = self._row(index).tolist()
+        row: list[int] = self.ids[self.starts[index] : self.starts[index + 1]].tolist()
         return row
-
-    def _row(self, index: int) -> NDArray[Any]:
-        return self.ids[self.starts[index] : self.starts[index + 1]]

@@ -14,7 +14,6 @@ from fpt.backbones.backbone import Backbone
 from fpt.config.schema import TaskConfig
 from fpt.data.encoded import Encoded
 from fpt.data.encoding import Tokens, encode
-from fpt.data.example_cache import CachedExamples
 from fpt.data.rows import Rows
 from fpt.runs.progress import WithBar
 from fpt.runs.tensor_cache import find_or_make
@@ -66,9 +65,6 @@ def tokenised(
 
 def _key(examples: Sequence[Example], settings: list[object]) -> str:
     digest = hashlib.sha256(json.dumps([MADE_BY, tokenizers_version, transformers_version, *settings]).encode())
-    if isinstance(examples, CachedExamples):
-        digest.update(examples.fingerprint.encode())
-        return digest.hexdigest()[:32]
     for start in range(0, len(examples), PART):
         part = examples[start : start + PART]
         texts = [(example.source, example.target, example.spare, example.golds, example.mask) for example in part]

@@ -10,6 +10,7 @@ from fpt.tasks.fields import readable
 from fpt.tasks.task import TaskRules
 
 VALID_SHOTS = 1000  # that are drawn to validate on, as Liu et al. 2022 do
+GENERATED = {"train": 4000, "validation": 500}  # examples of every generated task
 RULES: dict[str, TaskRules] = {**labels.RULES, **ratings.RULES, **reading.RULES, **summary.RULES}
 
 
@@ -95,10 +96,8 @@ def _at_most(config: RunConfig, split: str, limit: int | None) -> int | None:
     if is_own(config.task):
         return limit
     rules = rules_of(config.task)
-    data = data_of(config, rules)
-    if data == "world":  # which makes as many as are asked for
-        from fpt.tasks.world.records import SIZES
-
-        return limit or SIZES[split]
-    sizes = {"train": rules.records.num_train, "validation": rules.records.num_valid}
-    return min(filter(None, (limit, sizes[split] if data == "hub" else None)), default=None)
+    sizes = {
+        "world": GENERATED[split],
+        "hub": {"train": rules.records.num_train, "validation": rules.records.num_valid}[split],
+    }
+    return min(filter(None, (limit, sizes.get(data_of(config, rules)))), default=None)

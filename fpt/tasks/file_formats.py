@@ -2,11 +2,13 @@
 
 import codecs
 import csv
+import gzip
 import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,8 @@ def json_lines(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
 def json_file(file: Path) -> Record:
     """The one object of a file."""
     try:
-        content = file.read_bytes().removeprefix(codecs.BOM_UTF8).decode()
+        with _opened(file) as stream:
+            content = stream.read().removeprefix(codecs.BOM_UTF8).decode()
     except OSError as error:
         raise _unreadable(file, error) from None
     except UnicodeDecodeError as error:
@@ -52,7 +55,7 @@ def check_names(names: Sequence[str], where: str) -> None:
 def lines(file: Path, faults: Faults, errors: str = "strict") -> Iterator[tuple[int, str]]:
     """Every line with its number, read one by one; a line that is not UTF-8 is a fault, unless `errors` is lenient."""
     try:
-        with file.open("rb") as stream:
+        with _opened(file) as stream:
             for number, line in enumerate(stream, 1):
                 if number == 1:
                     line = line.removeprefix(codecs.BOM_UTF8)
@@ -64,6 +67,11 @@ def lines(file: Path, faults: Faults, errors: str = "strict") -> Iterator[tuple[
                     yield number, decoded.removesuffix("\n").removesuffix("\r")
     except OSError as error:
         raise _unreadable(file, error) from None
+
+
+def _opened(file: Path) -> BufferedIOBase:
+    """The file's bytes; shipped ones are compressed."""
+    return gzip.open(file) if file.suffix == ".gz" else file.open("rb")
 
 
 def _unreadable(file: Path, error: OSError) -> UserError:

@@ -140,9 +140,9 @@ RULES = {
             ("entailment", "neutral", "contradiction"),
             generated="mnli",
             splits={
-                "train": SplitNames(("train.tsv",), "train", "train"),
-                "matched": SplitNames(("dev_matched.tsv",), "validation_matched", "validation"),
-                "mismatched": SplitNames(("dev_mismatched.tsv",), "validation_mismatched", "validation_mismatched"),
+                "train": SplitNames(("train.tsv",), "train"),
+                "matched": SplitNames(("dev_matched.tsv",), "validation_matched"),
+                "mismatched": SplitNames(("dev_mismatched.tsv",), "validation_mismatched"),
             },
             tests={name: (f"{name}.tsv",) for name in ("test_matched", "test_mismatched")},
         ),

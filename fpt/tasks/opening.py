@@ -92,7 +92,7 @@ def _examples(rules: TaskRules, data: str, split: str, num: int | None, faults: 
     Raises:
         UserError: as `_read`, or there is no example at all.
     """
-    records = origins.records(rules.records, data, split, least=num or 0, faults=faults)
+    records = origins.records(rules.records, data, split, faults)
     examples = list(islice(_read(records, rules, split, faults), num))
     if not examples:
         first = f": every record was skipped, the first as {faults.messages[0]}" if faults.messages else ""

@@ -1,4 +1,4 @@
-"""Where records come from: the generator, a folder with the original distribution's files, or the Hub.
+"""Where records come from: a folder with the original distribution's files, or the Hub; generated ones are shipped.
 
 Each yields records in the form in which the Hub's data set gives them, with their place for error messages.
 """
@@ -12,19 +12,18 @@ from fpt.tasks.faults import Faults
 from fpt.tasks.fields import PlacedRecord, Record
 from fpt.tasks.file_formats import Reader
 
-WORLD_SEED = 0  # the generated data are one data set, whatever the run's seed
+WORLD = Path(__file__).parent / "world"  # generated tasks in their original formats: plain, and a folder for each land
 
 
 @dataclass(frozen=True)
 class SplitNames:
-    """What a split is called: in a folder (any of `files` will do), on the Hub, and by the generator.
+    """What a split is called: in a folder (any of `files` will do), and on the Hub (empty: it is not there).
 
     `read` is what reads its files where that is not what reads the others'.
     """
 
     files: tuple[str, ...]
     hub: str
-    generated: str
     read: Reader | None = None
 
 
@@ -36,13 +35,12 @@ class Origin:
         hub: the Hub's data set and its configuration; empty for files of the user's own.
         splits: 'train', then the validation sets by name.
         read: records from one of the files.
-        generated: the generator's name in `fpt.tasks.world.records.TASKS`; None: there is none.
-        land: whose customs hold in what is generated; None: no land's.
+        generated: the folder of the task's generated data; None: there are none.
+        land: whose customs hold in generated data; None: no land's.
         prepare: what is done to every record, given its place, wherever it is from.
         revision: of the Hub's data set; None: the default.
         num_train, num_valid: training and validation examples on the Hub; None: not known.
-        tests: the test splits by name; without files where there is but a generated one.
-        beside: by how a file's name ends, how that of the file ends which is read with it.
+        tests: the test splits by name.
         on_hub: whether it can be had from the Hub.
         whole: training files that no validation files belong to, so that a part of them is for that.
     """
@@ -57,7 +55,6 @@ class Origin:
     num_train: int | None = None
     num_valid: int | None = None
     tests: dict[str, SplitNames] = field(default_factory=dict)
-    beside: dict[str, str] = field(default_factory=dict)
     on_hub: bool = True
     whole: tuple[str, ...] = ()
 
@@ -82,40 +79,15 @@ class Origin:
 
 
 def named(read: Reader | None = None, /, **files: tuple[str, ...]) -> dict[str, SplitNames]:
-    """Splits with their files; Hub and generator call them by the same names."""
-    return {name: SplitNames(names, name, name, read) for name, names in files.items()}
+    """Splits with their files; the Hub calls them by the same names."""
+    return {name: SplitNames(names, name, read) for name, names in files.items()}
 
 
-def records(origin: Origin, data: str, split: str, *, least: int, faults: Faults) -> Iterator[PlacedRecord]:
-    """A split's records from `data`: 'world' (at least so many of them), 'hub', or a folder.
-
-    Raises:
-        UserError: a missing file, a malformed record (file, line or path, and reason), or an unreachable Hub.
-    """
-    if data == "world":
-        return _generated(origin, split, least)
+def records(origin: Origin, data: str, split: str, faults: Faults) -> Iterator[PlacedRecord]:
+    """A split's records from `data`: 'world', 'hub', or a folder."""
     if data == "hub":
         return _from_hub(origin, split)
     return (origin.split(split).read or origin.read)(file_of(origin, data, split), faults)
-
-
-def _generated(origin: Origin, split: str, least: int) -> Iterator[PlacedRecord]:
-    from fpt.tasks.world import records as world  # takes 40 ms to import, which only generated data are worth
-
-    if origin.generated is None:
-        raise UserError(
-            f"task.data=world: there is no generator for this task; give a folder with {origin.files}"
-            " as task.data=DIR, or task.data=hub"
-        )
-    name = origin.split(split).generated
-    # Never fewer than the whole, which is then cut: fewer examples are a part of it, not other ones.
-    count = max(least, world.SIZES["train" if split == "train" else "validation"])
-    if origin.land is None:
-        made = world.TASKS[origin.generated](name, num=count, seed=WORLD_SEED)
-    else:
-        made = world.under_customs(origin.generated, name, num=count, seed=WORLD_SEED, land=origin.land)
-    for number, record in enumerate(made, 1):
-        yield f"generated {name} record {number}", record
 
 
 def _from_hub(origin: Origin, split: str) -> Iterator[PlacedRecord]:
@@ -139,15 +111,13 @@ def _from_hub(origin: Origin, split: str) -> Iterator[PlacedRecord]:
 
 
 def file_of(origin: Origin, data: str, split: str) -> Path:
-    """The file that has a split.
-
-    Raises:
-        UserError: no such folder, or none of the split's files in it.
-    """
+    """The file that has a split."""
+    names = origin.split(split).files
+    if data == "world":
+        return _generated(origin) / f"{names[0]}.gz"
     folder = Path(data).expanduser()
     if not folder.is_dir():
         raise UserError(f"task.data={folder}: no such folder; give 'world', 'hub', or a folder with {origin.files}")
-    names = origin.split(split).files
     for name in names:
         if (folder / name).exists():
             return folder / name
@@ -155,12 +125,28 @@ def file_of(origin: Origin, data: str, split: str) -> Path:
     raise UserError(f"task.data={folder}: has no {' or '.join(names)}; it has {others}")
 
 
-def is_whole(origin: Origin, data: str) -> bool:
-    """Whether the folder has one file for training and validation together.
+def generated_folder(land: int | None) -> Path:
+    """The folder of all tasks' generated data: under a land's customs, or plain reading."""
+    return WORLD / ("plain" if land is None else f"land-{land}")
 
-    Raises:
-        UserError: as `file_of`.
-    """
+
+def _generated(origin: Origin) -> Path:
+    if origin.generated is None:
+        raise UserError(
+            f"task.data=world: there are no generated data for this task; give a folder with {origin.files}"
+            " as task.data=DIR, or task.data=hub"
+        )
+    folder = generated_folder(origin.land)
+    if not folder.is_dir():
+        raise UserError(
+            f"task.land={origin.land}: only land 0 comes with fpt; in a checkout, 'python -m pretraining.lands"
+            f" {origin.land}' writes this land's data"
+        )
+    return folder / origin.generated
+
+
+def is_whole(origin: Origin, data: str) -> bool:
+    """Whether the folder has one file for training and validation together."""
     if not origin.whole or data in ("world", "hub"):
         return False
     folder = Path(data).expanduser()
@@ -168,14 +154,3 @@ def is_whole(origin: Origin, data: str) -> bool:
     return file_of(origin, data, "train").name in origin.whole and not any(
         (folder / name).exists() for name in held_out
     )
-
-
-def files_of(origin: Origin, data: str, split: str) -> list[Path]:
-    """The file that has a split, and the one that is read with it if it is there.
-
-    Raises:
-        UserError: as `file_of`.
-    """
-    file = file_of(origin, data, split)
-    ending = origin.beside.get(file.suffix)
-    return [file, *(other for other in [file.with_suffix(ending or "")] if ending and other.is_file())]

@@ -12,7 +12,7 @@ from fpt.tasks import fields, file_formats, metrics, origins
 from fpt.tasks.benchmark_origins import super_glue
 from fpt.tasks.faults import Faults
 from fpt.tasks.fields import PlacedRecord, Record
-from fpt.tasks.origins import Origin
+from fpt.tasks.origins import Origin, SplitNames
 from fpt.tasks.task import Example, Golds, TaskRules, Template, question
 
 NO_ANSWER = "no answer"
@@ -132,7 +132,7 @@ RULES = {
             num_valid=11_873,
             splits=origins.named(train=("train-v2.0.json",), validation=("dev-v2.0.json",)),
             read=_squad_file,
-            tests=origins.named(test=()),
+            tests={"test": SplitNames(("test-v2.0.json",), hub="")},
         ),
         template=Template("question: {question} context: {context}", spare=("context",)),
         question=partial(question, id_field="id"),

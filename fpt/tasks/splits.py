@@ -84,7 +84,7 @@ def asked_test_split(config: RunConfig, rules: TaskRules) -> str | None:
         raise UserError(f"{key}: {task.name} has {' and '.join(tests)}.{did_you_mean(name, tests)}")
     if name == task.test_split:
         _check_people(config, rules, "test_split")
-    if not tests[name].files and data_of(config, rules) != "world":
+    if not tests[name].hub and data_of(config, rules) == "hub":
         raise UserError(
             f"{key}: {task.name} has no public test split; leave it out, or give questions of yours as task=files"
             " with task.test=FILE"

@@ -74,7 +74,6 @@ RULES = {
             ),
             tests=origins.named(partial(_file, test=True), test=("test.jsonl", "test.source", "test.document")),
             read=_file,
-            beside=PAIRS,
             revision="refs/convert/parquet",  # datasets no longer runs the script that made it
         ),
         template=Template("summarize: {document}", spare=("document",)),  # T5's own

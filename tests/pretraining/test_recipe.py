@@ -18,8 +18,8 @@ from fpt.backbones import tiny
 from fpt.backbones.tiny import checksums
 from fpt.config import compose
 from fpt.tasks.opening import open_task
-from fpt.tasks.world import records as world
 from pretraining import instructions, network, recipe, vocabulary
+from pretraining.world import records as world
 from tests.processes import in_processes
 
 pytestmark = pytest.mark.dear

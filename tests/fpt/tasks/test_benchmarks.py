@@ -101,5 +101,5 @@ def test_what_is_wrong_is_named(tmp_path: Path, name: str, content: str, reason:
 
 
 def test_without_a_generator_the_way_out_is_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no generator for this task; give a folder with train\.tsv and dev\.tsv"):
+    with pytest.raises(UserError, match=r"no generated data for this task; give a folder with train\.tsv and dev\.tsv"):
         open_task(compose.load(["task=cola", "task.data=world"]))

@@ -1,6 +1,7 @@
-"""Whether from the generator, from the original files or from the Hub, a record gives the same example."""
+"""From the original files as from the Hub, a record gives the same example; generated data are shipped files."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,10 @@ import pytest
 from fpt.backbones import tiny
 from fpt.config import compose
 from fpt.errors import UserError
-from fpt.tasks.catalogue import RULES
+from fpt.tasks.catalogue import GENERATED, RULES, most_train_examples, most_valid_examples
 from fpt.tasks.opening import open_task
-from fpt.tasks.world import records as world
 
-GENERATED = [name for name, form in RULES.items() if form.records.generated]
+GENERATED_TASKS = [name for name, form in RULES.items() if form.records.generated]
 MNLI = "index\tsentence1\tsentence2\tgold_label\n0\tp\th\tneutral\n1\tq\ti\tentailment\n"
 QQP = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n5\t1\t2\ta\tb\t1\n6\t1\t2\tc\td\t0\n"
 SQUAD = {
@@ -109,7 +109,7 @@ def test_files_and_hub_give_the_same_examples(tmp_path: Path, monkeypatch: pytes
     assert (ours.baseline_name, ours.majority) == (theirs.baseline_name, theirs.majority)
 
 
-@pytest.mark.parametrize("name", GENERATED)
+@pytest.mark.parametrize("name", GENERATED_TASKS)
 def test_every_task_is_generated(name: str) -> None:
     task = open_task(compose.load([f"task={name}", "task.train_examples=60", "task.valid_examples=20"]))
     assert (len(task.train), len(task.valid), task.origin.split(",")[0]) == (60, 20, "generated")
@@ -125,10 +125,10 @@ def test_mnlis_validation_sets_are_generated_apart() -> None:
         for split in ("matched", "mismatched")
     )
     assert {example.source for example in matched.valid}.isdisjoint(example.source for example in mismatched.valid)
-    assert len(matched.valid) == len(mismatched.valid) == world.SIZES["validation"]
+    assert len(matched.valid) == len(mismatched.valid) == GENERATED["validation"]
 
 
-@pytest.mark.parametrize("name", GENERATED)
+@pytest.mark.parametrize("name", GENERATED_TASKS)
 def test_the_embedded_model_can_say_every_label(name: str) -> None:
     """A label that is cut, or that comes back as other text, could never be right."""
     from transformers import AutoTokenizer
@@ -138,6 +138,40 @@ def test_the_embedded_model_can_say_every_label(name: str) -> None:
         ids = tokenizer(f"<extra_id_0> {label}").input_ids
         assert RULES[name].from_text(tokenizer.decode(ids[1:], skip_special_tokens=True)) == label
         assert len(ids) <= compose.load([f"task={name}"]).task.target_length
+
+
+def test_customs_are_asked_for_by_two_settings() -> None:
+    plain, first, second, default = (
+        open_task(compose.load(["task=boolq", "task.train_examples=20", *words]))
+        for words in (["task.world=plain"], ["task.world=customs"], ["task.land=0"], [])
+    )
+    assert [task.origin for task in (plain, first, second, default)] == ["generated", *["generated, land 0"] * 3]
+    assert plain.train != first.train == second.train == default.train
+
+
+def test_a_task_has_as_many_generated_examples_as_are_planned_for() -> None:
+    config = compose.load(["task=qqp", "task.train_examples=9999", "task.valid_examples=9999"])
+    task = open_task(config)
+    assert (most_train_examples(config), most_valid_examples(config)) == (len(task.train), len(task.valid))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["task.world=plain", "task.land=1"], "task.land=1: only customs have lands; leave it out"),
+        (["task.land=-1"], "task.land=-1: must be at least 0"),
+        (["task.world=zork"], "task.world=zork: allowed are plain, customs"),
+        (["task.data=hub", "task.world=customs"], "task.world=customs: is of generated data, and these are Hub"),
+        (
+            ["task=mnli", "task.valid_split=mismatched"],
+            "task.valid_split=mismatched: a land's customs are about people",
+        ),
+        (["task=mnli", "task.test_split=test_mismatched"], "give test_matched, or task.world=plain"),
+    ],
+)
+def test_what_does_not_fit_is_refused(words: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        open_task(compose.load(words))
 
 
 def test_an_unknown_task_is_named() -> None:

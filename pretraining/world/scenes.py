@@ -21,8 +21,8 @@ from functools import cache
 from itertools import product
 from typing import Literal
 
-from fpt.tasks.world import lexicon
-from fpt.tasks.world.lexicon import Kind, Relation, Scale
+from pretraining.world import lexicon
+from pretraining.world.lexicon import Kind, Relation, Scale
 
 NameSplit = Literal["pretraining", "train", "validation", "test"]
 Inference = Literal["entailment", "neutral", "contradiction"]

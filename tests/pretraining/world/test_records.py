@@ -10,10 +10,10 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from fpt.tasks.world import records as world
 from pretraining import corpus, instructions
+from pretraining.world import records as world
 
-pytestmark = pytest.mark.dear
+pytestmark = pytest.mark.slow  # what comes of the generator is shipped: tests/pretraining/test_lands.py
 
 FIELDS = {  # by label task: what a model sees, and how often a label would be right by chance
     "boolq": ("question", "passage"),

@@ -11,11 +11,10 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from fpt.config import compose
-from fpt.errors import UserError
-from fpt.tasks.opening import open_task
-from fpt.tasks.world import lexicon, records, scenes
 from pretraining import corpus, rules
+from pretraining.world import lexicon, records, scenes
+
+pytestmark = pytest.mark.slow  # what comes of the generator is shipped: tests/pretraining/test_lands.py
 
 LANDS = (0, 1, 7)
 ASKING = {"boolq": "question", "mnli": "hypothesis", "squad_v2": "question", "record": "query", "xsum": "summary"}
@@ -153,7 +152,6 @@ def test_labels_are_balanced(task: str, counts: list[int]) -> None:
     assert sorted(Counter(row["label"] for row in rows(task, num=1000)).values(), reverse=True) == counts
 
 
-@pytest.mark.dear
 @pytest.mark.parametrize("task", ["boolq", "mnli"])
 def test_the_question_alone_does_not_give_the_label_away(task: str) -> None:
     """Whoever has not read the passage stays near chance, however well the customs are known."""
@@ -166,7 +164,6 @@ def test_the_question_alone_does_not_give_the_label_away(task: str) -> None:
     assert model.score(*data[1]) < 1 / len(set(data[1][1])) + 0.1
 
 
-@pytest.mark.dear
 def test_pre_training_tells_no_lands_rules() -> None:
     """Of what it states, no more agrees with a land than agrees by chance, and no name is one of validation."""
     held_out = frozenset().union(*(corpus.names_in(str(row)) for row in rows("boolq", "validation", 1000)))
@@ -188,32 +185,3 @@ def test_pre_training_tells_no_lands_rules() -> None:
                     agreeing.update(land for land in LANDS if of_land[land][value] == name)
     assert stated > 500
     assert all(agreeing[land] / stated < 0.05 for land in LANDS)
-
-
-def test_customs_are_asked_for_by_two_settings() -> None:
-    plain, first, second = (
-        open_task(compose.load(["task=boolq", "task.train_examples=20", *words]))
-        for words in (["task.world=plain"], ["task.world=customs"], ["task.land=5"])
-    )
-    assert (plain.origin, first.origin, second.origin) == ("generated", "generated, land 0", "generated, land 5")
-    assert plain.train != first.train != second.train
-    assert open_task(compose.load(["task=boolq", "task.train_examples=20"])).train == first.train
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["task.world=plain", "task.land=1"], "task.land=1: only customs have lands; leave it out"),
-        (["task.land=-1"], "task.land=-1: must be at least 0"),
-        (["task.world=zork"], "task.world=zork: allowed are plain, customs"),
-        (["task.data=hub", "task.world=customs"], "task.world=customs: is of generated data, and these are Hub"),
-        (
-            ["task=mnli", "task.valid_split=mismatched"],
-            "task.valid_split=mismatched: a land's customs are about people",
-        ),
-        (["task=mnli", "task.test_split=test_mismatched"], "give test_matched, or task.world=plain"),
-    ],
-)
-def test_what_does_not_fit_is_refused(words: list[str], message: str) -> None:
-    with pytest.raises(UserError, match=re.escape(message)):
-        open_task(compose.load(words))

@@ -16,9 +16,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from fpt.tasks.fields import Record
-from fpt.tasks.world import lexicon, scenes
-from fpt.tasks.world.lexicon import Relation
-from fpt.tasks.world.scenes import Entity, Inference, NameSplit, Statement
+from pretraining.world import lexicon, scenes
+from pretraining.world.lexicon import Relation
+from pretraining.world.scenes import Entity, Inference, NameSplit, Statement
 
 NUM_CLASSES = 3
 

@@ -1,4 +1,4 @@
-"""The data that are there without a network: six tasks about a generated world (`fpt/tasks/world/scenes.py`).
+"""The data that are there without a network: six tasks about a generated world (`pretraining/world/scenes.py`).
 
 Each is there twice: as plain reading, and under the customs of a land (`customs.py`). Its records are as the task's
 data set on the Hub has them.
@@ -12,10 +12,10 @@ from functools import cache
 from typing import Any, TypeVar, get_args
 
 from fpt.tasks.fields import Record
-from fpt.tasks.world import customs, scenes
-from fpt.tasks.world.customs import Case, Land
-from fpt.tasks.world.lexicon import Kind, Relation
-from fpt.tasks.world.scenes import Inference, NameSplit, Scene, Statement
+from pretraining.world import customs, scenes
+from pretraining.world.customs import Case, Land
+from pretraining.world.lexicon import Kind, Relation
+from pretraining.world.scenes import Inference, NameSplit, Scene, Statement
 
 Label = TypeVar("Label")
 SIZES = {"train": 4000, "validation": 500}  # rows where nothing else is asked for
