@@ -6,25 +6,23 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from fpt.report import open_runs, output_of, write
-from fpt.report.plots import _over_seeds, _over_stages
-from fpt.report.runs import by_seed, read, similarity
+from fpt.report.plots import over_seeds
+from fpt.report.runs import by_seed, read
 from fpt.runs.folder import problem_of, read_ledger, set_aside
 from fpt.runs.run import open_run
 from fpt.units import amount
-from tests.conftest import Outcome, quick_words, rewritten
+from tests.conftest import Outcome, quick_words
 from tests.fpt.report.conftest import HOSTILE, stopped
 
 Cli = Callable[..., Outcome]
-CURVES = [f"{what}-{axis}" for what in ("score", "loss") for axis in ("updates", "flops", "seconds")]
 
 
 @pytest.fixture
@@ -54,14 +52,14 @@ def test_a_page_and_plots_stand_in_the_runs_folder(cli: Cli, finished: Path) -> 
     assert done.status == 0, done.err
     written = json.loads(done.out)
     assert written["page"] == str(finished / "report.html")
-    assert [Path(path).stem for path in written["plots"]] == [*CURVES, "memory", "prompts"]
+    assert [Path(path).stem for path in written["plots"]] == ["score", "loss"]
     for path in written["plots"]:
         with Image.open(path) as image:
             assert min(image.size) > 300
             assert len(image.convert("RGB").getcolors(2**20) or []) > 10  # drawn, not blank
     assert not list(finished.rglob("*.part"))
     page = (finished / "report.html").read_text()
-    assert page.count("<svg ") == len(written["plots"])
+    assert page.count("data:image/svg+xml") == len(written["plots"])
     assert "Not finished" not in page
     assert reported(cli, finished) == page
 
@@ -99,39 +97,14 @@ def test_curves_end_where_the_records_do_and_stages_meet(runs: dict[str, Path]) 
     assert [run.is_full(stage) for stage in (1, 2, 3, 4)] == [False, False, False, True]
 
 
-def test_the_last_validation_is_in_the_plot(runs: dict[str, Path]) -> None:
-    """It ends after the last update, by as many seconds as it takes."""
-    (run,) = open_runs([str(runs["finished"])])
-    last = run.validations[-1]["seconds"]
-    assert last > run.updates[-1]["seconds"]
-    _, axes = _over_stages([run], "seconds")
-    assert axes.get_xlim()[1] > last
-
-
-def test_similarity_is_the_mean_cosine_of_vectors_in_one_place() -> None:
-    one, other = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
-    expected = torch.nn.functional.cosine_similarity(one, other, dim=1).mean()
-    assert similarity(one.numpy(), other.numpy()) == pytest.approx(float(expected), abs=1e-6)
-    assert similarity(one.numpy(), 3 * one.numpy()) == pytest.approx(1)
-    assert similarity(np.zeros((2, 3)), np.ones((2, 3))) == 0
-
-
 def test_several_runs_share_a_page_and_unlike_metrics_no_axis(page: Path) -> None:
     stems = {file.stem for file in (page.parent / "all-plots").iterdir()}
-    assert stems == {f"{group}-{curve}" for group in (1, 2) for curve in CURVES} | {
-        "1-overview",
-        "memory",
-        "prompts-1",
-        "prompts-2",
-    }
+    assert stems == {"1-score", "1-loss", "2-score", "2-loss"}
     text = page.read_text()
-    assert (
-        text.index('aria-label="Runs"') < text.index("accuracy against FLOPs, runs of one kind") < text.index("<main>")
-    )
-    first, second = text.index("boolq: accuracy"), text.index("faq: exact_match")
-    assert text[first:second].count("accuracy against") == 6  # a label and a caption for each of three axes
+    first, second = text.index("<h2>boolq: accuracy"), text.index("<h2>faq: exact_match")
+    assert text[first:second].count('alt="accuracy against FLOPs"') == 1
     assert "exact_match against" not in text[first:second]
-    assert [row[0].split()[0] for row in cells(text, "Runs")] == ["1", "2", "3"]
+    assert [row[4] for row in cells(text, "Runs")] == ["0", "1", "0"]
     differing = {row[0]: row[1:] for row in cells(text, "Differences")}
     assert differing["seed"] == ["0", "1", "0"]
     assert differing["task.name"] == ["boolq", "boolq", "faq"]
@@ -144,15 +117,6 @@ def test_where_a_page_goes(runs: dict[str, Path]) -> None:
     assert output_of(places[:1], None) == runs["finished"] / "report.html"
     assert output_of(places, None) == runs["finished"].parent.resolve() / "report.html"
     assert output_of(places, "here.html") == Path("here.html")
-
-
-def test_prompts_of_one_shape_alone_are_compared(page: Path) -> None:
-    """Four stages and the best prompt of one run, two stages of another; the third run's prompts have 3 vectors."""
-    first, second = page.read_text().split("prompts of shape ")[1:]
-    assert (first[:6], second[:6]) == ("5 × 32", "3 × 32")
-    pairs = {row[0]: row[2] for row in cells(first, "Means of cosine similarity")}
-    assert pairs == {"stages of one run": str(6 + 1), "one task, different seeds": str(5 * 2)}
-    assert cells(second, "Means of cosine similarity") == []  # one stage's, and the best of that very stage
 
 
 def test_an_unfinished_run_is_shown_as_far_as_it_came(cli: Cli, runs: dict[str, Path], tmp_path: Path) -> None:
@@ -169,34 +133,16 @@ def test_a_run_that_has_not_begun_to_learn_has_a_page(cli: Cli, checkpoint: Path
     stopped(quick_words(checkpoint, boolq, tmp_path / "run"), after=0)
     page = reported(cli, tmp_path / "run")
     assert "No update so far." in page
-    assert "No stage has ended so far." in page
 
 
 @pytest.mark.trains
-def test_a_late_prompts_last_stage_is_the_full_model_and_only_its_prompts_are_not_compared(
-    cli: Cli, quick: list[str], tmp_path: Path
-) -> None:
+def test_a_late_prompts_last_stage_is_the_full_model(cli: Cli, quick: list[str], tmp_path: Path) -> None:
     """An update of it costs less than vanilla prompt tuning's, which says nothing about the model."""
     more = ("prompt=late", "schedule=ld", "train.updates=8", "schedule.partial_end=true")
     assert cli("train", *quick, *more).status == 0
-    page = reported(cli, tmp_path / "run")
-    assert "partial model, and its score is on that" not in page
-    assert "No stage has ended" not in page
-    assert "late prompts are not compared" in page
+    assert "partial model, and its score is on that" not in reported(cli, tmp_path / "run")
     (run,) = open_runs([str(tmp_path / "run")])
     assert [run.is_full(stage) for stage in (1, 2, 3, 4)] == [False, False, False, True]
-
-
-def test_a_run_of_an_older_fpt_says_so(cli: Cli, finished: Path) -> None:
-    """Its metrics have updates only, its plan no memory."""
-    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
-    kept = [{key: value for key, value in line.items() if key not in ("flops", "seconds")} for line in lines]
-    rewritten(finished, "metrics.jsonl", "".join(f"{json.dumps(line)}\n" for line in kept))
-    done = cli("report", str(finished), "--json")
-    assert done.status == 0, done.err
-    stems = [Path(path).stem for path in json.loads(done.out)["plots"]]
-    assert stems == ["score-updates", "loss-updates", "memory", "prompts"]
-    assert "Made by an older fpt" in (finished / "report.html").read_text()
 
 
 def test_whatever_an_example_holds_is_text(page: Path) -> None:
@@ -204,8 +150,8 @@ def test_whatever_an_example_holds_is_text(page: Path) -> None:
     assert HOSTILE not in text
     assert "&lt;/script&gt;&lt;script&gt;document.title" in text
     assert "{{ 7 * 7 }}" in text
-    assert text.count("<script") == 1
-    assert "<img" not in text
+    assert "<script" not in text
+    assert "<img src=x" not in text
     assert "faq $x^ &lt;b&gt;&amp;" in text
     assert not re.search(r"""(?:src|href)=["'](?!data:|\#)""", text)
 
@@ -232,12 +178,18 @@ def test_a_report_in_its_folder_does_not_disturb_the_run(
     assert set_aside(tmp_path / "run") == tmp_path / "run.old-1"  # what resume=never begins with
 
 
-def spoil(name: str, text: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_text(text) and None
+def spoil(name: str, text: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_text(text)
 
 
-def rewrite(text: str) -> Callable[[Path], None]:
-    return lambda folder: rewritten(folder, "metrics.jsonl", text)
+def append(line: str) -> Callable[[Path], object]:
+    """A line of metrics.jsonl behind those of the last saved state."""
+
+    def harm(folder: Path) -> None:
+        with (folder / "metrics.jsonl").open("a") as stream:
+            stream.write(f"{line}\n")
+
+    return harm
 
 
 @pytest.mark.parametrize(
@@ -251,18 +203,17 @@ def rewrite(text: str) -> Callable[[Path], None]:
         (spoil("config.yaml", ":"), "config.yaml: is damaged"),
         (spoil("predictions.jsonl", ""), "predictions.jsonl: is damaged"),
         (spoil("metrics.jsonl", "{\n"), "metrics.jsonl: is damaged"),
-        (spoil("metrics.jsonl", '{"update": 1, "stage": 1, "loss": 1.0}\n'), "metrics.jsonl: is damaged"),
         (lambda folder: (folder / "metrics.jsonl").unlink(), "metrics.jsonl: is missing"),
-        (rewrite("{\n"), "metrics.jsonl: is not what fpt writes"),
-        (rewrite("[]\n"), "line 1 is not what fpt writes"),
-        (rewrite('{"update": 1, "stage": 9, "loss": 1.0}\n'), "line 1 is not what fpt writes"),
-        (rewrite('{"update": 1, "stage": 1, "loss": "1"}\n'), "line 1 is not what fpt writes"),
-        (rewrite('{"update": 1, "stage": 1, "loss": NaN}\n'), "line 1 is not what fpt writes"),
-        (rewrite('{"update": 1, "stage": 1, "split": "validation"}\n'), "has no accuracy"),
-        (lambda folder: next(folder.glob("stages/1-*/prompt.safetensors")).unlink(), "is missing"),
+        (append("{"), "metrics.jsonl: is not what fpt writes"),
+        (append("[]"), "is not what fpt writes"),
+        (append('{"update": 1, "stage": 9, "flops": 1, "seconds": 1, "loss": 1.0}'), "is not what fpt writes"),
+        (append('{"update": 1, "stage": 1, "flops": 1, "seconds": 1, "loss": "1"}'), "is not what fpt writes"),
+        (append('{"update": 1, "stage": 1, "flops": 1, "seconds": 1, "loss": NaN}'), "is not what fpt writes"),
+        (append('{"update": 1, "stage": 1, "loss": 1.0}'), "is not what fpt writes"),
+        (append('{"update": 1, "stage": 1, "flops": 1, "seconds": 1, "split": "validation"}'), "has no accuracy"),
     ],
 )
-def test_a_harmed_run_is_one_line(cli: Cli, finished: Path, harm: Callable[[Path], None], said: str) -> None:
+def test_a_harmed_run_is_one_line(cli: Cli, finished: Path, harm: Callable[[Path], object], said: str) -> None:
     harm(finished)
     done = cli("report", str(finished))
     assert done.status == 2
@@ -299,25 +250,23 @@ def test_a_folder_whose_name_holds_an_equals_sign_is_a_folder(cli: Cli, finished
 def test_a_run_of_the_papers_length_draws_in_seconds_and_fits_a_mail(finished: Path, tmp_path: Path) -> None:
     """30,000 updates and 60 validations; the processor's seconds, as other tests may run beside, the lower of two."""
     random = np.random.default_rng(0)
-    with StringIO() as stream:
-        for update in range(1, 30_001):
-            stage = min(4, 1 + (update - 1) // 7_500)
-            line = {"update": update, "stage": stage, "flops": update * 10**12, "seconds": update / 3}
-            stream.write(
-                json.dumps({**line, "loss": float(np.exp(-update / 9_000) + random.random()), "lr": 0.3}) + "\n"
-            )
-            if update % 500 == 0:
-                score = float(90 - 40 * np.exp(-update / 9_000) + random.random())
-                stream.write(json.dumps({**line, "split": "validation", "accuracy": score}) + "\n")
-        rewritten(finished, "metrics.jsonl", stream.getvalue())
+    updates: list[Any] = []
+    validations: list[Any] = []
+    for update in range(1, 30_001):
+        line = {"update": update, "stage": min(4, 1 + (update - 1) // 7_500), "flops": update * 10**12}
+        updates.append({**line, "seconds": update / 3, "loss": float(np.exp(-update / 9_000) + random.random())})
+        if update % 500 == 0:
+            score = float(90 - 40 * np.exp(-update / 9_000) + random.random())
+            validations.append({**line, "seconds": update / 3, "split": "validation", "accuracy": score})
+    run = replace(open_runs([str(finished)])[0], updates=updates, validations=validations)
     seconds = []
     for _ in range(2):
         begun = time.process_time()
-        page, *plots = write(open_runs([str(finished)]), tmp_path / "page.html")
+        page, *plots = write([run], tmp_path / "page.html")
         seconds.append(time.process_time() - begun)
     assert min(seconds) < 5
     assert page.stat().st_size < 2**20
-    assert len(plots) == 8
+    assert len(plots) == 2
 
 
 def test_runs_that_differ_by_their_seed_make_one_band(finished: Path, tmp_path: Path) -> None:
@@ -329,8 +278,8 @@ def test_runs_that_differ_by_their_seed_make_one_band(finished: Path, tmp_path: 
     runs[2] = replace(runs[2], settings={**runs[2].settings, "optim.lr": 0.7})
     groups = by_seed(runs)
     assert [[run.number for run in group.runs] for group in groups] == [[1, 2], [3]]
-    assert [group.label for group in groups] == ["cr on small, optim.lr=0.3, 2 seeds", "cr on small, optim.lr=0.7"]
+    assert [group.label for group in groups] == ["finished and 1 more seeds", "third"]
     full = [line for line in runs[0].validations if line["stage"] == 4]
     expected = [(line["flops"] + 5, line["accuracy"], line["accuracy"] + 1.5, line["accuracy"] + 3) for line in full]
-    assert _over_seeds(groups[0].runs, True) == pytest.approx(np.array(expected))
-    assert len(_over_seeds(groups[0].runs, False)) + len(full) == len(runs[0].validations)
+    assert over_seeds(groups[0].runs, True) == pytest.approx(np.array(expected))
+    assert len(over_seeds(groups[0].runs, False)) + len(full) == len(runs[0].validations)
