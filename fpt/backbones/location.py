@@ -52,14 +52,12 @@ def locate(config: ModelConfig, *, with_weights: bool = True) -> Path:
     """The folder with the model's files, downloaded from the Hub if need be.
 
     Raises:
-        UserError: no such folder, or nothing but pickles in it; or the Hub does not have it or cannot be reached.
+        UserError: no such folder, or the Hub does not have it or cannot be reached.
     """
     if config.weights == "embedded":
         return tiny.FOLDER
     local = Path(config.weights).expanduser()
     if local.is_dir():
-        if with_weights:
-            _check_no_pickle(local)
         return local
     if local.exists() or config.weights.startswith(("/", ".", "~")) or config.weights.count("/") != 1:
         raise UserError(f"model={config.weights}: no such folder, and not a Hub id (owner/name)")
@@ -74,16 +72,6 @@ def is_on_this_machine(config: ModelConfig) -> bool:
 def main_file(folder: Path) -> Path | None:
     """A folder's weights, or the index of their files, in the best format that is there; None: there are none."""
     return next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
-
-
-def _check_no_pickle(folder: Path) -> None:
-    """Refuse .bin weights from who knows where: only the Hub scans what it hands out, and says whose it is."""
-    main = main_file(folder)
-    if main is not None and main.name.startswith("pytorch_model"):
-        raise UserError(
-            f"{main}: is a pickle, which is not read from a folder; save the model as safetensors, which transformers'"
-            " save_pretrained does, or give its Hub id"
-        )
 
 
 def _download(config: ModelConfig, with_weights: bool) -> Path:

@@ -55,7 +55,7 @@ class WeightFiles:
         """The tensor, or the given rows (first axis) or columns (second axis) of it; a copy only where one is needed.
 
         Raises:
-            UserError: there is no such tensor, its file is damaged, or it is not of the shape expected on disk.
+            UserError: there is no such tensor, its file is damaged or holds nan, or it is not of the shape expected.
         """
         if name not in self._file_of:
             raise UserError(f"{self.folder}: the weights have no tensor '{name}'; is this a whole checkpoint?")
@@ -67,6 +67,8 @@ class WeightFiles:
         for axis, indices in ((0, rows), (1, columns)):
             if indices is not None:
                 tensor = tensor.index_select(axis, torch.tensor(indices))
+        if not _is_finite(tensor):
+            raise UserError(f"{file}: '{name}' holds numbers that are not finite; it was saved so, or is damaged")
         return tensor.to(dtype) if dtype else tensor
 
     def fingerprint(self) -> str:
@@ -87,6 +89,13 @@ class WeightFiles:
                     stream.seek(start)
                     digest.update(stream.read(2**14))
         return digest.hexdigest()
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    """Whether all numbers are, of those that computing goes with; in a quarter of the time that a copy takes."""
+    if not tensor.is_floating_point() or tensor.itemsize == 1 or not tensor.numel():
+        return True
+    return all(end.isfinite() for end in tensor.aminmax())
 
 
 def _open_safetensors(file: Path) -> Any:
@@ -137,7 +146,7 @@ def load_bin(file: Path) -> dict[str, torch.Tensor]:
 def _shards(index: Path) -> list[Path]:
     try:
         names = dict.fromkeys(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise UserError(f"{index}: not an index of weight files (JSON with a weight_map)") from None
     # Links are how the Hub's cache keeps a model.
     files = [inside(index.parent, name, read_in=index, links=True) for name in names]

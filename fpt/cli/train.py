@@ -70,7 +70,8 @@ def _checked(config: RunConfig) -> Schedule:
     check_quantize(config.engine.quantize)
     processes.check(config)
     stages = schedule.of(config)
-    files.check(config.prompt, read_sizes(*config_values(config.model)).width)
+    if start := files.check(config.prompt, read_sizes(*config_values(config.model)).width):
+        start.read()  # numbers that are not finite would be found when the run has its folder
     _check_folders(config)
     rules_of(config.task)
     return stages

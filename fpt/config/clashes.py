@@ -100,6 +100,8 @@ def _check_engine(engine: EngineConfig, batch_size: int) -> None:
             f"engine.processes={engine.processes}: with {machines} these are more processes than"
             f" train.batch_size={batch_size} has examples; give fewer, or a larger batch"
         )
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", engine.device):
+        raise UserError(f"engine.device={engine.device}: allowed are auto, cpu, cuda and cuda:N")
     if engine.processes > 1 and ":" in engine.device:
         raise UserError(
             f"engine.device={engine.device}: is one device, for engine.processes=1; engine.device=cuda is all"

@@ -1,6 +1,7 @@
-"""Where a prompt starts, and what it can be read from: our own file, a run's folder, a numpy array, a PEFT adapter's.
+"""Where a prompt starts, and what it can be read from: our own file, a run's folder, an array, a PEFT adapter's.
 
-Shapes are read from the file's header, so that what does not fit is refused before torch is imported.
+Shapes are read from the file's header, so that what does not fit is refused before torch is imported; but in a file
+that torch saved, which has none.
 
 Letters: P prompt, D model.
 """
@@ -21,12 +22,15 @@ from fpt.runs.folder import LEDGER
 from fpt.runs.run import PROMPT, open_run
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fpt.backbones.backbone import Backbone
     from fpt.prompts.modules import Tensors
 
 ADAPTER_CONFIG, ADAPTER, ADAPTER_TENSOR = "adapter_config.json", "adapter_model.safetensors", "prompt_embeddings"
 NUMPY = b"\x93NUMPY"  # google-research/prompt-tuning names its arrays without .npy, so the bytes count
-FORMS = "a prompt.safetensors, a .npy, or the folder of a run or of a PEFT prompt adapter"
+ZIP = b"PK\x03\x04"  # what torch saves since 1.6
+FORMS = "a prompt.safetensors, a .npy, what torch saved, or the folder of a run or of a PEFT prompt adapter"
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class PromptFile:
     shapes: dict[str, tuple[int, ...]]  # of what is learned, by name
     stored: str | None = None  # a soft prompt's name in the file
     is_array: bool = False  # of numpy
+    tensor: "Tensor | None" = None  # a soft prompt that had to be read whole
 
     def read(self) -> "Tensors":
         """What is learned, by name, float32.
@@ -47,7 +52,9 @@ class PromptFile:
         """
         import torch  # here, because an error must not wait for it
 
-        if self.is_array:
+        if self.tensor is not None:
+            tensors = {TENSOR: self.tensor.float()}
+        elif self.is_array:
             array = np.load(self.file, allow_pickle=False).astype(np.float32)
             tensors = {TENSOR: torch.from_numpy(array.reshape(self.shapes[TENSOR]))}
         else:
@@ -101,10 +108,12 @@ def open_prompt(path: Path) -> PromptFile:
         return _in_folder(path)
     try:
         with path.open("rb") as stream:
-            is_array = stream.read(len(NUMPY)) == NUMPY
+            start = stream.read(len(NUMPY))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); expected {FORMS}") from None
-    return _in_array(path) if is_array else _in_safetensors(path, TENSOR)
+    if start.startswith(ZIP):
+        return _in_torchs(path)
+    return _in_array(path) if start == NUMPY else _in_safetensors(path, TENSOR)
 
 
 def _in_folder(path: Path) -> PromptFile:
@@ -180,6 +189,41 @@ def _in_array(file: Path) -> PromptFile:
     shape = list(array.shape)
     is_batch = len(shape) == 3 and shape[0] == 1
     return _matrix(file, shape[is_batch:], str(array.dtype), is_float=array.dtype.kind == "f", is_array=True)
+
+
+class _Unread:
+    """Stands for whatever else is in a pickle: neither its class nor what would make it is ever looked up."""
+
+    def __new__(cls, *_: Any) -> "_Unread":
+        """Without its arguments."""
+        return super().__new__(cls)
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+def _in_torchs(file: Path) -> PromptFile:
+    """A tensor that torch saved, alone or as `prompt` of a dictionary, which is what thunlp/FastPromptTuning writes.
+
+    Its checkpoints hold a configuration too, an object of a class of theirs. torch's restricted reader is told to put
+    an empty object of ours in such places.
+    """
+    import torch
+    from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+
+    try:
+        with safe_globals([(_Unread, name) for name in get_unsafe_globals_in_checkpoint(file)]):
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception:  # torch has many types for files that it did not write, and advises to run what is in them
+        raise UserError(
+            f"{file}: torch's restricted reader refuses it, or did not write it; expected {FORMS}"
+        ) from None
+    tensor = loaded.get(TENSOR) if isinstance(loaded, dict) else loaded
+    if not isinstance(tensor, torch.Tensor):
+        what = ", ".join(map(str, loaded)) if isinstance(loaded, dict) else type(loaded).__name__
+        raise UserError(f"{file}: has no tensor '{TENSOR}', but {what or 'nothing'}")
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return _matrix(file, list(tensor.shape), dtype, is_float=tensor.is_floating_point(), tensor=tensor.detach())
 
 
 def _matrix(file: Path, shape: list[int], dtype: str, *, is_float: bool, **how: Any) -> PromptFile:

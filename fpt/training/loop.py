@@ -191,7 +191,10 @@ class _Unread:
         """
         loss = self.loss.item()
         if not math.isfinite(loss):
-            raise UserError(f"the loss is {loss} at update {self.update}: try a lower optim.lr={self.lr}")
+            way_out = f"try a lower optim.lr={self.lr}"
+            if self.update == 1:
+                way_out = "no rate has moved the prompt yet; try engine.dtype=float32, or another prompt.init"
+            raise UserError(f"the loss is {loss} at update {self.update}: {way_out}")
         return Updated(self.update, seconds, loss, self.lr, self.tokens)
 
 

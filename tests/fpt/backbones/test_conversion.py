@@ -1,4 +1,4 @@
-"""Old .bin weights are read whole once, by one process, and mapped ever after; pickles are not read from anywhere."""
+"""Old .bin weights are read whole once, by one process, and mapped ever after; code in a pickle is never run."""
 
 import os
 import pickle
@@ -92,11 +92,20 @@ def test_a_newer_bin_is_mapped_where_it_is(assets: Path, tmp_path: Path, monkeyp
     assert not assets.exists()
 
 
-def test_a_pickle_is_not_read_from_a_folder(tmp_path: Path) -> None:
-    folder = save_checkpoint(tmp_path / "model", "T5 1.1")
-    to_bin(folder)
-    with pytest.raises(UserError, match=r"pytorch_model\.bin: is a pickle, which is not read from a folder"):
-        open_folder(folder)
+@pytest.mark.parametrize("options", [{}, OLD], ids=["mapped", "old"])
+@pytest.mark.parametrize("shards", [{}, {"max_shard_size": "60KB"}], ids=["one", "index"])
+def test_a_folders_bins_are_read_as_a_downloads_are(
+    assets: Path, tmp_path: Path, options: dict[str, bool], shards: dict[str, str]
+) -> None:
+    """The folder is left as it was."""
+    folder = save_checkpoint(tmp_path / "model", "T5 1.1", **shards)
+    whole = build(whole_backbone := open_folder(folder), everything(whole_backbone.shape))
+    to_bin(folder, **options)
+    before = sorted(folder.iterdir())
+    backbone = open_folder(folder)
+    assert torch.equal(logits(build(backbone, everything(backbone.shape))), logits(whole))
+    assert sorted(folder.iterdir()) == before
+    assert assets.exists() == bool(options)
 
 
 def test_code_in_an_old_bin_is_never_run(assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

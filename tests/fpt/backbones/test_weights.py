@@ -32,6 +32,8 @@ def test_whole_tensors_share_the_page_cache(tmp_path: Path) -> None:
     script = """
 import sys, resource
 from pathlib import Path
+from safetensors.torch import save_file
+
 from fpt.backbones.weights import WeightFiles
 def private():
     fields = dict(line.split(":") for line in open("/proc/self/status") if ":" in line)
@@ -79,6 +81,24 @@ def test_an_index_cannot_point_outside_the_folder(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(UserError, match="elsewhere"):
         WeightFiles(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "index", ["[]", "{}", '{"weight_map": {"a": 5}}', '{"weight_map": {"a": ["b"]}}', "\xff", "[" * 9999]
+)
+def test_what_is_no_index_is_refused(tmp_path: Path, index: str) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(index, encoding="latin-1")
+    with pytest.raises(UserError, match="not an index of weight files"):
+        WeightFiles(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_named(tmp_path: Path, dtype: torch.dtype, value: float) -> None:
+    save_file({"a": torch.tensor([[1, value], [2, 3]], dtype=dtype)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"model\.safetensors: 'a' holds numbers that are not finite"):
+        WeightFiles(tmp_path).read("a")
+    assert WeightFiles(tmp_path).read("a", rows=(1,)).tolist() == [[2, 3]]
 
 
 class Bomb:

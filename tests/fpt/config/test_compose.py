@@ -104,6 +104,8 @@ MISTAKES = {
     "task.labels.x=a": ["task.labels.x", "boolq has no, yes", "'task.labels={no: WORD, yes: WORD}'"],
     "train.updates=???": ["train.updates=???", "not given"],
     "schedule.stages=[{depth:???}]": ["schedule.stages=", "not given"],
+    "engine.device=cpu:5": ["engine.device=cpu:5", "auto, cpu, cuda and cuda:N"],
+    "engine.device=tpu": ["engine.device=tpu", "auto, cpu, cuda and cuda:N"],
     "optim.warmup=2": ["optim.warmup=2", "at most 1"],
 }
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -66,6 +67,43 @@ def test_a_safetensors_file_of_any_float_becomes_float32(tmp_path: Path, dtype: 
     assert torch.equal(read_prompt(tmp_path / "prompt.safetensors"), PROMPT.to(dtype).float())
 
 
+class Configuration:
+    """As in a checkpoint of thunlp/FastPromptTuning, whose class is not there where it is read."""
+
+    def __init__(self) -> None:
+        self.num_layers = 24
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, tuple[list[str]]]:
+        return (subprocess.call, (["touch", os.environ["FPT_BOMB"]],))
+
+
+def saved(file: Path, value: object) -> Path:
+    torch.save(value, file)
+    return file
+
+
+@pytest.mark.parametrize("form", ["tensor", "parameter", "checkpoint"])
+def test_what_torch_saved_is_read_and_no_code_in_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setenv("FPT_BOMB", str(tmp_path / "exploded"))
+    vectors = PROMPT.clone().requires_grad_()
+    values = {
+        "tensor": vectors,
+        "parameter": torch.nn.Parameter(PROMPT),
+        "checkpoint": {
+            "prompt": vectors,
+            "optimizer": {"state": {}},
+            "config": Configuration(),
+            "args": {"lr": 0.3, "x": Bomb()},
+        },
+    }
+    assert torch.equal(read_prompt(saved(tmp_path / "checkpoint-last.pt", values[form])), PROMPT)
+    assert not (tmp_path / "exploded").exists()
+
+
 def adapter(folder: Path, **changes: object) -> Path:
     values = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 5, "num_transformer_submodules": 1, **changes}
     folder.mkdir()
@@ -112,6 +150,11 @@ UNUSABLE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a truncated array": (cut, "cannot be read as a numpy array"),
     "not a number": (lambda at: array(at, [[float("nan")]]), "not finite"),
     "too large for float32": (lambda at: array(at, [[1e300]]), "not finite"),
+    "another's tensors": (lambda at: saved(at, {"model": PROMPT}), "has no tensor 'prompt', but model"),
+    "no tensor": (lambda at: saved(at, [1]), "has no tensor 'prompt', but list"),
+    "a tensor of integers": (lambda at: saved(at, torch.ones(2, 2, dtype=torch.int)), r"holds int32 of shape \[2, 2\]"),
+    "a tensor that is not a number": (lambda at: saved(at, torch.tensor([[float("nan")]])), "not finite"),
+    "another zip": (lambda at: written(at, b"PK\x03\x04..."), "torch's restricted reader refuses it"),
     "a text": (lambda at: written(at, b"prompt"), "cannot be read as safetensors"),
 }
 
@@ -140,6 +183,16 @@ def test_a_prompt_that_does_not_fit_is_refused_before_torch_is_imported(tmp_path
     assert done.stderr == (
         f"fpt: prompt.file={file}: holds a prompt of shape [5, 32], this run needs [20, 128] [prompt.length, d_model]\n"
     )
+
+
+def test_a_prompt_that_is_not_finite_is_refused_before_there_is_a_run_folder(
+    cli: Callable[..., Outcome], quick: list[str], tmp_path: Path
+) -> None:
+    """Else the corrected command would be another configuration's."""
+    file = array(tmp_path / "p.npy", np.full((5, 32), np.nan, dtype=np.float32))
+    done = cli("train", *quick, "prompt.init=file", f"prompt.file={file}")
+    assert (done.status, (tmp_path / "run").exists()) == (2, False)
+    assert f"{file}: holds numbers that are not finite" in done.err
 
 
 def test_a_damaged_or_unfinished_run_is_refused(tmp_path: Path, finished: Path) -> None:
