@@ -7,6 +7,7 @@ from typing import Any
 from fpt.backbones import tiny
 from fpt.config.schema import ModelConfig
 from fpt.errors import UserError, reason
+from fpt.runs.first_bytes import other_kind
 
 WEIGHT_FILES = (
     "model.safetensors",
@@ -41,8 +42,8 @@ def read_values(folder: Path, name: str = "config.json") -> dict[str, Any]:
         values = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{folder}: no {name}; expected a Hugging Face checkpoint") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not JSON ({error})") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file}: {other_kind(file) or f'not JSON ({reason(error)})'}") from None
     if not isinstance(values, dict):
         raise UserError(f"{file}: expected a JSON object")
     return values

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from fpt.backbones.location import WEIGHT_FILES, main_file
 from fpt.errors import UserError, reason
+from fpt.runs.first_bytes import other_kind
 from fpt.runs.inside import inside
 
 
@@ -103,7 +104,8 @@ def _open_safetensors(file: Path) -> Any:
     try:
         return safe_open(file, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{file}: cannot be read as safetensors ({error})") from None
+        other = other_kind(file) if file.is_file() else None
+        raise UserError(f"{file}: {other or f'cannot be read as safetensors ({error})'}") from None
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -132,6 +134,8 @@ def load_bin(file: Path) -> dict[str, torch.Tensor]:
     Raises:
         UserError: it holds anything else, or is damaged.
     """
+    if (other := other_kind(file)) and not can_be_mapped(file):
+        raise UserError(f"{file}: {other}")
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=can_be_mapped(file))
     except pickle.UnpicklingError:

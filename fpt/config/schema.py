@@ -209,8 +209,8 @@ class PromptConfig(Group):
         "of prompt.init=text: words whose embeddings start the prompt", None, only="soft", learning=True
     )
     file: str | None = setting(
-        "of prompt.init=file: a prompt.safetensors or a run's folder; for soft prompts also a .npy, the folder of a PEFT"
-        " adapter, or what torch saved: a tensor, or a checkpoint of thunlp/FastPromptTuning",
+        "of prompt.init=file: a prompt.safetensors or a run's folder; for soft prompts also a .npy, a PEFT adapter's"
+        " folder, or what torch saved: a tensor, or a checkpoint of thunlp/FastPromptTuning",
         None,
         learning=True,
     )

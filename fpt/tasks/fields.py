@@ -70,6 +70,13 @@ def compared(text: str) -> str:
     return ZEROS.sub("", text) if NUMBER.fullmatch(text) else text
 
 
+def parted_otherwise(record: Record, name: str) -> str:
+    """` The columns …`, where a table has a field in its only column, as other signs part its columns; else empty."""
+    only = next(iter(record), "") if len(record) == 1 else ""
+    sign = next((sign for sign in ";|,\t" if name in map(str.strip, only.split(sign))), None)
+    return f" The columns are parted by {sign!r}; in a .csv it must be a comma, in a .tsv a tab" if sign else ""
+
+
 def texts(record: Record, name: str, where: str) -> list[str]:
     """The texts in a record's list."""
     items = {f"{name}[{number}]": item for number, item in enumerate(_field(record, name, where, list, "a list"))}
@@ -102,4 +109,4 @@ def _field(record: Record, name: str, where: str, kind: type[T], expected: str) 
     if name in record:
         raise UserError(f"{where}: '{name}' is {value!r:.100}; expected {expected}")
     others = f". There are {', '.join(map(str, record))[:100]}" if record else ""
-    raise UserError(f"{where}: '{name}' is missing; expected {expected}{others}")
+    raise UserError(f"{where}: '{name}' is missing; expected {expected}{others}.{parted_otherwise(record, name)}")

@@ -8,32 +8,41 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from io import BufferedIOBase
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 from fpt.errors import UserError, reason
+from fpt.runs.first_bytes import other_kind
 from fpt.tasks.faults import Faults
 from fpt.tasks.fields import PlacedRecord, Record
 
+TO_UTF8 = "save the file as UTF-8, as iconv -f latin1 -t utf-8 writes Latin-1"
 Reader = Callable[[Path, Faults], Iterator[PlacedRecord]]
 NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what "surrogateescape" reads such bytes as
 
 
 def json_lines(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
-    """One record a line."""
+    """One record a line.
+
+    Raises:
+        UserError: the file is one array, a record that is wrong, or as `lines`.
+    """
+    is_first = True
     for number, line in lines(file, faults):
-        if line.strip():
-            where = f"{file}, line {number}"
-            with faults:
-                yield where, _parse(line, where)
+        if not line.strip():
+            continue
+        if is_first and line.lstrip()[0] == "[":
+            raise UserError(f"{file}: is a JSON array; JSONL has an object on each line, as jq -c '.[]' writes them")
+        where, is_first = f"{file}, line {number}", False
+        with faults:
+            yield where, _parse(line, where)
 
 
 def json_file(file: Path) -> Record:
     """The one object of a file."""
     try:
-        with _opened(file) as stream:
-            content = stream.read().removeprefix(codecs.BOM_UTF8).decode()
+        content = b"".join(_raw_lines(file)).decode()
     except OSError as error:
         raise _unreadable(file, error) from None
     except UnicodeDecodeError as error:
@@ -55,23 +64,39 @@ def check_names(names: Sequence[str], where: str) -> None:
 def lines(file: Path, faults: Faults, errors: str = "strict") -> Iterator[tuple[int, str]]:
     """Every line with its number, read one by one; a line that is not UTF-8 is a fault, unless `errors` is lenient."""
     try:
-        with _opened(file) as stream:
-            for number, line in enumerate(stream, 1):
-                if number == 1:
-                    line = line.removeprefix(codecs.BOM_UTF8)
-                try:
-                    decoded = line.decode("utf-8", errors)
-                except UnicodeDecodeError as error:
-                    faults.add(_not_utf8(f"{file}, line {number}", error))
-                else:
-                    yield number, decoded.removesuffix("\n").removesuffix("\r")
+        for number, line in enumerate(_raw_lines(file), 1):
+            try:
+                decoded = line.decode("utf-8", errors)
+            except UnicodeDecodeError as error:
+                faults.add(_not_utf8(f"{file}, line {number}", error))
+            else:
+                yield number, decoded.removesuffix("\n").removesuffix("\r")
     except OSError as error:
         raise _unreadable(file, error) from None
 
 
-def _opened(file: Path) -> BufferedIOBase:
-    """The file's bytes; shipped ones are compressed."""
-    return gzip.open(file) if file.suffix == ".gz" else file.open("rb")
+def _raw_lines(file: Path) -> Iterator[bytes]:
+    """A text file's lines as UTF-8, which they need not be; UTF-16 is known by its first bytes. Shipped ones are gzipped.
+
+    Raises:
+        UserError: it is no text file.
+    """
+    is_gzipped = file.suffix == ".gz"
+    if not is_gzipped and (other := other_kind(file)) and file.stat().st_size:
+        raise UserError(f"{file}: {other}")
+    with gzip.open(file) if is_gzipped else file.open("rb") as stream:
+        start = stream.peek(3)
+        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            with TextIOWrapper(stream, "utf-16", newline="\n") as text:
+                try:
+                    yield from (line.encode() for line in text)
+                except UnicodeDecodeError as error:
+                    raise UserError(f"{file}: not UTF-16, which its first bytes say it is ({error.reason})") from None
+            return
+        stream.seek(len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0)
+        if b"\0" in start[:2]:
+            raise UserError(f"{file}: begins with NUL, as UTF-16 does; save it as UTF-8")
+        yield from stream
 
 
 def _unreadable(file: Path, error: OSError) -> UserError:
@@ -79,7 +104,7 @@ def _unreadable(file: Path, error: OSError) -> UserError:
 
 
 def _not_utf8(where: str, error: UnicodeDecodeError) -> UserError:
-    return UserError(f"{where}: not UTF-8 (byte {error.start}: {error.reason}); save the file as UTF-8")
+    return UserError(f"{where}: not UTF-8 (byte {error.start}: {error.reason}); {TO_UTF8}")
 
 
 def _parse(content: str, where: str) -> Record:
@@ -114,7 +139,7 @@ def _separated(file: Path, faults: Faults, *, rows: Callable[[Path], Iterator[Ro
     for first, last, cells in rows(file):
         where = f"{file}, line {first}"
         broken = any(NOT_UTF8.search(cell) for cell in cells if not cell.isascii())
-        fault = UserError(f"{where}: not UTF-8; save the file as UTF-8") if broken else None
+        fault = UserError(f"{where}: not UTF-8; {TO_UTF8}") if broken else None
         if not names:
             if fault:
                 raise fault  # even where such are skipped: the next row's cells are no names
@@ -179,7 +204,8 @@ def _parquet(file: Path, _: Faults) -> Iterator[PlacedRecord]:
                 number += 1
                 yield f"{file}, row {number}", record
     except (ArrowException, OSError) as error:
-        raise UserError(f"{file}: cannot be read as Parquet ({reason(error)})") from None
+        other = other_kind(file) if file.is_file() else None
+        raise UserError(f"{file}: {other or f'cannot be read as Parquet ({reason(error)})'}") from None
 
 
 READERS: dict[str, Reader] = {

@@ -154,7 +154,8 @@ def _values(record: Record, names: Sequence[str], where: str) -> dict[str, str]:
     for name in names:
         if name not in record:
             raise UserError(
-                f"{where}: no field '{name}'; it has {', '.join(map(str, record))[:200]}.{did_you_mean(name, record)}"
+                f"{where}: no field '{name}'; it has {', '.join(map(str, record))[:200]}."
+                f"{fields.parted_otherwise(record, name) or did_you_mean(name, record)}"
             )
         values[name] = fields.text_or_number(record, name, where)
     return values

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fpt.errors import UserError
 from fpt.tasks.faults import Faults
-from fpt.tasks.fields import Record, readable, text_or_number
+from fpt.tasks.fields import Record, parted_otherwise, readable, text_or_number
 from fpt.tasks.file_formats import READERS, lines
 from fpt.tasks.task import MASK, Example, TaskRules
 
@@ -58,7 +58,7 @@ def by_template(rules: TaskRules) -> Reads:
         if missing:
             raise UserError(
                 f"{where}: no field '{missing[0]}'; expected {', '.join(names)} as in the template, or the whole source"
-                f" as '{RAW}'. It has {', '.join(map(str, record))[:200]}"
+                f" as '{RAW}'. It has {', '.join(map(str, record))[:200]}.{parted_otherwise(record, missing[0])}"
             )
         return rules.template.fill({name: text_or_number(record, name, where) for name in names})
 

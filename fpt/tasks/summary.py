@@ -10,7 +10,7 @@ from fpt.errors import UserError
 from fpt.tasks import fields, file_formats, metrics, origins
 from fpt.tasks.faults import Faults
 from fpt.tasks.fields import PlacedRecord, Record
-from fpt.tasks.file_formats import NOT_UTF8
+from fpt.tasks.file_formats import NOT_UTF8, TO_UTF8
 from fpt.tasks.origins import Origin
 from fpt.tasks.task import Example, Golds, TaskRules, Template, question
 
@@ -45,7 +45,7 @@ def _file(file: Path, faults: Faults, *, test: bool = False) -> Iterator[PlacedR
         with faults:
             for name, line in record.items():
                 if not line.isascii() and NOT_UTF8.search(line):
-                    raise UserError(f"{files[name]}, line {number}: not UTF-8; save the file as UTF-8")
+                    raise UserError(f"{files[name]}, line {number}: not UTF-8; {TO_UTF8}")
                 if not line.strip():
                     raise UserError(f"{files[name]}, line {number}: the {name} is empty; expected a text")
             yield f"{file}, line {number}", {**record, "id": f"line {number}"}

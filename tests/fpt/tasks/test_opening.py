@@ -34,9 +34,9 @@ def test_a_template_may_be_another(tmp_path: Path) -> None:
     ("template", "reason"),
     [
         ("{pasage}", "boolq has no 'pasage'; it has question, passage. Did you mean 'passage'?"),
-        ("{passage", "not a template (expected '}' before end of string)"),
-        ("{passage!r}", "not a template (expected a name between braces"),
-        ("{}", "not a template (expected a name between braces"),
+        ("{passage", "not a template (expected a name between two braces"),
+        ("{passage!r}", "boolq has no 'passage!r'; it has question, passage. Did you mean 'passage'?"),
+        ("{}", "not a template (expected a name between two braces"),
         ("passage", "names no field; boolq has question, passage, written {question}"),
     ],
 )

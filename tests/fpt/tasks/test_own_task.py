@@ -1,6 +1,8 @@
 """Data of one's own: four file formats give the same examples, and every setting that does not fit is named."""
 
+import codecs
 import csv
+import gzip
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -15,6 +17,7 @@ import pytest
 
 from fpt.config import compose
 from fpt.errors import UserError
+from fpt.tasks.file_formats import TO_UTF8
 from fpt.tasks.opening import open_task
 from fpt.tasks.task import Task
 from tests.conftest import Outcome, quick_words
@@ -357,7 +360,7 @@ def test_lines_are_numbered_as_in_the_file_after_one_that_is_not_utf8(
         opened(file)
     task = opened(file, "task.on_error=skip")
     assert [example.id for example in task.train] == ["line 2", "line 5"]
-    assert f"4 skipped: {file}, line 3: not UTF-8; save the file as UTF-8; {file}, line 6: 2 columns" in task.notes[0]
+    assert f"4 skipped: {file}, line 3: not UTF-8; {TO_UTF8}; {file}, line 6: 2 columns" in task.notes[0]
     file.write_bytes(b"\xff\n" + file.read_bytes())
     with pytest.raises(UserError, match=r"line 1: not UTF-8"):  # the second line must not be taken for the names
         opened(file, "task.on_error=skip")
@@ -366,6 +369,43 @@ def test_lines_are_numbered_as_in_the_file_after_one_that_is_not_utf8(
 def test_a_quoted_row_that_is_not_utf8_is_skipped_whole(tmp_path: Path) -> None:
     task = csv_of(tmp_path, TABLE.encode() + b'a,b,c\nd,"\xff\ne",f\ng,h,i\n', "task.on_error=skip")
     assert [example.id for example in task.train] == ["line 2", "line 5"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "tsv"])
+def test_a_file_in_utf_16_is_read_by_its_first_bytes(tmp_path: Path, ending: str, encoding: str) -> None:
+    """As Excel saves Unicode text."""
+    file = save(tmp_path / f"a.{ending}", [{**ROWS[0], "answer": "größer 正面"}])
+    file.write_bytes(file.read_text(encoding="utf-8").encode(encoding))
+    assert opened(file).train[0].golds == ("größer 正面",)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", POINTER, "is a Git LFS pointer to the file, which git lfs pull fetches"),
+        ("a.parquet", POINTER, "is a Git LFS pointer to the file, which git lfs pull fetches"),
+        ("a.csv", gzip.compress(b"question,passage,answer\na,b,c\n"), "is compressed with gzip; unpack it first"),
+        ("a.jsonl", b"PK\x03\x04\n", "is a zip archive or a spreadsheet; unpack it, or save the sheet as CSV"),
+        ("a.csv", b"PAR1\n", "is Parquet; its name must end in .parquet"),
+        ("a.tsv", b"<!doctype HTML><p>", "is a web page; download the file itself"),
+        ("a.csv", "question,passage,answer\na,b,c\n".encode("utf-16-le"), "begins with NUL.* save it as UTF-8"),
+        ("a.csv", codecs.BOM_UTF16_LE + b"a", "not UTF-16, which its first bytes say it is"),
+        ("a.csv", "question,passage,answer\na,é,c\n".encode("latin-1"), "line 2: not UTF-8; .* as iconv -f latin1"),
+        ("a.csv", b"question;passage;answer\na;b;c\n", "The columns are parted by ';'; in a .csv it must be a comma"),
+        ("a.csv", b"question\tpassage\tanswer\na\tb\tc\n", r"The columns are parted by '\\t'"),
+        ("a.jsonl", json.dumps(ROWS).encode(), r"a\.jsonl: is a JSON array; JSONL has an object on each line"),
+        ("a.jsonl", json.dumps(ROWS, indent=1).encode(), "is a JSON array"),
+    ],
+)
+def test_a_file_that_is_not_what_its_name_says_is_named(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=said) as caught:
+        opened(tmp_path / name)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "parquet"])

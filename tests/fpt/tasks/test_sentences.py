@@ -118,9 +118,10 @@ def test_a_labels_word_is_a_setting() -> None:
         ),
         (
             ["task=mnli", "task.labels.neutral=Entailment"],
-            "two labels have the word 'Entailment', as case does",
+            "'entailment' and 'Entailment' are one label word, as answers are read without case",
         ),
-        (["task=mnli", "task.labels.neutral=' x'"], "task.labels.neutral=' x': expected a word"),
+        (["task=mnli", "task.labels.neutral=entailment"], "two labels have the word 'entailment'"),
+        (["task=mnli", "task.labels.neutral=' x'"], "the label word ' x' is empty, or has white space around it"),
         (["task=xsum", "task.labels.yes=x"], "task.labels: xsum has no labels; leave it out"),
         (["task=mnli", "task.labels={neutral: x}", "task.labels.neutral=y"], "both name label words"),
         (["task=mnli", "task.template=lpd"], "whose named texts are lpt"),
