@@ -88,7 +88,7 @@ def test_an_index_cannot_point_outside_the_folder(tmp_path: Path) -> None:
 )
 def test_what_is_no_index_is_refused(tmp_path: Path, index: str) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(index, encoding="latin-1")
-    with pytest.raises(UserError, match="not an index of weight files|names 5, which is no file"):
+    with pytest.raises(UserError, match=r"not an index of weight files|names 5, which is no file"):
         WeightFiles(tmp_path)
 
 
