@@ -76,7 +76,7 @@ def lines(file: Path, faults: Faults, errors: str = "strict") -> Iterator[tuple[
 
 
 def _raw_lines(file: Path) -> Iterator[bytes]:
-    """A text file's lines as UTF-8, which they need not be; UTF-16 is known by its first bytes. Shipped ones are gzipped.
+    """A text file's lines as UTF-8, which they need not be; UTF-16 is known by its start. Shipped ones are gzipped.
 
     Raises:
         UserError: it is no text file.
