@@ -1,6 +1,5 @@
 """The door: a verb and its words become one call; an error becomes one clear line."""
 
-import errno
 import json
 import os
 import sys
@@ -11,8 +10,7 @@ from fpt import __version__
 from fpt.cli.arguments import HELP, JSON, parse
 from fpt.cli.verbs import OF_LAUNCHERS, VERBS, Verb
 from fpt.config import compose, keys
-from fpt.devices.interrupts import Interrupted
-from fpt.devices.processes import GOES_ON, Failed
+from fpt.devices import ending
 from fpt.errors import UserError, did_you_mean
 from fpt.runs.progress import quiet_libraries
 
@@ -29,6 +27,9 @@ Overrides are Hydra's: group=option picks a file of conf/, key.sub=value sets on
 """
 
 
+OF_LAUNCHERS_OWN = ("--local_rank=", "--local-rank=")  # DeepSpeed's adds it; LOCAL_RANK says the same
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 disk failed, 2 input cannot be used, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -36,24 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _run(list(map(_typed, words)))
         sys.stdout.flush()
         return status
-    except (UserError, Failed) as error:
-        print(f"fpt: {error}", file=sys.stderr)
-        return error.status if isinstance(error, Failed) else 2
-    except Interrupted as error:
-        print(f"fpt: {error}; {GOES_ON}", file=sys.stderr)
-        return 128 + error.signal
-    except KeyboardInterrupt:
-        print("fpt: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # the reader has what it wanted; nothing is left to flush at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"fpt: {where}{error.strerror}; {GOES_ON}", file=sys.stderr)
-        return 1
+    except BaseException as error:
+        return ending.tell(error)
 
 
 def _typed(word: str) -> str:
@@ -70,6 +58,7 @@ def _typed(word: str) -> str:
 
 
 def _run(words: list[str]) -> int:
+    words = [word for word in words if not word.startswith(OF_LAUNCHERS_OWN)]
     if "--version" in words:
         print(__version__)
         return 0

@@ -8,7 +8,7 @@ from fpt.cli.data import read_task
 from fpt.cli.look_tables import print_look, print_plan, print_report
 from fpt.cli.tables import present
 from fpt.config import compose
-from fpt.devices.processes import Failed, check
+from fpt.devices.ending import Failed
 from fpt.runs.progress import Progress
 from stages import schedule
 from stages.epochs import expected
@@ -18,7 +18,6 @@ def plan(arguments: Arguments) -> None:
     """`fpt plan`."""
     config = expected(compose.load(arguments.overrides))
     stages = schedule.of(config)
-    check(config)
     from stages.planning.settled import expect
 
     present(arguments, expect(config, stages), print_plan)

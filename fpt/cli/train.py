@@ -1,9 +1,8 @@
 """The verbs that train: one run, every combination of values, schedules against each other."""
 
-import os
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from fpt.backbones.location import config_values
@@ -15,13 +14,13 @@ from fpt.cli.tables import present
 from fpt.config import compose
 from fpt.config.extras import check_quantize
 from fpt.config.run_config import RunConfig
-from fpt.devices import interrupts, processes, slurm
+from fpt.devices import interrupts, processes
+from fpt.devices.ending import one_of_several
 from fpt.errors import UserError
 from fpt.prompts import files
 from fpt.runs import folder
 from fpt.runs.atomic import try_writing
 from fpt.runs.progress import Progress
-from fpt.runs.reporting import reporting
 from fpt.runs.run import Run
 from fpt.runs.trackers import chosen
 from fpt.tasks.catalogue import rules_of
@@ -41,9 +40,7 @@ def train(arguments: Arguments) -> None:
         sweep(arguments)
         return
     config = in_updates(compose.load(arguments.overrides))
-    slurm.adopt(config.engine)
     if processes.is_worker():
-        processes.check_told()
         _share(config, arguments)
         return
     result = _one(config, ["--json"] if "json" in arguments.options else [])
@@ -68,7 +65,6 @@ def _checked(config: RunConfig) -> Schedule:
     """The run's schedule, when all is checked that can be before anything is read."""
     chosen(config.tracking)
     check_quantize(config.engine.quantize)
-    processes.check(config)
     stages = schedule.of(config)
     if start := files.check(config.prompt, read_sizes(*config_values(config.model)).width):
         start.read()  # numbers that are not finite would be found when the run has its folder
@@ -78,9 +74,8 @@ def _checked(config: RunConfig) -> Schedule:
 
 
 def _check_folders(config: RunConfig) -> None:
-    """Of several machines the first one's run folder counts; a cache that is there may be one that is only read."""
-    if not config.engine.node_rank:
-        folder.check(config.folder, starts_over=config.resume == "never")
+    """A cache that is there may be one that is only read."""
+    folder.check(config.folder, starts_over=config.resume == "never")
     cache = Path(config.cache_dir).expanduser()
     try:
         if not cache.is_dir():
@@ -93,26 +88,25 @@ def _launch(config: RunConfig, flags: list[str], progress: Progress) -> None:
     """Have several processes train the run."""
     with progress.console.status("importing torch and transformers"):
         from fpt.devices.launch import start
-    if config.resume == "never" and not config.engine.node_rank:
-        folder.set_aside(config.folder)
-        config = replace(config, resume="auto")
-    start(config, flags)
+    with TemporaryDirectory(prefix="fpt-") as place:
+        file = Path(place) / "config.yaml"
+        file.write_text(compose.to_yaml(config))
+        start(config.engine, ["worker", str(file), *flags])
 
 
 def worker(arguments: Arguments) -> None:
-    """One process of several: `fpt worker FILE`, which launchers call."""
-    file = Path(*arguments.places)
-    _share(compose.read(file.read_text()), arguments, reports=file.parent)
+    """One process of several that `fpt train` starts: `fpt worker FILE`, with the resolved configuration."""
+    _share(compose.read(Path(*arguments.places).read_text()), arguments)
 
 
-def _share(config: RunConfig, arguments: Arguments, *, reports: Path | None = None) -> None:
+def _share(config: RunConfig, arguments: Arguments) -> None:
     """Train as one of several processes."""
-    with reporting(config.folder, reports), interrupts.heard():
+    with one_of_several():
         processes.check(config)
         from stages.run import run
 
         result = run(config, schedule.of(config), lambda: open_task(config), Progress())
-        if os.environ["RANK"] == "0" and "quiet" not in arguments.options:
+        if processes.speaks() and "quiet" not in arguments.options:
             present(arguments, result, partial(print_result, folder=str(config.folder)))
 
 

@@ -4,27 +4,25 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpt.cli.answer_file import Growing
-from fpt.cli.arguments import JSON, Arguments, Option
+from fpt.cli.arguments import JSON, Arguments
 from fpt.cli.data import read_task
 from fpt.cli.result_tables import print_scores
 from fpt.cli.subjects import ALONE, Subject, learned_from, names_of, runs_of, stage_of, subject_of, subjects_of
 from fpt.cli.tables import present
 from fpt.config.extras import check_quantize
 from fpt.config.run_config import RunConfig
-from fpt.config.schema import FolderConfig
-from fpt.devices import interrupts, processes
+from fpt.devices import processes
+from fpt.devices.ending import one_of_several
 from fpt.errors import UserError
 from fpt.runs.atomic import replace_file
 from fpt.runs.folder import LEDGER
 from fpt.runs.progress import Progress
-from fpt.runs.reporting import reporting
 from fpt.runs.run import PROMPT
 from fpt.sharing import export as exports
 from fpt.sharing.tokens import check_tokens
@@ -38,7 +36,6 @@ from fpt.tasks.task import Example
 if TYPE_CHECKING:
     from fpt.training.prediction import Prediction
 
-REPORTS = Option("reports", "", "DIR")  # for processes that `_launch` starts: where they leave word
 AT_ONCE = 32  # batches whose texts are sorted by length together
 
 
@@ -53,9 +50,9 @@ def evaluate(arguments: Arguments) -> None:
     output = _output(arguments.options.get("output", folder / "evals" / name))
     progress = Progress()
     if processes.must_be_launched(config):
-        _launch("eval", arguments, config, folder, progress)
+        _launch("eval", arguments, config, progress)
         return
-    with _as_told(arguments, folder):
+    with one_of_several() if processes.is_worker() else nullcontext():
         if not processes.is_worker():
             task = read_task(config, progress)
         with progress.console.status("importing torch and transformers"):
@@ -73,15 +70,15 @@ def predict(arguments: Arguments) -> None:
     for _, config in subjects.values():
         check_quantize(config.engine.quantize)
     beams, limit = arguments.number("beams", 1), arguments.number("max-new-tokens", 0, least=0) or None
-    (run, config), *others = subjects.values()
-    folder, typed = Path("runs") if run is None else run.path, arguments.options.get("output")
+    (_, config), *others = subjects.values()
+    typed = arguments.options.get("output")
     configs = {name: config for name, (_, config) in subjects.items()}
     faults, reads = _faults(configs), _reads(arguments, configs)
     asked, file = _questions(arguments, config, reads, faults), None if typed is None else _output(typed)
     if processes.must_be_launched(config):
-        _launch("predict", arguments, config, folder, progress)
+        _launch("predict", arguments, config, progress)
         return
-    with _as_told(arguments, folder):
+    with one_of_several() if processes.is_worker() else nullcontext():
         output = None
         if file is not None and processes.speaks():
             output = Growing(file, _basis(arguments, subjects), _rows(arguments, reads, configs))
@@ -112,23 +109,12 @@ def _print_predictions(arguments: Arguments, predictions: "list[Prediction]") ->
         print(line if "json" in arguments.options else prediction.answer.replace("\n", " "), flush=True)
 
 
-def _launch(verb: str, arguments: Arguments, config: RunConfig, folder: Path, progress: Progress) -> None:
+def _launch(verb: str, arguments: Arguments, config: RunConfig, progress: Progress) -> None:
     """Have several processes do what was typed; the main one prints and writes."""
     with progress.console.status("importing torch and transformers"):
-        from fpt.devices.launch import start_verb
+        from fpt.devices.launch import start
     options = [f"--{name}" if name == JSON.name else f"{name}={value}" for name, value in arguments.options.items()]
-    start_verb(replace(config, run=FolderConfig(dir=str(folder))), [verb, *arguments.overrides, *options])
-
-
-@contextmanager
-def _as_told(arguments: Arguments, folder: Path) -> Iterator[None]:
-    """Within, a process of several leaves word of what ends it; logs go where the run's are."""
-    if not processes.is_worker():
-        yield
-        return
-    reports = arguments.options.get(REPORTS.name)
-    with reporting(folder, Path(reports) if reports else None), interrupts.heard():
-        yield
+    start(config.engine, [verb, *arguments.overrides, *options])
 
 
 def export(arguments: Arguments) -> None:

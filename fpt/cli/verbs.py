@@ -89,7 +89,6 @@ VERBS = {
                 "split", "train, a validation split or a test split of the task", "SPLIT", "the run's validation split"
             ),
             Option("output", "where the predictions go", "FILE", "DIR/evals/TASK-MODEL-SPLIT.jsonl"),
-            use.REPORTS,
         ),
     ),
     "predict": Verb(
@@ -118,7 +117,6 @@ VERBS = {
             ),
             Option("beams", "of beam search", "N", "1: greedy"),
             Option("max-new-tokens", "no output is longer", "N", "as in the run"),
-            use.REPORTS,
         ),
     ),
     "serve": Verb(

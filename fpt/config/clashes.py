@@ -1,6 +1,5 @@
 """Settings that are right alone and wrong together: found when a configuration is made, before anything is read."""
 
-import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -24,7 +23,6 @@ def check(model: ModelConfig, task: TaskConfig, prompt: PromptConfig, train: Tra
     _check_samples(task)
     _check_micro_batch(train)
     _check_engine(engine, train.batch_size)
-    _check_machines(engine)
 
 
 def _check_start(prompt: PromptConfig) -> None:
@@ -94,11 +92,10 @@ def _check_engine(engine: EngineConfig, batch_size: int) -> None:
             f"engine.quantize={engine.quantize}: is for engine=torch, as DeepSpeed shares out only what is not packed;"
             f" this is engine={engine.name} with engine.offload={engine.offload}"
         )
-    machines = "1 machine" if engine.nodes == 1 else f"{engine.nodes} machines"
-    if engine.processes * engine.nodes > batch_size:
+    if engine.processes > batch_size:
         raise UserError(
-            f"engine.processes={engine.processes}: with {machines} these are more processes than"
-            f" train.batch_size={batch_size} has examples; give fewer, or a larger batch"
+            f"engine.processes={engine.processes}: these are more processes than train.batch_size={batch_size} has"
+            " examples; give fewer, or a larger batch"
         )
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", engine.device):
         raise UserError(f"engine.device={engine.device}: allowed are auto, cpu, cuda and cuda:N")
@@ -106,19 +103,3 @@ def _check_engine(engine: EngineConfig, batch_size: int) -> None:
         raise UserError(
             f"engine.device={engine.device}: is one device, for engine.processes=1; engine.device=cuda is all"
         )
-
-
-def _check_machines(engine: EngineConfig) -> None:
-    meets = engine.rendezvous is not None, engine.node_rank is not None, engine.nodes > 1
-    if any(meets) != all(meets):
-        raise UserError(
-            "engine.nodes=N, engine.node_rank=K and engine.rendezvous=HOST:PORT belong together; give all three or none"
-        )
-    if engine.node_rank is not None and engine.node_rank >= engine.nodes:
-        raise UserError(f"engine.node_rank={engine.node_rank}: engine.nodes={engine.nodes} are numbered from 0")
-    if engine.rendezvous is not None and not re.fullmatch(r"[^:\s]+:\d{1,5}", engine.rendezvous):
-        raise UserError(f"engine.rendezvous={engine.rendezvous}: expected HOST:PORT, as in 10.0.0.1:29500")
-    if engine.hostfile is not None and engine.nodes > 1:
-        raise UserError("engine.hostfile starts the processes of all machines itself; leave out engine.nodes")
-    if engine.hostfile is not None and not Path(engine.hostfile).expanduser().is_file():
-        raise UserError(f"engine.hostfile={engine.hostfile}: no such file")

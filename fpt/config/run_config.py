@@ -65,8 +65,9 @@ class RunConfig(Group):
 
         None: how many there are is not known. Every process keeps one.
         """
-        least = self.engine.processes * self.engine.nodes
-        size = self.train.batch_size if examples is None else min(self.train.batch_size, max(examples, least))
+        size = self.train.batch_size
+        if examples is not None:
+            size = min(size, max(examples, self.engine.processes))
         micro_batch = self.train.micro_batch
         at_once = min(micro_batch, size) if isinstance(micro_batch, int) else micro_batch
         return replace(self, train=replace(self.train, batch_size=size, micro_batch=at_once))

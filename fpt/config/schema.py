@@ -363,7 +363,9 @@ class EngineConfig(Group):
         "of engine=torch on CUDA: run updates as CUDA graphs, one for each batch size",
         True,
     )
-    processes: int = setting("processes on each machine, one for each GPU; on a CPU they share its cores", 1, least=1)
+    processes: int = setting(
+        "processes to start on this machine, one for each GPU; on a CPU they share its cores", 1, least=1
+    )
     zero_stage: int = setting(
         "of engine=deepspeed: 3 shares the frozen model's weights out; 0, 1 and 2 leave them whole",
         3,
@@ -377,12 +379,6 @@ class EngineConfig(Group):
         refused={"nvme": "Weights on a disk are not supported; engine.offload=cpu keeps them in the machine's memory."},
     )
     device_memory: str | None = setting("memory of one device, as in 24GiB; null: this machine's", None)
-    hostfile: str | None = setting(
-        "DeepSpeed's hostfile, lines of 'host slots=N': start processes on all of these machines over ssh", None
-    )
-    nodes: int = setting("machines, each started with this command and its own engine.node_rank", 1, least=1)
-    node_rank: int | None = setting("which of the machines this is, from 0", None, least=0)
-    rendezvous: str | None = setting("where the machines meet: host:port of machine 0", None)
     timeout: int | None = setting(
         "seconds after which a process that does not answer is given up; null: 30 on a CPU, 600 on CUDA."
         " To start, all have 600 seconds or this, if it is more",

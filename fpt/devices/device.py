@@ -5,7 +5,6 @@ import os
 import torch
 
 from fpt.config.schema import EngineConfig
-from fpt.devices import slurm
 from fpt.devices.processes import counted, is_worker
 from fpt.errors import UserError
 
@@ -24,7 +23,7 @@ def open_device(config: EngineConfig) -> torch.device:
         torch.set_float32_matmul_precision("high")
     if (device.index or 0) >= there:
         raise UserError(f"engine.device={config.device}: torch sees {there} CUDA devices here; engine.device=cpu works")
-    if number == 1 or (there == 1 and slurm.started(os.environ)):  # Slurm may show each task its own device alone
+    if number == 1:
         return torch.device("cuda", device.index or 0) if is_worker() else device
     if number > there:
         key = "engine.processes" if config.processes > 1 else "LOCAL_WORLD_SIZE"

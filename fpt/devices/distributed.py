@@ -20,7 +20,8 @@ from torch.distributed.rendezvous import rendezvous
 
 from fpt.config.schema import EngineConfig
 from fpt.devices.device import seconds_to_answer
-from fpt.devices.processes import GOES_ON, GaveUp, counted, is_worker
+from fpt.devices.ending import GOES_ON, Failed
+from fpt.devices.processes import counted, is_worker
 from fpt.errors import UserError
 
 T = TypeVar("T")
@@ -82,27 +83,17 @@ def joined(config: EngineConfig, device: torch.device) -> Iterator[None]:
 
 
 def _met(patience: timedelta) -> tuple[_Store, int, int]:
-    """What the processes share, which of them this is, and how many there are, when all have come.
-
-    Raises:
-        GaveUp: some have not.
-    """
-    others = "another process"
+    """What the processes share, which of them this is, and how many there are, when all have come."""
     try:
         store, own, number = next(rendezvous("env://", timeout=patience))
         store.set(f"fpt-has-come-{own}", "")
-        names = {f"fpt-has-come-{one}": one for one in range(number)}
-        try:
-            store.wait(list(names), patience)
-        except dist.DistError:
-            others = ", ".join(f"rank {one}" for name, one in names.items() if not store.check([name])) or others
-            raise
+        store.wait([f"fpt-has-come-{one}" for one in range(number)], patience)
     except dist.DistError as error:
-        own, where = int(os.environ["RANK"]), f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        port = os.environ["MASTER_PORT"]
         if "EADDRINUSE" in str(error):
-            raise UserError(f"MASTER_PORT={os.environ['MASTER_PORT']}: is taken; export another MASTER_PORT") from None
-        waited = f"rank {own} gave up waiting for {others} to start, after {patience.total_seconds():.0f} seconds"
-        raise GaveUp(f"{waited}, at {where}; {GOES_ON}", 1) from None
+            raise UserError(f"MASTER_PORT={port}: is taken; export another MASTER_PORT") from None
+        seconds = f"{patience.total_seconds():.0f} seconds, at {os.environ['MASTER_ADDR']}:{port}"
+        raise Failed(f"gave up waiting for the other processes to start, after {seconds}; {GOES_ON}", 1) from None
     return store, own, number
 
 

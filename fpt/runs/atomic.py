@@ -29,7 +29,7 @@ def replaced_file(file: Path, *, aside: str | None = None) -> Iterator[IO[bytes]
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(file)
-    except Exception:
+    except BaseException:  # a signal is none of Exception
         part.unlink(missing_ok=True)
         raise
 

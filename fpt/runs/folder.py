@@ -12,7 +12,6 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
-from fpt.devices.processes import LOGS
 from fpt.errors import UserError
 from fpt.runs.atomic import replace_file, try_writing
 from fpt.runs.inside import inside
@@ -235,8 +234,8 @@ def set_aside(path: Path) -> Path | None:
 
 
 def _contents(path: Path) -> list[str]:
-    """What is in a folder, but for hidden files and the launcher's logs."""
-    return [item.name for item in path.iterdir() if item.name[0] != "." and item.name != LOGS] if path.is_dir() else []
+    """What is in a folder, but for hidden files."""
+    return [item.name for item in path.iterdir() if item.name[0] != "."] if path.is_dir() else []
 
 
 def _refuse_foreign(path: Path) -> None:

@@ -13,6 +13,8 @@ from rich import progress as rich_progress
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from fpt.devices.processes import speaks
+
 WithBar = Callable[[Sequence[list[int]], str], Iterable[list[int]]]  # batches of indices and what is done with them
 
 
@@ -20,8 +22,8 @@ class Progress:
     """Progress on standard error; standard output stays free for results."""
 
     def __init__(self) -> None:
-        """Nothing is shown before `running`."""
-        self.console = Console(stderr=True, highlight=False)
+        """Nothing is shown before `running`; of several processes one shows what all do."""
+        self.console = Console(stderr=True, highlight=False, quiet=not speaks())
         self._bars = rich_progress.Progress(
             TextColumn("{task.description}"),
             BarColumn(),

@@ -34,7 +34,6 @@ ASKED = (
     "engine.name",
     "engine.device",
     "engine.processes",
-    "engine.nodes",
     "engine.zero_stage",
     "engine.offload",
     "engine.device_memory",

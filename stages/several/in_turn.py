@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from fpt.config.run_config import RunConfig
 from fpt.config.same_run import differences
-from fpt.devices import slurm
 from fpt.devices.processes import is_worker
 from fpt.errors import UserError
 from fpt.runs.records import RESULT
@@ -33,7 +32,7 @@ def check(plans: Sequence[Planned]) -> None:
     Raises:
         UserError: a schedule does not fit, a folder is another run's or two runs', or this is one process of several.
     """
-    if is_worker() or any(slurm.is_one_of_several(planned.config.engine) for planned in plans):
+    if is_worker():
         raise UserError("several runs start their processes themselves; give engine.processes=N in place of a launcher")
     taken: dict[str, Planned] = {}
     for planned in plans:

@@ -39,16 +39,6 @@ def test_too_few_devices_are_refused_by_every_process(eight: pytest.MonkeyPatch)
         open_device(EngineConfig())
 
 
-def test_a_task_of_slurms_that_sees_one_device_has_that(eight: pytest.MonkeyPatch) -> None:
-    told = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "3"}
-    for name, value in told.items():
-        eight.setenv(name, value)
-    see(eight, 1)
-    assert open_device(EngineConfig()) == torch.device("cuda:0")
-    see(eight, 8)
-    assert open_device(EngineConfig()) == torch.device("cuda:3")
-
-
 def test_one_process_of_each_machine_has_the_device_that_is_named(eight: pytest.MonkeyPatch) -> None:
     eight.setenv("LOCAL_WORLD_SIZE", "1")
     eight.setenv("LOCAL_RANK", "0")

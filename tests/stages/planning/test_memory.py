@@ -1,8 +1,6 @@
 """Whether a device's memory is enough, for which engine and micro-batch, and the way out where it is not."""
 
 import re
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -75,27 +73,19 @@ def test_auto_is_torch_where_it_fits_and_deepspeed_where_not() -> None:
         assert memory(*words, "engine=torch").engine == "torch"
 
 
-def plan_as_one_of_8(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *words: str) -> MemoryPlan:
+def plan_as_one_of_8(monkeypatch: pytest.MonkeyPatch, *words: str) -> MemoryPlan:
     for name, value in {"WORLD_SIZE": 8, "LOCAL_WORLD_SIZE": 8, "RANK": 0, "LOCAL_RANK": 0}.items():
         monkeypatch.setenv(name, str(value))
     return memory(*words)
 
 
-def plan_for_a_hostfile_of_8(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *words: str) -> MemoryPlan:
-    (tmp_path / "hosts").write_text("node1 slots=4\nnode2 slots=4\n")
-    return memory(*words, f"engine.hostfile={tmp_path / 'hosts'}")
-
-
-@pytest.mark.parametrize("planned", [plan_as_one_of_8, plan_for_a_hostfile_of_8])
-def test_whoever_starts_the_processes_the_plan_is_for_as_many(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, planned: Callable[..., MemoryPlan]
-) -> None:
+def test_whoever_starts_the_processes_the_plan_is_for_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
     words = [*XXL, "engine.device_memory=40GB"]
     wanted = memory(*words, "engine.processes=8")
-    plan = planned(monkeypatch, tmp_path, *words)
+    plan = plan_as_one_of_8(monkeypatch, *words)
     assert (plan.engine, plan.processes, plan.micro_batch) == ("deepspeed", 8, 4)
     assert (plan.engine, plan.stages, plan.micro_batch) == (wanted.engine, wanted.stages, wanted.micro_batch)
-    tight = planned(monkeypatch, tmp_path, *XXL, "engine.device_memory=12GB", "train.micro_batch=4", PLAIN)
+    tight = plan_as_one_of_8(monkeypatch, *XXL, "engine.device_memory=12GB", "train.micro_batch=4", PLAIN)
     assert not tight.fits
     assert not any(word.startswith("engine.processes") for word in tight.advice or [])
 

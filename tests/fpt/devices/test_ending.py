@@ -1,0 +1,36 @@
+"""What ended a process early is one line, for the user or for torchrun."""
+
+import errno
+import signal
+from pathlib import Path
+
+import pytest
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+from fpt.devices.ending import GOES_ON, Failed, tell
+from fpt.devices.interrupts import Interrupted
+from fpt.errors import UserError
+
+
+def test_the_line_that_a_process_tells_goes_to_torchrun_where_it_started_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = [
+        (UserError("seed=x: is no number"), 2, "seed=x: is no number"),
+        (Failed("was killed", 1), 1, "was killed"),
+        (Interrupted(signal.SIGTERM), 143, f"stopped by SIGTERM; {GOES_ON}"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x"), 1, f"/x: No space left on device; {GOES_ON}"),
+    ]
+    for error, status, line in told:
+        assert tell(error) == status
+        assert capsys.readouterr().err == f"fpt: {line}\n"
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    for error, status, line in told:
+        assert tell(error) == status
+        failure = ProcessFailure(local_rank=3, pid=1, exitcode=status, error_file=str(tmp_path / "error.json"))
+        assert failure.message == f"rank 3: {line}"
+    assert capsys.readouterr().err == ""
+    with pytest.raises(ZeroDivisionError):
+        tell(ZeroDivisionError())
