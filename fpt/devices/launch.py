@@ -29,7 +29,7 @@ def start(engine: EngineConfig, words: list[str]) -> None:
         Failed: a process failed, or the run was told to stop.
     """
     open_device(engine)  # what is wrong with it is said before any process starts
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # what matters is said below, in one line
+    logging.disable(logging.CRITICAL)  # what matters of the agent's words is said below, in one line
     with TemporaryDirectory(prefix="fpt-") as folder:
         agent = LaunchConfig(
             min_nodes=1,
@@ -47,6 +47,8 @@ def start(engine: EngineConfig, words: list[str]) -> None:
             raise cause(*error.get_first_failure()) from None
         except SignalException as error:
             raise Failed(f"stopped by {error.sigval.name}; {GOES_ON}", 128 + error.sigval) from None
+        finally:
+            logging.disable(logging.NOTSET)
 
 
 def cause(rank: int, failure: ProcessFailure) -> Failed:
