@@ -162,7 +162,15 @@ def test_a_full_disk_ends_all_with_one_line_and_the_run_goes_on(
 
 LAUNCHERS = {
     "torchrun": ["torch.distributed.run", "--nproc-per-node=2", "-m", "fpt"],
-    "deepspeed": ["deepspeed.launcher.runner", "--quiet", "--hostfile={hosts}", "--no_ssh_check", "--module", "fpt"],
+    "deepspeed": [
+        "deepspeed.launcher.runner",
+        "--quiet",
+        "--hostfile={hosts}",
+        "--master_addr=127.0.0.1",
+        "--no_ssh_check",
+        "--module",
+        "fpt",
+    ],
 }
 
 
