@@ -1,5 +1,6 @@
 """Settings that are right alone and wrong together: found when a configuration is made, before anything is read."""
 
+import re
 from dataclasses import fields
 from pathlib import Path
 
