@@ -40,8 +40,7 @@ def glue(
     read = partial(_glue_file, columns=columns, label=label, labels=labels or None)
     held_out = origins.named(partial(read, test=True), **tests)
     read = partial(read, header=header)
-    counts: dict[str, Any] = dict(zip(("num_train", "num_valid"), sizes, strict=True))
-    return Origin(("nyu-mll/glue", name), splits, read, tests=held_out, **counts, **more)
+    return Origin(("nyu-mll/glue", name), splits, read, sizes=sizes, tests=held_out, **more)
 
 
 def _glue_file(file: Path, faults: Faults, **form: Any) -> Iterator[PlacedRecord]:
@@ -121,8 +120,7 @@ def super_glue(
 ) -> Origin:
     """An origin of SuperGLUE's."""
     tests = origins.named(read_test, test=("test.jsonl",))
-    counts: dict[str, Any] = dict(zip(("num_train", "num_valid"), sizes, strict=True))
-    return Origin(("aps/super_glue", name), LINES, read, tests=tests, **counts, **more)
+    return Origin(("aps/super_glue", name), LINES, read, sizes=sizes, tests=tests, **more)
 
 
 def same(*names: str) -> dict[str, str]:

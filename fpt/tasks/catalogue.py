@@ -10,16 +10,12 @@ from fpt.tasks.fields import readable
 from fpt.tasks.task import TaskRules
 
 VALID_SHOTS = 1000  # that are drawn to validate on, as Liu et al. 2022 do
-GENERATED = {"train": 4000, "validation": 500}  # examples of every generated task
+GENERATED = (4000, 500)  # training and validation examples of every generated task
 RULES: dict[str, TaskRules] = {**labels.RULES, **ratings.RULES, **reading.RULES, **summary.RULES}
 
 
 def rules_of(task: TaskConfig) -> TaskRules:
-    """The task's rules, with the user's template where there is one.
-
-    Raises:
-        UserError: no such task, or a setting that it does not have.
-    """
+    """The task's rules, with the user's template where there is one."""
     rules = _rules_of(task)
     for text in (rules.template.text, *rules.labels):
         readable(text, f"task={task.name}: {text!r}")
@@ -51,11 +47,7 @@ def is_own(task: TaskConfig) -> bool:
 
 
 def data_of(config: RunConfig, rules: TaskRules) -> str:
-    """Where the data are: 'world', 'hub' or a folder.
-
-    Raises:
-        UserError: a setting of generated data where they are not.
-    """
+    """Where the data are: 'world', 'hub' or a folder."""
     task = config.task
     is_generated = config.model.weights == "embedded" and rules.records.generated
     auto = "world" if is_generated else "hub"
@@ -96,8 +88,5 @@ def _at_most(config: RunConfig, split: str, limit: int | None) -> int | None:
     if is_own(config.task):
         return limit
     rules = rules_of(config.task)
-    sizes = {
-        "world": GENERATED[split],
-        "hub": {"train": rules.records.num_train, "validation": rules.records.num_valid}[split],
-    }
-    return min(filter(None, (limit, sizes.get(data_of(config, rules)))), default=None)
+    sizes = {"world": GENERATED, "hub": rules.records.sizes}.get(data_of(config, rules), (None, None))
+    return min(filter(None, (limit, sizes[split == "validation"])), default=None)

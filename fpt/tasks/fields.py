@@ -26,12 +26,9 @@ def text(record: Record, name: str, where: str) -> str:
 
 
 def readable(value: str, what: str) -> str:
-    """The text, unless it holds what is no character: every text of a user's passes here where it enters.
+    """The text (`what` names it) unless it holds what is no character: a user's texts pass here where they enter.
 
     Tokenizers refuse such a text, and with it all that are tokenised together; files cannot hold it either.
-
-    Raises:
-        UserError: it does; `what` names the text.
     """
     try:
         value.encode()
@@ -45,11 +42,7 @@ def readable(value: str, what: str) -> str:
 
 
 def text_or_number(record: Record, name: str, where: str) -> str:
-    """The text in a field that is there; numbers and truth values as JSON writes them.
-
-    Raises:
-        UserError: it is a list or an object, or holds what is no character.
-    """
+    """The text in a field that is there; numbers and truth values as JSON writes them."""
     if not isinstance(record[name], str | int | float):
         raise UserError(f"{where}: '{name}' is {record[name]!r:.100}; expected a text or a number")
     return readable(as_text(record[name]), f"{where}: '{name}'")

@@ -23,11 +23,7 @@ NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what "surrogateescape" reads such by
 
 
 def json_lines(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
-    """One record a line.
-
-    Raises:
-        UserError: the file is one array, a record that is wrong, or as `lines`.
-    """
+    """One record a line."""
     is_first = True
     for number, line in lines(file, faults):
         if not line.strip():
@@ -51,11 +47,7 @@ def json_file(file: Path) -> Record:
 
 
 def check_names(names: Sequence[str], where: str) -> None:
-    """Refuse columns of one name, of which but one would be read.
-
-    Raises:
-        UserError: there are such.
-    """
+    """Refuse columns of one name, of which but one would be read."""
     name, count = Counter(filter(None, names)).most_common(1)[0] if any(names) else ("", 0)
     if count > 1:
         raise UserError(f"{where}: {count} columns are called '{name}'; give each a name of its own")
@@ -76,11 +68,7 @@ def lines(file: Path, faults: Faults, errors: str = "strict") -> Iterator[tuple[
 
 
 def _raw_lines(file: Path) -> Iterator[bytes]:
-    """A text file's lines as UTF-8, which they need not be; UTF-16 is known by its start. Shipped ones are gzipped.
-
-    Raises:
-        UserError: it is no text file.
-    """
+    """A text file's lines as UTF-8, which they need not be; UTF-16 is known by its start. Shipped ones are gzipped."""
     is_gzipped = file.suffix == ".gz"
     if not is_gzipped and (other := other_kind(file)) and file.stat().st_size:
         raise UserError(f"{file}: {other}")
@@ -155,11 +143,7 @@ def _separated(file: Path, faults: Faults, *, rows: Callable[[Path], Iterator[Ro
 
 
 def csv_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """The cells of every row of a CSV that are not empty, with the line it begins on; bytes that are not UTF-8 escaped.
-
-    Raises:
-        UserError: a quote is not closed.
-    """
+    """The cells of every row of a CSV that is not empty, with the line it begins on; what is not UTF-8 is escaped."""
     return ((first, cells) for first, _, cells in _csv(file) if cells)
 
 

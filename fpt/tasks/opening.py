@@ -16,11 +16,7 @@ FEW = 50  # validation examples of the user's own, below which one answer moves 
 
 
 def open_task(config: RunConfig) -> Task:
-    """The task's examples as text, read and checked whole.
-
-    Raises:
-        UserError: data that cannot be reached, a malformed record, or an empty split.
-    """
+    """The task's examples as text, read and checked whole."""
     task, rules = config.task, rules_of(config.task)
     check_validation_split(config, rules)
     test_split = asked_test_split(config, rules)
@@ -71,11 +67,7 @@ def open_task(config: RunConfig) -> Task:
 
 
 def _validation(rules: TaskRules, data: str, split: str, num: int | None, faults: Faults) -> list[Example]:
-    """The first `num` examples of a validation or test split, or of each of those that it is made of.
-
-    Raises:
-        UserError: as `_examples`.
-    """
+    """The first `num` examples of a validation or test split, or of each of those that it is made of."""
     parts = parts_of(split, rules)
     if len(parts) == 1:
         return _examples(rules, data, split, num, faults)
@@ -87,11 +79,7 @@ def _validation(rules: TaskRules, data: str, split: str, num: int | None, faults
 
 
 def _examples(rules: TaskRules, data: str, split: str, num: int | None, faults: Faults) -> list[Example]:
-    """A split's first `num` examples.
-
-    Raises:
-        UserError: as `_read`, or there is no example at all.
-    """
+    """A split's first `num` examples."""
     records = origins.records(rules.records, data, split, faults)
     examples = list(islice(_read(records, rules, split, faults), num))
     if not examples:
@@ -102,12 +90,7 @@ def _examples(rules: TaskRules, data: str, split: str, num: int | None, faults: 
 
 
 def _read(records: Iterator[PlacedRecord], rules: TaskRules, split: str, faults: Faults) -> Iterator[Example]:
-    """A split's records as examples.
-
-    Raises:
-        UserError: a malformed record, an id that occurs twice, or a test split of which some records have answers and
-            some have none.
-    """
+    """A split's records as examples."""
     is_test = split in rules.records.tests
     ids: set[str] = set()
     first: dict[bool, str] = {}  # where the first record is that has an answer, and that has none

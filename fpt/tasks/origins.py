@@ -39,7 +39,7 @@ class Origin:
         land: whose customs hold in generated data; None: no land's.
         prepare: what is done to every record, given its place, wherever it is from.
         revision: of the Hub's data set; None: the default.
-        num_train, num_valid: training and validation examples on the Hub; None: not known.
+        sizes: the numbers of training and of validation examples on the Hub; None: not known.
         tests: the test splits by name.
         on_hub: whether it can be had from the Hub.
         whole: training files that no validation files belong to, so that a part of them is for that.
@@ -52,8 +52,7 @@ class Origin:
     land: int | None = None
     prepare: Callable[[Record, str], Record] = lambda record, _: record
     revision: str | None = None
-    num_train: int | None = None
-    num_valid: int | None = None
+    sizes: tuple[int | None, int | None] = (None, None)
     tests: dict[str, SplitNames] = field(default_factory=dict)
     on_hub: bool = True
     whole: tuple[str, ...] = ()

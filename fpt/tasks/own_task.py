@@ -23,11 +23,7 @@ OF_TEXT = ("exact_match", "f1", "squad_em", "squad_f1", "pearson", "spearman", "
 
 
 def rules(config: TaskConfig) -> TaskRules:
-    """The rules of the user's own task.
-
-    Raises:
-        UserError: a setting is missing or wrong, or there is no such file.
-    """
+    """The rules of the user's own task."""
     origin = _origin(config)
     source, target = _template(config, "source"), _template(config, "target")
     if config.spare is not None:
@@ -47,11 +43,7 @@ def rules(config: TaskConfig) -> TaskRules:
 
 
 def check_unused(config: TaskConfig) -> None:
-    """Refuse settings of task=files where the task is another.
-
-    Raises:
-        UserError: there are some.
-    """
+    """Refuse settings of task=files where the task is another."""
     key = next((key for key in OWN if getattr(config, key) is not None), None)
     if key is not None:
         other = {

@@ -20,11 +20,7 @@ RAW = "text"  # the field of a record that is the source as it stands
 
 
 def check(file: Path) -> None:
-    """Refuse what cannot be read.
-
-    Raises:
-        UserError: another ending than those known, or no such file.
-    """
+    """Refuse what cannot be read."""
     if file.suffix.lower() not in ENDINGS:
         raise UserError(f"input={file}: the name must end in one of {', '.join(ENDINGS)}")
     if not file.is_file():
@@ -32,11 +28,7 @@ def check(file: Path) -> None:
 
 
 def raw_example(source: str, what: str = "text") -> Example:
-    """A source as it stands, but for {mask} where its answer belongs.
-
-    Raises:
-        UserError: it holds what is no character; `what` names it.
-    """
+    """A source as it stands, but for {mask} where its answer belongs."""
     return Example("", readable(source, what), "", (), mask=source.find(MASK))
 
 
@@ -80,11 +72,7 @@ def by_prompt(rules: Mapping[str, TaskRules], field: str) -> Reads:
 
 
 def examples_in(file: Path, reads: Reads, faults: Faults) -> Iterator[Example]:
-    """A text file's lines as sources as they stand; another's records as `reads` has them.
-
-    Raises:
-        UserError: a line that cannot be read, or a record that is wrong, unless such are skipped.
-    """
+    """A text file's lines as sources as they stand; another's records as `reads` has them."""
     if file.suffix.lower() == LINES:
         return _lines(file, faults)
     return (example for _, example in _records(file, reads, faults))
@@ -114,9 +102,6 @@ def examples_on_stream(descriptor: int, at_once: int) -> Iterator[list[Example]]
     """Lines as they come, so that a person at the keyboard and a program at a pipe are answered at once.
 
     What is there to read is one list, of up to `at_once` lines.
-
-    Raises:
-        UserError: a line is not UTF-8.
     """
     rest, numbers = b"", count(1)
     while data := os.read(descriptor, 1 << 16):

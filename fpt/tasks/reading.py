@@ -128,8 +128,7 @@ RULES = {
         records=Origin(
             generated="squad_v2",
             hub=("rajpurkar/squad_v2",),
-            num_train=130_319,
-            num_valid=11_873,
+            sizes=(130_319, 11_873),
             splits=origins.named(train=("train-v2.0.json",), validation=("dev-v2.0.json",)),
             read=_squad_file,
             tests={"test": SplitNames(("test-v2.0.json",), hub="")},

@@ -47,9 +47,6 @@ def as_lpt_draws(
     examples when all are shuffled by numpy's generator; the last label has what rounding leaves. Where the rest of a
     label is fewer, there are fewer. (Of files without a header that script shuffles for a seed what it has shuffled for
     the seed before; here as there for one seed alone.)
-
-    Raises:
-        UserError: there are no labels, or not enough examples.
     """
     if not labels:
         raise UserError("task.protocol=lpt: draws in proportion to labels, and this task has none; leave it out")
@@ -83,11 +80,7 @@ def _in_proportion(counts: Sequence[int], number: int) -> list[int]:
 
 
 def shots_of_each(examples: Sequence[Example], shots: int, seed: int, *, labels: Sequence[str]) -> list[Example]:
-    """A sample of `shots` examples of each label, or of all, in their own order.
-
-    Raises:
-        UserError: there are fewer.
-    """
+    """A sample of `shots` examples of each label, or of all, in their own order."""
     from fpt.random_streams import drawn
 
     members = _members(examples, labels)

@@ -31,11 +31,7 @@ def name_of_validation(task: TaskConfig) -> str:
 
 
 def check_validation_split(config: RunConfig, rules: TaskRules) -> None:
-    """Refuse a validation split that the task does not have.
-
-    Raises:
-        UserError: it has no such split.
-    """
+    """Refuse a validation split that the task does not have."""
     task, allowed = config.task, validation_splits(rules)
     if task.valid_split not in allowed and (task.valid_split != BOTH or len(allowed) < 2):
         raise UserError(f"task.valid_split={task.valid_split}: {task.name} has {' and '.join(allowed)}")
@@ -43,11 +39,7 @@ def check_validation_split(config: RunConfig, rules: TaskRules) -> None:
 
 
 def _check_people(config: RunConfig, rules: TaskRules, key: str) -> None:
-    """Refuse the split about things where customs hold, which are about people.
-
-    Raises:
-        UserError: it is asked for.
-    """
+    """Refuse the split about things where customs hold, which are about people."""
     split = getattr(config.task, key)
     if (
         (split.endswith("mismatched") or split == BOTH)
@@ -61,11 +53,7 @@ def _check_people(config: RunConfig, rules: TaskRules, key: str) -> None:
 
 
 def asked_test_split(config: RunConfig, rules: TaskRules) -> str | None:
-    """The test split that is asked for, if one is.
-
-    Raises:
-        UserError: the task has no such split.
-    """
+    """The test split that is asked for, if one is."""
     task, tests = config.task, rules.records.tests
     own = is_own(task)
     if is_drawn(task):
@@ -93,11 +81,7 @@ def asked_test_split(config: RunConfig, rules: TaskRules) -> str | None:
 
 
 def with_split(config: RunConfig, split: str | None) -> RunConfig:
-    """The configuration under which a split is read: a validation split's name, a test split's, or train.
-
-    Raises:
-        UserError: the task has no such split.
-    """
+    """The configuration under which a split is read: a validation split's name, a test split's, or train."""
     rules = rules_of(config.task)
     if is_drawn(config.task):
         if split in (None, "train", "validation", "test"):

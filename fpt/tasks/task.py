@@ -86,11 +86,7 @@ class Template:
         return [number for number, (_, name) in enumerate(self.parts) if f"{{{name}}}" == MASK]
 
     def check(self, key: str, known: Sequence[str], what: str) -> None:
-        """Refuse a template of the user's that names other fields than those known.
-
-        Raises:
-            UserError: it does, or cannot be read.
-        """
+        """Refuse a template of the user's that names other fields than those known."""
         try:
             unknown = next((name for name in self.fields if name not in known), None)
         except ValueError as error:
@@ -162,11 +158,7 @@ class TaskRules:
     baseline: Callable[[Sequence[Example], Sequence[Example]], tuple[str, list[str]]]
 
     def example(self, record: Record, where: str) -> Example:
-        """A record and its place to an example.
-
-        Raises:
-            UserError: the record is malformed.
-        """
+        """A record and its place to an example."""
         asked = self.question(self.template, record, where)
         answer, golds = self.answer(record, where)
         return asked._replace(target=ANSWER.format(answer=answer), golds=golds)

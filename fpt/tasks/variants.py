@@ -19,11 +19,7 @@ Score = Callable[[Sequence[str], Sequence[Example]], dict[str, float]]
 
 
 def wanted(rules: TaskRules, task: TaskConfig) -> TaskRules:
-    """The rules of a named task with the settings that change them.
-
-    Raises:
-        UserError: the task does not have what is asked for.
-    """
+    """The rules of a named task with the settings that change them."""
     rules = _worded(rules, task)
     if task.metric is not None:
         rules = _measured(rules, task)
@@ -33,7 +29,7 @@ def wanted(rules: TaskRules, task: TaskConfig) -> TaskRules:
 
 
 def _worded(rules: TaskRules, task: TaskConfig) -> TaskRules:
-    named = WORDINGS.get(task.name, {})
+    named = {name: wordings[task.name] for name, wordings in WORDINGS.items() if task.name in wordings}
     wording = named.get(task.template or "")
     words = {**(wording.words if wording else {}), **_words(rules, task)}
     template = rules.template if wording is None else wording.template

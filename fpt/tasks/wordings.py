@@ -27,33 +27,22 @@ def _praise(name: str) -> Template:
 
 ENTAILED = {"entailment": "Yes", "not_entailment": "No"}
 PRAISED = {"negative": "terrible", "positive": "great"}
-WORDINGS: dict[str, dict[str, Wording]] = {
-    "mnli": {
-        "lpt": Wording(_pair("premise", "hypothesis"), {"entailment": "Yes", "neutral": "Maybe", "contradiction": "No"})
-    },
-    "mrpc": {
-        "lpt": Wording(_pair("sentence1", "sentence2"), {"not_equivalent": "No", "equivalent": "Yes"}),
-    },
-    "qnli": {"lpt": Wording(_pair("question", "sentence"), ENTAILED)},
-    "qqp": {
-        "lpt": Wording(_pair("question1", "question2", end=""), {"not_duplicate": "No", "is_duplicate": "Yes"}),
-    },
-    "rte": {"lpt": Wording(_pair("sentence1", "sentence2"), ENTAILED)},
-    "sst2": {"lpt": Wording(_praise("sentence"), PRAISED)},
-    "mpqa": {"lpt": Wording(_praise("text"), PRAISED)},
-    "mr": {"lpt": Wording(_praise("text"), PRAISED)},
-    "subj": {"lpt": Wording(_praise("text"))},
-    "trec": {
-        "lpt": Wording(
-            Template(f"{MASK} : {{text}}", ("text",)),
-            {
-                "description": "Description",
-                "entity": "Entity",
-                "abbreviation": "Expression",
-                "human": "Human",
-                "location": "Location",
-                "number": "Number",
-            },
-        )
-    },
+LPT = {
+    "mnli": Wording(_pair("premise", "hypothesis"), {"entailment": "Yes", "neutral": "Maybe", "contradiction": "No"}),
+    "mrpc": Wording(_pair("sentence1", "sentence2"), {"not_equivalent": "No", "equivalent": "Yes"}),
+    "qnli": Wording(_pair("question", "sentence"), ENTAILED),
+    "qqp": Wording(_pair("question1", "question2", end=""), {"not_duplicate": "No", "is_duplicate": "Yes"}),
+    "rte": Wording(_pair("sentence1", "sentence2"), ENTAILED),
+    "sst2": Wording(_praise("sentence"), PRAISED),
+    "mpqa": Wording(_praise("text"), PRAISED),
+    "mr": Wording(_praise("text"), PRAISED),
+    "subj": Wording(_praise("text")),
+    "trec": Wording(
+        Template(f"{MASK} : {{text}}", ("text",)),
+        {
+            **{word: word.capitalize() for word in ("description", "entity", "human", "location", "number")},
+            "abbreviation": "Expression",
+        },
+    ),
 }
+WORDINGS = {"lpt": LPT}  # by name: the task's wording

@@ -125,7 +125,7 @@ def test_mnlis_validation_sets_are_generated_apart() -> None:
         for split in ("matched", "mismatched")
     )
     assert {example.source for example in matched.valid}.isdisjoint(example.source for example in mismatched.valid)
-    assert len(matched.valid) == len(mismatched.valid) == GENERATED["validation"]
+    assert len(matched.valid) == len(mismatched.valid) == GENERATED[1]
 
 
 @pytest.mark.parametrize("name", GENERATED_TASKS)
