@@ -12,8 +12,8 @@ from fpt.backbones.location import read_values
 from fpt.config.run_config import RunConfig
 from fpt.config.same_run import fixed
 from fpt.data.encoded import Encoded
-from fpt.data.encoding import Tokens
-from fpt.data.sayable import check_labels, unsaid
+from fpt.data.encoding import Tokens, templates_of
+from fpt.data.sayable import check_labels, notes
 from fpt.data.token_cache import tokenised
 from fpt.devices import distributed
 from fpt.devices.device import named
@@ -65,7 +65,8 @@ def open_inputs(config: RunConfig, task: Task, progress: Progress) -> Inputs:
             f"task.target_length={config.task.target_length}: cuts the labels of {task.name}"
             f" ({', '.join(task.labels)}), and a label that is cut is never right. Give a larger one"
         )
-    for note in (*task.notes, *unsaid(task, Tokens(backbone.tokenizer, backbone.family.row))):
+    tokens = Tokens(backbone.tokenizer, backbone.family.row, templates_of(task, config.task))
+    for note in (*task.notes, *notes(task, tokens)):
         progress.say(note)
     for split, data in zip(("training", "validation", "test"), splits, strict=False):
         sources, targets = data.num_cut

@@ -10,8 +10,8 @@ import numpy as np
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.config.run_config import RunConfig
 from fpt.data.encoded import Encoded
-from fpt.data.encoding import Tokens
-from fpt.data.sayable import check_labels, unsaid
+from fpt.data.encoding import Tokens, templates_of
+from fpt.data.sayable import check_labels, notes
 from fpt.data.token_cache import tokenised
 from fpt.errors import UserError
 from fpt.runs.progress import WithBar
@@ -38,7 +38,7 @@ def look(config: RunConfig, task: Task, number: int, with_bar: WithBar) -> dict[
         "baseline": {"name": task.baseline_name, "score": task.majority},
         "labels": list(task.labels),
         "limits": {"source": config.task.source_length, "target": config.task.target_length},
-        "notes": [*task.notes, *_unsaid(task, backbone)],
+        "notes": [*task.notes, *_notes(config, task, backbone)],
         "skipped": list(task.skipped),
         "splits": [_split(name, examples, parts[name], task.labels, backbone) for name, examples in task.parts.items()],
         "examples": [
@@ -48,15 +48,15 @@ def look(config: RunConfig, task: Task, number: int, with_bar: WithBar) -> dict[
     }
 
 
-def _unsaid(task: Task, backbone: Backbone) -> tuple[str, ...]:
-    """What the tokenizer cannot say, for which training would be refused or in vain."""
-    tokens = Tokens(backbone.tokenizer, backbone.family.row)
+def _notes(config: RunConfig, task: Task, backbone: Backbone) -> tuple[str, ...]:
+    """What the tokenizer cannot say, for which training would be refused or in vain, or reads otherwise."""
+    tokens = Tokens(backbone.tokenizer, backbone.family.row, templates_of(task, config.task))
     try:
         if task.labels:
             check_labels(task, tokens, chosen=False)
     except UserError as error:
         return (str(error),)
-    return unsaid(task, tokens)
+    return notes(task, tokens)
 
 
 def _split(

@@ -9,14 +9,16 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from fpt.backbones.rows import ROWS, Row
+from fpt.config.schema import TaskConfig
 from fpt.data.encoded import IGNORED, Encoded
 from fpt.data.rows import Rows
 from fpt.errors import UserError
 from fpt.runs.progress import WithBar
 from fpt.tasks.metrics import normalise
-from fpt.tasks.task import MASK, SENTINEL, Example
+from fpt.tasks.task import MASK, SENTINEL, Example, TaskRules
 
 PART = 2000  # examples that are tokenised at once
+ESCAPE = "\0"  # behind a special token's first letter it makes plain text of it; no text of a user's holds one
 SENTINELS = re.compile(r"<extra_id_\d+>")
 
 
@@ -27,19 +29,21 @@ def encode(
     source_length: int,
     target_length: int,
     row: Row = ROWS["t5"],
+    templates: str = "",
     find_answers: bool = False,
     with_bar: WithBar = lambda parts, _: parts,
 ) -> Encoded:
     """Token ids of every example, closing </s> kept where they are cut to the limits, which are in tokens.
 
     A source gives up its spare part from that part's end, and only then the end of the rest; a target its end. `row`
-    is of the model's family. `find_answers` where golds are pieces of their source, so that a cut may lose them.
+    is of the model's family, `templates` as `Tokens` has it. `find_answers` where golds are pieces of their source, so
+    that a cut may lose them.
 
     Raises:
         UserError: a model that reads by a mask has a tokenizer without one, or a source in which it stands twice, or in
             a part that was cut.
     """
-    tokens = Tokens(tokenizer, row)
+    tokens = Tokens(tokenizer, row, templates)
     sources, targets = list[Rows](), list[Rows]()
     whole, lost = np.empty((len(examples), 2), np.int32), 0
     parts = [list(range(start, min(start + PART, len(examples)))) for start in range(0, len(examples), PART)]
@@ -63,19 +67,43 @@ def encode(
     return Encoded(Rows.joined(sources), Rows.joined(targets), whole, lost, pad=pad, blank=tokens.blank)
 
 
+def templates_of(rules: TaskRules, task: TaskConfig) -> str:
+    """The user's and our own templates, whose special tokens are meant."""
+    return rules.template.text + (task.target or "")
+
+
 def decoded(outputs: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Outputs as texts without special tokens; in their ids IGNORED stands behind the end, and is no token."""
     said = [[token for token in ids if token != IGNORED] for ids in outputs]
     texts = tokenizer.batch_decode(said, skip_special_tokens=True)
+    if SENTINEL.strip() not in tokenizer.get_added_vocab():  # another family's, to which it is plain text
+        return [text.strip() for text in texts]
     return [SENTINELS.sub("", text).strip() for text in texts]
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """How texts become token ids for a model of a family, whose row this is."""
+    """How texts become token ids for a model of a family, whose row this is.
+
+    Special tokens in a text are plain text, as records may hold `</s>`, but for those that stand in `templates`.
+    """
 
     tokenizer: PreTrainedTokenizerBase
     row: Row
+    templates: str = ""
+
+    @cached_property
+    def special(self) -> re.Pattern[str]:
+        """Finds special tokens that no template means."""
+        added = (str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special)
+        names = {*added, *map(str, self.tokenizer.all_special_tokens)} - {""}
+        unmeant = sorted((name for name in names if name not in self.templates), key=lambda name: (-len(name), name))
+        return re.compile("|".join(map(re.escape, unmeant)) or r"(?!)")
+
+    @cached_property
+    def special_ids(self) -> set[int]:
+        """Special tokens that a text does not become by itself."""
+        return set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
 
     @cached_property
     def frame(self) -> tuple[list[int], list[int]]:
@@ -102,8 +130,10 @@ class Tokens:
     def marked(self, example: Example) -> Example:
         """The example with the model's own mark where its answer belongs; a masked model has one, said or unsaid.
 
-        A causal model's answer goes on where it is, at the source's end. For a model without marks nothing changes.
+        A causal model's answer goes on where it is, at the source's end. What else the tokenizer would take for a
+        special token is escaped.
         """
+        example = self._escaped(example)
         if self.row.sentinel:
             return example.marked(SENTINEL.strip())
         if self.row.reads == "causal":
@@ -119,6 +149,20 @@ class Tokens:
             example = example._replace(source=f"{example.source} {MASK}", mask=len(example.source) + 1)
         return example.marked(self.tokenizer.mask_token)
 
+    def _escaped(self, example: Example) -> Example:
+        starts = [found.start() for found in self.special.finditer(example.source)]
+        if not starts:
+            return example
+
+        def moved(place: int) -> int:
+            return place + sum(start < place for start in starts)
+
+        (start, end), source = example.spare, self._plain(example.source)
+        return example._replace(source=source, spare=(moved(start), moved(end)), mask=moved(example.mask))
+
+    def _plain(self, text: str) -> str:
+        return self.special.sub(lambda found: f"{found[0][0]}{ESCAPE}{found[0][1:]}", text)
+
     def of_parts(self, texts: list[str]) -> list[list[int]]:
         """Token ids of parts of sources."""
         return self._bare(texts)
@@ -129,17 +173,34 @@ class Tokens:
         Raises:
             UserError: the tokenizer has none.
         """
-        words, end = [text.removeprefix(SENTINEL) for text in texts], self.tokenizer.eos_token_id
+        words, end = list(map(self._said, texts)), self.tokenizer.eos_token_id
         if self.row.reads != "mask" and end is None:
             raise UserError("model: its tokenizer has no end-of-sequence token, which an answer ends with")
         if self.row.reads == "seq2seq":
-            return [[*ids, end] for ids in self._bare(texts if self.row.sentinel else words)]
+            return [[*ids, end] for ids in self._bare(words)]
         ids = self._bare([f" {word}" if word else "" for word in words])  # which goes on after a text
         return ids if self.row.reads == "mask" else [[*row, end] for row in ids]
 
+    def _said(self, text: str) -> str:
+        """A target, behind T5's sentinel or alone."""
+        word = self._plain(text.removeprefix(SENTINEL))
+        return SENTINEL + word if self.row.sentinel and text.startswith(SENTINEL) else word
+
     def _bare(self, texts: list[str]) -> list[list[int]]:
+        """Token ids; an escaped special token is its letters, or has a space among them where that is not enough.
+
+        Such are T5's, whose vocabulary holds them as words, and those of a text that has a mark, too.
+        """
+        ids = self._ids([text.replace(ESCAPE, " ") for text in texts])
+        for index, text in enumerate(texts):
+            if ESCAPE in text and not self.special_ids & set(ids[index]):
+                (exact,) = self._ids([text.replace(ESCAPE, "")], split_special_tokens=True)
+                ids[index] = ids[index] if self.special_ids & set(exact) else exact
+        return ids
+
+    def _ids(self, texts: list[str], **more: bool) -> list[list[int]]:
         ids: list[list[int]] = self.tokenizer(
-            texts, add_special_tokens=False, return_attention_mask=False, verbose=False
+            texts, add_special_tokens=False, return_attention_mask=False, verbose=False, **more
         ).input_ids
         return ids
 

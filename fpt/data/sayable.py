@@ -2,6 +2,7 @@
 
 from fpt.data.encoding import Tokens, decoded
 from fpt.errors import UserError
+from fpt.tasks.predict_input import raw_example
 from fpt.tasks.task import ANSWER, SENTINEL, Example, Task, TaskRules
 
 LOOKED_AT = 500  # training targets, from all over them
@@ -37,11 +38,31 @@ def check_labels(rules: TaskRules, tokens: Tokens, *, chosen: bool) -> list[list
     return rows
 
 
-def unsaid(task: Task, tokens: Tokens) -> tuple[str, ...]:
-    """For people, how many of some training targets do not read back, where answers are free; nothing if all do."""
-    if task.labels:
-        return ()
+def notes(task: Task, tokens: Tokens) -> tuple[str, ...]:
+    """For people, what the tokenizer makes of some training examples that is not what stands there."""
     some = [task.train[index] for index in range(0, len(task.train), -(-len(task.train) // LOOKED_AT))]
+    return (*_special(some, task, tokens), *(() if task.labels else _unsaid(some, task, tokens)))
+
+
+def _special(some: list[Example], task: Task, tokens: Tokens) -> tuple[str, ...]:
+    """How many hold special tokens, which are read as text, or as special where the template has the same."""
+    texts = [f"{example.source} {example.target.removeprefix(SENTINEL)}" for example in some]
+    found = [names[0] for names in map(tokens.special.findall, texts) if names]
+    told = []
+    if found:
+        (ids,) = tokens.of_sources([tokens.marked(raw_example(found[0])).source])
+        said = tokens.tokenizer.decode(ids, skip_special_tokens=True)
+        held = f"{len(found):,} of {len(some):,} training examples hold special tokens of the model's tokenizer"
+        told.append(f"{held}, as {found[0]!r}; they are read as text, as {said.strip()!r}")
+    template = task.template.text
+    for name in filter(template.__contains__, tokens.tokenizer.all_special_tokens):
+        if count := sum(example.source.count(name) > template.count(name) for example in some):
+            told.append(f"{count:,} of {len(some):,} sources hold {name!r}, as the template does: it is special in all")
+    return tuple(told)
+
+
+def _unsaid(some: list[Example], task: Task, tokens: Tokens) -> tuple[str, ...]:
+    """How many targets do not read back, where answers are free."""
     texts = decoded(tokens.of_targets([example.target for example in some]), tokens.tokenizer)
     lost = [(example, said) for example, said in zip(some, texts, strict=True) if not _is_right(task, example, said)]
     if not lost:

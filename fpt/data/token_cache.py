@@ -13,14 +13,14 @@ from transformers import __version__ as transformers_version
 from fpt.backbones.backbone import Backbone
 from fpt.config.schema import TaskConfig
 from fpt.data.encoded import Encoded
-from fpt.data.encoding import Tokens, encode
+from fpt.data.encoding import Tokens, encode, templates_of
 from fpt.data.rows import Rows
 from fpt.runs.progress import WithBar
 from fpt.runs.tensor_cache import find_or_make
 from fpt.tasks.task import Example, Task
 
 PART = 10_000  # examples that are hashed at once
-MADE_BY = 1  # one more whenever the same texts give other tokens
+MADE_BY = 2  # one more whenever the same texts give other tokens
 
 
 def tokenised(
@@ -31,7 +31,7 @@ def tokenised(
     Raises:
         UserError: the tokenizer or the cache's folder cannot be used.
     """
-    row = backbone.family.row
+    row, templates = backbone.family.row, templates_of(task, config)
     blank = Tokens(backbone.tokenizer, row).blank
 
     def part(examples: Sequence[Example]) -> Encoded:
@@ -42,6 +42,7 @@ def tokenised(
                 source_length=config.source_length,
                 target_length=config.target_length,
                 row=row,
+                templates=templates,
                 find_answers=not task.labels,
                 with_bar=with_bar,
             )
@@ -54,7 +55,7 @@ def tokenised(
             }
 
         settings = [backbone.vocabulary, config.source_length, config.target_length, not task.labels]
-        settings += [] if row.sentinel else [row.reads]
+        settings += [templates] + ([] if row.sentinel else [row.reads])
         tensors = find_or_make(cache, "tokens", _key(examples, settings), make)
         sources, targets = (Rows.from_tensors(tensors, side) for side in ("sources", "targets"))
         lost_answers, pad = tensors["lost answers, pad"].tolist()

@@ -65,6 +65,7 @@ class Predictor:
         beams: of beam search; 1: greedy.
         choice: the labels of which the likeliest is the answer; None: answers are generated.
         row: of the model's family.
+        templates: whose special tokens are meant; in texts they are plain text.
     """
 
     model: PromptedModel
@@ -77,6 +78,7 @@ class Predictor:
     beams: int = 1
     choice: Choice | None = None
     row: Row = ROWS["t5"]
+    templates: str = ""
 
     def __call__(self, texts: Sequence[str]) -> list[Prediction]:
         """Predictions in the order of the texts."""
@@ -95,7 +97,8 @@ class Predictor:
 
     def encoded(self, examples: Sequence[Example]) -> Encoded:
         """The examples' sources as token ids, cut as in training."""
-        return encode(examples, self.tokenizer, source_length=self.source_length, target_length=2, row=self.row)
+        limits = {"source_length": self.source_length, "target_length": 2}
+        return encode(examples, self.tokenizer, **limits, row=self.row, templates=self.templates)
 
     def outputs(self, batch: Batch, limits: Sequence[int]) -> Iterator[tuple[str, list[int], list[float]]]:
         """To each of the sources an output, of no more than its limit of tokens where it is generated.

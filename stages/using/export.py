@@ -12,7 +12,7 @@ from safetensors.torch import save
 from fpt.backbones.backbone import open_backbone
 from fpt.backbones.location import is_on_this_machine
 from fpt.backbones.shapes import Selection, StackSelection
-from fpt.data.encoding import encode
+from fpt.data.encoding import encode, templates_of
 from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
 from fpt.prompts.prompted import PromptedModel
@@ -23,6 +23,7 @@ from fpt.runs.run import PROMPT
 from fpt.sharing import card
 from fpt.sharing.export import ASKED, EMBEDS, ExportRequest, push, write_adapter
 from fpt.sharing.tokens import TokensRequest, card_of_tokens, with_prompts, written
+from fpt.tasks.catalogue import rules_of
 from fpt.tasks.task import Example
 from fpt.training.checkpoint import dump_prompt
 from stages import partial
@@ -116,7 +117,12 @@ def _write_embeds(
     for window in texts:
         # As `Predictor.encoded`, of which no more than the embedding is needed here.
         data = encode(
-            window, backbone.tokenizer, source_length=task.source_length, target_length=2, row=backbone.family.row
+            window,
+            backbone.tokenizer,
+            source_length=task.source_length,
+            target_length=2,
+            row=backbone.family.row,
+            templates=templates_of(rules_of(task), task),
         )
         with progress.running():
             for (index,) in progress.with_bar([[index] for index in range(len(window))], "embedding"):

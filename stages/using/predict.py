@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.config.run_config import RunConfig
-from fpt.data.encoding import Tokens
+from fpt.data.encoding import Tokens, templates_of
 from fpt.devices import distributed
 from fpt.devices.device import open_device
 from fpt.devices.engine import Engine
@@ -79,6 +79,7 @@ def mixed_predictor(
                     beams=beams,
                     choice=choice_for(own, rules, backbone),
                     row=row,
+                    templates=templates_of(rules, own.task),
                 )
             yield MixedPredictor(predictors)
 

@@ -6,12 +6,19 @@ import pytest
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 
+from fpt.backbones.backbone import Backbone
 from fpt.backbones.rows import ROWS
-from fpt.data.encoding import encode
+from fpt.data.encoding import Tokens, decoded, encode
+from fpt.tasks.predict_input import raw_example
 from fpt.tasks.task import Example, Template
 from fpt.tasks.wordings import WORDINGS
 from tests.conftest import open_folder
 from tests.families import save_byte_level
+
+
+@pytest.fixture(scope="module")
+def no_pad(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return open_folder(save_byte_level(tmp_path_factory.mktemp("gpt2") / "gpt2", "gpt2"))
 
 
 def test_long_texts_are_cut_at_the_end_and_keep_their_closing_token(checkpoint) -> None:
@@ -123,3 +130,43 @@ def test_every_way_to_read_has_its_own_mark_where_the_template_says_and_nowhere_
 
 def test_published_texts_have_one_mask_each() -> None:
     assert {len(wording.template.masks) for named in WORDINGS.values() for wording in named.values()} == {1}
+
+
+@pytest.mark.parametrize(
+    ("family", "source", "templates", "read"),
+    [
+        ("t5", "the </s> lamp <extra_id_3>", "", "the < /s> lamp < extra_id_3>"),
+        ("t5", "is <extra_id_0> {mask} red", "", "is < extra_id_0><extra_id_0> red"),
+        ("t5", "the </s> lamp", "a </s> {q}", "the</s> lamp"),
+        ("gpt2", "a <|endoftext|> b</s>", "", "a <|endoftext|> b</s>"),
+        ("gpt2", "<|eot|>a <|endoftext|> b", "{q}<|eot|>", "<|eot|>a < |endoftext|> b"),
+    ],
+)
+def test_special_tokens_of_a_record_are_text_and_those_of_a_template_special(
+    checkpoint: Path, no_pad: Backbone, family: str, source: str, templates: str, read: str
+) -> None:
+    backbone = open_folder(checkpoint) if family == "t5" else no_pad
+    tokenizer, row = backbone.tokenizer, backbone.family.row
+    data = encode([raw_example(source)], tokenizer, source_length=99, target_length=99, row=row, templates=templates)
+    ids = data.sources[0][: -1 if family == "t5" else None]
+    assert tokenizer.decode(ids) == read
+    names = [tokenizer.convert_ids_to_tokens(token) for token in ids if token in set(tokenizer.all_special_ids) - {2}]
+    assert names == ["<extra_id_0>"] * ("{mask}" in source) + ["</s>", "<|eot|>"][family == "gpt2" :][: bool(templates)]
+
+
+def test_the_spare_part_is_cut_where_it_is_also_behind_special_tokens(checkpoint: Path) -> None:
+    tokenizer = open_folder(checkpoint).tokenizer
+    before, passage, after = "</s><pad> is it ", "the </s> lamp " * 30, " red?"
+    example = Example("a", before + passage + after, "yes", ("yes",), (len(before), len(before + passage)))
+    (cut,) = encode([example], tokenizer, source_length=40, target_length=9).sources
+    assert len(cut) == 40
+    said = tokenizer.decode(cut)
+    assert said.startswith("< /s>< pad> is it the < /s> lamp")
+    assert said.endswith("red?</s>")
+
+
+def test_a_target_with_special_tokens_reads_back(no_pad: Backbone) -> None:
+    tokens = Tokens(no_pad.tokenizer, no_pad.family.row)
+    words = ["<|endoftext|> b", "a<|eot|>", "<extra_id_0> c"]
+    assert decoded(tokens.of_targets(words), no_pad.tokenizer) == [*words[:2], "c"]
+    assert decoded(tokens.of_targets(["x <extra_id_0>"]), no_pad.tokenizer) == ["x <extra_id_0>"]
