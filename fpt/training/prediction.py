@@ -97,8 +97,14 @@ class Predictor:
 
     def encoded(self, examples: Sequence[Example]) -> Encoded:
         """The examples' sources as token ids, cut as in training."""
-        limits = {"source_length": self.source_length, "target_length": 2}
-        return encode(examples, self.tokenizer, **limits, row=self.row, templates=self.templates)
+        return encode(
+            examples,
+            self.tokenizer,
+            source_length=self.source_length,
+            target_length=2,
+            row=self.row,
+            templates=self.templates,
+        )
 
     def outputs(self, batch: Batch, limits: Sequence[int]) -> Iterator[tuple[str, list[int], list[float]]]:
         """To each of the sources an output, of no more than its limit of tokens where it is generated.
