@@ -114,8 +114,9 @@ def check_options(config: RunConfig, *, beams: int, max_new_tokens: int | None) 
         return
     row = row_of(values, where)
     option = f"beams={beams}" if beams > 1 else f"max-new-tokens={max_new_tokens}"
-    if config.task.answer == "score" or row.reads == "mask":
-        why = "task.answer=score" if config.task.answer == "score" else "a masked model"
+    answer = config.task.answer
+    if answer != "generate" or row.reads == "mask":
+        why = "a masked model" if answer == "generate" else f"task.answer={answer}"
         raise UserError(f"{option}: is of generation; with {why} nothing is generated, so leave it out")
     if beams > 1 and row.reads == "causal":
         raise UserError(f"{option}: models of one stack answer greedily; leave it out")

@@ -111,10 +111,10 @@ def choice_for(config: RunConfig, rules: TaskRules, backbone: Backbone) -> Choic
     """
     if not rules.labels:
         return None
-    tokens = Tokens(backbone.tokenizer, backbone.family.row)
-    chosen = config.task.answer == "score" or tokens.row.reads == "mask"
+    tokens, answer = Tokens(backbone.tokenizer, backbone.family.row), config.task.answer
+    chosen = answer != "generate" or tokens.row.reads == "mask"
     rows = check_labels(rules, tokens, chosen=chosen)
-    return choice_of(rules.labels, rows) if chosen else None
+    return choice_of(rules.labels, rows, "score" if answer == "generate" else answer) if chosen else None
 
 
 def check_unchanged(config: RunConfig, inputs: Inputs, start: bytes, folder: SharedFolder, progress: Progress) -> None:

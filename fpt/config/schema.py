@@ -123,10 +123,10 @@ class TaskConfig(Group):
         verbatim=True,
     )
     answer: str = setting(
-        "generate: read what the model writes; score: take the label whose words are most probable, in one pass."
-        " Masked models always score",
+        "generate: read what the model writes; score: take the label whose words are most probable, in one pass;"
+        " score_mean: per token; score_norm: per character. Masked models always score",
         "generate",
-        choices=("generate", "score"),
+        choices=("generate", "score", "score_mean", "score_norm"),
     )
     on_error: str = setting(
         "a record that cannot be used stops the run, or is skipped and listed",

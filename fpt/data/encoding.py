@@ -207,7 +207,7 @@ class Tokens:
 
 def _check_masks(examples: list[Example], sources: list[list[int]], tokens: Tokens) -> None:
     for example, ids in zip(examples, sources, strict=True):
-        if (found := ids.count(tokens.blank)) != 1:
+        if (found := sum(token == tokens.blank for token in ids)) != 1:
             how = f"there are {found}" if found else "it was cut off; give a larger task.source_length"
             raise UserError(f"example '{example.id}': the model answers at the one mask in the source, and {how}")
 

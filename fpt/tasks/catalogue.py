@@ -19,9 +19,11 @@ def rules_of(task: TaskConfig) -> TaskRules:
     rules = _rules_of(task)
     for text in (rules.template.text, *rules.labels):
         readable(text, f"task={task.name}: {text!r}")
-    if task.answer == "score" and not rules.labels:
+    if task.answer != "generate" and not rules.labels:
         way_out = ", or give task.labels" if is_own(task) else ""
-        raise UserError(f"task.answer=score: chooses between labels, and {task.name} has none; leave it out{way_out}")
+        raise UserError(
+            f"task.answer={task.answer}: chooses between labels, and {task.name} has none; leave it out{way_out}"
+        )
     return rules
 
 

@@ -1,6 +1,6 @@
 """Answers by verbalizer: of a task's label words those that the model finds likeliest, in one forward pass.
 
-As Liu et al. 2022 score, and most of the literature. Nothing is generated, and no answer is outside the labels.
+As most of the literature scores. Nothing is generated, and no answer is outside the labels.
 
 Letters: B batch, L labels, T target.
 """
@@ -22,24 +22,27 @@ class Choice:
     Attributes:
         words: the label words.
         ids: their targets' token ids [L, T], each closed with </s>, IGNORED behind it.
+        lengths: what each label's log-probability is divided by, [L].
     """
 
     words: Sequence[str]
     ids: Tensor
+    lengths: Tensor
 
     def made(self, model: PromptedModel, batch: Batch) -> tuple[list[str], Tensor, Tensor]:
         """Each source's likeliest label word, its target's ids [B, T], and the log-probability of each of these.
 
-        A label's probability is its whole target's, the end included: of all labels it has the least training loss. Of
-        equals the first is taken.
+        A label's probability is its whole target's, the end included, so that undivided the likeliest has the least
+        training loss of all. Of equals the first is taken.
         """
         ids = self.ids.to(batch.source.device)
         logs = model.weigh(batch, ids)
-        likeliest = logs.sum(2).argmax(1)
+        likeliest = (logs.sum(2) / self.lengths.to(logs.device)).argmax(1)
         words = [self.words[index] for index in likeliest.tolist()]
         return words, ids[likeliest], logs[torch.arange(len(words)), likeliest]
 
 
-def choice_of(words: Sequence[str], rows: list[list[int]]) -> Choice:
-    """The choice between label words, given their targets' token ids."""
-    return Choice(words, padded(rows, IGNORED, max(map(len, rows))))
+def choice_of(words: Sequence[str], rows: list[list[int]], answer: str = "score") -> Choice:
+    """The choice between label words, given their targets' token ids, as `task.answer` says."""
+    lengths = {"score": [1] * len(rows), "score_mean": list(map(len, rows)), "score_norm": list(map(len, words))}
+    return Choice(words, padded(rows, IGNORED, max(map(len, rows))), torch.tensor(lengths[answer]))

@@ -180,7 +180,9 @@ def _way(predictor: Predictor) -> tuple[Sequence[str], Sequence[int], int]:
     A greedy output that is cut to its own limit is what would have been said alone.
     """
     choice, limit = predictor.choice, predictor.max_new_tokens if predictor.beams > 1 else 0
-    return ((), (), limit) if choice is None else (tuple(choice.words), tuple(choice.ids.flatten().tolist()), limit)
+    if choice is None:
+        return (), (), limit
+    return tuple(choice.words), (*choice.ids.flatten().tolist(), *choice.lengths.tolist()), limit
 
 
 def _cut(data: Encoded, index: int) -> int:

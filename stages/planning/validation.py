@@ -50,7 +50,7 @@ def plan_validation(
     floor = ROWS
     if cost.reads == "mask":  # a word of each label, from one state
         floor = 0
-    elif task.answer == "score":
+    elif task.answer != "generate":
         number, floor = len(rules_of(task).labels), 0
         if cost.reads == "causal":  # each label goes the source's way
             asked = [(shape, count * number, times) for shape, count, times in asked]

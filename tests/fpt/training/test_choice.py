@@ -14,11 +14,13 @@ from fpt.data.sayable import check_labels
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
 from fpt.tasks.opening import open_task
+from fpt.tasks.task import Example
 from fpt.training.choice import choice_of
 from fpt.training.evaluation import Evaluator
 from stages import partial
 from stages.selection import everything
 from tests.conftest import ON_CPU, Outcome, open_folder
+from tests.families import WIDTH, opened, save_byte_level
 
 Cli = Callable[..., Outcome]
 
@@ -41,6 +43,32 @@ def test_of_all_labels_the_one_of_least_loss_is_taken(checkpoint: Path, boolq: P
             batch = encode(one, backbone.tokenizer, source_length=64, target_length=10).batch([0])
             losses[label] = model(batch).item()
         assert word == min(losses, key=losses.__getitem__)
+
+
+@pytest.mark.parametrize("answer", ["score", "score_mean", "score_norm"])
+def test_a_labels_length_counts_as_it_is_said(answer: str, tmp_path: Path) -> None:
+    """By transformers' own loss, which is the mean of a target's tokens; the end is one."""
+    folder, words = save_byte_level(tmp_path / "llama", "llama"), ["no", "a stone is old", "ziggurats"]
+    backbone, prompt = open_folder(folder), torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(1))
+    sources, theirs = [f"is it number {number}" for number in range(6)], opened(folder, "llama")
+    examples = [Example(source, source, "", ()) for source in sources]
+    tokenizer, row = backbone.tokenizer, ROWS["llama"]
+    batch = encode(examples, tokenizer, source_length=64, target_length=2, row=row).batch(list(range(6)))
+    model = PromptedModel(partial.build(backbone, everything(backbone.shape)), SoftPrompt(prompt))
+    chosen, _, _ = choice_of(words, Tokens(tokenizer, row).of_targets(words), answer).made(model, batch)
+    expected = []
+    for source in sources:
+        losses = {}
+        for word in words:
+            said = [*tokenizer(f" {word}").input_ids, tokenizer.eos_token_id]
+            ids = torch.tensor([[*tokenizer(source).input_ids, *said]])
+            embedded = torch.cat([prompt[None], theirs.get_input_embeddings()(ids)], 1)
+            labels = torch.tensor([[-100] * (embedded.shape[1] - len(said)) + said])
+            mean = theirs(inputs_embeds=embedded, labels=labels).loss.item()
+            losses[word] = {"score_mean": mean, "score": mean * len(said), "score_norm": mean * len(said) / len(word)}
+        expected.append(min(words, key=lambda word: losses[word][answer]))
+    assert chosen == expected
+    assert set(chosen) == {words[("score", "score_norm", "score_mean").index(answer)]}  # lengths decide here
 
 
 @pytest.mark.trains
