@@ -117,5 +117,5 @@ def open_backbone(
     backbone = Backbone(folder, shape, read_sizes(values, str(folder)), read_config(values, str(folder)))
     if with_weights:
         backbone = replace(backbone, weights=mappable(folder, say))
-        _ = backbone.files
+        backbone.family.check_tied(backbone.config, backbone.files, has_own_head=backbone.has_own_head)
     return backbone

@@ -242,12 +242,8 @@ class Family:
 
         Tensors of a module follow each other, and those of a part come before those of the whole.
         """
-        places: dict[int, list[str]] = {}
-        for name, parameter in model.named_parameters(remove_duplicate=False):
-            places.setdefault(id(parameter), []).append(name)
-        parents = sorted(places.values(), key=lambda names: (-names[0].count("."), names[0].rpartition(".")[0]))
-        for names in parents:
-            yield tuple(names), self._slice(names[0], selection)
+        for places in sorted(_places(model), key=lambda names: (-names[0].count("."), names[0].rpartition(".")[0])):
+            yield places, self._slice(places[0], selection)
 
     def _slice(self, name: str, selection: Selection) -> WeightSlice:
         """What of the full model's tensors the one of that name in a partial PLM is."""
@@ -275,16 +271,29 @@ class Family:
         return WeightSlice(whole, columns=neurons)
 
     def on_disk(self, files: WeightFiles, places: Places) -> str:
-        """The name that a checkpoint has for a tensor of the full model which stands in these places.
+        """The name that a checkpoint has for a tensor of the full model which stands in these places."""
+        return next((name for name in self._names(places) if name in files), places[0])
 
-        Older ones call a norm's weight gamma and its bias beta.
-        """
+    def _names(self, places: Places) -> list[str]:
+        """What checkpoints may call a tensor in these places: older ones, a norm's weight gamma and its bias beta."""
         names = list(places)
         for start, saved in self.row.saved:
             names += [saved + place.removeprefix(start) for place in places if place.startswith(start)]
         names += [name.replace("LayerNorm.weight", "LayerNorm.gamma") for name in names if "LayerNorm" in name]
-        names += [name.replace("LayerNorm.bias", "LayerNorm.beta") for name in names if "LayerNorm" in name]
-        return next((name for name in names if name in files), places[0])
+        return names + [name.replace("LayerNorm.bias", "LayerNorm.beta") for name in names if "LayerNorm" in name]
+
+    def check_tied(self, config: PreTrainedConfig, files: WeightFiles, *, has_own_head: bool) -> None:
+        """Refuse weights in which a tensor that the model has once stands several times, with unlike numbers."""
+        model = self.skeleton(config, Shape(**dict.fromkeys(self.row.stacks, Stack(1, 1))))
+        self.set_head(model, is_own=has_own_head)
+        for places in _places(model):
+            first, *others = [name for name in dict.fromkeys(self._names(places)) if name in files] or [""]
+            for other in others:
+                if not torch.equal(files.read(first), files.read(other)):
+                    raise UserError(
+                        f"{files.folder}: '{first}' and '{other}' are one tensor by config.json, and differ in the"
+                        " weights; if the head is one of its own, write tie_word_embeddings: false there"
+                    )
 
     def embedding_name(self, files: WeightFiles) -> str:
         """The input embedding's name on disk."""
@@ -318,6 +327,14 @@ class Family:
     def checkpoint_values(self, model: Any, original: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """What config.json and generation_config.json of a saved partial PLM say, from the backbone's `original`."""
         return {}, {}
+
+
+def _places(model: Any) -> list[Places]:
+    """Where each tensor of a model stands."""
+    places: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        places.setdefault(id(parameter), []).append(name)
+    return list(map(tuple, places.values()))
 
 
 def num_inputs(layer: Any) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSeq2SeqLM
 
 from fpt.config.schema import ModelConfig
@@ -13,6 +14,7 @@ from fpt.errors import UserError
 from stages.partial import build
 from stages.selection import everything
 from tests.conftest import FAMILIES, open_downloaded, open_folder, save_checkpoint
+from tests.families import save_family
 from tests.models import logits
 
 FORMATS: dict[str, dict[str, Any]] = {
@@ -36,8 +38,6 @@ def test_full_model_equals_transformers(family: str, tmp_path: Path) -> None:
 
 def to_bin(folder: Path, **how: Any) -> None:
     """The same weights as PyTorch would have saved them, shard by shard."""
-    from safetensors.torch import load_file
-
     for file in folder.glob("*.safetensors"):
         name = file.name.replace("model", "pytorch_model").replace("safetensors", "bin")
         torch.save(load_file(file), folder / name, **how)
@@ -46,6 +46,29 @@ def to_bin(folder: Path, **how: Any) -> None:
         text = index.read_text().replace("model-", "pytorch_model-").replace(".safetensors", ".bin")
         (folder / "pytorch_model.bin.index.json").write_text(text)
         index.unlink()
+
+
+TIED = {  # what a family's checkpoint may hold a second time, and what of
+    "T5 1.1": ("decoder.embed_tokens.weight", "shared.weight"),
+    "mT5": ("encoder.embed_tokens.weight", "shared.weight"),
+    "gpt2": ("lm_head.weight", "transformer.wte.weight"),
+    "qwen3": ("lm_head.weight", "model.embed_tokens.weight"),
+    "roberta": ("lm_head.decoder.bias", "lm_head.bias"),
+    "t5gemma": ("lm_head.out_proj.weight", "model.decoder.embed_tokens.weight"),
+}
+
+
+@pytest.mark.parametrize("family", TIED)
+def test_a_tied_tensor_that_is_saved_twice_and_differs_is_refused(family: str, tmp_path: Path) -> None:
+    """transformers computes with the second one, of which nothing would be read here."""
+    folder = (save_checkpoint if family in FAMILIES else save_family)(tmp_path / "model", family)
+    file, (name, of) = folder / "model.safetensors", TIED[family]
+    tensors = load_file(file)
+    save_file({**tensors, name: tensors[of].clone()}, file, {"format": "pt"})
+    open_folder(folder)
+    save_file({**tensors, name: tensors[of] * 1.5}, file, {"format": "pt"})
+    with pytest.raises(UserError, match="are one tensor by"):
+        open_folder(folder)
 
 
 @pytest.mark.parametrize("kept", FORMATS)
