@@ -1,7 +1,5 @@
 """The verbs that look without training: at prices, data, finished runs, this machine."""
 
-from pathlib import Path
-
 from fpt import report as pages
 from fpt.cli.arguments import Arguments
 from fpt.cli.data import read_task
@@ -49,7 +47,7 @@ def doctor(arguments: Arguments) -> None:
     with Progress().console.status("looking around"):
         from fpt.cli.doctor import examine
 
-        findings = examine(Path(compose.load([]).cache_dir))
+        findings = examine()
     present(arguments, findings, print_report)
     if findings["problems"]:
         raise Failed("; ".join(findings["problems"]), 1)

@@ -179,21 +179,7 @@ def _tokens(tokens: list[str]) -> Text:
 
 
 def print_report(report: dict[str, Any]) -> None:
-    """What `fpt doctor` found, a line for each thing."""
-    output, rows = Output(), Table.grid(padding=(0, 2))
-    for part, values in report.items():
-        for name, value in values.items() if isinstance(values, dict) else ():
-            rows.add_row(part.replace("_", " "), name.replace("_", " "), _in_words(name, value))
-    output.print(rows)
-    output.say("; ".join(report["problems"]) or "nothing is broken", "bold")
-
-
-def _in_words(name: str, value: Any) -> str:
-    """One finding in a few words."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key.replace('_', ' ')} {_in_words(key, inner)}" for key, inner in value.items()) or "none"
-    if isinstance(value, list):
-        return "; ".join(_in_words(name, inner) for inner in value) or "none"
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "–"}[value]
-    return f"{amount(value)}B" if name in ("memory", "memory_available", "free") else str(value)
+    """What `fpt doctor` found: torch's report, the versions, and what is broken."""
+    print(report["torch"], end="\n\n")
+    print(*(f"{name} {number or 'is not installed'}" for name, number in report["versions"].items()), sep="\n")
+    Output().say("; ".join(report["problems"]) or "nothing is broken", "bold")

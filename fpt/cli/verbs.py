@@ -189,7 +189,7 @@ VERBS = {
     ),
     "doctor": Verb(
         look.doctor,
-        summary="versions, devices, DeepSpeed, the Hub, the embedded model: for a bug report",
+        summary="versions, devices, and what is broken: for a bug report",
         example="doctor",
         takes_overrides=False,
     ),
