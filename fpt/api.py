@@ -22,7 +22,7 @@ from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import Progress
 from fpt.runs.run import Run, open_run
 from fpt.tasks.opening import open_task
-from fpt.tasks.splits import with_split
+from fpt.tasks.splits import with_split, without_training_file
 from fpt.training.prediction import Prediction, Predictor
 from stages import epochs, schedule
 from stages.partial import build
@@ -100,7 +100,7 @@ def score(path: str | Path, *overrides: str, split: str | None = None, stage: in
         UserError: the run is not finished, or something else cannot be used.
     """
     run = open_run(path)
-    config = with_split(_settings(run, overrides), split)
+    config = without_training_file(with_split(_settings(run, overrides), split), split, run)
     with warnings.catch_warnings(action="ignore"):
         prompt = learned.from_run(run, stage)
         return evaluate.evaluate(config, lambda: open_task(config), split, prompt, Progress())[0]

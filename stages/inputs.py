@@ -4,13 +4,15 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.location import read_values
+from fpt.config.literal import parse
 from fpt.config.run_config import RunConfig
-from fpt.config.same_run import fixed
+from fpt.config.same_run import fixed, fixed_of
 from fpt.data.encoded import Encoded
 from fpt.data.encoding import Tokens, templates_of
 from fpt.data.sayable import check_labels, notes
@@ -22,6 +24,7 @@ from fpt.errors import UserError
 from fpt.random_streams import drawn
 from fpt.runs.progress import Progress
 from fpt.runs.records import INPUTS
+from fpt.runs.run import CONFIG
 from fpt.runs.shared_folder import SharedFolder
 from fpt.tasks.task import Task, TaskRules
 from fpt.training.choice import Choice, choice_of
@@ -128,7 +131,7 @@ def check_unchanged(config: RunConfig, inputs: Inputs, start: bytes, folder: Sha
         "tokenizer": inputs.backbone.vocabulary,
         "data": _digest(*filter(None, (inputs.train, inputs.valid, inputs.test))),
         "prompt's start": hashlib.sha256(start).hexdigest(),
-        "configuration": hashlib.sha256(json.dumps(fixed(config)).encode()).hexdigest(),
+        "configuration": _digest_of(fixed(config)),
     }
     if len(set(distributed.all_gather(json.dumps(digests)))) > 1:
         raise UserError("the processes read different models or data; give all machines the same files")
@@ -137,6 +140,7 @@ def check_unchanged(config: RunConfig, inputs: Inputs, start: bytes, folder: Sha
         folder.write_json(INPUTS, {**digests, "threads": threads})
         return
     began = folder.read_json(INPUTS)
+    digests["configuration"] = _digest_of(fixed_of(parse(folder.read(CONFIG).decode())))  # as it was written then
     for name, value in digests.items():
         if began.get(name, value) != value:  # earlier versions did not record the tokenizer
             raise UserError(
@@ -148,6 +152,10 @@ def check_unchanged(config: RunConfig, inputs: Inputs, start: bytes, folder: Sha
             f"this run began with {began['threads']} threads and goes on with {threads}:"
             " its prompt may differ in the last bits from an uninterrupted run's"
         )
+
+
+def _digest_of(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def _digest(*splits: Encoded) -> str:

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from torch import Tensor
 
 from fpt.backbones.shapes import Selection, Shape
-from fpt.config.compose import to_yaml
+from fpt.config.literal import dump
+from fpt.config.places import stored
 from fpt.config.run_config import RunConfig
 from fpt.config.same_run import differences
 from fpt.errors import UserError
@@ -60,7 +61,7 @@ def _open(config: RunConfig, schedule: Schedule) -> RunFolder:
         if damaged:
             _drop(folder, schedule, damaged)
         if CONFIG not in folder:
-            folder.write(CONFIG, to_yaml(config).encode())
+            folder.write(CONFIG, dump(stored(config)).encode())
     except BaseException:
         folder.close()
         raise

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fpt.backbones import tiny
+from fpt.config.places import is_hub_id
 from fpt.config.schema import ModelConfig
 from fpt.errors import UserError, reason
 from fpt.runs.first_bytes import other_kind
@@ -60,7 +61,7 @@ def locate(config: ModelConfig, *, with_weights: bool = True) -> Path:
     local = Path(config.weights).expanduser()
     if local.is_dir():
         return local
-    if local.exists() or config.weights.startswith(("/", ".", "~")) or config.weights.count("/") != 1:
+    if local.exists() or not is_hub_id(config.weights):
         raise UserError(f"model={config.weights}: no such folder, and not a Hub id (owner/name)")
     return _download(config, with_weights)
 
@@ -91,7 +92,7 @@ def _download(config: ModelConfig, with_weights: bool) -> Path:
         if cached := _cached(config, with_weights):
             return cached
         raise UserError(
-            f"model={config.weights}: cannot be fetched from the Hub ({reason(error)})."
+            f"model={config.weights}: is no folder here, and cannot be fetched from the Hub ({reason(error)})."
             " Give a local folder, or log in with 'hf auth login' if the model is private"
         ) from None
 

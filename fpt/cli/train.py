@@ -25,6 +25,7 @@ from fpt.runs.run import Run
 from fpt.runs.trackers import chosen
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.opening import open_task
+from fpt.tasks.origins import check_own_files
 from stages import schedule
 from stages.epochs import in_updates
 from stages.schedule import Schedule
@@ -69,7 +70,7 @@ def _checked(config: RunConfig) -> Schedule:
     if start := files.check(config.prompt, read_sizes(*config_values(config.model)).width):
         start.read()  # numbers that are not finite would be found when the run has its folder
     _check_folders(config)
-    rules_of(config.task)
+    check_own_files(rules_of(config.task).records)
     return stages
 
 

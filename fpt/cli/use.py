@@ -30,7 +30,7 @@ from fpt.tasks import predict_input
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.faults import Faults
 from fpt.tasks.fields import Record
-from fpt.tasks.splits import with_split
+from fpt.tasks.splits import with_split, without_training_file
 from fpt.tasks.task import Example
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def evaluate(arguments: Arguments) -> None:
     run, config = subject_of(arguments)
     check_quantize(config.engine.quantize)
     split = arguments.options.get("split")
-    config = with_split(config, split)
+    config = without_training_file(with_split(config, split), split, run)
     name = f"{config.task.name}-{config.model.name}-{split or config.task.valid_split}.jsonl"
     folder = Path("runs") if run is None else run.path
     output = _output(arguments.options.get("output", folder / "evals" / name))

@@ -44,10 +44,11 @@ def escaped(tree: Any) -> Any:
 
 def flat(text: str) -> dict[str, Any]:
     """A configuration (YAML) as one value per dotted key; lists stay whole."""
+    return leaves(parse(text))
 
-    def walk(tree: Any, key: str) -> dict[str, Any]:
-        if isinstance(tree, dict) and tree:
-            return {inner: value for name in tree for inner, value in walk(tree[name], f"{key}.{name}").items()}
-        return {key.lstrip("."): tree}
 
-    return walk(parse(text), "")
+def leaves(tree: Any, key: str = "") -> dict[str, Any]:
+    """A tree's values by dotted key; lists stay whole."""
+    if isinstance(tree, dict) and tree:
+        return {inner: value for name in tree for inner, value in leaves(tree[name], f"{key}.{name}").items()}
+    return {key.lstrip("."): tree}

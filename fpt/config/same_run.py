@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from fpt.config.compose import to_yaml
-from fpt.config.literal import flat
+from fpt.config.literal import leaves, parse
+from fpt.config.places import rooted, stored
 from fpt.config.run_config import RunConfig
 
 # Where a run is kept, how often it is saved and which engine computes it is not part of what it computes.
@@ -22,16 +22,21 @@ OF_THE_ENGINE = ("engine.dtype", "engine.quantize")  # what of it may not
 
 def fixed(config: RunConfig) -> dict[str, Any]:
     """What may not change, key by key."""
+    return fixed_of(stored(config))
+
+
+def fixed_of(tree: dict[str, Any]) -> dict[str, Any]:
+    """What may not change of a configuration as plain values, key by key."""
     return {
         key: value
-        for key, value in flat(to_yaml(config)).items()
+        for key, value in leaves(tree).items()
         if key not in MAY_DIFFER and (key in OF_THE_ENGINE or not key.startswith("engine."))
     }
 
 
 def differences(then: str, now: RunConfig) -> list[str]:
-    """What differs from a run's config.yaml, as in `optim.lr: 0.3 then, 0.1 now`."""
-    before = flat(then)
+    """What differs from a run's config.yaml, as in `optim.lr: 0.3 then, 0.1 now`; relative paths are of this place."""
+    before = leaves(rooted(parse(then)))
     return [
         f"{key}: {before.get(key)} then, {value} now" for key, value in fixed(now).items() if before.get(key) != value
     ]

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpt.config import compose, literal
+from fpt.config import compose, literal, places
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import PromptConfig
 from fpt.errors import UserError, reason
@@ -96,7 +96,7 @@ class Run:
             UserError: another version of fpt wrote it, with other keys.
         """
         try:
-            tree = literal.parse(self.settings)
+            tree = places.found(literal.parse(self.settings), self.path)
             kept = {name: tree["engine"][name] for name in ("device", "dtype", "quantize") if name in tree["engine"]}
             tree["engine"] = {**kept, "name": "torch"}
             tree["prompt"] = {name: tree["prompt"][name] for name in LEARNED if name in tree["prompt"]}

@@ -12,6 +12,7 @@ from fpt.backbones.location import config_values, read_values
 from fpt.backbones.rows import Row, value_at
 from fpt.backbones.shapes import Shape, Stack, read_shape, read_sizes, row_of
 from fpt.config import label_words
+from fpt.config.places import is_hub_id
 from fpt.errors import UserError, did_you_mean, reason
 from fpt.prompts.files import ADAPTER, ADAPTER_CONFIG, ADAPTER_TENSOR
 from fpt.prompts.kinds import kind_of
@@ -167,7 +168,7 @@ def _check_base(request: ExportRequest, base: str | None) -> None:
         actual = read_shape(values, f"base={base}")
         if (actual, read_sizes(values, "").width) != (wanted, read_sizes(request.values, "").width):
             raise UserError(f"base={base}: {_sized(actual)}, the prompt's model has {_sized(wanted)}")
-    elif base is not None and (base.count("/") != 1 or base.startswith(("/", ".", "~"))):
+    elif base is not None and not is_hub_id(base):
         raise UserError(f"base={base}: no such folder, and not a Hub id (owner/name)")
     if request.repo and is_local(request.base) and not request.is_embedded:
         raise UserError(

@@ -50,7 +50,7 @@ def open_task(config: RunConfig) -> Task:
         points = f"of {len(valid)} validation examples one answer is {100 / len(valid):.1f} points of the score"
         notes.append(f"{points}; more say more: task.valid, or a larger task.valid_share")
     baseline_name, answers = rules.baseline(train, valid)
-    origin = " and ".join(filter(None, (task.train, task.valid))) or rules.records.describe(data)
+    origin = " and ".join(dict.fromkeys(filter(None, (task.train, task.valid)))) or rules.records.describe(data)
     return Task(
         **vars(rules),
         name=task.name,

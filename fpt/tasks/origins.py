@@ -110,10 +110,19 @@ def _from_hub(origin: Origin, split: str) -> Iterator[PlacedRecord]:
 
 
 def file_of(origin: Origin, data: str, split: str) -> Path:
-    """The file that has a split."""
+    """The file that has a split.
+
+    Raises:
+        UserError: it is not there.
+    """
     names = origin.split(split).files
     if data == "world":
         return _generated(origin) / f"{names[0]}.gz"
+    if origin.is_own:
+        file = Path(names[0]).expanduser()
+        if not file.is_file():
+            raise UserError(f"task.{split.removesuffix('ation')}={names[0]}: no such file")
+        return file
     folder = Path(data).expanduser()
     if not folder.is_dir():
         raise UserError(f"task.data={folder}: no such folder; give 'world', 'hub', or a folder with {origin.files}")
@@ -122,6 +131,16 @@ def file_of(origin: Origin, data: str, split: str) -> Path:
             return folder / name
     others = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
     raise UserError(f"task.data={folder}: has no {' or '.join(names)}; it has {others}")
+
+
+def check_own_files(origin: Origin) -> None:
+    """Refuse files of the user's own that are not there.
+
+    Raises:
+        UserError: one is not.
+    """
+    for split in (*origin.splits, *origin.tests) if origin.is_own else ():
+        file_of(origin, "", split)
 
 
 def generated_folder(land: int | None) -> Path:

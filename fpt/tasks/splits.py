@@ -1,10 +1,12 @@
 """Which of a task's splits is asked for."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import TaskConfig
 from fpt.errors import UserError, did_you_mean
+from fpt.runs.run import Run
 from fpt.tasks.catalogue import data_of, is_own, rules_of
 from fpt.tasks.task import TaskRules
 from fpt.tasks.variants import BOTH
@@ -100,3 +102,17 @@ def with_split(config: RunConfig, split: str | None) -> RunConfig:
         return replace(config, task=replace(config.task, test_split=split))
     allowed = ["train", *valid, *rules.records.tests]
     raise UserError(f"split={split}: {config.task.name} has {', '.join(allowed)}.{did_you_mean(split, allowed)}")
+
+
+def without_training_file(config: RunConfig, split: str | None, run: Run | None) -> RunConfig:
+    """The same, or with the validation file in the training file's place where a run's is gone and only scores count.
+
+    What the training targets decided, the longest output, is in the run.
+    """
+    task = config.task
+    if run is None or split == "train" or not is_own(task) or is_drawn(task) or None in (task.train, task.valid):
+        return config
+    longest = task.max_new_tokens or run.result.get("max_new_tokens")
+    if task.train != run.config.task.train or Path(str(task.train)).expanduser().exists() or longest is None:
+        return config
+    return replace(config, task=replace(task, train=task.valid, shots=None, max_new_tokens=longest))

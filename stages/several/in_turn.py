@@ -10,6 +10,8 @@ from fpt.errors import UserError
 from fpt.runs.records import RESULT
 from fpt.runs.run import CONFIG, Run, open_run
 from fpt.runs.trackers import chosen
+from fpt.tasks.catalogue import rules_of
+from fpt.tasks.origins import check_own_files
 from stages import schedule
 
 
@@ -42,7 +44,8 @@ def check(plans: Sequence[Planned]) -> None:
         first = taken.setdefault(folder, planned)
         if first is not planned:
             raise UserError(f"{first.label} and {planned.label} would share the folder {folder}; give run.dir=DIR")
-        finished(planned.config)
+        if not finished(planned.config):
+            check_own_files(rules_of(planned.config.task).records)
 
 
 def finished(config: RunConfig) -> Run | None:

@@ -41,6 +41,8 @@ def evaluate(
         with progress.running(), models.open(prompt.selection(inputs.backbone), prompt.tensors) as model:
             answers = evaluator.answers(model, data, split or config.task.valid_split)
     name = split or name_of_validation(config.task)
+    # A baseline is what the training examples say, which are not there where the file to validate on stands for them.
+    has_baseline = examples is task.valid and (config.task.valid is None or config.task.train != config.task.valid)
     scores = {
         "task": task.name,
         "origin": task.origin,
@@ -50,7 +52,7 @@ def evaluate(
         "examples": len(examples),
         "metric": task.metric,
         "metrics": task.score(answers.read, examples) if examples[0].golds else None,
-        "baseline": task.baseline_name if examples is task.valid else None,
-        "majority": task.majority if examples is task.valid else None,
+        "baseline": task.baseline_name if has_baseline else None,
+        "majority": task.majority if has_baseline else None,
     }
     return scores, predictions(answers, task, examples)

@@ -1,0 +1,56 @@
+"""Paths are stored so that they are found from anywhere, also when the run has moved with what they name."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fpt.config import compose, literal
+from fpt.config.places import found, stored
+from fpt.config.same_run import differences
+
+
+def test_paths_are_stored_from_the_root_and_other_words_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("model", "hub", "google/t5"):
+        Path(name).mkdir(parents=True)
+    task = {"train": "a.jsonl", "valid": "~/b.csv", "data": "hub"}
+    config = compose.load(["model=./model", "cache_dir=cache"])
+    tree = stored(replace(config, task=replace(config.task, **task)))
+    assert (tree["model"]["weights"], tree["cache_dir"]) == (f"{tmp_path}/model", f"{tmp_path}/cache")
+    assert {key: tree["task"][key] for key in task} == {**task, "train": f"{tmp_path}/a.jsonl"}
+    assert tree["run"]["dir"] == f"{tmp_path}/runs/boolq-model-cr-s0"
+    for weights, kept in (("google/t5-base", "google/t5-base"), ("google/t5", f"{tmp_path}/google/t5")):
+        assert stored(compose.load([f"model={weights}"]))["model"]["weights"] == kept
+    assert stored(compose.load([]))["model"]["weights"] == "embedded"
+
+
+def test_a_run_goes_on_from_another_place_and_from_what_an_older_fpt_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sub" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    config = compose.load(["model=./sub/model"])
+    now, before = literal.dump(stored(config)), compose.to_yaml(config)
+    assert not differences(before, config)
+    monkeypatch.chdir("sub")
+    again = replace(config, model=replace(config.model, weights="./model"))
+    assert not differences(now, again)
+    assert differences(before, again)  # nothing says where that was relative to
+
+
+def test_what_moved_with_its_run_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here" / "model").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    tree = stored(compose.load(["model=./model", "run.dir=runs/a", "cache_dir=../other"]))
+    monkeypatch.chdir("/")
+    assert found(tree, tmp_path / "here" / "runs" / "a") == tree
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = found(tree, tmp_path / "there" / "runs" / "a")
+    assert moved["model"]["weights"] == f"{tmp_path}/there/model"
+    assert moved["cache_dir"] == os.path.abspath(f"{tmp_path}/other")
+    assert found(tree, tmp_path / "elsewhere")["model"]["weights"] == f"{tmp_path}/here/model"
