@@ -118,7 +118,8 @@ def _shown(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_shown(inner)}" for key, inner in value.items()) + "}"
+        said = {key: inner for key, inner in value.items() if inner != "full"}  # as is what is not said
+        return "{" + ", ".join(f"{key}: {_shown(inner)}" for key, inner in said.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(_shown, value)) + "]"
     return json.dumps(value)

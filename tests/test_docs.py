@@ -34,9 +34,10 @@ MADE_BY = "fpt compare task=boolq schedules=cr seeds=0,1"  # which leaves RUN
 NO_KEYS = ("n=", "run=", "schedules=", "prompts=", "seeds=")  # options, which are no part of the configuration
 DONE = (
     "fpt show task=files",
+    "fpt show task=squad_v2",
     "fpt train task=files",
     "fpt predict run=runs/faq-tiny-cr-s0",
-    "fpt plan model=t5-large task=boolq prompt=late",
+    "fpt plan model=t5-large task=boolq engine.device_memory",
     f"fpt eval run={RUN} stage=2",
     f"fpt export run={RUN} --to peft",
     f"fpt report {RUN}",
@@ -46,10 +47,11 @@ DONE = (
 
 @dataclass(frozen=True)
 class Command:
-    """A line of a page, and the file that a here-document before it writes."""
+    """A line of a page, the file that a here-document before it writes, and what the page says that it prints."""
 
     words: tuple[str, ...]
     writes: tuple[str, str] | None = None
+    prints: str = ""
 
     def __str__(self) -> str:
         return " ".join(self.words)
@@ -61,13 +63,13 @@ class Command:
 
 def commands(page: Path) -> list[Command]:
     found = []
-    for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL):
+    for block, printed in re.findall(r"```sh\n(.*?)```(?:\n\n```text\n(.*?)```)?", page.read_text(), re.DOTALL):
         written = re.search(r"cat > (\S+) <<'END'\n(.*?)END\n", block, re.DOTALL)
         lines = re.sub(r"cat > .*?\nEND\n", "", block, flags=re.DOTALL).replace("\\\n", " ").splitlines()
         for line in lines:
             words = tuple(shlex.split(line, comments=True))
             if words:
-                found.append(Command(words, (written[1], written[2]) if written else None))
+                found.append(Command(words, (written[1], written[2]) if written else None, printed))
     return found
 
 
@@ -113,6 +115,11 @@ def test_a_command_is_understood(command: Command, tmp_path: Path, monkeypatch: 
         assert schedule.of(config).stages
 
 
+def printed_by(command: Command) -> str:
+    """What all pages say that a command prints."""
+    return "\n".join(other.prints for other in typed("fpt") if other.words == command.words)
+
+
 def first_of(word: str) -> str:
     """An override, of several values (`train -m`) with the first."""
     values = overrides.each(word)
@@ -144,6 +151,9 @@ def test_one_command_of_each_verb_does_what_it_says(
         outcome = cli(*command.words[1:], *more.get(command.words[1], []))
         assert outcome.status == 0, f"{command}: {outcome.err}"
         assert outcome.out or outcome.err
+        shown = [" ".join(line.split()) for line in outcome.out.splitlines()]
+        said = [" ".join(line.split()) for line in printed_by(command).splitlines()]
+        assert [line for line in said if line not in (*shown, "…")] == [], command
 
 
 @pytest.mark.parametrize("command", typed("make"), ids=str)
