@@ -92,7 +92,6 @@ def test_a_command_is_understood(command: Command, tmp_path: Path, monkeypatch: 
     """Its options are the verb's, its keys compose, and its stages fit the model, where no download is needed."""
     monkeypatch.chdir(tmp_path)
     Path("stages.yaml").write_text("[{depth: 4, share: 0.5}, {share: 0.5}]\n")
-    Path("hosts").write_text("localhost slots=8\n")
     for word in command.words:
         key, _, name = word.partition("=")
         if key in ("prompt.file", "task.data"):
