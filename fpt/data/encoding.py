@@ -178,8 +178,17 @@ class Tokens:
             raise UserError("model: its tokenizer has no end-of-sequence token, which an answer ends with")
         if self.row.reads == "seq2seq":
             return [[*ids, end] for ids in self._bare(words)]
-        ids = self._bare([f" {word}" if word else "" for word in words])  # which goes on after a text
+        ids = self._behind_text(words)
         return ids if self.row.reads == "mask" else [[*row, end] for row in ids]
+
+    def _behind_text(self, words: list[str]) -> list[list[int]]:
+        """Token ids of words that go on after a text; before one alone Llama 2's tokenizer puts a space of its own."""
+        (lead,) = self._bare(["a"])
+        alone = self._bare([f" {word}" if word else "" for word in words])
+        behind = self._bare([f"a {word}" if word else "" for word in words])
+        return [
+            ids[len(lead) :] if ids[: len(lead)] == lead != ids else own for ids, own in zip(behind, alone, strict=True)
+        ]
 
     def _said(self, text: str) -> str:
         """A target, behind T5's sentinel or alone."""

@@ -1,10 +1,11 @@
 """Texts become the tokenizer's ids; what is too long is cut where it is least needed, and a lost answer is counted."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tokenizers import AddedToken
-from transformers import PreTrainedTokenizerBase
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from fpt.backbones.backbone import Backbone
 from fpt.backbones.rows import ROWS
@@ -126,6 +127,38 @@ def test_every_way_to_read_has_its_own_mark_where_the_template_says_and_nowhere_
     (cut,) = encode([long], tokenizer, source_length=60, target_length=9, row=ROWS[family]).sources
     assert len(cut) == 60
     assert cut.count(byte_level.mask_token_id) == (family == "roberta")
+
+
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {  # of tokenizers: a family that has one, and what makes it so
+    "Llama 2's": (
+        "llama",
+        {"normalizer": normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])},
+    ),
+    "Gemma's": ("gemma3_text", {"normalizer": normalizers.Replace(" ", "▁")}),
+    "SentencePiece's": ("llama", {"pre_tokenizer": pre_tokenizers.Metaspace()}),
+    "GPT-2's": ("gpt2", {"pre_tokenizer": pre_tokenizers.ByteLevel(add_prefix_space=False)}),
+    "BERT's": ("bert", {"pre_tokenizer": pre_tokenizers.BertPreTokenizer()}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_target_goes_on_as_the_text_would(kind: str) -> None:
+    family, parts = KINDS[kind]
+    library = Tokenizer(models.BPE(unk_token="<unk>"))
+    for name, part in parts.items():
+        setattr(library, name, part)
+    trainer = trainers.BpeTrainer(special_tokens=["<unk>", "</s>", "<mask>"], show_progress=False)
+    words = ["a", " it", " was", " great", " not", " terrible", "it", "was", "great", "not", "terrible"]
+    library.train_from_iterator(words * 9, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=library, unk_token="<unk>", eos_token="</s>", mask_token="<mask>"
+    )
+    tokens = Tokens(tokenizer, ROWS[family])
+    end = [tokenizer.eos_token_id] * tokens.ends
+    for word in ("great", "not great", "terrible"):
+        (target,), (source,) = tokens.of_targets([f"<extra_id_0> {word}"]), tokens.of_sources(["it was"])
+        assert [*source, *target] == tokenizer(f"it was {word}").input_ids + end
+    assert tokens.of_targets([""]) == [end]
 
 
 def test_published_texts_have_one_mask_each() -> None:
