@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 from fpt.backbones.rows import REFUSED, ROWS, SUPPORTED, Row, value_at
 from fpt.errors import UserError
 
+MOST_BLOCKS, MOST = 10_000, 100_000_000  # of a stack, and of any other size: no model comes near
 STACKS = ("encoder", "decoder")  # a model has both or either
 Part = TypeVar("Part", covariant=True)
 
@@ -112,7 +113,8 @@ def read_shape(values: dict[str, Any], where: str) -> Shape:
             key, factor = name_of_key, 1
             if key in stack.otherwise and value_at(values, stack.key(key)) is None:
                 key, factor = stack.otherwise[key]
-            numbers.append(factor * _count(values, stack.key(key), where))
+            most = MOST_BLOCKS if name_of_key == stack.num_blocks else MOST
+            numbers.append(factor * _count(values, stack.key(key), where, most))
         stacks[name] = Stack(*numbers)
     return Shape(**stacks)
 
@@ -127,10 +129,12 @@ def read_sizes(values: dict[str, Any], where: str) -> Sizes:
     return Sizes(_count(values, first.key(first.width), where), _count(values, first.key(vocabulary), where))
 
 
-def _count(values: dict[str, Any], key: str, where: str) -> int:
+def _count(values: dict[str, Any], key: str, where: str, most: int = MOST) -> int:
     value = value_at(values, key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f"{where}: config.json says {key}={value!r}; expected a whole number above 0")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise UserError(
+            f"{where}: config.json says {key}={value!r:.40}; expected a whole number above 0, at most {most}"
+        )
     return value
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from fpt.config.file_names import place
+from fpt.config.schema import MOST
 from fpt.errors import UserError, did_you_mean
 
 
@@ -33,6 +35,7 @@ class Option:
         return f"-{self.short}  or  {flag}" if self.short else flag
 
 
+MOST_BEAMS = 1000
 JSON = Option("json", "print the result for programs")
 HELP = Option("help", "show this help", short="h")
 
@@ -45,15 +48,15 @@ class Arguments:
     places: list[str] = field(default_factory=list)
     options: dict[str, str] = field(default_factory=dict)
 
-    def number(self, name: str, default: int, *, least: int = 1) -> int:
+    def number(self, name: str, default: int, *, least: int = 1, most: int = MOST) -> int:
         """An option's whole number.
 
         Raises:
-            UserError: it is none, or too small.
+            UserError: it is none, too small or too large.
         """
         text = self.options.get(name, str(default))
-        if not text.isdecimal() or int(text) < least:
-            raise UserError(f"{name}={text}: expected a whole number, at least {least}")
+        if not text.isdecimal() or len(text) > len(str(most)) or not least <= int(text) <= most:
+            raise UserError(f"{name}={text[:40]}: expected a whole number, at least {least} and at most {most}")
         return int(text)
 
     def listed(self, name: str, default: str) -> list[str]:
@@ -97,6 +100,8 @@ def parse(words: Sequence[str], options: Sequence[Option], *, takes_places: bool
             value = rest.pop(0)
         if not known[name].takes and has_value:
             raise UserError(f"{word}: takes no value; write --{name}")
+        if known[name].takes.startswith(("DIR", "FILE")):
+            place(value, name)
         if name in arguments.options:
             raise UserError(f"{word}: {name} is given twice")
         arguments.options[name] = value

@@ -3,7 +3,7 @@
 import ipaddress
 from importlib.util import find_spec
 
-from fpt.cli.arguments import Arguments
+from fpt.cli.arguments import MOST_BEAMS, Arguments
 from fpt.cli.subjects import ALONE, Subject, learned_from, subjects_of
 from fpt.devices import processes
 from fpt.errors import UserError
@@ -25,10 +25,10 @@ def serve(arguments: Arguments) -> None:
         subjects = {config.task.name: (run, config)}
     for _, config in subjects.values():
         processes.alone(config)
-    host, port = arguments.options.get("host", "127.0.0.1"), arguments.number("port", 8000, least=0)
+    host, port = arguments.options.get("host", "127.0.0.1"), arguments.number("port", 8000, least=0, most=65_535)
     if port >= 2**16:
         raise UserError(f"port={port}: expected a number below 65536; 0 takes a free one")
-    beams, limit = arguments.number("beams", 1), arguments.number("max-new-tokens", 0, least=0) or None
+    beams, limit = arguments.number("beams", 1, most=MOST_BEAMS), arguments.number("max-new-tokens", 0, least=0) or None
     longest_queue, longest_body = arguments.number("queue", 256), arguments.number("max-body", 1_000_000)
     from fpt.serving.server import bound  # here, as the libraries may be missing
 

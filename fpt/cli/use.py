@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpt.cli.answer_file import Growing
-from fpt.cli.arguments import JSON, Arguments
+from fpt.cli.arguments import JSON, MOST_BEAMS, Arguments
 from fpt.cli.data import read_task
 from fpt.cli.result_tables import print_scores
 from fpt.cli.subjects import ALONE, Subject, learned_from, names_of, runs_of, stage_of, subject_of, subjects_of
@@ -69,7 +69,7 @@ def predict(arguments: Arguments) -> None:
     subjects, progress = subjects_of(arguments), Progress()
     for _, config in subjects.values():
         check_quantize(config.engine.quantize)
-    beams, limit = arguments.number("beams", 1), arguments.number("max-new-tokens", 0, least=0) or None
+    beams, limit = arguments.number("beams", 1, most=MOST_BEAMS), arguments.number("max-new-tokens", 0, least=0) or None
     (_, config), *others = subjects.values()
     typed = arguments.options.get("output")
     configs = {name: config for name, (_, config) in subjects.items()}

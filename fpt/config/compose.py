@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import cache
 from operator import attrgetter
-from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
@@ -18,13 +17,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from fpt.config import label_words, literal, meant, overrides
+from fpt.config.file_names import place
 from fpt.config.keys import GROUPS, conf_dir, group_options, settings, type_in_words
+from fpt.config.label_words import LABELS_FILE
 from fpt.config.overrides import LABELS, Override
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import Group, ScheduleConfig
 from fpt.errors import UserError, did_you_mean, reason
 
-LABELS_FILE = "task.labels_file"
+LEARNING = ("prompt", "schedule", "optim", "recycle")
 
 
 def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
@@ -37,8 +38,8 @@ def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
     """
     typed = [overrides.parse(word) for word in words]
     keys = {override.key for override in typed}
-    if base is not None and "experiment" in keys:
-        raise UserError("experiment=…: sets keys of several groups, and is for a new run; give the keys themselves")
+    if base is not None:
+        _check_use(typed)
     composed: list[str] = []  # what Hydra is told
     fill: dict[str, Any] = {}  # what is put in after composition, as it stands
     if base is not None:
@@ -46,7 +47,7 @@ def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
     for override in typed:
         key, value = override.key, override.value
         if key == "model" and (weights := _foreign_weights(override)) is not None:
-            fill |= {"model.weights": weights, "model.name": Path(weights).expanduser().resolve().name}
+            fill |= {"model.weights": weights, "model.name": place(weights, "model").resolve().name}
             composed.append("model=custom")
         elif key == "schedule" and str(value).endswith((".yaml", ".yml")):
             fill |= _schedule_file(override)
@@ -64,6 +65,15 @@ def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
     fill = {key: value for key, value in fill.items() if key not in keys}
     fill |= {override.key: override.value for override in typed if override.is_literal and override.key in settings()}
     return _typed(tree, {**fill, LABELS: labels, LABELS_FILE: None}, words)
+
+
+def _check_use(typed: Sequence[Override]) -> None:
+    """Refuse what a prompt that is learned can no longer be: it would be ignored."""
+    for override in typed:
+        if override.key == "experiment":
+            raise UserError("experiment=…: sets keys of several groups, and is for a new run; give the keys themselves")
+        if override.key.partition(".")[0] in LEARNING or override.key in ("train.updates", "train.epochs"):
+            raise UserError(f"{override.word}: says how a prompt is learned, and the run's prompt is; leave it out")
 
 
 def _labels(typed: Sequence[Override], before: Mapping[str, str] | None) -> dict[str, str] | None:
@@ -103,7 +113,7 @@ def _foreign_weights(override: Override) -> str | None:
     value, options = str(override.value), group_options("model")
     if value in options:
         return None
-    if "/" in value or value.startswith((".", "~")) or (value and Path(value).is_dir()):
+    if "/" in value or value.startswith((".", "~")) or (value and place(value, "model").is_dir()):
         return value
     raise UserError(
         f"model={value}: neither one of {', '.join(options)}, nor a local folder, nor a Hub id"
@@ -113,7 +123,7 @@ def _foreign_weights(override: Override) -> str | None:
 
 def _schedule_file(override: Override) -> dict[str, Any]:
     """Name and stages from a YAML file of the user's: a list of stages, or a mapping as in conf/schedule."""
-    file = Path(str(override.value)).expanduser()
+    file = place(str(override.value), "schedule")
     try:
         tree = literal.parse(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -7,10 +7,12 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from fpt.config.file_names import place
 from fpt.errors import UserError, reason
+
+LABELS_FILE = "task.labels_file"
 
 _QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 _ENDS = r"\s*(?:,\s*|$)"
@@ -43,9 +45,9 @@ def of_file(path: str) -> dict[str, str]:
     Raises:
         UserError: it cannot be read, or holds anything else.
     """
-    what = f"task.labels_file={path}"
+    what = f"{LABELS_FILE}={path}"
     try:
-        content = Path(path).expanduser().read_text(encoding="utf-8-sig")
+        content = place(path, LABELS_FILE).read_text(encoding="utf-8-sig")
         values = json.loads(
             content, parse_int=str, parse_float=str, object_pairs_hook=lambda pairs: _unique(pairs, what)
         )

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fpt.config import clashes
+from fpt.config.file_names import place
 from fpt.config.schema import (
     EngineConfig,
     FolderConfig,
@@ -47,10 +48,12 @@ class RunConfig(Group):
     cache_dir: str = setting(
         "where neuron scores, tokens, large data and states below a late prompt are kept for the next run",
         "~/.cache/fpt",
+        place=True,
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        place(str(self.folder), "run.dir")  # of which names are parts
         clashes.check(self.model, self.task, self.prompt, self.train, self.engine)
 
     @property

@@ -4,11 +4,14 @@ import math
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar
 
+from fpt.config.file_names import place
 from fpt.errors import UserError, did_you_mean
+
+MOST = 2**31 - 1  # of a whole number that has no limit of its own
 
 
 def setting(help: str, default: Any = MISSING, **limits: Any) -> Any:
-    """A field with its one-line help and the limits it checks: choices=, above=, least=, most=, folder_name=.
+    """A field with its one-line help and the limits it checks: choices=, above=, least=, most=, folder_name=, place=.
 
     With verbatim=True the value is taken as typed, braces and all. Of a prompt, only="late" is for that kind, or
     only={value: kind} such values of it are; and with learning=True it says how the prompt is learned, not what it is.
@@ -40,14 +43,17 @@ def _check_limits(name: str, value: Any, limits: dict[str, Any]) -> None:
         raise UserError(f"{name}='{value}': names a folder, so it cannot be empty or hold a slash")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{name}={value}: expected a finite number")
-    if isinstance(value, str):
+    if isinstance(value, str) and limits.get("place"):
+        place(value, name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return
     if "above" in limits and not value > limits["above"]:
         raise UserError(f"{name}={value}: must be greater than {limits['above']}")
     if "least" in limits and value < limits["least"]:
         raise UserError(f"{name}={value}: must be at least {limits['least']}")
-    if "most" in limits and value > limits["most"]:
-        raise UserError(f"{name}={value}: must be at most {limits['most']}")
+    most = limits.get("most", MOST if isinstance(value, int) else math.inf)
+    if value > most:
+        raise UserError(f"{name}={value}: must be at most {most}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +62,7 @@ class ModelConfig(Group):
 
     key: ClassVar[str] = "model"
     name: str = setting("name used for the run folder and in reports", folder_name=True)
-    weights: str = setting("'embedded', a local folder, or a Hub id such as google/t5-large-lm-adapt")
+    weights: str = setting("'embedded', a local folder, or a Hub id such as google/t5-large-lm-adapt", place=True)
     revision: str | None = setting("branch, tag or commit of a Hub id", None)
     config: dict[str, Any] | None = setting(
         "shape as in config.json, so that plans need no download; null: read config.json", None
@@ -73,6 +79,7 @@ class TaskConfig(Group):
         "'auto', 'world' (generated), 'hub', or a folder with the task's own files;"
         " auto: generated for the embedded model, else the Hub",
         "auto",
+        place=True,
     )
     world: str | None = setting(
         "of generated data: 'plain' reading, or 'customs' of a land, whose rules only a prompt can hold; null: customs",
@@ -133,9 +140,13 @@ class TaskConfig(Group):
         "stop",
         choices=("stop", "skip"),
     )
-    train: str | None = setting("of task=files: JSONL, CSV, TSV or Parquet to train on", None)
-    valid: str | None = setting("of task=files: a file to validate on; null: part of the training file", None)
-    test: str | None = setting("of task=files: a file to answer when the run ends; its records need no target", None)
+    train: str | None = setting("of task=files: JSONL, CSV, TSV or Parquet to train on", None, place=True)
+    valid: str | None = setting(
+        "of task=files: a file to validate on; null: part of the training file", None, place=True
+    )
+    test: str | None = setting(
+        "of task=files: a file to answer when the run ends; its records need no target", None, place=True
+    )
     valid_share: float = setting(
         "share of the training file for validation where there is no validation file",
         0.1,
@@ -212,6 +223,7 @@ class PromptConfig(Group):
         "of prompt.init=file: a prompt.safetensors or a run's folder; for soft prompts also a .npy, a PEFT adapter's"
         " folder, or what torch saved: a tensor, or a checkpoint of thunlp/FastPromptTuning",
         None,
+        place=True,
         learning=True,
     )
     layer: int | float = setting(
@@ -295,6 +307,7 @@ class TrainConfig(Group):
         "passes over the training examples, in place of train.updates",
         None,
         above=0.0,
+        most=100_000,
     )
     batch_size: int = setting("examples per update", 32, least=1)
     micro_batch: int | str | None = setting(
@@ -392,4 +405,4 @@ class FolderConfig(Group):
     """Where the run is kept."""
 
     key: ClassVar[str] = "run"
-    dir: str | None = setting("run folder; null: runs/<task>-<model>-<schedule>-s<seed>", None)
+    dir: str | None = setting("run folder; null: runs/<task>-<model>-<schedule>-s<seed>", None, place=True)

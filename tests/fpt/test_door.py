@@ -92,6 +92,20 @@ def test_help_and_errors_need_no_torch_and_less_than_two_seconds(said: Path, num
         assert error.startswith("fpt: ")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["predict", "run=~nouser/x", "text=a"], "run=~nouser/x: there is no such user; write ./~nouser/x"),
+        (["predict", "run=.", f"input={'x' * 300}"], "at most 255 bytes"),
+        (["show", f"n={'9' * 5000}"], "expected a whole number, at least 0"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused(cli: Callable[..., Outcome], words: list[str], said: str) -> None:
+    done = cli(*words)
+    assert (done.status, len(done.err.splitlines())) == (2, 1)
+    assert said in done.err
+
+
 def test_help_lists_every_group_and_key_once(cli: Callable[..., Outcome]) -> None:
     lines = cli("train", "--help").out.splitlines()
     names = [line.split("=")[0].strip() for line in lines if re.match("  [a-z]", line)]

@@ -106,6 +106,21 @@ MISTAKES = {
     "schedule.stages=[{depth:???}]": ["schedule.stages=", "not given"],
     "engine.device=cpu:5": ["engine.device=cpu:5", "auto, cpu, cuda and cuda:N"],
     "engine.device=tpu": ["engine.device=tpu", "auto, cpu, cuda and cuda:N"],
+    f"train.updates={10**31}": [f"train.updates={10**31}", "at most"],
+    "train.updates=1e31": ["train.updates=1e31", "whole number"],
+    "train.epochs=1e30": ["train.epochs=1e+30", "at most 100000"],
+    f"seed={10**30}": [f"seed={10**30}", "at most"],
+    "model=~nouser/x": ["model=~nouser/x", "no such user; write ./~nouser/x"],
+    f"model={'x' * 300}/y": ["model=xxx", "at most 255 bytes"],
+    f"model={'x' * 300}": ["model=xxx", "at most 255 bytes"],
+    f"run.dir={'x' * 300}": ["run.dir=xxx", "at most 255 bytes"],
+    f"task.name={'x' * 300}": ["run.dir=runs/xxx", "at most 255 bytes"],
+    "run.dir=~nouser/x": ["run.dir=~nouser/x", "no such user"],
+    "cache_dir=~nouser/x": ["cache_dir=~nouser/x", "no such user"],
+    "task.data=~nouser/x": ["task.data=~nouser/x", "no such user"],
+    "schedule=~nouser/x.yaml": ["schedule=~nouser/x.yaml", "no such user"],
+    "task.labels_file=~nouser/x": ["task.labels_file=~nouser/x", "no such user"],
+    f"prompt.init=file prompt.file={'é' * 200}": ["prompt.file=é", "at most 255 bytes"],
     "optim.warmup=2": ["optim.warmup=2", "at most 1"],
 }
 
@@ -118,6 +133,23 @@ def test_a_mistake_is_one_clear_line(words: str) -> None:
     assert "\n" not in message
     for part in MISTAKES[words]:
         assert part in message
+
+
+def test_a_link_in_a_circle_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(UserError, match=r"^model=.*/loop: its links lead in a circle$"):
+        compose.load([f"model={tmp_path / 'loop'}"])
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["prompt=late", "prompt.length=3", "optim.lr=1", "schedule=pt", "train.updates=9", "recycle.optimizer=false"],
+)
+def test_a_learned_prompt_is_used_as_it_was_learned(word: str) -> None:
+    with pytest.raises(
+        UserError, match=f"^{word}: says how a prompt is learned, and the run's prompt is; leave it out$"
+    ):
+        compose.load([word], base=compose.load([]))
 
 
 def test_a_late_prompt_has_its_papers_recipe_and_the_users_word_wins() -> None:
@@ -285,7 +317,12 @@ def test_a_schedule_may_be_a_file(tmp_path: Path, text: str) -> None:
     assert schedule.stages == [{"depth": 0.5, "share": 0.5}, {"share": 0.5}]
 
 
-@pytest.mark.parametrize("text", ["3", "{", "stages: 3", "steps: []", ""])
+BOMB = "a: &a [1]\n" + "".join(
+    f"{chr(ord(name) + 1)}: &{chr(ord(name) + 1)} [{f'*{name},' * 9}]\n" for name in "abcdefgh"
+)
+
+
+@pytest.mark.parametrize("text", ["3", "{", "stages: 3", "steps: []", "", BOMB])
 def test_a_file_that_is_no_schedule_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.yaml").write_text(text)
     for name in ("x.yaml", "missing.yaml"):

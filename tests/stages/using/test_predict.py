@@ -220,6 +220,7 @@ def test_a_text_too_long_is_cut_as_in_training(cli: Cli, finished: Path, tmp_pat
         (["input=/nowhere.txt"], "input=/nowhere.txt: no such file"),
         (["input=/etc/hosts"], "the name must end in one of .jsonl"),
         (["text=x", "output=answers.md"], "the name must end in .jsonl or .txt or .csv or .tsv"),
+        (["text=x", "beams=100000"], "beams=100000: expected a whole number, at least 1 and at most 1000"),
         (["text=x", "beams=0"], "beams=0: expected a whole number, at least 1"),
         (["text=x", "--max-new-tokens", "few"], "max-new-tokens=few: expected a whole number"),
         (["text=x", "--beam", "3"], "--beam: unknown option"),

@@ -1,0 +1,27 @@
+"""Files and folders as people name them."""
+
+from pathlib import Path
+
+from fpt.errors import UserError
+
+LONGEST = 255  # bytes of a name, on all file systems that are in use
+
+
+def place(text: str, key: str) -> Path:
+    """The file or folder of that name, which need not be there; ~ is a home folder.
+
+    Raises:
+        UserError: no file can be called so, there is no such user, or its links lead in a circle.
+    """
+    path = Path(text)
+    if any(len(part.encode("utf-8", "replace")) > LONGEST for part in path.parts):
+        raise UserError(f"{key}={text[:40]}…: a file's name has at most {LONGEST} bytes; give a shorter one")
+    try:
+        path = path.expanduser()
+        path.resolve()
+    except RuntimeError as error:
+        why = "its links lead in a circle" if "loop" in str(error) else f"there is no such user; write ./{text}"
+        raise UserError(f"{key}={text}: {why}") from None
+    except OSError as error:
+        raise UserError(f"{key}={text[:40]}: cannot be a file's name ({error.strerror})") from None
+    return path

@@ -1,0 +1,21 @@
+"""Sizes that no model has are refused before anything is made of them."""
+
+import json
+from typing import Any
+
+import pytest
+
+from fpt.backbones import tiny
+from fpt.backbones.shapes import read_shape
+from fpt.errors import UserError
+
+TINY = json.loads((tiny.FOLDER / "config.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "changed", [{"num_layers": 10**9}, {"num_decoder_layers": 20_000}, {"d_ff": 10**12}, {"d_model": 0}, {"d_ff": "9"}]
+)
+def test_a_size_that_no_model_has_is_named(changed: dict[str, Any]) -> None:
+    (name,) = changed
+    with pytest.raises(UserError, match=f"config.json says {name}=.*; expected a whole number above 0, at most"):
+        read_shape({**TINY, **changed}, "x")
