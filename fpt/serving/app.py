@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hashlib
+import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,16 +16,24 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from jinja2 import Environment, StrictUndefined
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.middleware.base import RequestResponseEndpoint
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fpt import __version__
 from fpt.errors import UserError
 from fpt.serving.waiting import Full, Waiting
+from fpt.tasks.file_formats import unique
 from fpt.tasks.predict_input import RAW, by_template
 from fpt.tasks.task import TaskRules
 
 RETRY = 1  # seconds after which to ask again
+SENT = 10  # seconds in which a request's body must have come
+HEADERS = {  # of every answer, for browsers
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,14 @@ def make(
         yield
         work.cancel()
 
-    app = FastAPI(title="fpt", version=__version__, description=f"Prompts on {model}.", lifespan=running)
+    app = FastAPI(
+        title="fpt",
+        version=__version__,
+        description=f"Prompts on {model}.",
+        lifespan=running,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.add_middleware(_Limited, longest=longest_body)
     if own_names:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=own_names)
@@ -150,6 +166,13 @@ def make(
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def start() -> Response:
         return HTMLResponse(page, headers={"Content-Security-Policy": policy})
+
+    @app.middleware("http")
+    async def guarded(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        response = await call_next(request)
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
 
     @app.exception_handler(UserError)
     async def refused(_: Request, error: UserError) -> Response:
@@ -199,8 +222,19 @@ def _page(model: str, prompts: Mapping[str, Served], field: str) -> tuple[str, s
     return template.render(model=model, prompts=prompts, field=field, script=script, version=__version__), policy
 
 
+def _twice(body: bytes) -> str:
+    """What is said of a key that occurs twice in a body; empty: none does."""
+    try:
+        json.loads(body, object_pairs_hook=unique)
+    except UserError as error:
+        return str(error)
+    except (ValueError, RecursionError):  # which is said where the body is read
+        pass
+    return ""
+
+
 class _Limited:
-    """Refuses bodies that are too long, before they are read to their end."""
+    """Refuses bodies that are too long, before they are read to their end; that take too long; and keys given twice."""
 
     def __init__(self, app: ASGIApp, longest: int) -> None:
         self._app, self._longest = app, longest
@@ -214,20 +248,36 @@ class _Limited:
         if not stated.isdigit() or int(stated) > self._longest:
             await refusal(scope, receive, send)
             return
-        body = bytearray()
-        while True:  # a body in chunks states no length
-            message = await receive()
-            if message["type"] != "http.request":
-                return
-            body += message.get("body", b"")
-            if len(body) > self._longest:
-                await refusal(scope, receive, send)
-                return
-            if not message.get("more_body"):
-                break
+        try:
+            async with asyncio.timeout(SENT):
+                body = await self._body(receive)
+        except TimeoutError:
+            refusal = _problem(408, f"the body did not come within {SENT} seconds", Connection="close")
+            await refusal(scope, receive, send)
+            return
+        if body is None:
+            return
+        if len(body) > self._longest:
+            await refusal(scope, receive, send)
+            return
+        if twice := _twice(bytes(body)):
+            refusal = _problem(422, f"body: {twice}")
+            await refusal(scope, receive, send)
+            return
         messages: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
         async def again() -> Message:
             return messages.pop() if messages else await receive()
 
         await self._app(scope, again, send)
+
+    async def _body(self, receive: Receive) -> bytearray | None:
+        """What was sent, no further than it is too long; None: who sent it has left."""
+        body = bytearray()
+        while True:  # a body in chunks states no length
+            message = await receive()
+            if message["type"] != "http.request":
+                return None
+            body += message.get("body", b"")
+            if len(body) > self._longest or not message.get("more_body"):
+                return body

@@ -34,10 +34,15 @@ def address(own: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def run(app: FastAPI, own: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM: what was asked is answered first, a second signal ends at once."""
+def run(app: FastAPI, own: socket.socket, *, most: int) -> None:
+    """Serve until SIGINT or SIGTERM: what was asked is answered first, a second signal ends at once.
+
+    More than `most` connections at once are told to come again.
+    """
     # What the library logs of its own start and stop is said in our words; errors of handlers it still logs.
-    settings = uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=PATIENCE)
+    settings = uvicorn.Config(
+        app, log_level="error", access_log=False, timeout_graceful_shutdown=PATIENCE, limit_concurrency=most
+    )
     with own, heard():
         try:
             uvicorn.Server(settings).run(sockets=[own])

@@ -97,7 +97,7 @@ def _not_utf8(where: str, error: UnicodeDecodeError) -> UserError:
 
 def _parse(content: str, where: str) -> Record:
     try:
-        record = json.loads(content, object_pairs_hook=_object)
+        record = json.loads(content, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
         raise UserError(f"{where}: not JSON ({error.msg} at {place})") from None
@@ -110,7 +110,12 @@ def _parse(content: str, where: str) -> Record:
     return record
 
 
-def _object(pairs: list[tuple[str, Any]]) -> Record:
+def unique(pairs: list[tuple[str, Any]]) -> Record:
+    """A JSON object of these pairs.
+
+    Raises:
+        UserError: a key occurs twice, of which but one would be read.
+    """
     record = dict(pairs)
     if len(record) < len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]

@@ -11,6 +11,8 @@ from fpt.tasks.catalogue import rules_of
 from stages.using.learned import LearnedPrompt
 from stages.using.predict import mixed_predictor
 
+CONNECTIONS = 256  # besides those whose questions wait
+
 
 @dataclass(frozen=True)
 class Service:
@@ -62,5 +64,5 @@ def serve(service: Service, say: Callable[[str], None]) -> None:
             own_names=service.own_names,
         )
         say(f"{', '.join(served)} on {config.model.name} at {server.address(service.own)}; Ctrl-C ends")
-        server.run(made, service.own)
+        server.run(made, service.own, most=service.longest_queue + CONNECTIONS)
         say(f"stopped, after {waiting.answered:,} answers in {waiting.batches:,} batches")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import httpx2
 import pytest
 
 from fpt.config.compose import load
+from fpt.serving import app
 from fpt.serving.app import Served, make
 from fpt.serving.waiting import Full, Waiting
 from fpt.tasks.catalogue import rules_of
@@ -83,6 +85,7 @@ def escaped(record: dict[str, str]) -> dict[str, Any]:
         ),
         (escaped({"prompt": "\ud800", "text": "x"}), 400, "'prompt' is '\\ud800'; expected the name of a prompt"),
         (escaped({"prompt": "boolq", "\ud800": "x"}), 400, "record: no field 'question'; expected question, passage"),
+        ({"content": '{"text": "a", "text": "b"}'}, 422, "body: the key 'text' occurs twice in one object; give it"),
         ({"json": [1]}, 422, "body: Input should be a valid dictionary"),
         ({"json": {"prompt": "boolq", "text": ["x"]}}, 422, "text: Input should be a valid string"),
         ({"content": "{", "headers": {"Content-Type": "application/json"}}, 422, "body: JSON decode error"),
@@ -110,7 +113,27 @@ def test_it_describes_itself(client: httpx2.Client) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     assert sorted(paths) == ["/health", "/predict"]
     assert set(paths["/predict"]["post"]["responses"]) == {"200", "400", "413", "422", "503"}
-    assert client.get("/docs").status_code == 200
+    assert client.get("/docs").status_code == 404  # whose viewer would come from elsewhere
+
+
+def test_every_answer_has_headers_for_browsers(client: httpx2.Client) -> None:
+    answers = [client.get("/"), client.get("/health"), client.get("/nowhere"), client.post("/predict", json=[1])]
+    for answer in [*answers, client.post("/predict", content="x" * (LONGEST + 1))]:
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert "script-src 'sha256-" in answers[0].headers["Content-Security-Policy"]
+
+
+def test_half_a_body_is_not_waited_for(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "SENT", 0.2)
+    port = int(here.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as asking:
+        asking.sendall(b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n{")
+        said = b""
+        while part := asking.recv(4096):
+            said += part
+    assert said.startswith(b"HTTP/1.1 408")
+    assert b"the body did not come within 0.2 seconds" in said
 
 
 def predicted(example: Example) -> Prediction:
