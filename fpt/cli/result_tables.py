@@ -55,20 +55,21 @@ def print_scores(scored: dict[str, Any]) -> None:
     output.say(f"predictions in {scored['predictions']}")
 
 
-def print_comparison(compared: dict[str, Any]) -> None:
-    """A row for each schedule: mean and deviation over the seeds."""
+def print_comparison(kind: str, compared: dict[str, Any]) -> None:
+    """A row for each schedule, or kind of prompt: mean and deviation over the seeds."""
     output, seeds = Output(), ", ".join(map(str, compared["seeds"]))
     baseline = f"{compared['baseline']} {compared['majority']:.2f}"
     output.say(f"{compared['task']} on {compared['model']}, seeds {seeds}; {baseline}")
-    early = list(compared["schedules"][0]["score_at"])
-    columns = "schedule", "to vanilla's score *", compared["metric"], "last prompt", "FLOPs", "time"
-    rows = table(*columns, *(f"at {float(share):.0%}" for share in early), "gain **", words="schedule")
-    for row in compared["schedules"]:
-        ratios = f"{row['flops_ratio']:.1%}", f"{row['seconds_ratio']:.1%}"
-        scores = _spread(row["score"], ".2f"), _spread(row["last"], ".2f")
-        at = ["–" if row["score_at"][share] is None else f"{row['score_at'][share]:.2f}" for share in early]
-        rows.add_row(row["schedule"], _to_vanilla(row), *scores, *ratios, *at, _spread(row["gain"], "+.2f"))
+    variants = compared[f"{kind}s"]
+    cells = [_costs(row, compared) if kind == "prompt" else _gains(row, compared) for row in variants]
+    rows = table(kind, *cells[0], words=kind)
+    for row, values in zip(variants, cells, strict=True):
+        rows.add_row(row[kind], *values.values())
     output.print(rows)
+    if kind == "prompt":
+        output.say("* planned, of the largest stage on one device; ** of updates alone", "dim")
+        output.say(f"FLOPs and time are shares of {variants[0][kind]}'s", "dim")
+        return
     output.say(
         f"* share of vanilla prompt tuning's FLOPs until validations have its last ones' {compared['vanilla']:.2f} for"
         " good; FLOPs, time and what a score is at are shares of its too",
@@ -77,20 +78,21 @@ def print_comparison(compared: dict[str, Any]) -> None:
     output.say("** over the best of its validations (train.eval_every) with no more FLOPs; – before its first", "dim")
 
 
-def print_prompts(compared: dict[str, Any]) -> None:
-    """A row for each kind of prompt."""
-    output, seeds = Output(), ", ".join(map(str, compared["seeds"]))
-    split = f", {compared['split']} split" if compared["split"] else ""
-    baseline = f"{compared['baseline']} {compared['majority']:.2f}"
-    output.say(f"{compared['task']} on {compared['model']}{split}, seeds {seeds}; {baseline}")
-    columns = "prompt", compared["metric"], "parameters", "memory *", "examples/s **", "FLOPs"
-    rows = table(*columns, words="prompt")
-    for row in compared["prompts"]:
-        costs = f"{row['trainable_parameters']:,}", f"{amount(row['memory'])}B", f"{row['examples_per_second']:.2f}"
-        rows.add_row(row["prompt"], _spread(row["score"], ".2f"), *costs, f"{row['flops_ratio']:.1%}")
-    output.print(rows)
-    output.say("* planned, of the largest stage on one device; ** of updates alone", "dim")
-    output.say(f"FLOPs are those of training, against {compared['prompts'][0]['prompt']}", "dim")
+def _scores(row: dict[str, Any], compared: dict[str, Any]) -> dict[str, str]:
+    names = {"score": compared["metric"], "test": "test split", "last": "last prompt"}
+    scores = {name: _spread(row[key], ".2f") for key, name in names.items() if row[key] or key != "test"}
+    return {**scores, "FLOPs": f"{row['flops_ratio']:.1%}", "time": f"{row['seconds_ratio']:.1%}"}
+
+
+def _gains(row: dict[str, Any], compared: dict[str, Any]) -> dict[str, str]:
+    at = {f"at {float(share):.0%}": "–" if it is None else f"{it:.2f}" for share, it in row["score_at"].items()}
+    gain = {"gain **": _spread(row["gain"], "+.2f")}
+    return {"to vanilla's score *": _to_vanilla(row), **_scores(row, compared), **at, **gain}
+
+
+def _costs(row: dict[str, Any], compared: dict[str, Any]) -> dict[str, str]:
+    costs = f"{row['trainable_parameters']:,}", f"{amount(row['memory'])}B", f"{row['examples_per_second']:.2f}"
+    return {**_scores(row, compared), **dict(zip(("parameters", "memory *", "examples/s **"), costs, strict=True))}
 
 
 def _to_vanilla(row: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from fpt.backbones.location import config_values
 from fpt.backbones.shapes import read_sizes
 from fpt.cli.arguments import Arguments
 from fpt.cli.data import read_task
-from fpt.cli.result_tables import print_comparison, print_prompts, print_result, print_sweep
+from fpt.cli.result_tables import print_comparison, print_result, print_sweep
 from fpt.cli.tables import present
 from fpt.config import compose
 from fpt.config.extras import check_quantize
@@ -31,7 +31,6 @@ from stages.epochs import in_updates
 from stages.schedule import Schedule
 from stages.several import compare as comparison
 from stages.several import in_turn
-from stages.several import prompts as prompt_comparison
 from stages.several import sweep as combinations
 
 
@@ -128,36 +127,21 @@ def sweep(arguments: Arguments) -> None:
 
 def compare(arguments: Arguments) -> None:
     """`fpt compare`."""
-    schedules, seeds = arguments.listed("schedules", "pt,ld,fr,cr"), arguments.listed("seeds", "0,1,2")
-    prompts = arguments.listed("prompts", "") if "prompts" in arguments.options else []
+    seeds, kind = arguments.listed("seeds", "0,1,2"), "prompt" if "prompts" in arguments.options else "schedule"
     if wrong := [seed for seed in seeds if not seed.isdecimal()]:
         raise UserError(f"seeds={','.join(seeds)}: {wrong[0]} is no whole number, at least 0")
-    if prompts and "schedules" in arguments.options:
+    if {"prompts", "schedules"} <= set(arguments.options):
         raise UserError(
             "prompts=… and schedules=… both say what to compare; give one of them, and the other as prompt="
         )
-    if prompts:
-        _compare_prompts(arguments, prompts, [int(seed) for seed in seeds])
-        return
-    planned = comparison.plan(arguments.overrides, schedules, [int(seed) for seed in seeds])
+    names = arguments.listed(f"{kind}s", "pt,ld,fr,cr")
+    planned = comparison.plan(arguments.overrides, kind, names, [int(seed) for seed in seeds])
     in_turn.check(planned)
     say, runs = Progress().say, dict[str, list[Run]]()
-    if "pt" not in schedules:
+    if kind == "schedule" and comparison.VANILLA not in names:
         say("pt is added: the others are held against it")
     for plan, run in in_turn.run_all(planned, partial(_one, flags=["--quiet"]), say):
         if isinstance(run, UserError):
             raise run
-        runs.setdefault(plan.config.schedule.name, []).append(run)
-    present(arguments, comparison.compare(runs), print_comparison)
-
-
-def _compare_prompts(arguments: Arguments, prompts: list[str], seeds: list[int]) -> None:
-    """`fpt compare prompts=…`."""
-    planned = prompt_comparison.plan(arguments.overrides, prompts, seeds)
-    in_turn.check(planned)
-    runs: dict[str, list[Run]] = {}
-    for plan, run in in_turn.run_all(planned, partial(_one, flags=["--quiet"]), Progress().say):
-        if isinstance(run, UserError):
-            raise run
-        runs.setdefault(plan.values["prompt"], []).append(run)
-    present(arguments, prompt_comparison.compare(runs), print_prompts)
+        runs.setdefault(plan.values[kind], []).append(run)
+    present(arguments, comparison.compare(kind, runs), partial(print_comparison, kind))
