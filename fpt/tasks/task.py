@@ -80,7 +80,7 @@ class Template:
         """The fields' names; {mask} is no field, but the answer's place."""
         return tuple(dict.fromkeys(name for _, name in self.parts if name is not None and f"{{{name}}}" != MASK))
 
-    @property
+    @cached_property
     def masks(self) -> list[int]:
         """At which of its parts {mask} stands."""
         return [number for number, (_, name) in enumerate(self.parts) if f"{{{name}}}" == MASK]

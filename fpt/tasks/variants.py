@@ -9,7 +9,6 @@ from fpt.config import label_words
 from fpt.config.schema import TaskConfig
 from fpt.errors import UserError, did_you_mean
 from fpt.tasks import fields
-from fpt.tasks.labels import folded
 from fpt.tasks.task import Example, TaskRules
 from fpt.tasks.wordings import WORDINGS
 
@@ -37,7 +36,8 @@ def _worded(rules: TaskRules, task: TaskConfig) -> TaskRules:
         assert rules.relabelled is not None  # or there would be no labels to name
         spelt = [words.get(label, label) for label in rules.labels]
         label_words.check(spelt)
-        _check_apart(spelt)
+        if twice := next((word for word in spelt if spelt.count(word) > 1), None):
+            raise UserError(f"task.labels: two labels have the word '{twice}'; give each its own")
         rules = replace(rules.relabelled(words), records=rules.records)
     if task.template is not None and wording is None:
         template = replace(template, text=task.template)
@@ -60,15 +60,6 @@ def _words(rules: TaskRules, task: TaskConfig) -> dict[str, str]:
                 f" Other words for them are {label_words.shown(dict.fromkeys(rules.labels, 'WORD'))}"
             )
     return words
-
-
-def _check_apart(words: Sequence[str]) -> None:
-    """Refuse labels that have one word, whatever its case."""
-    for index, word in enumerate(words):
-        if folded(word) in map(folded, words[:index]):
-            raise UserError(
-                f"task.labels: two labels have the word '{word}', as case does not count; give each its own"
-            )
 
 
 def _measured(rules: TaskRules, task: TaskConfig) -> TaskRules:
