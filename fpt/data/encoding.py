@@ -76,7 +76,7 @@ def decoded(outputs: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase
     """Outputs as texts without special tokens; in their ids IGNORED stands behind the end, and is no token."""
     said = [[token for token in ids if token != IGNORED] for ids in outputs]
     texts = tokenizer.batch_decode(said, skip_special_tokens=True)
-    if SENTINEL.strip() not in tokenizer.get_added_vocab():  # another family's, to which it is plain text
+    if len(tokenizer.tokenize(SENTINEL.strip())) > 2:  # another family's, to which it is text; to mT5's it is a word
         return [text.strip() for text in texts]
     return [SENTINELS.sub("", text).strip() for text in texts]
 

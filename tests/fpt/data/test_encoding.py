@@ -203,3 +203,10 @@ def test_a_target_with_special_tokens_reads_back(no_pad: Backbone) -> None:
     words = ["<|endoftext|> b", "a<|eot|>", "<extra_id_0> c"]
     assert decoded(tokens.of_targets(words), no_pad.tokenizer) == [*words[:2], "c"]
     assert decoded(tokens.of_targets(["x <extra_id_0>"]), no_pad.tokenizer) == ["x <extra_id_0>"]
+
+
+def test_a_sentinel_that_is_an_ordinary_word_is_no_part_of_an_answer() -> None:
+    """As mT5's are, whose tokenizer has no special tokens of that name."""
+    library = Tokenizer(models.WordLevel({"<extra_id_0>": 0, "yes": 1, "?": 2}, unk_token="?"))
+    library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    assert decoded([[0, 1], [1]], PreTrainedTokenizerFast(tokenizer_object=library)) == ["yes", "yes"]
