@@ -96,12 +96,8 @@ def in_processes(
     place: Path,
     *,
     seconds: float = 500,
-    told: Callable[[int], dict[str, Any]] | None = None,
 ) -> None:
-    """Make a call, which returns 0 or None, in so many processes.
-
-    They find what torchrun tells its own, or what `told` says to each.
-    """
+    """Make a call, which returns 0 or None, in so many processes, which find what torchrun tells its own."""
     _environment()
     place.parent.mkdir(parents=True, exist_ok=True)
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
@@ -109,7 +105,7 @@ def in_processes(
     same |= {"TORCHELASTIC_USE_AGENT_STORE": True}
     ranks = []
     for rank in range(number):
-        tells = told(rank) if told else same | {"RANK": rank, "LOCAL_RANK": rank}
+        tells = same | {"RANK": rank, "LOCAL_RANK": rank}
         log = place.with_suffix(f".rank-{rank}.txt")
         ranks.append(FORKS.Process(target=_as_rank, args=(tells, call, log), daemon=True))
     for rank in ranks:

@@ -1,15 +1,18 @@
 """What ended a process early is one line, for the user or for torchrun."""
 
 import errno
+import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from fpt.devices.ending import GOES_ON, Failed, tell
+from fpt.devices.ending import GOES_ON, Failed, one_of_several, tell
 from fpt.devices.interrupts import Interrupted
 from fpt.errors import UserError
+from tests.processes import in_processes
 
 
 def test_the_line_that_a_process_tells_goes_to_torchrun_where_it_started_it(
@@ -34,3 +37,19 @@ def test_the_line_that_a_process_tells_goes_to_torchrun_where_it_started_it(
     assert capsys.readouterr().err == ""
     with pytest.raises(ZeroDivisionError):
         tell(ZeroDivisionError())
+
+
+def _fail_in_one() -> None:
+    with one_of_several():
+        if os.environ["RANK"] == "1":
+            raise ZeroDivisionError("a fault of ours")
+        time.sleep(60)
+
+
+@pytest.mark.trains
+def test_a_fault_of_ours_has_its_traceback_and_its_rank(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError) as caught:
+        in_processes(2, _fail_in_one, tmp_path / "processes")
+    said = str(caught.value)
+    assert said.count("Traceback") == 1
+    assert f"fpt: rank 1: failed: ZeroDivisionError: a fault of ours; {GOES_ON}" in said

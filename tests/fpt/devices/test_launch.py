@@ -195,7 +195,7 @@ def test_another_launchers_processes_train_one_run(
 
 
 @pytest.mark.trains
-@pytest.mark.parametrize("starts", ["engine.processes=2", "torchrun"])
+@pytest.mark.parametrize("starts", ["engine.processes=2", pytest.param("torchrun", marks=pytest.mark.slow)])
 def test_a_users_error_that_the_processes_find_is_said_once_by_rank(
     model: Path, boolq: Path, tmp_path: Path, starts: str
 ) -> None:
