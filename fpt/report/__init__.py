@@ -12,11 +12,7 @@ from fpt.runs.run import open_run
 
 
 def open_runs(places: Sequence[str]) -> list[ReportedRun]:
-    """The runs in these folders, named after them; by their whole path where two have one name.
-
-    Raises:
-        UserError: no folder, one that is not a run's, one given twice, or damaged files.
-    """
+    """The runs in these folders, named after them; by their whole path where two have one name."""
     if not places:
         raise UserError("fpt report: give the folders of one or more runs, as in fpt report runs/boolq-tiny-cr-s0")
     runs = [open_run(place) for place in places]
@@ -31,8 +27,7 @@ def open_runs(places: Sequence[str]) -> list[ReportedRun]:
 def output_of(places: Sequence[str], output: str | None) -> Path:
     """Where the page goes: to `output`, into the folder of a single run, or beside the first of several.
 
-    Raises:
-        UserError: the file's name does not end in .html, so that no file of a run can be overwritten.
+    The name must end in .html, so that no file of a run can be overwritten.
     """
     if output is None:
         first = Path(places[0]).expanduser()
@@ -44,11 +39,7 @@ def output_of(places: Sequence[str], output: str | None) -> Path:
 
 
 def write(runs: Sequence[ReportedRun], page: Path) -> list[Path]:
-    """Write the page and, into a folder beside it, its plots as PNG; returns the paths, the page's first.
-
-    Raises:
-        UserError: no file can be made there.
-    """
+    """Write the page and, into a folder beside it, its plots as PNG; returns the paths, the page's first."""
     from fpt.report.page import render  # here, because an error must not wait for matplotlib
 
     folder = page.with_name(f"{page.stem}-plots")

@@ -4,7 +4,6 @@ import base64
 import json
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
-from typing import NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 
@@ -15,13 +14,6 @@ from fpt.report.runs import Group, ReportedRun, by_seed
 from fpt.units import amount
 
 EXAMPLES = 3  # of each kind
-
-
-class Section(NamedTuple):
-    """The plots of all runs of one task and metric, which share their axes."""
-
-    title: str
-    plots: list[Plot]
 
 
 def render(runs: Sequence[ReportedRun]) -> tuple[str, list[Plot]]:
@@ -39,10 +31,11 @@ def render(runs: Sequence[ReportedRun]) -> tuple[str, list[Plot]]:
         examples=examples,
         differences=_differences(runs),
     )
-    return page, [plot for section in sections for plot in section.plots]
+    return page, [plot for _, figures in sections for plot in figures]
 
 
-def _sections(groups: Sequence[Group]) -> Iterator[Section]:
+def _sections(groups: Sequence[Group]) -> Iterator[tuple[str, list[Plot]]]:
+    """Title and plots of the runs of each task and metric, which share their axes."""
     sections: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
         run = group.runs[0]
@@ -52,7 +45,7 @@ def _sections(groups: Sequence[Group]) -> Iterator[Section]:
         prefix = f"{number}-" if len(sections) > 1 else ""
         scored = [group for group in members if metric and any(run.validations for run in group.runs)]
         score = [plots.score(scored, f"{prefix}score")] if scored else []
-        yield Section(f"{task}: {metric}" if metric else task, [*score, plots.loss(members, f"{prefix}loss")])
+        yield f"{task}: {metric}" if metric else task, [*score, plots.loss(members, f"{prefix}loss")]
 
 
 def _differences(runs: Sequence[ReportedRun]) -> list[tuple[str, list[str]]]:

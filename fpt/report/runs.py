@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fpt.config import literal
 from fpt.config.same_run import MAY_DIFFER
-from fpt.errors import UserError, reason
+from fpt.errors import UserError
 from fpt.runs.folder import METRICS
 from fpt.runs.records import PLAN
 from fpt.runs.run import PREDICTIONS, UPDATES, Run
@@ -26,25 +26,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ReportedRun:
-    """One run of a report.
-
-    Attributes:
-        files: its folder.
-        number: its place in the report, from 1.
-        label: what people know it by.
-        settings: its configuration, by dotted key.
-        updates: lines of metrics.jsonl with a loss.
-        validations: lines of metrics.jsonl with scores.
-        plan: plan.json; empty where the run has not come so far.
-        result: result.json; empty where the run is not finished.
-    """
+    """One run of a report; what it has not come to is empty."""
 
     files: Run
-    number: int
+    number: int  # in the report, from 1
     label: str
-    settings: dict[str, Any]
-    updates: list[Line]
-    validations: list[Line]
+    settings: dict[str, Any]  # by dotted key
+    updates: list[Line]  # of metrics.jsonl, with a loss
+    validations: list[Line]  # with scores
     plan: dict[str, Any]
     result: dict[str, Any]
 
@@ -116,21 +105,14 @@ class ReportedRun:
 
 
 def read(files: Run, number: int, label: str) -> ReportedRun:
-    """A run as the report takes it.
-
-    Raises:
-        UserError: a file is damaged.
-    """
+    """A run as the report takes it; a damaged file ends the report."""
     plan = files.plan if PLAN in files.ledger else {}
     for place, line in enumerate(files.metrics, 1):
         if not _is_sound(line, len(plan.get("stages", []))):
             raise UserError(f"{files.path / METRICS}: is damaged: line {place} is not what fpt writes")
     updates = [line for line in files.metrics if "split" not in line]
     validations = [line for line in files.metrics if line.get("split") == "validation"]
-    try:
-        settings = literal.flat(files.settings)
-    except Exception as error:  # YAML has many types
-        raise UserError(f"{files.path}: its configuration cannot be read ({reason(error)})") from None
+    settings = literal.flat(files.settings)
     result = files.result if files.is_finished else {}
     run = ReportedRun(files, number, label, settings, updates, validations, plan, result)
     if not all(run.metric in line for line in validations):
@@ -155,13 +137,10 @@ def by_seed(runs: Sequence[ReportedRun]) -> list[Group]:
     """The runs, grouped, in the order of each group's first."""
     groups: dict[str, list[ReportedRun]] = {}
     for run in runs:
-        settings = {key: value for key, value in run.settings.items() if value is not None and not _may_differ(key)}
+        differs = [key for key in run.settings if key in ("seed", *MAY_DIFFER) or key.startswith("engine.")]
+        settings = {key: value for key, value in run.settings.items() if value is not None and key not in differs}
         groups.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append(run)
     return [Group(number, members) for number, members in enumerate(groups.values(), 1)]
-
-
-def _may_differ(key: str) -> bool:
-    return key == "seed" or key in MAY_DIFFER or key.startswith("engine.")
 
 
 def _is_sound(line: object, num_stages: int) -> bool:
