@@ -14,7 +14,7 @@ from fpt.tasks import fields, labels, metrics, origins, ratings, reading, summar
 from fpt.tasks.fields import Record
 from fpt.tasks.file_formats import READERS
 from fpt.tasks.origins import Origin
-from fpt.tasks.task import Example, Golds, TaskRules, Template
+from fpt.tasks.task import MASK, Example, Golds, TaskRules, Template
 
 # Keys that belong to task=files.
 OWN = ("train", "valid", "test", "source", "target", "spare", "id")
@@ -114,6 +114,8 @@ def _label_rules(config: TaskConfig, words: Mapping[str, str], origin: Origin) -
 
 def _question(id_field: str | None, source: Template, record: Record, where: str) -> Example:
     name = _values(record, (id_field,), where)[id_field] if id_field else where.rpartition(", ")[2]
+    if MASK in source.text and MASK[1:-1] in record:
+        raise UserError(f"{where}: the column 'mask' cannot be in task.source, where {MASK} is the answer; rename it")
     return source.fill(_values(record, source.fields, where), name)
 
 
@@ -161,7 +163,8 @@ def _template(config: TaskConfig, key: str) -> Template:
         raise UserError(f"task.{key}={template.text}: not a template ({error})") from None
     if not names:
         example = {"source": "question: {question} context: {passage}", "target": "{answer}"}[key]
-        raise UserError(f"task=files needs a template with fields of yours as task.{key}, as in '{example}'")
+        answer = f"; {MASK} is none, but where the answer is" if MASK in template.text else ""
+        raise UserError(f"task=files needs a template with fields of yours as task.{key}, as in '{example}'{answer}")
     return template
 
 

@@ -380,6 +380,13 @@ def test_a_file_in_utf_16_is_read_by_its_first_bytes(tmp_path: Path, ending: str
     assert opened(file).train[0].golds == ("größer 正面",)
 
 
+@pytest.mark.parametrize(("source", "said"), [("{mask} {question}", "rename it"), ("{mask}", "is none, but where the")])
+def test_a_column_called_mask_is_not_taken_for_the_answers_place(tmp_path: Path, source: str, said: str) -> None:
+    file = save(tmp_path / "a.jsonl", [{**ROWS[0], "mask": "on"}])
+    with pytest.raises(UserError, match=said):
+        opened(file, f"task.source={source}")
+
+
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
 
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from fpt.__main__ import main
 from fpt.devices import distributed
+from fpt.errors import UserError
 from fpt.prompts.prompted import PromptedModel
 from fpt.training import loop
 from fpt.training.graphs import NoGraphError, Replay
@@ -107,3 +108,9 @@ def test_a_model_whose_updates_cannot_be_graphs_is_trained_without(
     said = capsys.readouterr().err
     assert said.count("from here on updates are no CUDA graphs: operation not permitted") == 1
     assert torch.equal(learned(tmp_path / "graphs"), learned(tmp_path / "plain"))
+
+
+@pytest.mark.parametrize(("update", "way_out"), [(1, "try engine.dtype=float32"), (2, r"try a lower optim\.lr=0\.3")])
+def test_a_rate_that_has_moved_nothing_is_not_blamed(update: int, way_out: str) -> None:
+    with pytest.raises(UserError, match=f"the loss is nan at update {update}: .*{way_out}"):
+        loop._Unread(update, torch.tensor(float("nan")), 0.3, 1).read(0.0)
