@@ -69,7 +69,7 @@ def _read(file: Path, group: str) -> tuple[str, dict[str, Any]]:
     tree = literal.parse(text)
     is_global = "@package _global_" in text
     chosen = {key.removeprefix("override /"): value for row in tree.pop("defaults", []) for key, value in row.items()}
-    values = literal.flat(literal.dump(tree if is_global else {group: tree}))
+    values = literal.leaves(tree if is_global else {group: tree})
     left_out = (f"{group}.name", "model.config.")
     return about, chosen | {key: value for key, value in values.items() if not key.startswith(left_out)}
 

@@ -10,7 +10,6 @@ import torch
 
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.location import read_values
-from fpt.config.literal import parse
 from fpt.config.run_config import RunConfig
 from fpt.config.same_run import fixed, fixed_of
 from fpt.data.encoded import Encoded
@@ -23,7 +22,7 @@ from fpt.devices.engine import Engine
 from fpt.errors import UserError
 from fpt.random_streams import drawn
 from fpt.runs.progress import Progress
-from fpt.runs.records import INPUTS
+from fpt.runs.records import INPUTS, configuration
 from fpt.runs.run import CONFIG
 from fpt.runs.shared_folder import SharedFolder
 from fpt.tasks.task import Task, TaskRules
@@ -140,7 +139,9 @@ def check_unchanged(config: RunConfig, inputs: Inputs, start: bytes, folder: Sha
         folder.write_json(INPUTS, {**digests, "threads": threads})
         return
     began = folder.read_json(INPUTS)
-    digests["configuration"] = _digest_of(fixed_of(parse(folder.read(CONFIG).decode())))  # as it was written then
+    digests["configuration"] = _digest_of(
+        fixed_of(configuration(folder.path / CONFIG, folder.read(CONFIG)))
+    )  # as it was written then
     for name, value in digests.items():
         if began.get(name, value) != value:  # earlier versions did not record the tokenizer
             raise UserError(

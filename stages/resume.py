@@ -12,10 +12,10 @@ from fpt.config.run_config import RunConfig
 from fpt.config.same_run import differences
 from fpt.errors import UserError
 from fpt.runs.folder import METRICS, STATE, Mark, RunFolder, set_aside
-from fpt.runs.records import RESULT, STAGE, reading
+from fpt.runs.records import RESULT, STAGE, configuration, reading
 from fpt.runs.run import CONFIG, PREDICTIONS, PROMPT, TEST_PREDICTIONS
 from fpt.runs.shared_folder import SharedFolder
-from fpt.training.checkpoint import TrainState, load_state
+from fpt.training.checkpoint import TrainState, dump_state, load_state
 from stages import selection
 from stages.schedule import Schedule, Stage
 
@@ -60,6 +60,8 @@ def _open(config: RunConfig, schedule: Schedule) -> RunFolder:
             _check_same(config, folder)
         if damaged:
             _drop(folder, schedule, damaged)
+        if METRICS in damaged:
+            _forget_metrics(folder, schedule)
         if CONFIG not in folder:
             folder.write(CONFIG, dump(stored(config)).encode())
     except BaseException:
@@ -114,7 +116,7 @@ def selection_of(stage: Stage, folder: SharedFolder, full: Shape, scores: dict[s
 
 
 def _check_same(config: RunConfig, folder: RunFolder) -> None:
-    if wrong := differences(folder.read(CONFIG).decode(), config):
+    if wrong := differences(configuration(folder.path / CONFIG, folder.read(CONFIG)), config):
         raise UserError(
             f"run.dir={folder.path}: holds a run with another configuration ({'; '.join(wrong)})."
             " Give another run.dir, or start over with resume=never"
@@ -155,6 +157,12 @@ def _drop(folder: RunFolder, schedule: Schedule, damaged: dict[str, str]) -> Non
     for name in folder.names():
         if name in damaged or name in OUTCOMES or name.startswith(tuple(lost)):
             folder.forget(name)
+
+
+def _forget_metrics(folder: RunFolder, schedule: Schedule) -> None:
+    """Have the last state go on with an empty metrics.jsonl; else every later use would find it damaged again."""
+    if stage := _last_good_stage(folder, schedule, {}):
+        folder.write(state_file(stage), dump_state(read_state(folder, stage), folder.forget_metrics()))
 
 
 def _folder(stage: Stage) -> str:

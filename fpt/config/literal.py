@@ -44,11 +44,6 @@ def escaped(tree: Any) -> Any:
     return MARK.sub(lambda found: found[1] * 2 + r"\${", tree) if isinstance(tree, str) else tree
 
 
-def flat(text: str) -> dict[str, Any]:
-    """A configuration (YAML) as one value per dotted key; lists stay whole."""
-    return leaves(parse(text))
-
-
 def leaves(tree: Any, key: str = "") -> dict[str, Any]:
     """A tree's values by dotted key; lists stay whole."""
     if isinstance(tree, dict) and tree:

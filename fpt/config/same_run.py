@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fpt.config.literal import leaves, parse
+from fpt.config.literal import leaves
 from fpt.config.places import rooted, stored
 from fpt.config.run_config import RunConfig
 
@@ -34,9 +34,9 @@ def fixed_of(tree: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def differences(then: str, now: RunConfig) -> list[str]:
-    """What differs from a run's config.yaml, as in `optim.lr: 0.3 then, 0.1 now`; relative paths are of this place."""
-    before = leaves(rooted(parse(then)))
+def differences(then: dict[str, Any], now: RunConfig) -> list[str]:
+    """What differs from a run's stored settings, as in `optim.lr: 0.3 then, 0.1 now`; paths may be relative to here."""
+    before = leaves(rooted(then))
     return [
         f"{key}: {before.get(key)} then, {value} now" for key, value in fixed(now).items() if before.get(key) != value
     ]

@@ -112,7 +112,7 @@ def read(files: Run, number: int, label: str) -> ReportedRun:
             raise UserError(f"{files.path / METRICS}: is damaged: line {place} is not what fpt writes")
     updates = [line for line in files.metrics if "split" not in line]
     validations = [line for line in files.metrics if line.get("split") == "validation"]
-    settings = literal.flat(files.settings)
+    settings = literal.leaves(files.settings)
     result = files.result if files.is_finished else {}
     run = ReportedRun(files, number, label, settings, updates, validations, plan, result)
     if not all(run.metric in line for line in validations):

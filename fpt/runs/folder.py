@@ -97,6 +97,11 @@ class RunFolder:
         """Why the marked part of metrics.jsonl cannot be trusted, or None."""
         return metrics_problem(self.path, mark)
 
+    def forget_metrics(self) -> Mark:
+        """Empty metrics.jsonl, whose lines are lost; returns the mark of that."""
+        replace_file(self.path / METRICS, b"")
+        return {"bytes": 0, "sha256": hashlib.sha256().hexdigest()}
+
     def open_metrics(self, mark: Mark | None) -> list[dict[str, Any]]:
         """Go on with metrics.jsonl after the marked part of it, or anew; returns the lines that are kept."""
         file = self.path / METRICS

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from yaml import YAMLError
 
+from fpt.config import literal
 from fpt.errors import UserError
 
 RESULT = "result.json"
@@ -38,8 +40,21 @@ def reading(file: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (ValueError, LookupError, TypeError, AttributeError, SafetensorError):
+    except (ValueError, LookupError, TypeError, AttributeError, SafetensorError, YAMLError):
         raise UserError(f"{file}: is not what fpt writes; the run can be started over with resume=never") from None
+
+
+def configuration(file: Path, data: bytes) -> dict[str, Any]:
+    """The configuration in a config.yaml's bytes as plain values, which nothing is resolved in.
+
+    Raises:
+        UserError: it is something else.
+    """
+    with reading(file):
+        values = literal.parse(data.decode())
+        for group in ("task", "model", "schedule"):
+            getitem(values[group], "name")
+        return dict(values)
 
 
 def json_object(file: Path, data: bytes) -> dict[str, Any]:

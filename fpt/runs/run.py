@@ -6,12 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpt.config import compose, literal, places
+from fpt.config import compose, places
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import PromptConfig
 from fpt.errors import UserError, reason
 from fpt.runs.folder import METRICS, STATE, Ledger, described, metrics_problem, problem_of, read_ledger, trusted
-from fpt.runs.records import MEASURED, PLAN, RESULT, STAGE, json_lines, json_object, reading
+from fpt.runs.records import MEASURED, PLAN, RESULT, STAGE, configuration, json_lines, json_object, reading
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,9 +84,9 @@ class Run:
         return json_object(self.path / name, self.read(name))
 
     @cached_property
-    def settings(self) -> str:
-        """config.yaml."""
-        return self.read(CONFIG).decode()
+    def settings(self) -> dict[str, Any]:
+        """config.yaml, as plain values."""
+        return configuration(self.path / CONFIG, self.read(CONFIG))
 
     @cached_property
     def config(self) -> RunConfig:
@@ -95,8 +95,9 @@ class Run:
         Raises:
             UserError: another version of fpt wrote it, with other keys.
         """
+        settings = self.settings
         try:
-            tree = places.found(literal.parse(self.settings), self.path)
+            tree = places.found(settings, self.path)
             kept = {name: tree["engine"][name] for name in ("device", "dtype", "quantize") if name in tree["engine"]}
             tree["engine"] = {**kept, "name": "torch"}
             tree["prompt"] = {name: tree["prompt"][name] for name in LEARNED if name in tree["prompt"]}

@@ -13,12 +13,12 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from fpt.config.compose import to_yaml
-from fpt.config.literal import flat
+from fpt.config.literal import leaves
 from fpt.config.run_config import RunConfig
 from fpt.errors import UserError, reason
 from fpt.runs.atomic import replace_file
@@ -172,7 +172,7 @@ def _wandb(config: RunConfig) -> Updates:
         id=_id(folder / ".wandb-id"),
         resume="allow",
         dir=folder,
-        config=flat(to_yaml(config)),
+        config=leaves(asdict(config)),
         settings=wandb.Settings(silent=True, console="off"),
     )
     return Updates(lambda values, update: run.log(values, step=update), run.finish, first=run.step)
@@ -192,7 +192,7 @@ def _trackio(config: RunConfig) -> Updates:
             project=os.environ.get("TRACKIO_PROJECT", "fpt"),
             name=f"{folder.name}-{_id(folder / '.trackio-id')}",  # it knows a run by its name alone
             resume="allow",
-            config=flat(to_yaml(config)),
+            config=leaves(asdict(config)),
             auto_log_gpu=False,
             auto_log_cpu=False,
         )

@@ -212,8 +212,8 @@ def test_nothing_is_resolved_in_a_text_nor_in_what_was_read_from_a_file(tmp_path
     assert config.schedule.stages == [{"depth": text, "share": 1.0}]
     again = compose.load(["seed=3"], base=compose.read(compose.to_yaml(config)))
     assert replace(again, seed=0) == config
-    assert literal.flat(compose.to_yaml(config))["task.template"] == text
-    assert not differences(compose.to_yaml(config), config)
+    assert literal.leaves(literal.parse(compose.to_yaml(config)))["task.template"] == text
+    assert not differences(literal.parse(compose.to_yaml(config)), config)
 
 
 def test_what_is_typed_may_be_resolved_where_it_is_no_text() -> None:
@@ -300,7 +300,7 @@ def test_resolved_yaml_holds_every_key_and_shows_differences() -> None:
     tree = OmegaConf.create(first)
     for key in keys.settings():
         assert OmegaConf.select(tree, key, default="absent") != "absent"
-    before, after = literal.flat(first), literal.flat(second)
+    before, after = literal.leaves(literal.parse(first)), literal.leaves(literal.parse(second))
     assert set(before) >= {key for key in keys.settings() if key != "model.config"}
     changed = {key: (before[key], after[key]) for key in before if before[key] != after[key]}
     assert changed == {"seed": (1, 2), "optim.lr": (0.3, 0.2)}
