@@ -53,7 +53,7 @@ def test_it_answers_and_ends_in_order(finished: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["port=70000"], "port=70000: expected a number below 65536"),
+        (["port=70000"], "port=70000: expected a whole number, at least 0 and at most 65535"),
         (["port=x"], "port=x: expected a whole number, at least 0"),
         (["port={taken}"], "cannot be served at (Address already in use); give another port=N; 0 takes a free one"),
         (["host=300.1.1.1"], "host=300.1.1.1 port=8000: cannot be served at"),
