@@ -130,7 +130,7 @@ class Group(NamedTuple):
     def label(self) -> str:
         """The first run's label, and how many there are."""
         first = self.runs[0].label
-        return first if len(self.runs) == 1 else f"{first} and {len(self.runs) - 1} more seeds"
+        return first if len(self.runs) == 1 else f"{first} and {len(self.runs) - 1} more"
 
 
 def by_seed(runs: Sequence[ReportedRun]) -> list[Group]:

@@ -278,7 +278,7 @@ def test_runs_that_differ_by_their_seed_make_one_band(finished: Path, tmp_path: 
     runs[2] = replace(runs[2], settings={**runs[2].settings, "optim.lr": 0.7})
     groups = by_seed(runs)
     assert [[run.number for run in group.runs] for group in groups] == [[1, 2], [3]]
-    assert [group.label for group in groups] == ["finished and 1 more seeds", "third"]
+    assert [group.label for group in groups] == ["finished and 1 more", "third"]
     full = [line for line in runs[0].validations if line["stage"] == 4]
     expected = [(line["flops"] + 5, line["accuracy"], line["accuracy"] + 1.5, line["accuracy"] + 3) for line in full]
     assert over_seeds(groups[0].runs, True) == pytest.approx(np.array(expected))
