@@ -48,7 +48,7 @@ def _changed(tree: dict[str, Any], change: Callable[[str], str]) -> dict[str, An
     tree = {name: dict(value) if isinstance(value, dict) else value for name, value in tree.items()}
     for key, words in KEYS.items():
         group, _, name = key.rpartition(".")
-        branch = tree.get(group) if group else tree
+        branch: Any = tree.get(group) if group else tree
         value = branch.get(name) if isinstance(branch, dict) else None
         if isinstance(value, str) and value not in ("", *words) and not (key == "model.weights" and is_hub_id(value)):
             branch[name] = change(value)
