@@ -1,6 +1,7 @@
 """A task's examples as text: every record read, and checked."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 
 from fpt.config.run_config import RunConfig
@@ -8,7 +9,7 @@ from fpt.errors import UserError
 from fpt.tasks import origins, sampling
 from fpt.tasks.catalogue import VALID_SHOTS, data_of, is_own, rules_of
 from fpt.tasks.faults import Faults
-from fpt.tasks.fields import PlacedRecord, readable
+from fpt.tasks.fields import Record, readable
 from fpt.tasks.splits import asked_test_split, check_validation_split, is_drawn, parts_of, validation_splits
 from fpt.tasks.task import ANSWER, Example, Task, TaskRules
 
@@ -20,45 +21,19 @@ def open_task(config: RunConfig) -> Task:
     task, rules = config.task, rules_of(config.task)
     check_validation_split(config, rules)
     test_split = asked_test_split(config, rules)
-    data, faults, notes = data_of(config, rules), Faults(skip=task.on_error == "skip"), list[str]()
-    train = _examples(rules, data, "train", task.train_examples, faults)
-    valid, test, seed = list[Example](), list[Example](), config.seed if task.sample_seed is None else task.sample_seed
-    if is_drawn(task):
-        assert task.shots is not None
-        train, valid = sampling.as_lpt_draws(train, task.shots, task.valid_shots or VALID_SHOTS, seed, rules.labels)
-        test = _validation(rules, data, task.valid_split, task.valid_examples, faults)
-    elif (is_own(task) and task.valid is None) or origins.is_whole(rules.records, data):
-        train, valid = sampling.split_off(train, task.valid_share, config.seed, labels=rules.labels)
-        share = f"{len(valid):,} of its {len(train) + len(valid):,} examples"
-        file = task.train or origins.file_of(rules.records, data, "train")
-        without = "there is no task.valid" if is_own(task) else "there is no other file"
-        notes.append(f"{file}: {share} are for validation, drawn with the seed, as {without}")
-        valid = valid[: task.valid_examples]
-    else:
-        valid = _validation(rules, data, task.valid_split, task.valid_examples, faults)
-    if test_split and not test:
-        test = _examples(rules, data, test_split, None, faults)
-    if task.shots is not None and not is_drawn(task):
-        train = sampling.shots_of_each(train, task.shots, seed, labels=rules.labels)
-    if rules.each_gold:
-        train = [
-            example._replace(target=ANSWER.format(answer=gold), golds=(gold,))
-            for example in train
-            for gold in example.golds
-        ][: task.train_examples]
-    if is_own(task) and len(valid) < FEW:
-        points = f"of {len(valid)} validation examples one answer is {100 / len(valid):.1f} points of the score"
-        notes.append(f"{points}; more say more: task.valid, or a larger task.valid_share")
+    splits = _Splits(rules, data_of(config, rules), Faults(skip=task.on_error == "skip"))
+    train, valid, notes = _to_learn_and_validate(config, splits)
+    test = _to_test(config, splits, test_split)
     baseline_name, answers = rules.baseline(train, valid)
-    origin = " and ".join(dict.fromkeys(filter(None, (task.train, task.valid)))) or rules.records.describe(data)
+    origin = " and ".join(filter(None, (task.train, task.valid))) or rules.records.describe(splits.data)
     return Task(
         **vars(rules),
         name=task.name,
         train=train,
         valid=valid,
         origin=f"{origin}, {task.valid_split}" if len(validation_splits(rules)) > 1 and not is_drawn(task) else origin,
-        notes=(*faults.notes, *notes),
-        skipped=tuple(faults.messages),
+        notes=(*splits.faults.notes, *notes),
+        skipped=tuple(splits.faults.messages),
         baseline_name=baseline_name,
         majority=rules.score(answers, valid)[rules.metric],
         test_split=test_split,
@@ -66,50 +41,100 @@ def open_task(config: RunConfig) -> Task:
     )
 
 
-def _validation(rules: TaskRules, data: str, split: str, num: int | None, faults: Faults) -> list[Example]:
-    """The first `num` examples of a validation or test split, or of each of those that it is made of."""
-    parts = parts_of(split, rules)
-    if len(parts) == 1:
-        return _examples(rules, data, split, num, faults)
+def _to_learn_and_validate(config: RunConfig, splits: "_Splits") -> tuple[list[Example], list[Example], list[str]]:
+    """The examples to train on and to validate on, and notes on them for people."""
+    task, rules, notes = config.task, splits.rules, list[str]()
+    seed = config.seed if task.sample_seed is None else task.sample_seed
+    train = splits.first("train", task.train_examples)
+    if is_drawn(task):
+        assert task.shots is not None
+        train, valid = sampling.as_lpt_draws(train, task.shots, task.valid_shots or VALID_SHOTS, seed, rules.labels)
+    elif (is_own(task) and task.valid is None) or origins.is_whole(rules.records, splits.data):
+        train, valid = sampling.split_off(train, task.valid_share, config.seed, labels=rules.labels)
+        share = f"{len(valid):,} of its {len(train) + len(valid):,} examples"
+        file = task.train or origins.file_of(rules.records, splits.data, "train")
+        without = "there is no task.valid" if is_own(task) else "there is no other file"
+        notes.append(f"{file}: {share} are for validation, drawn with the seed, as {without}")
+        valid = valid[: task.valid_examples]
+    else:
+        valid = splits.validation(task.valid_split, task.valid_examples)
+    if task.shots is not None and not is_drawn(task):
+        train = sampling.shots_of_each(train, task.shots, seed, labels=rules.labels)
+    if rules.each_gold:
+        train = _one_for_each_gold(train)[: task.train_examples]
+    if is_own(task) and len(valid) < FEW:
+        points = f"of {len(valid)} validation examples one answer is {100 / len(valid):.1f} points of the score"
+        notes.append(f"{points}; more say more: task.valid, or a larger task.valid_share")
+    return train, valid, notes
+
+
+def _to_test(config: RunConfig, splits: "_Splits", split: str | None) -> list[Example]:
+    if split is None:
+        return []
+    return splits.validation(split, config.task.valid_examples) if is_drawn(config.task) else splits.first(split, None)
+
+
+def _one_for_each_gold(examples: list[Example]) -> list[Example]:
     return [
-        example._replace(id=f"{part}-{example.id}", group=part)
-        for part in parts
-        for example in _examples(rules, data, part, num, faults)
+        example._replace(target=ANSWER.format(answer=gold), golds=(gold,))
+        for example in examples
+        for gold in example.golds
     ]
 
 
-def _examples(rules: TaskRules, data: str, split: str, num: int | None, faults: Faults) -> list[Example]:
-    """A split's first `num` examples."""
-    records = origins.records(rules.records, data, split, faults)
-    examples = list(islice(_read(records, rules, split, faults), num))
-    if not examples:
-        first = f": every record was skipped, the first as {faults.messages[0]}" if faults.messages else ""
-        place = rules.records.split(split).files[0] if rules.records.is_own else f"task.data={data}"
-        raise UserError(f"{place}: the {split} split is empty{first}")
-    return examples
+@dataclass(frozen=True)
+class _Splits:
+    """Reads a task's splits from its data, by its rules."""
 
+    rules: TaskRules
+    data: str
+    faults: Faults
 
-def _read(records: Iterator[PlacedRecord], rules: TaskRules, split: str, faults: Faults) -> Iterator[Example]:
-    """A split's records as examples."""
-    is_test = split in rules.records.tests
-    ids: set[str] = set()
-    first: dict[bool, str] = {}  # where the first record is that has an answer, and that has none
-    for where, record in records:
-        try:
-            prepared = rules.records.prepare(record, where)
-            answered = not is_test or rules.answered(prepared)
-            example = rules.example(prepared, where) if answered else rules.question(rules.template, prepared, where)
-            readable(example.id, f"{where}: the id")
-            if example.id in ids:
-                raise UserError(f"{where}: the id '{example.id}' occurs a second time; make ids unique")
-        except UserError as error:
-            faults.add(error)
-            continue
-        ids.add(example.id)
-        first.setdefault(answered, where)
-        if len(first) > 1:  # even where such are skipped: the rest would be taken for the whole
-            raise UserError(
-                f"{first[True]}: has a label or an answer, and {first[False]} has none; a test split is scored"
-                " whole or not at all, so add those that are missing, or take out all"
-            )
-        yield example
+    def validation(self, split: str, num: int | None) -> list[Example]:
+        """The first `num` examples of a validation split, or of each of those that it is made of."""
+        parts = parts_of(split, self.rules)
+        if len(parts) == 1:
+            return self.first(split, num)
+        return [
+            example._replace(id=f"{part}-{example.id}", group=part)
+            for part in parts
+            for example in self.first(part, num)
+        ]
+
+    def first(self, split: str, num: int | None) -> list[Example]:
+        """A split's first `num` examples; None: all."""
+        examples = list(islice(self._examples(split), num))
+        if not examples:
+            records, skipped = self.rules.records, self.faults.messages
+            first = f": every record was skipped, the first as {skipped[0]}" if skipped else ""
+            place = records.split(split).files[0] if records.is_own else f"task.data={self.data}"
+            raise UserError(f"{place}: the {split} split is empty{first}")
+        return examples
+
+    def _examples(self, split: str) -> Iterator[Example]:
+        ids: set[str] = set()
+        first: dict[bool, str] = {}  # where the first record is that has an answer, and that has none
+        for where, record in origins.records(self.rules.records, self.data, split, self.faults):
+            try:
+                example, has_answer = self._example(record, where, is_test=split in self.rules.records.tests)
+                if example.id in ids:
+                    raise UserError(f"{where}: the id '{example.id}' occurs a second time; make ids unique")
+            except UserError as error:
+                self.faults.add(error)
+                continue
+            ids.add(example.id)
+            first.setdefault(has_answer, where)
+            if len(first) > 1:  # even where such are skipped: the rest would be taken for the whole
+                raise UserError(
+                    f"{first[True]}: has a label or an answer, and {first[False]} has none; a test split is scored"
+                    " whole or not at all, so add those that are missing, or take out all"
+                )
+            yield example
+
+    def _example(self, record: Record, where: str, *, is_test: bool) -> tuple[Example, bool]:
+        """A record as an example, and whether it has its answer, which a test split's may lack."""
+        rules, record = self.rules, self.rules.records.prepare(record, where)
+        has_answer = not is_test or rules.answered(record)
+        example = rules.example(record, where) if has_answer else rules.question(rules.template, record, where)
+        readable(example.id, f"{where}: the id")
+        return example, has_answer
