@@ -138,6 +138,6 @@ def test_a_model_that_cannot_be_had_is_said_before_any_data_are_asked_for(
     for verb in (("show",), ("train", f"run.dir={tmp_path / 'run'}")):
         done = cli(*verb, "model=nobody/nothing", "task=sst2", f"cache_dir={tmp_path}")
         assert done.status == 2
-        assert done.err.startswith("fpt: model=nobody/nothing: cannot be fetched from the Hub")
+        assert done.err.startswith("fpt: model=nobody/nothing: is no folder here, and cannot be fetched from the Hub")
         assert len(done.err.splitlines()) == 1
     assert time.monotonic() - begun < 10
