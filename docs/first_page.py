@@ -6,10 +6,14 @@ from typing import Any
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Adds the page; links to docs/ lead to the site's own pages, and links to other files become plain text."""
+    """Adds the page."""
     from mkdocs.structure.files import File
 
-    text = (Path(config.config_file_path).parent / "README.md").read_text(encoding="utf-8")
-    text = re.sub(r"\[([^\]]*)\]\((?!https?:|docs/)[^)]*\)", r"\1", text).replace("](docs/", "](")
-    files.append(File.generated(config, "index.md", content=text))
+    readme = Path(config.config_file_path).parent / "README.md"
+    files.append(File.generated(config, "index.md", content=relinked(readme.read_text(encoding="utf-8"))))
     return files
+
+
+def relinked(text: str) -> str:
+    """README.md's text, whose links to docs/ lead to the site's pages; links to other files become plain text."""
+    return re.sub(r"\[([^\]]*)\]\((?!https?:|docs/)[^)]*\)", r"\1", text).replace("](docs/", "](")

@@ -1,6 +1,7 @@
 """The site has every page of docs/, README.md as its first, and no other; `make docs` builds it."""
 
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -26,3 +27,10 @@ def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
     assert len(text.splitlines()) <= 200
     links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_first_pages_links_lead_to_pages_of_the_site() -> None:
+    relinked = runpy.run_path(str(ROOT / "docs" / "first_page.py"))["relinked"]
+    links = re.findall(r"\]\(([^)\s#]+)", relinked((ROOT / "README.md").read_text()))
+    assert len(links) > 10
+    assert [link for link in links if "://" not in link and not (ROOT / "docs" / link).exists()] == []
