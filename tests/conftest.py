@@ -183,6 +183,17 @@ class Stop(BaseException):
 
 
 @contextmanager
+def no_file_longer_than(size: int) -> Iterator[None]:
+    """Within, the system refuses longer files, as it does where a quota or a disk is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
 def stopped_after(update: int) -> Iterator[None]:
     """Within, a run ends after that update's metrics are written, by `Stop`, which is caught."""
     log = SharedFolder.log

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fpt.errors import UserError
-from fpt.runs.atomic import replaced_file
+from fpt.runs.atomic import naming, replaced_file
 from fpt.tasks.fields import Record
 from fpt.tasks.predict_input import TABLES
 from fpt.tasks.task import Example
@@ -79,9 +79,10 @@ class Growing:
 
     def add(self, answers: Iterable[dict[str, Any]]) -> None:
         """Add answers at the end."""
-        for answer in answers:
-            self._stream.write(_line(answer))
-        self._stream.flush()
+        with naming(self._part):
+            for answer in answers:
+                self._stream.write(_line(answer))
+            self._stream.flush()
 
     def finish(self) -> None:
         """Put the file in its place: the answers as they are, of each its text alone, or a table of what was asked."""

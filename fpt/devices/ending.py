@@ -15,7 +15,7 @@ from pathlib import Path
 from fpt.devices import interrupts
 from fpt.errors import UserError, reason
 
-GOES_ON = "the same command goes on from the last saved state, or from the start where there is none yet"
+GOES_ON = "the same command goes on from what is saved, or starts over where nothing is"
 LINGER = 5  # seconds; a launcher ends a process that lingers much sooner, when it has seen another one fail
 OF_THE_SYSTEM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EPIPE)
 

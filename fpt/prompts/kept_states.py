@@ -78,7 +78,7 @@ class StatesBelow:
         """
         description = origin | self._decisive()
         file = folder / f"{hashlib.sha256(json.dumps(description).encode()).hexdigest()[:32]}.npy"
-        is_there = distributed.here()[0] > 0 or self._is_whole(file)
+        is_there = distributed.here()[0] > 0 or self._is_whole(file, description)
         if not all(distributed.all_gather(is_there)):
             self._write(file, description)
         return KeptStates(self._mapped(file), self.starts)
@@ -171,13 +171,23 @@ class StatesBelow:
             " the same command with prompt.cache=off goes on without, or give another cache_dir"
         )
 
-    def _is_whole(self, file: Path) -> bool:
+    def _is_whole(self, file: Path, description: dict[str, Any]) -> bool:
         try:
-            digest = json.loads(file.with_suffix(".json").read_text())["sha256"]
+            known = json.loads(file.with_suffix(".json").read_text())
+            digest = known.pop("sha256")
             rows = self._mapped(file)
-        except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError):  # numpy and torch have many
+        except (
+            OSError,
+            EOFError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RuntimeError,
+        ):  # numpy's, torch's
             return False
-        return tuple(rows.shape) == self.shape and self._digest(rows) == digest
+        same = known == json.loads(json.dumps(description)) and tuple(rows.shape) == self.shape
+        return same and self._digest(rows) == digest
 
     def _digest(self, rows: Tensor) -> str:
         """Of all states, in the examples' order."""

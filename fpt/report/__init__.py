@@ -50,7 +50,7 @@ def write(runs: Sequence[ReportedRun], page: Path) -> list[Path]:
             replace_file(folder / f"{plot.name}.png", plot.png)
         replace_file(page, html.encode())
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise UserError(f"{page}: cannot be written ({error.strerror}); give another output=FILE.html") from None
     return [page, *(folder / f"{plot.name}.png" for plot in plots)]

@@ -1,6 +1,7 @@
 """Write aside, then rename: a file or a folder is whole under its name, or what was there before."""
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ def replaced_file(file: Path, *, aside: str | None = None) -> Iterator[IO[bytes]
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(aside or f".{file.name}.part")
     try:
-        with part.open("wb") as stream:
+        with naming(file), part.open("wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -41,14 +42,28 @@ def new_folder(folder: Path) -> Iterator[Path]:
     shutil.rmtree(part, ignore_errors=True)  # left by a kill
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        yield part
-        for file in part.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as stream:
-                    os.fsync(stream.fileno())
+        with naming(folder):
+            yield part
+            for file in part.rglob("*"):
+                if file.is_file():
+                    with file.open("rb") as stream:
+                        os.fsync(stream.fileno())
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Within, a disk's error names what was written: a stream's names nothing, and Rust's libraries have their own."""
+    try:
+        yield
+    except Exception as error:
+        told = re.search(r"\(os error (\d+)\)", str(error))
+        number = getattr(error, "errno", None) or (told and int(told[1]))
+        if not number or getattr(error, "filename", None):
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def try_writing(folder: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fpt.errors import UserError
-from fpt.runs.atomic import replace_file, try_writing
+from fpt.runs.atomic import naming, replace_file, try_writing
 from fpt.runs.inside import inside
 
 Ledger = dict[str, list[str | None]]  # by name, the hashes that a file may have; None: it may be missing
@@ -115,8 +115,9 @@ class RunFolder:
         """Add a line to metrics.jsonl."""
         assert self._metrics is not None
         line = (json.dumps(values) + "\n").encode()
-        self._metrics.write(line)
-        self._metrics.flush()
+        with naming(self.path / METRICS):
+            self._metrics.write(line)
+            self._metrics.flush()
         self._metrics_hash.update(line)
 
     def metrics_mark(self) -> Mark:

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fpt.errors import UserError
+from fpt.runs.atomic import naming
 
 Tensors = dict[str, Tensor]
 
@@ -29,7 +30,7 @@ def find_or_make(cache: Path, kind: str, key: str, make: Callable[[], Tensors]) 
 
 
 def find(cache: Path, kind: str, key: str) -> Tensors | None:
-    """What the cache has of this kind under `key`, None where it is not there or not whole.
+    """What the cache has of this kind under `key`, None where it is not there, not whole or another's.
 
     Raises:
         UserError: the cache's folder cannot be made.
@@ -38,7 +39,8 @@ def find(cache: Path, kind: str, key: str) -> Tensors | None:
     if file.is_file():
         with suppress(SafetensorError), safe_open(file, framework="pt") as handle:
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - no dict
-            if (handle.metadata() or {}).get("sha256") == _digest(tensors):
+            known = handle.metadata() or {}
+            if (known.get("key"), known.get("sha256")) == (key, _digest(tensors)):
                 return tensors
     return None
 
@@ -46,7 +48,9 @@ def find(cache: Path, kind: str, key: str) -> Tensors | None:
 def keep(cache: Path, kind: str, key: str, tensors: Tensors) -> Tensors:
     """Put tensors under `key`, and return them."""
     # safetensors itself writes aside and renames, under a name that no other process takes.
-    save_file(tensors, _file(cache, kind, key), {"key": key, "sha256": _digest(tensors)})
+    file = _file(cache, kind, key)
+    with naming(file):
+        save_file(tensors, file, {"key": key, "sha256": _digest(tensors)})
     return tensors
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,8 @@ def _write(request: ExportRequest, folder: Path, progress: Progress, texts: Iter
     elif request.to == "peft":
         write_adapter(folder, request, learned.tensors[TENSOR])
     elif request.to == "npy":  # as google-research/prompt-tuning's `prompts.from_array` takes it, float32
-        np.save(folder / "prompt.npy", learned.tensors[TENSOR].float().numpy())
+        np.save(array := BytesIO(), learned.tensors[TENSOR].float().numpy())
+        (folder / "prompt.npy").write_bytes(array.getvalue())  # numpy's own error on a full disk does not say so
     else:
         use = kind_of(learned.config).metadata(request.layer)
         (folder / PROMPT).write_bytes(dump_prompt(learned.tensors, stage=request.stage.name, **use))

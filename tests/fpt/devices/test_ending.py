@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from fpt.devices.ending import GOES_ON, Failed, one_of_several, tell
 from fpt.devices.interrupts import Interrupted
 from fpt.errors import UserError
+from tests.conftest import Outcome, copied_run, no_file_longer_than
 from tests.processes import in_processes
 
 
@@ -37,6 +39,21 @@ def test_the_line_that_a_process_tells_goes_to_torchrun_where_it_started_it(
     assert capsys.readouterr().err == ""
     with pytest.raises(ZeroDivisionError):
         tell(ZeroDivisionError())
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize("words", ["eval", "predict input={run}/q.txt output={run}/a.txt", "report", "export to=npy"])
+def test_a_full_disk_is_named_by_what_it_has_no_room_for(
+    cli: Callable[..., Outcome], finished: Path, tmp_path: Path, words: str
+) -> None:
+    run = copied_run(finished, tmp_path / "run")
+    (run / "q.txt").write_text("is it red\n" * 20)
+    verb, *rest = words.format(run=run).split()
+    with no_file_longer_than(100):
+        done = cli(verb, *rest, str(run) if verb == "report" else f"run={run}")
+    last = done.err.splitlines()[-1]
+    assert (done.status, last.endswith(f": File too large; {GOES_ON}")) == (1, True), last
+    assert last.startswith(f"fpt: {run}/"), last
 
 
 def _fail_in_one() -> None:

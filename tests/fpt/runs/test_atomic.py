@@ -1,10 +1,14 @@
 """Files and folders are whole under their names, or as they were."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from fpt.runs.atomic import new_folder, replaced_file, try_writing
+from fpt.runs.atomic import naming, new_folder, replaced_file, try_writing
+from tests.conftest import no_file_longer_than
 
 
 def _fail_in_a_file(file: Path) -> None:
@@ -40,6 +44,18 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         (aside / "config.json").write_text("{}")
         assert not folder.exists()
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.json")] == ["exports/hf/config.json"]
+
+
+@pytest.mark.parametrize(
+    "write", [lambda file: file.write_bytes(b"0" * 2000), lambda file: save_file({"a": torch.zeros(500)}, file)]
+)
+def test_a_full_disk_says_where(tmp_path: Path, write: Callable[[Path], object]) -> None:
+    with no_file_longer_than(1000), pytest.raises(OSError, match="too large") as caught, naming(tmp_path):
+        write(tmp_path / "file")
+    assert caught.value.filename == str(tmp_path)
+    with pytest.raises(FileNotFoundError) as missing, naming(tmp_path):
+        (tmp_path / "no" / "folder").read_bytes()
+    assert missing.value.filename == str(tmp_path / "no" / "folder")
 
 
 def test_trying_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:

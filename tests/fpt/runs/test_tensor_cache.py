@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from fpt.runs.tensor_cache import find_or_make
+from fpt.runs.tensor_cache import find, find_or_make
 
 
 def test_tensors_are_kept_under_their_name_and_made_again_when_damaged(tmp_path: Path) -> None:
@@ -23,3 +23,14 @@ def test_tensors_are_kept_under_their_name_and_made_again_when_damaged(tmp_path:
     data[-1] ^= 1
     file.write_bytes(bytes(data))
     assert find_or_make(tmp_path, "importance", "a", compute)["encoder"][0, 0] == 3
+
+
+def test_files_that_were_swapped_are_not_taken_for_each_other(tmp_path: Path) -> None:
+    for key, value in (("a", 1.0), ("b", 2.0)):
+        find_or_make(tmp_path, "tokens", key, lambda value=value: {"ids": torch.full((2,), value)})
+    first, second = (tmp_path / "tokens" / f"{key}.safetensors" for key in "ab")
+    first.rename(tmp_path / "aside")
+    second.rename(first)
+    (tmp_path / "aside").rename(second)
+    assert find(tmp_path, "tokens", "a") is None
+    assert find(tmp_path, "tokens", "b") is None

@@ -2,10 +2,8 @@
 
 import json
 import re
-import resource
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +35,7 @@ from stages.inputs import Inputs, open_inputs
 from stages.planning import kept_states as planning
 from stages.planning.needs import device_of
 from stages.state_keeper import origin
-from tests.conftest import ON_CPU, Outcome, quick_words, stopped_after
+from tests.conftest import ON_CPU, Outcome, no_file_longer_than, quick_words, stopped_after
 from tests.models import DATA, PRICED, late, prompted, same, t5
 
 pytestmark = pytest.mark.dear
@@ -120,17 +118,6 @@ def test_stopped_and_resumed_is_the_same(
     assert same(tmp_path / "run", runs[kind])
     assert torch.equal(losses(tmp_path / "run"), losses(runs[kind]))
     assert {file: file.stat().st_mtime_ns for file in there} == there
-
-
-@contextmanager
-def no_file_longer_than(size: int) -> Iterator[None]:
-    """Within, the system refuses longer files, as it does where a quota or a disk is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_without_room_the_run_can_go_on_without(
@@ -225,22 +212,25 @@ def test_what_is_kept_are_the_states_of_real_tokens(checkpoint: Path, tmp_path: 
     assert torch.equal(filled.in_memory().rows, filled.in_file(tmp_path, {}).rows)
 
 
-@pytest.mark.parametrize("harm", ["a bit", "its end", "all of it", "its description", "what that says"])
+@pytest.mark.parametrize("harm", ["a bit", "its end", "all of it", "its description", "what that says", "another's"])
 def test_a_damaged_file_is_computed_again(checkpoint: Path, tmp_path: Path, harm: str) -> None:
     filled = filler(prompted(checkpoint, late(3)))
     rows = filled.in_file(tmp_path, {}).rows.clone()
     (file,) = tmp_path.glob("*.npy")
-    whole = file.read_bytes()
+    whole, description = file.read_bytes(), file.with_suffix(".json")
+    said = description.read_text()
     if harm == "a bit":
         file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     elif harm == "its end":
         file.write_bytes(whole[:-40])
     elif harm == "all of it":
         file.write_bytes(b"")
+    elif harm == "another's":
+        description.write_text(json.dumps(json.loads(said) | {"device": "cuda"}))
     else:
-        file.with_suffix(".json").write_text("{" if harm == "its description" else "null")
+        description.write_text("{" if harm == "its description" else "null")
     assert torch.equal(filled.in_file(tmp_path, {}).rows, rows)
-    assert file.read_bytes() == whole
+    assert (file.read_bytes(), description.read_text()) == (whole, said)
 
 
 def test_with_them_the_blocks_below_do_not_run(checkpoint: Path) -> None:
