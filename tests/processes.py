@@ -25,7 +25,10 @@ def _environment() -> None:
 
 
 class Command:
-    """`fpt WORDS` in a process of its own; its output goes to files beside `place`."""
+    """`fpt WORDS` in a process of its own; its output goes to files beside `place`, or to pipes that are there.
+
+    Standard input comes from a file or pipe beside it that ends in .in, if there is one.
+    """
 
     def __init__(self, words: list[str], place: Path, *, longest_file: int | None = None) -> None:
         _environment()
@@ -60,6 +63,8 @@ class Command:
 
 def _run(words: list[str], place: Path, longest_file: int | None) -> None:
     _redirect(place)
+    if place.with_suffix(".in").exists():
+        sys.stdin = place.with_suffix(".in").open()
     if longest_file is not None:
         setrlimit(RLIMIT_FSIZE, (longest_file, longest_file))
     sys.exit(main(words))

@@ -11,6 +11,22 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+PROGRAM = """
+import json, os, sys, warnings
+settings = dict(os.environ)
+import stages
+from fpt import api
+assert not {"TOKENIZERS_PARALLELISM", "TRANSFORMERS_VERBOSITY", "HF_HUB_VERBOSITY"} & {*os.environ} - {*settings}
+warnings.warn("its own")
+folder, cache = sys.argv[1:]
+few = "train.updates=2", "train.eval_every=2", "task.train_examples=64", "task.valid_examples=8", "schedule=pt"
+config = api.configure("task=boolq", *few, "engine=deepspeed", f"run.dir={folder}", f"cache_dir={cache}")
+result = api.train(config)
+api.score(folder)
+with api.predictor(folder):
+    warnings.warn("its own, while a predictor is open")
+print(json.dumps([result.result["updates"], api.__file__, stages.__file__]))
+"""
 
 
 def _tracked(*folders: str) -> list[str]:
@@ -36,29 +52,32 @@ def installed(trains: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def test_the_wheel_has_every_file_and_trains(installed: Path, tmp_path: Path) -> None:
-    """All that git has of fpt, stages and conf, and nothing of the checkout is needed."""
+def test_the_wheel_has_every_file(installed: Path) -> None:
+    """All that git has of fpt, stages and conf, and nothing else."""
     tracked = _tracked("fpt", "stages", "conf")
     wanted = {f"fpt/{name}" if name.startswith("conf/") else name for name in tracked}
     found = {str(file.relative_to(installed)) for part in ("fpt", "stages") for file in (installed / part).rglob("*")}
     assert wanted - found == set()
     assert not (installed / "tests").exists()
-    words = ["train.updates=5", "train.eval_every=5", "task.train_examples=64", "task.valid_examples=8", "--json"]
-    folders = [f"run.dir={tmp_path / 'run'}", f"cache_dir={tmp_path / 'cache'}"]
-    code = (
-        "import sys, fpt, stages; from fpt.__main__ import main; status = main(['train', *sys.argv[1:]]);"
-        " print(fpt.__file__, stages.__file__, file=sys.stderr); sys.exit(status)"
-    )
+
+
+def test_a_program_trains_with_the_wheel_and_sees_its_own_warnings_alone(installed: Path, tmp_path: Path) -> None:
+    """Nothing of the checkout is needed; neither the program's warnings nor its environment are changed."""
     done = subprocess.run(
-        [sys.executable, "-P", "-c", code, *words, *folders],
+        [sys.executable, "-P", "-c", PROGRAM, str(tmp_path / "run"), str(tmp_path / "cache")],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(installed)},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["updates"] == 5
-    assert all(path.startswith(str(installed)) for path in done.stderr.splitlines()[-1].split())
+    updates, *files = json.loads(done.stdout.splitlines()[-1])
+    assert updates == 2
+    assert all(file.startswith(str(installed)) for file in files)
+    assert [line.partition(": ")[2] for line in done.stderr.splitlines() if "Warning" in line] == [
+        "UserWarning: its own",
+        "UserWarning: its own, while a predictor is open",
+    ]
 
 
 def test_make_explains_every_target() -> None:

@@ -118,12 +118,11 @@ def _names(key: str, value: Any) -> list[str]:
     return [f"{key}.{inner}" for inner in value] if isinstance(value, dict) else [key]
 
 
-@pytest.mark.trains
+@pytest.mark.dear
 def test_a_reader_that_has_enough_is_no_error() -> None:
-    for words in ("plan", "plan --help"):
-        command = f"set -o pipefail; {sys.executable} -m fpt {words} | head -1"
-        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
-        assert (done.returncode, done.stderr) == (0, "")
+    command = f"set -o pipefail; {sys.executable} -m fpt plan --help | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_help_shows_the_values_of_the_overrides(cli: Callable[..., Outcome]) -> None:

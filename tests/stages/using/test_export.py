@@ -1,11 +1,8 @@
 """What is exported answers in other tools as it does here, says what it is, and leaves the run as it was."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, constants
 from peft import PeftConfig, PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -279,51 +276,55 @@ def test_a_run_on_ones_own_files_shows_none_of_them(cli: Cli, checkpoint: Path, 
 
 
 @pytest.fixture
-def nobody(tmp_path: Path) -> dict[str, str]:
-    """An environment in which nobody is logged in and the Hub is a port of this machine that nothing listens on."""
-    hub = {"HF_HOME": str(tmp_path / "nobody"), "HF_ENDPOINT": "http://127.0.0.1:9"}
-    kept = {key: value for key, value in os.environ.items() if key not in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")}
-    return {**kept, **hub}
+def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is logged in, and the Hub is a port of this machine that nothing listens on."""
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "nobody" / "token"))
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
 
 
-def push(run: Path, environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fpt", "export", f"run={run}", "to=npy", *words]
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
+def push(cli: Cli, run: Path, *words: str) -> Outcome:
+    return cli("export", f"run={run}", "to=npy", *words)
 
 
-def test_who_is_not_logged_in_hears_it_before_anything_is_written(run: Path, nobody: dict[str, str]) -> None:
-    done = push(run, nobody, "base=me/model", "--push-to-hub", "me/it")
-    assert done.returncode == 2
-    assert done.stderr == (
-        "fpt: push-to-hub=me/it: not logged in; run 'hf auth login' or set HF_TOKEN, or leave it out\n"
-    )
+def test_who_is_not_logged_in_hears_it_before_anything_is_written(cli: Cli, run: Path, nobody: None) -> None:
+    done = push(cli, run, "base=me/model", "--push-to-hub", "me/it")
+    assert done.status == 2
+    assert done.err == "fpt: push-to-hub=me/it: not logged in; run 'hf auth login' or set HF_TOKEN, or leave it out\n"
     assert not (run / "export").exists()
-    assert "expected OWNER/NAME" in push(run, nobody, "base=me/model", "--push-to-hub", "it").stderr
+    assert "expected OWNER/NAME" in push(cli, run, "base=me/model", "--push-to-hub", "it").err
 
 
-def test_an_unreachable_hub_leaves_the_folder_whole(run: Path, nobody: dict[str, str]) -> None:
-    done = push(run, {**nobody, "HF_TOKEN": "hf_none"}, "base=me/model", "--push-to-hub=me/it")
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+def test_an_unreachable_hub_leaves_the_folder_whole(
+    cli: Cli, run: Path, nobody: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_none")
+    done = push(cli, run, "base=me/model", "--push-to-hub=me/it")
+    assert (done.status, len(done.err.splitlines())) == (2, 1)
     folder = run / "export" / "npy"
-    assert "push-to-hub=me/it: failed (ConnectError" in done.stderr
-    assert f"{folder} is whole, and 'hf upload me/it {folder}' sends it" in done.stderr
+    assert "push-to-hub=me/it: failed (ConnectError" in done.err
+    assert f"{folder} is whole, and 'hf upload me/it {folder}' sends it" in done.err
     assert np.load(folder / "prompt.npy").shape == (5, 32)
     assert 'folder = snapshot_download("me/it")' in (folder / "README.md").read_text()
 
 
-def test_what_is_pushed_arrives(run: Path, nobody: dict[str, str]) -> None:
+def test_what_is_pushed_arrives(cli: Cli, run: Path, nobody: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """At a stand-in that speaks the Hub's HTTP interface, the array by LFS; Xet, a protocol of its own, is off."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     with hub.standing_in() as there:
         words = ("base=me/model", "--push-to-hub=me/it")
-        to_it = {**nobody, "HF_ENDPOINT": there.url, "HF_HUB_DISABLE_XET": "1"}
-        refused = push(run, {**to_it, "HF_TOKEN": "hf_somebody"}, *words, f"output={run.parent / 'refused'}")
-        assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
-        assert "push-to-hub=me/it: failed (HfHubHTTPError: Client error '401 Unauthorized'" in refused.stderr
+        monkeypatch.setattr(constants, "ENDPOINT", there.url)
+        monkeypatch.setenv("HF_TOKEN", "hf_somebody")
+        refused = push(cli, run, *words, f"output={run.parent / 'refused'}")
+        assert (refused.status, len(refused.err.splitlines())) == (2, 1)
+        assert "push-to-hub=me/it: failed (HfHubHTTPError: Client error '401 Unauthorized'" in refused.err
         assert there.files == {}
-        done = push(run, {**to_it, "HF_TOKEN": hub.TOKEN}, *words, "--json")
-        assert done.returncode == 0, done.stderr
+        monkeypatch.setenv("HF_TOKEN", hub.TOKEN)
+        done = push(cli, run, *words, "--json")
+        assert done.status == 0, done.err
     folder = run / "export" / "npy"
-    assert json.loads(done.stdout)["url"] == f"{there.url}/me/it"
+    assert json.loads(done.out)["url"] == f"{there.url}/me/it"
     assert there.files == {"me/it": {file.name: file.read_bytes() for file in folder.iterdir()}}
     assert list(there.large.values()) == [(folder / "prompt.npy").read_bytes()]
     assert there.messages == ["Add what fpt export wrote"]

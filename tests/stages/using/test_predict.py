@@ -4,8 +4,6 @@ import csv
 import json
 import math
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from stages.selection import everything
 from stages.using.learned import from_run
 from stages.using.predict import predictor
 from tests.conftest import Outcome
+from tests.processes import Command
 
 Cli = Callable[..., Outcome]
 
@@ -58,19 +57,22 @@ def test_one_text_is_printed_and_scored(cli: Cli, finished: Path, validated: lis
     assert math.isclose(found["score"], sum(math.log(token["probability"]) for token in found["tokens"]), abs_tol=1e-4)
 
 
-def test_standard_input_is_answered_line_by_line(finished: Path, validated: list[dict[str, Any]]) -> None:
+@pytest.mark.trains
+def test_standard_input_is_answered_line_by_line(
+    finished: Path, validated: list[dict[str, Any]], tmp_path: Path
+) -> None:
     """The second line is written only when the answer to the first is there."""
-    words = [sys.executable, "-m", "fpt", "predict", f"run={finished}"]
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(words, **pipes, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
+    place = tmp_path / "said"
+    for suffix in (".in", ".out"):
+        os.mkfifo(place.with_suffix(suffix))
+    command = Command(["predict", f"run={finished}"], place)
+    with place.with_suffix(".out").open() as answers, place.with_suffix(".in").open("w") as asked:
         for row in validated[:2]:
-            process.stdin.write(row["input"] + "\n")
-            process.stdin.flush()
-            assert process.stdout.readline() == row["answer"] + "\n"
-        process.stdin.close()
-        assert process.wait(60) == 0
+            asked.write(row["input"] + "\n")
+            asked.flush()
+            assert answers.readline() == row["answer"] + "\n"
+    command.process.join(60)
+    assert command.status == 0
 
 
 def test_a_broken_output_goes_on(cli: Cli, finished: Path, validated: list[dict[str, Any]], tmp_path: Path) -> None:
