@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
+from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
@@ -22,7 +23,7 @@ def render(runs: Sequence[ReportedRun]) -> tuple[str, list[Plot]]:
     groups = by_seed(runs)
     sections = list(_sections(groups))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"amount": amount, "base64": lambda data: base64.b64encode(data).decode()}
+    environment.filters |= {"amount": amount, "shown": _shown, "base64": lambda data: base64.b64encode(data).decode()}
     page = environment.from_string((files(__package__) / "page.html").read_text()).render(
         version=__version__,
         colours={run.number: colour_of(group) for group in groups for run in group.runs},
@@ -52,8 +53,12 @@ def _differences(runs: Sequence[ReportedRun]) -> list[tuple[str, list[str]]]:
     """Settings that are not the same in all runs, but for the folders they name."""
     differences = []
     for key in dict.fromkeys(key for run in runs for key in run.settings):
-        values = [run.settings.get(key, "–") for run in runs]
-        texts = [value if isinstance(value, str) else json.dumps(value) for value in values]
+        texts = [_shown(run.settings.get(key, "–")) for run in runs]
         if len(set(texts)) > 1 and key not in ("run.dir", "resume"):
             differences.append((key, texts))
     return differences
+
+
+def _shown(value: Any) -> str:
+    """A setting's value, as one would type it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
