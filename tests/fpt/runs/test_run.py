@@ -2,23 +2,42 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fpt.config import compose
+from fpt.config.run_config import RunConfig
 from fpt.errors import UserError
 from fpt.report import open_runs
 from fpt.runs.folder import LEDGER, METRICS
 from fpt.runs.run import open_run
 from stages import resume, schedule
 from stages.using.learned import from_run
-from tests.conftest import Outcome, copied_run, rewritten
+from tests.conftest import Outcome, copied_run, quick_words, rewritten
 
 Cli = Callable[..., Outcome]
-FILES = [LEDGER, METRICS, "config.yaml", "inputs.json", "plan.json", "measured.json", "scores.safetensors"]
-FILES += ["result.json", "predictions.jsonl", "prompt.safetensors", "{stage}/stage.json", "{stage}/prompt.safetensors"]
-FILES += ["{stage}/selection.safetensors", "{stage}/state.safetensors", "{stage}/updates.json", "{stage}"]
+# A file of every kind, and what reads it: the run's report, its prompt, or the run that goes on.
+READERS = {
+    LEDGER: "report",
+    METRICS: "report",
+    "config.yaml": "run",
+    "result.json": "prompt",
+    "predictions.jsonl": "report",
+    "{stage}/selection.safetensors": "prompt",
+    "{stage}/state.safetensors": "run",
+    "{stage}": "run",
+}
+# What could be rewritten together with its hash, so that nothing but its form can be found wrong.
+FORGERIES = {
+    **{name: READERS[name] for name in ("config.yaml", "result.json", "predictions.jsonl")},
+    **{f"{{stage}}/{name}": "report" for name in ("stage.json", "updates.json", "state.safetensors")},
+    **{f"{{stage}}/{name}": "prompt" for name in ("selection.safetensors", "prompt.safetensors")},
+    "inputs.json": "prompt",
+    "plan.json": "report",
+    "measured.json": "report",
+}
 
 
 def a_folder_in_its_place(file: Path) -> None:
@@ -49,8 +68,8 @@ HARMS: dict[str, Callable[[Path], object]] = {
 FORGED = {"a list": b"[]", "another object": b'{"a": null}', "a number": b"3", "nothing": b"", "junk": b"\xff\x00"}
 
 
-def harmed(finished: Path, place: Path, name: str, harm: str) -> Path:
-    """A run with one of its files harmed, or forged, its hash too."""
+def harmed(finished: Path, place: Path, name: str, harm: str) -> None:
+    """In `place` a run with one of its files harmed, or forged, its hash too."""
     run = copied_run(finished, place / "run")
     if harm in FORGED:
         rewritten(run, name, FORGED[harm])
@@ -58,16 +77,15 @@ def harmed(finished: Path, place: Path, name: str, harm: str) -> Path:
         HARMS[harm](run / name)
     elif harm in ("a folder", "a link"):
         {"a folder": a_file_in_its_place, "a link": a_link_elsewhere}[harm](run / name)
-    return run
 
 
 def contents(place: Path) -> dict[Path, bytes]:
     return {file: file.read_bytes() for file in (place, *place.rglob("*")) if file.is_file()}
 
 
-def refusal(use: Callable[[Path], object], run: Path, what: str) -> str:
+def refusal(use: Callable[[], object], what: str) -> str:
     try:
-        use(run)
+        use()
     except UserError as error:
         return str(error)
     except Exception as error:
@@ -75,35 +93,39 @@ def refusal(use: Callable[[Path], object], run: Path, what: str) -> str:
     return ""
 
 
-@pytest.mark.parametrize("harm", [*HARMS, *FORGED])
-def test_a_harmed_run_is_right_refused_in_one_line_or_repaired(
-    finished: Path, quick: list[str], tmp_path: Path, harm: str
-) -> None:
-    stage = f"stages/{open_run(finished).stages[1].name}"
-    told = [word for word in quick if not word.startswith("run.dir=")]
-    place = tmp_path / "place"
-    configs = [compose.load([*told, f"run.dir={place}/run", f"resume={how}"]) for how in ("auto", "repair")]
-    stages = schedule.of(configs[0])
+@pytest.fixture(scope="module")
+def config(checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    place = tmp_path_factory.mktemp("harmed") / "place"
+    return compose.load([*quick_words(checkpoint, boolq, place / "run"), f"cache_dir={place.parent}"])
 
-    def goes_on(number: int) -> None:
-        with resume.opened_folder(configs[number], stages) as folder:
+
+@pytest.mark.parametrize("harm", [*HARMS, *FORGED])
+def test_a_harmed_run_is_right_refused_in_one_line_or_repaired(finished: Path, config: RunConfig, harm: str) -> None:
+    run, stages = config.folder, schedule.of(config)
+    stage = f"stages/{stages.stages[1].name}"
+
+    def goes_on(resumed: str) -> None:
+        with resume.opened_folder(replace(config, resume=resumed), stages) as folder:
             resume.last_state(folder, stages)
 
-    uses = [lambda run: open_runs([str(run)]), lambda run: from_run(open_run(run), 2), lambda _: goes_on(0)]
-    for name in FILES:
-        if harm in FORGED and (name in (LEDGER, METRICS) or "." not in name):
-            continue
-        run = harmed(finished, place, name.format(stage=stage), harm)
-        outside = contents(place / "outside")
-        for use in (*uses, lambda _: goes_on(1), lambda _: goes_on(0)):
-            said = refusal(use, run, f"{name}, {harm}")
+    uses = {
+        "report": lambda: open_runs([str(run)]),
+        "prompt": lambda: from_run(open_run(run), 2),
+        "run": lambda: goes_on("auto"),
+        "repair": lambda: goes_on("repair"),
+    }
+    for name, reader in (FORGERIES if harm in FORGED else READERS).items():
+        harmed(finished, run.parent, name.format(stage=stage), harm)
+        outside = contents(run.parent / "outside")
+        for use in (reader, "repair", "run") if harm in HARMS else (reader,):
+            said = refusal(uses[use], f"{name}, {harm}")
             assert "\n" not in said, (name, harm)
             assert said.isprintable(), (name, harm)
-        assert contents(place / "outside") == outside, (name, harm)
+        assert contents(run.parent / "outside") == outside, (name, harm)
         is_mended = harm in ("cut", "flipped", "emptied", "gone") and name != LEDGER
         assert not (is_mended and said), (name, harm, said)
         assert harm != "a folder" or "." not in name or (run / name.format(stage=stage) / "precious").is_dir()
-        shutil.rmtree(place)
+        shutil.rmtree(run.parent)
 
 
 @pytest.mark.parametrize("verb", ["train", "eval", "predict", "export", "report"])
