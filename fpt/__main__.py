@@ -45,11 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _typed(word: str) -> str:
-    """A word as UTF-8 has it, which Python does not read it as under every locale.
-
-    Raises:
-        UserError: it is not UTF-8.
-    """
+    """A word as UTF-8 has it, which Python does not read it as under every locale."""
     try:
         typed = word if word.isascii() else word.encode("utf-8", "surrogateescape").decode()
     except UnicodeError:

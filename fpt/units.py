@@ -18,11 +18,7 @@ def amount(value: float) -> str:
 
 
 def bytes_of(memory: str) -> int:
-    """Bytes of `engine.device_memory`, such as 24GiB.
-
-    Raises:
-        UserError: no such amount.
-    """
+    """Bytes of `engine.device_memory`, such as 24GiB."""
     typed = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", memory.strip())
     if not typed or typed[2] not in UNITS or not float(typed[1]):
         raise UserError(f"engine.device_memory={memory}: expected a number and a unit, as in 24GiB or 80GB")

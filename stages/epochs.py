@@ -13,22 +13,14 @@ from fpt.tasks.opening import open_task
 
 
 def in_updates(config: RunConfig) -> RunConfig:
-    """The configuration with `train.updates` in place of `train.epochs`, and the prompt's settings that `auto` means.
-
-    Raises:
-        UserError: the model's configuration or the data cannot be read.
-    """
+    """The configuration with `train.updates` in place of `train.epochs`, and every `auto` of the prompt resolved."""
     row = row_of(*config_values(config.model))
     config = replace(config, prompt=kind_of(config.prompt).settled(row.reads))
     return config if config.train.epochs is None else _of(config, len(open_task(config).train))
 
 
 def expected(config: RunConfig) -> RunConfig:
-    """The same before anything is read.
-
-    Raises:
-        UserError: how many examples there are is not known.
-    """
+    """The configuration with `train.updates` in place of `train.epochs`, before any data is read."""
     if config.train.epochs is None:
         return config
     number = most_train_examples(config)

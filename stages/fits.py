@@ -14,12 +14,7 @@ from fpt.tasks.task import MASK, Template
 
 
 def check(config: RunConfig, values: dict[str, Any], where: str) -> None:
-    """Refuse a run whose model, of these values in its config.json, does not read as the task wants.
-
-    Raises:
-        UserError: a masked model has no labels to choose from, another one has a mask, weights are to be packed that
-            cannot be, or texts are longer than the positions that the model knows.
-    """
+    """Refuse a run whose model, of these values in its config.json, does not read as the task wants."""
     row, task = row_of(values, where), config.task
     if config.engine.quantize != "none" and row.first.ffn.transposed:
         raise UserError(
@@ -55,11 +50,7 @@ def _check_mask(model: str, row: Row, template: Template, masks: list[int]) -> N
 
 
 def check_positions(config: RunConfig, values: dict[str, Any], where: str) -> None:
-    """Refuse texts that are longer than a model, of these values in its config.json, has positions for.
-
-    Raises:
-        UserError: a source with its prompt and what is written behind it are, or what a decoder writes is.
-    """
+    """Refuse texts that are longer than a model, of these values in its config.json, has positions for."""
     row, task = row_of(values, where), config.task
     known, written = num_positions(row, row.first, values), max(task.target_length, task.max_new_tokens or 0)
     target = written - 1 if row.reads == "causal" else 0  # nothing is read from the last token
@@ -102,11 +93,7 @@ def most_padded(values: dict[str, Any], where: str) -> float:
 
 
 def check_options(config: RunConfig, *, beams: int, max_new_tokens: int | None) -> None:
-    """Refuse options of generation where there is none, or none like it.
-
-    Raises:
-        UserError: there is such an option.
-    """
+    """Refuse options of generation where there is none, or none like it."""
     values, where = config_values(config.model)
     longest = max_new_tokens or config.task.max_new_tokens
     check_positions(replace(config, task=replace(config.task, max_new_tokens=longest)), values, where)

@@ -49,11 +49,7 @@ class Inputs:
 
 
 def open_inputs(config: RunConfig, task: Task, progress: Progress) -> Inputs:
-    """Open the model and tokenise the data.
-
-    Raises:
-        UserError: the model or its tokenizer cannot be used, or a label is cut or cannot be said.
-    """
+    """Open the model and tokenise the data."""
     backbone = distributed.main_first(lambda: open_backbone(config.model, say=progress.say))
     values = read_values(backbone.folder), str(backbone.folder)
     fits.check_positions(config, *values)
@@ -106,11 +102,7 @@ def evaluator_of(config: RunConfig, inputs: Inputs, engine: Engine, progress: Pr
 
 
 def choice_for(config: RunConfig, rules: TaskRules, backbone: Backbone) -> Choice | None:
-    """What is chosen from where nothing is generated, as a masked model never does.
-
-    Raises:
-        UserError: labels that the tokenizer does not tell apart, or cannot say.
-    """
+    """What is chosen from where nothing is generated, as a masked model never does."""
     if not rules.labels:
         return None
     tokens, answer = Tokens(backbone.tokenizer, backbone.family.row), config.task.answer
@@ -120,11 +112,7 @@ def choice_for(config: RunConfig, rules: TaskRules, backbone: Backbone) -> Choic
 
 
 def check_unchanged(config: RunConfig, inputs: Inputs, start: bytes, folder: SharedFolder, progress: Progress) -> None:
-    """Record what the run begins with, or compare it with what it began with; `start` tells prompts' starts apart.
-
-    Raises:
-        UserError: weights, data, configuration or the prompt's start are not those the run began with.
-    """
+    """Record what the run begins with, or compare it with what it began with; `start` tells prompts' starts apart."""
     digests = {
         "model": inputs.backbone.fingerprint,
         "tokenizer": inputs.backbone.vocabulary,

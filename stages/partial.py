@@ -34,10 +34,6 @@ def build(
 
     Each module goes to `shard` when its own weights are read, before the next ones are; and the blocks' linear layers
     are packed as `quantize` says (int8, nf4, none), so that no more than one of them is ever there whole.
-
-    Raises:
-        UserError: a tensor is missing from the weights or has another shape than the configuration says, or nothing
-            is installed that could pack it.
     """
     family, files = backbone.family, backbone.files
     model = family.skeleton(backbone.config, shape_of(selection, backbone.shape), selection)

@@ -29,11 +29,7 @@ def state_file(stage: Stage) -> str:
 
 @contextmanager
 def opened_folder(config: RunConfig, schedule: Schedule) -> Iterator[SharedFolder]:
-    """Within, the run has its folder, whose files are whole and of this configuration; every process enters.
-
-    Raises:
-        UserError: the folder is another run's, a file in it is damaged or missing, or resume=must finds nothing.
-    """
+    """Within, the run has its folder, whose files are whole and of this configuration; every process enters."""
     folder = SharedFolder(config.folder, lambda: _open(config, schedule))
     try:
         yield folder

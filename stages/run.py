@@ -27,7 +27,6 @@ def run(config: RunConfig, schedule: Schedule, read: Callable[[], Task], progres
     In a run of several processes each calls this; the main one writes. `read` gives the task.
 
     Raises:
-        UserError: the device, the weights, the prompt's start or the run folder cannot be used.
         Interrupted: the run was told to stop, and has saved its state.
     """
     with distributed.joined(config.engine, open_device(config.engine)):

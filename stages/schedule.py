@@ -80,11 +80,7 @@ class Schedule:
 
 
 def of(config: RunConfig) -> Schedule:
-    """The schedule of a run, from the model's shape alone: no weights, and nothing heavy imported.
-
-    Raises:
-        UserError: the model is unknown or unsupported, or the prompt or the schedule does not fit it (see `build`).
-    """
+    """The schedule of a run, from the model's shape alone: no weights, and nothing heavy imported."""
     values, where = config_values(config.model)
     full = read_shape(values, where)
     fits.check(config, values, where)
@@ -119,10 +115,6 @@ def build(config: ScheduleConfig, *, full: Shape, updates: int, reduce_decoder: 
     """The stages for a model of shape `full`.
 
     Stages that give a number of updates decide the total themselves; shares divide `updates`.
-
-    Raises:
-        UserError: a malformed stage, shares that do not add up, a count out of range, a model that does not grow,
-            or a last stage that is not the full model without `schedule.partial_end=true`.
     """
     if not config.stages:
         raise UserError("schedule.stages: the list is empty; give at least {depth: full, width: full, share: 1.0}")

@@ -78,11 +78,7 @@ class Setup:
 def prepare(
     config: RunConfig, schedule: Schedule, inputs: Inputs, folder: SharedFolder, progress: Progress
 ) -> Setup | None:
-    """Plan the run, or read back what was planned when it began; None: it is finished.
-
-    Raises:
-        UserError: the run began with other inputs, or the prompt's start cannot be used, or nothing fits into memory.
-    """
+    """Plan the run, or read back what was planned when it began; None: it is finished."""
     if schedule.updates != config.train.updates:
         progress.say(
             f"train.updates={config.train.updates} is set aside: the stages' own updates add up to {schedule.updates}"

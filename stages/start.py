@@ -38,11 +38,7 @@ class Start:
 
 
 def start_of(config: RunConfig, inputs: Inputs) -> Start:
-    """Where a run's prompt starts.
-
-    Raises:
-        UserError: there is nothing to start from, or it does not fit the model.
-    """
+    """Where a run's prompt starts."""
     backbone, kind = inputs.backbone, kind_of(config.prompt)
     block = kind.position(backbone.shape.source.blocks)
     prompt = initial(config.prompt, backbone, labels=inputs.task.labels, seed=config.seed)

@@ -26,11 +26,7 @@ class StateKeeper:
         self._held: tuple[str, KeptStates] | None = None
 
     def data(self, stage: Stage, selection: Selection, model: PromptedModel, update: int) -> Encoded:
-        """The training data of a stage after `update` updates; its `model` is the part of the backbone selected.
-
-        Raises:
-            UserError: there is no room for the states.
-        """
+        """The training data of a stage after `update` updates; its `model` is the part of the backbone selected."""
         train = self._inputs.train
         if self._plan is None or self._plan.stages[stage.index - 1].does == "off":
             self._held = None

@@ -45,12 +45,8 @@ class Backbone:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The model's own tokenizer.
-
-        Raises:
-            UserError: there is none; without a vocabulary transformers would make up an empty one.
-        """
-        if not self.has_tokenizer:
+        """The model's own tokenizer."""
+        if not self.has_tokenizer:  # for which transformers would make up an empty one
             raise UserError(f"{self.folder}: no vocabulary; expected one of {', '.join(VOCABULARIES)}")
         try:
             return AutoTokenizer.from_pretrained(self.folder)
@@ -105,9 +101,6 @@ def open_backbone(
     """The backbone that `model=` names; weights are found, not read, and without `with_weights` not looked for.
 
     Those in a format that can only be read whole are read once, and kept in another; `say` is told.
-
-    Raises:
-        UserError: no such folder or Hub id, another family, weights missing, or not of the shape in conf/model.
     """
     folder = locate(config, with_weights=with_weights)
     values = read_values(folder)

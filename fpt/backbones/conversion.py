@@ -25,11 +25,7 @@ MADE_BY = 1  # one more whenever the same files give others
 
 
 def mappable(folder: Path, say: Callable[[str], None]) -> Path:
-    """The folder, or one with its weights as safetensors where some of them cannot be mapped; made by one process.
-
-    Raises:
-        UserError: there are no weights, they are damaged or no tensors, or there is no room for the copy.
-    """
+    """The folder, or one with its weights as safetensors where some of them cannot be mapped; made by one process."""
     files = files_in(folder)
     if all(map(can_be_mapped, files)):
         return folder

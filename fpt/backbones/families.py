@@ -18,9 +18,5 @@ def family_of(config: PreTrainedConfig) -> Family:
 
 
 def read_config(values: dict[str, Any], where: str) -> PreTrainedConfig:
-    """The configuration of a supported model (see `shapes.read_shape`); `where` names its origin in errors.
-
-    Raises:
-        UserError: transformers finds a value wrong.
-    """
+    """The configuration of a supported model (see `shapes.read_shape`); `where` names its origin in errors."""
     return FAMILIES[values["model_type"]].read_config(values, where)

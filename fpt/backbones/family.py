@@ -42,11 +42,7 @@ class Family:
     # What a model is made of.
 
     def read_config(self, values: dict[str, Any], where: str) -> PreTrainedConfig:
-        """The configuration that a config.json's values make; `where` names its origin in errors.
-
-        Raises:
-            UserError: transformers finds a value wrong.
-        """
+        """The configuration that a config.json's values make; `where` names its origin in errors."""
         stated = {key: value for key, value in values.items() if value is not None}
         try:
             config = CONFIG_MAPPING[stated.pop("model_type")](**self._settled(stated))
@@ -311,9 +307,6 @@ class Family:
 
         Rows that no token has are used before the table grows. The head's row for each is the mean of the others' rows:
         its logit is then the mean of theirs, which the largest of them exceeds.
-
-        Raises:
-            UserError: the family's are not written yet.
         """
         raise UserError(f"to=tokens: is for T5, mT5 and UMT5, and this is {model.config.model_type}; to=hf takes it")
 

@@ -21,11 +21,7 @@ TOKENIZER_FILES = ("spiece.model", "tokenizer.json", "tokenizer_config.json", "s
 
 
 def config_values(config: ModelConfig) -> tuple[dict[str, Any], str]:
-    """What the model's config.json says, and where that was read; offline where conf/model or a folder has it.
-
-    Raises:
-        UserError: there is no such model, or no readable config.json.
-    """
+    """What the model's config.json says, and where that was read; offline where conf/model or a folder has it."""
     if config.config is not None:
         return config.config, f"model={config.name}"
     folder = locate(config, with_weights=False)
@@ -33,11 +29,7 @@ def config_values(config: ModelConfig) -> tuple[dict[str, Any], str]:
 
 
 def read_values(folder: Path, name: str = "config.json") -> dict[str, Any]:
-    """A folder's config.json, or another JSON file of a model's.
-
-    Raises:
-        UserError: it is missing or not a JSON object.
-    """
+    """A folder's config.json, or another JSON file of a model's."""
     file = folder / name
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
@@ -51,11 +43,7 @@ def read_values(folder: Path, name: str = "config.json") -> dict[str, Any]:
 
 
 def locate(config: ModelConfig, *, with_weights: bool = True) -> Path:
-    """The folder with the model's files, downloaded from the Hub if need be.
-
-    Raises:
-        UserError: no such folder, or the Hub does not have it or cannot be reached.
-    """
+    """The folder with the model's files, downloaded from the Hub if need be."""
     if config.weights == "embedded":
         return tiny.FOLDER
     local = Path(config.weights).expanduser()

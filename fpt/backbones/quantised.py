@@ -131,11 +131,7 @@ def layers_of(family: Any, model: Any) -> list[nn.Linear]:
 
 
 def packed(layer: nn.Linear, quantize: str, dtype: torch.dtype) -> Linear:
-    """A layer that computes in `dtype` what this one does, up to the bits that are lost; on the same device.
-
-    Raises:
-        UserError: bitsandbytes is not installed.
-    """
+    """A layer that computes in `dtype` what this one does, up to the bits that are lost; on the same device."""
     return Linear(FORMATS[quantize].of(layer.weight.detach(), dtype), layer)
 
 

@@ -82,11 +82,7 @@ class Sizes:
 
 
 def row_of(values: dict[str, Any], where: str) -> Row:
-    """The row of a model's family, from the values of its config.json; `where` names their origin in errors.
-
-    Raises:
-        UserError: the family is not supported, or not with these values.
-    """
+    """The row of a model's family, from the values of its config.json; `where` names their origin in errors."""
     family = values.get("model_type")
     row = ROWS.get(str(family))
     if row is None:
@@ -99,11 +95,7 @@ def row_of(values: dict[str, Any], where: str) -> Row:
 
 
 def read_shape(values: dict[str, Any], where: str) -> Shape:
-    """The full model's size, from the values of its config.json; `where` names their origin in errors.
-
-    Raises:
-        UserError: the model is not of a supported family, or a value is missing or not a positive number.
-    """
+    """The full model's size, from the values of its config.json; `where` names their origin in errors."""
     row, stacks = row_of(values, where), {}
     for key in (row.first.width, row.num_heads, row.vocabulary):
         _count(values, row.first.key(key), where)
@@ -120,11 +112,7 @@ def read_shape(values: dict[str, Any], where: str) -> Shape:
 
 
 def read_sizes(values: dict[str, Any], where: str) -> Sizes:
-    """The full model's other sizes, likewise.
-
-    Raises:
-        UserError: the same.
-    """
+    """The full model's other sizes, likewise."""
     first, vocabulary = (row := row_of(values, where)).first, row.vocabulary
     return Sizes(_count(values, first.key(first.width), where), _count(values, first.key(vocabulary), where))
 

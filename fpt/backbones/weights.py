@@ -23,11 +23,7 @@ class WeightFiles:
     """The tensors of a checkpoint folder, by name."""
 
     def __init__(self, folder: Path) -> None:
-        """Find the files and which tensor lies in which.
-
-        Raises:
-            UserError: no weights in the folder, or a file that is missing or damaged.
-        """
+        """Find the files and which tensor lies in which."""
         self.folder = folder
         files = files_in(folder)
         self._pickled = {file: load_bin(file) for file in files if file.suffix == ".bin"}
@@ -53,11 +49,7 @@ class WeightFiles:
         columns: tuple[int, ...] | None = None,
         dtype: torch.dtype | None = None,
     ) -> torch.Tensor:
-        """The tensor, or the given rows (first axis) or columns (second axis) of it; a copy only where one is needed.
-
-        Raises:
-            UserError: there is no such tensor, its file is damaged or holds nan, or it is not of the shape expected.
-        """
+        """A tensor, or the given rows (first axis) or columns (second axis) of it; a copy only where one is needed."""
         if name not in self._file_of:
             raise UserError(f"{self.folder}: the weights have no tensor '{name}'; is this a whole checkpoint?")
         file = self._file_of[name]
@@ -109,11 +101,7 @@ def _open_safetensors(file: Path) -> Any:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """The files that a folder's weights are in.
-
-    Raises:
-        UserError: there are none, or one is missing.
-    """
+    """The files that a folder's weights are in."""
     main = main_file(folder)
     if main is None:
         raise UserError(f"{folder}: no weights; expected one of {', '.join(WEIGHT_FILES)}")
@@ -129,11 +117,7 @@ def can_be_mapped(file: Path) -> bool:
 
 
 def load_bin(file: Path) -> dict[str, torch.Tensor]:
-    """A .bin file's tensors, mapped where its format allows; code in it is never run.
-
-    Raises:
-        UserError: it holds anything else, or is damaged.
-    """
+    """A .bin file's tensors, mapped where its format allows; code in it is never run."""
     if (other := other_kind(file)) and not can_be_mapped(file):
         raise UserError(f"{file}: {other}")
     try:

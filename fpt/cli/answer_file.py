@@ -31,10 +31,6 @@ class Growing:
             file: .jsonl, .txt, .csv or .tsv.
             basis: what the answers depend on besides the questions.
             asked: the rows that are answered, where they are a table's: into a table they come along.
-
-        Raises:
-            UserError: the file is there already, what is beside it was begun with something else, or a row has a
-                column of an answer's name.
         """
         if file.suffix not in ENDINGS:
             raise UserError(f"output={file}: the name must end in {' or '.join(ENDINGS)}")
@@ -58,11 +54,7 @@ class Growing:
             self._stream.write(_line(basis))
 
     def unanswered(self, questions: Iterable[list[Example]]) -> Iterator[list[Example]]:
-        """The questions without those that were answered, which are held against them.
-
-        Raises:
-            UserError: the input is another.
-        """
+        """The questions without those that were answered, which are held against them."""
         number = 0
         for window in questions:
             known = self._answered[number : number + len(window)]

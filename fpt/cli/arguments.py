@@ -49,22 +49,14 @@ class Arguments:
     options: dict[str, str] = field(default_factory=dict)
 
     def number(self, name: str, default: int, *, least: int = 1, most: int = MOST) -> int:
-        """An option's whole number.
-
-        Raises:
-            UserError: it is none, too small or too large.
-        """
+        """An option's whole number."""
         text = self.options.get(name, str(default))
         if not text.isdecimal() or len(text) > len(str(most)) or not least <= int(text) <= most:
             raise UserError(f"{name}={text[:40]}: expected a whole number, at least {least} and at most {most}")
         return int(text)
 
     def listed(self, name: str, default: str) -> list[str]:
-        """An option's values, parted by commas.
-
-        Raises:
-            UserError: one is empty, or given twice.
-        """
+        """An option's values, parted by commas."""
         text = self.options.get(name, default)
         values = [value.strip() for value in text.split(",")]
         if not all(values) or len(set(values)) < len(values):
@@ -73,11 +65,7 @@ class Arguments:
 
 
 def parse(words: Sequence[str], options: Sequence[Option], *, takes_places: bool = False) -> Arguments:
-    """Take a verb's words apart; a word with = whose name is no option is an override.
-
-    Raises:
-        UserError: an unknown or repeated option, or one without its value.
-    """
+    """Take a verb's words apart; a word with = whose name is no option is an override."""
     known = {option.name: option for option in (*options, JSON, HELP)}
     short = {f"-{option.short}": name for name, option in known.items() if option.short}
     arguments, rest = Arguments(), list(words)

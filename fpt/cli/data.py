@@ -13,9 +13,6 @@ def read_task(config: RunConfig, progress: Progress) -> Task:
 
     The model's few small files come first: that it cannot be had is found out in a second or two, while the Hub is
     asked for data again and again for half a minute, which is said.
-
-    Raises:
-        UserError: the model is not there, or the data cannot be read.
     """
     rules = rules_of(config.task)
     with progress.console.status("looking for the model"):

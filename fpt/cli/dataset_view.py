@@ -21,11 +21,7 @@ QUANTILES = {"median": 0.5, "90 %": 0.9, "99 %": 0.99, "longest": 1.0}
 
 
 def look(config: RunConfig, task: Task, number: int, with_bar: WithBar) -> dict[str, Any]:
-    """The task's splits in numbers, and `number` training examples from all over them.
-
-    Raises:
-        UserError: the model has no tokenizer that can be used.
-    """
+    """The task's splits in numbers, and `number` training examples from all over them."""
     backbone = open_backbone(config.model, with_weights=False)
     cache = Path(config.cache_dir).expanduser()
     parts = dict(zip(task.parts, tokenised(task, backbone, config.task, cache, with_bar), strict=True))

@@ -20,11 +20,7 @@ ALONE = ""  # the name of the one prompt that needs none
 
 
 def subjects_of(arguments: Arguments) -> dict[str, Subject]:
-    """What is used by name: several finished runs, or one prompt alone.
-
-    Raises:
-        UserError: as `subject_of`; or runs without names of their own.
-    """
+    """What is used by name: several finished runs, or one prompt alone."""
     paths = runs_of(arguments) if "run" in arguments.options else []
     if len(paths) < 2:
         if "names" in arguments.options:
@@ -35,11 +31,7 @@ def subjects_of(arguments: Arguments) -> dict[str, Subject]:
 
 
 def subject_of(arguments: Arguments, path: str | None = None) -> Subject:
-    """What is used: a finished run, that in `path` or what run= names, or None for prompt.file; and the configuration.
-
-    Raises:
-        UserError: there is none, or it cannot be used as told.
-    """
+    """The run to use, from `path` or run=, or None with prompt.file; and the configuration."""
     typed = {word.partition("=")[0] for word in arguments.overrides}
     if "run" in arguments.options:
         if "prompt.file" in typed:
@@ -71,11 +63,7 @@ def stage_of(arguments: Arguments) -> int | None:
 
 
 def learned_from(arguments: Arguments, run: Run | None, config: RunConfig) -> "LearnedPrompt":
-    """The prompt of a run, or of prompt.file=.
-
-    Raises:
-        UserError: there is none, or it cannot be read.
-    """
+    """The prompt of a run, or of prompt.file=."""
     from stages.using import learned
 
     prompt = learned.from_file(config) if run is None else learned.from_run(run, stage_of(arguments))

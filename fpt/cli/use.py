@@ -178,11 +178,7 @@ def _rows(
 
 
 def _reads(arguments: Arguments, configs: dict[str, RunConfig]) -> predict_input.Reads:
-    """How a record becomes an example; where there are several prompts, one that asks that which its field names.
-
-    Raises:
-        UserError: a task cannot be used, or nothing that could name prompts is to be answered.
-    """
+    """How a record becomes an example; where there are several prompts, one that asks that which its field names."""
     options, rules = arguments.options, {name: rules_of(config.task) for name, config in configs.items()}
     if len(rules) == 1:
         if "prompt-field" in options:
@@ -205,11 +201,7 @@ def _reads(arguments: Arguments, configs: dict[str, RunConfig]) -> predict_input
 def _questions(
     arguments: Arguments, config: RunConfig, reads: predict_input.Reads, faults: Faults
 ) -> Iterator[list[Example]]:
-    """What is to be answered, window by window.
-
-    Raises:
-        UserError: two things to answer, or a file that cannot be read.
-    """
+    """What is to be answered, window by window."""
     options, at_once = arguments.options, AT_ONCE * config.train.eval_batch
     text, name = options.get("text"), options.get("input")
     if text is not None and name is not None:
@@ -235,11 +227,7 @@ def _basis(arguments: Arguments, subjects: dict[str, Subject]) -> dict[str, Any]
 
 
 def _output(name: str | Path) -> Path:
-    """The file that `output=` names.
-
-    Raises:
-        UserError: it cannot be written.
-    """
+    """The file that `output=` names."""
     file = Path(name).expanduser()
     if file.is_dir():
         raise UserError(f"output={file}: is a folder; give a file")

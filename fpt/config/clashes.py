@@ -10,11 +10,7 @@ from fpt.units import bytes_of
 
 
 def check(model: ModelConfig, task: TaskConfig, prompt: PromptConfig, train: TrainConfig, engine: EngineConfig) -> None:
-    """Refuse settings that clash.
-
-    Raises:
-        UserError: some do.
-    """
+    """Refuse settings that clash."""
     _check_start(prompt)
     _check_prompt(prompt)
     if not model.weights:

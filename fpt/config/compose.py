@@ -32,9 +32,6 @@ def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
     """Compose conf/ with overrides in Hydra's grammar, and check everything that needs no weights.
 
     With a `base`, groups and keys that no word names are as they are there.
-
-    Raises:
-        UserError: one line that names the key as typed, what was given and what is allowed.
     """
     typed = [overrides.parse(word) for word in words]
     keys = {override.key for override in typed}

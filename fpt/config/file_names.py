@@ -8,11 +8,7 @@ LONGEST = 255  # bytes of a name, on all file systems that are in use
 
 
 def place(text: str, key: str) -> Path:
-    """The file or folder of that name, which need not be there; ~ is a home folder.
-
-    Raises:
-        UserError: no file can be called so, there is no such user, or its links lead in a circle.
-    """
+    """The file or folder of that name, which need not be there; ~ is a home folder."""
     path = Path(text)
     if any(len(part.encode("utf-8", "replace")) > LONGEST for part in path.parts):
         raise UserError(f"{key}={text[:40]}…: a file's name has at most {LONGEST} bytes; give a shorter one")

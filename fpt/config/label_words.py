@@ -27,11 +27,7 @@ FORMS = (
 
 
 def typed(text: str) -> dict[str, str]:
-    """Label words as they are typed after `task.labels=`; quotes are for commas, colons and white space around.
-
-    Raises:
-        UserError: they cannot be read, or a value is given twice.
-    """
+    """Label words as they are typed after `task.labels=`; quotes are for commas, colons and white space around."""
     brackets, inner = text[:1] + text[-1:], text[1:-1].strip()
     parts = _matches({"{}": _PAIR, "[]": _ITEM}.get(brackets), inner)
     if not parts:
@@ -40,11 +36,7 @@ def typed(text: str) -> dict[str, str]:
 
 
 def of_file(path: str) -> dict[str, str]:
-    """Label words in a JSON file.
-
-    Raises:
-        UserError: it cannot be read, or holds anything else.
-    """
+    """Label words in a JSON file."""
     what = f"{LABELS_FILE}={path}"
     try:
         content = place(path, LABELS_FILE).read_text(encoding="utf-8-sig")
@@ -59,11 +51,7 @@ def of_file(path: str) -> dict[str, str]:
 
 
 def of_tree(values: Any, what: str) -> dict[str, str]:
-    """Label words from a mapping or a list of texts, as JSON or YAML has them.
-
-    Raises:
-        UserError: it is neither, or empty.
-    """
+    """Label words from a mapping or a list of texts, as JSON or YAML has them."""
     words = _unique(zip(values, values, strict=True), what) if isinstance(values, list) else values
     if not words or not isinstance(words, dict) or not all(isinstance(word, str) for word in words.values()):
         raise UserError(f'{what}: expected an object as {{"0": "no", "1": "yes"}}, or a list of texts')
@@ -81,11 +69,7 @@ def shown(labels: Mapping[str, str]) -> str:
 
 
 def check(words: Iterable[str]) -> None:
-    """Refuse words that no answer is read as: answers are compared without case and outer white space.
-
-    Raises:
-        UserError: a word is empty or has white space around it, or two differ in case alone.
-    """
+    """Refuse words that no answer is read as: answers are compared without case and outer white space."""
     spelt: dict[str, str] = {}
     for word in words:
         if not word or word != word.strip():

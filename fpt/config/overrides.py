@@ -36,11 +36,7 @@ class Override:
 
 
 def parse(word: str) -> Override:
-    """Take a word apart.
-
-    Raises:
-        UserError: it is no override, or has several values.
-    """
+    """Take a word apart."""
     key, text = _literal(word)
     if key in (None, *GROUPS) and each(word):
         raise UserError(f"{word}: has several values at once; fpt train -m runs all combinations, one after the other")
@@ -57,11 +53,7 @@ def parse(word: str) -> Override:
 
 
 def each(word: str) -> list[str]:
-    """The values that a word with several stands for, as they are typed; none where it has but one.
-
-    Raises:
-        UserError: it is no override, or its values cannot be counted.
-    """
+    """The values that a word with several stands for, as they are typed; none where it has but one."""
     key, text = _literal(word)
     if key is None or (key in GROUPS and _FUNCTION.fullmatch(text)):
         return _each_in_hydras_grammar(word)

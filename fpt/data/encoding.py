@@ -38,10 +38,6 @@ def encode(
     A source gives up its spare part from that part's end, and only then the end of the rest; a target its end. `row`
     is of the model's family, `templates` as `Tokens` has it. `find_answers` where golds are pieces of their source, so
     that a cut may lose them.
-
-    Raises:
-        UserError: a model that reads by a mask has a tokenizer without one, or a source in which it stands twice, or in
-            a part that was cut.
     """
     tokens = Tokens(tokenizer, row, templates)
     sources, targets = list[Rows](), list[Rows]()
@@ -168,11 +164,7 @@ class Tokens:
         return self._bare(texts)
 
     def of_targets(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of what is to be said, with the end that the model is to say too, if it says more than a word.
-
-        Raises:
-            UserError: the tokenizer has none.
-        """
+        """Token ids of what is to be said, with the end that the model is to say too, if it says more than a word."""
         words, end = list(map(self._said, texts)), self.tokenizer.eos_token_id
         if self.row.reads != "mask" and end is None:
             raise UserError("model: its tokenizer has no end-of-sequence token, which an answer ends with")

@@ -10,12 +10,7 @@ SHOWN = 60  # letters of a target
 
 
 def check_labels(rules: TaskRules, tokens: Tokens, *, chosen: bool) -> list[list[int]]:
-    """The label words' targets as token ids; those that are `chosen` between need not be read from an output.
-
-    Raises:
-        UserError: to the tokenizer two of them are the same, or one is another text; or one is not the single token
-            that a masked model says.
-    """
+    """The label words' targets as token ids; those that are `chosen` between need not be read from an output."""
     words = rules.labels
     rows = tokens.of_targets([ANSWER.format(answer=word) for word in words])
     for index, (word, row) in enumerate(zip(words, rows, strict=True)):

@@ -26,11 +26,7 @@ MADE_BY = 3  # one more whenever the same texts give other tokens
 def tokenised(
     task: Task, backbone: Backbone, config: TaskConfig, cache: Path, with_bar: WithBar
 ) -> tuple[Encoded, ...]:
-    """The task's parts as token ids, training first, then validation; from the cache where they are there.
-
-    Raises:
-        UserError: the tokenizer or the cache's folder cannot be used.
-    """
+    """The task's parts as token ids, training first, then validation; from the cache where they are there."""
     row, templates = backbone.family.row, templates_of(task, config)
     blank = Tokens(backbone.tokenizer, row).blank
 

@@ -10,11 +10,7 @@ from fpt.errors import UserError
 
 
 def open_device(config: EngineConfig) -> torch.device:
-    """The device of this process, of those that `engine.device` names.
-
-    Raises:
-        UserError: no such device here, or fewer than processes.
-    """
+    """The device of this process, of those that `engine.device` names."""
     there, number = torch.cuda.device_count(), counted(config).here
     device = named(config.device)
     if device.type != "cuda":

@@ -16,11 +16,7 @@ OLD = 300.0  # seconds; a lock as old as that is no build's on another machine t
 
 
 def check_locks() -> None:
-    """Go on when nothing is in the way of a build; what a process of this machine builds, DeepSpeed itself waits for.
-
-    Raises:
-        UserError: a build was killed and has left its lock.
-    """
+    """Wait while another machine builds; DeepSpeed itself waits for the builds of this one."""
     is_told = False
     while lock_and_age := next(_unheld_locks(), None):
         lock, age = lock_and_age

@@ -45,11 +45,7 @@ class PromptFile:
     tensor: "Tensor | None" = None  # a soft prompt that had to be read whole
 
     def read(self) -> "Tensors":
-        """What is learned, by name, float32.
-
-        Raises:
-            UserError: it holds numbers that are not finite in float32.
-        """
+        """What is learned, by name, float32."""
         import torch  # here, because an error must not wait for it
 
         if self.tensor is not None:
@@ -69,21 +65,13 @@ class PromptFile:
 
 
 def initial(config: PromptConfig, backbone: "Backbone", *, labels: tuple[str, ...], seed: int) -> "Tensors":
-    """The tensors to start from, float32: what `prompt.file` holds, or as the prompt's kind begins.
-
-    Raises:
-        UserError: there is nothing to start from, or a file's tensors do not fit.
-    """
+    """The tensors to start from, float32: what `prompt.file` holds, or as the prompt's kind begins."""
     stored = check(config, backbone.sizes.width)
     return stored.read() if stored else kind_of(config).initial(backbone, labels=labels, seed=seed)
 
 
 def check(config: PromptConfig, d_model: int) -> PromptFile | None:
-    """The prompt in `prompt.file`, if that is given: one that a run can start from, by its header.
-
-    Raises:
-        UserError: there is no prompt in it, or one of another kind or shape than the run's.
-    """
+    """The prompt in `prompt.file`, if that is given: one that a run can start from, by its header."""
     if config.file is None:
         return None
     stored = open_prompt(Path(config.file).expanduser())
@@ -99,11 +87,7 @@ def check(config: PromptConfig, d_model: int) -> PromptFile | None:
 
 
 def open_prompt(path: Path) -> PromptFile:
-    """The prompt in a file or folder, of whatever kind.
-
-    Raises:
-        UserError: there is none, or reading it would run code.
-    """
+    """The prompt in a file or folder, of whatever kind."""
     if path.is_dir():
         return _in_folder(path)
     try:

@@ -72,9 +72,6 @@ class StatesBelow:
         """The states in a file of the folder, mapped into memory; computed first where it is not there or not whole.
 
         The processes of a machine share it. `origin` says what the states are of, and so names the file.
-
-        Raises:
-            UserError: there is no room for it, or the folder cannot be used.
         """
         description = origin | self._decisive()
         file = folder / f"{hashlib.sha256(json.dumps(description).encode()).hexdigest()[:32]}.npy"

@@ -39,19 +39,11 @@ class Soft:
         return shapes[TENSOR][-1]
 
     def position(self, num_blocks: int) -> int:
-        """How many of a model's encoder blocks lie below the prompt.
-
-        Raises:
-            UserError: the settings count more than it has.
-        """
+        """How many of a model's encoder blocks lie below the prompt."""
         return 0
 
     def settled(self, reads: str) -> PromptConfig:
-        """The settings with what `auto` means for a model that reads in this way.
-
-        Raises:
-            UserError: a setting does not go with it.
-        """
+        """The settings with what `auto` means for a model that reads in this way."""
         return self.config
 
     def shapes(self, d_model: int) -> dict[str, tuple[int, ...]]:
@@ -67,11 +59,7 @@ class Soft:
         return 0, 0
 
     def initial(self, backbone: "Backbone", *, labels: tuple[str, ...], seed: int) -> "Tensors":
-        """The tensors to start from, float32; those of init=labels are the task's label words' embeddings.
-
-        Raises:
-            UserError: there is nothing to start from.
-        """
+        """The tensors to start from, float32; those of init=labels are the task's label words' embeddings."""
         from fpt.prompts.modules import drawn
 
         config = self.config

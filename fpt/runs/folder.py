@@ -29,11 +29,7 @@ class RunFolder:
     """A folder whose files are whole or not there, and known by their hash."""
 
     def __init__(self, path: Path) -> None:
-        """Take the folder, made if need be, for this process alone.
-
-        Raises:
-            UserError: it cannot be made, holds something else, its ledger is damaged, or another process has it.
-        """
+        """Take the folder, made if need be, for this process alone."""
         self.path = path
         _refuse_foreign(path)
         self._lock = _locked(path)
@@ -68,11 +64,7 @@ class RunFolder:
         self._ledger[name] = [digest]  # on disk with the next write, or when the folder is closed
 
     def read(self, name: str) -> bytes:
-        """A file's bytes.
-
-        Raises:
-            UserError: it is missing or not what was written.
-        """
+        """A file's bytes."""
         if problem := self.problem(name):
             raise UserError(f"{self.path / name}: {problem}")
         return (self.path / name).read_bytes()
@@ -131,11 +123,7 @@ class RunFolder:
 
 
 def read_ledger(path: Path) -> Ledger:
-    """The hashes of a run folder's files, each of which is in the folder; none where there is no ledger.
-
-    Raises:
-        UserError: it is damaged, or names a file elsewhere.
-    """
+    """The hashes of a run folder's files, each of which is in the folder; none where there is no ledger."""
     file = path / LEDGER
     try:
         ledger = json.loads(file.read_text(encoding="utf-8"))
@@ -207,11 +195,7 @@ def described(state: bytes) -> dict[str, Any]:
 
 
 def check(path: Path, *, starts_over: bool) -> None:
-    """Refuse a folder that could not be taken, without taking or leaving anything.
-
-    Raises:
-        UserError: as when it is taken, or set aside where the run starts over.
-    """
+    """Refuse a folder that could not be taken, without taking or leaving anything."""
     if starts_over:
         _refuse_no_run(path)
     else:
@@ -225,11 +209,7 @@ def check(path: Path, *, starts_over: bool) -> None:
 
 
 def set_aside(path: Path) -> Path | None:
-    """Rename an existing run folder to <name>.old-N, so that a new run can take its place.
-
-    Raises:
-        UserError: the folder holds something that is not a run, or another process is at work in it.
-    """
+    """Rename an existing run folder to <name>.old-N, so that a new run can take its place."""
     path = path.resolve()
     if not _contents(path):
         return None

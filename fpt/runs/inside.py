@@ -8,11 +8,7 @@ LONGEST = 255  # bytes of a file's name that file systems take
 
 
 def inside(folder: Path, name: object, *, read_in: Path, links: bool = False) -> Path:
-    """The file of that name below the folder; `links` says whether one may lead elsewhere, where files are only read.
-
-    Raises:
-        UserError: the name is none, or leads out of the folder.
-    """
+    """The file of that name below the folder; with `links` a link may lead elsewhere, where files are only read."""
     if not isinstance(name, str) or not name.isprintable() or not _stays(name):
         raise UserError(f"{read_in}: names {name!r:.100}, which is no file of that folder; nothing was touched")
     path = folder / name

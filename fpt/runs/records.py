@@ -31,11 +31,7 @@ HAS = {
 
 @contextmanager
 def reading(file: Path) -> Iterator[None]:
-    """Within, a file is taken for what fpt writes.
-
-    Raises:
-        UserError: it is something else.
-    """
+    """Within, a file is taken for what fpt writes."""
     try:
         yield
     except UserError:
@@ -45,11 +41,7 @@ def reading(file: Path) -> Iterator[None]:
 
 
 def configuration(file: Path, data: bytes) -> dict[str, Any]:
-    """The configuration in a config.yaml's bytes as plain values, which nothing is resolved in.
-
-    Raises:
-        UserError: it is something else.
-    """
+    """The configuration in a config.yaml's bytes as plain values, which nothing is resolved in."""
     with reading(file):
         values = literal.parse(data.decode())
         for group in ("task", "model", "schedule"):
@@ -58,11 +50,7 @@ def configuration(file: Path, data: bytes) -> dict[str, Any]:
 
 
 def json_object(file: Path, data: bytes) -> dict[str, Any]:
-    """The object in a JSON file's bytes, with all that such a file has.
-
-    Raises:
-        UserError: it is something else.
-    """
+    """The object in a JSON file's bytes, with all that such a file has."""
     with reading(file):
         values = json.loads(data)
         for key in HAS.get(file.name, ()):
@@ -71,10 +59,6 @@ def json_object(file: Path, data: bytes) -> dict[str, Any]:
 
 
 def json_lines(file: Path, data: bytes) -> list[dict[str, Any]]:
-    """The objects in the lines of a file's bytes.
-
-    Raises:
-        UserError: a line is something else.
-    """
+    """The objects in the lines of a file's bytes."""
     with reading(file):
         return [dict(json.loads(line)) for line in data.splitlines()]

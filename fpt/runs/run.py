@@ -60,11 +60,7 @@ class Run:
         return RESULT in self.ledger
 
     def read(self, name: str) -> bytes:
-        """A file's bytes.
-
-        Raises:
-            UserError: it is not there, or not what was written.
-        """
+        """A file's bytes."""
         if name not in self.ledger:
             raise UserError(f"{self.path / name}: is not there yet; the run has not come so far")
         ledger = self.ledger
@@ -76,11 +72,7 @@ class Run:
         raise UserError(f"{self.path / name}: {problem_of(self.path / name, [])}; {REPAIR}")
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """A JSON file's object.
-
-        Raises:
-            UserError: as `read`, or it is not what fpt writes.
-        """
+        """A JSON file's object."""
         return json_object(self.path / name, self.read(name))
 
     @cached_property
@@ -90,11 +82,7 @@ class Run:
 
     @cached_property
     def config(self) -> RunConfig:
-        """The configuration as far as it still counts: the prompt is learned, and one process is enough.
-
-        Raises:
-            UserError: another version of fpt wrote it, with other keys.
-        """
+        """The configuration as far as it still counts: the prompt is learned, and one process is enough."""
         settings = self.settings
         try:
             tree = places.found(settings, self.path)
@@ -130,11 +118,7 @@ class Run:
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last one that is still being written is left out.
-
-        Raises:
-            UserError: it is not what was written until the last state, or a later line is no JSON.
-        """
+        """The lines of metrics.jsonl; a last one that is still being written is left out."""
         file = self.path / METRICS
         states = [name for stage in self.stages if (name := f"stages/{stage.name}/{STATE}") in self.ledger]
         if states:
@@ -161,11 +145,7 @@ class Run:
         return sorted(stages, key=lambda stage: int(stage.values["index"]))
 
     def stage(self, number: int) -> RunStage:
-        """The stage of that number, from 1.
-
-        Raises:
-            UserError: there is none.
-        """
+        """The stage of that number, from 1."""
         if not 1 <= number <= len(self.stages):
             raise UserError(f"stage={number}: {self.path} has stages 1 to {len(self.stages)}")
         return self.stages[number - 1]
@@ -205,11 +185,7 @@ def layers_and_neurons(sizes: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def open_run(path: str | Path) -> Run:
-    """A run's records.
-
-    Raises:
-        UserError: no such folder, or it is not a run's.
-    """
+    """A run's records."""
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise UserError(f"run={path}: no such folder; a run's is runs/<task>-<model>-<schedule>-s<seed> or its run.dir")

@@ -15,11 +15,7 @@ class SharedFolder:
     """A `RunFolder` that the main process holds; all processes call the same methods in the same order."""
 
     def __init__(self, path: Path, open_folder: Callable[[], RunFolder]) -> None:
-        """Open the folder, in the main process alone.
-
-        Raises:
-            UserError: it cannot be opened.
-        """
+        """Open the folder, in the main process alone."""
         self.path = path
         self._folder: RunFolder | None = None
         self._sink: Harmless | None = None
@@ -49,19 +45,11 @@ class SharedFolder:
         return bool(self.ask(lambda folder: name in folder))
 
     def read(self, name: str) -> bytes:
-        """A file's bytes.
-
-        Raises:
-            UserError: it is missing or not what was written.
-        """
+        """A file's bytes."""
         return self.ask(lambda folder: folder.read(name))
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """A JSON file's object.
-
-        Raises:
-            UserError: it is missing, not what was written, or not what fpt writes.
-        """
+        """A JSON file's object."""
         return json_object(self.path / name, self.read(name))
 
     def write(self, name: str, data: bytes) -> None:
@@ -76,11 +64,7 @@ class SharedFolder:
     def open_metrics(
         self, mark: dict[str, Any] | None, open_sink: Callable[[list[MetricsLine]], Harmless | None]
     ) -> None:
-        """Go on with metrics.jsonl after the marked part of it, or anew; and with the tracker, which is told the same.
-
-        Raises:
-            UserError: the tracker cannot be started.
-        """
+        """Go on with metrics.jsonl after its marked part, or begin it anew; the tracker starts from the same lines."""
 
         def open_both(folder: RunFolder) -> None:
             self._sink = open_sink(folder.open_metrics(mark))

@@ -20,21 +20,13 @@ Tensors = dict[str, Tensor]
 
 
 def find_or_make(cache: Path, kind: str, key: str, make: Callable[[], Tensors]) -> Tensors:
-    """What the cache has of this kind under `key` if it is whole there, else what is made, and kept.
-
-    Raises:
-        UserError: the cache's folder cannot be made.
-    """
+    """What the cache has of this kind under `key` if it is whole there, else what is made, and kept."""
     there = find(cache, kind, key)
     return keep(cache, kind, key, make()) if there is None else there
 
 
 def find(cache: Path, kind: str, key: str) -> Tensors | None:
-    """What the cache has of this kind under `key`, None where it is not there, not whole or another's.
-
-    Raises:
-        UserError: the cache's folder cannot be made.
-    """
+    """What the cache has of this kind under `key`, None where it is not there, not whole or another's."""
     file = _file(cache, kind, key)
     if file.is_file():
         with suppress(SafetensorError), safe_open(file, framework="pt") as handle:

@@ -27,11 +27,7 @@ MetricsLine = dict[str, Any]  # a line of metrics.jsonl
 
 
 def chosen(tracking: str) -> str:
-    """Which tracker `tracking=` means here; none where there is nothing to do.
-
-    Raises:
-        UserError: it is not installed.
-    """
+    """Which tracker `tracking=` means here; none where there is nothing to do."""
     if tracking == "auto":
         return "tensorboard" if find_spec("tensorboard") else "none"
     if tracking != "none" and find_spec(tracking) is None:
@@ -42,11 +38,7 @@ def chosen(tracking: str) -> str:
 
 
 def open_sink(config: RunConfig, kept: Sequence[MetricsLine], say: Callable[[str], None]) -> "Harmless | None":
-    """The run's tracker if it has one, told of the lines that the run goes on from; once open it never stops a run.
-
-    Raises:
-        UserError: it cannot be started, not being installed or logged in for example.
-    """
+    """The run's tracker if it has one, told of the lines that the run goes on from; once open it never stops a run."""
     name = chosen(config.tracking)
     if name == "none":
         return None

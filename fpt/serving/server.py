@@ -14,11 +14,7 @@ PATIENCE = 30  # seconds for what was asked before the stop
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket at that address; port 0 takes a free one.
-
-    Raises:
-        UserError: there is no such address here, or it is taken.
-    """
+    """A socket at that address; port 0 takes a free one."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)

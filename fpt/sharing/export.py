@@ -101,12 +101,7 @@ class ExportRequest:
 def check_request(
     path: str, to: str, *, number: int | None = None, folder: str | None = None, base: str | None, repo: str | None
 ) -> ExportRequest:
-    """What is to leave the run in the folder `path`.
-
-    Raises:
-        UserError: no such format, stage or finished run; the folder exists; the model that the prompt goes before is
-            not named, or has another shape; or `repo` is no repository's name, or nobody is logged in.
-    """
+    """What is to leave the run in the folder `path`."""
     if to not in FORMATS:
         raise UserError(f"to={to}: allowed are {', '.join(FORMATS)}.{did_you_mean(to, FORMATS)}")
     if to in WITH_MODEL and base is not None:
@@ -222,11 +217,7 @@ def write_adapter(folder: Path, request: ExportRequest, prompt: "Tensor") -> Non
 
 
 def push(folder: Path, repo: str) -> str:
-    """Send a folder to a model repository, made if need be; returns its address.
-
-    Raises:
-        UserError: the Hub cannot be reached, or refuses.
-    """
+    """Send a folder to a model repository, made if need be; returns its address."""
     from huggingface_hub import HfApi
 
     hub = HfApi()

@@ -43,22 +43,14 @@ def check_tokens(
     base: str | None = None,
     repo: str | None = None,
 ) -> TokensRequest:
-    """What is to leave the runs; without names, each prompt has its task's.
-
-    Raises:
-        UserError: as `check_request`; or the names are not one for each run, or no names, or the same.
-    """
+    """What is to leave the runs; without names, each prompt has its task's."""
     requests = [check_request(run, "tokens", number=number, folder=folder, base=base, repo=repo) for run in runs]
     given = named([request.run.config for request in requests], runs, names)
     return TokensRequest(dict(zip(given, requests, strict=True)), requests[0].folder, repo)
 
 
 def named(configs: Sequence[RunConfig], runs: Sequence[str], names: Sequence[str] | None) -> list[str]:
-    """What the prompts of runs are called: as `names` says, or each as its task.
-
-    Raises:
-        UserError: they are not one for each run, or no names, or two are the same.
-    """
+    """What the prompts of runs are called: as `names` says, or each as its task."""
     given = [config.task.name for config in configs] if names is None else list(names)
     typed = f"names={','.join(given)}"
     if len(given) != len(configs):
@@ -79,9 +71,6 @@ def with_prompts(tokenizer: "PreTrainedTokenizerBase", lengths: dict[str, int]) 
     """A tokenizer that knows prompts of so many tokens by name, each name standing for its tokens in a text.
 
     The names are a rule of its normaliser, which its tokenizer.json has: any program that reads that file knows them.
-
-    Raises:
-        UserError: it has no such rules, or knows one of the names already.
     """
     from copy import deepcopy
 

@@ -111,11 +111,7 @@ def _parse(content: str, where: str) -> Record:
 
 
 def unique(pairs: list[tuple[str, Any]]) -> Record:
-    """A JSON object of these pairs.
-
-    Raises:
-        UserError: a key occurs twice, of which but one would be read.
-    """
+    """A JSON object of these pairs."""
     record = dict(pairs)
     if len(record) < len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]

@@ -110,11 +110,7 @@ def _from_hub(origin: Origin, split: str) -> Iterator[PlacedRecord]:
 
 
 def file_of(origin: Origin, data: str, split: str) -> Path:
-    """The file that has a split.
-
-    Raises:
-        UserError: it is not there.
-    """
+    """The file that has a split."""
     names = origin.split(split).files
     if data == "world":
         return _generated(origin) / f"{names[0]}.gz"
@@ -134,11 +130,7 @@ def file_of(origin: Origin, data: str, split: str) -> Path:
 
 
 def check_own_files(origin: Origin) -> None:
-    """Refuse files of the user's own that are not there.
-
-    Raises:
-        UserError: one is not.
-    """
+    """Refuse files of the user's own that are not there."""
     for split in (*origin.splits, *origin.tests) if origin.is_own else ():
         file_of(origin, "", split)
 

@@ -112,7 +112,6 @@ def train(
     before a validation too, which may take long. A state that is done already yields nothing.
 
     Raises:
-        UserError: the loss is no longer a number, or there is no memory for a single example.
         Interrupted: the run was told to stop; its state was yielded before.
     """
     config, optim = recipe.config, recipe.optim
@@ -184,11 +183,7 @@ class _Unread:
     tokens: int
 
     def read(self, seconds: float) -> Updated:
-        """What happened.
-
-        Raises:
-            UserError: the loss is no longer a number.
-        """
+        """What happened."""
         loss = self.loss.item()
         if not math.isfinite(loss):
             way_out = f"try a lower optim.lr={self.lr}"

@@ -141,9 +141,6 @@ def decide_for_run(
 
     What was decided `before` holds for the stages that `update` has left behind; and with `auto` for the others, or a
     run that goes on would compute something else than one that was never stopped.
-
-    Raises:
-        UserError: the memory or the disk that was asked for by name has no room for the states.
     """
     family, cost = inputs.backbone.family, price_of(inputs.backbone.config)
     tokens = sum(family.positions(source, max(target, 1)) for source, target in inputs.train.lengths)

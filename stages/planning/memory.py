@@ -108,11 +108,7 @@ def _told(needs: Needs, config: RunConfig) -> list[str]:
 
 
 def check_fits(config: RunConfig, plan: MemoryPlan) -> None:
-    """Refuse to begin where the largest micro-batch that fits is asked for, and not even one example does.
-
-    Raises:
-        UserError: it does not.
-    """
+    """Refuse to begin where the largest micro-batch that fits is asked for, and not even one example does."""
     if not is_auto(config) or plan.fits:
         return
     ways = [" ".join(way) for way in (plan.advice, plan.packed_advice) if way]

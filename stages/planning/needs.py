@@ -59,9 +59,6 @@ def device_of(engine: EngineConfig, *, kept_in_memory: int = 0) -> Device:
     """The device as `engine.device_memory` gives it, or as it is on this machine.
 
     States that are kept in memory take from what a stage may have only where the device is the CPU.
-
-    Raises:
-        UserError: a card is asked for where there is none, and its memory is not given.
     """
     is_cpu = not is_for_card(engine)
     taken = kept_in_memory if is_cpu else 0

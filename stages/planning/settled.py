@@ -98,11 +98,7 @@ class Settled:
 
 
 def settle(config: RunConfig, schedule: Schedule, inputs: Inputs, folder: SharedFolder, update: int) -> Settled:
-    """Decide in the main process, for all; or read back what was decided when `update` updates were still to come.
-
-    Raises:
-        UserError: the states below the prompt have no room, or not even one example fits.
-    """
+    """Decide in the main process, for all; or read back what was decided when `update` updates were still to come."""
     config = config.with_batches_of(len(inputs.train))
     if inputs.backbone.family.row.asks_card:
         config = replace(config, engine=replace(config.engine, graphs=False))

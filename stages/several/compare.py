@@ -111,11 +111,7 @@ def compare(kind: str, runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
 
 
 def validations(run: Run) -> list[Point]:
-    """Those on the last stage's model.
-
-    Raises:
-        UserError: its metrics do not say FLOPs.
-    """
+    """Those on the last stage's model."""
     if not all("flops" in line for line in run.metrics):
         raise UserError(f"{run.path}: was made by an fpt whose metrics have no FLOPs; start it over with resume=never")
     return curve(run.metrics, run.result["metric"]["name"], len(run.result["stages"]))

@@ -29,11 +29,7 @@ class Planned:
 
 
 def check(plans: Sequence[Planned]) -> None:
-    """Find what is wrong with any of them before the first begins.
-
-    Raises:
-        UserError: a schedule does not fit, a folder is another run's or two runs', or this is one process of several.
-    """
+    """Find what is wrong with any of them before the first begins."""
     if is_worker():
         raise UserError("several runs start their processes themselves; give engine.processes=N in place of a launcher")
     taken: dict[str, Planned] = {}
@@ -49,11 +45,7 @@ def check(plans: Sequence[Planned]) -> None:
 
 
 def finished(config: RunConfig) -> Run | None:
-    """The run, if it is finished; its data are not opened again, so that they may have changed is not seen.
-
-    Raises:
-        UserError: it was made with another configuration, or its files are not what was written.
-    """
+    """The run, if it is finished; its data are not opened again, so that they may have changed is not seen."""
     folder = config.folder
     if config.resume in ("never", "repair") or not (folder / CONFIG).is_file():
         return None

@@ -20,11 +20,7 @@ LONGEST = 60  # letters of a value in a folder's name
 
 
 def plan(words: Sequence[str]) -> list[Planned]:
-    """The runs, every one composed and checked.
-
-    Raises:
-        UserError: a word cannot be swept, or a combination is refused.
-    """
+    """The runs, every one composed and checked."""
     swept = {word: overrides.each(word) for word in words}
     keys = {word: word.partition("=")[0].lstrip("+") for word, values in swept.items() if values}
     if "run.dir" in keys.values():

@@ -23,9 +23,6 @@ def evaluate(
 
     Returns what they score, as JSON, and the lines of predictions.jsonl. Of several processes each calls this, and gets
     all of it. `read` gives the task.
-
-    Raises:
-        UserError: device, weights or prompt cannot be used.
     """
     device = open_device(config.engine)
     with distributed.joined(config.engine, device):

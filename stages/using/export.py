@@ -37,10 +37,6 @@ def export(
     """Write what was asked for, with its model card, and send it to the Hub if that was asked for too.
 
     `texts` are those that to=embeds embeds behind the prompt.
-
-    Raises:
-        UserError: a file of a run is damaged, its model is another now, the runs have not one model, its tokenizer
-            takes no names, the folder cannot be made, or the Hub cannot be reached.
     """
     try:
         request.folder.parent.mkdir(parents=True, exist_ok=True)

@@ -43,11 +43,7 @@ class LearnedPrompt:
     max_new_tokens: int | None = None
 
     def selection(self, backbone: Backbone) -> Selection:
-        """What of the backbone the prompt is for.
-
-        Raises:
-            UserError: the prompt does not belong to this model.
-        """
+        """What of the backbone the prompt is for."""
         width = backbone.sizes.width
         kind = kind_of(self.config)
         held = kind.width({name: tuple(tensor.shape) for name, tensor in self.tensors.items()})
@@ -63,11 +59,7 @@ class LearnedPrompt:
         return self.part or selection.everything(backbone.shape)
 
     def check_tokenizer(self, backbone: Backbone) -> None:
-        """Refuse a tokenizer that makes other tokens than those that the prompt was trained with.
-
-        Raises:
-            UserError: its files are not what they were.
-        """
+        """Refuse a tokenizer that makes other tokens than those that the prompt was trained with."""
         if self.vocabulary not in (None, backbone.vocabulary):
             raise UserError(
                 f"{self.name}: the prompt was trained with another tokenizer than that in {backbone.folder}, whose"
@@ -76,11 +68,7 @@ class LearnedPrompt:
 
 
 def check_same_model(prompt: LearnedPrompt, first: LearnedPrompt) -> None:
-    """Refuse a prompt that is not for the same model as another, and the same part of it.
-
-    Raises:
-        UserError: it is not.
-    """
+    """Refuse a prompt that is not for the same model as another, and the same part of it."""
     if (prompt.fingerprint, prompt.part) != (first.fingerprint, first.part):
         raise UserError(
             f"{prompt.name}: its prompt is for another model, or another part of it, than that of {first.name}; they"
@@ -89,11 +77,7 @@ def check_same_model(prompt: LearnedPrompt, first: LearnedPrompt) -> None:
 
 
 def from_run(run: Run, stage: int | None) -> LearnedPrompt:
-    """A run's best prompt with its last stage's model, or the prompt of a stage with that stage's.
-
-    Raises:
-        UserError: the run is not finished, has no such stage, or a file of it is damaged.
-    """
+    """A run's best prompt with its last stage's model, or the prompt of a stage with that stage's."""
     limit = run.result.get("max_new_tokens")
     own = None if stage is None else run.stage(stage)
     file = f"stages/{(own or run.stages[-1]).name}/selection.safetensors"
@@ -103,11 +87,7 @@ def from_run(run: Run, stage: int | None) -> LearnedPrompt:
 
 
 def from_file(config: RunConfig) -> LearnedPrompt:
-    """The prompt in `prompt.file`, for the whole model.
-
-    Raises:
-        UserError: no prompt can be read there.
-    """
+    """The prompt in `prompt.file`, for the whole model."""
     path = Path(str(config.prompt.file)).expanduser()
     stored, known = open_prompt(path), _trained_on(open_run(path)) if (path / LEDGER).is_file() else (None, None)
     return LearnedPrompt(f"prompt.file={config.prompt.file}", stored.read(), stored.config, None, *known)

@@ -31,9 +31,6 @@ def predictor(
         prompt: what was learned.
         beams: of beam search; 1: greedy.
         max_new_tokens: no output is longer; None: than in the run, or the longest label, or the task's limit.
-
-    Raises:
-        UserError: task, device, model or prompt cannot be used, or options of generation where labels are scored.
     """
     several = mixed_predictor({"": (config, prompt)}, beams=beams, max_new_tokens=max_new_tokens)
     with several as mixed:
@@ -44,11 +41,7 @@ def predictor(
 def mixed_predictor(
     prompts: Mapping[str, tuple[RunConfig, LearnedPrompt]], *, beams: int = 1, max_new_tokens: int | None = None
 ) -> Iterator[MixedPredictor]:
-    """Within, one model is there and answers with several prompts, by name; the first one's engine holds it.
-
-    Raises:
-        UserError: as `predictor`; or the prompts are for unlike models, or enter at unlike places.
-    """
+    """Within, one model is there and answers with several prompts, by name; the first one's engine holds it."""
     config, first = next(iter(prompts.values()))
     for own, _ in prompts.values():
         check_options(own, beams=beams, max_new_tokens=max_new_tokens)
@@ -106,11 +99,7 @@ def _check_alike(
 
 
 def told_by_main(windows: Iterable[list[Example]]) -> Iterator[list[Example]]:
-    """The windows that the main process reads, in every process; what the others give is not looked at.
-
-    Raises:
-        UserError: in every process, what reading them raises in the main one.
-    """
+    """The windows that the main process reads, in every process; what the others give is not looked at."""
     own = iter(windows)
     while (window := distributed.broadcast_from_main(lambda: next(own, None))) is not None:
         yield window

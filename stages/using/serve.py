@@ -42,11 +42,7 @@ class Service:
 
 
 def serve(service: Service, say: Callable[[str], None]) -> None:
-    """Answer until told to stop.
-
-    Raises:
-        UserError: device, model or prompts cannot be used.
-    """
+    """Answer until told to stop."""
     config, _ = next(iter(service.prompts.values()))
     opened = mixed_predictor(service.prompts, beams=service.beams, max_new_tokens=service.max_new_tokens)
     with opened as mixed:
