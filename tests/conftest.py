@@ -1,5 +1,6 @@
 """Small random checkpoints of every family, saved by transformers, and the command line called in this process."""
 
+import gc
 import hashlib
 import json
 import os
@@ -63,6 +64,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "trains" in getattr(item, "fixturenames", ()):
             item.add_marker("trains")
     items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+    gc.freeze()  # what was imported for the tests is not looked through again and again
 
 
 @pytest.hookimpl(wrapper=True)

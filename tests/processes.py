@@ -1,5 +1,6 @@
 """Processes that begin with everything imported, forked from one that did nothing else: an import takes seconds."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from fpt.__main__ import main
 from fpt.runs.progress import quiet_libraries
 
 FORKS = get_context("forkserver")
-FORKS.set_forkserver_preload(["stages.run", "stages.planning.memory", "torch.distributed.launcher.api"])
+FORKS.set_forkserver_preload(["stages.run", "stages.planning.memory", "deepspeed.runtime.engine"])
 
 
 def _environment() -> None:
@@ -71,6 +72,7 @@ def _run(words: list[str], place: Path, longest_file: int | None) -> None:
 
 
 def _redirect(place: Path) -> None:
+    gc.freeze()  # what was imported is not looked through again
     for stream, suffix in ((sys.stdout, ".out"), (sys.stderr, ".err")):
         os.dup2(os.open(place.with_suffix(suffix), os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream.fileno())
 

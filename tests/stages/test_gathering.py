@@ -93,7 +93,7 @@ def measure(words: list[str], result: Path) -> None:
     with distributed.joined(config.engine, device):
         backbone = open_backbone(config.model)
         start = {"prompt": torch.randn(5, backbone.config.d_model, generator=torch.Generator().manual_seed(0))}
-        for name, ahead, whole, times in (("CPU", 0, engines.KEPT_WHOLE, 20), ("GPU", AHEAD, WHOLE, 4)):
+        for name, ahead, whole, times in (("CPU", 0, engines.KEPT_WHOLE, 6), ("GPU", AHEAD, WHOLE, 4)):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(engines, "fetched_ahead", {device.type: ahead}.__getitem__)
                 patch.setattr(engines, "KEPT_WHOLE", whole)
@@ -141,7 +141,7 @@ def test_no_more_is_gathered_than_is_planned_for(told: dict[str, Any]) -> None:
 
 
 def test_a_trace_never_holds_more_than_a_pass(told: dict[str, Any]) -> None:
-    """Over twenty validations, and four as on a GPU, however they end."""
+    """Over six validations, and four as on a GPU, however they end."""
     for counts in told.values():
         longest = counts["first"][-1]["traced"]
         assert all(counts["traced"] <= longest for counts in counts["between"])
