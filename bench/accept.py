@@ -39,12 +39,12 @@ from fpt.data.encoded import Batch, Encoded  # noqa: E402
 from fpt.data.supply import Share  # noqa: E402
 from fpt.devices.meter import rated  # noqa: E402
 from fpt.pricing.flops import price_of  # noqa: E402
-from fpt.pricing.memory import Memory  # noqa: E402
+from fpt.pricing.memory import need  # noqa: E402
 from fpt.prompts.prompted import PromptedModel  # noqa: E402
 from fpt.training.loop import NoRoomError, step  # noqa: E402
 from fpt.training.optimizer import make  # noqa: E402
 from stages import schedule  # noqa: E402
-from stages.planning.memory import plan_memory  # noqa: E402
+from stages.planning.decide import plan_ahead  # noqa: E402
 
 # Model, gigabytes of a card, packing: what a plan's settings are held to.
 HELD_TO = (
@@ -200,7 +200,7 @@ def cards(place: Place) -> Iterator[Found]:
     for name, size, quantize in HELD_TO:
         words = [f"model={name}", "task=boolq", "schedule=pt", f"engine.device_memory={size}GB", "engine.device=cuda"]
         config = compose.load([*words, "engine=torch", f"engine.quantize={quantize}"])
-        plan = plan_memory(config, schedule.of(config))
+        plan = plan_ahead(config, schedule.of(config))
         found: Found = {"model": name, "quantize": quantize, "held_to": size * 10**9, "planned_fits": plan.fits}
         if not plan.fits:
             yield found
@@ -286,11 +286,9 @@ def memory(place: Place) -> Found:
         step(model, optimizer, Share.of(data, list(range(start, start + size))), OPTIM, place.device)
     source, target = (max(lengths) for lengths in zip(*data.lengths, strict=True))
     engine = EngineConfig(name="torch", device=place.device.type, dtype="bfloat16", graphs=False)
-    sizes = {"batch": size, "source": source + PROMPT, "target": target}
-    need = Memory(model.body.config).need(
-        _shape(model), engine, prompt=PromptConfig(length=PROMPT), checkpointing=False, **sizes
-    )
-    return {"model": name, "planned_bytes": need.total, "peak_bytes": place.peak()}
+    sizes, prompt = (size, source + PROMPT, target), PromptConfig(length=PROMPT)
+    needed = need(price_of(model.body.config), _shape(model), engine, sizes, prompt=prompt, checkpointing=False)
+    return {"model": name, "planned_bytes": needed.total, "peak_bytes": place.peak()}
 
 
 def gradients(place: Place) -> Found:

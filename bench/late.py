@@ -191,7 +191,7 @@ def do(runs: Iterable[Run], jobs: int) -> None:
 
 def more(folder: Path) -> Mapping[str, Any]:
     """What else of a finished run is kept: how much is learned, and planned bytes without the weights."""
-    stages = json.loads((folder / "plan.json").read_text())["memory"]["stages"]
+    stages = json.loads((folder / "plan.json").read_text())["stages"]
     return {
         "trainable_parameters": read(folder)["trainable_parameters"],
         "memory": max(stage["total"] - stage["weights"] for stage in stages),

@@ -43,13 +43,13 @@ from fpt.data.rows import Rows  # noqa: E402
 from fpt.data.supply import Share  # noqa: E402
 from fpt.devices.engine import Engine  # noqa: E402
 from fpt.pricing.flops import Price  # noqa: E402
-from fpt.prompts.kept_states import StatesBelow  # noqa: E402
 from fpt.prompts.kinds import kind_of  # noqa: E402
 from fpt.prompts.prompted import PromptedModel  # noqa: E402
 from fpt.training.loop import step  # noqa: E402
 from fpt.training.optimizer import make  # noqa: E402
 from stages import partial as parts  # noqa: E402
 from stages import selection  # noqa: E402
+from stages.kept_states import StatesBelow  # noqa: E402
 
 Record = dict[str, Any]
 HOW = PromptConfig(kind="late", length=5)

@@ -13,16 +13,24 @@ SCHEDULE = {"pt": 100, "ld": 72, "fr": 83, "cr": 65}  # Table 2: the whole of FP
 
 def ratios(preset: str) -> tuple[float, list[float]]:
     """Percent of vanilla prompt tuning's FLOPs that a schedule spends, and percent of an update by stage."""
+    from fpt.backbones.families import family_of, read_config
+    from fpt.backbones.location import config_values
+    from fpt.pricing.flops import price_of
     from stages import schedule
-    from stages.planning.flops import nominal
+    from stages.planning.flops import Costs, work_at_limits
 
-    plans = []
+    wholes, by_stage = [], []
     for task in TASKS:
         config = load([f"experiment=large-{preset}", f"task={task}"])
-        plans.append(nominal(config, schedule.of(config)))
-    stages = zip(*([row["flops_ratio"] for row in plan["stages"]] for plan in plans), strict=True)
-    whole = sum(plan["flops_ratio"] for plan in plans) / len(TASKS)
-    return 100 * whole, [100 * sum(of_task) / len(TASKS) for of_task in stages]
+        plan, model = schedule.of(config), read_config(*config_values(config.model))
+        work = work_at_limits(config, plan, family_of(model).positions, None)
+        costs = Costs(plan, price_of(model), work, prompt=config.prompt)
+        stages = [costs.stage(stage) for stage in plan.stages]
+        spent = costs.scoring() + sum(stage["flops"] for stage in stages)
+        wholes.append(spent / sum(stage["flops_full"] for stage in stages))
+        by_stage.append([stage["flops_ratio"] for stage in stages])
+    means = (sum(of_task) / len(TASKS) for of_task in zip(*by_stage, strict=True))
+    return 100 * sum(wholes) / len(TASKS), [100 * mean for mean in means]
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ from fpt.prompts.prompted import PromptedModel  # noqa: E402
 from fpt.training.loop import step  # noqa: E402
 from fpt.training.optimizer import make  # noqa: E402
 from stages import schedule  # noqa: E402
-from stages.planning.flops import price  # noqa: E402
+from stages.planning.flops import Costs, Work  # noqa: E402
 
 Row = dict[str, Any]
 BATCH = 16
@@ -187,9 +187,8 @@ def _schedule_row(
     batches: list[list[int]],
 ) -> Row:
     sizes = [(size, PROMPT + source, target) for size, source, target in map(data.padded_size, batches)]
-    flops = price(
-        plan, Price(config_of(SMALL)), lambda update: [sizes[update % len(sizes)]], dtype="float32", importance=[]
-    )
+    costs = Costs(plan, Price(config_of(SMALL)), Work(lambda update, _: [sizes[update % len(sizes)]]))
+    flops = [costs.stage(stage) for stage in plan.stages]
     spent = sum(stage.updates * seconds[str(stage.shape)] for stage in plan.stages)
     ratio = spent / (plan.updates * seconds[str(SMALL)])
     stages = [seconds[str(stage.shape)] / seconds[str(SMALL)] for stage in plan.stages]
@@ -197,9 +196,9 @@ def _schedule_row(
         "task": task,
         "schedule": preset,
         "time": ratio,
-        "flops": flops.flops_ratio,
+        "flops": sum(row["flops"] for row in flops) / sum(row["flops_full"] for row in flops),
         "stage_time": stages,
-        "stage_flops": [row.flops_ratio for row in flops.stages],
+        "stage_flops": [row["flops_ratio"] for row in flops],
     }
 
 

@@ -26,7 +26,7 @@ from fpt.tasks.splits import with_split, without_training_file
 from fpt.training.prediction import Prediction, Predictor
 from stages import epochs, schedule
 from stages.partial import build
-from stages.planning.flops import nominal
+from stages.planning.decide import described
 from stages.run import run as run_stages
 from stages.selection import choose
 from stages.using import evaluate, learned, predict
@@ -66,13 +66,13 @@ def configure(*overrides: str) -> RunConfig:
 
 
 def plan(config: RunConfig) -> dict[str, Any]:
-    """What every stage will cost, as `fpt plan --json` prints it, without the memory.
+    """What every stage will cost, as `fpt plan --json` prints it.
 
     Raises:
         UserError: the schedule does not fit the model.
     """
     config = epochs.expected(config)
-    return nominal(config, schedule.of(config))
+    return described(config, schedule.of(config))
 
 
 def train(config: RunConfig) -> Run:

@@ -17,16 +17,16 @@ class Journal:
         """Of a run; to be made before its first model, as memory is measured against what is taken now."""
         device, dtype = setup.engine.device, setup.config.engine.dtype
         self._folder, self._progress, self._start = setup.folder, setup.progress, setup.start
-        self._schedule, self._flops = setup.schedule, setup.plan.flops
+        self._schedule, self._plan = setup.schedule, setup.plan
         self._meter = Meter(device, peak_flops(device, dtype, distributed.size()))
-        self._progress.expect(self._flops.flops_of_stages, done=self._flops.flops_before(setup.state.update))
+        self._progress.expect(self._plan.flops_of_stages, done=self._plan.flops_before(setup.state.update))
 
     def begin(self, stage: Stage, seconds: float, *, before: float) -> None:
         """A stage begins, or goes on after so many seconds; `before` the first stage the run had taken others."""
         earlier = self._schedule.stages[: stage.index - 1]
         self._stage = stage
         self._seconds = before + sum(resume.read_state(self._folder, one).seconds for one in earlier)
-        self._meter.begin(self._flops.stages[stage.index - 1].flops_per_update, seconds)
+        self._meter.begin(self._plan.stages[stage.index - 1].flops_per_update, seconds)
 
     def record(self, event: Event) -> None:
         """Write down what happened."""
@@ -41,8 +41,8 @@ class Journal:
             return
         number, numbers = self._stage.index, len(self._schedule.stages)
         where = f"stage {number}/{numbers}  update {event.update}/{self._schedule.updates}"
-        flops = self._flops.flops_before(event.update)
-        spent = {"flops": self._flops.flops_importance + flops, "seconds": round(self._seconds + event.seconds, 3)}
+        flops = self._plan.flops_before(event.update)
+        spent = {"flops": self._plan.flops_importance + flops, "seconds": round(self._seconds + event.seconds, 3)}
         line = {"update": event.update, "stage": self._stage.index, **spent}
         if isinstance(event, Updated):
             rate = self._meter.updated(event.seconds, event.tokens)

@@ -13,7 +13,8 @@ from fpt.tasks.task import Task
 from fpt.training.checkpoint import TrainState
 from fpt.training.evaluation import Answers, Evaluation, predictions
 from stages.measured import Measured
-from stages.planning.flops import FlopsPlan, StagePlan, price_run
+from stages.planning.decide import ended_at
+from stages.planning.plan import Plan, StagePlan
 from stages.resume import read_state
 from stages.schedule import Stage
 from stages.setup import Setup
@@ -30,12 +31,11 @@ def finish(setup: Setup, measured: Measured, model: PromptedModel, state: TrainS
         model.learn(state.kept_prompt)
         last = evaluator.validate(model).score
     model.learn(state.best_prompt)
-    task, flops = inputs.task, setup.plan.flops
+    task, plan = inputs.task, setup.plan
     evaluation = evaluator.validate(model)
     tested = evaluator.answers(model, inputs.test, "test") if inputs.test else None
-    if state.update < flops.updates:  # it ran out of patience
-        cut = schedule.ended_at(state.update)
-        flops = price_run(config, cut, inputs, setup.plan.kept_states, setup.plan.micro_batch)
+    if state.update < plan.updates:  # it ran out of patience
+        plan = ended_at(plan, config, schedule, inputs, state.update)
     ends = [read_state(folder, stage) for stage in schedule.stages]
     result = {
         "task": task.name,
@@ -46,9 +46,9 @@ def finish(setup: Setup, measured: Measured, model: PromptedModel, state: TrainS
         "quantize": config.engine.quantize,
         **_scores(task, evaluation, tested, last, measured.untrained),
         "max_new_tokens": evaluator.max_new_tokens,
-        **_cost(flops, measured, ends),
+        **_cost(plan, measured, ends),
         "data": {"origin": task.origin, "train": len(inputs.train), "validation": len(inputs.valid)},
-        "stages": [_stage(folder, *rows) for rows in zip(schedule.stages, flops.stages, ends, strict=True)],
+        "stages": [_stage(folder, *rows) for rows in zip(schedule.stages, plan.stages, ends, strict=True)],
         "versions": _versions(),
     }
     folder.write(PREDICTIONS, predictions(evaluation.answers, task, task.valid))
@@ -92,17 +92,17 @@ def _scores(
     }
 
 
-def _cost(flops: FlopsPlan, measured: Measured, ends: list[TrainState]) -> dict[str, Any]:
+def _cost(plan: Plan, measured: Measured, ends: list[TrainState]) -> dict[str, Any]:
     """Updates, FLOPs and seconds in all."""
     return {
-        "trainable_parameters": flops.trainable_parameters,
-        "updates": flops.updates,
+        "trainable_parameters": plan.trainable_parameters,
+        "updates": plan.updates,
         "best_update": ends[-1].best_update,
-        "flops": flops.flops,
-        "flops_importance": flops.flops_importance,
-        "flops_pt": flops.flops_pt,
-        "flops_ratio": flops.flops_ratio,
-        "vectors_pt": flops.vectors_pt,
+        "flops": plan.flops,
+        "flops_importance": plan.flops_importance,
+        "flops_pt": plan.flops_pt,
+        "flops_ratio": plan.flops_ratio,
+        "vectors_pt": plan.vectors_pt,
         "seconds": measured.seconds + sum(end.seconds for end in ends),
         "seconds_importance": measured.seconds,
     }

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from fpt.backbones.shapes import Selection, Shape
+from fpt.backbones.shapes import Selection
 from fpt.config.literal import dump
 from fpt.config.places import stored
 from fpt.config.run_config import RunConfig
@@ -98,11 +98,11 @@ def is_over(stage: Stage, state: TrainState) -> bool:
     return state.update > stage.end or state.judged == stage.end
 
 
-def selection_of(stage: Stage, folder: SharedFolder, full: Shape, scores: dict[str, Tensor], block: int) -> Selection:
-    """What the stage keeps: chosen once, then read from the run folder. The prompt enters before `block`."""
+def selection_of(stage: Stage, folder: SharedFolder, schedule: Schedule, scores: dict[str, Tensor]) -> Selection:
+    """What the stage keeps: chosen once, then read from the run folder."""
     name, row = f"{_folder(stage)}selection.safetensors", f"{_folder(stage)}{STAGE}"
     if name not in folder or row not in folder:
-        chosen = selection.choose(stage.shape, full, scores, layer=block)
+        chosen = selection.choose(stage.shape, schedule.full, scores, layer=schedule.block)
         blocks = {f"{stack}_blocks": kept.blocks for stack, kept in chosen.items()}
         span = {"first_update": stage.first_update, "updates": stage.updates}
         folder.write(name, selection.dump(chosen))

@@ -14,11 +14,11 @@ from fpt.training.loop import Saved, Span, Ungraphed, train
 from stages import recycle, resume
 from stages.inputs import open_inputs
 from stages.journal import Journal
+from stages.kept_states import StateKeeper
 from stages.measured import measure
 from stages.result import finish
 from stages.schedule import Schedule
 from stages.setup import Setup, prepare
-from stages.state_keeper import StateKeeper
 
 
 def run(config: RunConfig, schedule: Schedule, read: Callable[[], Task], progress: Progress) -> dict[str, Any]:
@@ -43,17 +43,20 @@ def run(config: RunConfig, schedule: Schedule, read: Callable[[], Task], progres
 def _through_stages(setup: Setup) -> dict[str, Any]:
     """Stage by stage: select, build the partial PLM, recycle the prompt, train it; the last is the full model."""
     schedule, state, recipe = setup.schedule, setup.state, setup.recipe
-    journal, measured, keeper = Journal(setup), measure(setup), StateKeeper(setup)
+    journal, measured = Journal(setup), measure(setup)
+    keeper = StateKeeper(setup.config, setup.plan.states, schedule.block)
     for stage in schedule.stages:
         is_last = stage is schedule.last
         if resume.is_over(stage, state) and not is_last:
             continue
-        selection = resume.selection_of(stage, setup.folder, schedule.full, measured.scores, setup.start.block)
+        selection = resume.selection_of(stage, setup.folder, schedule, measured.scores)
         with setup.models.open(selection, state.prompt) as model:
             if not resume.is_over(stage, state):
                 if state.update == stage.first_update:
                     state = recycle.carry(state, setup.config.recycle)
-                stopwatch, data = Stopwatch(), keeper.data(stage, selection, model, state.update)
+                stopwatch, data = Stopwatch(), setup.inputs.train
+                if state.update < stage.end:  # else it was stopped in its last validation
+                    data = keeper.data(stage, selection, setup.states_below(model))
                 state = replace(state, seconds=state.seconds + stopwatch.seconds)
                 journal.begin(stage, state.seconds, before=measured.seconds)
                 span = Span(stage.end, schedule.updates, keep_best=is_last)
@@ -62,6 +65,7 @@ def _through_stages(setup: Setup) -> dict[str, Any]:
                     if isinstance(event, Ungraphed):
                         recipe = replace(recipe, graphs=False)
                     state = event.state if isinstance(event, Saved) else state
+                del data  # with the states below the prompt, before the next stage's are made
             if is_last:
                 return finish(setup, measured, model, state)
         del model  # the smaller one goes before the larger one is built

@@ -51,10 +51,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Stages in order; the last is the full model unless said otherwise."""
+    """Stages in order; the last is the full model unless said otherwise.
+
+    `block` is the one, of the full model's first stack, that the prompt enters before.
+    """
 
     stages: tuple[Stage, ...]
     full: Shape
+    block: int = 0
 
     @property
     def last(self) -> Stage:
@@ -71,6 +75,10 @@ class Schedule:
         last = replace(self.last, updates=update - self.last.first_update)
         return replace(self, stages=(*self.stages[:-1], last))
 
+    def below(self, stage: Stage) -> int:
+        """How many of a stage's blocks lie below the prompt."""
+        return num_below(stage.shape.source.blocks, self.full.source.blocks, self.block)
+
     def reduces_width(self) -> dict[str, bool]:
         """For each stack, whether some stage leaves out neurons, so that importance is needed."""
         return {
@@ -85,20 +93,27 @@ def of(config: RunConfig) -> Schedule:
     full = read_shape(values, where)
     fits.check(config, values, where)
     kind_of(config.prompt).settled(row_of(values, where).reads)
-    schedule = build(
-        config.schedule, full=full, updates=config.train.updates, reduce_decoder=config.task.reduce_decoder
-    )
+    block, reduces = kind_of(config.prompt).position(full.source.blocks), config.task.reduce_decoder
+    schedule = build(config.schedule, full=full, updates=config.train.updates, reduce_decoder=reduces)
+    schedule = replace(schedule, block=block)
     _check_seen(schedule, config.prompt)
     return schedule
 
 
+def num_below(kept: int, total: int, block: int) -> int:
+    """How many of `kept` of `total` blocks lie below a block, where they are shared out as the whole model's are."""
+    if block in (0, total):
+        return min(kept, block)
+    share = (2 * kept * block + total) // (2 * total)
+    return max(1, min(share, kept - 1))
+
+
 def _check_seen(schedule: Schedule, prompt: PromptConfig) -> None:
     """Refuse a prompt that no block of a stage would see, as behind a model's only stack: it would learn nothing."""
-    total = schedule.full.source.blocks
-    position = kind_of(prompt).position(total)
-    if position == 0 or len(schedule.full) > 1:  # a decoder sees what the encoder ends with
+    total, block = schedule.full.source.blocks, schedule.block
+    if block == 0 or len(schedule.full) > 1:  # a decoder sees what the encoder ends with
         return
-    if position == total:
+    if block == total:
         raise UserError(
             f"prompt.layer={prompt.layer}: all {total} blocks lie below the prompt, and none would see it;"
             f" give 0 to {total - 1}, or a fraction such as 0.5"

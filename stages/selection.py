@@ -6,6 +6,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from fpt.backbones.shapes import STACKS, Selection, Shape, Stack, StackSelection
+from stages.schedule import num_below
 
 
 def evenly(kept: int, total: int) -> tuple[int, ...]:
@@ -38,14 +39,6 @@ def around(kept: int, total: int, layer: int) -> tuple[int, ...]:
     above = kept - below
     upper = evenly(above, total - layer) if above > 1 else (total - layer - 1,) * above
     return (*lower, *(layer + block for block in upper))
-
-
-def num_below(kept: int, total: int, layer: int) -> int:
-    """How many of the blocks that `around` keeps lie below block `layer`."""
-    if layer in (0, total):
-        return min(kept, layer)
-    share = (2 * kept * layer + total) // (2 * total)
-    return max(1, min(share, kept - 1))
 
 
 def most_important(scores: Tensor, kept: int) -> tuple[int, ...]:

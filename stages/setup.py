@@ -7,6 +7,7 @@ from typing import Any
 from fpt.config.run_config import RunConfig
 from fpt.devices.device import open_device
 from fpt.devices.engine import Engine
+from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import Progress
 from fpt.runs.records import RESULT
 from fpt.runs.run import SKIPPED
@@ -17,8 +18,10 @@ from fpt.training.evaluation import Evaluator
 from fpt.training.loop import Recipe
 from stages import resume
 from stages.inputs import Inputs, check_unchanged, evaluator_of
+from stages.kept_states import StatesBelow
 from stages.models import Models
-from stages.planning.settled import Settled, settle
+from stages.planning.decide import plan_run
+from stages.planning.plan import Plan
 from stages.schedule import Schedule
 from stages.start import Start, start_of
 
@@ -43,7 +46,7 @@ class Setup:
     schedule: Schedule
     inputs: Inputs
     start: Start
-    plan: Settled
+    plan: Plan
     engine: Engine
     folder: SharedFolder
     progress: Progress
@@ -59,6 +62,11 @@ class Setup:
     def evaluator(self) -> Evaluator:
         """Scores a model on the validation split."""
         return evaluator_of(self.config, self.inputs, self.engine, self.progress)
+
+    def states_below(self, model: PromptedModel) -> StatesBelow:
+        """Computes the states below a stage's prompt, of all training examples."""
+        train, size = self.inputs.train, self.config.train.batch_size
+        return StatesBelow(model, train, size, self.engine, self.progress.with_bar)
 
     @property
     def recipe(self) -> Recipe:
@@ -83,7 +91,7 @@ def prepare(
         progress.say(
             f"train.updates={config.train.updates} is set aside: the stages' own updates add up to {schedule.updates}"
         )
-    start = start_of(config, inputs)
+    start = start_of(config, schedule.block, inputs)
     check_unchanged(config, inputs, start.identity, folder, progress)
     if inputs.task.skipped:
         folder.write(SKIPPED, "".join(f"{fault}\n" for fault in inputs.task.skipped).encode())
@@ -91,14 +99,14 @@ def prepare(
         return None
     saved, mark = resume.last_state(folder, schedule)
     state = saved or TrainState(update=0, prompt=start.prompt)
-    plan = settle(config, schedule, inputs, folder, state.update)
-    resolved = plan.resolved(config, inputs)
+    plan = plan_run(config, schedule, inputs, folder, state.update)
+    resolved = plan.resolved(config)
     if resolved.train.batch_size < config.train.batch_size:
         progress.say(
             f"train.batch_size={config.train.batch_size}: an update takes all {len(inputs.train):,} training examples,"
             " once"
         )
-    for sentence in plan.sentences(resolved.engine):
+    for sentence in plan.sentences(config.engine.device):
         progress.say(sentence)
     _open_metrics(config, folder, mark, progress)
     engine = Engine(resolved.engine, open_device(resolved.engine))

@@ -18,12 +18,10 @@ class Start:
 
     Attributes:
         prompt: its tensors, by name.
-        block: the first stack's block that it enters before, of the whole backbone.
         metadata: what a file of them says of their use.
     """
 
     prompt: Tensors
-    block: int
     metadata: dict[str, Any]
 
     @property
@@ -37,9 +35,7 @@ class Start:
         return dump_prompt(learned, **origin, **self.metadata)
 
 
-def start_of(config: RunConfig, inputs: Inputs) -> Start:
-    """Where a run's prompt starts."""
-    backbone, kind = inputs.backbone, kind_of(config.prompt)
-    block = kind.position(backbone.shape.source.blocks)
-    prompt = initial(config.prompt, backbone, labels=inputs.task.labels, seed=config.seed)
-    return Start(prompt, block, kind.metadata(block))
+def start_of(config: RunConfig, block: int, inputs: Inputs) -> Start:
+    """The prompt of a run before its first update; it enters before this block."""
+    prompt = initial(config.prompt, inputs.backbone, labels=inputs.task.labels, seed=config.seed)
+    return Start(prompt, kind_of(config.prompt).metadata(block))

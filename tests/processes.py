@@ -16,7 +16,7 @@ from fpt.__main__ import main
 from fpt.runs.progress import quiet_libraries
 
 FORKS = get_context("forkserver")
-FORKS.set_forkserver_preload(["stages.run", "stages.planning.memory", "deepspeed.runtime.engine"])
+FORKS.set_forkserver_preload(["stages.run", "stages.planning.decide", "deepspeed.runtime.engine"])
 
 
 def _environment() -> None:

@@ -16,9 +16,9 @@ def plan(arguments: Arguments) -> None:
     """`fpt plan`."""
     config = expected(compose.load(arguments.overrides))
     stages = schedule.of(config)
-    from stages.planning.settled import expect
+    from stages.planning.decide import described
 
-    present(arguments, expect(config, stages), print_plan)
+    present(arguments, described(config, stages), print_plan)
 
 
 def show(arguments: Arguments) -> None:

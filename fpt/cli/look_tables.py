@@ -46,54 +46,51 @@ def print_plan(plan: dict[str, Any]) -> None:
             f" {amount(validation['flops'])}FLOPs; about {validation['share']:.0%} of the time"
         )
     if plan["states"]:
-        _print_states(output, plan["states"], [row["flops_states"] for row in plan["stages"]])
-    _print_memory(output, plan["memory"])
+        _print_states(output, plan["states"], plan["stages"])
+    _print_memory(output, plan)
 
 
-def _print_states(output: Output, states: dict[str, Any], flops: list[int]) -> None:
+def _print_states(output: Output, states: dict[str, Any], stages: list[dict[str, Any]]) -> None:
     """Whether the states below a late prompt are kept, and what every stage does about them."""
     output.say()
-    output.say(states["told"])
+    output.say(states["sentence"])
     if states["where"] == "off":
         return
     rows = table("stage", "blocks below", "their states are", "FLOPs")
-    for number, (row, cost) in enumerate(zip(states["stages"], flops, strict=True), 1):
-        anew = " anew" if number > 1 and row["does"] == "compute" else ""
-        rows.add_row(str(number), str(row["blocks"]), DOES[row["does"]] + anew, amount(cost))
+    for number, (row, does) in enumerate(zip(stages, states["stages"], strict=True), 1):
+        anew = " anew" if number > 1 and does == "compute" else ""
+        rows.add_row(str(number), str(row["blocks_below"]), DOES[does] + anew, amount(row["flops_states"]))
     output.print(rows)
 
 
-def _print_memory(output: Output, memory: dict[str, Any]) -> None:
+def _print_memory(output: Output, plan: dict[str, Any]) -> None:
     """What every stage takes on one device, and what would make the largest fit."""
-    checkpointing = "on" if memory["activation_checkpointing"] else "off"
-    processes = f"{memory['processes']} process{'es' if memory['processes'] > 1 else ''}"
+    checkpointing = "on" if plan["activation_checkpointing"] else "off"
+    processes = f"{plan['processes']} process{'es' if plan['processes'] > 1 else ''}"
     output.say()
-    packed = "" if memory["quantize"] == "none" else f" weights packed as {memory['quantize']},"
+    packed = "" if plan["quantize"] == "none" else f" weights packed as {plan['quantize']},"
     output.say(
-        f"memory of one device, engine {memory['engine']}, {processes},{packed}"
-        f" {memory['micro_batch']} examples at once, activation checkpointing {checkpointing}"
+        f"memory of one device, engine {plan['engine']}, {processes},{packed}"
+        f" {plan['micro_batch']} examples at once, activation checkpointing {checkpointing}"
     )
     rows = table("stage", "weights", "activations", "checkpointed", "rest", "total", "fits")
-    for number, row in enumerate(memory["stages"], 1):
+    for number, row in enumerate(plan["stages"], 1):
         sizes = (row[key] for key in ("weights", "activations", "activations_checkpointed", "rest", "total"))
         rows.add_row(str(number), *(f"{amount(size)}B" for size in sizes), "yes" if row["fits"] else "no")
     output.print(rows)
-    for sentence in memory["told"]:
+    for sentence in plan["reasons"][1:]:  # the first one is of the engine
         output.say(sentence)
-    output.say(_verdict(memory), "bold")
+    output.say(_verdict(plan), "bold")
 
 
-def _verdict(memory: dict[str, Any]) -> str:
-    has = f"{amount(memory['device_memory'])}B of memory, a tenth of it left free"
-    if memory["fits"]:
+def _verdict(plan: dict[str, Any]) -> str:
+    has = f"{amount(plan['device_memory'])}B of memory, a tenth of it left free"
+    if plan["fits"]:
         return f"every stage fits into {has}"
     ways = [
-        f"{amount(memory[size])}B with{loss}\n  {' '.join(memory[advice])}"
-        for advice, size, loss in (
-            ("advice", "advised_bytes", ""),
-            ("packed_advice", "packed_bytes", " packed weights, for a little of the score"),
-        )
-        if memory[advice]
+        f"{amount(way['bytes'])}B with{' packed weights, for a little of the score' if way['is_packed'] else ''}\n "
+        f" {' '.join(way['words'])}"
+        for way in plan["advice"]
     ]
     if not ways:
         return f"the largest stage does not fit into {has}, whatever the settings; take a smaller model"

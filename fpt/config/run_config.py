@@ -46,7 +46,7 @@ class RunConfig(Group):
         choices=("auto", "none", "tensorboard", "wandb", "trackio"),
     )
     cache_dir: str = setting(
-        "where neuron scores, tokens, large data and states below a late prompt are kept for the next run",
+        "where neuron scores and tokens are kept for the next run",
         "~/.cache/fpt",
         place=True,
     )

@@ -69,7 +69,6 @@ class ReportedRun:
         """Every planned stage: its price, and what was done, measured and scored of it so far."""
         rows = []
         took = {stage: end - start for stage, start, end in self.spans("seconds")}
-        memory = {row["name"]: row for row in self.plan.get("memory", {}).get("stages", [])}
         for index, row in enumerate(self.plan.get("stages", []), 1):
             done = sum(line["stage"] == index for line in self.updates)
             scores = [line[self.metric] for line in self.validations if line["stage"] == index]
@@ -79,7 +78,7 @@ class ReportedRun:
                 "flops": row["flops_per_update"] * done,
                 "seconds": took.get(index),
                 "score": scores[-1] if scores else None,
-                "memory": memory.get(row["name"]),
+                "memory": row if "total" in row else None,  # an older fpt had it elsewhere
             }
             finished = self.result["stages"][index - 1] if self.result else {}
             final = {key: finished[key] for key in ("flops", "seconds") if key in finished}

@@ -1,7 +1,7 @@
 """Tensors that are kept for the next run, by a key that says what they were made from.
 
 Under `cache_dir`, a folder for each kind: the `tokens` of a task (`fpt.data`), and the neurons' `importance`
-(`stages`). Hidden states, which are too many to be read whole, have a store of their own (`fpt.prompts.kept_states`).
+(`stages`).
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """What would make a run fit into memory that does not: the fewest settings, the mildest first."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -10,93 +10,89 @@ from fpt.config.schema import EngineConfig
 from fpt.devices.processes import are_typed
 from fpt.errors import UserError
 from fpt.pricing.memory import is_for_card, is_sharded
-from stages.planning.needs import Needs, is_auto
+from stages.planning.memory import PACKED, Memory, is_auto
+from stages.planning.plan import Advice
 
 CHANGES = ("micro_batch", "checkpointing", "dtype", "deepspeed", "processes", "offload")  # the mildest first
 OF_ONE = CHANGES[:3]  # those that share out nothing
-PACKED = ("int8", "nf4")
-Advice = tuple[list[str] | None, int | None]
+MOST_PROCESSES = 10  # as a power of two
+Settings = tuple[list[str], dict[str, Any], dict[str, Any]]  # as typed; of `train` and of `engine` by key
 
 
-def advise(needs: Needs, config: RunConfig) -> Advice:
-    """The words to type that make the largest stage fit, and its total then; None where nothing does."""
-    return _fewest(needs, config, CHANGES, range(1, len(CHANGES) + 1))
+def advise(memory: Memory, config: RunConfig) -> list[Advice]:
+    """What to type that makes the largest stage fit; and with packed weights, which lose a little of the score."""
+    plain = _fewest(memory, config, CHANGES, range(1, len(CHANGES) + 1))
+    return [*([Advice(*plain, is_packed=False)] if plain else []), *_advise_packed(memory, config)]
 
 
-def advise_packed(needs: Needs, config: RunConfig) -> Advice:
-    """The same with packed weights, which lose a little of the score; each process has them all."""
-    if config.engine.quantize != "none":
-        return None, None
-    alone = [] if config.engine.name != "deepspeed" and config.engine.offload == "none" else ["engine=torch"]
-    alone += [] if config.engine.offload == "none" else ["engine.offload=none"]
+def _advise_packed(memory: Memory, config: RunConfig) -> Iterator[Advice]:
+    """With packed weights each process has them all."""
+    engine = config.engine
+    if engine.quantize != "none":
+        return
+    alone = [] if engine.name != "deepspeed" and engine.offload == "none" else ["engine=torch"]
+    alone += [] if engine.offload == "none" else ["engine.offload=none"]
     for number in range(len(OF_ONE) + 1):
         for quantize in PACKED:
-            engine = replace(config.engine, name="torch", offload="none", quantize=quantize)
-            words, total = _fewest(needs, replace(config, engine=engine), OF_ONE, [number])
-            if words is not None:
-                return [*alone, *words, f"engine.quantize={quantize}"], total
-    return None, None
+            packed = replace(config, engine=replace(engine, name="torch", offload="none", quantize=quantize))
+            if found := _fewest(memory, packed, OF_ONE, [number]):
+                yield Advice([*alone, *found[0], f"engine.quantize={quantize}"], found[1], is_packed=True)
+                return
 
 
-def _fewest(needs: Needs, config: RunConfig, those: tuple[str, ...], numbers: Iterable[int]) -> Advice:
-    """Of some changes so many, or none."""
-    for number in numbers:
-        for changes in combinations(those, number):
-            for words, changed in _changed(config, changes):
-                if not needs.fits(changed, needs.weights(changed)):
-                    continue
-                micro_batch = needs.largest(changed) if "micro_batch" in changes else needs.micro_batch(changed)
-                if micro_batch is None or not needs.fits(changed, total := needs.total(changed, micro_batch)):
-                    continue
-                return [*([f"train.micro_batch={micro_batch}"] if "micro_batch" in changes else []), *words], total
-    return None, None
+def _fewest(
+    memory: Memory, config: RunConfig, those: Sequence[str], numbers: Iterable[int]
+) -> tuple[list[str], int] | None:
+    """The fewest of some changes that make the largest stage fit, as words to type, and its bytes then."""
+    for changes in (changes for number in numbers for changes in combinations(those, number)):
+        for words, changed in _changed(config, changes):
+            if memory.holds_weights(changed) and (fit := memory.fit(changed)).fits:
+                first = [f"train.micro_batch={fit.micro_batch}"] if "micro_batch" in changes else []
+                return [*first, *words], fit.total
+    return None
 
 
-def _changed(config: RunConfig, changes: tuple[str, ...]) -> Iterator[tuple[list[str], RunConfig]]:
+def _changed(config: RunConfig, changes: Sequence[str]) -> Iterator[tuple[list[str], RunConfig]]:
     """Each way to make such changes together, with the words to type for it."""
-    train, engine = config.train, config.engine
-    if any(_idle(config, changes)[change] for change in changes):
+    if any(_is_idle(config, change, changes) for change in changes):
         return
-    powers = [2**power for power in range(1, 11) if 2**power > engine.processes]
-    for processes in powers if "processes" in changes else [engine.processes]:
-        settings = [setting for change, setting in _settings(engine, processes).items() if change in changes]
-        words = ["train.activation_checkpointing=true"] if "checkpointing" in changes else []
-        words += [word for names, _ in settings for word in names]
-        checkpointing = True if "checkpointing" in changes else train.activation_checkpointing
+    powers = [2**power for power in range(1, MOST_PROCESSES + 1) if 2**power > config.engine.processes]
+    for processes in powers if "processes" in changes else [config.engine.processes]:
+        table = _settings(config.engine, processes)
+        words, train, engine = [], dict[str, Any](), dict[str, Any]()
+        for own_words, own_train, own_engine in (table[change] for change in changes):
+            words += own_words
+            train |= own_train
+            engine |= own_engine
         try:
-            yield (
-                words,
-                replace(
-                    config,
-                    train=replace(train, activation_checkpointing=checkpointing),
-                    engine=replace(engine, **{key: value for _, values in settings for key, value in values.items()}),
-                ),
-            )
+            changed = replace(config, train=replace(config.train, **train), engine=replace(config.engine, **engine))
         except UserError:  # more processes than the batch has examples
             return
+        yield words, changed
 
 
-def _idle(config: RunConfig, changes: tuple[str, ...]) -> dict[str, bool]:
+def _settings(engine: EngineConfig, processes: int) -> dict[str, Settings]:
+    """What each change sets; the words for the micro-batch are known when it is."""
+    stage = [] if engine.zero_stage == 3 else ["engine.zero_stage=3"]
+    return {
+        "micro_batch": ([], {"micro_batch": "auto"}, {}),
+        "checkpointing": (["train.activation_checkpointing=true"], {"activation_checkpointing": True}, {}),
+        "dtype": (["engine.dtype=bfloat16"], {}, {"dtype": "bfloat16"}),
+        "deepspeed": (["engine=deepspeed", *stage], {}, {"name": "deepspeed", "zero_stage": 3}),
+        "processes": ([f"engine.processes={processes}"], {}, {"processes": processes}),
+        "offload": (["engine.offload=cpu"], {}, {"offload": "cpu"}),
+    }
+
+
+def _is_idle(config: RunConfig, change: str, changes: Sequence[str]) -> bool:
     """Whether a change, among those made with it, would change nothing."""
-    engine = config.engine
+    engine, asked = config.engine, config.train.activation_checkpointing
     is_sharded_then = "deepspeed" in changes or is_sharded(engine)
     return {
         "micro_batch": is_auto(config),
-        "checkpointing": config.train.activation_checkpointing
-        or (config.train.activation_checkpointing is None and is_for_card(engine)),  # there it is on where it helps
+        "checkpointing": is_for_card(engine) if asked is None else asked,  # on a card it is on where it helps
         "dtype": engine.dtype == "bfloat16",
         "deepspeed": is_sharded(engine) or engine.quantize != "none",
         "processes": not is_sharded_then or not are_typed(engine),
         "offload": engine.offload != "none" or not is_sharded_then,
-    }
-
-
-def _settings(engine: EngineConfig, processes: int) -> dict[str, tuple[list[str], dict[str, Any]]]:
-    """The engine's settings of each change: as typed, and by key."""
-    stage = [] if engine.zero_stage == 3 else ["engine.zero_stage=3"]
-    return {
-        "dtype": (["engine.dtype=bfloat16"], {"dtype": "bfloat16"}),
-        "deepspeed": (["engine=deepspeed", *stage], {"name": "deepspeed", "zero_stage": 3}),
-        "processes": ([f"engine.processes={processes}"], {"processes": processes}),
-        "offload": (["engine.offload=cpu"], {"offload": "cpu"}),
-    }
+    }[change]

@@ -1,161 +1,142 @@
-"""What every stage will cost, before anything is trained: shape, parameters, memory of weights, FLOPs."""
+"""What does every stage cost in FLOPs, on the batches of a run or at the task's length limits?"""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain
+from math import ceil
 from typing import Any
 
-from fpt.backbones.families import family_of, read_config
-from fpt.backbones.location import config_values
 from fpt.backbones.shapes import Shape
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import PromptConfig
 from fpt.data.batches import UpdateOrder, batches_by_length, micro_batches
 from fpt.data.encoded import Encoded
 from fpt.devices import distributed
-from fpt.devices.precision import name_of
-from fpt.pricing.flops import SOFT, Price, price_of
-from fpt.prompts.kinds import kind_of
-from fpt.tasks.catalogue import most_train_examples
+from fpt.pricing.flops import SOFT, Price
+from fpt.tasks.catalogue import most_valid_examples, rules_of
 from stages import importance
 from stages.inputs import Inputs
-from stages.planning.kept_states import KeptStatesPlan, decide
-from stages.planning.validation import plan_validation
 from stages.schedule import Schedule, Stage
-from stages.selection import num_below
 
-# An update's batches, micro-batch by micro-batch: (examples, source length with the prompt, target length).
+# A batch, micro-batch by micro-batch: (examples, source length with the prompt, target length).
 Size = tuple[int, int, int]
-Sizes = Callable[[int], Iterable[Size]]
+Positions = Callable[[int, int], int]  # that an example of such lengths has in the stack that a prompt enters
+
+# An output grows token by token, and every token reads the decoder's weights: in bfloat16 an H100 reads them in the
+# time in which it multiplies so many rows by them (989 TFLOP/s, 3.35 TB/s), so that fewer rows take as long.
+ROWS = 300
 
 
 @dataclass(frozen=True)
-class StagePlan:
-    """One stage's size, with result.json's names, and its price: FLOPs in all, memory in bytes.
+class Work:
+    """What a run has to compute.
 
-    The ratio is against the full model on the same batches.
-
-    `flops_states` of the FLOPs are for the states below a late prompt, computed before the first update.
+    Attributes:
+        update: the batches of an update, in micro-batches of so many examples.
+        scoring: the batches that score neurons, if any do.
+        once: all examples, as states below a late prompt are computed.
+        examples: how many there are to train on; None: that is not known.
+        tokens: of all that is read of them.
+        longest: the longest source, without the prompt, and the longest target.
     """
 
-    name: str
-    encoder_layers: int
-    decoder_layers: int
-    ffn: int
-    decoder_ffn: int
-    first_update: int
-    updates: int
-    parameters: int
-    weight_bytes: int
-    flops_per_update: int
-    flops: int
-    flops_ratio: float
-    flops_states: int = 0
+    update: Callable[[int, int], Iterable[Size]]
+    scoring: Iterable[Size] = ()
+    once: Callable[[], Iterable[Size]] = tuple
+    examples: int | None = None
+    tokens: int = 0
+    longest: tuple[int, int] = (0, 0)
+
+
+def work_at_limits(config: RunConfig, schedule: Schedule, positions: Positions, examples: int | None) -> Work:
+    """As if every text were as long as it may be."""
+    source, target = longest = config.task.source_length, config.task.target_length
+    whole, scored = source + config.prompt.length, config.schedule.importance_examples
+    is_scored, number = any(schedule.reduces_width().values()), examples or 0
+    return Work(
+        lambda *_: [(config.train.batch_size, whole, target)],
+        scoring=[(min(scored, number or scored), whole, target)] if is_scored else [],
+        once=lambda: [(number, whole, target)],
+        examples=examples,
+        tokens=number * positions(source, target),
+        longest=longest,
+    )
+
+
+def work_on(config: RunConfig, schedule: Schedule, inputs: Inputs) -> Work:
+    """The very batches that training sees."""
+    train, positions, processes = inputs.train, inputs.backbone.family.positions, distributed.size()
+    order = UpdateOrder(train, batch_size=config.train.batch_size, seed=config.seed)
+
+    def sizes(data: Encoded, batches: Iterable[list[int]]) -> list[Size]:
+        padded = (data.padded_size(indices) for indices in batches if indices)
+        return [(batch, config.prompt.length + source, target) for batch, source, target in padded]
+
+    def of_update(update: int, micro_batch: int) -> list[Size]:
+        indices = order.indices(update)
+        parts = (micro_batches(indices, micro_batch, process=own, processes=processes) for own in range(processes))
+        return sizes(train, chain.from_iterable(parts))
+
+    scored: list[Size] = []
+    if any(schedule.reduces_width().values()):
+        sample = importance.sample(train, config.schedule.importance_examples, config.seed)
+        scored = sizes(sample, batches_by_length(sample, config.train.eval_batch))
+    return Work(
+        of_update,
+        scored,
+        lambda: sizes(train, batches_by_length(train, config.train.batch_size)),
+        examples=len(train),
+        tokens=sum(positions(source, max(target, 1)) for source, target in train.lengths),
+        longest=inputs.longest,
+    )
 
 
 @dataclass(frozen=True)
-class FlopsPlan:
-    """The stages' prices and the whole against vanilla prompt tuning on the same batches.
+class Costs:
+    """Prices a schedule's stages; the prompt is what is learned, and the schedule knows where it enters.
 
-    `flops` counts the stages' updates and the forward passes that score neurons, not validation. Vanilla prompt
-    tuning's prompt is `vectors_pt` before the input, as many as this one has wherever it enters. `ends_whole`: the last
-    stage's model is the full one.
+    `micro_batch` counts where batches are padded to their own longest text.
     """
 
-    stages: list[StagePlan]
-    updates: int
-    trainable_parameters: int
-    flops_importance: int
-    flops: int
-    flops_pt: int
-    flops_ratio: float
-    vectors_pt: int | None = None  # plans of an fpt that did not say these two
-    ends_whole: bool | None = None
+    schedule: Schedule
+    price: Price
+    work: Work
+    micro_batch: int = 1
+    prompt: PromptConfig = SOFT
 
-    @property
-    def flops_of_stages(self) -> int:
-        """What the stages spend, without the scoring of neurons."""
-        return self.flops - self.flops_importance
+    def stage(self, stage: Stage, states: str = "off") -> dict[str, Any]:
+        """A stage's FLOPs, with a plan's names; `states` says what it does about those below a late prompt."""
+        price, below, full = self.price, self.schedule.below(stage), self.schedule.full
+        every = (self.work.update(update, self.micro_batch) for update in range(stage.first_update, stage.end))
+        batches = Counter(chain.from_iterable(every))
+        updates = _total(price.update, stage.shape, batches, below=below, prompt=self.prompt, is_kept=states != "off")
+        making = self._states(stage.shape, below) if states == "compute" else 0
+        whole = _total(price.update, full, batches)
+        return {
+            "name": stage.name,
+            "parameters": price.parameters(stage.shape),
+            "blocks_below": below,
+            "first_update": stage.first_update,
+            "updates": stage.updates,
+            "flops_per_update": updates // stage.updates,
+            "flops": updates + making,
+            "flops_states": making,
+            "flops_full": whole,
+            "flops_ratio": (updates + making) / whole,
+        }
 
-    def flops_before(self, update: int) -> int:
-        """What the stages have spent when `update` updates are done."""
+    def scoring(self) -> int:
+        """FLOPs of the forward passes that score neurons."""
+        batches, below = Counter(self.work.scoring), self.schedule.block
+        return _total(self.price.forward, self.schedule.full, batches, below=below, prompt=self.prompt)
+
+    def _states(self, shape: Shape, below: int) -> int:
+        """What the states below the prompt cost; sizes count its positions, which are not there."""
         return sum(
-            row.flops_states + row.flops_per_update * min(update - row.first_update, row.updates)
-            for row in self.stages
-            if update > row.first_update
+            self.price.below(shape, batch=batch, source=source - self.prompt.length, target=target, blocks=below)
+            for batch, source, target in self.work.once()
         )
-
-
-def price(
-    schedule: Schedule,
-    cost: Price,
-    sizes: Sizes,
-    *,
-    dtype: str,
-    quantize: str = "none",
-    importance: Iterable[Size],
-    prompt: PromptConfig = SOFT,
-    kept_states: KeptStatesPlan | None = None,
-    all_examples: Iterable[Size] = (),
-) -> FlopsPlan:
-    """Price a schedule.
-
-    Args:
-        schedule: the stages.
-        cost: prices of their models.
-        sizes: the batches of an update.
-        dtype: of the weights.
-        quantize: how they are packed.
-        importance: the batches that score neurons, if any do.
-        prompt: what it is, and where it enters; vanilla prompt tuning's is as long, and enters before the first block.
-        kept_states: what stages do about the states below it.
-        all_examples: the batches in which such states are computed.
-    """
-    full, kind, counted_all = schedule.full, kind_of(prompt), Counter(all_examples)
-    position = kind.position(full.source.blocks)
-    rows, vanilla = [], 0
-    for stage in schedule.stages:
-        batches = Counter(size for update in range(stage.first_update, stage.end) for size in sizes(update))
-        below = num_below(stage.shape.source.blocks, full.source.blocks, position)
-        does = kept_states.stages[stage.index - 1].does if kept_states else "off"
-        updates = _total(cost.update, stage.shape, batches, below=below, prompt=prompt, is_kept=does != "off")
-        states = _states(cost, stage.shape, counted_all, below, prompt.length) if does == "compute" else 0
-        whole = _total(cost.update, full, batches)
-        weights = cost.weight_bytes(stage.shape, dtype, quantize)
-        rows.append(_row(stage, cost.parameters(stage.shape), weights, updates, states, whole))
-        vanilla += whole
-    scoring = _total(cost.forward, full, Counter(importance), below=position, prompt=prompt)
-    total = scoring + sum(row.flops for row in rows)
-    learned = kind.num_learned(cost.d_model)
-    ends_whole = schedule.last.shape == full
-    return FlopsPlan(
-        rows, schedule.updates, learned, scoring, total, vanilla, total / vanilla, prompt.length, ends_whole
-    )
-
-
-def _row(stage: Stage, parameters: int, weights: int, updates: int, states: int, whole: int) -> StagePlan:
-    """A stage's price from what its updates, its kept states and the full model's updates cost."""
-    return StagePlan(
-        name=stage.name,
-        **stage.sizes,
-        first_update=stage.first_update,
-        updates=stage.updates,
-        parameters=parameters,
-        weight_bytes=weights,
-        flops_per_update=updates // stage.updates,
-        flops=updates + states,
-        flops_ratio=(updates + states) / whole,
-        flops_states=states,
-    )
-
-
-def _states(cost: Price, shape: Shape, batches: Counter[Size], below: int, prompt_length: int) -> int:
-    """What the states below the prompt cost; sizes count its positions, which are not there."""
-    return sum(
-        times * cost.below(shape, batch=batch, source=source - prompt_length, target=target, blocks=below)
-        for (batch, source, target), times in batches.items()
-    )
 
 
 def _total(cost: Callable[..., int], shape: Shape, batches: Counter[Size], **more: Any) -> int:
@@ -166,72 +147,54 @@ def _total(cost: Callable[..., int], shape: Shape, batches: Counter[Size], **mor
     )
 
 
-def price_run(
-    config: RunConfig, schedule: Schedule, inputs: Inputs, kept_states: KeptStatesPlan | None, micro_batch: int
-) -> FlopsPlan:
-    """The schedule priced on the very batches that training sees."""
-    train, prompt_length = inputs.train, config.prompt.length
-    order = UpdateOrder(train, batch_size=config.train.batch_size, seed=config.seed)
-    processes = distributed.size()
+def of_validation(config: RunConfig, schedule: Schedule, price: Price, flops: int) -> dict[str, Any] | None:
+    """What all validations take beside training's `flops`; None: how many examples there are is not known.
 
-    def sizes(data: Encoded, batches: Iterable[list[int]]) -> list[Size]:
-        padded = (data.padded_size(indices) for indices in batches if indices)
-        return [(batch, prompt_length + source, target) for batch, source, target in padded]
+    Returns:
+        times: in training; in the end the best prompt is scored once more, and the last one where training looked at
+            some examples alone.
+        examples: outputs in all.
+        flops: of these, each as long as a target may be; where labels are scored, of each label.
+        share: of the time of training and validation together, where a token of few generated outputs takes as long as
+            one of ROWS.
+    """
+    total = most_valid_examples(config)
+    if total is None:
+        return None
+    train, task = config.train, config.task
+    source, target = task.source_length + config.prompt.length, task.target_length
+    looked, batch = min(total, train.eval_examples or total), train.eval_batch
+    asked = [(stage.shape, looked, times) for stage in schedule.stages if (times := _times(stage, schedule, config))]
+    asked.append((schedule.last.shape, total, 2 if looked < total else 1))
+    in_training = sum(times for *_, times in asked[:-1])
+    floor = ROWS
+    if price.reads == "mask":  # a word of each label, from one state
+        floor = 0
+    elif task.answer != "generate":
+        number, floor = len(rules_of(task).labels), 0
+        if price.reads == "causal":  # each label goes the source's way
+            asked = [(shape, count * number, times) for shape, count, times in asked]
+        else:  # all tokens of all labels are there at once
+            target *= number
 
-    def of_update(update: int) -> list[Size]:
-        indices = order.indices(update)
-        parts = (micro_batches(indices, micro_batch, process=own, processes=processes) for own in range(processes))
-        return sizes(train, chain.from_iterable(parts))
+    def cost(shape: Shape, rows: int, rows_of_decoder: int) -> int:
+        """Of so many sources that are read, and as many outputs, or more, that are said."""
+        read = price.below(shape, batch=1, source=source, target=1, blocks=shape.source.blocks)
+        whole = price.forward(shape, batch=1, source=source, target=target)
+        return rows * read + rows_of_decoder * (whole - read)
 
-    scored: list[Size] = []
-    if any(schedule.reduces_width().values()):
-        sample = importance.sample(train, config.schedule.importance_examples, config.seed)
-        scored = sizes(sample, batches_by_length(sample, config.train.eval_batch))
-    are_kept = kept_states is not None and kept_states.files > 0
-    return price(
-        schedule,
-        price_of(inputs.backbone.config),
-        of_update,
-        dtype=name_of(config.engine),
-        quantize=config.engine.quantize,
-        importance=scored,
-        prompt=config.prompt,
-        kept_states=kept_states,
-        all_examples=sizes(train, batches_by_length(train, config.train.batch_size)) if are_kept else [],
+    outputs = sum(count * times for _, count, times in asked)
+    spent = sum(count * times * cost(shape, 1, 1) for shape, count, times in asked)
+    slow = sum(
+        times * ceil(count / batch) * cost(shape, min(batch, count), max(floor, min(batch, count)))
+        for shape, count, times in asked
     )
+    return {"times": in_training, "examples": outputs, "flops": spent, "share": slow / (slow + flops)}
 
 
-def nominal(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
-    """The plan of a configuration at its length limits, without weights or data, with result.json's names."""
-    source, target = config.task.source_length + config.prompt.length, config.task.target_length
-    backbone = read_config(*config_values(config.model))
-    cost = price_of(backbone)
-    examples = most_train_examples(config)
-    config, scored = config.with_batches_of(examples), 0
-    if any(schedule.reduces_width().values()):
-        scored = min(config.schedule.importance_examples, examples or config.schedule.importance_examples)
-    tokens = (examples or 0) * family_of(backbone).positions(config.task.source_length, config.task.target_length)
-    kept_states = decide(config, schedule, examples=examples, tokens=tokens, cost=cost)
-    plan = price(
-        schedule,
-        cost,
-        lambda _: [(config.train.batch_size, source, target)],
-        dtype=name_of(config.engine),
-        quantize=config.engine.quantize,
-        importance=[(scored, source, target)],
-        prompt=config.prompt,
-        kept_states=kept_states,
-        all_examples=[(examples or 0, source, target)],
-    )
-    validation = plan_validation(config, schedule, cost, (source, target), plan.flops)
-    return {
-        "task": config.task.name,
-        "model": config.model.name,
-        "schedule": config.schedule.name,
-        "batch_size": config.train.batch_size,
-        "source_length": source,
-        "target_length": target,
-        **asdict(plan),
-        "validation": validation and asdict(validation),
-        "states": kept_states and kept_states.to_json(),
-    }
+def _times(stage: Stage, schedule: Schedule, config: RunConfig) -> int:
+    """How often a stage is validated: now and then, and at its end."""
+    if stage is not schedule.last and not config.train.eval_partial:
+        return 0
+    every = config.train.eval_every
+    return stage.end // every - stage.first_update // every + (stage.end % every > 0)

@@ -1,142 +1,198 @@
-"""Does every stage fit into a device's memory: with which engine and micro-batch, and what would help if not?"""
+"""What do a run's stages take on a device, and with which engine and micro-batch do they fit there?"""
 
-from dataclasses import dataclass, field, replace
+from bisect import bisect_left
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psutil
+import torch
 
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import EngineConfig
-from fpt.devices import precision
 from fpt.devices.processes import counted
 from fpt.errors import UserError
-from fpt.units import amount
-from stages.planning.advice import PACKED, advise, advise_packed
-from stages.planning.needs import Device, Lengths, Needs, StageMemory, device_of, is_auto
-from stages.schedule import Schedule
+from fpt.pricing.flops import Price
+from fpt.pricing.memory import Need, is_for_card, need, weights
+from fpt.units import amount, bytes_of
+from stages.schedule import Schedule, Stage
+
+ROOM = 0.9  # of a device's memory that a plan may fill
+RESERVE = 2**30  # of a card's free memory, for what is not counted: messages between processes, kernels' own
+PACKED = ("int8", "nf4")
 
 
 @dataclass(frozen=True)
-class MemoryPlan:
-    """All stages on a device of `device_memory` bytes.
+class Device:
+    """The memory of one device, or what is free of a machine's, which its processes share.
 
     Attributes:
-        engine: torch or deepspeed.
-        dtype: the frozen model's precision.
-        reason: why this engine.
-        processes: over all machines.
+        bytes: of the device, or free.
+        is_shared: whether the processes of the machine share them.
+        taken: what each process keeps there besides the model and its activations.
+    """
+
+    bytes: int
+    is_shared: bool
+    taken: int = 0
+
+    def of_each(self, processes: int) -> int:
+        """What one of so many processes may have."""
+        return max(1, (self.bytes // processes if self.is_shared else self.bytes) - self.taken)
+
+
+def device_of(engine: EngineConfig, *, kept_in_memory: int = 0) -> Device:
+    """The device as `engine.device_memory` gives it, or as it is on this machine; `engine.device` is no longer auto.
+
+    States that are kept in memory take from what a stage may have only where the device is the CPU.
+    """
+    taken = 0 if is_for_card(engine) else kept_in_memory
+    if engine.device_memory is not None:
+        return Device(bytes_of(engine.device_memory), is_shared=False, taken=taken)
+    if not is_for_card(engine):
+        return Device(int(psutil.virtual_memory().available), is_shared=True, taken=taken)
+    if not torch.cuda.is_available():
+        raise UserError(
+            f"engine.device={engine.device}: there is no card here to plan for; give the memory of the one that is"
+            " meant, as in engine.device_memory=80GiB"
+        )
+    free, _ = torch.cuda.mem_get_info(engine.device if ":" in engine.device else 0)
+    return Device(max(free - RESERVE, 0), is_shared=False)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How the largest stage runs under one configuration.
+
+    Attributes:
         micro_batch: examples per forward pass of a process.
-        activation_checkpointing: whether the run has it.
-        device_memory: of one device; for a process on a CPU its share of what is free.
-        stages: each one's bytes.
-        fits: whether all stages do, with a tenth of the memory left.
-        advice: the settings that would make them fit, None where nothing would or need.
-        advised_bytes: the largest stage's total then.
-        quantize: how the weights of the blocks' linear layers are packed.
-        told: for people, what was chosen because nothing fits without.
-        packed_advice: the settings with packed weights that would make them fit, at a little of the score; likewise.
-        packed_bytes: the largest stage's total then.
+        checkpointing: whether blocks are computed again on the way back.
+        total: bytes.
+        least: bytes with the fewest examples at once: one, where their number is free.
+        fits: whether that leaves a tenth of the device's memory free.
     """
 
-    engine: str
-    dtype: str
-    reason: str
-    processes: int
     micro_batch: int
-    activation_checkpointing: bool
-    device_memory: int
-    stages: list[StageMemory]
+    checkpointing: bool
+    total: int
+    least: int
     fits: bool
-    advice: list[str] | None = None
-    advised_bytes: int | None = None
-    quantize: str = "none"
-    told: list[str] = field(default_factory=list)
-    packed_advice: list[str] | None = None
-    packed_bytes: int | None = None
 
 
-def plan_memory(
-    config: RunConfig, schedule: Schedule, device: Device | None = None, lengths: Lengths | None = None
-) -> MemoryPlan:
-    """Which engine and micro-batch a run has, what every stage takes then, and what would help if that is too much.
+@dataclass(frozen=True)
+class Memory:
+    """What the stages of a schedule take on a device, under one configuration or another.
 
-    Args:
-        config: of the run.
-        schedule: whose last stage is the largest.
-        device: whose memory counts; None: this machine's.
-        lengths: of the longest source and target; None: the task's limits.
+    `lengths` are those of the longest source and target, the source's without the prompt. In a configuration no
+    precision and no device is auto.
     """
-    config = replace(config, engine=precision.settled(config.engine))
-    needs = Needs(config, schedule, device or device_of(config.engine), lengths)
-    engine, reason = _engine(needs, config)
-    config = replace(config, engine=engine)
-    micro_batch = needs.micro_batch(config) or 1
-    stages = [needs.stage(config, stage, micro_batch) for stage in schedule.stages]
-    plan = MemoryPlan(
-        engine=engine.name,
-        dtype=engine.dtype,
-        reason=reason,
-        processes=counted(engine).all,
-        micro_batch=micro_batch,
-        activation_checkpointing=needs.checkpointing(config),
-        device_memory=needs.device.of_each(counted(engine).here),
-        stages=stages,
-        fits=all(stage.fits for stage in stages),
-        quantize=engine.quantize,
-        told=_told(needs, config),
-    )
-    if plan.fits:
-        return plan
-    advice, advised_bytes = advise(needs, config)
-    packed_advice, packed_bytes = advise_packed(needs, config)
-    return replace(
-        plan, advice=advice, advised_bytes=advised_bytes, packed_advice=packed_advice, packed_bytes=packed_bytes
-    )
 
+    price: Price
+    schedule: Schedule
+    device: Device
+    lengths: tuple[int, int]
 
-def _told(needs: Needs, config: RunConfig) -> list[str]:
-    """What is on because the largest stage fits with it alone."""
-    if config.train.activation_checkpointing is not None or not needs.checkpointing(config):
-        return []
-    without, at_once = amount(needs.without_checkpointing(config)), needs.micro_batch(config) or 1
-    least = "one example" if is_auto(config) else f"train.micro_batch={at_once}"
-    for quantize in PACKED if config.engine.name == "torch" else ():
-        packed = replace(config, engine=replace(config.engine, quantize=quantize))
-        if not needs.checkpointing(packed) and needs.fits(packed, needs.least(packed)):
-            other = f"; with engine.quantize={quantize}, for a little of the score, it need not be"
-            break
-    else:
+    def need(self, config: RunConfig, stage: Stage, micro_batch: int, *, checkpointing: bool) -> Need:
+        """One stage's bytes by what they are for."""
+        source, target = self.lengths
+        sizes, below = (micro_batch, source + config.prompt.length, target), self.schedule.below(stage)
+        prompt = config.prompt
+        return need(
+            self.price, stage.shape, config.engine, sizes, prompt=prompt, below=below, checkpointing=checkpointing
+        )
+
+    def stage(self, config: RunConfig, stage: Stage, fit: Fit) -> dict[str, Any]:
+        """One stage's bytes, with a plan's names."""
+        plain, less = (self.need(config, stage, fit.micro_batch, checkpointing=is_on) for is_on in (False, True))
+        total = (less if fit.checkpointing else plain).total
+        return {
+            "weight_bytes": self.price.weight_bytes(stage.shape, config.engine.dtype, config.engine.quantize),
+            "weights": plain.weights,
+            "activations": plain.activations,
+            "activations_checkpointed": less.activations,
+            "rest": plain.rest,
+            "total": total,
+            "fits": self.has_room(config, total),
+        }
+
+    def fit(self, config: RunConfig) -> Fit:
+        """How the largest stage runs: checkpointed as asked for, or on a card where it makes the difference."""
+        most, fewest = most_at_once(config), fewest_at_once(config)
+        checkpointing = bool(config.train.activation_checkpointing)
+        if config.train.activation_checkpointing is None and is_for_card(config.engine):
+            without, with_it = (self.total(config, fewest, checkpointing=is_on) for is_on in (False, True))
+            checkpointing = self.has_room(config, with_it) and not self.has_room(config, without)
+
+        def total(size: int) -> int:
+            return self.total(config, size, checkpointing=checkpointing)
+
+        micro_batch = fewest
+        if fewest < most:
+            sizes = range(1, most + 1)
+            largest = bisect_left(sizes, True, key=lambda size: not self.has_room(config, total(size)))
+            micro_batch = max(1, largest)
+        bytes_ = total(micro_batch)
+        return Fit(micro_batch, checkpointing, bytes_, total(fewest), self.has_room(config, bytes_))
+
+    def total(self, config: RunConfig, micro_batch: int, *, checkpointing: bool) -> int:
+        """Bytes of the largest stage."""
+        return self.need(config, self.schedule.last, micro_batch, checkpointing=checkpointing).total
+
+    def has_room(self, config: RunConfig, total: int) -> bool:
+        """Whether so many bytes fit, with some room left."""
+        return total <= ROOM * self.device.of_each(counted(config.engine).here)
+
+    def holds_weights(self, config: RunConfig) -> bool:
+        """Whether the largest stage's frozen model alone fits."""
+        return self.has_room(config, weights(self.price, self.schedule.last.shape, config.engine))
+
+    def engine(self, config: RunConfig) -> tuple[EngineConfig, str]:
+        """The engine that engine=auto stands for, and why: torch where it fits, or sharing wins nothing."""
+        engine = config.engine
+        if engine.name != "auto":
+            return engine, f"engine={engine.name} as given"
+        if engine.quantize != "none":
+            return replace(engine, name="torch"), f"engine=torch for engine.quantize={engine.quantize}"
+        if engine.offload != "none":
+            return replace(engine, name="deepspeed"), f"engine=deepspeed for engine.offload={engine.offload}"
+        plain, shared = (replace(config, engine=replace(engine, name=name)) for name in ("torch", "deepspeed"))
+        whole, of = self.fit(plain), f"{amount(self.device.of_each(counted(engine).here))}B of memory"
+        if whole.fits:
+            return plain.engine, f"engine=torch: the largest stage takes {amount(whole.least)}B of {of}"
+        parts = self.fit(shared)
+        sizes = f"{amount(whole.least)}B of {of}, shared out {amount(parts.least)}B"
+        reason = f"with engine=torch the largest stage takes {sizes}"
+        if parts.least >= whole.least:
+            return plain.engine, f"engine=torch: {reason}; fpt plan says what would make it fit"
+        more = "" if parts.fits else "; engine.offload=cpu takes less"
+        return shared.engine, f"engine=deepspeed: {reason}{more}"
+
+    def why_checkpointing(self, config: RunConfig, fit: Fit) -> list[str]:
+        """For people, why blocks are computed again on the way back where nobody asked for it."""
+        if config.train.activation_checkpointing is not None or not fit.checkpointing:
+            return []
+        without = amount(self.total(config, fewest_at_once(config), checkpointing=False))
+        least = "one example" if is_auto(config) else f"train.micro_batch={fit.micro_batch}"
         other = ""
-    return [f"activation checkpointing is on: without it {least} takes {without}B{other}"]
+        for quantize in reversed(PACKED) if config.engine.name == "torch" else ():
+            packed = self.fit(replace(config, engine=replace(config.engine, quantize=quantize)))
+            if packed.fits and not packed.checkpointing:
+                other = f"; with engine.quantize={quantize}, for a little of the score, it need not be"
+        return [f"activation checkpointing is on: without it {least} takes {without}B{other}"]
 
 
-def check_fits(config: RunConfig, plan: MemoryPlan) -> None:
-    """Refuse to begin where the largest micro-batch that fits is asked for, and not even one example does."""
-    if not is_auto(config) or plan.fits:
-        return
-    ways = [" ".join(way) for way in (plan.advice, plan.packed_advice) if way]
-    advice = f"{', or '.join(ways)} fits" if ways else "No setting of fpt makes it fit; take a smaller model"
-    given = config.train.micro_batch or "null"
-    raise UserError(
-        f"train.micro_batch={given}: one example takes {amount(plan.stages[-1].total)}B on a device of"
-        f" {amount(plan.device_memory)}B, of which a tenth is left free. {advice}"
-    )
+def is_auto(config: RunConfig) -> bool:
+    """Whether the micro-batch is as large as fits: as asked for, or where nothing is said and this is no CPU."""
+    micro_batch = config.train.micro_batch
+    return micro_batch == "auto" or (micro_batch is None and is_for_card(config.engine))
 
 
-def _engine(needs: Needs, config: RunConfig) -> tuple[EngineConfig, str]:
-    """The engine that engine=auto stands for, and why: torch where it fits, or sharing wins nothing."""
-    engine = config.engine
-    if engine.name != "auto":
-        return engine, f"engine={engine.name} as given"
-    if engine.quantize != "none":
-        return replace(engine, name="torch"), f"engine=torch for engine.quantize={engine.quantize}"
-    if engine.offload != "none":
-        return replace(engine, name="deepspeed"), f"engine=deepspeed for engine.offload={engine.offload}"
-    plain, shared = (replace(config, engine=replace(engine, name=name)) for name in ("torch", "deepspeed"))
-    of = f"{amount(needs.device.of_each(counted(engine).here))}B of memory"
-    whole = needs.least(plain)
-    if needs.fits(plain, whole):
-        return plain.engine, f"engine=torch: the largest stage takes {amount(whole)}B of {of}"
-    parts = needs.least(shared)
-    reason = f"with engine=torch the largest stage takes {amount(whole)}B of {of}, shared out {amount(parts)}B"
-    if parts >= whole:
-        return plain.engine, f"engine=torch: {reason}; fpt plan says what would make it fit"
-    more = "" if needs.fits(shared, parts) else "; engine.offload=cpu takes less"
-    return shared.engine, f"engine=deepspeed: {reason}{more}"
+def fewest_at_once(config: RunConfig) -> int:
+    """The fewest examples of a forward pass that may be chosen."""
+    return 1 if is_auto(config) else most_at_once(config)
+
+
+def most_at_once(config: RunConfig) -> int:
+    """The most examples of a forward pass: a process's share of the batch, or the micro-batch if that is less."""
+    share = -(-config.train.batch_size // counted(config.engine).all)
+    micro_batch = config.train.micro_batch
+    return min(micro_batch, share) if isinstance(micro_batch, int) else share

@@ -99,7 +99,7 @@ def compare(kind: str, runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
                 "reached_vanilla": len(there),
                 "score_at": {share: at and at["mean"] for share, at in scores_at.items()},
                 "trainable_parameters": members[0].result["trainable_parameters"],
-                "memory": max(stage["total"] for stage in members[0].plan["memory"]["stages"]),
+                "memory": _planned_memory(members[0]),
                 "examples_per_second": mean(map(examples_per_second, members)),
                 "runs": pairs,
             }
@@ -147,6 +147,14 @@ def _test(run: Run) -> float | None:
     return test["metrics"][run.result["metric"]["name"]] if test and test["metrics"] else None
 
 
+def _planned_memory(run: Run) -> int:
+    """Bytes of the largest stage on one device."""
+    totals: list[int] = [stage["total"] for stage in run.plan["stages"] if "total" in stage]
+    if not totals:
+        raise UserError(f"{run.path}: has the plan of another version of fpt; start it over with resume=never")
+    return max(totals)
+
+
 def examples_per_second(run: Run) -> float:
     """Examples per second of updates alone: validations and a stage's beginning are left out."""
     count, seconds, before = 0, 0.0, None
@@ -157,7 +165,8 @@ def examples_per_second(run: Run) -> float:
         if before is not None and before["stage"] == line["stage"]:
             count, seconds = count + 1, seconds + line["seconds"] - before["seconds"]
         before = line
-    return run.config.train.batch_size * count / seconds if seconds else 0.0
+    size: int = run.plan.get("batch_size", run.config.train.batch_size)  # there may be fewer examples than asked for
+    return size * count / seconds if seconds else 0.0
 
 
 def spread(values: Sequence[float | None]) -> dict[str, float | None] | None:

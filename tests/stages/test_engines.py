@@ -135,8 +135,7 @@ def test_a_late_prompt_is_that_of_one_process_too(
     assert len(wanted) == 4
     folder = request.getfixturevalue(number)[name]
     states = json.loads((folder / "plan.json").read_text())["states"]
-    assert (states["where"], [stage["does"] for stage in states["stages"]]) == (where, ["compute"] * 2)
-    assert len(list(folder.parent.glob("cache/states/*.npy"))) == 2 * (where == "disk")
+    assert (states["where"], states["stages"]) == (where, ["compute"] * 2)
     found = load_file(folder / "prompt.safetensors")
     for key, tensor in wanted.items():
         torch.testing.assert_close(found[key], tensor, rtol=0, atol=1e-5)

@@ -19,11 +19,11 @@ from fpt.backbones.shapes import Selection
 from fpt.config.schema import PromptConfig
 from fpt.data.encoded import Batch
 from fpt.pricing.flops import Price
-from fpt.prompts.kept_states import StatesBelow
 from fpt.prompts.late import Late
 from fpt.prompts.modules import LatePrompt, SoftPrompt
 from fpt.prompts.prompted import PromptedModel
 from stages import partial as parts
+from stages.kept_states import StatesBelow
 from stages.selection import everything
 from tests.conftest import ON_CPU, open_folder, quick_words, stopped_after
 from tests.families import (

@@ -30,7 +30,7 @@ def test_a_run_on_packed_weights_from_start_to_export(cli: Cli, quick: list[str]
     assert cli("train", *quick, f"run.dir={whole}").status == 0
     assert (run / "prompt.safetensors").read_bytes() == (whole / "prompt.safetensors").read_bytes()
     result, plan = (json.loads((run / name).read_text()) for name in ("result.json", "plan.json"))
-    assert result["quantize"] == plan["memory"]["quantize"] == "nf4"
+    assert result["quantize"] == plan["quantize"] == "nf4"
     assert all(row["weight_bytes"] < 4 * row["parameters"] for row in plan["stages"])
     scored = cli("eval", f"run={run}", "--json")
     assert json.loads(scored.out)["metrics"] == result["metrics"]

@@ -7,7 +7,8 @@ import torch
 
 from fpt.backbones.shapes import Selection, Shape, Stack, StackSelection
 from stages import selection
-from stages.selection import around, choose, evenly, everything, most_important, num_below
+from stages.schedule import num_below
+from stages.selection import around, choose, evenly, everything, most_important
 
 PAPER = {  # Huang et al. 2022, T5-Large's 24 layers
     6: (0, 4, 8, 13, 18, 23),

@@ -188,7 +188,7 @@ def test_another_launchers_processes_train_one_run(
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("prompt and records in") == 1
-    assert json.loads((folder / "plan.json").read_text())["memory"]["processes"] == 2
+    assert json.loads((folder / "plan.json").read_text())["processes"] == 2
     assert cli("train", *quick_words(model, boolq, alone), *words).status == 0
     found, wanted = (load_file(path / "prompt.safetensors")["prompt"] for path in (folder, alone))
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)

@@ -16,13 +16,13 @@ from fpt.config.schema import EngineConfig
 from fpt.data.encoded import Encoded
 from fpt.data.rows import Rows
 from fpt.devices.engine import Engine
-from fpt.prompts.kept_states import StatesBelow
 from fpt.prompts.modules import Prompt, SoftPrompt, dropped_out
 from fpt.prompts.prompted import PromptedModel
 from fpt.training import graphs
 from fpt.training.graphs import Graphs, NoGraphError, Recorder, Replay, largest_batch
 from fpt.training.loop import _add
 from stages import partial as partial_plm
+from stages.kept_states import StatesBelow
 from stages.selection import everything
 from tests.conftest import open_folder
 from tests.families import CASES, data_of, save_family

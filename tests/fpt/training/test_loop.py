@@ -14,7 +14,7 @@ from fpt.errors import UserError
 from fpt.prompts.prompted import PromptedModel
 from fpt.training import loop
 from fpt.training.graphs import NoGraphError, Replay
-from stages.planning.settled import Settled
+from stages.planning import decide
 from tests.processes import in_processes
 
 FORWARD = PromptedModel.forward
@@ -89,7 +89,7 @@ def test_a_run_of_graphs_learns_what_it_learns_without(
     words = [*quick, "train.updates=10", "train.batch_size=8", "schedule=cr", "engine=torch", "optim.lr=0.01"]
     assert main(["train", *words, "train.micro_batch=2", f"run.dir={tmp_path}/plain"]) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(Settled, "has_graphs", lambda *_: True)
+        patch.setattr(decide, "graphs_here", lambda *_: True)
         patch.setattr(loop, "Recorder", lambda _: again)
         train([*words, f"run.dir={tmp_path}/graphs"], most=2, rank=0)
     assert "from here on 2 examples at once" in capsys.readouterr().err
@@ -102,7 +102,7 @@ def test_a_model_whose_updates_cannot_be_graphs_is_trained_without(
 ) -> None:
     words = [*quick, "train.updates=10", "train.batch_size=8", "schedule=cr", "engine=torch"]
     assert main(["train", *words, f"run.dir={tmp_path}/plain"]) == 0
-    monkeypatch.setattr(Settled, "has_graphs", lambda *_: True)
+    monkeypatch.setattr(decide, "graphs_here", lambda *_: True)
     monkeypatch.setattr(loop, "Recorder", lambda _: refused)
     assert main(["train", *words, f"run.dir={tmp_path}/graphs"]) == 0
     said = capsys.readouterr().err

@@ -10,7 +10,7 @@ from fpt.backbones.shapes import Shape, Stack
 from fpt.config.compose import load
 from fpt.pricing.flops import Price
 from stages import schedule
-from stages.planning.flops import nominal
+from stages.planning.decide import described
 from tests.models import t5
 
 
@@ -67,7 +67,7 @@ def test_an_updates_price_is_near_torchs_count_of_both_passes() -> None:
 
 def test_a_partial_plan_reads_no_weights_and_sums_up() -> None:
     config = load(["model=t5-xxl", "schedule=cr", "task=xsum", "engine.dtype=bfloat16"])
-    plan = nominal(config, schedule.of(config))
+    plan = described(config, schedule.of(config))
     assert plan["flops"] == sum(row["flops"] for row in plan["stages"]) + plan["flops_importance"]
     assert plan["flops_ratio"] == plan["flops"] / plan["flops_pt"]
     assert plan["stages"][-1]["flops_ratio"] == 1

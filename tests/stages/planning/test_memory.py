@@ -8,7 +8,8 @@ import torch
 from fpt.config.compose import load
 from fpt.errors import UserError
 from stages import schedule
-from stages.planning.memory import MemoryPlan, check_fits, plan_memory
+from stages.planning.decide import check_fits, plan_ahead
+from stages.planning.plan import Plan
 
 pytestmark = pytest.mark.dear
 
@@ -16,16 +17,16 @@ XXL = ("model=t5-xxl", "schedule=ld")
 PLAIN = "train.activation_checkpointing=false"
 
 
-def memory(*words: str) -> MemoryPlan:
+def memory(*words: str) -> Plan:
     config = load([*words])
-    return plan_memory(config, schedule.of(config))
+    return plan_ahead(config, schedule.of(config))
 
 
 def test_a_plan_says_what_fits_and_what_would() -> None:
     roomy = memory(*XXL, "engine.device_memory=1TB")
     assert roomy.fits
     assert roomy.engine == "torch"
-    assert roomy.advice is None
+    assert roomy.advice == []
     sizes = [stage.total for stage in roomy.stages]
     assert sizes == sorted(sizes)
     assert all(stage.total == stage.weights + stage.activations + stage.rest for stage in roomy.stages)
@@ -43,7 +44,7 @@ def test_a_plan_says_what_fits_and_what_would() -> None:
             ("engine.device_memory=24GiB", "train.micro_batch=1", PLAIN),
             "train.activation_checkpointing=true engine.dtype=bfloat16",
         ),
-        (("engine.device_memory=24GB", "train.micro_batch=1"), "engine.dtype=bfloat16 engine=deepspeed .*"),
+        (("engine.device_memory=24GB", "train.micro_batch=1"), "engine=deepspeed engine.processes=N"),
         (("engine.device_memory=40GB", "train.micro_batch=32", PLAIN), "train.micro_batch=N engine.dtype=bfloat16"),
     ],
 )
@@ -52,16 +53,17 @@ def test_the_advice_makes_it_fit(words: tuple[str, ...], advice: str) -> None:
     before = memory(*words)
     assert before.fits == (not advice)
     if advice:
-        assert before.advice is not None
-        after = memory(*words, *before.advice)
+        plain = before.advice[0]
+        assert re.fullmatch(re.escape(advice).replace("N", r"\d+"), " ".join(plain.words))
+        after = memory(*words, *plain.words)
         assert after.fits
-        assert after.stages[-1].total == before.advised_bytes
+        assert after.stages[-1].total == plain.bytes
 
 
 def test_nothing_makes_a_huge_model_fit_into_a_tiny_device() -> None:
     plan = memory(*XXL, "engine.device_memory=100MB")
     assert not plan.fits
-    assert plan.advice is None
+    assert plan.advice == []
 
 
 def test_auto_is_torch_where_it_fits_and_deepspeed_where_not() -> None:
@@ -69,11 +71,11 @@ def test_auto_is_torch_where_it_fits_and_deepspeed_where_not() -> None:
         words = [*XXL, f"engine.device_memory={size}", "engine.processes=8", "train.micro_batch=1"]
         plan = memory(*words)
         assert plan.engine == name
-        assert plan.reason.startswith(f"engine={name}")
+        assert plan.reasons[0].startswith(f"engine={name}")
         assert memory(*words, "engine=torch").engine == "torch"
 
 
-def plan_as_one_of_8(monkeypatch: pytest.MonkeyPatch, *words: str) -> MemoryPlan:
+def plan_as_one_of_8(monkeypatch: pytest.MonkeyPatch, *words: str) -> Plan:
     for name, value in {"WORLD_SIZE": 8, "LOCAL_WORLD_SIZE": 8, "RANK": 0, "LOCAL_RANK": 0}.items():
         monkeypatch.setenv(name, str(value))
     return memory(*words)
@@ -87,14 +89,13 @@ def test_whoever_starts_the_processes_the_plan_is_for_as_many(monkeypatch: pytes
     assert (plan.engine, plan.stages, plan.micro_batch) == (wanted.engine, wanted.stages, wanted.micro_batch)
     tight = plan_as_one_of_8(monkeypatch, *XXL, "engine.device_memory=12GB", "train.micro_batch=4", PLAIN)
     assert not tight.fits
-    assert not any(word.startswith("engine.processes") for word in tight.advice or [])
+    assert not any(word.startswith("engine.processes") for way in tight.advice for word in way.words)
 
 
 def test_auto_stays_with_torch_where_sharing_wins_nothing() -> None:
     plan = memory("model=t5-large", "schedule=ld", "engine.device_memory=24GiB", "train.micro_batch=32", PLAIN)
     assert plan.engine == "torch"
-    assert plan.advice is not None
-    assert re.fullmatch(r"train\.micro_batch=\d+", *plan.advice)
+    assert re.fullmatch(r"train\.micro_batch=\d+", *plan.advice[0].words)
 
 
 def test_auto_is_the_largest_micro_batch_that_fits() -> None:
@@ -146,8 +147,8 @@ def test_large_models_fit_into_a_card_by_default(model: str, size: str) -> None:
     assert plan.fits
     assert (plan.engine, plan.dtype, plan.quantize) == ("torch", "bfloat16", "none")
     assert plan.activation_checkpointing == ((model, size) == ("t5-xxl", "24GiB"))
-    assert len(plan.told) == plan.activation_checkpointing
-    for sentence in plan.told:
+    assert len(plan.reasons[1:]) == plan.activation_checkpointing
+    for sentence in plan.reasons[1:]:
         assert "engine.quantize=int8" in sentence
         packed = memory(*words, "engine.quantize=int8")
         assert packed.fits
@@ -162,14 +163,12 @@ def test_packed_weights_are_proposed_beside_what_changes_no_weight(words: list[s
     plan = memory(*words)
     assert not plan.fits
     assert plan.quantize == "none"
-    assert plan.advice
-    assert plan.packed_advice
-    assert not any("quantize" in word for word in plan.advice)
-    assert plan.packed_advice[-1].startswith("engine.quantize=")
-    for advice, total in ((plan.advice, plan.advised_bytes), (plan.packed_advice, plan.packed_bytes)):
-        after = memory(*words, *advice)
+    assert [way.is_packed for way in plan.advice] == [False, True]
+    for way in plan.advice:
+        assert way.is_packed == way.words[-1].startswith("engine.quantize=")
+        after = memory(*words, *way.words)
         assert after.fits
-        assert after.stages[-1].total == total
+        assert after.stages[-1].total == way.bytes
 
 
 def test_what_packed_weights_take_is_counted() -> None:
@@ -185,4 +184,4 @@ def test_what_packed_weights_take_is_counted() -> None:
 def test_auto_says_what_would_make_one_example_fit() -> None:
     config = load([*XXL, "engine=torch", "engine.device_memory=40GB", "train.micro_batch=auto"])
     with pytest.raises(UserError, match=re.escape("engine.dtype=bfloat16, or engine.quantize=int8 fits")):
-        check_fits(config, plan_memory(config, schedule.of(config)))
+        check_fits(config, plan_ahead(config, schedule.of(config)))

@@ -7,12 +7,12 @@ import pytest
 
 from fpt.config.compose import load
 from stages import schedule
-from stages.planning.flops import nominal
+from stages.planning.decide import described
 
 
 def planned(*words: str) -> dict[str, float]:
     config = load(words)
-    validation: dict[str, float] = nominal(config, schedule.of(config))["validation"]
+    validation: dict[str, float] = described(config, schedule.of(config))["validation"]
     return validation
 
 
@@ -46,7 +46,7 @@ def test_by_score_every_label_goes_through_the_decoder_and_none_waits_for_its_to
 
 def test_where_the_number_of_examples_is_not_known_nothing_is_said(boolq: Path) -> None:
     config = load([f"task.data={boolq}", "model=t5-small"])
-    assert nominal(config, schedule.of(config))["validation"] is None
+    assert described(config, schedule.of(config))["validation"] is None
 
 
 @pytest.mark.trains

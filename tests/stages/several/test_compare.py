@@ -219,7 +219,7 @@ def test_kinds_of_prompts_are_compared(cli: Cli, quick: list[str], tmp_path: Pat
         assert [run.result["updates"] for run in runs[name]] == [3, 3]  # a quarter of 48 examples, four at once
         assert runs[name][0].config.schedule.name == "pt"
         assert row["score"]["mean"] == mean(run.result["metric"]["value"] for run in runs[name])
-        assert row["memory"] == runs[name][0].plan["memory"]["stages"][-1]["total"]
+        assert row["memory"] == runs[name][0].plan["stages"][-1]["total"]
         assert row["examples_per_second"] == pytest.approx(mean(map(comparison.examples_per_second, runs[name])))
         lines = [line for line in runs[name][0].metrics if "loss" in line]
         # Updates 1 and 2 follow each other, 2 and 3 have a validation between.

@@ -1,4 +1,4 @@
-"""What is settled before the first update holds to the end of the run, whatever memory is free tomorrow."""
+"""What is decided before the first update holds to the end of the run, whatever memory is free tomorrow."""
 
 import json
 from collections.abc import Callable
@@ -12,16 +12,17 @@ import torch
 from fpt.config.compose import load
 from fpt.config.schema import EngineConfig
 from fpt.devices import precision
+from fpt.errors import UserError
 from fpt.runs.folder import RunFolder
 from fpt.runs.progress import Progress
 from fpt.runs.shared_folder import SharedFolder
 from fpt.tasks.opening import open_task
 from stages import schedule
 from stages.inputs import open_inputs
-from stages.planning import needs
-from stages.planning.memory import plan_memory
-from stages.planning.needs import Device
-from stages.planning.settled import Settled, settle
+from stages.planning import memory
+from stages.planning.decide import decide, plan_run
+from stages.planning.flops import work_on
+from stages.planning.plan import Plan
 from tests.conftest import Outcome, stopped_after
 
 Cli = Callable[..., Outcome]
@@ -30,17 +31,18 @@ LATE = ["prompt=late", "prompt.cache=memory"]
 
 def free(monkeypatch: pytest.MonkeyPatch, amount: int) -> None:
     """So many bytes of memory are free on this machine."""
-    monkeypatch.setattr(needs.psutil, "virtual_memory", lambda: SimpleNamespace(available=amount))
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=amount))
 
 
 def room_for_two(words: list[str]) -> int:
     """Bytes into which a forward pass of two examples fits, and of three does not."""
     config = load(words)
-    inputs = open_inputs(config, open_task(config), Progress())
+    stages, inputs = schedule.of(config), open_inputs(config, open_task(config), Progress())
     for power in range(100):
-        device = Device(int(10**6 * 1.1**power), is_shared=True)
-        if plan_memory(config, schedule.of(config), device, inputs.longest).micro_batch == 2:
-            return device.bytes
+        with pytest.MonkeyPatch.context() as patch:
+            free(patch, amount := int(10**6 * 1.1**power))
+            if decide(config, stages, work_on(config, stages, inputs)).micro_batch == 2:
+                return amount
     raise AssertionError("no amount fits two and not three")
 
 
@@ -54,7 +56,7 @@ def test_a_run_that_goes_on_has_the_micro_batch_that_it_began_with(
     with stopped_after(7):
         cli("train", *words)
     began = (tmp_path / "run/plan.json").read_bytes()
-    assert json.loads(began)["memory"]["micro_batch"] == 2
+    assert json.loads(began)["micro_batch"] == 2
     free(monkeypatch, 10 * enough)
     assert cli("train", *words, "resume=must").status == 0
     assert (tmp_path / "run/plan.json").read_bytes() == began
@@ -65,7 +67,7 @@ def test_a_run_that_goes_on_has_the_micro_batch_that_it_began_with(
 
 
 @pytest.mark.trains
-def test_what_is_typed_anew_is_settled_anew(
+def test_what_is_typed_anew_is_decided_anew(
     cli: Cli, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = [*quick, "schedule=pt"]
@@ -73,21 +75,24 @@ def test_what_is_typed_anew_is_settled_anew(
     with stopped_after(3):
         cli("train", *words, "train.micro_batch=auto")
     assert cli("train", *words, "train.micro_batch=1").status == 0
-    assert json.loads((tmp_path / "run/plan.json").read_text())["memory"]["micro_batch"] == 1
+    assert json.loads((tmp_path / "run/plan.json").read_text())["micro_batch"] == 1
 
 
 @pytest.mark.dear
 @pytest.mark.parametrize("more", [[], LATE], ids=["soft", "late"])
-def test_what_is_read_back_is_what_was_settled(quick: list[str], tmp_path: Path, more: list[str]) -> None:
+def test_what_is_read_back_is_what_was_decided(quick: list[str], tmp_path: Path, more: list[str]) -> None:
     config = load([*quick, *more])
     stages, inputs = schedule.of(config), open_inputs(config, open_task(config), Progress())
     folder = SharedFolder(config.folder, lambda: RunFolder(config.folder))
     try:
-        settled = settle(config, stages, inputs, folder, 0)
+        plan = plan_run(config, stages, inputs, folder, 0)
         values: dict[str, Any] = json.loads((tmp_path / "run/plan.json").read_text())
-        assert Settled.from_json(values) == settled
-        assert settle(config, stages, inputs, folder, 0) == settled
-        assert (settled.kept_states is None) == (more == [])
+        assert Plan.from_json(values, "plan.json") == plan
+        assert plan_run(config, stages, inputs, folder, 0) == plan
+        assert (plan.states is None) == (more == [])
+        folder.write_json("plan.json", values | {"stages": [{"name": "1-6x6-24x24"}]})
+        with pytest.raises(UserError, match=r"run/plan\.json: is the plan of another version of fpt"):
+            plan_run(config, stages, inputs, folder, 0)
     finally:
         folder.close()
 
@@ -102,7 +107,7 @@ def test_a_run_that_goes_on_elsewhere_keeps_its_precision(
         patch.setattr(precision, "name_of", lambda _: "bfloat16")
         cli("train", *words)
     assert cli("train", *words, "train.micro_batch=1", "resume=must").status == 0
-    assert json.loads((tmp_path / "run/plan.json").read_text())["memory"]["dtype"] == "bfloat16"
+    assert json.loads((tmp_path / "run/plan.json").read_text())["dtype"] == "bfloat16"
     assert json.loads((tmp_path / "run/result.json").read_text())["dtype"] == "bfloat16"
 
 

@@ -1,0 +1,264 @@
+"""The states below a late prompt, which an example always has: whether they are kept, where, and how they are made.
+
+Below the prompt nothing learns, so an example's states are the same whenever a stage comes back to it; an expansion
+that puts other blocks below the prompt makes them new ones. Computing them once takes under a hundredth of a run, so
+that they are not kept for the next one.
+
+Letters: D model, N tokens of all that is read of the examples.
+"""
+
+import math
+import mmap
+import os
+import shutil
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryFile
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fpt.backbones.shapes import Selection, Stack
+from fpt.config.run_config import RunConfig
+from fpt.data.batches import batches_by_length, in_turn
+from fpt.data.encoded import Encoded, KeptStates
+from fpt.devices import distributed
+from fpt.devices.engine import Engine
+from fpt.devices.processes import counted
+from fpt.errors import UserError
+from fpt.pricing.flops import Price
+from fpt.pricing.memory import is_for_card
+from fpt.prompts.kinds import kind_of
+from fpt.prompts.prompted import PromptedModel
+from fpt.runs.progress import WithBar
+from fpt.units import amount
+from stages.schedule import Schedule, Stage
+from stages.selection import around
+
+SHARE = {"memory": 0.25, "disk": 0.5}  # of what is free, that `auto` takes
+# On a card `auto` keeps what is copied there sooner than computed: bytes a second from a process's memory or from a
+# disk, FLOPs a second of a fast card under T5. A slower card gains more, and can be told to keep them.
+COPIED = {"memory": 10 * 10**9, "disk": 2 * 10**9}
+COMPUTED = 4 * 10**14
+SENT = 2**24  # numbers that processes exchange at once
+
+
+@dataclass(frozen=True)
+class StatesPlan:
+    """What a run does about the states below its late prompt.
+
+    Attributes:
+        where: memory, disk or off.
+        reason: why, for people.
+        bytes: what they take at most, for each process; None: not known before the data are read.
+        stages: compute (before the stage's first update), reuse (the last stage's), or off (with every update anew).
+    """
+
+    where: str
+    reason: str
+    bytes: int | None
+    stages: tuple[str, ...]
+
+    @property
+    def in_memory(self) -> int:
+        """Bytes that they take in each process's memory."""
+        return (self.bytes or 0) if self.where == "memory" else 0
+
+    @property
+    def sentence(self) -> str:
+        """The plan, for people."""
+        if self.where == "off" or self.bytes is None:
+            return f"states below the prompt are computed with every update: {self.reason}"
+        place = {"memory": "in memory", "disk": "on disk"}[self.where]
+        return f"states below the prompt are kept {place}, {amount(self.bytes)}B for each process: {self.reason}"
+
+
+def decide(
+    config: RunConfig, schedule: Schedule, *, examples: int | None, tokens: int, cost: Price
+) -> StatesPlan | None:
+    """What every stage does; None for a soft prompt, below which there is nothing.
+
+    Args:
+        config: of the run, in which neither precision nor device is auto.
+        schedule: its stages.
+        examples: how many there are to train on; None: that is not known.
+        tokens: of all that is read of them.
+        cost: of the model.
+    """
+    if kind_of(config.prompt).is_input:
+        return None
+    layer, asked = schedule.block, config.prompt.cache
+    below = [_below(stage, schedule.full.source, layer) for stage in schedule.stages]
+    size = None if examples is None else tokens * cost.d_model * getattr(torch, config.engine.dtype).itemsize
+    off = StatesPlan("off", "", size, _stages(below, [False] * len(below)))
+    if asked == "off":
+        return replace(off, reason="prompt.cache=off as given")
+    if layer == 0:
+        return replace(off, reason="nothing lies below the prompt")
+    if examples is None or size is None:
+        return replace(off, reason="how many examples there are is known when the data are read")
+    if asked != "auto":
+        return StatesPlan(asked, f"prompt.cache={asked} as given", size, _stages(below, [True] * len(below)))
+    stages = _stages(below, [stage.updates * config.train.batch_size > examples for stage in schedule.stages])
+    if "compute" not in stages:
+        return replace(off, reason=f"no stage comes back to any of {examples:,} examples")
+    flops = tokens * cost.below(schedule.full, batch=1, source=1, target=0, blocks=layer)
+    is_card, needed = is_for_card(config.engine), size * counted(config.engine).here
+    for where, share in SHARE.items():
+        if is_card and size / COPIED[where] > flops / COMPUTED:
+            return replace(off, reason=f"a card computes them sooner than they are copied from {where}")
+        if needed <= share * (free := _free(config, where)):
+            return StatesPlan(where, f"{amount(free)}B are free", size, stages)
+    return replace(off, reason=f"{amount(needed)}B are more than auto takes of memory or disk")
+
+
+def going_on(config: RunConfig, schedule: Schedule, now: StatesPlan, before: StatesPlan, update: int) -> StatesPlan:
+    """What a run does that was planned `before`, and planned again `now` that it goes on after `update` updates.
+
+    What was decided holds for the stages that are over; and with `auto` for the others, or a run that goes on would
+    compute something else than one that was never stopped.
+    """
+    if config.prompt.cache == "auto":
+        return before
+    pairs = zip(schedule.stages, before.stages, now.stages, strict=True)
+    return replace(now, stages=tuple(old if update >= stage.end else new for stage, old, new in pairs))
+
+
+def check_room(config: RunConfig, plan: StatesPlan | None) -> None:
+    """Refuse what was asked for by name and has no room, before anything is computed."""
+    if plan is None or plan.bytes is None or config.prompt.cache != plan.where or plan.where == "off":
+        return
+    needed, free = plan.bytes * counted(config.engine).here, _free(config, plan.where)
+    if needed > free:
+        other = "disk" if plan.where == "memory" else "memory"
+        raise UserError(
+            f"prompt.cache={plan.where}: the states below the prompt take {amount(needed)}B, and {amount(free)}B is"
+            f" free; prompt.cache={other} may have room, and with prompt.cache=off the same command goes on without"
+        )
+
+
+def _free(config: RunConfig, where: str) -> int:
+    """Bytes of memory, or of the disk that cache_dir is on, that are free."""
+    if where == "memory":
+        return int(psutil.virtual_memory().available)
+    folder = _folder(config)
+    return shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
+
+
+def _folder(config: RunConfig) -> Path:
+    return Path(config.cache_dir).expanduser().absolute()
+
+
+Below = tuple[tuple[int, ...], int]  # what a stage keeps below the prompt: blocks, and neurons in each
+
+
+def _below(stage: Stage, full: Stack, layer: int) -> Below:
+    """Which neurons these are is the same for all stages with as many."""
+    kept = around(stage.shape.source.blocks, full.blocks, layer)
+    return tuple(block for block in kept if block < layer), stage.shape.source.neurons
+
+
+def _stages(below: list[Below], wanted: list[bool]) -> tuple[str, ...]:
+    """What is wanted is computed, unless the stage before has it."""
+    rows, held = [], None
+    for is_wanted, lower in zip(wanted, below, strict=True):
+        rows.append("reuse" if lower == held else "compute" if is_wanted else "off")
+        held = None if rows[-1] == "off" else lower
+    return tuple(rows)
+
+
+Selected = tuple[tuple[int, ...], tuple[tuple[int, ...], ...] | None]
+
+
+@dataclass(frozen=True)
+class StatesBelow:
+    """Computes the states below the prompt of a data set's examples; each process a part, and is told the rest."""
+
+    model: PromptedModel
+    data: Encoded
+    batch_size: int
+    engine: Engine
+    with_bar: WithBar
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """[N, D]."""
+        return int(self.starts[-1]), self.model.width
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """Where each example's states begin, and the last's end: those of its source, or of all that a stack reads."""
+        return self.data.joined_starts if self.model.reader.reads_target else self.data.sources.starts
+
+    def in_memory(self) -> KeptStates:
+        """The states in this process's own memory."""
+        return self._computed(torch.zeros(self.shape, dtype=self.engine.dtype))
+
+    def on_disk(self, folder: Path) -> KeptStates:
+        """The states in a file without a name, which the system drops with them, or with the process."""
+        size = math.prod(self.shape) * self.engine.dtype.itemsize
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=folder) as file:
+                file.truncate(size)
+                if hasattr(os, "posix_fallocate"):  # macOS has none; a mapped file that finds the disk full is a crash
+                    os.posix_fallocate(file.fileno(), 0, size)
+                mapped = mmap.mmap(file.fileno(), size)
+        except OSError as error:
+            raise UserError(
+                f"prompt.cache=disk: {amount(size)}B of states cannot be kept in {folder} ({error.strerror});"
+                " the same command with prompt.cache=off goes on without, or give another cache_dir"
+            ) from None
+        return self._computed(torch.frombuffer(mapped, dtype=self.engine.dtype).view(self.shape))
+
+    def _computed(self, rows: Tensor) -> KeptStates:
+        """Fill zeros with the states of real tokens."""
+        batches = batches_by_length(self.data, self.batch_size)
+        own = in_turn(batches, distributed.rank(), distributed.size())
+        for indices in self.with_bar(own, "states below the prompt"):
+            if not indices and not self.engine.is_sharded:
+                continue
+            states = self.model.below(self.data.batch(indices or batches[0]).to(self.engine.device)).cpu()
+            for index, padded in zip(indices, states, strict=False):
+                start, end = self.starts[index], self.starts[index + 1]
+                rows[start:end] = padded[: end - start]
+        distributed.barrier()  # what follows gives up on a process that is slow
+        # The others' are zeros, so bits added up as whole numbers are the bits themselves.
+        for part in torch.split(rows.view(torch.int32).view(-1), SENT):
+            distributed.all_reduce_sum_([part])
+        return KeptStates(rows, self.starts)
+
+
+class StateKeeper:
+    """Gives every stage its training data, with the states below the prompt where they are kept; one stage's at a time.
+
+    A stage that needs the same as the one before takes them over.
+    """
+
+    def __init__(self, config: RunConfig, plan: StatesPlan | None, block: int) -> None:
+        """Of a run whose prompt enters before this block of the backbone."""
+        self._plan, self._block, self._folder = plan, block, _folder(config)
+        self._held: tuple[Selected, KeptStates] | None = None
+
+    def data(self, stage: Stage, selection: Selection, below: StatesBelow) -> Encoded:
+        """The examples that a stage trains on; `below` computes the states of its model, where they are not there."""
+        if self._plan is None or self._plan.stages[stage.index - 1] == "off":
+            self._held = None
+            return below.data
+        wanted = selected_below(selection, self._block)
+        if self._held is None or self._held[0] != wanted:
+            self._held = None  # the last stage's go before these are made
+            in_memory = self._plan.where == "memory"
+            self._held = wanted, below.in_memory() if in_memory else below.on_disk(self._folder)
+        return replace(below.data, below=self._held[1])
+
+
+def selected_below(selection: Selection, block: int) -> Selected:
+    """The blocks that compute the states before a block, and the neurons of each where some are left out."""
+    blocks = tuple(kept for kept in selection.source.blocks if kept < block)
+    neurons = selection.source.neurons
+    return blocks, None if neurons is None else neurons[: len(blocks)]

@@ -1,0 +1,167 @@
+"""Decides a run's plan: on its own data before the first update, or at the task's limits for `fpt plan`."""
+
+from dataclasses import replace
+from operator import attrgetter
+from typing import Any
+
+import torch
+
+from fpt.backbones.families import family_of, read_config
+from fpt.backbones.location import config_values
+from fpt.config.run_config import RunConfig
+from fpt.config.schema import EngineConfig
+from fpt.devices import distributed, precision
+from fpt.devices.device import named
+from fpt.devices.processes import counted
+from fpt.errors import UserError
+from fpt.pricing.flops import price_of
+from fpt.pricing.memory import has_graphs
+from fpt.prompts.kinds import kind_of
+from fpt.runs.records import PLAN
+from fpt.runs.shared_folder import SharedFolder
+from fpt.tasks.catalogue import most_train_examples
+from fpt.units import amount
+from stages import kept_states
+from stages.inputs import Inputs
+from stages.planning.advice import advise
+from stages.planning.flops import Costs, Work, of_validation, work_at_limits, work_on
+from stages.planning.memory import Memory, device_of, is_auto
+from stages.planning.plan import Plan, StagePlan
+from stages.schedule import Schedule
+
+# The settings that decide it besides those that may not change while a run goes on.
+ASKED = (
+    "prompt.cache",
+    "train.micro_batch",
+    "train.activation_checkpointing",
+    "engine.name",
+    "engine.device",
+    "engine.processes",
+    "engine.zero_stage",
+    "engine.offload",
+    "engine.device_memory",
+    "engine.graphs",
+)
+
+
+def plan_run(config: RunConfig, schedule: Schedule, inputs: Inputs, folder: SharedFolder, update: int) -> Plan:
+    """Decide in the main process, for all; or read back what was decided when `update` updates were still to come."""
+    config = config.with_batches_of(len(inputs.train))
+    written = folder.read_json(PLAN) if PLAN in folder else None
+    before = None if written is None else Plan.from_json(written, f"{folder.path / PLAN}")
+    if before and before.asked == _asked(config):
+        return before
+
+    def decide_here() -> Plan:
+        own = config
+        if before and config.engine.dtype == "auto":  # of a run that has begun elsewhere, the precision stays
+            own = replace(config, engine=replace(config.engine, dtype=before.dtype))
+        plan = decide(own, schedule, work_on(config, schedule, inputs), before, update)
+        check_fits(config, plan)
+        return plan
+
+    plan = distributed.broadcast_from_main(decide_here)
+    folder.write_json(PLAN, plan.to_json())
+    return plan
+
+
+def plan_ahead(config: RunConfig, schedule: Schedule) -> Plan:
+    """What would be decided at the task's length limits, without weights or data."""
+    examples, family = most_train_examples(config), family_of(read_config(*config_values(config.model)))
+    config = config.with_batches_of(examples)
+    return decide(config, schedule, work_at_limits(config, schedule, family.positions, examples))
+
+
+def described(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
+    """`fpt plan --json`: the plan of a configuration, what it is of, and what validation takes beside."""
+    plan, price = plan_ahead(config, schedule), price_of(read_config(*config_values(config.model)))
+    return {
+        "task": config.task.name,
+        "model": config.model.name,
+        "schedule": config.schedule.name,
+        "source_length": config.task.source_length + config.prompt.length,
+        "target_length": config.task.target_length,
+        **plan.to_json(),
+        "validation": of_validation(config, schedule, price, plan.flops),
+    }
+
+
+def ended_at(plan: Plan, config: RunConfig, schedule: Schedule, inputs: Inputs, update: int) -> Plan:
+    """The plan as if the last stage had been meant to end at this update, where a run has run out of patience."""
+    cut, price = schedule.ended_at(update), price_of(inputs.backbone.config)
+    costs = Costs(cut, price, work_on(config, cut, inputs), plan.micro_batch, config.prompt)
+    spent = costs.stage(cut.last, plan.states.stages[-1] if plan.states else "off")
+    return replace(plan, stages=[*plan.stages[:-1], replace(plan.stages[-1], **spent)])
+
+
+def decide(config: RunConfig, schedule: Schedule, work: Work, before: Plan | None = None, update: int = 0) -> Plan:
+    """Everything, for this machine; of a run that goes on, `before` is its plan and `update` updates are done."""
+    values = read_config(*config_values(config.model))
+    family, price, kind = family_of(values), price_of(values), kind_of(config.prompt)
+    asked = _asked(config)
+    graphs = config.engine.graphs and not family.row.asks_card
+    config = replace(config, engine=replace(_of_this_machine(config.engine), graphs=graphs))
+    states = kept_states.decide(config, schedule, examples=work.examples, tokens=work.tokens, cost=price)
+    if states and before and before.states:
+        states = kept_states.going_on(config, schedule, states, before.states, update)
+    kept_states.check_room(config, states)
+    device = device_of(config.engine, kept_in_memory=states.in_memory if states else 0)
+    memory = Memory(price, schedule, device, work.longest)
+    engine, reason = memory.engine(config)
+    config = replace(config, engine=engine)
+    fit = memory.fit(config)
+    costs = Costs(schedule, price, work, fit.micro_batch, config.prompt)
+    does = states.stages if states else ["off"] * len(schedule.stages)
+    stages = [
+        StagePlan(**{**stage.sizes, **costs.stage(stage, own), **memory.stage(config, stage, fit)})
+        for stage, own in zip(schedule.stages, does, strict=True)
+    ]
+    return Plan(
+        asked=asked,
+        engine=engine.name,
+        dtype=engine.dtype,
+        quantize=engine.quantize,
+        processes=counted(engine).all,
+        batch_size=config.train.batch_size,
+        micro_batch=fit.micro_batch,
+        activation_checkpointing=fit.checkpointing,
+        graphs=graphs_here(engine, fit.checkpointing),
+        states=states,
+        device_memory=device.of_each(counted(engine).here),
+        reasons=[reason, *memory.why_checkpointing(config, fit)],
+        advice=[] if all(stage.fits for stage in stages) else advise(memory, config),
+        flops_importance=costs.scoring(),
+        trainable_parameters=kind.num_learned(price.d_model),
+        vectors_pt=config.prompt.length,
+        ends_whole=schedule.last.shape == schedule.full,
+        stages=stages,
+    )
+
+
+def _of_this_machine(engine: EngineConfig) -> EngineConfig:
+    """The engine with a precision and a device in place of auto; with a memory given, the device is a card."""
+    has_card = engine.device_memory is not None or named("auto").type == "cuda"
+    device = ("cuda" if has_card else "cpu") if engine.device == "auto" else engine.device
+    return replace(precision.settled(engine), device=device)
+
+
+def _asked(config: RunConfig) -> dict[str, Any]:
+    return {key: attrgetter(key)(config) for key in ASKED} | {"processes": counted(config.engine).all}
+
+
+def graphs_here(engine: EngineConfig, checkpointing: bool) -> bool:
+    """Whether updates are CUDA graphs; a plan may be made where its card is not."""
+    return has_graphs(engine, checkpointing=checkpointing) and torch.cuda.is_available()
+
+
+def check_fits(config: RunConfig, plan: Plan) -> None:
+    """Refuse to begin where the largest micro-batch that fits is asked for, and not even one example does."""
+    if not is_auto(replace(config, engine=_of_this_machine(config.engine))) or plan.fits:
+        return
+    ways = [" ".join(way.words) for way in plan.advice]
+    advice = f"{', or '.join(ways)} fits" if ways else "No setting of fpt makes it fit; take a smaller model"
+    given = config.train.micro_batch or "null"
+    raise UserError(
+        f"train.micro_batch={given}: one example takes {amount(plan.stages[-1].total)}B on a device of"
+        f" {amount(plan.device_memory)}B, of which a tenth is left free. {advice}"
+    )
