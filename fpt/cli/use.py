@@ -168,16 +168,16 @@ def _faults(configs: dict[str, RunConfig]) -> Faults:
 
 
 def _rows(
-    arguments: Arguments, reads: predict_input.Reads, configs: dict[str, RunConfig]
+    arguments: Arguments, reads: predict_input.ToExample, configs: dict[str, RunConfig]
 ) -> Callable[[], Iterator[Record]]:
     """The rows of the table that is answered; none where it is no table."""
     file = Path(arguments.options.get("input", "")).expanduser()
     if file.suffix.lower() not in predict_input.TABLES:
         return lambda: iter(())
-    return lambda: predict_input.rows_of(file, reads, _faults(configs))
+    return lambda: (row for row, _ in predict_input.rows_and_examples(file, reads, _faults(configs)))
 
 
-def _reads(arguments: Arguments, configs: dict[str, RunConfig]) -> predict_input.Reads:
+def _reads(arguments: Arguments, configs: dict[str, RunConfig]) -> predict_input.ToExample:
     """How a record becomes an example; where there are several prompts, one that asks that which its field names."""
     options, rules = arguments.options, {name: rules_of(config.task) for name, config in configs.items()}
     if len(rules) == 1:
@@ -199,7 +199,7 @@ def _reads(arguments: Arguments, configs: dict[str, RunConfig]) -> predict_input
 
 
 def _questions(
-    arguments: Arguments, config: RunConfig, reads: predict_input.Reads, faults: Faults
+    arguments: Arguments, config: RunConfig, reads: predict_input.ToExample, faults: Faults
 ) -> Iterator[list[Example]]:
     """What is to be answered, window by window."""
     options, at_once = arguments.options, AT_ONCE * config.train.eval_batch
@@ -210,8 +210,9 @@ def _questions(
         return iter([[predict_input.raw_example(text)]])
     if name is not None:
         file = Path(name).expanduser()
-        predict_input.check(file)
-        return predict_input.in_groups(predict_input.examples_in(file, reads, faults), at_once)
+        predict_input.check_input(file)
+        asked = (example for _, example in predict_input.rows_and_examples(file, reads, faults))
+        return predict_input.in_groups(asked, at_once)
     if sys.stdin.isatty() and processes.speaks() and not processes.must_be_launched(config):
         print("a text a line; Ctrl-D ends", file=sys.stderr)
     return predict_input.examples_on_stream(sys.stdin.fileno(), at_once)

@@ -3,26 +3,26 @@
 import json
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
-from fpt.errors import UserError
+from fpt.errors import UserError, did_you_mean
 from fpt.tasks.faults import Faults
 
-T = TypeVar("T")
 NUMBER = re.compile(r"-?\d+\.\d+")
 ZEROS = re.compile(r"\.?0+$")
 Record = dict[str, Any]
 PlacedRecord = tuple[str, Record]  # where a record stands, for error messages, and the record
 
 
-def texts_of(record: Record, names: Iterable[str], where: str) -> dict[str, str]:
-    """The texts in a record's fields."""
-    return {name: text(record, name, where) for name in names}
+def texts_of(record: Record, names: Iterable[str], where: str, instead: str = "") -> dict[str, str]:
+    """The texts in a record's fields; `instead` says what else would do where one is missing."""
+    return {name: text(record, name, where, instead) for name in names}
 
 
-def text(record: Record, name: str, where: str) -> str:
-    """The text in a record's field."""
-    return readable(_field(record, name, where, str, "a text"), f"{where}: '{name}'")
+def text(record: Record, name: str, where: str, instead: str = "") -> str:
+    """The text in a record's field; numbers and truth values become texts as JSON writes them."""
+    value = _field(record, name, where, str | int | float, f"a text or a number{instead}")
+    return readable(as_text(value), f"{where}: '{name}'")
 
 
 def readable(value: str, what: str) -> str:
@@ -41,13 +41,6 @@ def readable(value: str, what: str) -> str:
     return value
 
 
-def text_or_number(record: Record, name: str, where: str) -> str:
-    """The text in a field that is there; numbers and truth values as JSON writes them."""
-    if not isinstance(record[name], str | int | float):
-        raise UserError(f"{where}: '{name}' is {record[name]!r:.100}; expected a text or a number")
-    return readable(as_text(record[name]), f"{where}: '{name}'")
-
-
 def as_text(value: Any) -> str:
     """A text as it stands, anything else as JSON writes it."""
     return value if isinstance(value, str) else json.dumps(value)
@@ -61,13 +54,6 @@ def compared(text: str) -> str:
     if text.casefold() in ("true", "false"):
         return text.casefold()
     return ZEROS.sub("", text) if NUMBER.fullmatch(text) else text
-
-
-def parted_otherwise(record: Record, name: str) -> str:
-    """` The columns …`, where a table has a field in its only column, as other signs part its columns; else empty."""
-    only = next(iter(record), "") if len(record) == 1 else ""
-    sign = next((sign for sign in ";|,\t" if name in map(str.strip, only.split(sign))), None)
-    return f" The columns are parted by {sign!r}; in a .csv it must be a comma, in a .tsv a tab" if sign else ""
 
 
 def texts(record: Record, name: str, where: str) -> list[str]:
@@ -92,14 +78,23 @@ def objects(record: Record, name: str, where: str, faults: Faults | None = None)
 
 def mapping(record: Record, name: str, where: str) -> Record:
     """The object in a record's field."""
-    return _field(record, name, where, dict, "an object")
+    value: Record = _field(record, name, where, dict, "an object")
+    return value
 
 
-def _field(record: Record, name: str, where: str, kind: type[T], expected: str) -> T:
+def _field(record: Record, name: str, where: str, kind: Any, expected: str) -> Any:
     value = record.get(name)
     if isinstance(value, kind):
         return value
     if name in record:
         raise UserError(f"{where}: '{name}' is {value!r:.100}; expected {expected}")
-    others = f". There are {', '.join(map(str, record))[:100]}" if record else ""
-    raise UserError(f"{where}: '{name}' is missing; expected {expected}{others}.{parted_otherwise(record, name)}")
+    others = f". It has {', '.join(map(str, record))[:200]}" if record else ""
+    hint = _other_separator(record, name) or did_you_mean(name, map(str, record))
+    raise UserError(f"{where}: '{name}' is missing; expected {expected}{others}{hint and '.'}{hint}")
+
+
+def _other_separator(record: Record, name: str) -> str:
+    """A hint where a table has the field in its only column, as another sign parts its columns; else empty."""
+    only = next(iter(record), "") if len(record) == 1 else ""
+    sign = next((sign for sign in ";|,\t" if name in map(str.strip, only.split(sign))), None)
+    return f" The columns are parted by {sign!r}; in a .csv it must be a comma, in a .tsv a tab" if sign else ""

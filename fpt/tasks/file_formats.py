@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
@@ -24,31 +25,23 @@ NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what "surrogateescape" reads such by
 
 def json_lines(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
     """One record a line."""
-    is_first = True
-    for number, line in lines(file, faults):
-        if not line.strip():
-            continue
-        if is_first and line.lstrip()[0] == "[":
+    filled = ((number, line) for number, line in lines(file, faults) if line.strip())
+    for index, (number, line) in enumerate(filled):
+        if not index and line.lstrip()[0] == "[":
             raise UserError(f"{file}: is a JSON array; JSONL has an object on each line, as jq -c '.[]' writes them")
-        where, is_first = f"{file}, line {number}", False
+        where = f"{file}, line {number}"
         with faults:
             yield where, _parse(line, where)
 
 
 def json_file(file: Path) -> Record:
     """The one object of a file."""
-    try:
-        content = b"".join(_raw_lines(file)).decode()
-    except OSError as error:
-        raise _unreadable(file, error) from None
-    except UnicodeDecodeError as error:
-        raise _not_utf8(str(file), error) from None
-    return _parse(content, str(file))
+    return _parse("\n".join(line for _, line in lines(file, Faults())), str(file))
 
 
 def check_names(names: Sequence[str], where: str) -> None:
-    """Refuse columns of one name, of which but one would be read."""
-    name, count = Counter(filter(None, names)).most_common(1)[0] if any(names) else ("", 0)
+    """Refuse columns of one name, as only one of them would be read."""
+    (name, count), *_ = [*Counter(filter(None, names)).most_common(1), ("", 0)]
     if count > 1:
         raise UserError(f"{where}: {count} columns are called '{name}'; give each a name of its own")
 
@@ -60,11 +53,13 @@ def lines(file: Path, faults: Faults, errors: str = "strict") -> Iterator[tuple[
             try:
                 decoded = line.decode("utf-8", errors)
             except UnicodeDecodeError as error:
-                faults.add(_not_utf8(f"{file}, line {number}", error))
+                faults.add(
+                    UserError(f"{file}, line {number}: not UTF-8 (byte {error.start}: {error.reason}); {TO_UTF8}")
+                )
             else:
                 yield number, decoded.removesuffix("\n").removesuffix("\r")
     except OSError as error:
-        raise _unreadable(file, error) from None
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
 
 
 def _raw_lines(file: Path) -> Iterator[bytes]:
@@ -87,14 +82,6 @@ def _raw_lines(file: Path) -> Iterator[bytes]:
         yield from stream
 
 
-def _unreadable(file: Path, error: OSError) -> UserError:
-    return UserError(f"{file}: cannot be read ({error.strerror})")
-
-
-def _not_utf8(where: str, error: UnicodeDecodeError) -> UserError:
-    return UserError(f"{where}: not UTF-8 (byte {error.start}: {error.reason}); {TO_UTF8}")
-
-
 def _parse(content: str, where: str) -> Record:
     try:
         record = json.loads(content, object_pairs_hook=unique)
@@ -111,7 +98,7 @@ def _parse(content: str, where: str) -> Record:
 
 
 def unique(pairs: list[tuple[str, Any]]) -> Record:
-    """A JSON object of these pairs."""
+    """A JSON object of these pairs, in which no key may occur twice, as only one of its values would be read."""
     record = dict(pairs)
     if len(record) < len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
@@ -127,29 +114,22 @@ def _separated(file: Path, faults: Faults, *, rows: Callable[[Path], Iterator[Ro
     names: list[str] = []
     for first, last, cells in rows(file):
         where = f"{file}, line {first}"
-        broken = any(NOT_UTF8.search(cell) for cell in cells if not cell.isascii())
-        fault = UserError(f"{where}: not UTF-8; {TO_UTF8}") if broken else None
-        if not names:
-            if fault:
-                raise fault  # even where such are skipped: the next row's cells are no names
-            names = cells
-            check_names(names, where)
-        elif fault:
-            faults.add(fault)
-        elif len(cells) == len(names):
-            yield where, dict(zip(names, cells, strict=True))
-        elif any(cells):
-            number = f"{len(cells)} columns" + (f" in a row that ends on line {last}" if last > first else "")
-            faults.add(UserError(f"{where}: {number}, expected {len(names)}: {', '.join(names)[:200]}"))
+        is_broken = any(NOT_UTF8.search(cell) for cell in cells if not cell.isascii())
+        with faults if names else nullcontext():  # without names there is nothing that could go on
+            if is_broken:
+                raise UserError(f"{where}: not UTF-8; {TO_UTF8}")
+            if not names:
+                names = cells
+                check_names(names, where)
+            elif len(cells) == len(names):
+                yield where, dict(zip(names, cells, strict=True))
+            elif any(cells):
+                number = f"{len(cells)} columns" + (f" in a row that ends on line {last}" if last > first else "")
+                raise UserError(f"{where}: {number}, expected {len(names)}: {', '.join(names)[:200]}")
 
 
-def csv_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """The cells of every row of a CSV that is not empty, with the line it begins on; what is not UTF-8 is escaped."""
-    return ((first, cells) for first, _, cells in _csv(file) if cells)
-
-
-def _csv(file: Path) -> Iterator[Row]:
-    """Fields may be quoted, also over several lines and of any length."""
+def csv_rows(file: Path) -> Iterator[Row]:
+    """The rows of a CSV, whose fields may be quoted, over several lines and of any length; broken UTF-8 is escaped."""
     text = (f"{line}\n" for _, line in lines(file, Faults(), errors="surrogateescape"))
     rows = csv.reader(text, strict=True)
     while True:
@@ -169,7 +149,7 @@ def _csv(file: Path) -> Iterator[Row]:
         yield first, rows.line_num, cells
 
 
-def _tsv(file: Path) -> Iterator[Row]:
+def _tsv_rows(file: Path) -> Iterator[Row]:
     """A row a line, whose quotes are letters."""
     for number, line in lines(file, Faults(), errors="surrogateescape"):
         yield number, number, line.split("\t") if line else []
@@ -195,7 +175,7 @@ def _parquet(file: Path, _: Faults) -> Iterator[PlacedRecord]:
 
 READERS: dict[str, Reader] = {
     ".jsonl": json_lines,
-    ".csv": partial(_separated, rows=_csv),
-    ".tsv": partial(_separated, rows=_tsv),
+    ".csv": partial(_separated, rows=csv_rows),
+    ".tsv": partial(_separated, rows=_tsv_rows),
     ".parquet": _parquet,
 }

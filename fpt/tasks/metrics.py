@@ -4,7 +4,8 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import fmean, mode
 from types import SimpleNamespace
 
@@ -81,24 +82,32 @@ def normalise(text: str) -> str:
     return " ".join(ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split())
 
 
-def exact_match(answer: str, golds: Sequence[str]) -> bool:
-    """Whether the answer is one of the golds, in SQuAD's normal form."""
-    return normalise(answer) in map(normalise, golds)
+def normal_words(text: str) -> list[str]:
+    """The words of SQuAD's normal form."""
+    return normalise(text).split()
 
 
-def same_text(answer: str, golds: Sequence[str]) -> bool:
-    """Whether the answer is one of the golds, but for white space around it."""
-    return answer.strip() in map(str.strip, golds)
+def exact_match(answer: str, golds: Sequence[str], normal: Callable[[str], str] = normalise) -> bool:
+    """Whether the answer is one of the golds, in SQuAD's or another normal form."""
+    return normal(answer) in map(normal, golds)
 
 
-def text_f1(answer: str, golds: Sequence[str]) -> float:
-    """F1 (0 to 1) of the answer's words and marks as they are written, against the gold it meets best."""
-    return max(_overlap(WORDS_AND_MARKS.findall(answer), WORDS_AND_MARKS.findall(gold)) for gold in golds)
+def word_f1(answer: str, golds: Sequence[str], words: Callable[[str], list[str]] = normal_words) -> float:
+    """F1 (0 to 1) of the answer's words, by default of SQuAD's normal form, against the gold it meets best."""
+    return max(_overlap(words(answer), words(gold)) for gold in golds)
 
 
-def word_f1(answer: str, golds: Sequence[str]) -> float:
-    """F1 (0 to 1) of the answer's words, in SQuAD's normal form, against the gold it meets best."""
-    return max(_overlap(normalise(answer).split(), normalise(gold).split()) for gold in golds)
+def text_scores(
+    answers: Sequence[str],
+    golds: Sequence[Sequence[str]],
+    normal: Callable[[str], str] = normalise,
+    words: Callable[[str], list[str]] = normal_words,
+) -> dict[str, float]:
+    """Percentage of answers that are one of their golds, and the mean F1 of their words."""
+    return {
+        "exact_match": 100 * fmean(map(partial(exact_match, normal=normal), answers, golds)),
+        "f1": 100 * fmean(map(partial(word_f1, words=words), answers, golds)),
+    }
 
 
 def _overlap(answer: list[str], gold: list[str]) -> float:

@@ -134,7 +134,7 @@ class _Splits:
     def _example(self, record: Record, where: str, *, is_test: bool) -> tuple[Example, bool]:
         """A record as an example, and whether it has its answer, which a test split's may lack."""
         rules, record = self.rules, self.rules.records.prepare(record, where)
-        has_answer = not is_test or rules.answered(record)
-        example = rules.example(record, where) if has_answer else rules.question(rules.template, record, where)
+        has_answer = not is_test or rules.has_answer(record)
+        example = rules.example(record, where) if has_answer else rules.question(record, where)
         readable(example.id, f"{where}: the id")
         return example, has_answer

@@ -3,9 +3,10 @@
 Each yields records in the form in which the Hub's data set gives them, with their place for error messages.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from fpt.errors import UserError, reason
 from fpt.tasks.faults import Faults
@@ -15,16 +16,11 @@ from fpt.tasks.file_formats import Reader
 WORLD = Path(__file__).parent / "world"  # generated tasks in their original formats: plain, and a folder for each land
 
 
-@dataclass(frozen=True)
-class SplitNames:
-    """What a split is called: in a folder (any of `files` will do), and on the Hub (empty: it is not there).
-
-    `read` is what reads its files where that is not what reads the others'.
-    """
+class Split(NamedTuple):
+    """What a split's file may be called in a folder, and the split on the Hub; empty: it is not there."""
 
     files: tuple[str, ...]
     hub: str
-    read: Reader | None = None
 
 
 @dataclass(frozen=True)
@@ -35,30 +31,28 @@ class Origin:
         hub: the Hub's data set and its configuration; empty for files of the user's own.
         splits: 'train', then the validation sets by name.
         read: records from one of the files.
+        tests: the test splits by name.
         generated: the folder of the task's generated data; None: there are none.
         land: whose customs hold in generated data; None: no land's.
         prepare: what is done to every record, given its place, wherever it is from.
         revision: of the Hub's data set; None: the default.
         sizes: the numbers of training and of validation examples on the Hub; None: not known.
-        tests: the test splits by name.
-        on_hub: whether it can be had from the Hub.
         whole: training files that no validation files belong to, so that a part of them is for that.
     """
 
     hub: tuple[str, ...]
-    splits: dict[str, SplitNames]
+    splits: Mapping[str, Split]
     read: Reader
+    tests: Mapping[str, Split] = field(default_factory=dict)
     generated: str | None = None
     land: int | None = None
     prepare: Callable[[Record, str], Record] = lambda record, _: record
     revision: str | None = None
     sizes: tuple[int | None, int | None] = (None, None)
-    tests: dict[str, SplitNames] = field(default_factory=dict)
-    on_hub: bool = True
     whole: tuple[str, ...] = ()
 
-    def split(self, name: str) -> SplitNames:
-        """A split, of whatever kind."""
+    def split(self, name: str) -> Split:
+        """The training, validation or test split of that name."""
         return self.tests[name] if name in self.tests else self.splits[name]
 
     @property
@@ -77,27 +71,24 @@ class Origin:
         return {"world": generated, "hub": f"Hub {'/'.join(self.hub)}"}.get(data, data)
 
 
-def named(read: Reader | None = None, /, **files: tuple[str, ...]) -> dict[str, SplitNames]:
+def named(**files: tuple[str, ...]) -> dict[str, Split]:
     """Splits with their files; the Hub calls them by the same names."""
-    return {name: SplitNames(names, name, read) for name, names in files.items()}
+    return {name: Split(names, name) for name, names in files.items()}
 
 
 def records(origin: Origin, data: str, split: str, faults: Faults) -> Iterator[PlacedRecord]:
     """A split's records from `data`: 'world', 'hub', or a folder."""
-    if data == "hub":
-        return _from_hub(origin, split)
-    return (origin.split(split).read or origin.read)(file_of(origin, data, split), faults)
+    return _from_hub(origin, split) if data == "hub" else origin.read(file_of(origin, data, split), faults)
 
 
 def _from_hub(origin: Origin, split: str) -> Iterator[PlacedRecord]:
-    if not origin.on_hub:
+    name, hub = origin.split(split).hub, "/".join(origin.hub)
+    if not name:
         raise UserError(
-            f"task.data=hub: {origin.hub[0]} is not read from the Hub; give a folder with {origin.files} as"
-            " task.data=DIR"
+            f"task.data=hub: {hub} is not read from the Hub; give a folder with {origin.files} as task.data=DIR"
         )
     import datasets
 
-    name, hub = origin.split(split).hub, "/".join(origin.hub)
     try:
         rows = datasets.load_dataset(*origin.hub, split=name, revision=origin.revision)
     except Exception as error:  # datasets and the Hub client raise many types
@@ -110,7 +101,7 @@ def _from_hub(origin: Origin, split: str) -> Iterator[PlacedRecord]:
 
 
 def file_of(origin: Origin, data: str, split: str) -> Path:
-    """The file that has a split."""
+    """The file that has a split; it is an error if it is not there."""
     names = origin.split(split).files
     if data == "world":
         return _generated(origin) / f"{names[0]}.gz"
@@ -159,8 +150,6 @@ def is_whole(origin: Origin, data: str) -> bool:
     """Whether the folder has one file for training and validation together."""
     if not origin.whole or data in ("world", "hub"):
         return False
-    folder = Path(data).expanduser()
     held_out = origin.splits["validation"].files
-    return file_of(origin, data, "train").name in origin.whole and not any(
-        (folder / name).exists() for name in held_out
-    )
+    is_parted = any((Path(data).expanduser() / name).exists() for name in held_out)
+    return not is_parted and file_of(origin, data, "train").name in origin.whole

@@ -6,12 +6,13 @@ from itertools import count, islice
 from pathlib import Path
 
 from fpt.errors import UserError
+from fpt.tasks import fields
 from fpt.tasks.faults import Faults
-from fpt.tasks.fields import Record, parted_otherwise, readable, text_or_number
+from fpt.tasks.fields import Record, readable
 from fpt.tasks.file_formats import READERS, lines
 from fpt.tasks.task import MASK, Example, TaskRules
 
-Reads = Callable[[Record, str], Example]  # a record and its place to an example; UserError where it is wrong
+ToExample = Callable[[Record, str], Example]  # a record and its place to an example; UserError where it is wrong
 
 LINES = ".txt"
 ENDINGS = (*READERS, LINES)
@@ -19,8 +20,8 @@ TABLES = (".csv", ".tsv")
 RAW = "text"  # the field of a record that is the source as it stands
 
 
-def check(file: Path) -> None:
-    """Refuse what cannot be read."""
+def check_input(file: Path) -> None:
+    """Refuse a file that cannot be read."""
     if file.suffix.lower() not in ENDINGS:
         raise UserError(f"input={file}: the name must end in one of {', '.join(ENDINGS)}")
     if not file.is_file():
@@ -39,26 +40,20 @@ def in_groups(examples: Iterable[Example], size: int) -> Iterator[list[Example]]
         yield group
 
 
-def by_template(rules: TaskRules) -> Reads:
-    """A record with the template's fields, or with the whole source as `text`; one that has neither is wrong."""
+def by_template(rules: TaskRules) -> ToExample:
+    """Makes an example of a record with the template's fields, or with the whole source as `text`."""
+    names = rules.template.fields
 
     def read(record: Record, where: str) -> Example:
-        names = rules.template.fields
-        missing = [name for name in names if name not in record]
-        if missing and RAW in record:
-            return raw_example(text_or_number(record, RAW, where))
-        if missing:
-            raise UserError(
-                f"{where}: no field '{missing[0]}'; expected {', '.join(names)} as in the template, or the whole source"
-                f" as '{RAW}'. It has {', '.join(map(str, record))[:200]}.{parted_otherwise(record, missing[0])}"
-            )
-        return rules.template.fill({name: text_or_number(record, name, where) for name in names})
+        if RAW in record and not all(name in record for name in names):
+            return raw_example(fields.text(record, RAW, where))
+        return rules.template.fill(fields.texts_of(record, names, where, f", or the whole source as '{RAW}'"))
 
     return read
 
 
-def by_prompt(rules: Mapping[str, TaskRules], field: str) -> Reads:
-    """A record by the template of the prompt that its field names, which is then its `group`; it must name one."""
+def by_prompt(rules: Mapping[str, TaskRules], field: str) -> ToExample:
+    """Makes an example by the template of the prompt that the record's field names, which is then its `group`."""
     of_prompt = {name: by_template(own) for name, own in rules.items()}
 
     def read(record: Record, where: str) -> Example:
@@ -71,31 +66,18 @@ def by_prompt(rules: Mapping[str, TaskRules], field: str) -> Reads:
     return read
 
 
-def examples_in(file: Path, reads: Reads, faults: Faults) -> Iterator[Example]:
-    """A text file's lines as sources as they stand; another's records as `reads` has them."""
-    if file.suffix.lower() == LINES:
-        return _lines(file, faults)
-    return (example for _, example in _records(file, reads, faults))
-
-
-def _lines(file: Path, faults: Faults) -> Iterator[Example]:
-    for number, line in lines(file, faults):
+def rows_and_examples(file: Path, to_example: ToExample, faults: Faults) -> Iterator[tuple[Record, Example]]:
+    """A file's records, each with its example; a text file's are its lines, sources as they stand."""
+    suffix = file.suffix.lower()
+    if suffix == LINES:
+        placed = ((f"{file}, line {number}", {RAW: line}) for number, line in lines(file, faults))
+        for where, row in placed:
+            with faults:
+                yield row, raw_example(row[RAW], where)
+        return
+    for where, record in READERS[suffix](file, faults):
         with faults:
-            yield raw_example(line, f"{file}, line {number}")
-
-
-def rows_of(file: Path, reads: Reads, faults: Faults) -> Iterator[Record]:
-    """The rows of a table that become examples, each with the names of its columns."""
-    return (record for record, _ in _records(file, reads, faults))
-
-
-def _records(file: Path, reads: Reads, faults: Faults) -> Iterator[tuple[Record, Example]]:
-    for where, record in READERS[file.suffix.lower()](file, faults):
-        example = None
-        with faults:
-            example = reads(record, where)
-        if example is not None:
-            yield record, example
+            yield record, to_example(record, where)
 
 
 def examples_on_stream(descriptor: int, at_once: int) -> Iterator[list[Example]]:

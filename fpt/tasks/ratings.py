@@ -6,10 +6,10 @@ from functools import partial
 
 from fpt.errors import UserError
 from fpt.tasks import metrics
-from fpt.tasks.benchmark_origins import glue, same
+from fpt.tasks.benchmarks import glue, same
 from fpt.tasks.fields import Record
-from fpt.tasks.labels import has_label
-from fpt.tasks.task import Example, Golds, TaskRules, Template, question
+from fpt.tasks.labels import PAIR, SENTENCES
+from fpt.tasks.task import Example, Golds, TaskRules
 
 LEAST, MOST = 0.0, 5.0  # of STS-B
 
@@ -49,20 +49,14 @@ def score(
     return metrics.correlations(read, golds)
 
 
-def _any_constant(_: Sequence[Example], valid: Sequence[Example]) -> tuple[str, list[str]]:
-    return "any constant", ["0"] * len(valid)
-
-
 RULES = {
     "stsb": TaskRules(
-        records=glue("stsb", (5_749, 1_500), same("sentence1", "sentence2"), "score"),
-        template=Template("sentence1: {sentence1} sentence2: {sentence2}", ("sentence1", "sentence2")),
-        question=question,
+        records=glue("stsb", (5_749, 1_500), same(*PAIR), "score"),
+        template=SENTENCES,
         answer=_answer,
-        answered=has_label,
         metrics=("pearson", "spearman"),
         metric="pearson",
         score=partial(score, limits=(LEAST, MOST)),
-        baseline=_any_constant,
+        baseline=lambda _, valid: ("any constant", ["0"] * len(valid)),
     ),
 }

@@ -2,18 +2,17 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from fpt.errors import UserError
 from fpt.tasks import fields, file_formats, metrics, origins
-from fpt.tasks.benchmark_origins import super_glue
+from fpt.tasks.benchmarks import super_glue
 from fpt.tasks.faults import Faults
 from fpt.tasks.fields import PlacedRecord, Record
-from fpt.tasks.origins import Origin, SplitNames
-from fpt.tasks.task import Example, Golds, TaskRules, Template, question
+from fpt.tasks.origins import Origin, Split
+from fpt.tasks.task import Example, Golds, TaskRules, Template
 
 NO_ANSWER = "no answer"
 NOTHING = "∅"  # what an output without words is read as
@@ -33,10 +32,12 @@ def _squad_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
         for at_paragraph, paragraph in fields.objects(article, "paragraphs", at_article, faults):
             for place, asked in fields.objects(paragraph, "qas", at_paragraph, faults):
                 with faults:
-                    answers = [
-                        fields.text(answer, "text", at) for at, answer in fields.objects(asked, "answers", place)
-                    ]
+                    answers = _answer_texts(asked, place)
                     yield place, {**asked, "context": paragraph.get("context"), "answers": {"text": answers}}
+
+
+def _answer_texts(asked: Record, where: str) -> list[str]:
+    return [fields.text(answer, "text", place) for place, answer in fields.objects(asked, "answers", where)]
 
 
 def _squad_from_text(text: str) -> str:
@@ -47,23 +48,21 @@ def _squad_from_text(text: str) -> str:
 
 def _squad_score(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
     scores = score(answers, examples)
-    pairs = list(zip(answers, examples, strict=True))
     for name, unanswerable in (("has_answer", False), ("no_answer", True)):
         part = [
-            correct(answer, example) for answer, example in pairs if (example.golds == UNANSWERABLE) == unanswerable
+            correct(answer, example)
+            for answer, example in zip(answers, examples, strict=True)
+            if (example.golds == UNANSWERABLE) == unanswerable
         ]
         if part:
             scores[f"{name}_exact_match"] = 100 * fmean(part)
     return scores
 
 
-def _record_question(template: Template, record: Record, where: str) -> Example:
-    values = fields.texts_of(record, ("query", "passage"), where)
-    entities = fields.texts(record, "entities", where)
-    values["passage"] = _in_one_piece(values["passage"])
-    index = record.get("idx")
-    name = f"{index.get('passage')}-{index.get('query')}" if isinstance(index, dict) else where
-    return template.fill({**values, "entities": ", ".join(entities)}, name)
+def _with_entities_listed(record: Record, where: str) -> Record:
+    """ReCoRD's record with its entities as one text, and its passage in one piece."""
+    entities = ", ".join(fields.texts(record, "entities", where))
+    return {**record, "entities": entities, "passage": _in_one_piece(fields.text(record, "passage", where))}
 
 
 def _in_one_piece(passage: str) -> str:
@@ -79,8 +78,8 @@ def _record_answer(record: Record, where: str) -> tuple[str, Golds]:
     return answers[0], tuple(dict.fromkeys(answers))
 
 
-def _record_file(file: Path, faults: Faults, *, test: bool = False) -> Iterator[PlacedRecord]:
-    """A record for each query of each passage; without answers in a test file that has none."""
+def _record_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
+    """A record for each query of each passage; a test file's have no answers."""
     for where, line in file_formats.json_lines(file, faults):
         with faults:
             passage, within = fields.mapping(line, "passage", where), f"{where}, passage"
@@ -89,8 +88,7 @@ def _record_file(file: Path, faults: Faults, *, test: bool = False) -> Iterator[
             entities = list(dict.fromkeys(_span(text, entity, place) for place, entity in spans))
             for place, query in fields.objects(line, "qas", where, faults):
                 with faults:
-                    marked = fields.objects(query, "answers", place) if "answers" in query or not test else ()
-                    answers = [fields.text(answer, "text", at) for at, answer in marked]
+                    answers = _answer_texts(query, place) if "answers" in query else []
                     index = {"passage": line.get("idx"), "query": query.get("idx")}
                     yield place, {**query, "passage": text, "entities": entities, "answers": answers, "idx": index}
 
@@ -105,11 +103,7 @@ def _span(text: str, entity: dict[str, Any], place: str) -> str:
 
 def score(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
     """Exact match and F1 of words, in SQuAD's normal form."""
-    pairs = list(zip(answers, examples, strict=True))
-    return {
-        "exact_match": 100 * fmean(correct(answer, example) for answer, example in pairs),
-        "f1": 100 * fmean(metrics.word_f1(answer, example.golds) for answer, example in pairs),
-    }
+    return metrics.text_scores(answers, [example.golds for example in examples])
 
 
 def correct(answer: str, example: Example) -> bool:
@@ -126,17 +120,16 @@ def most_common_answer(train: Sequence[Example], valid: Sequence[Example]) -> tu
 RULES = {
     "squad_v2": TaskRules(
         records=Origin(
+            ("rajpurkar/squad_v2",),
+            origins.named(train=("train-v2.0.json",), validation=("dev-v2.0.json",)),
+            _squad_file,
+            {"test": Split(("test-v2.0.json",), hub="")},
             generated="squad_v2",
-            hub=("rajpurkar/squad_v2",),
             sizes=(130_319, 11_873),
-            splits=origins.named(train=("train-v2.0.json",), validation=("dev-v2.0.json",)),
-            read=_squad_file,
-            tests={"test": SplitNames(("test-v2.0.json",), hub="")},
         ),
         template=Template("question: {question} context: {context}", spare=("context",)),
-        question=partial(question, id_field="id"),
         answer=_squad_answer,
-        answered=lambda _: True,
+        answer_fields=("answers",),
         metric="exact_match",
         from_text=_squad_from_text,
         score=_squad_score,
@@ -144,13 +137,10 @@ RULES = {
         baseline=most_common_answer,
     ),
     "record": TaskRules(
-        records=super_glue(
-            "record", (None, 10_000), _record_file, read_test=partial(_record_file, test=True), generated="record"
-        ),
+        records=super_glue("record", (None, 10_000), _record_file, prepare=_with_entities_listed, generated="record"),
         template=Template("query: {query} entities: {entities} passage: {passage}", spare=("passage",)),
-        question=_record_question,
         answer=_record_answer,
-        answered=lambda record: record.get("answers") not in (None, []),
+        answer_fields=("answers",),
         each_gold=True,
         metric="exact_match",
         score=score,

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from fpt.tasks.faults import Faults
 from fpt.tasks.fields import PlacedRecord, Record
 from fpt.tasks.file_formats import NOT_UTF8, TO_UTF8
 from fpt.tasks.origins import Origin
-from fpt.tasks.task import Example, Golds, TaskRules, Template, question
+from fpt.tasks.task import Example, Golds, TaskRules, Template
 
 PAIRS = {".source": ".target", ".document": ".summary"}  # endings of files whose lines belong together
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
@@ -23,15 +22,14 @@ def _answer(record: Record, where: str) -> tuple[str, Golds]:
     return summary, (summary,)
 
 
-def _file(file: Path, faults: Faults, *, test: bool = False) -> Iterator[PlacedRecord]:
+def _file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
     """A record a line: of JSON, or of a file of documents and one of summaries, which a test split may lack."""
     if file.suffix not in PAIRS:
         yield from file_formats.json_lines(file, faults)
         return
     other = file.with_suffix(PAIRS[file.suffix])
-    if not other.exists() and not test:
-        raise UserError(f"{other}: no such file; it has the summaries of {file.name}, line by line")
     files = {"document": file, **({"summary": other} if other.exists() else {})}
+    without = "" if other.exists() else f", without {other.name}"
     for rows in zip_longest(*(file_formats.lines(each, Faults(), "surrogateescape") for each in files.values())):
         number = next(row[0] for row in rows if row)
         if None in rows:
@@ -48,7 +46,7 @@ def _file(file: Path, faults: Faults, *, test: bool = False) -> Iterator[PlacedR
                     raise UserError(f"{files[name]}, line {number}: not UTF-8; {TO_UTF8}")
                 if not line.strip():
                     raise UserError(f"{files[name]}, line {number}: the {name} is empty; expected a text")
-            yield f"{file}, line {number}", {**record, "id": f"line {number}"}
+            yield f"{file}, line {number}{without}", {**record, "id": f"line {number}"}
 
 
 def score(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
@@ -64,21 +62,20 @@ def _first_sentence(_: Sequence[Example], valid: Sequence[Example]) -> tuple[str
 RULES = {
     "xsum": TaskRules(
         records=Origin(
-            generated="xsum",
-            hub=("EdinburghNLP/xsum",),
-            sizes=(204_045, 11_332),
-            splits=origins.named(
+            ("EdinburghNLP/xsum",),
+            origins.named(
                 train=("train.jsonl", "train.source", "train.document"),
                 validation=("validation.jsonl", "val.jsonl", "val.source", "validation.document"),
             ),
-            tests=origins.named(partial(_file, test=True), test=("test.jsonl", "test.source", "test.document")),
-            read=_file,
+            _file,
+            origins.named(test=("test.jsonl", "test.source", "test.document")),
+            generated="xsum",
+            sizes=(204_045, 11_332),
             revision="refs/convert/parquet",  # datasets no longer runs the script that made it
         ),
         template=Template("summarize: {document}", spare=("document",)),  # T5's own
-        question=partial(question, id_field="id"),
         answer=_answer,
-        answered=lambda record: record.get("summary") is not None,
+        answer_fields=("summary",),
         metric="rougeL",
         score=score,
         baseline=_first_sentence,

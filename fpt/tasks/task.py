@@ -7,8 +7,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from fpt.errors import UserError, did_you_mean
-from fpt.tasks import fields
-from fpt.tasks.fields import Record
+from fpt.tasks.fields import Record, as_text, texts_of
 from fpt.tasks.origins import Origin
 
 SENTINEL = "<extra_id_0> "  # the paper's targets: the answer after T5's first; other families have the answer alone
@@ -29,8 +28,7 @@ class Example(NamedTuple):
         golds: the answers that metrics accept; none where they are not known.
         spare: start and end of the part of `source` that is cut first where it is too long.
         mask: where `{mask}` stands in `source`; -1: nowhere.
-        group: what several examples belong to, where a metric counts such groups; of a text that is to be answered
-            the prompt that it asks, where there are several.
+        group: what several examples belong to, for metrics of such groups; or which of several prompts answers it.
     """
 
     id: str
@@ -52,22 +50,25 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class Template:
-    """A text with {fields}; of those in `spare`, an example's longest is cut where the whole is too long."""
+    """A text with {fields}; of those in `spare`, an example's longest is cut where the whole is too long.
+
+    `key` is the setting that a user gave it by.
+    """
 
     text: str
     spare: tuple[str, ...] = ()
+    key: str = ""
 
     @cached_property
     def parts(self) -> list[tuple[str, str | None]]:
-        """Pairs of plain text and the field after it.
-
-        Raises:
-            ValueError: braces that do not match, or nothing within.
-        """
+        """Pairs of plain text and the field after it."""
         parts, text = list[tuple[str, str | None]](), ""
         for piece in PIECES.finditer(self.text):
             if piece[0] in ("{", "}"):
-                raise ValueError("expected a name between two braces; {{ and }} stand for braces")
+                raise UserError(
+                    f"{self.key}={self.text}: not a template (expected a name between two braces; {{{{ and }}}} stand"
+                    " for braces)"
+                )
             if piece["name"] is None:
                 text += piece[0][0] if piece[0] in ("{{", "}}") else piece[0]
             else:
@@ -85,22 +86,20 @@ class Template:
         """At which of its parts {mask} stands."""
         return [number for number, (_, name) in enumerate(self.parts) if f"{{{name}}}" == MASK]
 
-    def check(self, key: str, known: Sequence[str], what: str) -> None:
-        """Refuse a template of the user's that names other fields than those known."""
-        try:
-            unknown = next((name for name in self.fields if name not in known), None)
-        except ValueError as error:
-            raise UserError(f"{key}={self.text}: not a template ({error})") from None
+    def check_fields(self, known: Sequence[str], what: str) -> None:
+        """Refuse a template that names no field, or another than the known ones, which `what` has."""
         if not self.fields:
-            raise UserError(f"{key}={self.text}: names no field; {what} has {', '.join(known)}, written {{{known[0]}}}")
-        if unknown is not None:
             raise UserError(
-                f"{key}={self.text}: {what} has no '{unknown}'; it has {', '.join(known)}."
+                f"{self.key}={self.text}: names no field; {what} has {', '.join(known)}, written {{{known[0]}}}"
+            )
+        if unknown := next((name for name in self.fields if name not in known), None):
+            raise UserError(
+                f"{self.key}={self.text}: {what} has no '{unknown}'; it has {', '.join(known)}."
                 f"{did_you_mean(unknown, known)}"
             )
 
-    def fill(self, values: Mapping[str, str], name: str = "") -> Example:
-        """An example of that name without its answer, whose source is the text with its fields' values."""
+    def fill(self, values: Mapping[str, str]) -> Example:
+        """An example without id and answer, whose source is the text with its fields' values."""
         spared = (name for name in self.spare if name in self.fields)
         longest = max(spared, key=lambda name: len(values[name]), default=None)
         text, spare, mask = "", (0, 0), -1
@@ -112,12 +111,7 @@ class Template:
                 text += values[field]
                 if field == longest:
                     spare = (len(text) - len(values[field]), len(text))
-        return Example(name, text, "", (), spare, mask=mask)
-
-
-def question(template: Template, record: Record, where: str, *, id_field: str = "idx") -> Example:
-    """A record without its answer, from the texts in the template's fields."""
-    return template.fill(fields.texts_of(record, template.fields, where), str(record.get(id_field, where)))
+        return Example("", text, "", (), spare, mask=mask)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,10 +121,9 @@ class TaskRules:
     Attributes:
         records: where the records are.
         template: how a record's fields become a source.
-        question: a template, a record and its place to an example without target and golds; UserError where the
-            record is malformed.
-        answer: a record and its place to what is to be said, and to the golds; UserError likewise.
-        answered: whether a record of a test split has its answer.
+        answer: a record and its place to what is to be said, and to the golds; UserError where it is malformed.
+        answer_fields: the fields that hold the answer; `unknown` are values there that stand for none.
+        id_fields: the first of these fields that a record has is its id; else its place in the file is.
         each_gold: training takes every gold in turn, an example each, not the first alone.
         labels: the label words; empty where the answer is free text.
         relabelled: the same rules with other words in place of some; None where there are no labels.
@@ -144,9 +137,10 @@ class TaskRules:
 
     records: Origin
     template: Template
-    question: Callable[[Template, Record, str], Example]
     answer: Callable[[Record, str], tuple[str, Golds]]
-    answered: Callable[[Record], bool]
+    answer_fields: tuple[str, ...] = ("label",)
+    unknown: Sequence[object] = (-1, [])  # the Hub's label of a test split, and its list of no answers
+    id_fields: tuple[str, ...] = ("id", "idx")
     each_gold: bool = False
     labels: tuple[str, ...] = ()
     relabelled: "Callable[[Mapping[str, str]], TaskRules] | None" = None
@@ -157,11 +151,23 @@ class TaskRules:
     correct: Callable[[str, Example], bool] | None = None
     baseline: Callable[[Sequence[Example], Sequence[Example]], tuple[str, list[str]]]
 
+    def has_answer(self, record: Record) -> bool:
+        """Whether a test split's record has its answer."""
+        values = [record.get(name) for name in self.answer_fields]
+        return None not in values and any(value not in self.unknown for value in values)
+
+    def question(self, record: Record, where: str) -> Example:
+        """A record without its answer; several numbers make its id, and all but the last its group."""
+        index = next((record[name] for name in self.id_fields if name in record), where.rpartition(", ")[2])
+        numbers = list(map(as_text, index.values() if isinstance(index, dict) else [index]))
+        source = self.template.fill(texts_of(record, self.template.fields, where))
+        return source._replace(id="-".join(numbers), group="-".join(numbers[:-1]))
+
     def example(self, record: Record, where: str) -> Example:
-        """A record and its place to an example."""
-        asked = self.question(self.template, record, where)
+        """A record with its answer."""
+        question = self.question(record, where)
         answer, golds = self.answer(record, where)
-        return asked._replace(target=ANSWER.format(answer=answer), golds=golds)
+        return question._replace(target=ANSWER.format(answer=answer), golds=golds)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,9 +40,9 @@ def _worded(rules: TaskRules, task: TaskConfig) -> TaskRules:
             raise UserError(f"task.labels: two labels have the word '{twice}'; give each its own")
         rules = replace(rules.relabelled(words), records=rules.records)
     if task.template is not None and wording is None:
-        template = replace(template, text=task.template)
+        template = replace(template, text=task.template, key="task.template")
         other = f"{task.name}, whose named texts are {', '.join(named)}," if named else task.name
-        template.check("task.template", rules.template.fields, other)
+        template.check_fields(rules.template.fields, other)
     return replace(rules, template=template)
 
 

@@ -75,7 +75,11 @@ def escaped(record: dict[str, str]) -> dict[str, Any]:
             "'prompt' is 'cola'; expected the name of a prompt, one of boolq",
         ),
         ({"json": {"text": "x"}}, 400, "no field 'prompt'; expected the name of a prompt"),
-        ({"json": {"prompt": "boolq", "question": "x"}}, 400, "record: no field 'passage'; expected question, passage"),
+        (
+            {"json": {"prompt": "boolq", "question": "x"}},
+            400,
+            "record: 'passage' is missing; expected a text or a number, or the whole source as 'text'",
+        ),
         (escaped({"prompt": "boolq", "text": "a \ud800"}), 400, "record: 'text', letter 3: half of a surrogate pair"),
         (escaped({"prompt": "boolq", "text": "a\0"}), 400, "record: 'text', letter 2: a NUL"),
         (
@@ -84,7 +88,11 @@ def escaped(record: dict[str, str]) -> dict[str, Any]:
             "record: 'premise', letter 1: half",
         ),
         (escaped({"prompt": "\ud800", "text": "x"}), 400, "'prompt' is '\\ud800'; expected the name of a prompt"),
-        (escaped({"prompt": "boolq", "\ud800": "x"}), 400, "record: no field 'question'; expected question, passage"),
+        (
+            escaped({"prompt": "boolq", "\ud800": "x"}),
+            400,
+            "record: 'question' is missing; expected a text or a number, or",
+        ),
         ({"content": '{"text": "a", "text": "b"}'}, 422, "body: the key 'text' occurs twice in one object; give it"),
         ({"json": [1]}, 422, "body: Input should be a valid dictionary"),
         ({"json": {"prompt": "boolq", "text": ["x"]}}, 422, "text: Input should be a valid string"),

@@ -86,7 +86,7 @@ def test_stsb_reads_numbers_and_takes_garbage_as_far_off(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("cola", tsv("sentence|label", "x|1"), "line 1: 2 columns, expected 4: source, label, star, sentence"),
+        ("cola", tsv("gj04|1"), "line 1: 2 columns, expected 4: source, label, star, sentence"),
         ("cola", tsv("gj04|2||x"), "line 1: 'label' is '2'; expected 0 or 1"),
         ("qnli", tsv("index|question|sentence|label", "0|q|s|1"), "line 2: 'label' is '1'; expected entailment or not"),
         ("wsc", jsonl({"text": "x", "target": 3, "label": True}), "line 1: 'target' is 3; expected an object"),

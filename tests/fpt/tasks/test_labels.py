@@ -156,7 +156,7 @@ def test_mnli_has_two_validation_sets(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (lines(MNLI, ("a", "b", "maybe")), "line 2: 'gold_label' is 'maybe'; expected entailment or neutral or"),
+        (lines(MNLI, ("a", "b", "maybe")), "line 2: 'label' is 'maybe'; expected entailment or neutral or"),
         (lines(MNLI, ("a", "b", "neutral"), ("a", "b\tc", "neutral")), "line 3: 7 columns, expected 6"),
         (lines(MNLI, ("a", "b", "neutral")).replace("sentence2", "second"), "line 1: no column 'sentence2'; it has"),
         (

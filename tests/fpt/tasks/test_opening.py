@@ -85,7 +85,7 @@ def test_a_field_that_is_missing_is_named_with_those_there_are(tmp_path: Path) -
     row = {**ROW, "text": ROW["passage"]}
     del row["passage"]
     with pytest.raises(
-        UserError, match=r"line 1: 'passage' is missing; expected a text. There are question, idx, label"
+        UserError, match=r"line 1: 'passage' is missing; expected a text or a number. It has question, idx, label"
     ):
         boolq(tmp_path, row)
 
@@ -112,7 +112,7 @@ def test_records_that_are_wrong_are_skipped_counted_and_listed_on_request(tmp_pa
         boolq(tmp_path, b"{", words=("task.on_error=skip",))
 
 
-@pytest.mark.parametrize(("answer", "kept"), [({"text": 3}, ["a", "c"]), ({"text": "lamp"}, ["a", "b", "c"])])
+@pytest.mark.parametrize(("answer", "kept"), [({"text": None}, ["a", "c"]), ({"text": "lamp"}, ["a", "b", "c"])])
 def test_a_wrong_question_is_skipped_and_not_taken_for_one_without_an_answer(
     tmp_path: Path, answer: Any, kept: list[str]
 ) -> None:

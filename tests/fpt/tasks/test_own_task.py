@@ -253,7 +253,7 @@ def test_a_record_that_cannot_be_used_says_how_to_leave_it_out(tmp_path: Path) -
     [
         (
             ["task.source='{pasage}'"],
-            "line 1: no field 'pasage'; it has name, question, passage, answer, right. Did you",
+            "line 1: 'pasage' is missing; expected a text or a number. It has name, question, passage, answer",
         ),
         (["task.source='{pasage'"], "task.source={pasage: not a template"),
         (["task.source=null"], "task=files needs a template with fields of yours as task.source, as in 'question:"),
@@ -276,7 +276,7 @@ def test_a_record_that_cannot_be_used_says_how_to_leave_it_out(tmp_path: Path) -
         (["task.test=/nowhere.csv"], "task.test=/nowhere.csv: no such file"),
         (["task.test=a.txt"], "task.test=a.txt: the name must end in one of .jsonl"),
         (["task.test_split=test"], "task.test_split=test: for task=files give task.test=FILE"),
-        (["task.id=nam"], "no field 'nam'"),
+        (["task.id=nam"], "'nam' is missing"),
     ],
 )
 def test_a_setting_that_does_not_fit_is_named(tmp_path: Path, more: list[str], reason: str) -> None:

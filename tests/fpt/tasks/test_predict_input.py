@@ -14,7 +14,7 @@ from fpt.errors import UserError
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.faults import Faults
 from fpt.tasks.opening import open_task
-from fpt.tasks.predict_input import by_template, examples_in, examples_on_stream, raw_example
+from fpt.tasks.predict_input import by_template, examples_on_stream, raw_example, rows_and_examples
 from tests.conftest import Outcome
 
 Cli = Callable[..., Outcome]
@@ -62,9 +62,9 @@ def test_of_a_file(tmp_path: Path, name: str, lines: list[object], said: str) ->
     else:
         reads = by_template(rules_of(load(["task=boolq"]).task))
     with pytest.raises(UserError) as refused:
-        list(examples_in(file, reads, Faults()))
+        list(rows_and_examples(file, reads, Faults()))
     assert str(refused.value).startswith(f"{file}, {said}")
-    assert [example.source for example in examples_in(file, reads, Faults(skip=True))] == ["a"]
+    assert [example.source for _, example in rows_and_examples(file, reads, Faults(skip=True))] == ["a"]
 
 
 def test_of_a_stream_a_typed_word_and_a_text_from_python(cli: Cli) -> None:

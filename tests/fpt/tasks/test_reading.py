@@ -76,7 +76,7 @@ def test_the_baseline_is_the_commonest_training_answer(tmp_path: Path) -> None:
     [
         ({"id": "x", "answers": []}, "data[0].paragraphs[0].qas[1]: 'question' is missing; expected a text"),
         ({"id": "x", "question": "what"}, "data[0].paragraphs[0].qas[1]: 'answers' is missing; expected a list"),
-        (asked("x", 3), "data[0].paragraphs[0].qas[1].answers[0]: 'text' is 3; expected a text"),
+        (asked("x", []), "data[0].paragraphs[0].qas[1].answers[0]: 'text' is []; expected a text"),
         (asked("x", "\ud83d"), "qas[1].answers[0]: 'text', letter 1: half of a surrogate pair"),
         ("what", "data[0].paragraphs[0].qas[1]: expected an object, got str"),
         (asked("x", answers={"text": []}), "'answers' is {'text': []}; expected a list"),
@@ -167,7 +167,7 @@ def test_every_query_counts_and_every_answer_is_trained(tmp_path: Path) -> None:
     [
         (passage(gap(1)), "line 2, qas[0]: 'answers' is empty"),
         (passage(gap(1, "Ole"), {"idx": 2, "answers": [{"text": "Ole"}]}), "line 2, qas[1]: 'query' is missing"),
-        (passage({"idx": 2, "query": "@placeholder"}), "line 2, qas[0]: 'answers' is missing; expected a list"),
+        (passage({"idx": 2, "query": "@placeholder"}), "line 2, qas[0]: 'answers' is empty"),
         (passage(gap(1, "Ole"), passage="Ole"), "line 2: 'passage' is 'Ole'; expected an object"),
         (passage(gap(1, "Ole"), passage={"entities": []}), "line 2, passage: 'text' is missing"),
         (

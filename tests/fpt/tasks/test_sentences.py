@@ -77,7 +77,7 @@ def test_of_one_file_alone_a_part_is_for_validation(tmp_path: Path, task: str, f
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("1\tgood\n2\tbad\n", "train.tsv, line 2: 'label' is '2'; expected \"0\" or \"1\""),
+        ("1\tgood\n2\tbad\n", "train.tsv, line 2: 'label' is '2'; expected 0 or 1"),
         ("1\tgood\n0\n", "train.tsv, line 2: 1 columns, expected label<TAB>text"),
         ("1\tgood\n0\t \n", "train.tsv, line 2: 2 columns, expected label<TAB>text"),
     ],

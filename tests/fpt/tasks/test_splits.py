@@ -167,8 +167,8 @@ def test_a_test_split_without_labels_is_read_with_its_ids(tmp_path: Path, name: 
     assert (example.id, example.source, example.target, example.golds) == (name_of, source, "", ())
     assert task.score_test(["x"]) is None
     form = RULES[name]
-    assert not form.answered(record)
-    assert form.question(form.template, form.records.prepare(record, "x"), "x") == example
+    assert not form.has_answer(record)
+    assert form.question(form.records.prepare(record, "x"), "x") == example
     (tmp_path / form.records.splits["train"].files[0]).write_text(content)
     with pytest.raises(UserError, match=r"train\.(tsv|jsonl), line "):  # elsewhere a label that is missing is wrong
         task_of(name, data=str(tmp_path))
@@ -272,7 +272,7 @@ def test_superglues_rte_is_read_too(tmp_path: Path) -> None:
     shown = [(example.id, example.source, example.golds) for example in (*task.valid, *task.test)]
     source = "sentence1: It fell. sentence2: It sang."
     assert shown == [("8", source, ("not_entailment",)), ("9", source, ("entailment",)), ("8", source, ())]
-    with pytest.raises(UserError, match=r"val\.jsonl, line 1: 'label' is 'maybe'; expected 0 or 1 or \"entailment\""):
+    with pytest.raises(UserError, match=r"val\.jsonl, line 1: 'label' is 'maybe'; expected entailment or not_"):
         rte(tmp_path, val=[{**row, "label": "maybe"}])
     other = json.dumps(row).replace("premise", "text")
     (tmp_path / "val.jsonl").write_text(other)

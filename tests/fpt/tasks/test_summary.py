@@ -90,7 +90,7 @@ def test_lines_of_two_files_are_pairs(tmp_path: Path, kind: str) -> None:
     [
         (b"a\nb\n", b"x\n", "train.target: ends before line 2, which train.source has", False),
         (b"a\n", b"x\ny\nz\n", "train.source: ends before line 2, which train.target has", False),
-        (b"a\n", None, "train.target: no such file; it has the summaries of train.source, line by line", False),
+        (b"a\n", None, "train.source, line 1, without train.target: 'summary' is missing", False),
         (b"a\n \nc\n", b"x\ny\nz\n", "train.source, line 2: the document is empty; expected a text", True),
         (b"a\nb\nc\n", b"x\n\nz\n", "train.target, line 2: the summary is empty; expected a text", True),
         (b"a\n\xff\nc\n", b"x\ny\nz\n", "train.source, line 2: not UTF-8; save the file as UTF-8", True),

@@ -15,7 +15,7 @@ from fpt.config.compose import load
 from fpt.runs.run import open_run
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.faults import Faults
-from fpt.tasks.predict_input import by_prompt, examples_in
+from fpt.tasks.predict_input import by_prompt, rows_and_examples
 from stages.using.learned import from_run
 from stages.using.predict import mixed_predictor
 from tests.conftest import Outcome
@@ -78,7 +78,7 @@ def test_one_prompt_scores_its_labels_while_another_generates(two_runs: dict[str
     of_all = {name: (load([], base=run.config), learnt[name]) for name, run in runs.items()}
     scored = load(["task.answer=score"], base=runs["boolq"].config), learnt["boolq"]
     reads = by_prompt({name: rules_of(config.task) for name, (config, _) in of_all.items()}, "prompt")
-    examples, found = list(examples_in(asked, reads, Faults())), []
+    examples, found = [example for _, example in rows_and_examples(asked, reads, Faults())], []
     for prompts in (of_all, of_all | {"boolq": scored}):
         with mixed_predictor(prompts) as mixed:
             found.append(mixed.answer(examples))

@@ -226,7 +226,10 @@ def test_a_text_too_long_is_cut_as_in_training(cli: Cli, finished: Path, tmp_pat
         (["text=x", "beams=0"], "beams=0: expected a whole number, at least 1"),
         (["text=x", "--max-new-tokens", "few"], "max-new-tokens=few: expected a whole number"),
         (["text=x", "--beam", "3"], "--beam: unknown option"),
-        (["input={folder}/asked.jsonl"], "line 1: no field 'question'; expected question, passage as in the template"),
+        (
+            ["input={folder}/asked.jsonl"],
+            "line 1: 'question' is missing; expected a text or a number, or the whole source as 'text'",
+        ),
     ],
 )
 def test_bad_input_ends_in_one_line(cli: Cli, finished: Path, tmp_path: Path, words: list[str], said: str) -> None:

@@ -1,0 +1,208 @@
+"""Where GLUE's, SuperGLUE's and four sentence tasks' records are, and how they are read from the original files.
+
+MPQA, MR, Subj and TREC have no one home on the Hub. People have them as the tables that Liu et al. 2022 read
+(`label<TAB>text`, no header), the CSV of Gao et al. 2021 (`label,text`), the lines of Kim 2014 (`label text`) and
+TREC's own (`DESC:manner How did …`).
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from fpt.errors import UserError
+from fpt.tasks import fields, file_formats, origins
+from fpt.tasks.faults import Faults
+from fpt.tasks.fields import PlacedRecord, Record
+from fpt.tasks.file_formats import NOT_UTF8, Reader, check_names, csv_rows, lines
+from fpt.tasks.origins import Origin, Split
+
+BROKEN_LINES = 1000  # up to one line in so many is left out; GLUE's own QQP has some twenty in 364,000
+IDS = ("index", "id")  # what a test file calls the column whose values a submission gives back
+TABLES = origins.named(train=("train.tsv",), validation=("dev.tsv",))
+TEST_TABLE = origins.named(test=("test.tsv",))
+LINES = origins.named(train=("train.jsonl",), validation=("val.jsonl",))
+GLUES_NAMES = {"premise": "sentence1", "hypothesis": "sentence2"}  # of RTE's pair, by SuperGLUE's
+LABELLED = ["label", "text"]  # what a sentence task's first row may say
+ENDINGS = {".tsv": "label<TAB>text", ".csv": "label,text", ".txt": "a label, a space and a text"}
+
+
+def glue(
+    name: str,
+    sizes: tuple[int, int],
+    columns: Mapping[str, str],
+    label: str = "label",
+    *,
+    header: tuple[str, ...] = (),
+    splits: Mapping[str, Split] = TABLES,
+    tests: Mapping[str, Split] = TEST_TABLE,
+    generated: str | None = None,
+) -> Origin:
+    """An origin of GLUE's, with its numbers of training and validation examples.
+
+    `columns` has the column for each field of a record, `label` is the label's, and `header` the columns' names where
+    no first line has them.
+    """
+    read = partial(_glue_file, columns=columns, label=label, header=header)
+    return Origin(("nyu-mll/glue", name), splits, read, tests, sizes=sizes, generated=generated)
+
+
+def _glue_file(file: Path, faults: Faults, **form: Any) -> Iterator[PlacedRecord]:
+    """Records of GLUE's table, or of the lines in which SuperGLUE has RTE."""
+    if file.suffix != ".jsonl":
+        yield from _table(file, faults, **form)
+        return
+    for where, record in file_formats.json_lines(file, faults):
+        yield where, {GLUES_NAMES.get(name, name): value for name, value in record.items()}
+
+
+def _table(
+    file: Path, faults: Faults, *, columns: Mapping[str, str], label: str, header: tuple[str, ...]
+) -> Iterator[PlacedRecord]:
+    """Records whose quotes are not special; `label` '-' means that annotators did not agree.
+
+    A test file has no label, but a column of IDS that names its records.
+    """
+    rows: Iterator[tuple[int, list[str]]] = ((number, line.split("\t")) for number, line in lines(file, faults))
+    start, names = next(rows, (1, [""]))
+    if names == [""]:
+        return  # nothing is in it
+    if has_header := not header or {*columns.values()} <= {*names}:
+        start += 1
+    else:
+        rows, names = chain([(start, names)], rows), list(header)
+    check_names(names, f"{file}, line 1")
+    if missing := next((name for name in columns.values() if name not in names), None):
+        raise UserError(f"{file}, line 1: no column '{missing}'; it has {', '.join(names)[:100]}")
+    has_label = label in names
+    id_column = next((name for name in IDS if name in names and not has_label), None)
+    for number, cells in _whole_rows(file, rows, faults, names, has_header=has_header):
+        record: Record = {field: cells[column] for field, column in columns.items()}
+        record["idx"] = cells[id_column] if id_column else number - start
+        if not has_label:
+            yield f"{file}, line {number} without '{label}'", record
+        elif cells[label] == "-":
+            faults.left_out[f"{file}: lines without a gold label"] += 1
+        else:
+            yield f"{file}, line {number}", {**record, "label": cells[label]}
+
+
+def _whole_rows(
+    file: Path, rows: Iterator[tuple[int, list[str]]], faults: Faults, names: list[str], *, has_header: bool
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Each row's number and cells by column; broken lines are left out where they are few, and faults else."""
+    count, broken = 0, []
+    for number, cells in rows:
+        if len(cells) == len(names):
+            count += 1
+            yield number, dict(zip(names, cells, strict=True))
+        elif any(map(str.strip, cells)):
+            broken.append((number, len(cells)))
+    if len(broken) * BROKEN_LINES > count:
+        like = f"{len(names)} as in line 1" if has_header else f"{len(names)}: {', '.join(names)}"
+        for number, num_cells in broken:
+            faults.add(UserError(f"{file}, line {number}: {num_cells} columns, expected {like}"))
+    elif broken:
+        faults.left_out[f"{file}: broken lines"] += len(broken)
+
+
+def super_glue(name: str, sizes: tuple[int | None, int], read: Reader = file_formats.json_lines, **more: Any) -> Origin:
+    """An origin of SuperGLUE's, with its numbers of training and validation examples."""
+    tests = origins.named(test=("test.jsonl",))
+    return Origin(("aps/super_glue", name), LINES, read, tests, sizes=sizes, **more)
+
+
+def same(*names: str) -> dict[str, str]:
+    """Columns that are called as their fields are."""
+    return {name: name for name in names}
+
+
+def multirc_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
+    """A record for each answer of each question of each passage."""
+    for where, line in file_formats.json_lines(file, faults):
+        with faults:
+            passage, within = fields.mapping(line, "passage", where), f"{where}, passage"
+            for at_question, question in fields.objects(passage, "questions", within, faults):
+                for place, answer in fields.objects(question, "answers", at_question, faults):
+                    index = {"paragraph": line.get("idx"), "question": question.get("idx"), "answer": answer.get("idx")}
+                    values = {"question": question.get("question"), "answer": answer.get("text")}
+                    yield place, {**answer, **values, "paragraph": passage.get("text"), "idx": index}
+
+
+def without_markup(record: Record, where: str) -> Record:
+    """MultiRC's record with its paragraph's markup taken out, as T5 has it."""
+    paragraph = fields.text(record, "paragraph", where)
+    return {**record, "paragraph": re.sub("</?b>", "", paragraph.replace("<br>", " "))}
+
+
+def with_marked_spans(record: Record, where: str) -> Record:
+    """WSC's text with its two spans marked, # the pronoun # and * the noun *, as T5 has it."""
+    text = fields.text(record, "text", where)
+    spans = fields.mapping(record, "target", where) if "target" in record else record
+    places = [
+        (*_span(text, spans.get(f"span{number}_index"), fields.text(spans, f"span{number}_text", where), where), mark)
+        for number, mark in ((1, "*"), (2, "#"))
+    ]
+    for start, end, mark in sorted(places, reverse=True):
+        text = f"{text[:start]}{mark} {text[start:end]} {mark}{text[end:]}"
+    return {**record, "text": text}
+
+
+def _span(text: str, index: Any, span: str, where: str) -> tuple[int, int]:
+    """Start and end of a span at word number `index`; by its number of words where the text spells it otherwise."""
+    words = list(re.finditer(r"\S+", text))
+    if not (isinstance(index, int) and 0 <= index < len(words)):
+        raise UserError(f"{where}: span index {index!r} marks no word in a text of {len(words)} words")
+    start = words[index].start()
+    if text.startswith(span, start):
+        return start, start + len(span)
+    return start, words[min(index + len(span.split()), len(words)) - 1].end()
+
+
+def sentences(
+    name: str, *, train: tuple[str, ...] = (), test: tuple[str, ...] = (), whole: tuple[str, ...] = ()
+) -> Origin:
+    """An origin of train, dev and test files with any of the endings, and of those of other names.
+
+    `whole` are files that are not parted; without another to validate on, a part of them is for that.
+    """
+
+    def split(*stems: str, others: tuple[str, ...] = ()) -> Split:
+        return Split((*(stem + ending for stem in stems for ending in ENDINGS), *others), hub="")
+
+    splits = {"train": split("train", others=(*train, *whole)), "validation": split("dev", "test", others=test)}
+    return Origin((name,), splits, read_sentences, {"test": split("test", others=test)}, whole=whole)
+
+
+def read_sentences(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
+    """A record a line, of a label and a text; TSV and CSV by their names, else the label is the line's first word.
+
+    Of TREC's labels, which have two parts, the first counts.
+    """
+    rows = csv_rows(file) if file.suffix == ".csv" else _rows(file, "\t" if file.suffix == ".tsv" else None)
+    index = 0
+    for number, _, cells in rows:
+        if not cells or (cells == LABELLED and not index):
+            continue
+        where = f"{file}, line {number}"
+        if len(cells) != 2 or not cells[1].strip():
+            expected = ENDINGS.get(file.suffix, ENDINGS[".txt"])
+            faults.add(UserError(f"{where}: {len(cells)} columns, expected {expected}"))
+            continue
+        label, text = (_decoded(cell).strip() for cell in cells)
+        yield where, {"label": label.partition(":")[0], "text": text, "idx": index}
+        index += 1
+
+
+def _rows(file: Path, separator: str | None) -> Iterator[file_formats.Row]:
+    for number, line in lines(file, Faults(), errors="surrogateescape"):
+        yield number, number, line.split(separator, 1) if separator and line.strip() else line.split(None, 1)
+
+
+def _decoded(text: str) -> str:
+    """The text; in Latin-1, as these were published, where it is not UTF-8."""
+    if text.isascii() or not NOT_UTF8.search(text):
+        return text
+    return text.encode("utf-8", "surrogateescape").decode("latin-1")
