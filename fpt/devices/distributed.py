@@ -20,7 +20,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from fpt.config.schema import EngineConfig
 from fpt.devices.device import seconds_to_answer
-from fpt.devices.ending import GOES_ON, Failed
+from fpt.devices.ending import Failed
 from fpt.devices.processes import counted, is_worker
 from fpt.errors import UserError
 
@@ -93,7 +93,7 @@ def _met(patience: timedelta) -> tuple[_Store, int, int]:
         if "EADDRINUSE" in str(error):
             raise UserError(f"MASTER_PORT={port}: is taken; export another MASTER_PORT") from None
         seconds = f"{patience.total_seconds():.0f} seconds, at {os.environ['MASTER_ADDR']}:{port}"
-        raise Failed(f"gave up waiting for the other processes to start, after {seconds}; {GOES_ON}", 1) from None
+        raise Failed(f"gave up waiting for the other processes to start, after {seconds}", 1) from None
     return store, own, number
 
 

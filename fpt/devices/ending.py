@@ -4,20 +4,25 @@ import ctypes
 import errno
 import json
 import os
+import shlex
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
+from fpt import __version__
 from fpt.devices import interrupts
 from fpt.errors import UserError, reason
 
 GOES_ON = "the same command goes on from what is saved, or starts over where nothing is"
+THAT_GO_ON = {"train", "compare", "predict"}  # verbs
 LINGER = 5  # seconds; a launcher ends a process that lingers much sooner, when it has seen another one fail
 OF_THE_SYSTEM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EPIPE)
+LONGEST = 200  # letters of a command that are repeated
 
 
 class Failed(Exception):  # noqa: N818 - like KeyboardInterrupt, it names what happened
@@ -38,20 +43,21 @@ def one_of_several() -> Iterator[None]:
         with interrupts.heard():
             yield
     except BaseException as error:
-        status = tell(error if _last_word(error) else _unexpected(error))
+        status = tell(_loss_of_others(error) or error)
         sys.stdout.flush()
         os._exit(status)  # without tidying up, which would wait for processes that may be gone
 
 
-def tell(error: BaseException) -> int:
-    """Say in one line what ended the program, and return its exit status; what nobody expects is raised again.
+def tell(error: BaseException, words: Sequence[str] | None = None) -> int:
+    """Say in one line what ended a command, and return its exit status.
 
-    Where torchrun started the process, torchrun is told, which names the process that failed first.
+    `words` are the command's; None: this process's own. Where torchrun started the process, torchrun is told, which
+    names the process that failed first.
     """
-    said = _last_word(error)
-    if said is None:
-        raise error
-    line, status = said
+    words = sys.argv[1:] if words is None else words
+    line, status = _last_word(error, words)
+    if status != 2 and next((word for word in words if not word.startswith("-")), None) in THAT_GO_ON:
+        line = f"{line}; {GOES_ON}"
     if rank := os.environ.get("RANK"):
         line = f"rank {rank}: {line}"
     if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
@@ -61,32 +67,54 @@ def tell(error: BaseException) -> int:
     return status
 
 
-def _last_word(error: BaseException) -> tuple[str, int] | None:
-    """What is said of an error that a user can understand, and the exit status; None for a fault of ours."""
+def _last_word(error: BaseException, words: Sequence[str]) -> tuple[str, int]:
+    """What a user is told of an error, and the exit status."""
     match error:
         case UserError():
             return str(error), 2
         case Failed():
             return str(error), error.status
         case interrupts.Interrupted():
-            return f"{error}; {GOES_ON}", 128 + error.signal
-        case KeyboardInterrupt():
+            return str(error), 128 + error.signal
+        case _ if _was_interrupted(error):
             return "interrupted", 128 + signal.SIGINT
         case OSError() if error.errno in OF_THE_SYSTEM:
-            return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror}; {GOES_ON}", 1
-    return None
+            return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror}", 1
+        case Exception():
+            command = shlex.join(["fpt", *words])
+            command = command if len(command) <= LONGEST else f"{command[:LONGEST]}…"
+            return f"{command}: failed ({reason(error)}); details for a bug report are {_details(error, words)}", 1
+    raise error
 
 
-def _unexpected(error: BaseException) -> Failed:
-    """A fault of ours, with its traceback; or, after a moment for its launcher to see why, the loss of the others."""
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: libraries make other errors of it while they are imported."""
+    while error and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _details(error: Exception, words: Sequence[str]) -> str:
+    """Where the traceback of a fault of ours is: in a file, or above where none can be written."""
+    text = "".join([f"fpt {__version__}: {shlex.join(words)}\n", *traceback.format_exception(error)])
+    try:
+        with NamedTemporaryFile("w", prefix="fpt-", suffix=".txt", encoding="utf-8", delete=False) as file:
+            file.write(text)
+    except OSError:
+        print(text, file=sys.stderr)
+        return "above"
+    return f"in {file.name}"
+
+
+def _loss_of_others(error: BaseException) -> Failed | None:
+    """What is told of an error that other processes caused, after a moment for the launcher to see why they ended."""
+    if not isinstance(error, Exception) or isinstance(error, UserError | Failed):
+        return None
     from torch.distributed import DistError  # here, so that a fault while torch is imported is told too
 
     text = str(error).lower()
-    if isinstance(error, DistError) or "by peer" in text or "timed out" in text:
-        time.sleep(LINGER)
-        timed_out = "gave up waiting for another process (engine.timeout)"
-        what = timed_out if "timed out" in text else "lost the other processes"
-    else:
-        traceback.print_exception(error)
-        what = "failed"
-    return Failed(f"{what}: {reason(error)}; {GOES_ON}", 1)
+    if not (isinstance(error, DistError) or "by peer" in text or "timed out" in text):
+        return None
+    time.sleep(LINGER)
+    timed_out = "gave up waiting for another process (engine.timeout)"
+    return Failed(f"{timed_out if 'timed out' in text else 'lost the other processes'}: {reason(error)}", 1)

@@ -14,7 +14,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from fpt.config.schema import EngineConfig
 from fpt.devices.device import open_device
-from fpt.devices.ending import GOES_ON, Failed
+from fpt.devices.ending import Failed
 
 USUAL_REASON = {
     "SIGKILL": ", as a machine does that is out of memory",
@@ -46,7 +46,7 @@ def start(engine: EngineConfig, words: list[str]) -> None:
         except ChildFailedError as error:
             raise cause(*error.get_first_failure()) from None
         except SignalException as error:
-            raise Failed(f"stopped by {error.sigval.name}; {GOES_ON}", 128 + error.sigval) from None
+            raise Failed(f"stopped by {error.sigval.name}", 128 + error.sigval) from None
         finally:
             logging.disable(logging.NOTSET)
 
@@ -55,7 +55,7 @@ def cause(rank: int, failure: ProcessFailure) -> Failed:
     """What a process recorded of its end (`ending.tell`); else its exit status, or the signal that killed it."""
     signal = failure.signal_name()
     if failure.exitcode < 0:
-        return Failed(f"rank {rank} was killed by {signal}{USUAL_REASON.get(signal, '')}; {GOES_ON}", 1)
+        return Failed(f"rank {rank} was killed by {signal}{USUAL_REASON.get(signal, '')}", 1)
     if failure.error_file_data["message"] != failure.message:
-        return Failed(f"rank {rank} ended with status {failure.exitcode}; {GOES_ON}", failure.exitcode)
+        return Failed(f"rank {rank} ended with status {failure.exitcode}", failure.exitcode)
     return Failed(failure.message, failure.exitcode)

@@ -1,6 +1,7 @@
 """The command line answers at once, ends with the right status, and never with a traceback."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -17,14 +18,16 @@ from tests.conftest import Outcome
 # Each command in a process of its own, forked when the command line is imported and nothing was done yet.
 LIGHT = """
 import json, os, sys, time
+import fpt.cli.command
 from fpt.__main__ import main
 start = time.process_time()
-for number, words in enumerate(json.loads(sys.argv[1])):
+for number, (before, words) in enumerate(json.loads(sys.argv[1])):
     if os.fork():
         os.wait()
         continue
     os.dup2(os.open(f"{sys.argv[2]}/{number}.err", os.O_WRONLY | os.O_CREAT), 2)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(os.open(f"{sys.argv[2]}/{number}.out", os.O_WRONLY | os.O_CREAT), 1)
+    exec(before)
     status = main(words)
     heavy = sorted({"torch", "transformers", "datasets"} & set(sys.modules))
     with open(f"{sys.argv[2]}/{number}.json", "w") as file:
@@ -69,12 +72,46 @@ COMMANDS: list[tuple[list[str], int]] = [
 ]
 
 
+ASCII = "sys.stdout.reconfigure(encoding='ascii', errors='strict'); "
+GONE = "import tempfile; os.chdir(place := tempfile.mkdtemp()); os.rmdir(place)"
+INTERRUPTED = """
+del sys.modules["fpt.cli.command"]
+class Interrupting:
+    def find_spec(name, *_):
+        if name == "fpt.cli.command":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting)
+"""
+# What is done before the command, the command, its status, and its standard output and standard error.
+CIRCUMSTANCES: list[tuple[str, list[str], int, str, str]] = [
+    ("os.close(0); sys.stdin = None", ["--version"], 0, r"\d.*\n", ""),
+    ("os.close(1); sys.stdout = None", ["plan", "--help"], 0, "", ""),
+    ("os.close(2); sys.stderr = None", ["train", "seed=x"], 2, "", ""),
+    ("os.close(1); os.close(2); sys.stdout = sys.stderr = None", ["train", "seed=x"], 2, "", ""),
+    (ASCII, ["--help"], 0, r".*\[key=value …\].*", ""),
+    (ASCII, ["train", "task=\udcff"], 2, "", r"fpt: 'task=\\udcff': not UTF-8.*\n"),
+    (ASCII, ["train", "task=é"], 2, "", r"fpt: task=é: allowed are .*\n"),
+    (GONE, ["--version"], 0, r"\d.*\n", ""),
+    (GONE, ["train", "--help"], 2, "", r"fpt: the working directory is gone .*; cd to a folder that exists\n"),
+    (INTERRUPTED, ["plan"], 130, "", "fpt: interrupted\n"),
+    (
+        "sys.modules['fpt.cli.command'] = None",
+        ["plan", "seed=1"],
+        1,
+        "",
+        r"fpt: fpt plan seed=1: failed \(ModuleNotFoundError: .*\); details for a bug report are in /.*\.txt\n",
+    ),
+]
+
+
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what came of each command."""
+    """A folder with what came of each command, and then of those under other circumstances."""
     folder = tmp_path_factory.mktemp("door")
-    words = json.dumps([words for words, _ in COMMANDS])
-    subprocess.run([sys.executable, "-c", LIGHT, words, str(folder)], check=True)
+    words = [("", words) for words, _ in COMMANDS] + [(before, words) for before, words, *_ in CIRCUMSTANCES]
+    environment = os.environ | {"TMPDIR": str(folder)}
+    command = [sys.executable, "-c", LIGHT, json.dumps(words), str(folder)]
+    subprocess.run(command, check=True, env=environment)
     return folder
 
 
@@ -90,6 +127,17 @@ def test_help_and_errors_need_no_torch_and_less_than_two_seconds(said: Path, num
     if status == 2 and words:
         assert len(error.splitlines()) == 1
         assert error.startswith("fpt: ")
+
+
+@pytest.mark.parametrize("number", range(len(CIRCUMSTANCES)))
+def test_whatever_the_streams_and_the_folder_are_the_end_is_one_line(said: Path, number: int) -> None:
+    """Closed and ASCII streams, a deleted working directory, Ctrl-C during an import, a broken installation."""
+    _, _, status, *wanted = CIRCUMSTANCES[number]
+    number += len(COMMANDS)
+    assert json.loads((said / f"{number}.json").read_text())[0] == status
+    for suffix, text in zip(("out", "err"), wanted, strict=True):
+        written = (said / f"{number}.{suffix}").read_text(encoding="utf-8")
+        assert re.fullmatch(text, written, re.DOTALL), written
 
 
 @pytest.mark.parametrize(

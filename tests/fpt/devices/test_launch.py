@@ -151,7 +151,9 @@ def test_a_full_disk_ends_all_with_one_line_and_the_run_goes_on(
     _, said = run.ended(120)
     assert run.status == 1, said
     lines = [line for line in said.splitlines() if line.startswith("fpt: ")]
-    assert lines == [f"fpt: rank 0: File too large; {GOES_ON}"]
+    (line,) = lines
+    assert line.startswith(f"fpt: rank 0: {folder}/")
+    assert line.endswith(f": File too large; {GOES_ON}")
     assert "Traceback" not in said
     done = len((folder / "metrics.jsonl").read_text().splitlines())
     assert 20 < done < 150
@@ -218,10 +220,10 @@ def test_a_users_error_that_the_processes_find_is_said_once_by_rank(
     ("status", "recorded", "said"),
     [
         (2, "rank 1: seed=x: is no number", "rank 1: seed=x: is no number"),
-        (3, None, f"rank 1 ended with status 3; {GOES_ON}"),
-        (-9, None, f"rank 1 was killed by SIGKILL, as a machine does that is out of memory; {GOES_ON}"),
+        (3, None, "rank 1 ended with status 3"),
+        (-9, None, "rank 1 was killed by SIGKILL, as a machine does that is out of memory"),
         (-6, None, "rank 1 was killed by SIGABRT, as NCCL does when another process does not answer"),
-        (-11, None, f"rank 1 was killed by SIGSEGV; {GOES_ON}"),
+        (-11, None, "rank 1 was killed by SIGSEGV"),
     ],
 )
 def test_the_cause_is_what_a_process_recorded_or_how_it_ended(

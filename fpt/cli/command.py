@@ -1,0 +1,91 @@
+"""One command line: its verb is found and called, or help is printed."""
+
+import json
+import os
+import sys
+from operator import attrgetter
+
+from fpt import __version__
+from fpt.cli.arguments import HELP, JSON, parse
+from fpt.cli.verbs import OF_LAUNCHERS, VERBS, Verb
+from fpt.config import compose, keys
+from fpt.errors import UserError, did_you_mean
+from fpt.runs.progress import quiet_libraries
+
+USAGE = """\
+fpt trains prompts for frozen language models: on a small part of the model first, then on larger ones.
+
+usage: fpt VERB [key=value …] [--json]
+
+{verbs}
+  fpt VERB --help                         what it takes: options, and every key with its default
+
+Overrides are Hydra's: group=option picks a file of conf/, key.sub=value sets one value.
+--json prints the result for programs.  --version prints the version.
+"""
+LOCAL_RANK = ("--local_rank=", "--local-rank=")  # DeepSpeed's launcher adds it; the environment says the same
+
+
+def run(typed: list[str]) -> int:
+    """Run the command that was typed; returns the exit status, 0 or 2."""
+    words = [_in_utf8(word) for word in typed if not word.startswith(LOCAL_RANK)]
+    if "--version" in words:
+        print(__version__)
+        return 0
+    flags = [word for word in words if word in ("-h", "--help")]
+    name = next((word for word in words if not word.startswith("-")), None)
+    if name is None:
+        if unknown := [word for word in words if word not in flags]:
+            raise UserError(f"{unknown[0]}: give a verb first; fpt --help lists them")
+        verbs = "\n".join(f"  fpt {verb.example:36}{verb.summary}" for verb in VERBS.values())
+        print(USAGE.format(verbs=verbs), end="", file=sys.stdout if flags else sys.stderr)
+        return 0 if flags else 2
+    verb = (VERBS | OF_LAUNCHERS).get(name)
+    if verb is None:
+        raise UserError(f"{name}: unknown verb; allowed are {', '.join(VERBS)}.{did_you_mean(name, VERBS)}")
+    words.remove(name)
+    _call(name, verb, words)
+    return 0
+
+
+def _in_utf8(word: str) -> str:
+    """A word of the command line, read as UTF-8 under every locale."""
+    try:
+        return word if word.isascii() else word.encode("utf-8", "surrogateescape").decode()
+    except UnicodeError:
+        raise UserError(f"{word!r}: not UTF-8; set the terminal to UTF-8, or give the file another name") from None
+
+
+def _call(name: str, verb: Verb, words: list[str]) -> None:
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(f"the working directory is gone ({error.strerror}); cd to a folder that exists") from None
+    arguments = parse(words, verb.options, takes_places=verb.takes_places)
+    if "help" in arguments.options:
+        print(_help(name, verb, [] if "multirun" in arguments.options else arguments.overrides), end="")
+        return
+    if arguments.overrides and not (verb.takes_overrides or verb.takes_places):
+        raise UserError(f"{arguments.overrides[0]}: unknown option; --help lists what there is")
+    quiet_libraries()
+    verb.call(arguments)
+
+
+def _help(name: str, verb: Verb, overrides: list[str]) -> str:
+    lines = [f"usage: {' '.join(filter(None, ('fpt', name, verb.usage, '[--json]')))}", "", verb.summary, ""]
+    for option in filter(lambda option: option.help, (*verb.options, JSON, HELP)):
+        default = f" ({option.default})" if option.default else ""
+        lines += [f"  {option.spelling}", f"      {option.help}{default}"]
+    if not verb.takes_overrides:
+        return "\n".join(lines) + "\n"
+    lines += ["", "groups:"]
+    for group in keys.GROUPS:
+        more = ", or a local folder, or a Hub id" if group == "model" else ""
+        lines.append(f"  {group}={' | '.join(keys.group_options(group))}{more}")
+    lines += ["", f"keys and what they are in {' '.join(['fpt', name, *overrides])}:"]
+    config = compose.load(overrides)
+    for key, setting in keys.settings().items():
+        value = attrgetter(key)(config)
+        shown = "…" if isinstance(value, list | dict) else json.dumps(value)
+        lines += [f"  {key}={shown}", f"      {setting.metadata['help']}"]
+    return "\n".join(lines) + "\n"
