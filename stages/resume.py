@@ -11,7 +11,7 @@ from fpt.config.places import stored
 from fpt.config.run_config import RunConfig
 from fpt.config.same_run import differences
 from fpt.errors import UserError
-from fpt.runs.folder import METRICS, STATE, Mark, RunFolder, set_aside
+from fpt.runs.folder import METRICS, STATE, Mark, RunFolder, metrics_problem, set_aside
 from fpt.runs.records import RESULT, STAGE, configuration, reading
 from fpt.runs.run import CONFIG, PREDICTIONS, PROMPT, TEST_PREDICTIONS
 from fpt.runs.shared_folder import SharedFolder
@@ -73,7 +73,7 @@ def last_state(folder: SharedFolder, schedule: Schedule) -> tuple[TrainState | N
         for stage in reversed(schedule.stages):
             if state_file(stage) in own:
                 state, mark = _state_and_mark(own, stage)
-                return state, None if own.metrics_problem(mark) else mark  # damaged, and to be repaired
+                return state, None if metrics_problem(own.path, mark) else mark  # damaged, and to be repaired
         return None, None
 
     found: tuple[TrainState | None, Mark | None] = folder.ask(find)
@@ -125,7 +125,7 @@ def _damaged(folder: RunFolder, schedule: Schedule) -> dict[str, str]:
     good = _last_good_stage(folder, schedule, damaged)
     if good:
         _, mark = _state_and_mark(folder, good)
-        if problem := folder.metrics_problem(mark):
+        if problem := metrics_problem(folder.path, mark):
             damaged[METRICS] = problem
     return damaged
 

@@ -8,7 +8,7 @@ from fpt.backbones import tiny
 from fpt.config.places import is_hub_id
 from fpt.config.schema import ModelConfig
 from fpt.errors import UserError, reason
-from fpt.runs.first_bytes import other_kind
+from fpt.runs.foreign import other_kind
 
 WEIGHT_FILES = (
     "model.safetensors",

@@ -15,8 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from fpt.backbones.location import WEIGHT_FILES, main_file
 from fpt.errors import UserError, reason
-from fpt.runs.first_bytes import other_kind
-from fpt.runs.inside import inside
+from fpt.runs.foreign import inside, other_kind
 
 
 class WeightFiles:

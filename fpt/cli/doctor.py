@@ -8,7 +8,7 @@ from fpt import __version__
 from fpt.backbones.tiny import checksums
 from fpt.errors import reason
 
-OPTIONAL = ("bitsandbytes", "tensorboard", "wandb", "trackio", "peft")
+OPTIONAL = ("bitsandbytes", "tensorboard", "wandb", "peft")
 
 
 def examine() -> dict[str, Any]:

@@ -75,7 +75,7 @@ def _checked(config: RunConfig) -> Schedule:
 
 def _check_folders(config: RunConfig) -> None:
     """A cache that is there may be one that is only read."""
-    folder.check(config.folder, starts_over=config.resume == "never")
+    folder.check_usable(config.folder, starts_over=config.resume == "never")
     cache = Path(config.cache_dir).expanduser()
     try:
         if not cache.is_dir():

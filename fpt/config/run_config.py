@@ -43,7 +43,7 @@ class RunConfig(Group):
     tracking: str = setting(
         "where metrics go besides metrics.jsonl; auto: TensorBoard's event files where it is installed",
         "auto",
-        choices=("auto", "none", "tensorboard", "wandb", "trackio"),
+        choices=("auto", "none", "tensorboard", "wandb"),
     )
     cache_dir: str = setting(
         "where neuron scores and tokens are kept for the next run",

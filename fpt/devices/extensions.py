@@ -16,7 +16,7 @@ OLD = 300.0  # seconds; a lock as old as that is no build's on another machine t
 
 
 def check_locks() -> None:
-    """Wait while another machine builds; DeepSpeed itself waits for the builds of this one."""
+    """Wait for builds of other machines, and refuse a lock that a killed build has left."""
     is_told = False
     while lock_and_age := next(_unheld_locks(), None):
         lock, age = lock_and_age

@@ -1,4 +1,4 @@
-"""Write aside, then rename: a file or a folder is whole under its name, or what was there before."""
+"""Files and folders that are whole or as they were before: each is written aside and renamed."""
 
 import os
 import re
@@ -11,16 +11,16 @@ from typing import IO
 
 
 def replace_file(file: Path, data: bytes) -> None:
-    """Write a file aside and put it in the place of what was there; its folder is made."""
+    """Replace a file by these bytes, and make its folder if need be."""
     with replaced_file(file) as stream:
         stream.write(data)
 
 
 @contextmanager
 def replaced_file(file: Path, *, aside: str | None = None) -> Iterator[IO[bytes]]:
-    """Within, a file beside another is written; after, it takes the other's place, and after an error it is gone.
+    """Open a file beside another, which takes the other's place at the end and is removed after an error.
 
-    `aside` is its name where several processes may write the same.
+    `aside` names it where several processes may write the same file.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(aside or f".{file.name}.part")
@@ -30,14 +30,14 @@ def replaced_file(file: Path, *, aside: str | None = None) -> Iterator[IO[bytes]
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(file)
-    except BaseException:  # a signal is none of Exception
+    except BaseException:  # also a signal, which is no Exception
         part.unlink(missing_ok=True)
         raise
 
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Within, a path beside a folder, to be made and filled; after, it is the folder, and after an error it is gone."""
+    """Give a path beside a folder to fill, which becomes the folder at the end and is removed after an error."""
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # left by a kill
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Within, a disk's error names what was written: a stream's names nothing, and Rust's libraries have their own."""
+    """Have an error of the disk name a path: streams' errors name none, and Rust's libraries raise their own."""
     try:
         yield
     except Exception as error:
@@ -67,11 +67,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def try_writing(folder: Path) -> None:
-    """Make a folder and a file in it, and leave nothing of what was not there.
-
-    Raises:
-        OSError: it cannot be done.
-    """
+    """Make a folder and a file in it, and remove both again; raises the OSError that says why this cannot be done."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)

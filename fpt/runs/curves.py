@@ -1,26 +1,23 @@
-"""A run's validations on its last stage's model: score against FLOPs, and where the curve reaches a score."""
+"""Curves of score against FLOPs: a run's validations in one stage, and where they reach a score."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 
 class Point(NamedTuple):
-    """A validation: what was spent until then, and the score."""
+    """A validation's score, and the FLOPs spent until then."""
 
     flops: int
     score: float
 
 
 def curve(metrics: Iterable[Mapping[str, Any]], metric: str, stage: int) -> list[Point]:
-    """The validations among lines of metrics.jsonl that were made in the stage of this number, from 1."""
+    """Pick the validations of a stage, counted from 1, out of the lines of metrics.jsonl."""
     return [Point(line["flops"], line[metric]) for line in metrics if "split" in line and line["stage"] == stage]
 
 
 def reaches(points: Sequence[Point], score: float) -> int | None:
-    """The FLOPs of the first validation that has the score, and whose next one has it too; None: there is none.
-
-    The last validation needs no next one.
-    """
+    """Return the FLOPs of the first validation that has the score and, unless it is the last, the next one too."""
     for place, point in enumerate(points):
         if all(each.score >= score for each in points[place : place + 2]):
             return point.flops
@@ -28,6 +25,6 @@ def reaches(points: Sequence[Point], score: float) -> int | None:
 
 
 def after(points: Sequence[Point], flops: float) -> float | None:
-    """The score of the last validation with no more FLOPs; None before the first."""
+    """Return the score of the last validation up to that many FLOPs; None before the first."""
     scores = [point.score for point in points if point.flops <= flops]
     return scores[-1] if scores else None

@@ -1,8 +1,8 @@
-"""The run folder: every file written aside and renamed, every file checked against its recorded SHA-256.
+"""The run folder: every file is written aside and renamed, and checked against its recorded SHA-256.
 
-A ledger, checksums.json, holds every file's hash and, behind it, the one it replaced (null: there was no file). It is
-written before the file is, so that a kill at any moment leaves each file at one of its two hashes; which one is settled
-when the folder is next opened.
+The ledger, checksums.json, holds each file's hash and, behind it, the hash that it replaces (null: there was no file).
+It is written before the file is, so that a kill at any moment leaves each file at one of its two hashes; which one is
+found out when the folder is next opened.
 """
 
 import fcntl
@@ -14,22 +14,23 @@ from typing import IO, Any
 
 from fpt.errors import UserError
 from fpt.runs.atomic import naming, replace_file, try_writing
-from fpt.runs.inside import inside
+from fpt.runs.foreign import inside
 
-Ledger = dict[str, list[str | None]]  # by name, the hashes that a file may have; None: it may be missing
-Mark = dict[str, Any]  # how much of metrics.jsonl belongs to a state, and its hash
+Ledger = dict[str, list[str | None]]  # the hashes that each file may have; None: it may be missing
+Mark = dict[str, Any]  # how much of metrics.jsonl a state has seen, and its hash
 
 LEDGER = "checksums.json"
 LOCK = ".lock"
 METRICS = "metrics.jsonl"
-STATE = "state.safetensors"  # of a stage, in its folder
+STATE = "state.safetensors"  # in a stage's folder
+DAMAGED = "is damaged: it is not what was written"
 
 
 class RunFolder:
-    """A folder whose files are whole or not there, and known by their hash."""
+    """A folder whose files are whole or absent, and known by their hashes; one process at a time has it."""
 
     def __init__(self, path: Path) -> None:
-        """Take the folder, made if need be, for this process alone."""
+        """Make the folder if need be and lock it; refuse one that is no run's, damaged, or another process's."""
         self.path = path
         _refuse_foreign(path)
         self._lock = _locked(path)
@@ -40,12 +41,12 @@ class RunFolder:
         except UserError:
             self._lock.close()
             raise
-        self._ledger = settled(path, self._recorded)
+        self._ledger = as_found(path, self._recorded)
         self._metrics: IO[bytes] | None = None
         self._metrics_hash = hashlib.sha256()
 
     def close(self) -> None:
-        """Let go of the folder; from here on a file that is missing is missing."""
+        """Write the ledger as it now is, and unlock the folder."""
         if self._ledger != self._recorded:
             self._write_ledger()
         if self._metrics:
@@ -55,8 +56,12 @@ class RunFolder:
     def __contains__(self, name: str) -> bool:
         return name in self._ledger
 
+    def names(self) -> list[str]:
+        """The recorded files, in the order in which they were first written."""
+        return list(self._ledger)
+
     def write(self, name: str, data: bytes) -> None:
-        """Replace a file at once."""
+        """Replace a file, whole."""
         digest, file = hashlib.sha256(data).hexdigest(), inside(self.path, name, read_in=self.path)
         self._ledger[name] = [digest, self._ledger.get(name, [None])[0]]
         self._write_ledger()
@@ -64,38 +69,30 @@ class RunFolder:
         self._ledger[name] = [digest]  # on disk with the next write, or when the folder is closed
 
     def read(self, name: str) -> bytes:
-        """A file's bytes."""
+        """Return a file's bytes; refuse a file that is missing or damaged."""
         if problem := self.problem(name):
             raise UserError(f"{self.path / name}: {problem}")
         return (self.path / name).read_bytes()
 
     def problem(self, name: str) -> str | None:
-        """Why a recorded file cannot be trusted, or None."""
+        """Say why a recorded file cannot be trusted; None if it can."""
         return problem_of(self.path / name, self._ledger[name][:1])
-
-    def names(self) -> list[str]:
-        """Every recorded file, in the order of their first writing."""
-        return list(self._ledger)
 
     def forget(self, name: str) -> None:
         """Remove a file and its record."""
-        self._ledger[name].append(None)  # from here on its absence is as good as its presence
+        self._ledger[name].append(None)  # from here on it may be missing
         self._write_ledger()
         (self.path / name).unlink(missing_ok=True)
         del self._ledger[name]
         self._write_ledger()
 
-    def metrics_problem(self, mark: Mark) -> str | None:
-        """Why the marked part of metrics.jsonl cannot be trusted, or None."""
-        return metrics_problem(self.path, mark)
-
     def forget_metrics(self) -> Mark:
-        """Empty metrics.jsonl, whose lines are lost; returns the mark of that."""
+        """Empty metrics.jsonl, whose lines are lost; returns the mark of an empty file."""
         replace_file(self.path / METRICS, b"")
         return {"bytes": 0, "sha256": hashlib.sha256().hexdigest()}
 
     def open_metrics(self, mark: Mark | None) -> list[dict[str, Any]]:
-        """Go on with metrics.jsonl after the marked part of it, or anew; returns the lines that are kept."""
+        """Cut metrics.jsonl back to its marked part, or begin it anew; returns the lines that are kept."""
         file = self.path / METRICS
         kept = file.read_bytes()[: mark["bytes"]] if mark else b""
         replace_file(file, kept)
@@ -104,7 +101,7 @@ class RunFolder:
         return [json.loads(line) for line in kept.splitlines()]
 
     def log(self, values: dict[str, Any]) -> None:
-        """Add a line to metrics.jsonl."""
+        """Append a line to metrics.jsonl."""
         assert self._metrics is not None
         line = (json.dumps(values) + "\n").encode()
         with naming(self.path / METRICS):
@@ -113,7 +110,7 @@ class RunFolder:
         self._metrics_hash.update(line)
 
     def metrics_mark(self) -> Mark:
-        """How much of metrics.jsonl has been written, and its hash."""
+        """Return the length of metrics.jsonl so far, and its hash."""
         assert self._metrics is not None
         return {"bytes": self._metrics.tell(), "sha256": self._metrics_hash.hexdigest()}
 
@@ -123,7 +120,7 @@ class RunFolder:
 
 
 def read_ledger(path: Path) -> Ledger:
-    """The hashes of a run folder's files, each of which is in the folder; none where there is no ledger."""
+    """Read a run folder's ledger, empty where there is none; every name in it is of a file in the folder."""
     file = path / LEDGER
     try:
         ledger = json.loads(file.read_text(encoding="utf-8"))
@@ -138,8 +135,8 @@ def read_ledger(path: Path) -> Ledger:
     return ledger
 
 
-def settled(path: Path, ledger: Ledger) -> Ledger:
-    """The ledger with the one hash of each file that a kill, or a writer at work, left between two."""
+def as_found(path: Path, ledger: Ledger) -> Ledger:
+    """Reduce two possible hashes, which a kill or a run at work leaves, to the one that the file has."""
     found = {}
     for name, hashes in ledger.items():
         digest = _digest(path / name)
@@ -151,7 +148,7 @@ def settled(path: Path, ledger: Ledger) -> Ledger:
 
 
 def _check_place(path: Path, name: str) -> None:
-    """Refuse a folder where a file of the run belongs, or a file where a folder does: they may be somebody's."""
+    """Refuse a folder where a file of the run belongs, or a file where a folder does: it may be somebody's."""
     file = path / name
     for place in (file, *file.parents[: len(Path(name).parts) - 1]):
         if place.exists() and place.is_dir() != (place != file):
@@ -160,42 +157,32 @@ def _check_place(path: Path, name: str) -> None:
 
 
 def problem_of(file: Path, hashes: list[str | None]) -> str | None:
-    """Why a file with these recorded hashes cannot be trusted, or None."""
+    """Say why a file with these recorded hashes cannot be trusted; None if it can."""
     if file.is_dir():
         return "is a folder in a file's place"
     digest = _digest(file)
     if digest is None:
         return "is missing"
-    return None if digest in hashes else "is damaged: it is not what was written"
-
-
-def trusted(file: Path, hashes: list[str | None]) -> bytes | None:
-    """A file's bytes, if they have one of these hashes."""
-    data = file.read_bytes() if file.is_file() else None
-    return data if data is not None and hashlib.sha256(data).hexdigest() in hashes else None
+    return None if digest in hashes else DAMAGED
 
 
 def metrics_problem(path: Path, mark: Mark) -> str | None:
-    """Why the marked part of a run's metrics.jsonl cannot be trusted, or None."""
+    """Say why the marked part of a run's metrics.jsonl cannot be trusted; None if it can."""
     file = path / METRICS
     if not file.is_file():
         return "is missing"
     kept = file.read_bytes()[: mark["bytes"]]
-    return None if hashlib.sha256(kept).hexdigest() == mark["sha256"] else "is damaged: it is not what was written"
+    return None if hashlib.sha256(kept).hexdigest() == mark["sha256"] else DAMAGED
 
 
 def described(state: bytes) -> dict[str, Any]:
-    """What a state file says besides its tensors, its mark in metrics.jsonl as `metrics`; torch is not needed for it.
-
-    Raises:
-        ValueError, LookupError, TypeError: it is no state's.
-    """
+    """Read what a state file says besides its tensors, without torch; `metrics` is its mark in metrics.jsonl."""
     header = json.loads(state[8 : 8 + int.from_bytes(state[:8], "little")])
     return dict(json.loads(header["__metadata__"]["state"]))
 
 
-def check(path: Path, *, starts_over: bool) -> None:
-    """Refuse a folder that could not be taken, without taking or leaving anything."""
+def check_usable(path: Path, *, starts_over: bool) -> None:
+    """Refuse a folder that a run could not take, or not set aside where it starts over; nothing is left behind."""
     if starts_over:
         _refuse_no_run(path)
     else:
@@ -209,7 +196,7 @@ def check(path: Path, *, starts_over: bool) -> None:
 
 
 def set_aside(path: Path) -> Path | None:
-    """Rename an existing run folder to <name>.old-N, so that a new run can take its place."""
+    """Rename a run folder to <name>.old-N, so that a new run can take its place; returns where it is now."""
     path = path.resolve()
     if not _contents(path):
         return None
@@ -220,12 +207,12 @@ def set_aside(path: Path) -> Path | None:
 
 
 def _contents(path: Path) -> list[str]:
-    """What is in a folder, but for hidden files."""
+    """What is in a folder, hidden files aside."""
     return [item.name for item in path.iterdir() if item.name[0] != "."] if path.is_dir() else []
 
 
 def _refuse_foreign(path: Path) -> None:
-    """A folder with files but without a ledger is not a run's, or not a whole one's."""
+    """Refuse a folder with files but no ledger: it is no run's, or not a whole one's."""
     others = _contents(path)
     if others and LEDGER not in others:
         listed = ", ".join(sorted(others)[:4])
@@ -234,7 +221,7 @@ def _refuse_foreign(path: Path) -> None:
 
 
 def _refuse_no_run(path: Path) -> None:
-    """What is set aside must be a run's."""
+    """Refuse to set aside what is no run's folder."""
     if _contents(path) and not any((path / name).is_file() for name in (LEDGER, "config.yaml")):
         raise UserError(
             f"run.dir={path}: the folder is not a run, so resume=never leaves it alone; give another run.dir"

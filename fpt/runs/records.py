@@ -1,4 +1,4 @@
-"""What fpt wrote is read back here: a record of another form ends in one line, not in a traceback."""
+"""Records that fpt wrote, read back; one of another form is refused in one line."""
 
 import json
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ PLAN = "plan.json"
 MEASURED = "measured.json"
 INPUTS = "inputs.json"
 STAGE = "stage.json"  # in a stage's folder
-# The keys that are read without asking whether they are there; a dot leads into a mapping.
-HAS = {
+# The keys that readers rely on; a dot leads into a mapping.
+KEYS = {
     RESULT: ("task", "model", "schedule", "seed", "dtype", "metric.name", "metric.value", "metrics", "stages", "flops"),
     PLAN: ("stages",),
     MEASURED: ("scored", "untrained", "seconds"),
@@ -31,7 +31,7 @@ HAS = {
 
 @contextmanager
 def reading(file: Path) -> Iterator[None]:
-    """Within, a file is taken for what fpt writes."""
+    """Refuse a file in one line when reading it within fails, as it does where it is not what fpt writes."""
     try:
         yield
     except UserError:
@@ -41,7 +41,7 @@ def reading(file: Path) -> Iterator[None]:
 
 
 def configuration(file: Path, data: bytes) -> dict[str, Any]:
-    """The configuration in a config.yaml's bytes as plain values, which nothing is resolved in."""
+    """Parse a config.yaml into plain values, in which nothing is resolved."""
     with reading(file):
         values = literal.parse(data.decode())
         for group in ("task", "model", "schedule"):
@@ -50,15 +50,15 @@ def configuration(file: Path, data: bytes) -> dict[str, Any]:
 
 
 def json_object(file: Path, data: bytes) -> dict[str, Any]:
-    """The object in a JSON file's bytes, with all that such a file has."""
+    """Parse a JSON file's object, and check that it has the keys that readers rely on."""
     with reading(file):
         values = json.loads(data)
-        for key in HAS.get(file.name, ()):
+        for key in KEYS.get(file.name, ()):
             reduce(getitem, key.split("."), values)
         return dict(values)
 
 
 def json_lines(file: Path, data: bytes) -> list[dict[str, Any]]:
-    """The objects in the lines of a file's bytes."""
+    """Parse a file that has a JSON object in every line."""
     with reading(file):
         return [dict(json.loads(line)) for line in data.splitlines()]

@@ -1,5 +1,6 @@
-"""What a run left behind, read and checked: its configuration, result, plan, metrics, predictions and prompts."""
+"""A run's folder as others read it: configuration, result, plan, metrics, predictions and prompts, all checked."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -10,7 +11,7 @@ from fpt.config import compose, places
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import PromptConfig
 from fpt.errors import UserError, reason
-from fpt.runs.folder import METRICS, STATE, Ledger, described, metrics_problem, problem_of, read_ledger, trusted
+from fpt.runs.folder import METRICS, STATE, Ledger, described, metrics_problem, problem_of, read_ledger
 from fpt.runs.records import MEASURED, PLAN, RESULT, STAGE, configuration, json_lines, json_object, reading
 
 if TYPE_CHECKING:
@@ -23,28 +24,26 @@ PROMPT = "prompt.safetensors"
 UPDATES = "updates.json"  # in a stage's folder
 SKIPPED = "skipped.txt"
 REPAIR = "the same fpt train with resume=repair mends it"
-LOOKS = 10  # at a file that a run at work replaces meanwhile
-LEARNED = [item.name for item in fields(PromptConfig) if not item.metadata.get("learning")]  # what still counts then
+LOOKS = 10  # at a file that a run at work may be replacing
+# What still matters once a prompt is learned.
+LEARNED = [item.name for item in fields(PromptConfig) if not item.metadata.get("learning")]
 
 
 @dataclass(frozen=True)
 class RunStage:
-    """One stage of a run.
-
-    Attributes:
-        name: of its folder, as in 1-6x24-704x2816.
-        values: stage.json: index, sizes, blocks, first_update, updates.
-        is_done: whether its prompt is there.
-    """
+    """A stage that was begun: its folder's name, as in 1-6x24-704x2816, and what its stage.json says."""
 
     name: str
     values: dict[str, Any]
-    is_done: bool
+
+    def file(self, name: str) -> str:
+        """Name a file of the stage as the ledger does."""
+        return f"stages/{self.name}/{name}"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder, only ever read; every file is held against its recorded hash when it is read."""
+    """A run's folder, which is only read; every file is checked against its recorded hash when it is read."""
 
     path: Path
     ledger: Ledger
@@ -60,19 +59,19 @@ class Run:
         return RESULT in self.ledger
 
     def read(self, name: str) -> bytes:
-        """A file's bytes."""
-        if name not in self.ledger:
-            raise UserError(f"{self.path / name}: is not there yet; the run has not come so far")
-        ledger = self.ledger
+        """Return a file's bytes; refuse a file that is not there yet, missing or damaged."""
+        file, ledger = self.path / name, self.ledger
+        if name not in ledger:
+            raise UserError(f"{file}: is not there yet; the run has not come so far")
         for _ in range(LOOKS):
-            data = trusted(self.path / name, ledger.get(name, []))
-            if data is not None:
+            data = file.read_bytes() if file.is_file() else None
+            if data is not None and hashlib.sha256(data).hexdigest() in ledger.get(name, []):
                 return data
             ledger = read_ledger(self.path)
-        raise UserError(f"{self.path / name}: {problem_of(self.path / name, [])}; {REPAIR}")
+        raise UserError(f"{file}: {problem_of(file, [])}; {REPAIR}")
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """A JSON file's object."""
+        """Return the object in a JSON file."""
         return json_object(self.path / name, self.read(name))
 
     @cached_property
@@ -82,7 +81,7 @@ class Run:
 
     @cached_property
     def config(self) -> RunConfig:
-        """The configuration as far as it still counts: the prompt is learned, and one process is enough."""
+        """The configuration for uses of the learned prompt: one process, and nothing of how it was learned."""
         settings = self.settings
         try:
             tree = places.found(settings, self.path)
@@ -95,11 +94,7 @@ class Run:
 
     @cached_property
     def result(self) -> dict[str, Any]:
-        """result.json.
-
-        Raises:
-            UserError: the run is not finished.
-        """
+        """result.json, which a run has when it is finished."""
         if not self.is_finished:
             raise UserError(
                 f"run={self.path}: this run is not finished; the same fpt train command, with its overrides, goes on"
@@ -118,9 +113,9 @@ class Run:
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last one that is still being written is left out."""
+        """The lines of metrics.jsonl, checked up to the last state; one that is still being written is left out."""
         file = self.path / METRICS
-        states = [name for stage in self.stages if (name := f"stages/{stage.name}/{STATE}") in self.ledger]
+        states = [name for stage in self.stages if (name := stage.file(STATE)) in self.ledger]
         if states:
             with reading(self.path / states[-1]):
                 mark = described(self.read(states[-1]))["metrics"]
@@ -136,56 +131,35 @@ class Run:
     @cached_property
     def stages(self) -> list[RunStage]:
         """The stages that were begun, in order."""
-        stages = []
-        for file in self.ledger:
-            folder, _, last = file.rpartition("/")
-            if last == STAGE:
-                name = folder.rpartition("/")[2]
-                stages.append(RunStage(name, self.read_json(file), f"{folder}/{PROMPT}" in self.ledger))
+        files = [Path(name) for name in self.ledger if name.endswith(f"/{STAGE}")]
+        stages = [RunStage(file.parent.name, self.read_json(str(file))) for file in files]
         return sorted(stages, key=lambda stage: int(stage.values["index"]))
 
     def stage(self, number: int) -> RunStage:
-        """The stage of that number, from 1."""
+        """Return the stage of that number, from 1."""
         if not 1 <= number <= len(self.stages):
             raise UserError(f"stage={number}: {self.path} has stages 1 to {len(self.stages)}")
         return self.stages[number - 1]
 
     def prompt(self, stage: RunStage | None = None) -> "Tensor":
-        """The run's best soft prompt [P, D], or the one with which a stage ended.
-
-        Raises:
-            UserError: its prompt is a late one (see `learned`).
-        """
+        """Return the run's best soft prompt [P, D], or the one with which a stage ended."""
         tensors = self.learned(stage)
         if list(tensors) != ["prompt"]:
-            raise UserError(
-                f"{self.path / _prompt_file(stage)}: holds a {self.config.prompt.kind} prompt, which has no vectors to"
-                " put before the input"
-            )
+            kind = f"{self.path}: holds a {self.config.prompt.kind} prompt"
+            raise UserError(f"{kind}, which has no vectors to put before the input; `learned` has its tensors")
         return tensors["prompt"]
 
     def learned(self, stage: RunStage | None = None) -> "dict[str, Tensor]":
-        """The tensors of the run's best prompt, soft or late, or of the one with which a stage ended."""
-        from safetensors.torch import load  # here, as records are read where torch is not imported
+        """Return the tensors of the run's best prompt, soft or late, or of the one with which a stage ended."""
+        from safetensors.torch import load  # here, as runs are read where torch is not imported
 
-        file = _prompt_file(stage)
+        file = stage.file(PROMPT) if stage else PROMPT
         with reading(self.path / file):
             return load(self.read(file))
 
 
-def _prompt_file(stage: RunStage | None) -> str:
-    return PROMPT if stage is None else f"stages/{stage.name}/{PROMPT}"
-
-
-def layers_and_neurons(sizes: Mapping[str, Any]) -> tuple[str, str]:
-    """A stage's blocks and FFN width, encoder's and decoder's, or those of the one stack that a model has."""
-    layers = [size for size in (sizes["encoder_layers"], sizes["decoder_layers"]) if size]
-    neurons = [sizes["ffn"], sizes["decoder_ffn"]][: len(layers)]
-    return "+".join(map(str, layers)), "/".join(map(str, neurons))
-
-
 def open_run(path: str | Path) -> Run:
-    """A run's records."""
+    """Open a run's folder to read it."""
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise UserError(f"run={path}: no such folder; a run's is runs/<task>-<model>-<schedule>-s<seed> or its run.dir")
@@ -196,3 +170,10 @@ def open_run(path: str | Path) -> Run:
     if CONFIG not in ledger:
         raise UserError(f"run={path}: is not the folder of a run; that has a {CONFIG} and a checksums.json")
     return Run(folder, ledger)
+
+
+def layers_and_neurons(sizes: Mapping[str, Any]) -> tuple[str, str]:
+    """Write a stage's blocks as 6+6 and its FFN widths as 704/2816, or those of a model's one stack alone."""
+    layers = [size for size in (sizes["encoder_layers"], sizes["decoder_layers"]) if size]
+    neurons = [sizes["ffn"], sizes["decoder_ffn"]][: len(layers)]
+    return "+".join(map(str, layers)), "/".join(map(str, neurons))

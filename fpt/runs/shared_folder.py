@@ -1,4 +1,4 @@
-"""The run folder as every process sees it: the main one reads and writes, the others are told."""
+"""The run folder as every process sees it: the main process reads and writes, and the others get its answers."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from fpt.runs.trackers import Harmless, MetricsLine
 
 
 class SharedFolder:
-    """A `RunFolder` that the main process holds; all processes call the same methods in the same order."""
+    """A `RunFolder` of the main process; all processes must call the same methods in the same order."""
 
     def __init__(self, path: Path, open_folder: Callable[[], RunFolder]) -> None:
         """Open the folder, in the main process alone."""
@@ -26,7 +26,7 @@ class SharedFolder:
         distributed.broadcast_from_main(open_it)
 
     def ask(self, question: Callable[[RunFolder], Any]) -> Any:
-        """The main process's answer, in every process."""
+        """Put a question to the main process's folder, and return the answer in every process."""
 
         def answer() -> Any:
             assert self._folder is not None
@@ -35,7 +35,7 @@ class SharedFolder:
         return distributed.broadcast_from_main(answer)
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Close the folder, and the tracker."""
         if self._sink is not None:
             self._sink.close()
         if self._folder is not None:
@@ -45,26 +45,26 @@ class SharedFolder:
         return bool(self.ask(lambda folder: name in folder))
 
     def read(self, name: str) -> bytes:
-        """A file's bytes."""
+        """Return a file's bytes."""
         return self.ask(lambda folder: folder.read(name))
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """A JSON file's object."""
+        """Return the object in a JSON file."""
         return json_object(self.path / name, self.read(name))
 
     def write(self, name: str, data: bytes) -> None:
-        """Replace a file at once."""
+        """Replace a file, whole."""
         if self._folder is not None:
             self._folder.write(name, data)
 
     def write_json(self, name: str, value: Any) -> None:
-        """Replace a JSON file at once."""
+        """Replace a JSON file, whole."""
         self.write(name, (json.dumps(value, indent=2) + "\n").encode())
 
     def open_metrics(
         self, mark: dict[str, Any] | None, open_sink: Callable[[list[MetricsLine]], Harmless | None]
     ) -> None:
-        """Go on with metrics.jsonl after its marked part, or begin it anew; the tracker starts from the same lines."""
+        """Cut metrics.jsonl back to its marked part, or begin it anew, and open the tracker with the lines kept."""
 
         def open_both(folder: RunFolder) -> None:
             self._sink = open_sink(folder.open_metrics(mark))
@@ -72,12 +72,12 @@ class SharedFolder:
         self.ask(open_both)
 
     def log(self, line: MetricsLine) -> None:
-        """Add a line to metrics.jsonl."""
+        """Append a line to metrics.jsonl, and send it to the tracker."""
         if self._folder is not None:
             self._folder.log(line)
         if self._sink is not None:
             self._sink.log(line)
 
     def metrics_mark(self) -> dict[str, Any]:
-        """How much of metrics.jsonl has been written; of use in the main process alone."""
+        """Return the length and hash of metrics.jsonl so far; empty where this is not the main process."""
         return {} if self._folder is None else self._folder.metrics_mark()

@@ -1,7 +1,6 @@
-"""Tensors that are kept for the next run, by a key that says what they were made from.
+"""A cache of tensors for later runs, by a key that says what they were made from.
 
-Under `cache_dir`, a folder for each kind: the `tokens` of a task (`fpt.data`), and the neurons' `importance`
-(`stages`).
+`cache_dir` has a folder for each kind: `tokens` (`fpt.data`) and the neurons' `importance` (`stages`).
 """
 
 import hashlib
@@ -20,13 +19,13 @@ Tensors = dict[str, Tensor]
 
 
 def find_or_make(cache: Path, kind: str, key: str, make: Callable[[], Tensors]) -> Tensors:
-    """What the cache has of this kind under `key` if it is whole there, else what is made, and kept."""
+    """Return what the cache has under `key`; what it lacks is made and kept."""
     there = find(cache, kind, key)
     return keep(cache, kind, key, make()) if there is None else there
 
 
 def find(cache: Path, kind: str, key: str) -> Tensors | None:
-    """What the cache has of this kind under `key`, None where it is not there, not whole or another's."""
+    """Return what the cache has under `key`; None where the file is missing, damaged or another key's."""
     file = _file(cache, kind, key)
     if file.is_file():
         with suppress(SafetensorError), safe_open(file, framework="pt") as handle:
@@ -38,7 +37,7 @@ def find(cache: Path, kind: str, key: str) -> Tensors | None:
 
 
 def keep(cache: Path, kind: str, key: str, tensors: Tensors) -> Tensors:
-    """Put tensors under `key`, and return them."""
+    """Keep tensors under `key`, and return them."""
     # safetensors itself writes aside and renames, under a name that no other process takes.
     file = _file(cache, kind, key)
     with naming(file):

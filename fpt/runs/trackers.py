@@ -1,18 +1,14 @@
-"""Where a run's metrics go besides metrics.jsonl: TensorBoard, Weights & Biases or Trackio.
+"""Where a run's metrics go besides metrics.jsonl: TensorBoard or Weights & Biases.
 
-A tracker is told what metrics.jsonl has, once: a resumed run drops the lines after its last state and writes them
-again. TensorBoard's file is made anew from the lines that are left. The others cannot take anything back, but say how
-far they have come, and are told what comes after.
-
-`accelerate.tracking` has the same three as thin wrappers, and nothing of this: ours would be needed around them.
+A tracker gets every line of metrics.jsonl once, although a resumed run drops the lines after its last state and writes
+them again: TensorBoard's file is made anew from the lines that are left; Weights & Biases, which cannot take anything
+back, says how far it has come, and gets what comes after.
 """
 
 import os
-import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,7 +23,7 @@ MetricsLine = dict[str, Any]  # a line of metrics.jsonl
 
 
 def chosen(tracking: str) -> str:
-    """Which tracker `tracking=` means here; none where there is nothing to do."""
+    """Return which tracker `tracking=` means here, `none` included; refuse one that is not installed."""
     if tracking == "auto":
         return "tensorboard" if find_spec("tensorboard") else "none"
     if tracking != "none" and find_spec(tracking) is None:
@@ -38,7 +34,7 @@ def chosen(tracking: str) -> str:
 
 
 def open_sink(config: RunConfig, kept: Sequence[MetricsLine], say: Callable[[str], None]) -> "Harmless | None":
-    """The run's tracker if it has one, told of the lines that the run goes on from; once open it never stops a run."""
+    """Open the run's tracker, if it has one, and send it the lines that the run goes on from."""
     name = chosen(config.tracking)
     if name == "none":
         return None
@@ -47,40 +43,40 @@ def open_sink(config: RunConfig, kept: Sequence[MetricsLine], say: Callable[[str
             seconds = kept[-1].get("seconds", 0) if kept else 0
             sink: TensorBoard | Updates = TensorBoard(config.folder / "tensorboard", seconds=seconds)
         else:
-            sink = {"wandb": _wandb, "trackio": _trackio}[name](config)
+            sink = _wandb(config)
         for line in kept:
             sink.log(line)
         return Harmless(name, sink, say)
-    except Exception as error:  # of whatever the tracker's makers thought of
+    except Exception as error:  # of any type
         raise UserError(f"tracking={name}: cannot be started ({reason(error)}); tracking=none does without") from None
 
 
 def scalars(line: MetricsLine) -> dict[str, float]:
-    """A line's numbers by name: train/loss, train/flops, validation/accuracy."""
+    """Name a line's numbers as trackers show them: train/loss, train/flops, validation/accuracy."""
     split = line.get("split", "train")
     return {f"{split}/{name}": value for name, value in line.items() if name not in ("split", "update")}
 
 
 class Harmless:
-    """A tracker that is given up when it fails, with one line: the run is worth more, and metrics.jsonl has it all."""
+    """A tracker that is given up with one line when it fails, since metrics.jsonl has everything."""
 
     def __init__(self, name: str, sink: "TensorBoard | Updates", say: Callable[[str], None]) -> None:
         self._name, self._say = name, say
         self._sink: TensorBoard | Updates | None = sink
 
     def log(self, line: MetricsLine) -> None:
-        """Take one more line of metrics.jsonl."""
+        """Take a line of metrics.jsonl."""
         self._try(lambda sink: sink.log(line))
 
     def close(self) -> None:
-        """There are no more."""
+        """End the tracking."""
         self._try(lambda sink: sink.close())
 
     def _try(self, call: "Callable[[TensorBoard | Updates], None]") -> None:
         try:
             if self._sink is not None:
                 call(self._sink)
-        except Exception as error:  # of whatever the tracker's makers thought of
+        except Exception as error:  # of any type
             self._sink = None
             self._say(
                 f"tracking={self._name}: failed ({reason(error)}); the run goes on without; metrics.jsonl has all"
@@ -88,36 +84,37 @@ class Harmless:
 
 
 class TensorBoard:
-    """An event file, one for the whole run; a running TensorBoard takes a new one for a restart.
+    """One event file for the whole run, made anew when the run goes on, which TensorBoard takes for a restart.
 
-    Written by the parts of TensorBoard that need neither TensorFlow, of which it imports what it finds, nor a thread:
-    3,000 lines, each on disk at once, take 0.3 s, and 2.5 s and twice the bytes with torch's SummaryWriter.
+    It is written by TensorBoard's own record writer, an eighth of the time that torch's SummaryWriter takes.
     """
 
     def __init__(self, folder: Path, *, seconds: float) -> None:
-        """Begin a new file, in place of those in the folder; the run has computed for so many seconds."""
+        """Replace the files in the folder by a new one; `seconds` is how long the run has computed."""
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._event = Event
-        self._began = time.time() - seconds  # so that relative time is the run's, without the time between its parts
+        self._began = time.time() - seconds  # so that relative time leaves out pauses
         folder.mkdir(exist_ok=True)
         for file in folder.glob("*tfevents*"):
-            # A running TensorBoard may be reading it: from one that is gone it would not go on to the next.
+            # Emptied, not removed: a TensorBoard that reads a removed file does not go on to the next one.
             file.write_bytes(b"") if file.stat().st_size else file.unlink()
-        self._stream = (folder / f"events.out.tfevents.{time.time_ns()}").open("wb")  # names are read in order
+        self._stream = (folder / f"events.out.tfevents.{time.time_ns()}").open(
+            "wb"
+        )  # TensorBoard reads in the order of names
         self._writer = RecordWriter(self._stream)
         self._add(file_version="brain.Event:2", seconds=0)
         self._add(session_log={"status": "START"}, step=0, seconds=0)
 
     def log(self, line: MetricsLine) -> None:
-        """Take one more."""
+        """Take a line of metrics.jsonl."""
         values = [{"tag": tag, "simple_value": value} for tag, value in scalars(line).items()]
         self._add(summary={"value": values}, step=line["update"], seconds=line.get("seconds", 0))
         self._stream.flush()
 
     def close(self) -> None:
-        """There are no more."""
+        """End the tracking."""
         self._stream.close()
 
     def _add(self, *, seconds: float, **fields: Any) -> None:
@@ -125,75 +122,49 @@ class TensorBoard:
 
 
 class Updates:
-    """A tracker that is told an update's loss and validation together, and cannot take anything back.
+    """Sends an update's loss and validation together to a tracker that cannot take anything back.
 
-    A last loss whose validation is still to come is kept back: the run that goes on from there tells both.
+    The last update is held back until its validation has come: the run that goes on from there sends both.
     """
 
     def __init__(self, send: Callable[[dict[str, float], int], None], finish: Callable[[], None], first: int) -> None:
-        """Nothing before the update `first` is told, since the tracker has it."""
+        """Send no update before `first`, since the tracker has those."""
         self._send, self._finish, self._first = send, finish, first
         self._update, self._values = 0, dict[str, float]()
 
     def log(self, line: MetricsLine) -> None:
-        """Take one more."""
+        """Take a line of metrics.jsonl."""
         if line["update"] != self._update:
-            self._tell()
+            self._send_update()
             self._update, self._values = line["update"], {}
         self._values |= scalars(line)
 
     def close(self) -> None:
-        """There are no more."""
+        """End the tracking."""
         if any(name.startswith("validation/") for name in self._values):
-            self._tell()
+            self._send_update()
         self._finish()
 
-    def _tell(self) -> None:
+    def _send_update(self) -> None:
         if self._values and self._update >= self._first:
             self._send(self._values, self._update)
 
 
 def _wandb(config: RunConfig) -> Updates:
-    """A run of Weights & Biases in the project `fpt` or WANDB_PROJECT, its own files in the run folder."""
+    """Open a run of Weights & Biases in the project `fpt` or WANDB_PROJECT, with its files in the run folder."""
     import wandb
 
     folder = config.folder.resolve()
+    name = folder / ".wandb-id"  # by which Weights & Biases knows a run that goes on
+    if not name.is_file():
+        replace_file(name, uuid.uuid4().hex[:12].encode())
     run = wandb.init(
         project=os.environ.get("WANDB_PROJECT", "fpt"),
         name=folder.name,
-        id=_id(folder / ".wandb-id"),
+        id=name.read_text(),
         resume="allow",
         dir=folder,
         config=leaves(asdict(config)),
         settings=wandb.Settings(silent=True, console="off"),
     )
     return Updates(lambda values, update: run.log(values, step=update), run.finish, first=run.step)
-
-
-def _trackio(config: RunConfig) -> Updates:
-    """A run of Trackio in the project `fpt` or TRACKIO_PROJECT, kept where its own settings say."""
-    import trackio
-
-    def finish() -> None:
-        with redirect_stdout(sys.stderr):
-            trackio.finish()
-
-    folder = config.folder.resolve()
-    with redirect_stdout(sys.stderr):  # standard output is for results
-        run = trackio.init(
-            project=os.environ.get("TRACKIO_PROJECT", "fpt"),
-            name=f"{folder.name}-{_id(folder / '.trackio-id')}",  # it knows a run by its name alone
-            resume="allow",
-            config=leaves(asdict(config)),
-            auto_log_gpu=False,
-            auto_log_cpu=False,
-        )
-    # No public name says how far a run has come.
-    return Updates(lambda values, update: run.log(values, step=update), finish, first=run._next_step)
-
-
-def _id(file: Path) -> str:
-    """What a tracker knows the run by, kept in the run folder."""
-    if not file.is_file():
-        replace_file(file, uuid.uuid4().hex[:12].encode())
-    return file.read_text()

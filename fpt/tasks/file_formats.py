@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fpt.errors import UserError, reason
-from fpt.runs.first_bytes import other_kind
+from fpt.runs.foreign import other_kind
 from fpt.tasks.faults import Faults
 from fpt.tasks.fields import PlacedRecord, Record
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fpt.errors import UserError
-from fpt.runs.folder import LEDGER, METRICS, RunFolder, check, set_aside
+from fpt.runs.folder import LEDGER, METRICS, RunFolder, check_usable, metrics_problem, set_aside
 
 
 def test_what_is_written_reads_back_in_a_new_process(tmp_path: Path) -> None:
@@ -115,25 +115,25 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_check_leaves_nothing_behind(tmp_path: Path) -> None:
     for starts_over in (False, True):
-        check(tmp_path / "runs" / "run", starts_over=starts_over)
+        check_usable(tmp_path / "runs" / "run", starts_over=starts_over)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
-        check(tmp_path / "file" / "run", starts_over=False)
+        check_usable(tmp_path / "file" / "run", starts_over=False)
 
 
 def test_a_check_refuses_what_would_be_refused_later(tmp_path: Path) -> None:
     RunFolder(tmp_path / "taken").close()
-    check(tmp_path / "taken", starts_over=False)
+    check_usable(tmp_path / "taken", starts_over=False)
     held = RunFolder(tmp_path / "taken")
     with pytest.raises(UserError, match="another process"):
-        check(tmp_path / "taken", starts_over=False)
+        check_usable(tmp_path / "taken", starts_over=False)
     held.close()
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "thesis.tex").touch()
     for starts_over, problem in ((False, "has files"), (True, "is not a run")):
         with pytest.raises(UserError, match=problem):
-            check(tmp_path / "foreign", starts_over=starts_over)
+            check_usable(tmp_path / "foreign", starts_over=starts_over)
     assert [file.name for file in (tmp_path / "foreign").iterdir()] == ["thesis.tex"]
 
 
@@ -183,10 +183,10 @@ def test_metrics_go_on_after_the_mark(tmp_path: Path) -> None:
     folder.log({"update": 2})
     folder.close()
     again = RunFolder(tmp_path)
-    assert again.metrics_problem(mark) is None
+    assert metrics_problem(tmp_path, mark) is None
     again.open_metrics(mark)
     again.log({"update": 3})
     assert [json.loads(line)["update"] for line in (tmp_path / METRICS).read_text().splitlines()] == [1, 3]
     (tmp_path / METRICS).write_text("x")
-    assert "damaged" in str(again.metrics_problem(mark))
+    assert "damaged" in str(metrics_problem(tmp_path, mark))
     again.close()

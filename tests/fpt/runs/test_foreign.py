@@ -9,7 +9,7 @@ import pytest
 from fpt.backbones.weights import WeightFiles
 from fpt.errors import UserError
 from fpt.runs.folder import LEDGER, RunFolder, read_ledger
-from fpt.runs.inside import inside
+from fpt.runs.foreign import inside
 
 OUTSIDE = [
     "../victim",
