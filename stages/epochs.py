@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 from fpt.backbones.location import config_values
-from fpt.backbones.shapes import row_of
+from fpt.backbones.shapes import read_shape, row_of
 from fpt.config.run_config import RunConfig
 from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
@@ -14,13 +14,14 @@ from fpt.tasks.opening import open_task
 
 def in_updates(config: RunConfig) -> RunConfig:
     """The configuration with `train.updates` in place of `train.epochs`, and every `auto` of the prompt resolved."""
-    row = row_of(*config_values(config.model))
-    config = replace(config, prompt=kind_of(config.prompt).settled(row.reads))
+    values, where = config_values(config.model)
+    reads, blocks = row_of(values, where).reads, read_shape(values, where).source.blocks
+    config = replace(config, prompt=kind_of(config.prompt).settled(reads, blocks))
     return config if config.train.epochs is None else _of(config, len(open_task(config).train))
 
 
 def expected(config: RunConfig) -> RunConfig:
-    """The configuration with `train.updates` in place of `train.epochs`, before any data is read."""
+    """The same before anything is read."""
     if config.train.epochs is None:
         return config
     number = most_train_examples(config)

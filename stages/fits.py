@@ -25,7 +25,7 @@ def check(config: RunConfig, values: dict[str, Any], where: str) -> None:
     if is_own(task) and task.train is None:  # which a plan does without
         return
     rules = rules_of(task)
-    if row.reads == "mask" and not rules.labels:
+    if not row.reads.writes and not rules.labels:
         raise UserError(
             f"model={config.model.name}: answers by one word at a mask, and {task.name} has no label words;"
             " take a task with labels, or a model that writes"
@@ -37,23 +37,15 @@ def check(config: RunConfig, values: dict[str, Any], where: str) -> None:
 def _check_mask(model: str, row: Row, template: Template, masks: list[int]) -> None:
     if len(masks) > 1:
         raise UserError(f"task.template: has {len(masks)} times {MASK} for one answer; leave one: {template.text}")
-    if row.reads == "causal" and masks[0] + 1 < len(template.parts):
-        raise UserError(
-            f"{model}: goes on behind its source, and the template has text behind {MASK}; give a task.template that"
-            f" ends in {MASK}, or has none: {template.text}"
-        )
-    if row.reads == "seq2seq" and not row.sentinel:
-        raise UserError(
-            f"{model}: has no mark for an answer in its source, and the template has {MASK}; give a task.template"
-            f" without it: {template.text}"
-        )
+    if wrong := row.reads.wrong_mark(is_last=masks[0] + 1 == len(template.parts)):
+        raise UserError(f"{model}: {wrong}; this one is {template.text}")
 
 
 def check_positions(config: RunConfig, values: dict[str, Any], where: str) -> None:
     """Refuse texts that are longer than a model, of these values in its config.json, has positions for."""
     row, task = row_of(values, where), config.task
     known, written = num_positions(row, row.first, values), max(task.target_length, task.max_new_tokens or 0)
-    target = written - 1 if row.reads == "causal" else 0  # nothing is read from the last token
+    target = row.reads.positions(0, written)
     vectors = config.prompt.length if row.positions is None else 0  # which go behind positions that embeddings add
     model = f"model={config.model.name}"
     if task.source_length + target + vectors > known:
@@ -102,8 +94,8 @@ def check_options(config: RunConfig, *, beams: int, max_new_tokens: int | None) 
     row = row_of(values, where)
     option = f"beams={beams}" if beams > 1 else f"max-new-tokens={max_new_tokens}"
     answer = config.task.answer
-    if answer != "generate" or row.reads == "mask":
+    if row.reads.chooses(answer):
         why = "a masked model" if answer == "generate" else f"task.answer={answer}"
         raise UserError(f"{option}: is of generation; with {why} nothing is generated, so leave it out")
-    if beams > 1 and row.reads == "causal":
+    if beams > 1 and len(row.stacks) == 1:
         raise UserError(f"{option}: models of one stack answer greedily; leave it out")

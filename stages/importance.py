@@ -74,7 +74,7 @@ def measure(
             weights["decoder"] = _mean_weights(batch.labels != IGNORED) * counts
             weights["below"] = _mean_weights(mask) * counts
             weights[first] = _mean_weights(torch.cat([prompt, mask], 1)) * counts
-            model.decode(batch, *model.encode(batch))
+            model.reader.decode(batch, model.encode(batch))
     means = {name: torch.stack(rows) / len(examples) for name, rows in totals.items()}
     distributed.all_reduce_sum_(list(means.values()))
     return {name: rows.float().cpu() for name, rows in means.items()}

@@ -106,7 +106,7 @@ def choice_for(config: RunConfig, rules: TaskRules, backbone: Backbone) -> Choic
     if not rules.labels:
         return None
     tokens, answer = Tokens(backbone.tokenizer, backbone.family.row), config.task.answer
-    chosen = answer != "generate" or tokens.row.reads == "mask"
+    chosen = tokens.row.reads.chooses(answer)
     rows = check_labels(rules, tokens, chosen=chosen)
     return choice_of(rules.labels, rows, "score" if answer == "generate" else answer) if chosen else None
 

@@ -192,7 +192,7 @@ class StatesBelow:
     @cached_property
     def starts(self) -> NDArray[np.int64]:
         """Where each example's states begin, and the last's end: those of its source, or of all that a stack reads."""
-        return self.data.joined_starts if self.model.reader.reads_target else self.data.sources.starts
+        return self.data.joined_starts if self.model.reads.reads_target else self.data.sources.starts
 
     def in_memory(self) -> KeptStates:
         """The states in this process's own memory."""

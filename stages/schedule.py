@@ -92,10 +92,10 @@ def of(config: RunConfig) -> Schedule:
     values, where = config_values(config.model)
     full = read_shape(values, where)
     fits.check(config, values, where)
-    kind_of(config.prompt).settled(row_of(values, where).reads)
-    block, reduces = kind_of(config.prompt).position(full.source.blocks), config.task.reduce_decoder
+    kind, reduces = kind_of(config.prompt), config.task.reduce_decoder
+    kind.settled(row_of(values, where).reads, full.source.blocks)
     schedule = build(config.schedule, full=full, updates=config.train.updates, reduce_decoder=reduces)
-    schedule = replace(schedule, block=block)
+    schedule = replace(schedule, block=kind.position(full.source.blocks))
     _check_seen(schedule, config.prompt)
     return schedule
 

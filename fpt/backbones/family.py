@@ -10,13 +10,11 @@ from functools import partial
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import (
     CONFIG_MAPPING,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    AutoModelForSeq2SeqLM,
     Cache,
     PreTrainedConfig,
 )
@@ -28,7 +26,6 @@ from fpt.backbones.shapes import Selection, Shape, Stack, WeightSlice
 from fpt.backbones.weights import WeightFiles
 from fpt.errors import UserError, reason
 
-MODELS = {"seq2seq": AutoModelForSeq2SeqLM, "mask": AutoModelForMaskedLM, "causal": AutoModelForCausalLM}
 Places = tuple[str, ...]  # where one tensor stands in a model: in several places if it is tied
 
 
@@ -65,7 +62,7 @@ class Family:
             blocks = kept[name].blocks if kept else range(shape[name].blocks)
             self._resize(value_at(config, stack.config) if stack.config else config, stack, shape[name], blocks)
         with torch.device("meta"), no_init_weights():
-            model = MODELS[self.row.reads].from_config(config, dtype=torch.float32)
+            model = getattr(transformers, self.row.reads.auto_class).from_config(config, dtype=torch.float32)
             for path in self.row.unread:
                 parent, _, name = path.rpartition(".")
                 setattr(model.get_submodule(parent), name, None)
@@ -100,14 +97,6 @@ class Family:
     def last_width(self, config: PreTrainedConfig) -> int:
         """D, of the stack before the head."""
         return _width(config, self.row.last)
-
-    def positions(self, source: int, target: int) -> int:
-        """How many positions of an example go through the stack that a prompt enters, without the prompt's."""
-        return source + target - 1 if self.row.reads == "causal" else source  # nothing is read from the last one
-
-    def answered(self, target: int) -> int:
-        """How many positions logits are computed of."""
-        return 1 if self.row.reads == "mask" else target
 
     def start_token(self, config: PreTrainedConfig) -> int:
         """The token that a target begins with."""
@@ -192,7 +181,7 @@ class Family:
 
     def _record(self, model: Any, **inputs: Any) -> tuple[Tensor, list[calls.Call]]:
         row = self.row.first
-        more = {"use_cache": False} if self.row.reads == "causal" else {}
+        more = {"use_cache": False} if self.row.reads.reads_target else {}
         return calls.record(model.get_submodule(row.module), row.blocks, row.norm, **inputs, **more)
 
     def decoded(self, model: Any, ids: Tensor, states: Tensor, mask: Tensor, texts: int = 1) -> Tensor:

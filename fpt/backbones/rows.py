@@ -8,6 +8,8 @@ Letters: D model, F FFN neurons of a block.
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from fpt.backbones.reading import CAUSAL, MASK, SEQ2SEQ, SPANS, Reading
+
 
 @dataclass(frozen=True)
 class Ffn:
@@ -62,8 +64,7 @@ class Row:
     """A family.
 
     Attributes:
-        reads: seq2seq: source and target in two stacks; causal: one after the other in one; mask: the answer stands in
-            the source.
+        reads: how its models read an example and answer it.
         stacks: by name, in the order in which states pass through them; a prompt enters the first.
         num_heads: the key of the first stack's number of attention heads, in its part of the configuration.
         vocabulary: the key of the number of tokens, likewise.
@@ -72,7 +73,6 @@ class Row:
         embedding_scale: whether embeddings are multiplied by D^½ on their way to the first block.
         head: modules from the last stack's states to logits, one after the other.
         start: the key of the token that a target begins with.
-        sentinel: whether targets begin with T5's first sentinel, as in its pre-training.
         shares_width: config.json has one F for all stacks, which is the widest's.
         unread: modules that text does not pass through, whose weights are left on disk.
         positions: the key of how many positions there are, and how many of them no token has, where the embedding adds
@@ -82,7 +82,7 @@ class Row:
         refused: values of keys that a part of the model could not have, each with the reason.
     """
 
-    reads: str
+    reads: Reading
     stacks: dict[str, StackRow]
     embedding: tuple[str, ...]
     num_heads: str = "num_attention_heads"
@@ -91,7 +91,6 @@ class Row:
     embedding_scale: bool = False
     head: tuple[str, ...] = ("lm_head",)
     start: str = "decoder_start_token_id"
-    sentinel: bool = False
     shares_width: bool = False
     unread: tuple[str, ...] = ()
     positions: tuple[str, int] | None = None
@@ -116,21 +115,20 @@ def _t5_stack(name: str, blocks: str, ffn: int, **more: Any) -> StackRow:
 
 
 T5 = Row(
-    reads="seq2seq",
+    reads=SPANS,
     stacks={
         "encoder": _t5_stack("encoder", "num_layers", 1),
         "decoder": _t5_stack("decoder", "num_decoder_layers", 2, otherwise={"num_decoder_layers": ("num_layers", 1)}),
     },
     num_heads="num_heads",
     embedding=("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"),
-    sentinel=True,
     shares_width=True,
 )
 
 UMT5 = replace(T5, no_peft="the library under PEFT scales what a UMT5's head reads, as if it were tied")
 GATED = Ffn("mlp", ("gate_proj", "up_proj"), "down_proj")
 T5GEMMA = Row(
-    reads="seq2seq",
+    reads=SEQ2SEQ,
     stacks={name: StackRow(f"model.{name}", "layers", "norm", GATED, config=name) for name in ("encoder", "decoder")},
     embedding=("model.encoder.embed_tokens.weight",),
     embedding_scale=True,
@@ -139,7 +137,7 @@ T5GEMMA = Row(
     no_peft="PEFT would have the prompt scaled as embeddings are",
 )
 T5GEMMA2 = Row(
-    reads="seq2seq",
+    reads=SEQ2SEQ,
     stacks={
         "encoder": StackRow("model.encoder.text_model", "layers", "norm", GATED, config="encoder.text_config"),
         "decoder": StackRow("model.decoder", "layers", "norm", GATED, config="decoder"),
@@ -154,7 +152,7 @@ T5GEMMA2 = Row(
     unread=("model.encoder.vision_tower", "model.encoder.multi_modal_projector"),
 )
 GPT2 = Row(
-    reads="causal",
+    reads=CAUSAL,
     stacks={
         "decoder": StackRow(
             "transformer",
@@ -175,14 +173,14 @@ GPT2 = Row(
     refused={"scale_attn_by_inverse_layer_idx": (True, "its blocks depend on how many lie below them")},
 )
 LLAMA = Row(
-    reads="causal",
+    reads=CAUSAL,
     stacks={"decoder": StackRow("model", "layers", "norm", GATED)},
     embedding=("model.embed_tokens.weight",),
     saved=(("model.", ""),),
 )
 GEMMA = replace(LLAMA, embedding_scale=True)
 BERT = Row(
-    reads="mask",
+    reads=MASK,
     stacks={"encoder": StackRow("bert", "encoder.layer", None, Ffn("", ("intermediate.dense",), "output.dense"))},
     embedding=("bert.embeddings.word_embeddings.weight",),
     head=("cls",),

@@ -103,7 +103,7 @@ def _example(example: Example, index: int, data: Encoded, backbone: Backbone) ->
         "source": example.source,
         "source_tokens": tokens(data.sources[index]),
         "cut": int(data.whole[index, 0]) - len(data.sources[index]),
-        "target": example.target if backbone.family.row.sentinel else example.target.removeprefix(SENTINEL),
+        "target": example.target if backbone.family.row.reads.sentinel else example.target.removeprefix(SENTINEL),
         "target_tokens": tokens(data.targets[index]),
         "golds": list(example.golds),
     }

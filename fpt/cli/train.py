@@ -66,7 +66,7 @@ def _checked(config: RunConfig) -> Schedule:
     chosen(config.tracking)
     check_quantize(config.engine.quantize)
     stages = schedule.of(config)
-    if start := files.check(config.prompt, read_sizes(*config_values(config.model)).width):
+    if start := files.prompt_to_start_from(config.prompt, read_sizes(*config_values(config.model)).width):
         start.read()  # numbers that are not finite would be found when the run has its folder
     _check_folders(config)
     check_own_files(rules_of(config.task).records)

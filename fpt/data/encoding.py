@@ -49,7 +49,7 @@ def encode(
         whole_targets = _of_distinct([example.target for example in part], tokens)
         whole[indices] = list(zip(map(len, whole_sources), map(len, whole_targets), strict=True))
         cut = [_cut_source(*pair, tokens, source_length) for pair in zip(part, whole_sources, strict=True)]
-        if row.reads == "mask":
+        if tokens.blank is not None:
             _check_masks(part, cut, tokens)
         if find_answers:
             lost += sum(
@@ -106,17 +106,17 @@ class Tokens:
         """The ids that the model has before a source and behind it; text that goes on has no end."""
         bare, framed = self._bare(["a"])[0], self.tokenizer("a")["input_ids"]
         start = next((place for place in range(len(framed)) if framed[place : place + len(bare)] == bare), 0)
-        return framed[:start], framed[start + len(bare) :] if self.row.reads != "causal" else []
+        return framed[:start], framed[start + len(bare) :] if not self.row.reads.reads_target else []
 
     @property
     def blank(self) -> int | None:
         """The mask token that stands where a masked model says its answer."""
-        return self.tokenizer.mask_token_id if self.row.reads == "mask" else None
+        return None if self.row.reads.writes else self.tokenizer.mask_token_id
 
     @property
     def ends(self) -> int:
         """How many ids of a target are its end."""
-        return 0 if self.row.reads == "mask" else 1
+        return int(self.row.reads.writes)
 
     def of_sources(self, texts: list[str]) -> list[list[int]]:
         """Token ids of each text."""
@@ -130,20 +130,18 @@ class Tokens:
         special token is escaped.
         """
         example = self._escaped(example)
-        if self.row.sentinel:
-            return example.marked(SENTINEL.strip())
-        if self.row.reads == "causal":
-            is_last = example.mask >= 0 and example.source.endswith(MASK)
-            return example._replace(source=example.source[: example.mask].rstrip(" "), mask=-1) if is_last else example
-        if self.row.reads != "mask":
+        mark = self.row.reads.mark_of(self.tokenizer)
+        if not self.row.reads.writes:
+            if mark is None:
+                raise UserError(
+                    "model: its tokenizer has no mask token, and the model answers by one; take another tokenizer"
+                )
+            if example.mask < 0:
+                example = example._replace(source=f"{example.source} {MASK}", mask=len(example.source) + 1)
+        if mark is None or example.mask < 0:
             return example
-        if self.blank is None:
-            raise UserError(
-                "model: its tokenizer has no mask token, and the model answers by one; take another tokenizer"
-            )
-        if example.mask < 0:
-            example = example._replace(source=f"{example.source} {MASK}", mask=len(example.source) + 1)
-        return example.marked(self.tokenizer.mask_token)
+        marked = example.marked(mark)
+        return marked if mark else marked._replace(source=marked.source.rstrip(" "))
 
     def _escaped(self, example: Example) -> Example:
         starts = [found.start() for found in self.special.finditer(example.source)]
@@ -166,12 +164,11 @@ class Tokens:
     def of_targets(self, texts: list[str]) -> list[list[int]]:
         """Token ids of what is to be said, with the end that the model is to say too, if it says more than a word."""
         words, end = list(map(self._said, texts)), self.tokenizer.eos_token_id
-        if self.row.reads != "mask" and end is None:
+        reads = self.row.reads
+        if reads.writes and end is None:
             raise UserError("model: its tokenizer has no end-of-sequence token, which an answer ends with")
-        if self.row.reads == "seq2seq":
-            return [[*ids, end] for ids in self._bare(words)]
-        ids = self._behind_text(words)
-        return ids if self.row.reads == "mask" else [[*row, end] for row in ids]
+        ids = self._bare(words) if reads.stands_alone else self._behind_text(words)
+        return [[*row, end] for row in ids] if reads.writes else ids
 
     def _behind_text(self, words: list[str]) -> list[list[int]]:
         """Token ids of words that go on after a text; before one alone Llama 2's tokenizer puts a space of its own."""
@@ -185,7 +182,7 @@ class Tokens:
     def _said(self, text: str) -> str:
         """A target, behind T5's sentinel or alone."""
         word = self._plain(text.removeprefix(SENTINEL))
-        return SENTINEL + word if self.row.sentinel and text.startswith(SENTINEL) else word
+        return SENTINEL + word if self.row.reads.sentinel and text.startswith(SENTINEL) else word
 
     def _bare(self, texts: list[str]) -> list[list[int]]:
         """Token ids; an escaped special token is its letters, or has a space among them where that is not enough.

@@ -19,7 +19,7 @@ def check_labels(rules: TaskRules, tokens: Tokens, *, chosen: bool) -> list[list
                 f"task.labels: the words {words[first]!r} and {word!r} are the same tokens to the model's tokenizer"
                 f" ({_pieces(row, tokens)}); give another word, as in task.labels.LABEL=WORD"
             )
-        if tokens.row.reads == "mask" and len(row) != 1:
+        if not tokens.row.reads.writes and len(row) != 1:
             raise UserError(
                 f"task.labels: a masked model says one token, and {word!r} is {len(row)} to its tokenizer; give a word"
                 " that is one, as in task.labels.LABEL=WORD"

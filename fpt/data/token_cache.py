@@ -51,7 +51,7 @@ def tokenised(
             }
 
         settings = [backbone.vocabulary, config.source_length, config.target_length, not task.labels]
-        settings += [templates] + ([] if row.sentinel else [row.reads])
+        settings += [templates] + ([] if row.reads.sentinel else [row.reads.name])
         tensors = find_or_make(cache, "tokens", _key(examples, settings), make)
         sources, targets = (Rows.from_tensors(tensors, side) for side in ("sources", "targets"))
         lost_answers, pad = tensors["lost answers, pad"].tolist()

@@ -56,7 +56,7 @@ class Price:
         bare, making = source - prompt.length, sum(kind_of(prompt).flops(source - prompt.length, self.d_model))
         lower = self.below(shape, batch=batch, source=bare, target=target, blocks=below)
         upper = self.below(shape, batch=batch, source=source, target=target, blocks=shape.source.blocks - below)
-        head = self._family.answered(target) * self.head()
+        head = self.reads.answered(target) * self.head()
         return lower + upper + batch * (making + self._said(shape, source, target) + head)
 
     def update(
@@ -83,7 +83,7 @@ class Price:
     def below(self, shape: Shape, *, batch: int, source: int, target: int, blocks: int) -> int:
         """FLOPs of examples of such lengths going through `blocks` blocks of the stack that a prompt enters."""
         linear, square = self._source(shape.source.neurons)
-        positions = self._family.positions(source, target)
+        positions = self.reads.positions(source, target)
         return batch * blocks * (linear * positions + square * positions**2)
 
     def _said(self, shape: Shape, source: int, target: int) -> int:

@@ -7,7 +7,9 @@ Letters: P prompt, D model.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +24,6 @@ from fpt.runs.folder import LEDGER
 from fpt.runs.run import PROMPT, open_run
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fpt.backbones.backbone import Backbone
     from fpt.prompts.modules import Tensors
 
@@ -35,30 +35,23 @@ FORMS = "a prompt.safetensors, a .npy, what torch saved, or the folder of a run 
 
 @dataclass(frozen=True)
 class PromptFile:
-    """A prompt on disk, of which the header was read."""
+    """A prompt on disk, of which the header was read.
+
+    Attributes:
+        file: where it is.
+        config: its settings, as far as the file says.
+        shapes: of its tensors, by name; a PEFT adapter may hold more rows, which are not the encoder's.
+        load: reads the tensors, in whatever precision they have.
+    """
 
     file: Path
-    config: PromptConfig  # as far as the file says
-    shapes: dict[str, tuple[int, ...]]  # of what is learned, by name
-    stored: str | None = None  # a soft prompt's name in the file
-    is_array: bool = False  # of numpy
-    tensor: "Tensor | None" = None  # a soft prompt that had to be read whole
+    config: PromptConfig
+    shapes: dict[str, tuple[int, ...]]
+    load: Callable[[], "Tensors"]
 
     def read(self) -> "Tensors":
-        """What is learned, by name, float32."""
-        import torch  # here, because an error must not wait for it
-
-        if self.tensor is not None:
-            tensors = {TENSOR: self.tensor.float()}
-        elif self.is_array:
-            array = np.load(self.file, allow_pickle=False).astype(np.float32)
-            tensors = {TENSOR: torch.from_numpy(array.reshape(self.shapes[TENSOR]))}
-        else:
-            with safe_open(self.file, framework="pt") as handle:
-                tensors = {
-                    name: handle.get_tensor(self.stored or name)[: shape[0]].float()
-                    for name, shape in self.shapes.items()
-                }
+        """What is learned, by name, float32; refused where that is not finite."""
+        tensors = {name: tensor[: self.shapes[name][0]].float() for name, tensor in self.load().items()}
         if not all(tensor.isfinite().all() for tensor in tensors.values()):
             raise UserError(f"{self.file}: holds numbers that are not finite in float32")
         return tensors
@@ -66,12 +59,12 @@ class PromptFile:
 
 def initial(config: PromptConfig, backbone: "Backbone", *, labels: tuple[str, ...], seed: int) -> "Tensors":
     """The tensors to start from, float32: what `prompt.file` holds, or as the prompt's kind begins."""
-    stored = check(config, backbone.sizes.width)
+    stored = prompt_to_start_from(config, backbone.sizes.width)
     return stored.read() if stored else kind_of(config).initial(backbone, labels=labels, seed=seed)
 
 
-def check(config: PromptConfig, d_model: int) -> PromptFile | None:
-    """The prompt in `prompt.file`, if that is given: one that a run can start from, by its header."""
+def prompt_to_start_from(config: PromptConfig, d_model: int) -> PromptFile | None:
+    """The prompt in `prompt.file`, if that is given; one of another kind or shape than the run's is refused."""
     if config.file is None:
         return None
     stored = open_prompt(Path(config.file).expanduser())
@@ -87,7 +80,7 @@ def check(config: PromptConfig, d_model: int) -> PromptFile | None:
 
 
 def open_prompt(path: Path) -> PromptFile:
-    """The prompt in a file or folder, of whatever kind."""
+    """The prompt in a file or folder, of whatever kind; what holds none, or would run code, is refused."""
     if path.is_dir():
         return _in_folder(path)
     try:
@@ -96,7 +89,7 @@ def open_prompt(path: Path) -> PromptFile:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); expected {FORMS}") from None
     if start.startswith(ZIP):
-        return _in_torchs(path)
+        return _in_torch_file(path)
     return _in_array(path) if start == NUMPY else _in_safetensors(path, TENSOR)
 
 
@@ -113,7 +106,7 @@ def _in_folder(path: Path) -> PromptFile:
 
 
 def _in_adapter(path: Path) -> PromptFile:
-    """For encoder and decoder PEFT keeps a prompt each, one after the other; the encoder's is ours."""
+    """The encoder's prompt; PEFT keeps one for encoder and decoder each, one after the other."""
     file = path / ADAPTER_CONFIG
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
@@ -135,34 +128,43 @@ def _in_adapter(path: Path) -> PromptFile:
 
 
 def _in_safetensors(file: Path, stored: str) -> PromptFile:
+    """A soft prompt under the name `stored`, or a prompt whose file says what it is."""
     try:
         with safe_open(file, framework="np") as handle:
             description = (handle.metadata() or {}).get("fpt", "")
             parts = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 - a handle is no dict
-            shapes = {name: (part.get_shape(), str(part.get_dtype())) for name, part in parts.items()}
+            shapes = {name: tuple(part.get_shape()) for name, part in parts.items()}
+            dtypes = {name: str(part.get_dtype()) for name, part in parts.items()}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file}: cannot be read as safetensors ({error}); expected {FORMS}") from None
     # A soft prompt's file says nothing of its kind, since it is used like anybody's.
     if kind := next((name for name in KINDS if name != Soft.name and f'"{name}"' in description), None):
-        return _described(file, kind, description, shapes)
+        if not all("F" in dtype for dtype in dtypes.values()):
+            description = ""
+        config = _described(file, kind, description, shapes)
+        return PromptFile(file, config, shapes, partial(_load, file, {name: name for name in shapes}))
     if stored not in shapes:
         hint = "; give the adapter's folder" if ADAPTER_TENSOR in shapes else ""
         raise UserError(f"{file}: has no tensor '{stored}', but {', '.join(shapes) or 'nothing'}{hint}")
-    shape, dtype = shapes[stored]
-    return _matrix(file, shape, dtype, is_float="F" in dtype, stored=stored)
+    dtype, load = dtypes[stored], partial(_load, file, {TENSOR: stored})
+    return _soft(file, shapes[stored], dtype, load, is_float="F" in dtype)
 
 
-def _described(file: Path, kind: str, description: str, parts: dict[str, tuple[list[int], str]]) -> PromptFile:
-    """A prompt whose file says what it is, which its tensors must bear out."""
-    shapes = {name: tuple(shape) for name, (shape, _) in parts.items()}
+def _described(file: Path, kind: str, description: str, shapes: dict[str, tuple[int, ...]]) -> PromptConfig:
+    """The settings in a file's description, which its tensors must bear out."""
     try:
-        config = KINDS[kind].of_file(json.loads(description), shapes)
-        is_right = shapes == kind_of(config).shapes(KINDS[kind].width(shapes))
+        config: PromptConfig = KINDS[kind].of_file(json.loads(description), shapes)
+        if shapes == kind_of(config).shapes(KINDS[kind].width(shapes)):
+            return config
     except (ValueError, TypeError, AttributeError, LookupError):
-        is_right = False
-    if not is_right or not all("F" in dtype for _, dtype in parts.values()):
-        raise UserError(f"{file}: is not a {kind} prompt as fpt writes it; its description and its tensors differ")
-    return PromptFile(file, config, shapes)
+        pass
+    raise UserError(f"{file}: is not a {kind} prompt as fpt writes it; its description and its tensors differ")
+
+
+def _load(file: Path, stored: dict[str, str]) -> "Tensors":
+    """A safetensors file's tensors, by the names that they are to have."""
+    with safe_open(file, framework="pt") as handle:
+        return {name: handle.get_tensor(own) for name, own in stored.items()}
 
 
 def _in_array(file: Path) -> PromptFile:
@@ -170,23 +172,29 @@ def _in_array(file: Path) -> PromptFile:
         array = np.load(file, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise UserError(f"{file}: cannot be read as a numpy array ({error})") from None
-    shape = list(array.shape)
-    is_batch = len(shape) == 3 and shape[0] == 1
-    return _matrix(file, shape[is_batch:], str(array.dtype), is_float=array.dtype.kind == "f", is_array=True)
+    if array.ndim == 3 and len(array) == 1:
+        array = array[0]
+
+    def load() -> "Tensors":
+        import torch  # here, because an error must not wait for it
+
+        return {TENSOR: torch.from_numpy(array.astype(np.float32))}
+
+    return _soft(file, array.shape, str(array.dtype), load, is_float=array.dtype.kind == "f")
 
 
 class _Unread:
     """Stands for whatever else is in a pickle: neither its class nor what would make it is ever looked up."""
 
     def __new__(cls, *_: Any) -> "_Unread":
-        """Without its arguments."""
+        """Ignore the arguments that the pickle has for it."""
         return super().__new__(cls)
 
     def __setstate__(self, _: Any) -> None:
         pass
 
 
-def _in_torchs(file: Path) -> PromptFile:
+def _in_torch_file(file: Path) -> PromptFile:
     """A tensor that torch saved, alone or as `prompt` of a dictionary, which is what thunlp/FastPromptTuning writes.
 
     Its checkpoints hold a configuration too, an object of a class of theirs. torch's restricted reader is told to put
@@ -207,11 +215,14 @@ def _in_torchs(file: Path) -> PromptFile:
         what = ", ".join(map(str, loaded)) if isinstance(loaded, dict) else type(loaded).__name__
         raise UserError(f"{file}: has no tensor '{TENSOR}', but {what or 'nothing'}")
     dtype = str(tensor.dtype).removeprefix("torch.")
-    return _matrix(file, list(tensor.shape), dtype, is_float=tensor.is_floating_point(), tensor=tensor.detach())
+    load = partial(dict, {TENSOR: tensor.detach()})
+    return _soft(file, tuple(tensor.shape), dtype, load, is_float=tensor.is_floating_point())
 
 
-def _matrix(file: Path, shape: list[int], dtype: str, *, is_float: bool, **how: Any) -> PromptFile:
+def _soft(
+    file: Path, shape: tuple[int, ...], dtype: str, load: Callable[[], "Tensors"], *, is_float: bool
+) -> PromptFile:
     """A soft prompt in a tensor of that shape."""
     if len(shape) != 2 or not all(shape) or not is_float:
-        raise UserError(f"{file}: holds {dtype} of shape {shape}; expected floats of shape [P, D]")
-    return PromptFile(file, PromptConfig(length=shape[0]), {TENSOR: (shape[0], shape[1])}, **how)
+        raise UserError(f"{file}: holds {dtype} of shape {list(shape)}; expected floats of shape [P, D]")
+    return PromptFile(file, PromptConfig(length=shape[0]), {TENSOR: shape}, load)

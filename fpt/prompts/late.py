@@ -12,6 +12,7 @@ from fpt.errors import UserError
 
 if TYPE_CHECKING:
     from fpt.backbones.backbone import Backbone
+    from fpt.backbones.reading import Reading
     from fpt.prompts.modules import LatePrompt, Tensors
 
 DROPOUT = 0.1  # of a generator's vectors, as Liu et al. 2022 publish it: RoBERTa's and GPT-2's own
@@ -58,15 +59,21 @@ class Late:
             raise UserError(f"prompt.layer={layer}: the model reads with {num_blocks} blocks; give 0 to {num_blocks}")
         return below
 
-    def settled(self, reads: str) -> PromptConfig:
-        pool, is_causal = self.config.pool, reads == "causal" and self.config.generator == "npg"
-        if is_causal and pool == "first":
+    def settled(self, reads: "Reading", num_blocks: int) -> PromptConfig:
+        pool, is_pooled = self.config.pool, self.config.generator == "npg"
+        if pool == "auto":
+            pool = reads.pool if is_pooled else "first"
+        if is_pooled and pool == "first" and reads.pool == "last":
             raise UserError(
                 "prompt.pool=first: the first token of a causal model sees no other, so that all examples would have"
                 " the same vectors; give prompt.pool=last, as is published for GPT-2, or mean"
             )
-        published = "last" if is_causal else "first"
-        return replace(self.config, pool=published if pool == "auto" else pool)
+        if is_pooled and pool != "mean" and self.position(num_blocks) == 0:
+            raise UserError(
+                f"prompt.layer={self.config.layer}: before the first block the {pool} token sees no other, so that all"
+                " examples of a template would have the same vectors; give prompt.pool=mean, or a higher prompt.layer"
+            )
+        return replace(self.config, pool=pool)
 
     def shapes(self, d_model: int) -> dict[str, tuple[int, ...]]:
         """The tensors that are learned: the vectors, or a generator of two layers, each with its bias.

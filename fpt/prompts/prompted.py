@@ -1,6 +1,6 @@
 """Frozen model and prompt as one: the loss of a batch, and its answers; the one module that engines see.
 
-Letters: B batch, S source, T target, P prompt, D model, V vocabulary, L labels.
+Letters: B batch, S source, T target, P prompt, L positions, D model, V vocabulary, N targets or positions.
 """
 
 from collections.abc import Callable
@@ -15,9 +15,9 @@ from torch.utils.checkpoint import checkpoint
 from fpt.backbones.families import family_of
 from fpt.data.encoded import IGNORED, Batch
 from fpt.prompts.modules import Prompt, Tensors
-from fpt.prompts.readers import READERS
+from fpt.prompts.readers import READERS, Encoded
 
-AT_ONCE = 1024  # target positions whose logits [V] are held at the same time
+LOGITS_AT_ONCE = 1024  # target positions whose logits [V] are held at the same time
 
 
 class PromptedModel(nn.Module):
@@ -32,20 +32,21 @@ class PromptedModel(nn.Module):
         """
         super().__init__()
         self.family = family_of(body.config)
-        self.reader = READERS[self.family.row.reads](self.family)
+        self.reads = self.family.row.reads
         self.width = self.family.width(body.config)
         if checkpointing:
             self.family.checkpoint_blocks(body)
         self.body: Any = body
         self.prompt = prompt
         self.begin_pass = begin_pass
+        self.reader = READERS[self.reads.name](self.family, body, prompt, begin_pass)
 
     def with_prompt(self, prompt: Prompt) -> "PromptedModel":
         """The same body with another prompt."""
         return PromptedModel(self.body, prompt, begin_pass=self.begin_pass)
 
-    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """States [B, P+S, D] of the stack that reads, and their mask [B, P+S]; every pass begins here."""
+    def encode(self, batch: Batch) -> Encoded:
+        """States [B, P+L, D] of the stack that the prompt enters, and their mask [B, P+L]; every pass begins here."""
         self.begin_pass()
         states = self._below(batch) if batch.below is None else batch.below
         _, mask = self.reader.inputs(batch)
@@ -63,7 +64,7 @@ class PromptedModel(nn.Module):
             tensor.copy_(tensors[name])
 
     def below(self, batch: Batch) -> Tensor:
-        """The states [B, S, D] that the prompt is put before; they depend on the example alone, and never change."""
+        """The states [B, L, D] that the prompt is put before; they depend on the example alone, and never change."""
         self.begin_pass()
         return self._below(batch)
 
@@ -71,31 +72,24 @@ class PromptedModel(nn.Module):
     def _below(self, batch: Batch) -> Tensor:
         return self.family.states_before(self.body, *self.reader.inputs(batch), self.prompt.position)
 
-    def decode(self, batch: Batch, states: Tensor, mask: Tensor, texts: int = 1) -> Tensor:
-        """States [B, T, D] that labels are read from, the target given (teacher forcing), or several `texts` in a row.
-
-        States and mask are `encode`'s.
-        """
-        return self.reader.answering(self, batch, states, mask, texts)
-
     def forward(self, batch: Batch) -> Tensor:
         """Cross-entropy summed over the batch's real target tokens; the head runs on those positions alone."""
         return self.loss(batch, *self.encode(batch))
 
     def loss(self, batch: Batch, states: Tensor, mask: Tensor) -> Tensor:
-        """The same from the encoder's states [B, P+S, D] and their mask on."""
-        states = self.decode(batch, states, mask).flatten(0, 1)[batch.real]
+        """The same loss from what `encode` makes of the batch."""
+        states = self.reader.decode(batch, (states, mask)).flatten(0, 1)[batch.real]
         labels = batch.labels.flatten()[batch.real]
-        if len(states) <= AT_ONCE:
+        if len(states) <= LOGITS_AT_ONCE:
             return self._entropy(states, labels)
-        parts = zip(torch.split(states, AT_ONCE), torch.split(labels, AT_ONCE), strict=True)
+        parts = zip(torch.split(states, LOGITS_AT_ONCE), torch.split(labels, LOGITS_AT_ONCE), strict=True)
         # Of a vocabulary of 250,000 a batch's logits are gigabytes: they are made again on the way back, part by part.
         again: Any = {"use_reentrant": False, "preserve_rng_state": False}
         return torch.stack([checkpoint(self._entropy, *part, **again) for part in parts]).sum()
 
     def _entropy(self, states: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy summed over decoder states [N, D] whose next tokens are labels [N]."""
-        return cross_entropy(self.logits(states), labels, reduction="sum")
+        """Cross-entropy summed over states [N, D] whose next tokens are labels [N]."""
+        return cross_entropy(self.reader.logits(states), labels, reduction="sum")
 
     @torch.no_grad()
     def generate(self, batch: Batch, *, max_new_tokens: int, beams: int = 1, in_step: bool = False) -> Tensor:
@@ -103,8 +97,8 @@ class PromptedModel(nn.Module):
 
         With `in_step` every process goes on until the last has finished, as a model whose weights are shared out needs.
         """
-        read = None if self.reader.reads_target else self.encode(batch)
-        return self.reader.generated(self, batch, read, max_new_tokens=max_new_tokens, beams=beams, in_step=in_step)
+        encoded = None if self.reads.reads_target else self.encode(batch)
+        return self.reader.generate(batch, encoded, max_new_tokens, beams=beams, in_step=in_step)
 
     def said(self, ids: Tensor) -> Tensor:
         """What `generate`'s ids say [B, T]: without the start token, and IGNORED behind the end."""
@@ -118,38 +112,34 @@ class PromptedModel(nn.Module):
 
         A token's probability is the model's own, given the source and the tokens before it.
         """
-        read = None if self.reader.reads_target else self.encode(batch)
-        ids = self.reader.generated(self, batch, read, max_new_tokens=max_new_tokens, beams=beams, in_step=False)
-        labels = self.said(ids)
+        encoded = None if self.reads.reads_target else self.encode(batch)
+        labels = self.said(self.reader.generate(batch, encoded, max_new_tokens, beams=beams, in_step=False))
         batch = replace(batch, labels=labels)
-        if read is None:
-            return labels, self._logs(batch, *self.encode(batch))
-        self.begin_pass()
-        return labels, self._logs(batch, *read)
+        if encoded is None:
+            encoded = self.encode(batch)
+        else:
+            self.begin_pass()
+        return labels, self._logs(batch, encoded)
 
     @torch.no_grad()
     def weigh(self, batch: Batch, targets: Tensor) -> Tensor:
-        """Log-probabilities [B, L, T] of the tokens of L targets [L, T], 0 behind their ends, where these have IGNORED.
+        """Log-probabilities [B, N, T] of the tokens of N targets [N, T], 0 behind their ends, where these have IGNORED.
 
         Their sum over T is minus the training loss that the source would have with that target. It is one pass, which
         has the targets side by side, unless the target goes the source's way.
         """
-        if self.reader.reads_target:
+        if self.reads.reads_target:
             batches = [replace(batch, labels=target.expand(len(batch.source), -1), below=None) for target in targets]
-            return torch.stack([self._logs(each, *self.encode(each)) for each in batches], 1)
-        states, mask = self.encode(batch)
-        labels = targets.flatten().expand(len(states), -1)
-        return self._logs(replace(batch, labels=labels), states, mask, len(targets)).view(-1, *targets.shape)
+            return torch.stack([self._logs(each, self.encode(each)) for each in batches], 1)
+        labels = targets.flatten().expand(len(batch.source), -1)
+        logs = self._logs(replace(batch, labels=labels), self.encode(batch), len(targets))
+        return logs.view(-1, *targets.shape)
 
-    def _logs(self, batch: Batch, states: Tensor, mask: Tensor, texts: int = 1) -> Tensor:
+    def _logs(self, batch: Batch, encoded: Encoded, texts: int = 1) -> Tensor:
         """The log-probability of each of a batch's labels [B, T], 0 where they are IGNORED."""
         labels = batch.labels
-        states, real = self.decode(batch, states, mask, texts), labels != IGNORED
+        states, real = self.reader.decode(batch, encoded, texts), labels != IGNORED
         logs = torch.zeros(labels.shape, device=labels.device)
-        parts = zip(torch.split(states[real], AT_ONCE), torch.split(labels[real], AT_ONCE), strict=True)
-        logs[real] = torch.cat([-cross_entropy(self.logits(some), ids, reduction="none") for some, ids in parts])
+        parts = zip(torch.split(states[real], LOGITS_AT_ONCE), torch.split(labels[real], LOGITS_AT_ONCE), strict=True)
+        logs[real] = torch.cat([-cross_entropy(self.reader.logits(part), ids, reduction="none") for part, ids in parts])
         return logs
-
-    def logits(self, states: Tensor) -> Tensor:
-        """Logits [N, V] of states [N, D], in float32."""
-        return self.family.head_logits(self.body, states).float()

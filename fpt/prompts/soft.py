@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from fpt.backbones.backbone import Backbone
+    from fpt.backbones.reading import Reading
     from fpt.prompts.modules import SoftPrompt, Tensors
 
 TENSOR = "prompt"
@@ -42,8 +43,8 @@ class Soft:
         """How many of a model's encoder blocks lie below the prompt."""
         return 0
 
-    def settled(self, reads: str) -> PromptConfig:
-        """The settings with what `auto` means for a model that reads in this way."""
+    def settled(self, reads: "Reading", num_blocks: int) -> PromptConfig:
+        """The settings with what `auto` means for a model of so many blocks that reads in this way."""
         return self.config
 
     def shapes(self, d_model: int) -> dict[str, tuple[int, ...]]:

@@ -11,7 +11,7 @@ from fpt.sharing.export import ExportRequest, is_local
 from fpt.tasks.catalogue import data_of, rules_of
 from fpt.tasks.origins import Origin
 from fpt.tasks.splits import is_drawn, name_of_validation
-from fpt.tasks.task import MASK, SENTINEL
+from fpt.tasks.task import MASK
 from fpt.units import amount
 
 
@@ -29,7 +29,7 @@ def text(request: ExportRequest) -> str:
         model_name=model_name(request),
         data=data,
         records=rules.records,
-        source=source_of(request.run).replace(MASK, SENTINEL.strip() if request.row.sentinel else MASK),
+        source=source_of(request.run).replace(MASK, request.row.reads.sentinel or MASK),
         kind=kind,
         width=read_sizes(request.values, "").width,
         described=kind.described(read_sizes(request.values, "").width, request.layer, model_name(request)),

@@ -130,7 +130,7 @@ def _not_held(row: Row, to: str) -> str:
     """Why a format cannot hold prompts of a family; "": it can."""
     if to == "peft":
         return row.no_peft
-    if to == "embeds" and row.reads != "causal":
+    if to == "embeds" and not row.reads.reads_target:
         return "servers take embeddings for decoder-only models alone"
     if to == "embeds" and row.positions is not None:
         return "a server would add positions to the prompt's vectors, fpt puts them behind that, as is published"
@@ -207,7 +207,7 @@ def write_adapter(folder: Path, request: ExportRequest, prompt: "Tensor") -> Non
         "prompt_tuning_init": "RANDOM",
         "prompt_tuning_init_text": None,
         "revision": request.revision,
-        "task_type": {"seq2seq": "SEQ_2_SEQ_LM", "causal": "CAUSAL_LM"}[row.reads],
+        "task_type": row.reads.peft_task,
         "token_dim": prompt.shape[1],
         "tokenizer_name_or_path": None,
     }

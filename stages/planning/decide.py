@@ -69,7 +69,7 @@ def plan_ahead(config: RunConfig, schedule: Schedule) -> Plan:
     """What would be decided at the task's length limits, without weights or data."""
     examples, family = most_train_examples(config), family_of(read_config(*config_values(config.model)))
     config = config.with_batches_of(examples)
-    return decide(config, schedule, work_at_limits(config, schedule, family.positions, examples))
+    return decide(config, schedule, work_at_limits(config, schedule, family.row.reads.positions, examples))
 
 
 def described(config: RunConfig, schedule: Schedule) -> dict[str, Any]:

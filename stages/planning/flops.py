@@ -66,7 +66,7 @@ def work_at_limits(config: RunConfig, schedule: Schedule, positions: Positions, 
 
 def work_on(config: RunConfig, schedule: Schedule, inputs: Inputs) -> Work:
     """The very batches that training sees."""
-    train, positions, processes = inputs.train, inputs.backbone.family.positions, distributed.size()
+    train, positions, processes = inputs.train, inputs.backbone.family.row.reads.positions, distributed.size()
     order = UpdateOrder(train, batch_size=config.train.batch_size, seed=config.seed)
 
     def sizes(data: Encoded, batches: Iterable[list[int]]) -> list[Size]:
@@ -168,11 +168,9 @@ def of_validation(config: RunConfig, schedule: Schedule, price: Price, flops: in
     asked.append((schedule.last.shape, total, 2 if looked < total else 1))
     in_training = sum(times for *_, times in asked[:-1])
     floor = ROWS
-    if price.reads == "mask":  # a word of each label, from one state
-        floor = 0
-    elif task.answer != "generate":
+    if price.reads.chooses(task.answer):
         number, floor = len(rules_of(task).labels), 0
-        if price.reads == "causal":  # each label goes the source's way
+        if price.reads.reads_target:  # each label goes the source's way
             asked = [(shape, count * number, times) for shape, count, times in asked]
         else:  # all tokens of all labels are there at once
             target *= number

@@ -83,7 +83,7 @@ def _check_alike(
     """Refuse a prompt that one model cannot hold together with the first one."""
     check_same_model(prompt, first)
     prompt.check_tokenizer(backbone)
-    if prompt is not first and backbone.family.row.reads != "seq2seq":
+    if prompt is not first and len(backbone.shape) == 1:
         raise UserError(f"model={config.model.name}: has one stack, and takes one prompt at a time; give one run")
     places = [kind_of(one.config).position(backbone.shape.source.blocks) for one in (prompt, first)]
     if places[0] != places[1]:

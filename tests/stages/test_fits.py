@@ -27,6 +27,9 @@ REFUSED = {
     "model=qwen3-0.6b prompt=late schedule.stages=[{depth:1,share:0.5},{share:0.5}]": "1].depth: keeps one block",
     "model=bert-large task=sst2 prompt=late schedule.stages=[{depth:1,width:9,share:0.5},{share:0.5}]": "depth: keeps",
     "model=gpt2-large prompt=late prompt.pool=first": "the first token of a causal model sees no other",
+    "model=roberta-large task=sst2 prompt=late prompt.layer=0": "before the first block the first token",
+    "prompt=late prompt.layer=0 prompt.pool=last": "give prompt.pool=mean, or a higher prompt.layer",
+    "model=gpt2-large prompt=late prompt.layer=0.01": "prompt.layer=0.01: before the first block the last token",
 }
 
 
@@ -39,7 +42,8 @@ def test_what_does_not_go_together_is_refused(words: str) -> None:
 SEEN = (
     "model=gpt2-large prompt=late prompt.layer=35",
     "model=gpt2-large schedule.stages=[{depth:1,share:0.5},{share:0.5}]",
-    "model=roberta-large task=sst2 prompt=late prompt.layer=0 schedule.stages=[{depth:1,share:0.5},{share:0.5}]",
+    "model=bert-large task=sst2 prompt=late prompt.layer=0 prompt.pool=mean schedule.stages=[{depth:1,share:1}]"
+    " schedule.partial_end=true",
     "prompt=late prompt.layer=1.0 schedule.stages=[{depth:1,share:0.5},{share:0.5}]",  # which a decoder sees
 )
 
@@ -94,9 +98,15 @@ MASKED = {  # what is wrong with a mask there, "" if nothing is
     ("roberta-large", "{passage} {mask} {question} {mask}"): "task.template: has 2 times {mask} for one answer",
     ("gpt2-large", "{passage} {question} {mask}"): "",
     ("gpt2-large", "{passage} {{mask}} {question}"): "",
-    ("gpt2-large", "{passage} {question} {mask}."): "model=gpt2-large: goes on behind its source, and the template has",
-    ("qwen3-0.6b", "lpt"): "{mask}; give a task.template that ends in {mask}, or has none: {premise} ? {mask} , {hypo",
-    ("t5gemma-s", "lpt"): "model=t5gemma-s: has no mark for an answer in its source, and the template has {mask}; give",
+    (
+        "gpt2-large",
+        "{passage} {question} {mask}.",
+    ): "model=gpt2-large: goes on behind its source: give a task.template that ends in {mask}",
+    (
+        "qwen3-0.6b",
+        "lpt",
+    ): "give a task.template that ends in {mask}, or has none; this one is {premise} ? {mask} , {hypo",
+    ("t5gemma-s", "lpt"): "model=t5gemma-s: has no mark for an answer in its source: give",
     ("t5gemma2-270m", "lpt"): "has no mark for an answer",
 }
 

@@ -243,7 +243,7 @@ def test_auto_takes_memory_then_disk_then_nothing(monkeypatch: pytest.MonkeyPatc
 def test_auto_keeps_nothing_that_is_not_used_again() -> None:
     assert decided("train.updates=10", examples=320).where == "off"
     assert decided("train.updates=10", examples=319).where == "memory"
-    assert decided("prompt.layer=0").where == "off"
+    assert decided("prompt.layer=0", "prompt.pool=mean").where == "off"
     assert decided("schedule=cr", "train.updates=50", examples=400).stages == ("off", "off", "off", "compute")
     config = config_of()
     assert kept_states.decide(config, schedule.of(config), examples=100, tokens=1000, cost=ONE) is None

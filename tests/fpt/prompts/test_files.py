@@ -18,7 +18,7 @@ from transformers import AutoModelForSeq2SeqLM
 
 from fpt.config.schema import PromptConfig
 from fpt.errors import UserError
-from fpt.prompts.files import check, open_prompt
+from fpt.prompts.files import open_prompt, prompt_to_start_from
 from fpt.training.checkpoint import dump_prompt
 from tests.conftest import Outcome
 
@@ -169,9 +169,9 @@ def test_what_holds_no_prompt_is_refused_in_one_line(tmp_path: Path, kind: str) 
 
 def test_another_shape_is_named_with_the_keys_that_it_is_of(tmp_path: Path) -> None:
     (tmp_path / "p").write_bytes(dump_prompt({"prompt": PROMPT}))
-    check(PromptConfig(length=5, init="file", file=str(tmp_path / "p")), 32)
+    prompt_to_start_from(PromptConfig(length=5, init="file", file=str(tmp_path / "p")), 32)
     with pytest.raises(UserError, match=r"\[5, 32\], this run needs \[6, 32\] \[prompt.length, d_model\]"):
-        check(PromptConfig(length=6, init="file", file=str(tmp_path / "p")), 32)
+        prompt_to_start_from(PromptConfig(length=6, init="file", file=str(tmp_path / "p")), 32)
 
 
 def test_a_prompt_that_does_not_fit_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
