@@ -1,4 +1,4 @@
-"""Which kinds of prompts there are; a kind is one file, and one place here. Imports nothing heavy."""
+"""The kinds of prompts; each is a file, and has its place here. Imports nothing heavy."""
 
 from typing import Any, get_args
 
@@ -11,6 +11,6 @@ KINDS: dict[str, Any] = {kind.name: kind for kind in get_args(Kind)}
 
 
 def kind_of(config: PromptConfig) -> Kind:
-    """What answers for the prompt that these settings describe."""
+    """The kind of prompt that these settings describe, with the settings."""
     kind: Kind = KINDS[config.kind](config)
     return kind

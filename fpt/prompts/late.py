@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from fpt.prompts.modules import LatePrompt, Tensors
 
 DROPOUT = 0.1  # of a generator's vectors, as Liu et al. 2022 publish it: RoBERTa's and GPT-2's own
-USE = ("kind", "layer", "length", "generator", "pool")  # what a file says; the bottleneck is a tensor's size
+IN_FILE = ("kind", "layer", "length", "generator", "pool")  # settings in a file; the bottleneck is a tensor's size
 
 
 @dataclass(frozen=True)
 class Late:
-    """A prompt that its settings describe; the questions are those of `Soft`."""
+    """A late prompt's settings, asked the same questions as `Soft`."""
 
     config: PromptConfig
     name: ClassVar[str] = "late"
@@ -35,15 +35,15 @@ class Late:
     }
 
     @staticmethod
-    def of_file(use: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> PromptConfig:
-        """The settings of the prompt in a file, from what it says of its use (`metadata`), and its tensors' shapes.
+    def of_file(metadata: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> PromptConfig:
+        """The settings of a prompt in a file, from the file's `metadata` and its tensors' shapes.
 
         Raises:
-            LookupError: something is not said, as the file is another's.
-            ValueError: something is wrong.
+            LookupError: a setting is missing.
+            ValueError: a setting is wrong.
         """
         bottleneck = {"bottleneck": shapes["down"][0]} if "down" in shapes else {}
-        config = PromptConfig(**{name: use[name] for name in USE} | bottleneck)
+        config = PromptConfig(**{name: metadata[name] for name in IN_FILE} | bottleneck)
         if not isinstance(config.layer, int):
             raise ValueError(f"layer={config.layer}")
         return config
@@ -76,10 +76,7 @@ class Late:
         return replace(self.config, pool=pool)
 
     def shapes(self, d_model: int) -> dict[str, tuple[int, ...]]:
-        """The tensors that are learned: the vectors, or a generator of two layers, each with its bias.
-
-        A generator is `down` [M, D] and `up`, which is [P·D, M] for npg, else [D, M].
-        """
+        """The vectors, or a generator of two layers with biases: `down` [M, D] and `up`, [P·D, M] for npg, else [D, M]."""
         config = self.config
         if config.generator == "none":
             return {"vectors": (config.length, d_model)}
@@ -110,7 +107,7 @@ class Late:
         return LatePrompt(self.config, tensors, position=position, dropout=published if given is None else given)
 
     def metadata(self, layer: int) -> dict[str, Any]:
-        return {name: getattr(self.config, name) for name in USE} | {"layer": layer}
+        return {name: getattr(self.config, name) for name in IN_FILE} | {"layer": layer}
 
     def mismatch(self, shapes: dict[str, tuple[int, ...]], other: PromptConfig, d_model: int) -> str | None:
         makers = [(config.generator, config.pool) for config in (self.config, other)]

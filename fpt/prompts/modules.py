@@ -1,6 +1,4 @@
-"""The kinds of prompts at work: what is learned, and how it enters the states.
-
-Apart from the kinds themselves (`soft`, `late`), which are asked for shapes and positions before torch is imported.
+"""Prompts as trainable modules: the learned tensors, and how their vectors enter the hidden states.
 
 Letters: B batch, S source, P prompt, D model, W widest window.
 """
@@ -14,17 +12,14 @@ from torch.nn import functional
 from fpt.config.schema import PromptConfig
 from fpt.random_streams import stream
 
-Tensors = dict[str, Tensor]  # what is learned, by name
+Tensors = dict[str, Tensor]  # learned tensors, by name
 
 
 class Prompt(nn.Module):
-    """What makes a prompt's vectors, always in float32, where updates do not vanish as in bfloat16; and their place."""
+    """A prompt's learned tensors, which make its vectors. They are float32, as updates vanish in bfloat16."""
 
     def __init__(self, tensors: Tensors, *, length: int, position: int, dropout: float = 0.0) -> None:
-        """Start from tensors, by name; `length` vectors enter after the first `position` encoder blocks.
-
-        Training has `dropout` of their numbers left out.
-        """
+        """Start from tensors; `length` vectors enter after `position` blocks, in training with `dropout`."""
         super().__init__()
         self.length, self.position, self.dropout = length, position, dropout
         for name in sorted(tensors):  # a file has an order of its own, and the optimizer numbers them
@@ -32,16 +27,16 @@ class Prompt(nn.Module):
 
     @property
     def tensors(self) -> dict[str, nn.Parameter]:
-        """What is learned, by name."""
+        """The learned tensors, by name."""
         return dict(self.named_parameters())
 
     def prepend(
         self, states: Tensor, mask: Tensor, source: Tensor, factors: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """States [B, L, D] and their mask [B, L] with each example's vectors in front: [B, P+L, D], [B, P+L].
+        """Put each example's vectors before its states [B, L, D] and mask [B, L]: [B, P+L, D] and [B, P+L].
 
-        The vectors may depend on the first states alone, those of the source, whose mask [B, S] is `source`. They
-        are multiplied by `factors` [B, P, D], which dropout makes.
+        The vectors may depend on the states of the source, the first ones, whose mask [B, S] is `source`. They are
+        multiplied by `factors` [B, P, D], which dropout makes.
         """
         vectors = self(states[:, : source.shape[1]], source)
         vectors = vectors if factors is None else vectors * factors
@@ -69,16 +64,16 @@ class SoftPrompt(Prompt):
 
 
 class LatePrompt(Prompt):
-    """Vectors made from each example's states."""
+    """Vectors made from each example's hidden states."""
 
     def __init__(self, config: PromptConfig, tensors: Tensors, *, position: int, dropout: float = 0.0) -> None:
         """Start from the tensors that `Late.shapes` names."""
         super().__init__(tensors, length=config.length, position=position, dropout=dropout)
         self._generator = config.generator
-        self._pool = "first" if config.pool == "auto" else config.pool  # a run's is settled by its model
+        self._pool = "first" if config.pool == "auto" else config.pool  # a run has resolved it
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """The vectors [B, P, D] for states [B, S, D]; padding, which comes last, has no part in them."""
+        """The vectors [B, P, D] for states [B, S, D], whatever their padding."""
         tensors = self.tensors
         if self._generator == "none":
             return tensors["vectors"].expand(len(states), -1, -1)
@@ -94,10 +89,10 @@ class LatePrompt(Prompt):
 
 
 class MixedPrompt(Prompt):
-    """For each row of a batch a prompt of its own; all enter at the same place."""
+    """Several prompts that enter at the same place, one for each example of a batch."""
 
     def __init__(self, prompts: Sequence[Prompt], of_rows: Sequence[int]) -> None:
-        """Have the prompt number of_rows[i] for row i; the widest decides the width."""
+        """Give example i the prompt number of_rows[i]."""
         number = {index: [row for row, own in enumerate(of_rows) if own == index] for index in sorted(set(of_rows))}
         self._rows = [(prompts[index], rows) for index, rows in number.items()]
         places = {prompt.position for prompt, _ in self._rows}
@@ -107,7 +102,7 @@ class MixedPrompt(Prompt):
     def prepend(
         self, states: Tensor, mask: Tensor, source: Tensor, factors: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """As `Prompt.prepend`, with padding in front of a shorter prompt: distances behind it stay what they are."""
+        """As `Prompt.prepend`; a shorter prompt is padded in front, so that distances behind it stay what they are."""
         assert factors is None  # dropout is for training
         vectors = states.new_zeros(len(states), self.length, states.shape[2])
         real = mask.new_zeros(vectors.shape[:2])
@@ -120,16 +115,13 @@ class MixedPrompt(Prompt):
 
 
 def sampled(ids: list[int], count: int, seed: int) -> list[int]:
-    """Up to `count` of the ids, without repetition; the same for every schedule."""
+    """Up to `count` of the ids, without repetition."""
     order = torch.randperm(len(ids), generator=stream(seed, "prompt"))[:count]
     return [ids[index] for index in order.tolist()]
 
 
 def drawn(shapes: dict[str, tuple[int, ...]], seed: int, *, normal: bool = False) -> Tensors:
-    """Tensors to start from, float32, as torch starts a linear layer: uniform in ±1/√inputs, a bias as its layer.
-
-    Or from N(0, 1), as torch starts an embedding.
-    """
+    """Random float32 tensors: uniform in ±1/√inputs, as torch starts a linear layer and its bias, or from N(0, 1)."""
     random, tensors = stream(seed, "prompt"), {}
     if normal:
         return {name: torch.randn(shape, generator=random) for name, shape in shapes.items()}
@@ -140,10 +132,10 @@ def drawn(shapes: dict[str, tuple[int, ...]], seed: int, *, normal: bool = False
 
 
 def dropped_out(prompt: Prompt, width: int, seed: int, examples: Sequence[int], update: int) -> Tensor | None:
-    """What dropout leaves of the vectors of an update's examples, as factors [B, P, D]; None: everything.
+    """Dropout's factors [B, P, D] for the vectors of an update's examples; None: the prompt has no dropout.
 
-    An example's depend on it, the seed and the update alone, so that neither micro-batches, nor the number of
-    processes, nor where a run was stopped have a part in what is learned.
+    They depend on the example, the seed and the update alone, so that micro-batches, the number of processes and
+    resumption leave what is learned as it is.
     """
     if not prompt.dropout:
         return None
@@ -162,13 +154,13 @@ def pooled(states: Tensor, lengths: Tensor, pool: str) -> Tensor:
 
 
 def average_pooled(states: Tensor, lengths: Tensor, outputs: int) -> Tensor:
-    """[B, outputs, D]: what torch's AdaptiveAvgPool1d makes of each example's first lengths [B] states alone."""
+    """Adaptive average pooling, as torch's, of each example's first lengths [B] states to [B, outputs, D]."""
     parts, counts = _parted(states, lengths, outputs)
     return (parts * counts[..., None]).sum(2) / counts.sum(2, keepdim=True)
 
 
 def max_pooled(states: Tensor, lengths: Tensor, outputs: int) -> Tensor:
-    """[B, outputs, D]: the same of AdaptiveMaxPool1d."""
+    """Adaptive max pooling, as torch's, of each example's first lengths [B] states to [B, outputs, D]."""
     parts, counts = _parted(states, lengths, outputs)
     return parts.masked_fill(~counts[..., None], -torch.inf).amax(2)
 

@@ -1,6 +1,6 @@
 """The soft prompt: P learned vectors [P, D] before the embedded input (Lester et al. 2021).
 
-A kind is asked before torch is imported; what runs is in `modules`.
+A kind answers questions before torch is imported; the module that is trained is in `modules`.
 
 Letters: P prompt, D model.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fpt.prompts.modules import SoftPrompt, Tensors
 
 TENSOR = "prompt"
-COMMON = 5000  # Lester et al. sample from the 5,000 most frequent pieces; T5's vocabulary is sorted by frequency
+NUM_COMMON = 5000  # Lester et al. sample from the 5,000 most frequent pieces; T5's vocabulary is sorted by frequency
 
 
 @dataclass(frozen=True)
@@ -36,19 +36,19 @@ class Soft:
 
     @staticmethod
     def width(shapes: dict[str, tuple[int, ...]]) -> int:
-        """The D of tensors with such shapes."""
+        """The model width D of tensors with such shapes."""
         return shapes[TENSOR][-1]
 
     def position(self, num_blocks: int) -> int:
-        """How many of a model's encoder blocks lie below the prompt."""
+        """How many blocks lie below the prompt, of the stack that it enters."""
         return 0
 
     def settled(self, reads: "Reading", num_blocks: int) -> PromptConfig:
-        """The settings with what `auto` means for a model of so many blocks that reads in this way."""
+        """The settings, `auto` resolved for a model that reads in this way and has so many blocks."""
         return self.config
 
     def shapes(self, d_model: int) -> dict[str, tuple[int, ...]]:
-        """The tensors that are learned, by name."""
+        """The shapes of the learned tensors, by name."""
         return {TENSOR: (self.config.length, d_model)}
 
     def num_learned(self, d_model: int) -> int:
@@ -56,11 +56,11 @@ class Soft:
         return self.config.length * d_model
 
     def flops(self, source: int, d_model: int) -> tuple[int, int]:
-        """FLOPs of the two layers that make the vectors for an example of `source` positions, none here."""
+        """FLOPs of the two layers that make the vectors of an example of `source` positions; a soft prompt has none."""
         return 0, 0
 
     def initial(self, backbone: "Backbone", *, labels: tuple[str, ...], seed: int) -> "Tensors":
-        """The tensors to start from, float32; those of init=labels are the task's label words' embeddings."""
+        """The float32 tensors to start from; with prompt.init=labels they are embeddings of the task's label words."""
         from fpt.prompts.modules import drawn
 
         config = self.config
@@ -76,24 +76,24 @@ class Soft:
         return {TENSOR: backbone.embeddings(ids)}
 
     def build(self, tensors: "Tensors", position: int) -> "SoftPrompt":
-        """What was or will be learned as a module, which enters after the first `position` encoder blocks."""
+        """The tensors as a trainable module that enters after the first `position` blocks."""
         from fpt.prompts.modules import SoftPrompt
 
         return SoftPrompt(tensors[TENSOR])
 
     def metadata(self, layer: int) -> dict[str, Any]:
-        """What a file says of its tensors' use; `layer` is the block of the whole model before which they enter."""
+        """What a prompt's file says besides its tensors, which enter before block `layer` of the whole model."""
         return {}
 
     def mismatch(self, shapes: dict[str, tuple[int, ...]], other: PromptConfig, d_model: int) -> str | None:
-        """Why a model of this width cannot start from another such prompt's tensors; None: it can."""
+        """Why this prompt cannot start from the tensors of another one of its kind; None: it can."""
         held, needed = shapes[TENSOR], self.shapes(d_model)[TENSOR]
         if held == needed:
             return None
         return f"holds a prompt of shape {list(held)}, this run needs {list(needed)} [prompt.length, d_model]"
 
     def described(self, d_model: int, layer: int, model: str) -> str:
-        """What goes where, for people; `layer` blocks of `model` lie below."""
+        """A line for people that says what the prompt is; `layer` blocks of `model` lie below it."""
         return f"{self.config.length} vectors of {d_model} numbers that go before the embedded input of {model}"
 
 
@@ -108,7 +108,7 @@ def _common(tokenizer: "PreTrainedTokenizerBase", count: int, seed: int) -> list
     from fpt.prompts.modules import sampled
 
     special = set(tokenizer.all_special_ids)
-    ids = [index for index in range(min(COMMON, len(tokenizer))) if index not in special]
+    ids = [index for index in range(min(NUM_COMMON, len(tokenizer))) if index not in special]
     if len(ids) < count:
         raise UserError(f"prompt.length: {count} pieces wanted, but the vocabulary has only {len(ids)}")
     return sampled(ids, count, seed)
