@@ -215,8 +215,8 @@ def _in_torch_file(file: Path) -> PromptFile:
         what = ", ".join(map(str, loaded)) if isinstance(loaded, dict) else type(loaded).__name__
         raise UserError(f"{file}: has no tensor '{TENSOR}', but {what or 'nothing'}")
     dtype = str(tensor.dtype).removeprefix("torch.")
-    load = partial(dict, {TENSOR: tensor.detach()})
-    return _soft(file, tuple(tensor.shape), dtype, load, is_float=tensor.is_floating_point())
+    is_float = tensor.is_floating_point()
+    return _soft(file, tuple(tensor.shape), dtype, lambda: {TENSOR: tensor.detach()}, is_float=is_float)
 
 
 def _soft(
