@@ -76,7 +76,7 @@ class Late:
         return replace(self.config, pool=pool)
 
     def shapes(self, d_model: int) -> dict[str, tuple[int, ...]]:
-        """The vectors, or a generator of two layers with biases: `down` [M, D], and `up` [P·D, M] for npg, else [D, M]."""
+        """The vectors; or a generator of two layers with biases, `down` [M, D] and `up` [D, M], of npg [P·D, M]."""
         config = self.config
         if config.generator == "none":
             return {"vectors": (config.length, d_model)}
