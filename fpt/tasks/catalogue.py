@@ -15,8 +15,8 @@ RULES: dict[str, TaskRules] = {**labels.RULES, **ratings.RULES, **reading.RULES,
 
 
 def rules_of(task: TaskConfig) -> TaskRules:
-    """The task's rules, with the user's template where there is one."""
-    rules = _rules_of(task)
+    """The task's rules, with what the user wants otherwise."""
+    rules = own_task.rules(task) if is_own(task) else _named_rules(task)
     for text in (rules.template.text, *rules.labels):
         readable(text, f"task={task.name}: {text!r}")
     if task.answer != "generate" and not rules.labels:
@@ -27,11 +27,7 @@ def rules_of(task: TaskConfig) -> TaskRules:
     return rules
 
 
-def _rules_of(task: TaskConfig) -> TaskRules:
-    if is_own(task):
-        if task.template is not None:
-            raise UserError("task.template is for tasks that have one of their own; for task=files give task.source")
-        return own_task.rules(task)
+def _named_rules(task: TaskConfig) -> TaskRules:
     if task.name not in RULES:
         raise UserError(f"task.name={task.name}: allowed are {', '.join(RULES)}.{did_you_mean(task.name, RULES)}")
     own_task.check_unused(task)
@@ -52,29 +48,28 @@ def data_of(config: RunConfig, rules: TaskRules) -> str:
     """Where the data are: 'world', 'hub' or a folder."""
     task = config.task
     is_generated = config.model.weights == "embedded" and rules.records.generated
-    auto = "world" if is_generated else "hub"
-    data = "." if is_own(task) else auto if task.data == "auto" else task.data
-    if data != "world":
-        for key, value in (("world", task.world), ("land", task.land)):
-            if value is not None:
-                raise UserError(
-                    f"task.{key}={value}: is of generated data, and these are"
-                    f" {rules.records.describe(data) if data != '.' else 'files of your own'};"
-                    " leave it out, or give task.data=world"
-                )
+    auto = "." if is_own(task) else "world" if is_generated else "hub"
+    data = auto if task.data == "auto" else task.data
+    if data == "world":
+        return data
+    for key, value in (("world", task.world), ("land", task.land)):
+        if value is not None:
+            given = "files of your own" if is_own(task) else rules.records.describe(data)
+            raise UserError(
+                f"task.{key}={value}: is of generated data, and these are {given};"
+                " leave it out, or give task.data=world"
+            )
     return data
 
 
 def most_train_examples(config: RunConfig) -> int | None:
     """How many training examples there are at most; None where that is not known."""
-    task = config.task
-    if not is_own(task):
-        rules = rules_of(task)
-        if rules.each_gold:  # a record makes several
-            return task.train_examples
-        if task.shots is not None:
-            return task.shots if task.protocol == "lpt" else task.shots * max(1, len(rules.labels))
-    return _at_most(config, "train", task.train_examples)
+    task, rules = config.task, rules_of(config.task)
+    if is_own(task) or rules.each_gold:  # of which a record makes several
+        return task.train_examples
+    if task.shots is not None:
+        return task.shots if task.protocol == "lpt" else task.shots * max(1, len(rules.labels))
+    return _at_most(config, rules, "train", task.train_examples)
 
 
 def most_valid_examples(config: RunConfig) -> int | None:
@@ -82,13 +77,12 @@ def most_valid_examples(config: RunConfig) -> int | None:
     task = config.task
     if task.protocol == "lpt":
         return task.valid_shots or VALID_SHOTS
-    return None if task.valid_split == variants.BOTH else _at_most(config, "validation", task.valid_examples)
+    if is_own(task) or task.valid_split == variants.BOTH:
+        return task.valid_examples if is_own(task) else None
+    return _at_most(config, rules_of(task), "validation", task.valid_examples)
 
 
-def _at_most(config: RunConfig, split: str, limit: int | None) -> int | None:
-    """How many of a split, of which no more than `limit` are asked for."""
-    if is_own(config.task):
-        return limit
-    rules = rules_of(config.task)
+def _at_most(config: RunConfig, rules: TaskRules, split: str, limit: int | None) -> int | None:
+    """How many of a split there are, of which no more than `limit` are asked for."""
     sizes = {"world": GENERATED, "hub": rules.records.sizes}.get(data_of(config, rules), (None, None))
     return min(filter(None, (limit, sizes[split == "validation"])), default=None)

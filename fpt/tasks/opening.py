@@ -23,7 +23,7 @@ def open_task(config: RunConfig) -> Task:
     test_split = asked_test_split(config, rules)
     splits = _Splits(rules, data_of(config, rules), Faults(skip=task.on_error == "skip"))
     train, valid, notes = _to_learn_and_validate(config, splits)
-    test = _to_test(config, splits, test_split)
+    test = [] if test_split is None else splits.first(test_split, task.valid_examples if is_drawn(task) else None)
     baseline_name, answers = rules.baseline(train, valid)
     origin = " and ".join(filter(None, (task.train, task.valid))) or rules.records.describe(splits.data)
     return Task(
@@ -57,29 +57,19 @@ def _to_learn_and_validate(config: RunConfig, splits: "_Splits") -> tuple[list[E
         notes.append(f"{file}: {share} are for validation, drawn with the seed, as {without}")
         valid = valid[: task.valid_examples]
     else:
-        valid = splits.validation(task.valid_split, task.valid_examples)
+        valid = splits.first(task.valid_split, task.valid_examples)
     if task.shots is not None and not is_drawn(task):
         train = sampling.shots_of_each(train, task.shots, seed, labels=rules.labels)
     if rules.each_gold:
-        train = _one_for_each_gold(train)[: task.train_examples]
+        train = [example for whole in train for example in _one_for_each_gold(whole)][: task.train_examples]
     if is_own(task) and len(valid) < FEW:
         points = f"of {len(valid)} validation examples one answer is {100 / len(valid):.1f} points of the score"
         notes.append(f"{points}; more say more: task.valid, or a larger task.valid_share")
     return train, valid, notes
 
 
-def _to_test(config: RunConfig, splits: "_Splits", split: str | None) -> list[Example]:
-    if split is None:
-        return []
-    return splits.validation(split, config.task.valid_examples) if is_drawn(config.task) else splits.first(split, None)
-
-
-def _one_for_each_gold(examples: list[Example]) -> list[Example]:
-    return [
-        example._replace(target=ANSWER.format(answer=gold), golds=(gold,))
-        for example in examples
-        for gold in example.golds
-    ]
+def _one_for_each_gold(example: Example) -> list[Example]:
+    return [example._replace(target=ANSWER.format(answer=gold), golds=(gold,)) for gold in example.golds]
 
 
 @dataclass(frozen=True)
@@ -90,19 +80,15 @@ class _Splits:
     data: str
     faults: Faults
 
-    def validation(self, split: str, num: int | None) -> list[Example]:
-        """The first `num` examples of a validation split, or of each of those that it is made of."""
-        parts = parts_of(split, self.rules)
-        if len(parts) == 1:
-            return self.first(split, num)
-        return [
-            example._replace(id=f"{part}-{example.id}", group=part)
-            for part in parts
-            for example in self.first(part, num)
-        ]
-
     def first(self, split: str, num: int | None) -> list[Example]:
-        """A split's first `num` examples; None: all."""
+        """The first `num` examples of a split, or of each of those that it is made of; None: all."""
+        parts = parts_of(split, self.rules)
+        if len(parts) > 1:
+            return [
+                example._replace(id=f"{part}-{example.id}", group=part)
+                for part in parts
+                for example in self.first(part, num)
+            ]
         examples = list(islice(self._examples(split), num))
         if not examples:
             records, skipped = self.rules.records, self.faults.messages
@@ -113,28 +99,26 @@ class _Splits:
 
     def _examples(self, split: str) -> Iterator[Example]:
         ids: set[str] = set()
-        first: dict[bool, str] = {}  # where the first record is that has an answer, and that has none
+        answered: dict[bool, str] = {}  # where the first record is that has an answer, and that has none
         for where, record in origins.records(self.rules.records, self.data, split, self.faults):
-            try:
-                example, has_answer = self._example(record, where, is_test=split in self.rules.records.tests)
+            with self.faults:
+                example = self._example(record, where, is_test=split in self.rules.records.tests)
                 if example.id in ids:
                     raise UserError(f"{where}: the id '{example.id}' occurs a second time; make ids unique")
-            except UserError as error:
-                self.faults.add(error)
-                continue
-            ids.add(example.id)
-            first.setdefault(has_answer, where)
-            if len(first) > 1:  # even where such are skipped: the rest would be taken for the whole
+                ids.add(example.id)
+                answered.setdefault(bool(example.golds), where)
+                if len(answered) == 1:
+                    yield example
+            if len(answered) > 1:  # even where such are skipped: the rest would be taken for the whole
                 raise UserError(
-                    f"{first[True]}: has a label or an answer, and {first[False]} has none; a test split is scored"
-                    " whole or not at all, so add those that are missing, or take out all"
+                    f"{answered[True]}: has a label or an answer, and {answered[False]} has none; a test split is"
+                    " scored whole or not at all, so add those that are missing, or take out all"
                 )
-            yield example
 
-    def _example(self, record: Record, where: str, *, is_test: bool) -> tuple[Example, bool]:
-        """A record as an example, and whether it has its answer, which a test split's may lack."""
+    def _example(self, record: Record, where: str, *, is_test: bool) -> Example:
+        """A record as an example, whose answer only a test split's may lack."""
         rules, record = self.rules, self.rules.records.prepare(record, where)
-        has_answer = not is_test or rules.has_answer(record)
-        example = rules.example(record, where) if has_answer else rules.question(record, where)
+        unanswered = is_test and not rules.has_answer(record)
+        example = rules.question(record, where) if unanswered else rules.example(record, where)
         readable(example.id, f"{where}: the id")
-        return example, has_answer
+        return example

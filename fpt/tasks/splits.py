@@ -1,5 +1,6 @@
 """Which of a task's splits is asked for."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +14,14 @@ from fpt.tasks.variants import BOTH
 
 
 def validation_splits(rules: TaskRules) -> list[str]:
-    """The names of a task's validation splits."""
-    return [name for name in rules.records.splits if name != "train"]
+    """The names of a task's validation splits; where there are several, BOTH is one more."""
+    names = [name for name in rules.records.splits if name != "train"]
+    return [*names, BOTH] if len(names) > 1 else names
 
 
 def parts_of(split: str, rules: TaskRules) -> list[str]:
     """The splits that a validation split is made of: itself, or all of them."""
-    return validation_splits(rules) if split == BOTH else [split]
+    return validation_splits(rules)[:-1] if split == BOTH else [split]
 
 
 def is_drawn(task: TaskConfig) -> bool:
@@ -34,21 +36,16 @@ def name_of_validation(task: TaskConfig) -> str:
 
 def check_validation_split(config: RunConfig, rules: TaskRules) -> None:
     """Refuse a validation split that the task does not have."""
-    task, allowed = config.task, validation_splits(rules)
-    if task.valid_split not in allowed and (task.valid_split != BOTH or len(allowed) < 2):
-        raise UserError(f"task.valid_split={task.valid_split}: {task.name} has {' and '.join(allowed)}")
-    _check_people(config, rules, "valid_split")
+    _check_split(config, rules, "valid_split", config.task.valid_split, validation_splits(rules))
 
 
-def _check_people(config: RunConfig, rules: TaskRules, key: str) -> None:
-    """Refuse the split about things where customs hold, which are about people."""
-    split = getattr(config.task, key)
-    if (
-        (split.endswith("mismatched") or split == BOTH)
-        and data_of(config, rules) == "world"
-        and rules.records.land is not None
-    ):
-        other = split.removesuffix("mismatched") + "matched"
+def _check_split(config: RunConfig, rules: TaskRules, key: str, split: str, known: Collection[str]) -> None:
+    """Refuse a split that is not known, or that is about things where customs hold, which are about people."""
+    if split not in known:
+        raise UserError(f"task.{key}={split}: {config.task.name} has {', '.join(known)}.{did_you_mean(split, known)}")
+    is_about_things = split.endswith("mismatched") or split == BOTH
+    if is_about_things and rules.records.land is not None and data_of(config, rules) == "world":
+        other = "matched" if split == BOTH else split.replace("mismatched", "matched")
         raise UserError(
             f"task.{key}={split}: a land's customs are about people alone; give {other}, or task.world=plain"
         )
@@ -56,52 +53,45 @@ def _check_people(config: RunConfig, rules: TaskRules, key: str) -> None:
 
 def asked_test_split(config: RunConfig, rules: TaskRules) -> str | None:
     """The test split that is asked for, if one is."""
-    task, tests = config.task, rules.records.tests
-    own = is_own(task)
+    task, tests, own = config.task, rules.records.tests, is_own(config.task)
     if is_drawn(task):
         if own and (task.valid is None or task.test is not None):
             raise UserError(
                 "task.protocol=lpt: the validation file is the test; give task.valid=FILE, and leave out task.test"
             )
         return task.valid_split
-    name = "test" if own and task.test and task.test_split is None else task.test_split
-    if name is None:
+    split = "test" if own and task.test and task.test_split is None else task.test_split
+    if split is None:
         return None
-    key = f"task.test_split={name}"
     if own and not tests:
-        raise UserError(f"{key}: for task=files give task.test=FILE, or leave it out")
-    if name not in tests:
-        raise UserError(f"{key}: {task.name} has {' and '.join(tests)}.{did_you_mean(name, tests)}")
-    if name == task.test_split:
-        _check_people(config, rules, "test_split")
-    if not tests[name].hub and data_of(config, rules) == "hub":
+        raise UserError(f"task.test_split={split}: for task=files give task.test=FILE, or leave it out")
+    _check_split(config, rules, "test_split", split, tests)
+    if not tests[split].hub and data_of(config, rules) == "hub":
         raise UserError(
-            f"{key}: {task.name} has no public test split; leave it out, or give questions of yours as task=files"
-            " with task.test=FILE"
+            f"task.test_split={split}: {task.name} has no public test split; leave it out, or give questions of yours"
+            " as task=files with task.test=FILE"
         )
-    return name
+    return split
 
 
 def with_split(config: RunConfig, split: str | None) -> RunConfig:
     """The configuration under which a split is read: a validation split's name, a test split's, or train."""
-    rules = rules_of(config.task)
-    if is_drawn(config.task):
+    rules, task = rules_of(config.task), config.task
+    if is_drawn(task):
         if split in (None, "train", "validation", "test"):
             return config
         raise UserError(
             f"split={split}: with task.protocol=lpt there are train, validation, which is drawn from the training"
-            f" split, and test, which is {config.task.valid_split}"
+            f" split, and test, which is {task.valid_split}"
         )
-    only_valid = replace(config.task, test_split=None, test=None)
-    valid = validation_splits(rules)
-    if split is None or split == "train" or (split == "validation" and split not in valid):
-        return replace(config, task=only_valid)
-    if split in valid or (split == BOTH and len(valid) > 1):
-        return replace(config, task=replace(only_valid, valid_split=split))
-    if split in rules.records.tests:
-        return replace(config, task=replace(config.task, test_split=split))
-    allowed = ["train", *valid, *rules.records.tests]
-    raise UserError(f"split={split}: {config.task.name} has {', '.join(allowed)}.{did_you_mean(split, allowed)}")
+    valid, tests = validation_splits(rules), rules.records.tests
+    if split in tests:
+        return replace(config, task=replace(task, test_split=split))
+    if split not in (None, "train", "validation", *valid):
+        known = ["train", *valid, *tests]
+        raise UserError(f"split={split}: {task.name} has {', '.join(known)}.{did_you_mean(split, known)}")
+    valid_split = split if split in valid else task.valid_split
+    return replace(config, task=replace(task, test_split=None, test=None, valid_split=valid_split))
 
 
 def without_training_file(config: RunConfig, split: str | None, run: Run | None) -> RunConfig:

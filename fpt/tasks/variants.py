@@ -19,19 +19,21 @@ Score = Callable[[Sequence[str], Sequence[Example]], dict[str, float]]
 
 def wanted(rules: TaskRules, task: TaskConfig) -> TaskRules:
     """The rules of a named task with the settings that change them."""
-    rules = _worded(rules, task)
-    if task.metric is not None:
-        rules = _measured(rules, task)
-    if task.valid_split == BOTH:
-        rules = replace(rules, score=partial(_over_sets, rules.score, rules.metric))
-    return rules
+    rules = _measured(_worded(rules, task), task)
+    return rules if task.valid_split != BOTH else replace(rules, score=partial(_over_sets, rules.score, rules.metric))
 
 
 def _worded(rules: TaskRules, task: TaskConfig) -> TaskRules:
+    """With another text and other label words, as they are named or given."""
     named = {name: wordings[task.name] for name, wordings in WORDINGS.items() if task.name in wordings}
     wording = named.get(task.template or "")
-    words = {**(wording.words if wording else {}), **_words(rules, task)}
-    template = rules.template if wording is None else wording.template
+    words = dict(zip(rules.labels, wording.words, strict=False)) if wording else {}
+    words |= _given_words(rules, task)
+    template = wording.template if wording else rules.template
+    if task.template is not None and wording is None:
+        template = replace(template, text=task.template, key="task.template")
+        other = f"{task.name}, whose named texts are {', '.join(named)}," if named else task.name
+        template.check_fields(rules.template.fields, other)
     if words:
         assert rules.relabelled is not None  # or there would be no labels to name
         spelt = [words.get(label, label) for label in rules.labels]
@@ -39,39 +41,33 @@ def _worded(rules: TaskRules, task: TaskConfig) -> TaskRules:
         if twice := next((word for word in spelt if spelt.count(word) > 1), None):
             raise UserError(f"task.labels: two labels have the word '{twice}'; give each its own")
         rules = replace(rules.relabelled(words), records=rules.records)
-    if task.template is not None and wording is None:
-        template = replace(template, text=task.template, key="task.template")
-        other = f"{task.name}, whose named texts are {', '.join(named)}," if named else task.name
-        template.check_fields(rules.template.fields, other)
     return replace(rules, template=template)
 
 
-def _words(rules: TaskRules, task: TaskConfig) -> dict[str, str]:
+def _given_words(rules: TaskRules, task: TaskConfig) -> dict[str, str]:
     """The label words that the user gives, by those they replace."""
     if task.labels is None:
         return {}
     if not rules.labels:
         raise UserError(f"task.labels: {task.name} has no labels; leave it out")
     words = {fields.as_text(key): fields.as_text(word) for key, word in task.labels.items()}
-    for label in words:
-        if label not in rules.labels:
-            raise UserError(
-                f"task.labels.{label}: {task.name} has {', '.join(rules.labels)}.{did_you_mean(label, rules.labels)}"
-                f" Other words for them are {label_words.shown(dict.fromkeys(rules.labels, 'WORD'))}"
-            )
+    if unknown := next((label for label in words if label not in rules.labels), None):
+        raise UserError(
+            f"task.labels.{unknown}: {task.name} has {', '.join(rules.labels)}.{did_you_mean(unknown, rules.labels)}"
+            f" Other words for them are {label_words.shown(dict.fromkeys(rules.labels, 'WORD'))}"
+        )
     return words
 
 
 def _measured(rules: TaskRules, task: TaskConfig) -> TaskRules:
     """With another of the task's metrics as the main one, or the mean of all."""
-    names = (*rules.metrics, MEAN) if rules.metrics else (rules.metric,)
-    if task.metric == MEAN and len(rules.metrics) == 1:
+    metric, names = task.metric, (*rules.metrics, MEAN) if rules.metrics else (rules.metric,)
+    if metric is None or (metric == MEAN and len(rules.metrics) == 1):
         return rules
-    if task.metric not in names:
-        allowed = ", ".join(names)
-        raise UserError(f"task.metric={task.metric}: {task.name} has {allowed}.{did_you_mean(str(task.metric), names)}")
-    score = partial(_with_mean, rules.score, rules.metrics) if task.metric == MEAN else rules.score
-    return replace(rules, metric=str(task.metric), score=score)
+    if metric not in names:
+        raise UserError(f"task.metric={metric}: {task.name} has {', '.join(names)}.{did_you_mean(metric, names)}")
+    score = partial(_with_mean, rules.score, rules.metrics) if metric == MEAN else rules.score
+    return replace(rules, metric=metric, score=score)
 
 
 def _with_mean(
@@ -83,12 +79,9 @@ def _with_mean(
 
 def _over_sets(score: Score, main: str, answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
     """The mean of the sets' scores, whatever their sizes, and the main one's of each (Liu et al. 2022 on MNLI)."""
-    members: dict[str, list[int]] = {}
-    for index, example in enumerate(examples):
-        members.setdefault(example.group, []).append(index)
-    scores = {
-        name: score([answers[index] for index in indices], [examples[index] for index in indices])
-        for name, indices in members.items()
-    }
+    pairs, scores = list(zip(answers, examples, strict=True)), dict[str, dict[str, float]]()
+    for name in dict.fromkeys(example.group for example in examples):
+        own = [pair for pair in pairs if pair[1].group == name]
+        scores[name] = score([answer for answer, _ in own], [example for _, example in own])
     means = {metric: fmean(each[metric] for each in scores.values()) for metric in next(iter(scores.values()))}
     return {**means, **{f"{main}_{name}": each[main] for name, each in scores.items() if name}}

@@ -220,7 +220,7 @@ def test_what_is_wrong_in_it_is_named(tmp_path: Path, name: str, content: str, r
 @pytest.mark.parametrize(
     ("name", "settings", "reason"),
     [
-        ("mnli", {"test_split": "test"}, "task.test_split=test: mnli has test_matched and test_mismatched."),
+        ("mnli", {"test_split": "test"}, "task.test_split=test: mnli has test_matched, test_mismatched."),
         ("boolq", {"test_split": "tests"}, "task.test_split=tests: boolq has test. Did you mean 'test'?"),
         ("boolq", {"test_split": ""}, "task.test_split=: boolq has test."),
         ("squad_v2", {"test_split": "test", "data": "hub"}, "squad_v2 has no public test split; leave it out, or give"),
