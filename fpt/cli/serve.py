@@ -12,6 +12,7 @@ from fpt.sharing.card import source_of
 from fpt.tasks.catalogue import rules_of
 
 NEEDED = ("fastapi", "uvicorn")
+CONNECTIONS = 256  # besides those whose questions wait
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")
 
 
@@ -26,27 +27,27 @@ def serve(arguments: Arguments) -> None:
     for _, config in subjects.values():
         processes.alone(config)
     host, port = arguments.options.get("host", "127.0.0.1"), arguments.number("port", 8000, least=0, most=65_535)
-    if port >= 2**16:
-        raise UserError(f"port={port}: expected a number below 65536; 0 takes a free one")
-    beams, limit = arguments.number("beams", 1, most=MOST_BEAMS), arguments.number("max-new-tokens", 0, least=0) or None
     longest_queue, longest_body = arguments.number("queue", 256), arguments.number("max-body", 1_000_000)
-    from fpt.serving.server import bound  # here, as the libraries may be missing
+    beams, limit = arguments.number("beams", 1, most=MOST_BEAMS), arguments.number("max-new-tokens", 0, least=0) or None
+    from fpt.serving import server  # here, as the libraries may be missing
 
-    own = bound(host, port)
+    own = server.bound(host, port)
     with progress.console.status("importing torch and transformers"):
-        from stages.using.serve import Service, serve
-    service = Service(
-        prompts={name: (config, learned_from(arguments, run, config)) for name, (run, config) in subjects.items()},
-        examples={name: _example(subject) for name, subject in subjects.items()},
-        own=own,
-        own_names=_own_names(host),
-        field=arguments.options.get("prompt-field", "prompt"),
-        longest_queue=longest_queue,
-        longest_body=longest_body,
-        beams=beams,
-        max_new_tokens=limit,
-    )
-    serve(service, progress.say)
+        from fpt.serving.app import Served, Service, make
+        from fpt.serving.waiting import Waiting
+        from stages.using.predict import mixed_predictor
+    prompts = {name: (config, learned_from(arguments, run, config)) for name, (run, config) in subjects.items()}
+    served = {
+        name: Served(subject[1].task.name, rules_of(subject[1].task), _example(subject))
+        for name, subject in subjects.items()
+    }
+    config, field = next(iter(prompts.values()))[0], arguments.options.get("prompt-field", "prompt")
+    service = Service(config.model.name, served, field, longest_body, _own_names(host))
+    with mixed_predictor(prompts, beams=beams, max_new_tokens=limit) as mixed:
+        waiting = Waiting(mixed.answer, batch_size=config.train.eval_batch, longest=longest_queue)
+        progress.say(f"{', '.join(served)} on {config.model.name} at {server.address(own)}; Ctrl-C ends")
+        server.run(make(service, waiting), own, most=longest_queue + CONNECTIONS)
+    progress.say(f"stopped, after {waiting.answered:,} answers in {waiting.batches:,} batches")
 
 
 def _example(subject: Subject) -> str:

@@ -1,4 +1,4 @@
-"""Where the service is found, from before the model is opened until it is told to stop."""
+"""The socket that a service listens on, from before its model is opened until it is told to stop."""
 
 import errno
 import os
@@ -10,11 +10,11 @@ from fastapi import FastAPI
 from fpt.devices.interrupts import Interrupted, heard
 from fpt.errors import UserError
 
-PATIENCE = 30  # seconds for what was asked before the stop
+PATIENCE = 30  # seconds to answer what was asked before the stop
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket at that address; port 0 takes a free one."""
+    """Listen at an address; port 0 takes a free one."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
@@ -25,22 +25,19 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 def address(own: socket.socket) -> str:
-    """As a browser takes it."""
+    """Return the address of a socket as a browser takes it."""
     host, port = own.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def run(app: FastAPI, own: socket.socket, *, most: int) -> None:
-    """Serve until SIGINT or SIGTERM: what was asked is answered first, a second signal ends at once.
-
-    More than `most` connections at once are told to come again.
-    """
-    # What the library logs of its own start and stop is said in our words; errors of handlers it still logs.
+    """Serve up to `most` connections until SIGINT or SIGTERM; waiting questions are answered before it ends."""
+    # Its start and stop the caller says in our words; errors of handlers are logged.
     settings = uvicorn.Config(
         app, log_level="error", access_log=False, timeout_graceful_shutdown=PATIENCE, limit_concurrency=most
     )
     with own, heard():
         try:
             uvicorn.Server(settings).run(sockets=[own])
-        except Interrupted:  # which uvicorn raises again when it has ended
+        except Interrupted:  # uvicorn raises it again when it has ended
             return

@@ -1,23 +1,17 @@
-"""Questions that wait for a model: what came while it computed is the next batch."""
+"""Questions that wait for a model: those that came while it computed are the next batch."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from fpt.tasks.task import Example
 from fpt.training.prediction import Prediction
 
-
-class Full(Exception):  # noqa: N818 - like asyncio.QueueFull, it names what happened
-    """No more may wait."""
+Question = tuple[Example, asyncio.Future[Prediction]]
 
 
 class Waiting:
-    """A line of questions before one model, which computes in a thread of its own.
-
-    Nobody is made to wait for a batch to fill: a lone question is computed at once, and those that come meanwhile
-    together.
+    """A queue before one model, which computes in a thread of its own; no question waits for a batch to fill.
 
     Attributes:
         asked: how many questions came in.
@@ -28,60 +22,41 @@ class Waiting:
     def __init__(
         self, answer: Callable[[Sequence[Example]], list[Prediction]], *, batch_size: int, longest: int
     ) -> None:
-        """Give `answer` up to batch_size questions at once, of up to `longest` that wait."""
-        self._answer, self._batch_size, self._longest = answer, batch_size, longest
-        self._line = deque[tuple[Example, asyncio.Future[Prediction]]]()
-        self._came = asyncio.Event()
+        """Give `answer` up to `batch_size` questions at once, of up to `longest` that wait."""
+        self._answer, self._batch_size = answer, batch_size
+        self._queue = asyncio.Queue[Question](longest)
         self.asked = self.answered = self.batches = 0
 
     def __len__(self) -> int:
-        return len(self._line)
+        return self._queue.qsize()
 
     async def ask(self, example: Example) -> Prediction:
-        """The prediction, when it is this question's turn.
-
-        Raises:
-            Full: too many wait already.
-        """
-        if len(self._line) >= self._longest:
-            raise Full
-        self.asked += 1
+        """Wait for the prediction; raises asyncio.QueueFull where too many wait already."""
         future = asyncio.get_running_loop().create_future()
-        self._line.append((example, future))
-        self._came.set()
+        self._queue.put_nowait((example, future))
+        self.asked += 1
         return await future
 
     async def work(self) -> None:
         """Answer until cancelled; what goes wrong with a question is raised where it was asked."""
-        loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(1, thread_name_prefix="model") as thread:
             while True:
-                await self._came.wait()
-                self._came.clear()
-                while self._line:
-                    batch = [self._line.popleft() for _ in range(min(self._batch_size, len(self._line)))]
-                    batch = [
-                        (example, future) for example, future in batch if not future.done()
-                    ]  # who left is not asked
-                    if batch:
-                        await self._compute(loop, thread, batch)
+                batch = [await self._queue.get()]
+                while len(batch) < self._batch_size and not self._queue.empty():
+                    batch.append(self._queue.get_nowait())
+                if batch := [question for question in batch if not question[1].done()]:  # whoever left is not answered
+                    await self._compute(thread, batch)
 
-    async def _compute(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        thread: ThreadPoolExecutor,
-        batch: list[tuple[Example, asyncio.Future[Prediction]]],
-    ) -> None:
+    async def _compute(self, thread: ThreadPoolExecutor, batch: list[Question]) -> None:
+        examples = [example for example, _ in batch]
         try:
-            found = await loop.run_in_executor(thread, self._answer, [example for example, _ in batch])
+            found = await asyncio.get_running_loop().run_in_executor(thread, self._answer, examples)
         except Exception as error:
-            if len(batch) > 1:  # of which one may be at fault: the others are answered without it
+            if len(batch) > 1:  # one of them may be at fault: the others are answered without it
                 for one in batch:
-                    await self._compute(loop, thread, [one])
-                return
-            ((_, future),) = batch
-            if not future.done():
-                future.set_exception(error)
+                    await self._compute(thread, [one])
+            elif not batch[0][1].done():
+                batch[0][1].set_exception(error)
             return
         self.answered, self.batches = self.answered + len(batch), self.batches + 1
         for (_, future), prediction in zip(batch, found, strict=True):

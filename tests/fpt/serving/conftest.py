@@ -58,6 +58,6 @@ def here() -> Iterator[Here]:
         served[task] = app.Served(task, rules_of(config.task), f"{HOSTILE} {task}")
     with mixed_predictor(prompts) as mixed:
         waiting = Waiting(mixed.answer, batch_size=8, longest=100)
-        made = app.make("tiny", served, waiting, field="prompt", longest_body=LONGEST, own_names=["127.0.0.1"])
-        with running(made) as url:
+        service = app.Service("tiny", served, "prompt", LONGEST, ["127.0.0.1"])
+        with running(app.make(service, waiting)) as url:
             yield Here(url, mixed)
