@@ -5,6 +5,7 @@ Letters: B batch, L blocks, F neurons.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 
@@ -26,20 +27,10 @@ def sample(data: Encoded, count: int, seed: int) -> Encoded:
     return data.taken(drawn(len(data), count, seed, "importance"))
 
 
-def key(
-    fingerprint: str,
-    *,
-    dtype: str,
-    quantize: str,
-    device: str,
-    batch_size: int,
-    task: str,
-    prompt: bytes,
-    examples: Encoded,
-) -> str:
-    """Names the scores of one model, task, prompt and sample, and of what changes their last bits."""
-    decisive = [fingerprint, dtype, quantize, device, batch_size, task, list(examples.sources), list(examples.targets)]
-    return hashlib.sha256(json.dumps(decisive).encode() + prompt).hexdigest()[:32]
+def key(decisive: Sequence[str | int], *, prompt: bytes, examples: Encoded) -> str:
+    """Names the scores of a prompt and a sample; `decisive` is what else changes them, if only in their last bits."""
+    values = [*decisive, list(examples.sources), list(examples.targets)]
+    return hashlib.sha256(json.dumps(values).encode() + prompt).hexdigest()[:32]
 
 
 @torch.no_grad()

@@ -69,16 +69,9 @@ def _scores(setup: Setup) -> dict[str, Tensor]:
     config, inputs, engine = setup.config, setup.inputs, setup.engine
     sample = importance.sample(inputs.train, config.schedule.importance_examples, config.seed)
     batch_size, cache = config.train.eval_batch, Path(config.cache_dir).expanduser()
-    key = importance.key(
-        inputs.backbone.fingerprint,
-        dtype=config.engine.dtype,
-        quantize=config.engine.quantize,
-        device=engine.device.type,
-        batch_size=batch_size,
-        task=config.task.name,
-        prompt=setup.start.identity,
-        examples=sample,
-    )
+    precision = (config.engine.dtype, config.engine.quantize, engine.device.type, batch_size)
+    decisive = (inputs.backbone.fingerprint, *precision, config.task.name)
+    key = importance.key(decisive, prompt=setup.start.identity, examples=sample)
     scores: dict[str, Tensor] | None = distributed.broadcast_from_main(lambda: find(cache, "importance", key))
     if scores is None:
         with _full_model(setup) as model:

@@ -54,7 +54,7 @@ def _through_stages(setup: Setup) -> dict[str, Any]:
             if not resume.is_over(stage, state):
                 if state.update == stage.first_update:
                     state = recycle.carry(state, setup.config.recycle)
-                stopwatch, data = Stopwatch(), setup.inputs.train
+                stopwatch, data = Stopwatch(), setup.inputs.train  # the last stage's states go, before others are made
                 if state.update < stage.end:  # else it was stopped in its last validation
                     data = keeper.data(stage, selection, setup.states_below(model))
                 state = replace(state, seconds=state.seconds + stopwatch.seconds)
@@ -65,7 +65,6 @@ def _through_stages(setup: Setup) -> dict[str, Any]:
                     if isinstance(event, Ungraphed):
                         recipe = replace(recipe, graphs=False)
                     state = event.state if isinstance(event, Saved) else state
-                del data  # with the states below the prompt, before the next stage's are made
             if is_last:
                 return finish(setup, measured, model, state)
         del model  # the smaller one goes before the larger one is built

@@ -2,6 +2,7 @@
 
 import json
 import re
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from fpt.backbones.shapes import Selection, Shape, Stack, StackSelection
 from fpt.config import compose
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import EngineConfig, PromptConfig
-from fpt.data.encoded import Batch
+from fpt.data.encoded import Batch, KeptStates
 from fpt.devices.engine import Engine
 from fpt.pricing.flops import Price, price_of
 from fpt.prompts.late import Late
@@ -57,13 +58,28 @@ def learned(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "prompt.safetensors")
 
 
+def one_at_a_time(compute: Callable[[StatesBelow], KeptStates]) -> Callable[[StatesBelow], KeptStates]:
+    """The same, with a look whether the states of the stage before are gone when a stage's are computed."""
+    before: list[weakref.ref[torch.Tensor]] = []
+
+    def compute_alone(below: StatesBelow) -> KeptStates:
+        assert all(rows() is None for rows in before), "two stages' states at once"
+        kept = compute(below)
+        before.append(weakref.ref(kept.rows))
+        return kept
+
+    return compute_alone
+
+
 @pytest.fixture(scope="module")
 def runs(trains: None, checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The folder of a run through three stages for every place; tests only read them."""
     place = tmp_path_factory.mktemp("kept")
     folders = {kind: place / kind / "run" for kind in KINDS}
-    for kind, folder in folders.items():
-        assert main(["train", *quick_words(checkpoint, boolq, folder), *LATE, f"prompt.cache={kind}"]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StatesBelow, "in_memory", one_at_a_time(StatesBelow.in_memory))
+        for kind, folder in folders.items():
+            assert main(["train", *quick_words(checkpoint, boolq, folder), *LATE, f"prompt.cache={kind}"]) == 0
     return folders
 
 
