@@ -45,7 +45,7 @@ ASKED = (
 
 
 def plan_run(config: RunConfig, schedule: Schedule, inputs: Inputs, folder: SharedFolder, update: int) -> Plan:
-    """Decide in the main process, for all; or read back what was decided when `update` updates were still to come."""
+    """The plan of a run that has done `update` updates: decided by the main process, or read back from its folder."""
     config = config.with_batches_of(len(inputs.train))
     written = folder.read_json(PLAN) if PLAN in folder else None
     before = None if written is None else Plan.from_json(written, f"{folder.path / PLAN}")
@@ -66,7 +66,7 @@ def plan_run(config: RunConfig, schedule: Schedule, inputs: Inputs, folder: Shar
 
 
 def plan_ahead(config: RunConfig, schedule: Schedule) -> Plan:
-    """What would be decided at the task's length limits, without weights or data."""
+    """The plan at the task's length limits, without weights or data."""
     examples, family = most_train_examples(config), family_of(read_config(*config_values(config.model)))
     config = config.with_batches_of(examples)
     return decide(config, schedule, work_at_limits(config, schedule, family.row.reads.positions, examples))
@@ -95,7 +95,7 @@ def ended_at(plan: Plan, config: RunConfig, schedule: Schedule, inputs: Inputs, 
 
 
 def decide(config: RunConfig, schedule: Schedule, work: Work, before: Plan | None = None, update: int = 0) -> Plan:
-    """Everything, for this machine; of a run that goes on, `before` is its plan and `update` updates are done."""
+    """The plan for this machine; of a run that goes on, `before` is the old one, and `update` updates are done."""
     values = read_config(*config_values(config.model))
     family, price, kind = family_of(values), price_of(values), kind_of(config.prompt)
     asked = _asked(config)
