@@ -323,23 +323,24 @@ def test_the_best_prompt_is_kept_and_only_of_the_full_model(cli: Cli, quick: lis
 
 
 @pytest.mark.parametrize(
-    ("name", "last_good"),
+    ("harm", "name", "last_good"),
     [
-        ("stages/3-5x6-36x48/state.safetensors", "update 8, in stage 2"),
-        ("stages/1-2x6-12x48/selection.safetensors", "the start of the run"),
-        ("stages/4-6x6-48x48/prompt.safetensors", "update 12, in stage 3"),
-        ("scores.safetensors", "update 20, in stage 4"),
-        ("metrics.jsonl prompt.safetensors", "update 20, in stage 4"),
-        ("config.yaml", "update 20, in stage 4"),
-        ("metrics.jsonl", "update 20, in stage 4"),
-        ("prompt.safetensors", "update 20, in stage 4"),
-        ("result.json", "update 20, in stage 4"),
+        ("damaged", "stages/3-5x6-36x48/state.safetensors", "update 8, in stage 2"),
+        ("missing", "stages/1-2x6-12x48/selection.safetensors", "the start of the run"),
+        ("damaged", "stages/4-6x6-48x48/prompt.safetensors", "update 12, in stage 3"),
+        ("missing", "scores.safetensors", "update 20, in stage 4"),
+        ("damaged", "metrics.jsonl prompt.safetensors", "update 20, in stage 4"),
+        ("missing", "metrics.jsonl", "update 20, in stage 4"),
+        ("damaged", "config.yaml", "update 20, in stage 4"),
+        ("missing", "config.yaml", "update 20, in stage 4"),
+        ("missing", "prompt.safetensors", "update 20, in stage 4"),
+        ("damaged", "result.json", "update 20, in stage 4"),
     ],
 )
-@pytest.mark.parametrize("harm", ["damaged", "missing"])
 def test_a_harmed_file_is_named_and_repaired(
     cli: Cli, quick: list[str], whole: Path, name: str, last_good: str, harm: str
 ) -> None:
+    """Which of the two harms it was, tests/fpt/runs/test_folder.py tells for any file."""
     expected = final_prompt(whole)
     for file in (whole / part for part in name.split()):
         if harm == "missing":

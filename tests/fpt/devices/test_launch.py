@@ -177,7 +177,8 @@ LAUNCHERS = {
 
 
 @pytest.mark.trains
-@pytest.mark.parametrize("launcher", ["torchrun", pytest.param("deepspeed", marks=pytest.mark.slow)])
+@pytest.mark.slow  # tests/stages/test_engines.py joins processes that find what torchrun tells its own
+@pytest.mark.parametrize("launcher", ["torchrun", "deepspeed"])
 def test_another_launchers_processes_train_one_run(
     model: Path, boolq: Path, tmp_path: Path, launcher: str, cli: Cli
 ) -> None:
