@@ -25,18 +25,15 @@ ALIGNED = 8  # a card's attention copies a bias of another width, in every block
 class Batch:
     """Padded token ids: source [B, S], mask [B, S], labels [B, T] with IGNORED where padded.
 
-    `below` are the states [B, S, D] below a late prompt, zero where padded, in a causal model also of the target; None:
-    not computed yet. `factors` [B, P, D] are what dropout makes of the prompt's vectors; None: there is none.
-    `places` [B] are of the positions in the source that the first label is read from, in models of one stack; None: the
-    last ones.
+    `below` are the states [B, S, D] below a late prompt, zero where padded, in a causal model also of the target.
     """
 
     source: Tensor
     mask: Tensor
     labels: Tensor
-    below: Tensor | None = None
-    factors: Tensor | None = None
-    places: Tensor | None = None
+    below: Tensor | None = None  # not computed yet
+    factors: Tensor | None = None  # [B, P, D]: what dropout makes of the prompt's vectors
+    places: Tensor | None = None  # [B]: where in the source the first label is read, in models of one stack; or last
 
     @cached_property
     def real(self) -> Tensor:
@@ -54,32 +51,31 @@ class Batch:
 
     def rows(self, rows: slice | list[int]) -> "Batch":
         """Some of its examples, as wide as the batch is."""
-        more = (None if part is None else part[rows] for part in (self.below, self.factors, self.places))
-        return Batch(self.source[rows], self.mask[rows], self.labels[rows], *more)
+        return self._with_each(lambda tensor: tensor[rows])
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on a device, which is not waited for: `real` is found before it goes there."""
-        return self._with_each(lambda tensor: tensor.to(device, non_blocking=True))
+        return self._elsewhere(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pinned(self) -> "Batch":
         """The same batch in memory from which a card copies on its own, where there is a card."""
-        return self._with_each(Tensor.pin_memory) if torch.cuda.is_available() else self
+        return self._elsewhere(Tensor.pin_memory) if torch.cuda.is_available() else self
+
+    def _elsewhere(self, copy: Callable[[Tensor], Tensor]) -> "Batch":
+        copied = self._with_each(copy)
+        vars(copied)["real"] = copy(self.real)
+        return copied
 
     def _with_each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         more = (None if part is None else change(part) for part in (self.below, self.factors, self.places))
-        changed = Batch(change(self.source), change(self.mask), change(self.labels), *more)
-        vars(changed)["real"] = change(self.real)
-        return changed
+        return Batch(change(self.source), change(self.mask), change(self.labels), *more)
 
 
 @dataclass(frozen=True)
 class KeptStates:
-    """A state for every source token, of the layer below a late prompt: source i's are rows[starts[i] : starts[i + 1]].
+    """States of source tokens, of the layer below a late prompt: source i's are rows[starts[i] : starts[i + 1]]."""
 
-    They may be in a file, of which a batch reads what it needs.
-    """
-
-    rows: Tensor  # [N, D]
+    rows: Tensor  # [N, D], perhaps of a file, of which a batch reads what it needs
     starts: NDArray[np.int64]  # with the end of the last behind them
 
     def batch(self, indices: Sequence[int]) -> Tensor:
@@ -90,28 +86,20 @@ class KeptStates:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Tokenised examples.
+    """The token ids of examples, and how they are padded into batches.
 
-    Attributes:
-        sources: their token ids.
-        targets: likewise.
-        whole: numbers of tokens before cutting, [examples, 2]: sources and targets; None: nothing was cut.
-        lost_answers: of the examples whose source was cut, how many have no gold left in it that was there before.
-        pad: what a source is padded with.
-        blank: the token that stands in a source where a masked model is to say its answer.
-        below: the sources' states below a late prompt, where they are kept.
-        multiple: what the positions of a padded source, with `before` of the prompt, and of a target are multiples of.
+    `multiple` is what the positions of a padded source, with `before` of the prompt, and of a target are multiples of.
     """
 
     sources: Rows
     targets: Rows
-    whole: NDArray[np.int32] | None = None
-    lost_answers: int = 0
-    pad: int = 0
-    below: KeptStates | None = None
+    whole: NDArray[np.int32] | None = None  # numbers of tokens before cutting, [examples, 2]; None: nothing was cut
+    lost_answers: int = 0  # how many sources had a gold in them that was cut off
+    pad: int = 0  # the token that a source is padded with
+    below: KeptStates | None = None  # the sources' states below a late prompt, where they are kept
     multiple: int = 1
     before: int = 0
-    blank: int | None = None
+    blank: int | None = None  # the token in a source where a masked model is to say its answer
 
     @cached_property
     def lengths(self) -> list[tuple[int, int]]:
@@ -120,10 +108,7 @@ class Encoded:
 
     @cached_property
     def joined_starts(self) -> NDArray[np.int64]:
-        """Where each example begins, and the last ends, in all tokens that a causal model reads in training.
-
-        These are a source's, and its target's but for the last, from which nothing is read.
-        """
+        """Where each example begins, and the last ends, in all tokens that a causal model reads: not targets' last."""
         lengths = np.array(self.sources.lengths) + np.maximum(np.array(self.targets.lengths), 1) - 1
         return np.concatenate([[0], np.cumsum(lengths)])
 
@@ -144,10 +129,7 @@ class Encoded:
         return Encoded(sources, targets, pad=self.pad, multiple=self.multiple, before=self.before, blank=self.blank)
 
     def for_card(self, before: int, most: float = inf) -> "Encoded":
-        """The same, its batches padded as a card's kernels want it under a prompt of `before` vectors.
-
-        Unless a padded source and target would have more than `most` positions.
-        """
+        """Padded as a card's kernels like it under a prompt of `before` vectors, to `most` positions at most."""
         aligned = replace(self, multiple=ALIGNED, before=before)
         sources, targets = zip(*self.lengths, strict=True)
         padded = aligned._padded(max(sources) + before) - before + aligned._padded(max(targets)) - 1

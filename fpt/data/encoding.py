@@ -46,7 +46,7 @@ def encode(
     for indices in with_bar(parts, "tokenising"):
         part = [tokens.marked(examples[index]) for index in indices]
         whole_sources = tokens.of_sources([example.source for example in part])
-        whole_targets = _of_distinct([example.target for example in part], tokens)
+        whole_targets = tokens.of_targets([example.target for example in part])
         whole[indices] = list(zip(map(len, whole_sources), map(len, whole_targets), strict=True))
         cut = [_cut_source(*pair, tokens, source_length) for pair in zip(part, whole_sources, strict=True)]
         if tokens.blank is not None:
@@ -104,7 +104,7 @@ class Tokens:
     @cached_property
     def frame(self) -> tuple[list[int], list[int]]:
         """The ids that the model has before a source and behind it; text that goes on has no end."""
-        bare, framed = self._bare(["a"])[0], self.tokenizer("a")["input_ids"]
+        bare, framed = self.of_parts(["a"])[0], self.tokenizer("a")["input_ids"]
         start = next((place for place in range(len(framed)) if framed[place : place + len(bare)] == bare), 0)
         return framed[:start], framed[start + len(bare) :] if not self.row.reads.reads_target else []
 
@@ -157,24 +157,22 @@ class Tokens:
     def _plain(self, text: str) -> str:
         return self.special.sub(lambda found: f"{found[0][0]}{ESCAPE}{found[0][1:]}", text)
 
-    def of_parts(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of parts of sources."""
-        return self._bare(texts)
-
     def of_targets(self, texts: list[str]) -> list[list[int]]:
         """Token ids of what is to be said, with the end that the model is to say too, if it says more than a word."""
-        words, end = list(map(self._said, texts)), self.tokenizer.eos_token_id
-        reads = self.row.reads
+        reads, end = self.row.reads, self.tokenizer.eos_token_id
         if reads.writes and end is None:
             raise UserError("model: its tokenizer has no end-of-sequence token, which an answer ends with")
-        ids = self._bare(words) if reads.stands_alone else self._behind_text(words)
-        return [[*row, end] for row in ids] if reads.writes else ids
+        distinct = list(dict.fromkeys(texts))  # a label task's are the same few
+        words = list(map(self._said, distinct))
+        ids = self.of_parts(words) if reads.stands_alone else self._behind_text(words)
+        ids_of = dict(zip(distinct, ids, strict=True))
+        return [[*ids_of[text], end] if reads.writes else ids_of[text] for text in texts]
 
     def _behind_text(self, words: list[str]) -> list[list[int]]:
         """Token ids of words that go on after a text; before one alone Llama 2's tokenizer puts a space of its own."""
-        (lead,) = self._bare(["a"])
-        alone = self._bare([f" {word}" if word else "" for word in words])
-        behind = self._bare([f"a {word}" if word else "" for word in words])
+        (lead,) = self.of_parts(["a"])
+        alone = self.of_parts([f" {word}" if word else "" for word in words])
+        behind = self.of_parts([f"a {word}" if word else "" for word in words])
         return [
             ids[len(lead) :] if ids[: len(lead)] == lead != ids else own for ids, own in zip(behind, alone, strict=True)
         ]
@@ -184,7 +182,7 @@ class Tokens:
         word = self._plain(text.removeprefix(SENTINEL))
         return SENTINEL + word if self.row.reads.sentinel and text.startswith(SENTINEL) else word
 
-    def _bare(self, texts: list[str]) -> list[list[int]]:
+    def of_parts(self, texts: list[str]) -> list[list[int]]:
         """Token ids; an escaped special token is its letters, or has a space among them where that is not enough.
 
         Such are T5's, whose vocabulary holds them as words, and those of a text that has a mark, too.
@@ -208,13 +206,6 @@ def _check_masks(examples: list[Example], sources: list[list[int]], tokens: Toke
         if (found := sum(token == tokens.blank for token in ids)) != 1:
             how = f"there are {found}" if found else "it was cut off; give a larger task.source_length"
             raise UserError(f"example '{example.id}': the model answers at the one mask in the source, and {how}")
-
-
-def _of_distinct(texts: list[str], tokens: Tokens) -> list[list[int]]:
-    """Token ids of each target, of which most are the same few, as a label task's are."""
-    distinct = list(dict.fromkeys(texts))
-    ids_of = dict(zip(distinct, tokens.of_targets(distinct), strict=True))
-    return [ids_of[text] for text in texts]
 
 
 def _cut_source(example: Example, ids: list[int], tokens: Tokens, limit: int) -> list[int]:

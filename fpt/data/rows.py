@@ -6,9 +6,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,15 +27,6 @@ class Rows:
         """The rows of all parts, one after another."""
         ids = np.concatenate([np.empty(0, np.int32), *(part.ids for part in parts)])
         return cls(ids, np.cumsum([0, *(length for part in parts for length in part.lengths)]))
-
-    @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor], name: str) -> "Rows":
-        """The rows that `as_tensors` named so."""
-        return cls(tensors[f"{name}.ids"].numpy(), tensors[f"{name}.starts"].numpy())
-
-    def as_tensors(self, name: str) -> dict[str, Tensor]:
-        """For the cache; nothing is copied."""
-        return {f"{name}.ids": torch.from_numpy(self.ids), f"{name}.starts": torch.from_numpy(self.starts)}
 
     @property
     def lengths(self) -> list[int]:

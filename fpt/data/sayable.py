@@ -15,9 +15,10 @@ def check_labels(rules: TaskRules, tokens: Tokens, *, chosen: bool) -> list[list
     rows = tokens.of_targets([ANSWER.format(answer=word) for word in words])
     for index, (word, row) in enumerate(zip(words, rows, strict=True)):
         if (first := rows.index(row)) < index:
+            pieces = " ".join(tokens.tokenizer.convert_ids_to_tokens(row))
             raise UserError(
                 f"task.labels: the words {words[first]!r} and {word!r} are the same tokens to the model's tokenizer"
-                f" ({_pieces(row, tokens)}); give another word, as in task.labels.LABEL=WORD"
+                f" ({pieces}); give another word, as in task.labels.LABEL=WORD"
             )
         if not tokens.row.reads.writes and len(row) != 1:
             raise UserError(
@@ -36,44 +37,46 @@ def check_labels(rules: TaskRules, tokens: Tokens, *, chosen: bool) -> list[list
 def notes(task: Task, tokens: Tokens) -> tuple[str, ...]:
     """For people, what the tokenizer makes of some training examples that is not what stands there."""
     some = [task.train[index] for index in range(0, len(task.train), -(-len(task.train) // LOOKED_AT))]
-    return (*_special(some, task, tokens), *(() if task.labels else _unsaid(some, task, tokens)))
+    unsaid = [] if task.labels else _unsaid(some, task, tokens)
+    return (*_read_as_text(some, tokens), *_special_by_template(some, task.template.text, tokens), *unsaid)
 
 
-def _special(some: list[Example], task: Task, tokens: Tokens) -> tuple[str, ...]:
-    """How many hold special tokens, which are read as text, or as special where the template has the same."""
+def _read_as_text(some: list[Example], tokens: Tokens) -> list[str]:
+    """How many hold special tokens, which are read as text."""
     texts = [f"{example.source} {example.target.removeprefix(SENTINEL)}" for example in some]
     found = [names[0] for names in map(tokens.special.findall, texts) if names]
-    told = []
-    if found:
-        (ids,) = tokens.of_sources([tokens.marked(raw_example(found[0])).source])
-        said = tokens.tokenizer.decode(ids, skip_special_tokens=True)
-        held = f"{len(found):,} of {len(some):,} training examples hold special tokens of the model's tokenizer"
-        told.append(f"{held}, as {found[0]!r}; they are read as text, as {said.strip()!r}")
-    template = task.template.text
-    for name in filter(template.__contains__, tokens.tokenizer.all_special_tokens):
-        if count := sum(example.source.count(name) > template.count(name) for example in some):
-            told.append(f"{count:,} of {len(some):,} sources hold {name!r}, as the template does: it is special in all")
-    return tuple(told)
+    if not found:
+        return []
+    (ids,) = tokens.of_sources([tokens.marked(raw_example(found[0])).source])
+    said = tokens.tokenizer.decode(ids, skip_special_tokens=True).strip()
+    return [
+        f"{len(found):,} of {len(some):,} training examples hold special tokens of the model's tokenizer, as"
+        f" {found[0]!r}; they are read as text, as {said!r}"
+    ]
 
 
-def _unsaid(some: list[Example], task: Task, tokens: Tokens) -> tuple[str, ...]:
+def _special_by_template(some: list[Example], template: str, tokens: Tokens) -> list[str]:
+    """How many hold special tokens that the template has too, so that they are special in both."""
+    names = [name for name in tokens.tokenizer.all_special_tokens if name in template]
+    counts = {name: sum(example.source.count(name) > template.count(name) for example in some) for name in names}
+    return [
+        f"{count:,} of {len(some):,} sources hold {name!r}, as the template does: it is special in all"
+        for name, count in counts.items()
+        if count
+    ]
+
+
+def _unsaid(some: list[Example], task: Task, tokens: Tokens) -> list[str]:
     """How many targets do not read back, where answers are free."""
     texts = decoded(tokens.of_targets([example.target for example in some]), tokens.tokenizer)
-    lost = [(example, said) for example, said in zip(some, texts, strict=True) if not _is_right(task, example, said)]
-    if not lost:
-        return ()
-    target, said = lost[0][0].target.removeprefix(SENTINEL), lost[0][1]
-    return (
+    wanted = [example.target.removeprefix(SENTINEL) for example in some]
+    lost = [
+        (target, said)
+        for example, target, said in zip(some, wanted, texts, strict=True)
+        if not (task.correct(task.from_text(said), example) if task.correct else said.split() == target.split())
+    ]
+    return [
         f"{len(lost):,} of {len(some):,} training targets do not read back from the model's tokenizer, which cannot say"
-        f" them: {target[:SHOWN]!r} becomes {said[:SHOWN]!r}",
-    )
-
-
-def _is_right(task: Task, example: Example, said: str) -> bool:
-    if task.correct is not None:
-        return task.correct(task.from_text(said), example)
-    return said.split() == example.target.removeprefix(SENTINEL).split()
-
-
-def _pieces(row: list[int], tokens: Tokens) -> str:
-    return " ".join(map(str, tokens.tokenizer.convert_ids_to_tokens(row)))
+        f" them: {target[:SHOWN]!r} becomes {said[:SHOWN]!r}"
+        for target, said in lost[:1]
+    ]

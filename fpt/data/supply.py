@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from types import TracebackType
 
 from torch import Tensor
 
@@ -14,14 +13,11 @@ from fpt.devices import distributed
 
 @dataclass(frozen=True)
 class Share:
-    """One process's part of an update: its batches, and the tokens of all processes' examples together.
-
-    `tokens` are their targets', over which the loss is a mean, `all_tokens` their sources' too.
-    """
+    """One process's part of an update: its batches, and the tokens of all processes' examples together."""
 
     batches: list[Batch]
-    tokens: int
-    all_tokens: int
+    tokens: int  # of the targets, over which the loss is a mean
+    all_tokens: int  # the sources' too
 
     @classmethod
     def of(
@@ -31,10 +27,7 @@ class Share:
         micro_batch: int | None = None,
         dropout: Callable[[Sequence[int]], Tensor | None] = lambda _: None,
     ) -> "Share":
-        """One process's part of the examples at `indices`, in batches of at most `micro_batch`; None: all at once.
-
-        `dropout` of examples are the factors [B, P, D] that it makes of their vectors; None: there is none.
-        """
+        """One process's part of the examples at `indices`, in batches of at most `micro_batch`; None: all at once."""
         batches = []
         for part in micro_batches(indices, micro_batch, process=distributed.rank(), processes=distributed.size()):
             some = part or indices[:1]
@@ -60,20 +53,16 @@ class Supply:
         *,
         for_card: bool,
     ) -> None:
-        """Of such data in this order.
+        """`dropout` gives an update's factors [B, P, D] for examples; None: there is none.
 
-        Args:
-            data: the examples.
-            order: which of them each update takes.
-            dropout: the factors [B, P, D] that it makes of examples' vectors in an update; None: there is none.
-            for_card: make the next update's in a thread, pinned; a CPU would lose as much time as it gained.
+        With `for_card` the next update's share is made in a thread, pinned; a CPU would lose the time it gained.
         """
         self._data, self._order, self._dropout = data, order, dropout
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="fpt-batches") if for_card else None
         self._next: tuple[tuple[int, int | None], Future[Share]] | None = None
 
     def share(self, update: int, micro_batch: int | None) -> Share:
-        """Of the update that follows `update`."""
+        """The share of the update that follows `update`."""
         if self._pool is None:
             return self._make(update, micro_batch)
         wanted, made = (update, micro_batch), self._next
@@ -91,9 +80,7 @@ class Supply:
     def __enter__(self) -> "Supply":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """End the thread; what it was making is not waited for."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)

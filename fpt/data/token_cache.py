@@ -3,8 +3,10 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import __version__ as tokenizers_version
 from torch import Tensor
@@ -28,36 +30,43 @@ def tokenised(
 ) -> tuple[Encoded, ...]:
     """The task's parts as token ids, training first, then validation; from the cache where they are there."""
     row, templates = backbone.family.row, templates_of(task, config)
+    settings = [backbone.vocabulary, config.source_length, config.target_length, not task.labels, templates]
+    settings += [] if row.reads.sentinel else [row.reads.name]
     blank = Tokens(backbone.tokenizer, row).blank
 
     def part(examples: Sequence[Example]) -> Encoded:
-        def make() -> dict[str, Tensor]:
-            data = encode(
-                examples,
-                backbone.tokenizer,
-                source_length=config.source_length,
-                target_length=config.target_length,
-                row=row,
-                templates=templates,
-                find_answers=not task.labels,
-                with_bar=with_bar,
-            )
-            assert data.whole is not None
-            return {
-                **data.sources.as_tensors("sources"),
-                **data.targets.as_tensors("targets"),
-                "whole": torch.from_numpy(data.whole),
-                "lost answers, pad": torch.tensor([data.lost_answers, data.pad]),
-            }
-
-        settings = [backbone.vocabulary, config.source_length, config.target_length, not task.labels]
-        settings += [templates] + ([] if row.reads.sentinel else [row.reads.name])
-        tensors = find_or_make(cache, "tokens", _key(examples, settings), make)
-        sources, targets = (Rows.from_tensors(tensors, side) for side in ("sources", "targets"))
-        lost_answers, pad = tensors["lost answers, pad"].tolist()
-        return Encoded(sources, targets, tensors["whole"].numpy(), lost_answers, pad=pad, blank=blank)
+        make = partial(
+            encode,
+            examples,
+            backbone.tokenizer,
+            source_length=config.source_length,
+            target_length=config.target_length,
+            row=row,
+            templates=templates,
+            find_answers=not task.labels,
+            with_bar=with_bar,
+        )
+        kept = find_or_make(cache, "tokens", _key(examples, settings), lambda: _tensors(make()))
+        sources, targets = (
+            Rows(kept[f"{side}.ids"].numpy(), kept[f"{side}.starts"].numpy()) for side in ("sources", "targets")
+        )
+        lost_answers, pad = kept["lost answers, pad"].tolist()
+        return Encoded(sources, targets, kept["whole"].numpy(), lost_answers, pad=pad, blank=blank)
 
     return tuple(map(part, task.parts.values()))
+
+
+def _tensors(data: Encoded) -> dict[str, Tensor]:
+    assert data.whole is not None
+    arrays = {
+        "sources.ids": data.sources.ids,
+        "sources.starts": data.sources.starts,
+        "targets.ids": data.targets.ids,
+        "targets.starts": data.targets.starts,
+        "whole": data.whole,
+        "lost answers, pad": np.array([data.lost_answers, data.pad]),
+    }
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def _key(examples: Sequence[Example], settings: list[object]) -> str:

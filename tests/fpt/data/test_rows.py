@@ -19,7 +19,3 @@ def test_parts_joined_are_the_whole(cut: int) -> None:
     whole, joined = Rows.of(LISTS), Rows.joined([Rows.of(LISTS[:cut]), Rows.of(LISTS[cut:])])
     assert (joined.ids.tobytes(), joined.starts.tobytes()) == (whole.ids.tobytes(), whole.starts.tobytes())
     assert (len(Rows.joined([])), Rows.joined([]).ids.dtype) == (0, np.int32)
-
-
-def test_they_are_given_back_from_the_caches_tensors() -> None:
-    assert list(Rows.from_tensors(Rows.of(LISTS).as_tensors("x"), "x")) == LISTS
