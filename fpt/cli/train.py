@@ -102,7 +102,7 @@ def worker(arguments: Arguments) -> None:
 def _share(config: RunConfig, arguments: Arguments) -> None:
     """Train as one of several processes."""
     with one_of_several():
-        processes.check(config)
+        processes.check_started(config)
         from stages.run import run
 
         result = run(config, schedule.of(config), lambda: open_task(config), Progress())

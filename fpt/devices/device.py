@@ -1,6 +1,7 @@
-"""Which device a process computes on."""
+"""Which device a process computes on, and in which precision."""
 
 import os
+from dataclasses import replace
 
 import torch
 
@@ -10,31 +11,45 @@ from fpt.errors import UserError
 
 
 def open_device(config: EngineConfig) -> torch.device:
-    """The device of this process, of those that `engine.device` names."""
+    """Return this process's device among those that `engine.device` names; refuse one that is not here."""
     there, number = torch.cuda.device_count(), counted(config).here
     device = named(config.device)
     if device.type != "cuda":
         return device
-    if config.dtype == "auto":  # what stays in float32 may be multiplied in TF32, where there is such a thing
+    if config.dtype == "auto":  # what stays in float32 may be multiplied in TF32, where the card has it
         torch.set_float32_matmul_precision("high")
     if (device.index or 0) >= there:
         raise UserError(f"engine.device={config.device}: torch sees {there} CUDA devices here; engine.device=cpu works")
-    if number == 1:
-        return torch.device("cuda", device.index or 0) if is_worker() else device
     if number > there:
         key = "engine.processes" if config.processes > 1 else "LOCAL_WORLD_SIZE"
         raise UserError(
             f"{key}={number}: torch sees {there} CUDA devices here, and each process takes one;"
             f" give {there}, or engine.device=cpu"
         )
-    return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if is_worker() else device
+    if not is_worker():
+        return device
+    return torch.device("cuda", device.index or 0 if number == 1 else int(os.environ["LOCAL_RANK"]))
 
 
 def seconds_to_answer(config: EngineConfig, device: torch.device) -> int:
-    """After how many a process that does not answer is given up; one on a GPU may compute for long on its own."""
+    """Return how long a process is waited for; one on a GPU may compute for long on its own."""
     return config.timeout or (600 if device.type == "cuda" else 30)
 
 
 def named(name: str) -> torch.device:
-    """The device of an `engine.device`, whether or not it is there."""
+    """Return the device that `engine.device` names, whether or not it is here."""
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def with_precision(engine: EngineConfig) -> EngineConfig:
+    """Replace `engine.dtype=auto` by the precision that it means here."""
+    return replace(engine, dtype=precision_of(engine))
+
+
+def precision_of(engine: EngineConfig) -> str:
+    """Name the model's precision: for auto bfloat16, which cards multiply fastest, and float32 on a CPU."""
+    if engine.dtype != "auto":
+        return engine.dtype
+    if engine.device != "cpu" and torch.cuda.is_available():
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    return "bfloat16" if engine.device.startswith("cuda") else "float32"  # a plan for a card that is elsewhere

@@ -1,7 +1,6 @@
-"""The processes of a run: which one this is, and what they tell each other; one alone needs none of it.
+"""Communication between the processes of a run, each of which runs the same program; all of it works in one too.
 
-Every process runs the same program. What only one may do, such as writing to the run folder, the main process does, and
-the others get its answer.
+What only one may do, such as writing to the run folder, the main process does, and the others get its answer.
 """
 
 import os
@@ -25,24 +24,24 @@ from fpt.devices.processes import counted, is_worker
 from fpt.errors import UserError
 
 T = TypeVar("T")
-PATIENCE = timedelta(days=1)  # for what the main process does alone, a download for example; its death is seen at once
-JOINING = 600  # seconds, at least, that a process has to start, import torch and come
+PATIENCE = timedelta(days=1)  # for what the main process does alone, such as a download
+JOINING = 600  # seconds, at least, for every process to start and import torch
 _patient: dist.ProcessGroup | None = None
 _here = 0, 1
 
 
 def rank() -> int:
-    """Which of the processes this is, from 0."""
+    """Return which of the processes this is, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def size() -> int:
-    """How many processes there are."""
+    """Return how many processes there are."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def here() -> tuple[int, int]:
-    """Which of this machine's processes this is, from 0, and how many these are."""
+    """Return which of this machine's processes this is, from 0, and how many it has."""
     return _here if size() > 1 else (0, 1)
 
 
@@ -53,18 +52,15 @@ def is_main() -> bool:
 
 @contextmanager
 def joined(config: EngineConfig, device: torch.device) -> Iterator[None]:
-    """Within, the processes that a launcher started can reach each other; DeepSpeed wants that of one alone too.
-
-    engine=auto is settled within, and may come to DeepSpeed.
-    """
+    """Connect the processes that a launcher started; for DeepSpeed, which engine=auto may become, also one alone."""
     global _patient, _here
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(seconds=seconds_to_answer(config, device))
     if is_worker():
-        _here = int(os.environ["LOCAL_RANK"]), counted(config).here  # now: DeepSpeed is told another local rank
+        _here = int(os.environ["LOCAL_RANK"]), counted(config).here  # now, as DeepSpeed is given another local rank
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        if "OMP_NUM_THREADS" not in os.environ:  # or each would start as many threads as the machine has cores
+        if "OMP_NUM_THREADS" not in os.environ:  # or each would have a thread for every core of the machine
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // _here[1]))
         store, own, number = _met(timedelta(seconds=max(JOINING, config.timeout or 0)))
         dist.init_process_group(backend, store=store, rank=own, world_size=number, timeout=timeout)
@@ -77,13 +73,13 @@ def joined(config: EngineConfig, device: torch.device) -> Iterator[None]:
         failed = False
     finally:
         _patient = None
-        # After an error the others may be gone, and the group would wait for them; a worker ends then, and it with it.
+        # After an error a worker ends; the group would wait for others that may be gone.
         if not (failed and is_worker()):
             _leave()
 
 
 def _met(patience: timedelta) -> tuple[_Store, int, int]:
-    """What the processes share, which of them this is, and how many there are, when all have come."""
+    """Wait for all processes; returns what they share, which of them this is, and how many there are."""
     try:
         store, own, number = next(rendezvous("env://", timeout=patience))
         store.set(f"fpt-has-come-{own}", "")
@@ -98,7 +94,7 @@ def _met(patience: timedelta) -> tuple[_Store, int, int]:
 
 
 def _leave() -> None:
-    """Destroy the groups, DeepSpeed's own first, which it would take for those of the next run in this process."""
+    """Destroy the groups, and first DeepSpeed's own, which it would use again for the next run in this process."""
     deepspeed = sys.modules.get("deepspeed")
     if deepspeed is not None and deepspeed.comm.is_initialized():
         deepspeed.comm.destroy_process_group()
@@ -107,7 +103,7 @@ def _leave() -> None:
 
 
 def broadcast_from_main(call: Callable[[], T]) -> T:
-    """What `call` returns in the main process, in every process; what it raises as the user's fault too."""
+    """Call in the main process; every process returns what it returns, or raises the UserError that it raises."""
     if size() == 1:
         return call()
     answer: list[T | UserError | None] = [None]
@@ -124,7 +120,7 @@ def broadcast_from_main(call: Callable[[], T]) -> T:
 
 
 def main_first(call: Callable[[], T]) -> T:
-    """What `call` returns, the others calling after the main process, which leaves them what it has cached."""
+    """Call in the main process and then in the others, which find what it has cached."""
     if not is_main():
         barrier()
     result = call()
@@ -134,13 +130,13 @@ def main_first(call: Callable[[], T]) -> T:
 
 
 def barrier() -> None:
-    """Go on when every process is here."""
+    """Wait until every process is here."""
     if size() > 1:
         dist.barrier(group=_patient)
 
 
 def all_gather(value: T) -> list[T]:
-    """Every process's value, in every process."""
+    """Return every process's value, in every process."""
     if size() == 1:
         return [value]
     values: list[T | None] = [None] * size()
@@ -149,7 +145,7 @@ def all_gather(value: T) -> list[T]:
 
 
 def all_reduce_sum_(tensors: Sequence[Tensor]) -> None:
-    """Replace tensors of one type and device by their sums over the processes, in one message."""
+    """Replace tensors of one dtype and device by their sums over the processes, in one message."""
     if size() == 1:
         return
     together = torch.cat([tensor.flatten() for tensor in tensors])
@@ -160,5 +156,5 @@ def all_reduce_sum_(tensors: Sequence[Tensor]) -> None:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether the flag is set in any process; waits for all of them, however long each takes."""
+    """Return whether the flag is set in any process, after waiting for all of them, however long each takes."""
     return any(all_gather(flag))

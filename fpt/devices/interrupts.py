@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: while a prompt is trained they wait until its state is saved; a second one does not."""
+"""SIGTERM and SIGINT, which wait until the state of a training run is saved; a second one does not wait."""
 
 import signal
 import time
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SAME = 2.0  # seconds within which a second signal is the first one's echo: a terminal and a launcher both send it
+SAME = 2.0  # seconds within which a second signal is an echo: a terminal and a launcher both send it
 
 
 class Interrupted(BaseException):
-    """The run was told to stop by `signal`; where a state was to be saved it is."""
+    """Raised when `signal` has stopped the run, after its state was saved."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -35,7 +35,7 @@ def _handle(number: int, _: FrameType | None) -> None:
 
 @contextmanager
 def heard() -> Iterator[None]:
-    """Within, both signals end the run in order."""
+    """Have both signals raise `Interrupted`."""
     _Waiting.number = None
     before = {number: signal.signal(number, _handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -47,7 +47,7 @@ def heard() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Within, the first signal is only noted; `requested` tells."""
+    """Only note the first signal, for `requested`."""
     _Waiting.deferred = True
     try:
         yield
@@ -56,14 +56,10 @@ def deferred() -> Iterator[None]:
 
 
 def requested() -> bool:
-    """Whether the run was told to stop."""
+    """Return whether a signal has come."""
     return _Waiting.number is not None
 
 
 def stop() -> None:
-    """End the run now.
-
-    Raises:
-        Interrupted: always; where another process was told and this one not yet, as by SIGTERM.
-    """
+    """Raise `Interrupted`, also where the signal has so far reached another process alone."""
     raise Interrupted(_Waiting.number or signal.SIGTERM)

@@ -1,7 +1,4 @@
-"""Start the processes of a run on this machine by torchrun's agent, and say in one line which of them failed, and why.
-
-Each runs `fpt` again, as it would if torchrun were typed.
-"""
+"""Starting a run's processes on this machine by torchrun's agent; each runs `fpt`, as if torchrun had been typed."""
 
 import logging
 import sys
@@ -52,7 +49,7 @@ def start(engine: EngineConfig, words: list[str]) -> None:
 
 
 def cause(rank: int, failure: ProcessFailure) -> Failed:
-    """What a process recorded of its end (`ending.tell`); else its exit status, or the signal that killed it."""
+    """Say why a process failed: what it recorded (`ending.tell`), its exit status, or the signal that killed it."""
     signal = failure.signal_name()
     if failure.exitcode < 0:
         return Failed(f"rank {rank} was killed by {signal}{USUAL_REASON.get(signal, '')}", 1)

@@ -1,13 +1,16 @@
-"""How fast a stage's updates are, and what they take: tokens per second, part of what the card could do, memory."""
+"""Measurements of a stage's updates: tokens per second, the share of what the card could do, and peak memory."""
 
+import ctypes
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
-from fpt.devices.peak import PeakMemory
-
+PROCESS = Path("/proc/self")  # Linux's
 # Multiplying dense matrices, in TFLOP/s, as NVIDIA's data sheets rate the cards; by a part of torch's name for them.
 RATED: Mapping[str, Mapping[str, float]] = {
     "B200": {"bfloat16": 2250, "tf32": 1100, "float32": 75},
@@ -26,7 +29,7 @@ RATED: Mapping[str, Mapping[str, float]] = {
 
 
 def rated(card: str, dtype: str, *, tf32: bool) -> float | None:
-    """FLOP/s of a card at most, in a precision that float32 may be rounded to; None: not known."""
+    """Look up a card's peak FLOP/s in a precision, None if unknown; `tf32`: float32 may be rounded to it."""
     precision = "tf32" if dtype == "float32" and tf32 else dtype
     for name, peaks in RATED.items():
         if re.search(rf"\b{name}\b(?!.*Laptop)", card):
@@ -36,30 +39,65 @@ def rated(card: str, dtype: str, *, tf32: bool) -> float | None:
 
 
 def peak_flops(device: torch.device, dtype: str, processes: int) -> float | None:
-    """FLOP/s of so many processes at most, each with such a device; None: not known."""
+    """Return the peak FLOP/s of that many processes, each with such a device; None if unknown."""
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     peak = rated(card, dtype, tf32=torch.get_float32_matmul_precision() != "highest")
     return peak and peak * processes
 
 
+class PeakMemory:
+    """The most memory since `begin`: what torch held on a CUDA device, or by how much the process grew."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Take the process as it is now, before the first model, for the zero point on a CPU."""
+        _trim_heap()
+        self._device, self._base = device, psutil.Process().memory_info().rss
+        self._is_known = device.type == "cuda"
+
+    def begin(self) -> None:
+        """Forget the peak so far."""
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+            return
+        _trim_heap()
+        with suppress(OSError):  # no Linux, or not allowed
+            self._is_known = (PROCESS / "clear_refs").write_text("5") > 0  # resets VmHWM
+
+    @property
+    def bytes(self) -> int:
+        """The peak; 0 where it cannot be known."""
+        if not self._is_known:
+            return 0
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device)
+        highest = re.search(r"^VmHWM:\s+(\d+) kB$", (PROCESS / "status").read_text(), re.MULTILINE)
+        return max(0, 1024 * int(highest[1]) - self._base) if highest else 0
+
+
+def _trim_heap() -> None:
+    """Give freed memory back to the system, where the C library can: it would count as held."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 class Meter:
-    """Of the run's updates, stage by stage; what was before the run last went on is not in it."""
+    """Measures updates stage by stage, since the run last went on."""
 
     def __init__(self, device: torch.device, peak_flops: float | None) -> None:
-        """To be made before the first model, as PeakMemory is; FLOP/s at most, None: not known."""
+        """Begin before the first model; `peak_flops` are FLOP/s, None if unknown."""
         self._memory, self._peak_flops = PeakMemory(device), peak_flops
 
     def begin(self, flops: float, seconds: float) -> None:
-        """A stage of updates of so many FLOPs each begins, or goes on, when it has taken so many seconds."""
+        """Begin a stage, or go on with it after that many seconds; `flops` are an update's."""
         self._flops, self._at, self._peak = flops, seconds, 0
         self._updates = self._tokens = 0
         self._seconds = 0.0
         self._memory.begin()
 
     def updated(self, seconds: float, tokens: int) -> float | None:
-        """An update of so many tokens is done; how many of them a second of the stage had so far, if that can be told.
+        """Count an update of that many tokens; returns the stage's tokens per second so far.
 
-        So far, as an update's loss is read when the next one is under way, and its own time is not known.
+        An update's own time is not known, since its loss is read when the next one is under way.
         """
         took, self._at = seconds - self._at, seconds
         self._updates, self._tokens, self._seconds = self._updates + 1, self._tokens + tokens, self._seconds + took
@@ -67,16 +105,16 @@ class Meter:
         return self._tokens / self._seconds if self._seconds > 0 else None
 
     def validated(self, seconds: float) -> None:
-        """A validation is over, whose time and memory are not the updates'."""
+        """Leave out a validation, which is over now: its time and memory are not the updates'."""
         self._at = seconds
         self._memory.begin()
 
     @property
     def found(self) -> dict[str, Any]:
-        """Of the stage: bytes at the peak, tokens per second, part of what the devices can do at most; None: unknown.
+        """The stage's peak memory in bytes, tokens per second, and share of the peak FLOP/s; None if unknown.
 
-        Tokens are those of sources and targets, without padding and prompt. The part is the counted FLOPs' (model FLOPs
-        utilisation, Chowdhery et al. 2022).
+        Tokens are those of sources and targets, without padding and prompt. The share is model FLOPs utilisation
+        (Chowdhery et al. 2022).
         """
         per_second = self._updates / self._seconds if self._seconds > 0 else None
         return {

@@ -1,4 +1,4 @@
-"""How many processes a run has, whoever starts them, and whether this is one of several."""
+"""How many processes a run has, whoever started them, and whether this is one of several."""
 
 import os
 from dataclasses import dataclass, replace
@@ -7,12 +7,12 @@ from fpt.config.run_config import RunConfig
 from fpt.config.schema import EngineConfig
 from fpt.errors import UserError
 
-TOLD = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # by every launcher, with WORLD_SIZE
+REQUIRED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # every launcher sets these and WORLD_SIZE
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How many processes a run has on all machines together, and on this one."""
+    """The numbers of a run's processes on all machines together, and on this one."""
 
     all: int
     here: int
@@ -24,7 +24,7 @@ def is_worker() -> bool:
 
 
 def counted(engine: EngineConfig) -> Counts:
-    """As many as were typed; where nothing was, as many as a launcher has started."""
+    """Count the processes: those of engine.processes, or those that a launcher has started."""
     return _typed(engine) if engine.processes > 1 else _started()
 
 
@@ -43,12 +43,12 @@ def must_be_launched(config: RunConfig) -> bool:
     return not is_worker() and config.engine.processes > 1
 
 
-def check(config: RunConfig) -> None:
-    """Refuse what does not go with the processes that a launcher has started."""
+def check_started(config: RunConfig) -> None:
+    """Refuse settings that do not fit the processes that a launcher has started."""
     engine, size, started = config.engine, config.train.batch_size, _started()
     if started.all == 1:
         return
-    if missing := [name for name in TOLD if not os.environ.get(name)]:
+    if missing := [name for name in REQUIRED if not os.environ.get(name)]:
         raise UserError(
             f"WORLD_SIZE={started.all}: {', '.join(missing)} not set, as a launcher sets it; start the processes with"
             " torchrun or engine.processes=N, or unset WORLD_SIZE"
@@ -71,7 +71,7 @@ def check(config: RunConfig) -> None:
 
 
 def alone(config: RunConfig) -> RunConfig:
-    """The configuration of what runs in this process alone."""
+    """Take the configuration for a use of a prompt that runs in one process; refuse several."""
     if config.engine.processes > 1:
         raise UserError(
             f"engine.processes={config.engine.processes}: only fpt train, fpt eval and fpt predict take several"
@@ -81,8 +81,8 @@ def alone(config: RunConfig) -> RunConfig:
 
 
 def together(config: RunConfig) -> RunConfig:
-    """The configuration of what uses a prompt, in one process or several: with engine=torch where none is named."""
-    check(config)
+    """Take the configuration for a use of a prompt: check the processes, and make engine=auto torch."""
+    check_started(config)
     engine = config.engine
     return replace(config, engine=replace(engine, name="torch" if engine.name == "auto" else engine.name))
 
@@ -92,7 +92,7 @@ def _typed(engine: EngineConfig) -> Counts:
 
 
 def _started() -> Counts:
-    """As a launcher tells this process; LOCAL_SIZE is DeepSpeed's word."""
+    """Count the processes by the launcher's variables; LOCAL_SIZE is DeepSpeed's."""
     here = _number("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", "1"))
     return Counts(_number("WORLD_SIZE", "1"), here) if is_worker() else Counts(1, 1)
 

@@ -10,8 +10,8 @@ from fpt.backbones.families import family_of, read_config
 from fpt.backbones.location import config_values
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import EngineConfig
-from fpt.devices import distributed, precision
-from fpt.devices.device import named
+from fpt.devices import distributed
+from fpt.devices.device import named, with_precision
 from fpt.devices.processes import counted
 from fpt.errors import UserError
 from fpt.pricing.flops import price_of
@@ -142,7 +142,7 @@ def _of_this_machine(engine: EngineConfig) -> EngineConfig:
     """The engine with a precision and a device in place of auto; with a memory given, the device is a card."""
     has_card = engine.device_memory is not None or named("auto").type == "cuda"
     device = ("cuda" if has_card else "cpu") if engine.device == "auto" else engine.device
-    return replace(precision.settled(engine), device=device)
+    return replace(with_precision(engine), device=device)
 
 
 def _asked(config: RunConfig) -> dict[str, Any]:

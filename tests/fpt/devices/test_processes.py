@@ -3,7 +3,7 @@
 import pytest
 
 from fpt.config.compose import load
-from fpt.devices.processes import Counts, are_typed, check, counted
+from fpt.devices.processes import Counts, are_typed, check_started, counted
 from fpt.errors import UserError
 
 
@@ -26,7 +26,7 @@ def test_of_a_launcher_they_are_as_started(monkeypatch: pytest.MonkeyPatch, name
     start(monkeypatch, 16, 8, name)
     assert counted(load([]).engine) == Counts(16, 8)
     assert not are_typed(load([]).engine)
-    check(load([]))
+    check_started(load([]))
 
 
 def test_of_our_own_launcher_they_are_both(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +34,7 @@ def test_of_our_own_launcher_they_are_both(monkeypatch: pytest.MonkeyPatch) -> N
     config = load(["engine.processes=8"])
     assert counted(config.engine) == Counts(8, 8)
     assert are_typed(config.engine)
-    check(config)
+    check_started(config)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_of_our_own_launcher_they_are_both(monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_does_not_go_with_them_is_refused(monkeypatch: pytest.MonkeyPatch, words: list[str], said: str) -> None:
     start(monkeypatch, 16, 8)
     with pytest.raises(UserError) as caught:
-        check(load(words))
+        check_started(load(words))
     assert str(caught.value).startswith(said)
 
 
@@ -56,7 +56,7 @@ def test_half_of_what_a_launcher_tells_is_refused(monkeypatch: pytest.MonkeyPatc
     start(monkeypatch, 16, 8)
     monkeypatch.delenv("MASTER_PORT")
     with pytest.raises(UserError, match="WORLD_SIZE=16: MASTER_PORT not set"):
-        check(load([]))
+        check_started(load([]))
     monkeypatch.setenv("WORLD_SIZE", "many")
     with pytest.raises(UserError, match="WORLD_SIZE=many: expected a whole number"):
-        check(load([]))
+        check_started(load([]))

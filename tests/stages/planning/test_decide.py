@@ -11,7 +11,7 @@ import torch
 
 from fpt.config.compose import load
 from fpt.config.schema import EngineConfig
-from fpt.devices import precision
+from fpt.devices import device as devices
 from fpt.errors import UserError
 from fpt.runs.folder import RunFolder
 from fpt.runs.progress import Progress
@@ -107,7 +107,7 @@ def test_a_run_that_goes_on_elsewhere_keeps_its_precision(
     """What auto stood for where it began, here as on a card that computes in bfloat16."""
     words = [*quick, "schedule=pt", "engine.device=cpu"]
     with monkeypatch.context() as patch, stopped_after(3):
-        patch.setattr(precision, "name_of", lambda _: "bfloat16")
+        patch.setattr(devices, "precision_of", lambda _: "bfloat16")
         cli("train", *words)
     assert cli("train", *words, "train.micro_batch=1", "resume=must").status == 0
     assert json.loads((tmp_path / "run/plan.json").read_text())["dtype"] == "bfloat16"
@@ -129,5 +129,5 @@ def test_auto_is_bfloat16_where_a_card_computes_in_it(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_card)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: computes or including_emulation)
-    assert precision.settled(EngineConfig(device=device)).dtype == dtype
-    assert precision.settled(EngineConfig(device=device, dtype="float32")).dtype == "float32"
+    assert devices.with_precision(EngineConfig(device=device)).dtype == dtype
+    assert devices.with_precision(EngineConfig(device=device, dtype="float32")).dtype == "float32"
