@@ -11,7 +11,7 @@ import torch
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.location import read_values
 from fpt.config.run_config import RunConfig
-from fpt.config.same_run import fixed, fixed_of
+from fpt.config.stored import fixed, fixed_of
 from fpt.data.encoded import Encoded
 from fpt.data.encoding import Tokens, templates_of
 from fpt.data.sayable import check_labels, notes

@@ -7,9 +7,8 @@ from torch import Tensor
 
 from fpt.backbones.shapes import Selection
 from fpt.config.literal import dump
-from fpt.config.places import stored
 from fpt.config.run_config import RunConfig
-from fpt.config.same_run import differences
+from fpt.config.stored import differences, stored
 from fpt.errors import UserError
 from fpt.runs.folder import METRICS, STATE, Mark, RunFolder, metrics_problem, set_aside
 from fpt.runs.records import RESULT, STAGE, configuration, reading

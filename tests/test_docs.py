@@ -13,7 +13,7 @@ import pytest
 
 from fpt.__main__ import main
 from fpt.cli.arguments import parse
-from fpt.cli.verbs import VERBS
+from fpt.cli.command import VERBS
 from fpt.config import compose, keys, overrides
 from stages import schedule
 from tests.conftest import Outcome

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from fpt.backbones import tiny
-from fpt.config.places import is_hub_id
 from fpt.config.schema import ModelConfig
+from fpt.config.stored import is_hub_id
 from fpt.errors import UserError, reason
 from fpt.runs.foreign import other_kind
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from fpt.config.extras import check_quantize
+from fpt.config.clashes import check_quantize
 
 GROUP, GROUPS = 64, 256  # nf4: numbers with one scale, and scales with one scale of theirs
 TABLES = 4 * (16 + 256 + 1)  # bytes: what the 4 and the 8 bits stand for, and the scales' mean

@@ -7,6 +7,9 @@ from fpt.config.file_names import place
 from fpt.config.schema import MOST
 from fpt.errors import UserError, did_you_mean
 
+MOST_BEAMS = 1000
+SHORT = {"-h": "help", "-m": "multirun"}
+
 
 @dataclass(frozen=True)
 class Option:
@@ -14,30 +17,24 @@ class Option:
 
     Attributes:
         name: with dashes where it has several words.
-        help: what people are told; empty: nothing, as programs alone give it.
         takes: what the value is, as in DIR; empty: the option is there or not.
-        default: for help.
-        short: one letter that stands for it after a single dash.
+        help: what people are told; empty: nothing, as programs alone give it.
     """
 
     name: str
-    help: str
     takes: str = ""
-    default: str = ""
-    short: str = ""
+    help: str = ""
 
     @property
     def spelling(self) -> str:
-        """As people may write it."""
-        flag = f"--{self.name}"
+        """All ways to write it, for people."""
         if self.takes:
-            return f"{self.name}={self.takes}  or  {flag} {self.takes}"
-        return f"-{self.short}  or  {flag}" if self.short else flag
+            return f"{self.name}={self.takes}  or  --{self.name} {self.takes}"
+        return "  or  ".join([*(short for short, name in SHORT.items() if name == self.name), f"--{self.name}"])
 
 
-MOST_BEAMS = 1000
-JSON = Option("json", "print the result for programs")
-HELP = Option("help", "show this help", short="h")
+JSON = Option("json", help="print the result for programs")
+HELP = Option("help", help="show this help")
 
 
 @dataclass(frozen=True)
@@ -67,28 +64,26 @@ class Arguments:
 def parse(words: Sequence[str], options: Sequence[Option], *, takes_places: bool = False) -> Arguments:
     """Take a verb's words apart; a word with = whose name is no option is an override."""
     known = {option.name: option for option in (*options, JSON, HELP)}
-    short = {f"-{option.short}": name for name, option in known.items() if option.short}
     arguments, rest = Arguments(), list(words)
     while rest:
         word = rest.pop(0)
         name, has_value, value = word.removeprefix("--").partition("=")
-        if word in short:
-            name = short[word]
-        elif word.startswith("-") and word != "-":
-            if name not in known or not word.startswith("--"):
-                shown = [f"--{name}" for name, option in known.items() if option.help]
-                allowed, hint = ", ".join(shown), did_you_mean(word, shown)
-                raise UserError(f"{word}: unknown option; allowed are {allowed}.{hint}")
-        elif name not in known or not has_value:
+        name = SHORT.get(word, name)
+        is_flag = word.startswith("-") and word != "-"
+        if is_flag and (name not in known or not (word in SHORT or word.startswith("--"))):
+            shown = [f"--{name}" for name, option in known.items() if option.help]
+            raise UserError(f"{word}: unknown option; allowed are {', '.join(shown)}.{did_you_mean(word, shown)}")
+        if not is_flag and (name not in known or not has_value):
             (arguments.places if takes_places and not has_value else arguments.overrides).append(word)
             continue
-        if known[name].takes and not has_value:
+        takes = known[name].takes
+        if takes and not has_value:
             if not rest:
-                raise UserError(f"--{name}: needs a value, --{name} {known[name].takes}")
+                raise UserError(f"--{name}: needs a value, --{name} {takes}")
             value = rest.pop(0)
-        if not known[name].takes and has_value:
+        if has_value and not takes:
             raise UserError(f"{word}: takes no value; write --{name}")
-        if known[name].takes.startswith(("DIR", "FILE")):
+        if takes.startswith(("DIR", "FILE")):
             place(value, name)
         if name in arguments.options:
             raise UserError(f"{word}: {name} is given twice")

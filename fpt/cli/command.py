@@ -1,13 +1,22 @@
-"""One command line: its verb is found and called, or help is printed."""
+"""One command line: its verb is found and called, or help is printed.
+
+What imports torch is imported in their functions, by the lines that setup.cfg lists: an error must not wait for it.
+"""
 
 import json
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from fpt import __version__
-from fpt.cli.arguments import HELP, JSON, parse
-from fpt.cli.verbs import OF_LAUNCHERS, VERBS, Verb
+from fpt.cli import look, serve, train, use
+from fpt.cli.arguments import HELP, JSON, Arguments, Option, parse
 from fpt.config import compose, keys
 from fpt.errors import UserError, did_you_mean
 from fpt.runs.progress import quiet_libraries
@@ -24,6 +33,52 @@ Overrides are Hydra's: group=option picks a file of conf/, key.sub=value sets on
 --json prints the result for programs.  --version prints the version.
 """
 LOCAL_RANK = ("--local_rank=", "--local-rank=")  # DeepSpeed's launcher adds it; the environment says the same
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What can be done, and how it is typed.
+
+    Attributes:
+        example: its words in the list of all verbs.
+        usage: what goes between the verb and --json, in its own help.
+        options: what it takes besides overrides.
+        takes_places: whether words without = are folders or files of its.
+        takes_overrides: whether it has a configuration.
+    """
+
+    call: Callable[[Arguments], None]
+    summary: str = ""
+    example: str = ""
+    usage: str = ""
+    options: tuple[Option, ...] = ()
+    takes_places: bool = False
+    takes_overrides: bool = True
+
+
+CALLS = {
+    "train": train.train,
+    "compare": train.compare,
+    "plan": look.plan,
+    "show": look.show,
+    "eval": use.evaluate,
+    "predict": use.predict,
+    "serve": serve.serve,
+    "export": use.export,
+    "report": look.report,
+    "doctor": look.doctor,
+}
+
+
+def _verb(name: str, options: dict[str, str] | None = None, **values: Any) -> Verb:
+    """A verb as verbs.yaml describes it."""
+    taken = [Option(*key.partition("=")[::2], help) for key, help in (options or {}).items()]
+    return Verb(CALLS[name], options=tuple(taken), **values)
+
+
+TABLE: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("verbs.yaml").read_text(encoding="utf-8"))
+VERBS = {name: _verb(name, **values) for name, values in TABLE.items()}
+OF_LAUNCHERS = {"worker": Verb(train.worker, takes_places=True, options=(Option("quiet"),))}  # not called by people
 
 
 def run(typed: list[str]) -> int:
@@ -74,8 +129,7 @@ def _call(name: str, verb: Verb, words: list[str]) -> None:
 def _help(name: str, verb: Verb, overrides: list[str]) -> str:
     lines = [f"usage: {' '.join(filter(None, ('fpt', name, verb.usage, '[--json]')))}", "", verb.summary, ""]
     for option in filter(lambda option: option.help, (*verb.options, JSON, HELP)):
-        default = f" ({option.default})" if option.default else ""
-        lines += [f"  {option.spelling}", f"      {option.help}{default}"]
+        lines += [f"  {option.spelling}", f"      {option.help}"]
     if not verb.takes_overrides:
         return "\n".join(lines) + "\n"
     lines += ["", "groups:"]

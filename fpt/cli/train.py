@@ -12,7 +12,7 @@ from fpt.cli.data import read_task
 from fpt.cli.result_tables import print_comparison, print_result, print_sweep
 from fpt.cli.tables import present
 from fpt.config import compose
-from fpt.config.extras import check_quantize
+from fpt.config.clashes import check_quantize
 from fpt.config.run_config import RunConfig
 from fpt.devices import interrupts, processes
 from fpt.devices.ending import one_of_several

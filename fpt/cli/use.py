@@ -15,7 +15,7 @@ from fpt.cli.data import read_task
 from fpt.cli.result_tables import print_scores
 from fpt.cli.subjects import ALONE, Subject, learned_from, names_of, runs_of, stage_of, subject_of, subjects_of
 from fpt.cli.tables import present
-from fpt.config.extras import check_quantize
+from fpt.config.clashes import check_quantize
 from fpt.config.run_config import RunConfig
 from fpt.devices import processes
 from fpt.devices.ending import one_of_several

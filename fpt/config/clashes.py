@@ -1,7 +1,8 @@
-"""Settings that are right alone and wrong together: found when a configuration is made, before anything is read."""
+"""Settings that are right alone and wrong together, or with what is installed: refused before anything is read."""
 
 import re
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 
 from fpt.config.schema import EngineConfig, ModelConfig, PromptConfig, TaskConfig, TrainConfig
@@ -20,6 +21,15 @@ def check(model: ModelConfig, task: TaskConfig, prompt: PromptConfig, train: Tra
     _check_samples(task)
     _check_micro_batch(train)
     _check_engine(engine, train.batch_size)
+
+
+def check_quantize(quantize: str) -> None:
+    """Refuse weights of few bits where nothing can pack them, which is no reason against a plan."""
+    if quantize != "none" and find_spec("bitsandbytes") is None:
+        raise UserError(
+            f"engine.quantize={quantize}: needs bitsandbytes, which is not installed; pip install 'fpt[quantize]', or"
+            " engine.quantize=none does without"
+        )
 
 
 def _check_start(prompt: PromptConfig) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import cache
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
@@ -19,8 +20,8 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 from fpt.config import label_words, literal, meant, overrides
 from fpt.config.file_names import place
 from fpt.config.keys import GROUPS, conf_dir, group_options, settings, type_in_words
-from fpt.config.label_words import LABELS_FILE
-from fpt.config.overrides import LABELS, Override
+from fpt.config.label_words import LABELS, LABELS_FILE
+from fpt.config.overrides import Override
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import Group, ScheduleConfig
 from fpt.errors import UserError, did_you_mean, reason
@@ -35,33 +36,26 @@ def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
     """
     typed = [overrides.parse(word) for word in words]
     keys = {override.key for override in typed}
+    values: dict[str, Any] = {}  # put in after composition, as they stand
     if base is not None:
         _check_use(typed)
+        values = {key: attrgetter(key)(base) for key in settings() if key.partition(".")[0] not in keys}
     composed: list[str] = []  # what Hydra is told
-    fill: dict[str, Any] = {}  # what is put in after composition, as it stands
-    if base is not None:
-        fill = {key: attrgetter(key)(base) for key in settings() if key.partition(".")[0] not in keys}
     for override in typed:
-        key, value = override.key, override.value
-        if key == "model" and (weights := _foreign_weights(override)) is not None:
-            fill |= {"model.weights": weights, "model.name": place(weights, "model").resolve().name}
-            composed.append("model=custom")
-        elif key == "schedule" and str(value).endswith((".yaml", ".yml")):
-            fill |= _schedule_file(override)
-            composed.append("schedule=pt")
-        elif key in GROUPS:
-            _check_option(override)
-            composed.append(f"{key}={value}")
+        if override.key in GROUPS:
+            option, own = _option(override)
+            composed.append(option)
+            values |= own
         elif not override.is_literal:
             _check_key(override)
             composed.append(override.word)
     if "schedule.stages" in keys:
-        fill.setdefault("schedule.name", "custom")
+        values.setdefault("schedule.name", "custom")
     tree = _compose(composed)
-    labels = _labels(typed, fill.get(LABELS) or _labels_in_conf(tree, composed))
-    fill = {key: value for key, value in fill.items() if key not in keys}
-    fill |= {override.key: override.value for override in typed if override.is_literal and override.key in settings()}
-    return _typed(tree, {**fill, LABELS: labels, LABELS_FILE: None}, words)
+    labels = _labels(typed, values.get(LABELS) or _labels_in_conf(tree))
+    values = {key: value for key, value in values.items() if key not in keys}
+    values |= {override.key: override.value for override in typed if override.is_literal and override.key in settings()}
+    return _typed(tree, {**values, LABELS: labels, LABELS_FILE: None}, words)
 
 
 def _check_use(typed: Sequence[Override]) -> None:
@@ -89,38 +83,33 @@ def _labels(typed: Sequence[Override], before: Mapping[str, str] | None) -> dict
     return None if labels is None else dict(labels)
 
 
-def _labels_in_conf(tree: DictConfig, words: Sequence[str]) -> dict[str, str] | None:
-    """The label words of the files in conf/ that were composed, read anew as texts."""
-    if tree.task.get("labels") is None:
-        return None
-    labels = None
-    with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
-        choices = compose("config", overrides=list(words), return_hydra_config=True).hydra.runtime.choices
-    for group, option in choices.items():
-        file = conf_dir() / group / f"{option}.yaml"
-        if group in GROUPS and file.is_file():
-            values = literal.texts_in(file)
-            own = (values if group == "task" else values.get("task", {})).get("labels")
-            labels = labels if own is None else label_words.of_tree(own, f"{file}: task.labels")
-    return labels
+def _labels_in_conf(tree: DictConfig) -> dict[str, str] | None:
+    """The label words in files of conf/, where YAML makes other values of unquoted ones."""
+    task: Any = OmegaConf.to_container(tree.task)
+    labels = task.get("labels")
+    return labels and label_words.of_tree(labels, "task.labels in conf/, to be quoted")
 
 
-def _foreign_weights(override: Override) -> str | None:
-    """The folder or Hub id in `model=…`, or None where it names a file in conf/model."""
-    value, options = str(override.value), group_options("model")
+def _option(override: Override) -> tuple[str, dict[str, Any]]:
+    """A group's option as Hydra is told it, and the values of a model or a schedule that has no file in conf/."""
+    group, value = override.key, str(override.value)
+    options = group_options(group)
+    if group == "schedule" and value.endswith((".yaml", ".yml")):
+        return "schedule=pt", _schedule_file(place(value, group))
     if value in options:
-        return None
-    if "/" in value or value.startswith((".", "~")) or (value and place(value, "model").is_dir()):
-        return value
+        return f"{group}={value}", {}
+    hint = did_you_mean(value, options)
+    if group != "model":
+        raise UserError(f"{group}={value}: allowed are {', '.join(options)}.{hint}")
+    if "/" in value or value.startswith((".", "~")) or (value and place(value, group).is_dir()):
+        return "model=custom", {"model.weights": value, "model.name": place(value, group).resolve().name}
     raise UserError(
-        f"model={value}: neither one of {', '.join(options)}, nor a local folder, nor a Hub id"
-        f" (owner/name).{did_you_mean(value, options)}"
+        f"model={value}: neither one of {', '.join(options)}, nor a local folder, nor a Hub id (owner/name).{hint}"
     )
 
 
-def _schedule_file(override: Override) -> dict[str, Any]:
+def _schedule_file(file: Path) -> dict[str, Any]:
     """Name and stages from a YAML file of the user's: a list of stages, or a mapping as in conf/schedule."""
-    file = place(str(override.value), "schedule")
     try:
         tree = literal.parse(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -134,18 +123,10 @@ def _schedule_file(override: Override) -> dict[str, Any]:
     return {"schedule.name": file.stem} | {f"schedule.{key}": value for key, value in values.items()}
 
 
-def _check_option(override: Override) -> None:
-    group, value = override.key, override.value
-    options = group_options(group)
-    if value not in options:
-        raise UserError(f"{group}={value}: allowed are {', '.join(options)}.{did_you_mean(value, options)}")
-
-
 def _check_key(override: Override) -> None:
     key, known = override.key, settings()
     if key == "prompt.kind":
-        way = f"write prompt={override.value}, which brings its length and its optimizer too"
-        raise UserError(f"{override.word}: {way}")
+        raise UserError(f"{override.word}: write prompt={override.value}, which brings its length and optimizer too")
     if key in known:
         return
     by_last = {name.rpartition(".")[2]: name for name in reversed(known)}

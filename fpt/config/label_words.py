@@ -12,7 +12,7 @@ from typing import Any
 from fpt.config.file_names import place
 from fpt.errors import UserError, reason
 
-LABELS_FILE = "task.labels_file"
+LABELS, LABELS_FILE = "task.labels", "task.labels_file"
 
 _QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 _ENDS = r"\s*(?:,\s*|$)"
@@ -38,14 +38,15 @@ def typed(text: str) -> dict[str, str]:
 def of_file(path: str) -> dict[str, str]:
     """Label words in a JSON file."""
     what = f"{LABELS_FILE}={path}"
+    file = place(path, LABELS_FILE)
     try:
-        content = place(path, LABELS_FILE).read_text(encoding="utf-8-sig")
         values = json.loads(
-            content, parse_int=str, parse_float=str, object_pairs_hook=lambda pairs: _unique(pairs, what)
+            file.read_text(encoding="utf-8-sig"),
+            parse_int=str,
+            parse_float=str,
+            object_pairs_hook=lambda pairs: _unique(pairs, what),
         )
-    except UserError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{what}: cannot be read as JSON ({reason(error)})") from None
     return of_tree(values, what)
 
@@ -53,7 +54,8 @@ def of_file(path: str) -> dict[str, str]:
 def of_tree(values: Any, what: str) -> dict[str, str]:
     """Label words from a mapping or a list of texts, as JSON or YAML has them."""
     words = _unique(zip(values, values, strict=True), what) if isinstance(values, list) else values
-    if not words or not isinstance(words, dict) or not all(isinstance(word, str) for word in words.values()):
+    texts = [*words, *words.values()] if isinstance(words, dict) else []
+    if not texts or not all(isinstance(text, str) for text in texts):
         raise UserError(f'{what}: expected an object as {{"0": "no", "1": "yes"}}, or a list of texts')
     return words
 

@@ -4,7 +4,6 @@ OmegaConf resolves every text that it holds, also with variables of the environm
 """
 
 import re
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -23,11 +22,6 @@ def parse(text: str) -> Any:
     if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
         raise yaml.YAMLError("aliases (*name) are not read here; write what they stand for")
     return yaml.load(text, Loader=get_yaml_loader())
-
-
-def texts_in(file: Path) -> Any:
-    """The tree in a YAML file, of which every value is the text that stands there."""
-    return yaml.load(file.read_text(encoding="utf-8"), yaml.BaseLoader)
 
 
 def dump(values: dict[str, Any]) -> str:

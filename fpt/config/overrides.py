@@ -12,9 +12,9 @@ from hydra.errors import HydraException
 
 from fpt.config import label_words
 from fpt.config.keys import GROUPS, group_options, is_text, settings
+from fpt.config.label_words import LABELS
 from fpt.errors import UserError
 
-LABELS = "task.labels"
 _FUNCTION = re.compile(r"(choice|glob|shuffle|sort)\(.*\)")  # Hydra's that name options of a group
 
 

@@ -13,8 +13,9 @@ MOST = 2**31 - 1  # of a whole number that has no limit of its own
 def setting(help: str, default: Any = MISSING, **limits: Any) -> Any:
     """A field with its one-line help and the limits it checks: choices=, above=, least=, most=, folder_name=, place=.
 
-    With verbatim=True the value is taken as typed, braces and all. Of a prompt, only="late" is for that kind, or
-    only={value: kind} such values of it are; and with learning=True it says how the prompt is learned, not what it is.
+    A place=True is a path, unless it is one of words=(…). With verbatim=True the value is taken as typed, braces and
+    all. Of a prompt, only="late" is for that kind, or only={value: kind} such values of it are; and with learning=True
+    it says how the prompt is learned, not what it is.
     """
     return field(default=default, metadata={"help": help, **limits})
 
@@ -62,7 +63,9 @@ class ModelConfig(Group):
 
     key: ClassVar[str] = "model"
     name: str = setting("name used for the run folder and in reports", folder_name=True)
-    weights: str = setting("'embedded', a local folder, or a Hub id such as google/t5-large-lm-adapt", place=True)
+    weights: str = setting(
+        "'embedded', a local folder, or a Hub id such as google/t5-large-lm-adapt", place=True, words=("embedded",)
+    )
     revision: str | None = setting("branch, tag or commit of a Hub id", None)
     config: dict[str, Any] | None = setting(
         "shape as in config.json, so that plans need no download; null: read config.json", None
@@ -80,6 +83,7 @@ class TaskConfig(Group):
         " auto: generated for the embedded model, else the Hub",
         "auto",
         place=True,
+        words=("auto", "world", "hub"),
     )
     world: str | None = setting(
         "of generated data: 'plain' reading, or 'customs' of a land, whose rules only a prompt can hold; null: customs",
@@ -88,8 +92,7 @@ class TaskConfig(Group):
     )
     land: int | None = setting("of generated data: the number of the land whose customs hold; null: 0", None, least=0)
     valid_split: str = setting(
-        "one of the task's validation sets; mnli: matched, mismatched or both, whose scores are averaged",
-        "validation",
+        "one of the task's validation sets; mnli: matched, mismatched or both, whose scores are averaged", "validation"
     )
     test_split: str | None = setting(
         "test split to answer when the run ends, and to score if it has labels; mnli: test_matched or test_mismatched",
@@ -106,9 +109,7 @@ class TaskConfig(Group):
     train_examples: int | None = setting("only the first N training examples", None, least=1)
     valid_examples: int | None = setting("only the first N validation examples", None, least=1)
     shots: int | None = setting(
-        "train on a random sample of N examples per label, or in all where there are no labels",
-        None,
-        least=1,
+        "train on a random sample of N examples per label, or in all where there are no labels", None, least=1
     )
     protocol: str = setting(
         "of task.shots. per_label: N per label, the best prompt chosen and scored on the validation split. lpt: N in"
@@ -136,9 +137,7 @@ class TaskConfig(Group):
         choices=("generate", "score", "score_mean", "score_norm"),
     )
     on_error: str = setting(
-        "a record that cannot be used stops the run, or is skipped and listed",
-        "stop",
-        choices=("stop", "skip"),
+        "a record that cannot be used stops the run, or is skipped and listed", "stop", choices=("stop", "skip")
     )
     train: str | None = setting("of task=files: JSONL, CSV, TSV or Parquet to train on", None, place=True)
     valid: str | None = setting(
@@ -148,10 +147,7 @@ class TaskConfig(Group):
         "of task=files: a file to answer when the run ends; its records need no target", None, place=True
     )
     valid_share: float = setting(
-        "share of the training file for validation where there is no validation file",
-        0.1,
-        above=0.0,
-        most=0.5,
+        "share of the training file for validation where there is no validation file", 0.1, above=0.0, most=0.5
     )
     source: str | None = setting(
         "of task=files: source text, as in 'question: {question} context: {passage}'", None, verbatim=True
@@ -189,9 +185,7 @@ class ScheduleConfig(Group):
         },
     )
     reduce: str = setting(
-        "stacks that stages reduce; task: as task.reduce_decoder says",
-        "task",
-        choices=("task", "encoder", "both"),
+        "stacks that stages reduce; task: as task.reduce_decoder says", "task", choices=("task", "encoder", "both")
     )
     partial_end: bool = setting("allow a last stage that is not the full model", False)
     importance_examples: int = setting("training examples by which FFN neurons are scored", 1000, least=1)
@@ -227,10 +221,7 @@ class PromptConfig(Group):
         learning=True,
     )
     layer: int | float = setting(
-        "of late prompts: blocks below the prompt, a count (12) or a fraction (0.5)",
-        0.5,
-        least=0,
-        only="late",
+        "of late prompts: blocks below the prompt, a count (12) or a fraction (0.5)", 0.5, least=0, only="late"
     )
     generator: str = setting(
         "of late prompts: what makes an example's vectors: npg, from one pooled state; appg or mppg, by average or"
@@ -283,10 +274,7 @@ class OptimConfig(Group):
     weight_decay: float = setting("weight decay", 1e-5, least=0.0)
     clip: float = setting("largest norm of the prompt's gradient", 1.0, above=0.0)
     momentum: float | None = setting(
-        "beta1; null: as published, none in adafactor, 0.9 in adamw",
-        None,
-        least=0.0,
-        most=0.999,
+        "beta1; null: as published, none in adafactor, 0.9 in adamw", None, least=0.0, most=0.999
     )
     average: float = setting(
         "score and keep a running mean of the prompt over updates, with this decay, as 0.9; training goes on from the"
@@ -304,10 +292,7 @@ class TrainConfig(Group):
     key: ClassVar[str] = "train"
     updates: int = setting("optimizer updates over all stages", 30000, least=1)
     epochs: float | None = setting(
-        "passes over the training examples, in place of train.updates",
-        None,
-        above=0.0,
-        most=100_000,
+        "passes over the training examples, in place of train.updates", None, above=0.0, most=100_000
     )
     batch_size: int = setting("examples per update", 32, least=1)
     micro_batch: int | str | None = setting(
@@ -323,9 +308,7 @@ class TrainConfig(Group):
     )
     eval_every: int = setting("updates between validations", 500, least=1)
     eval_examples: int | None = setting(
-        "validate during training on N examples only; the best and the last prompt are scored on all",
-        None,
-        least=1,
+        "validate during training on N examples only; the best and the last prompt are scored on all", None, least=1
     )
     eval_partial: bool = setting("validate on partial models too, which decides nothing", False)
     eval_batch: int = setting("examples per batch of generation", 128, least=1)
@@ -372,18 +355,12 @@ class EngineConfig(Group):
         choices=("none", "int8", "nf4"),
         refused={"int4": "Did you mean 'nf4'?", "fp4": "Did you mean 'nf4'?"},
     )
-    graphs: bool = setting(
-        "of engine=torch on CUDA: run updates as CUDA graphs, one for each batch size",
-        True,
-    )
+    graphs: bool = setting("of engine=torch on CUDA: run updates as CUDA graphs, one for each batch size", True)
     processes: int = setting(
         "processes to start on this machine, one for each GPU; on a CPU they share its cores", 1, least=1
     )
     zero_stage: int = setting(
-        "of engine=deepspeed: 3 shares the frozen model's weights out; 0, 1 and 2 leave them whole",
-        3,
-        least=0,
-        most=3,
+        "of engine=deepspeed: 3 shares the frozen model's weights out; 0, 1 and 2 leave them whole", 3, least=0, most=3
     )
     offload: str = setting(
         "of zero_stage=3: keep the weights in the machine's memory",

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fpt.config import literal
-from fpt.config.same_run import MAY_DIFFER
+from fpt.config.stored import MAY_DIFFER
 from fpt.errors import UserError
 from fpt.runs.folder import METRICS
 from fpt.runs.records import PLAN

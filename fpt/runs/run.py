@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpt.config import compose, places
+from fpt.config import compose, stored
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import PromptConfig
 from fpt.errors import UserError, reason
@@ -84,7 +84,7 @@ class Run:
         """The configuration for uses of the learned prompt: one process, and nothing of how it was learned."""
         settings = self.settings
         try:
-            tree = places.found(settings, self.path)
+            tree = stored.found(settings, self.path)
             kept = {name: tree["engine"][name] for name in ("device", "dtype", "quantize") if name in tree["engine"]}
             tree["engine"] = {**kept, "name": "torch"}
             tree["prompt"] = {name: tree["prompt"][name] for name in LEARNED if name in tree["prompt"]}

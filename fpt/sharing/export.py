@@ -12,7 +12,7 @@ from fpt.backbones.location import config_values, read_values
 from fpt.backbones.rows import Row, value_at
 from fpt.backbones.shapes import Shape, Stack, read_shape, read_sizes, row_of
 from fpt.config import label_words
-from fpt.config.places import is_hub_id
+from fpt.config.stored import is_hub_id
 from fpt.errors import UserError, did_you_mean, reason
 from fpt.prompts.files import ADAPTER, ADAPTER_CONFIG, ADAPTER_TENSOR
 from fpt.prompts.kinds import kind_of

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fpt.config.run_config import RunConfig
-from fpt.config.same_run import differences
+from fpt.config.stored import differences
 from fpt.devices.processes import is_worker
 from fpt.errors import UserError
 from fpt.runs.records import RESULT

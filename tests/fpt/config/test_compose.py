@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from fpt.config import compose, keys, label_words, literal, overrides
 from fpt.config.meant import KEYS
-from fpt.config.same_run import differences
+from fpt.config.stored import differences
 from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
 from fpt.tasks.catalogue import rules_of
@@ -265,12 +265,18 @@ def test_label_words_are_texts(tmp_path: Path, typed: str, labels: dict[str, str
 
 
 def test_label_words_in_conf_are_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unquoted ones that YAML takes for other values are refused."""
     shutil.copytree(keys.conf_dir(), tmp_path / "conf")
-    own = "name: own\ntarget_length: 9\nreduce_decoder: false\nlabels: {0: no, 1: 1.50, on: 正面}\n"
-    (tmp_path / "conf" / "task" / "own.yaml").write_text(own)
     for module in (compose, keys):
         monkeypatch.setattr(module, "conf_dir", lambda: tmp_path / "conf")
+    file = tmp_path / "conf" / "task" / "own.yaml"
+    own = "name: own\ntarget_length: 9\nreduce_decoder: false\nlabels: "
+    file.write_text(f"{own}{{'0': 'no', '1': '1.50', 'on': 正面}}\n")
     assert compose.load(["task=own"]).task.labels == {"0": "no", "1": "1.50", "on": "正面"}
+    for labels in ("{0: no}", "{'1': 1.50}", "{1: 正面}"):
+        file.write_text(f"{own}{labels}\n")
+        with pytest.raises(UserError, match=r"^task\.labels in conf/, to be quoted: expected "):
+            compose.load(["task=own"])
 
 
 @pytest.mark.parametrize(

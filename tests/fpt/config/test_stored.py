@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from fpt.config import compose, literal
-from fpt.config.places import found, stored
-from fpt.config.same_run import differences
+from fpt.config.stored import differences, found, stored
 
 
 def test_paths_are_stored_from_the_root_and_other_words_as_they_are(
