@@ -9,7 +9,7 @@ from statistics import mean
 
 from bench.records import Records
 from bench.runs import spread
-from fpt.runs.curves import Point, after, reaches
+from stages.several.compare import Point, after, reaches
 
 RECORDS = Records("backbone")
 UPDATES, BATCH_SIZE = 1500, 16

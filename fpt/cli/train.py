@@ -113,7 +113,7 @@ def _share(config: RunConfig, arguments: Arguments) -> None:
 def sweep(arguments: Arguments) -> None:
     """`fpt train -m`: all combinations; one that fails does not stop the others."""
     say, planned = Progress().say, combinations.plan(arguments.overrides)
-    in_turn.check(planned)
+    in_turn.check_all(planned)
     ended = []
     for plan, run in in_turn.run_all(planned, partial(_one, flags=["--quiet"]), say):
         if isinstance(run, UserError):
@@ -136,7 +136,7 @@ def compare(arguments: Arguments) -> None:
         )
     names = arguments.listed(f"{kind}s", "pt,ld,fr,cr")
     planned = comparison.plan(arguments.overrides, kind, names, [int(seed) for seed in seeds])
-    in_turn.check(planned)
+    in_turn.check_all(planned)
     say, runs = Progress().say, dict[str, list[Run]]()
     if kind == "schedule" and comparison.VANILLA not in names:
         say("pt is added: the others are held against it")

@@ -1,28 +1,21 @@
-"""Runs of one model and task held against each other: schedules against vanilla prompt tuning, or kinds of prompts.
+"""Comparison of runs on one model and task: schedules with vanilla prompt tuning, or kinds of prompts with the first.
 
-The first variant is vanilla prompt tuning, or the first kind of prompt, here called vanilla too.
-
-FLOPs to vanilla's score are those after which a run's validations on the full model reach what vanilla's last ones
-have, in the mean over the seeds, and still have it at the next validation; as a share of all that vanilla's run with
-the same seed spent. A run need not get there.
-
-The gain is a run's score minus what vanilla with the same seed had reached with as many FLOPs: the best of its own
-validations up to there. Both are chosen alike, by the best validation on the full model so far; what neuron scores cost
-counts among a schedule's FLOPs. The fewer validations there are, the earlier is vanilla's last that counts, so a large
-train.eval_every favours the schedule.
+The first variant is called vanilla here, whichever it is. A run's FLOPs to vanilla's score are those after which its
+validations on the full model reach the mean, over the seeds, of vanilla's last ones, and still have it at the next
+validation. Its gain is its score minus the best that vanilla with the same seed had reached with as many FLOPs.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 from fpt.config import compose
 from fpt.config.keys import group_options
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import FolderConfig, PromptConfig
 from fpt.errors import UserError, did_you_mean
-from fpt.runs.curves import Point, after, curve, reaches
 from fpt.runs.run import Run
 from stages import schedule
 from stages.epochs import in_updates
@@ -31,17 +24,14 @@ from stages.several.in_turn import Planned
 VANILLA = "pt"
 GENERATORS = PromptConfig.__dataclass_fields__["generator"].metadata["choices"]
 SIZES = ("encoder_layers", "decoder_layers", "ffn", "decoder_ffn")
-SHARES = (0.25, 0.5, 0.75)  # of vanilla's FLOPs, after which scores are read off
-VALIDATIONS = 10  # of a run, at least, where nothing is typed
+SHARES = (0.25, 0.5, 0.75)  # of vanilla's FLOPs, after which scores are compared
+VALIDATIONS = 10  # of a run, at least, unless train.eval_every is typed
 OWN_KEYS = {"schedule": ("schedule", "schedule.stages", "schedule.name"), "prompt": ("prompt", "prompt.generator")}
 EXAMPLES = {"schedule": "schedules=pt,cr (or a FILE.yaml)", "prompt": "prompts=soft,late"}
 
 
 def plan(overrides: Sequence[str], kind: str, names: Sequence[str], seeds: Sequence[int]) -> list[Planned]:
-    """The runs, variant by variant; of schedules, vanilla prompt tuning is the first.
-
-    `kind` is what is compared, schedule or prompt.
-    """
+    """Plan the runs, variant by variant; `kind` is what is compared, schedule or prompt."""
     keys = {word.partition("=")[0].lstrip("+~"): word for word in overrides}
     for key, word in keys.items():
         if key in ("seed", *OWN_KEYS[kind]):
@@ -62,7 +52,7 @@ def plan(overrides: Sequence[str], kind: str, names: Sequence[str], seeds: Seque
 
 
 def _words(kind: str, name: str, keys: Mapping[str, str]) -> list[str]:
-    """The overrides of a variant; kinds of prompts are compared on the full model, unless a schedule is typed."""
+    """Write a variant as overrides; prompts are compared on the full model, unless a schedule is typed."""
     if kind == "schedule":
         return [f"schedule={name}"]
     allowed = [*group_options("prompt"), *GENERATORS]
@@ -73,16 +63,21 @@ def _words(kind: str, name: str, keys: Mapping[str, str]) -> list[str]:
 
 
 def _validated_often(config: RunConfig) -> RunConfig:
-    """The same with the validations that curves are read off, however short the run."""
+    """Have even a short run validate often enough to read curves off it."""
     every = min(config.train.eval_every, max(1, schedule.of(config).updates // VALIDATIONS))
     return replace(config, train=replace(config.train, eval_every=every))
 
 
-def compare(kind: str, runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
-    """All numbers, from the finished runs of each variant, seed by seed in one order; ratios are to vanilla's run.
+class Point(NamedTuple):
+    """A validation's score, and the FLOPs spent until then."""
 
-    Memory is planned, of the largest stage on one device.
-    """
+    flops: int
+    score: float
+
+
+def compare(kind: str, runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
+    """Compare finished runs, of each variant one for every seed, in the same order; ratios are to vanilla's runs."""
+    memory = {name: max(map(_planned_memory, members)) for name, members in runs.items()}
     vanilla = next(iter(runs.values()))
     target = mean(validations(run)[-1].score for run in vanilla)
     rows = []
@@ -99,7 +94,7 @@ def compare(kind: str, runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
                 "reached_vanilla": len(there),
                 "score_at": {share: at and at["mean"] for share, at in scores_at.items()},
                 "trainable_parameters": members[0].result["trainable_parameters"],
-                "memory": _planned_memory(members[0]),
+                "memory": memory[name],
                 "examples_per_second": mean(map(examples_per_second, members)),
                 "runs": pairs,
             }
@@ -111,24 +106,37 @@ def compare(kind: str, runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
 
 
 def validations(run: Run) -> list[Point]:
-    """Those on the last stage's model."""
-    if not all("flops" in line for line in run.metrics):
-        raise UserError(f"{run.path}: was made by an fpt whose metrics have no FLOPs; start it over with resume=never")
-    return curve(run.metrics, run.result["metric"]["name"], len(run.result["stages"]))
+    """Return the validations on the last stage's model, a curve of score against FLOPs."""
+    metric, stage = run.result["metric"]["name"], len(run.result["stages"])
+    return [Point(line["flops"], line[metric]) for line in run.metrics if "split" in line and line["stage"] == stage]
+
+
+def reaches(points: Sequence[Point], score: float) -> int | None:
+    """Return the FLOPs of the first validation that has the score and, unless it is the last, the next one too."""
+    for place, point in enumerate(points):
+        if all(each.score >= score for each in points[place : place + 2]):
+            return point.flops
+    return None
+
+
+def after(points: Sequence[Point], flops: float) -> float | None:
+    """Return the score of the last validation up to that many FLOPs; None before the first."""
+    scores = [point.score for point in points if point.flops <= flops]
+    return scores[-1] if scores else None
 
 
 def _against(run: Run, vanilla: Run, target: float) -> dict[str, Any]:
-    """A run beside the first variant's of the same seed; `target` is what all of those came to."""
+    """Compare a run with vanilla's of the same seed; `target` is the mean of vanilla's last scores."""
     result, other = run.result, vanilla.result
     is_whole = all(result["stages"][-1][size] == other["stages"][-1][size] for size in SIZES)
     points, score = validations(run) if is_whole else [], result["metric"]["value"]
     there = max((point.score for point in validations(vanilla) if point.flops <= result["flops"]), default=None)
-    spent = reaches(points, target)
+    spent, test = reaches(points, target), result["test"]
     return {
         "seed": result["seed"],
         "score": score,
-        "test": _test(run),
-        "last": result["metric"].get("last"),  # not said by every fpt that was
+        "test": test["metrics"][result["metric"]["name"]] if test and test["metrics"] else None,
+        "last": result["metric"].get("last"),
         "flops": result["flops"],
         "flops_ratio": result["flops"] / other["flops"],
         "seconds": result["seconds"],
@@ -141,14 +149,8 @@ def _against(run: Run, vanilla: Run, target: float) -> dict[str, Any]:
     }
 
 
-def _test(run: Run) -> float | None:
-    """The score on the test split, where there is one with labels."""
-    test = run.result["test"]
-    return test["metrics"][run.result["metric"]["name"]] if test and test["metrics"] else None
-
-
 def _planned_memory(run: Run) -> int:
-    """Bytes of the largest stage on one device."""
+    """Return the bytes of the largest stage on one device, as planned."""
     totals: list[int] = [stage["total"] for stage in run.plan["stages"] if "total" in stage]
     if not totals:
         raise UserError(f"{run.path}: has the plan of another version of fpt; start it over with resume=never")
@@ -156,21 +158,19 @@ def _planned_memory(run: Run) -> int:
 
 
 def examples_per_second(run: Run) -> float:
-    """Examples per second of updates alone: validations and a stage's beginning are left out."""
-    count, seconds, before = 0, 0.0, None
-    for line in run.metrics:
-        if "loss" not in line:
-            before = None
-            continue
-        if before is not None and before["stage"] == line["stage"]:
-            count, seconds = count + 1, seconds + line["seconds"] - before["seconds"]
-        before = line
+    """Return the examples per second of updates, without validations and the beginnings of stages."""
+    pairs = [
+        (before, line)
+        for before, line in pairwise(run.metrics)
+        if "loss" in before and "loss" in line and before["stage"] == line["stage"]
+    ]
+    seconds = sum(line["seconds"] - before["seconds"] for before, line in pairs)
     size: int = run.plan.get("batch_size", run.config.train.batch_size)  # there may be fewer examples than asked for
-    return size * count / seconds if seconds else 0.0
+    return size * len(pairs) / seconds if seconds else 0.0
 
 
 def spread(values: Sequence[float | None]) -> dict[str, float | None] | None:
-    """Mean and standard deviation, which one value does not have; None where a value is missing."""
+    """Return mean and standard deviation, None for that of one value; None where a value is missing."""
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):
         return None

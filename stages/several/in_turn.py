@@ -17,19 +17,19 @@ from stages import schedule
 
 @dataclass(frozen=True)
 class Planned:
-    """One run of several, with a folder of its own, and the values that set it apart from the others, by key."""
+    """One run of several, and by key the values in which it differs from the others."""
 
     config: RunConfig
     values: dict[str, str]
 
     @property
     def label(self) -> str:
-        """Which one it is, for people."""
+        """The values, for people."""
         return " ".join(f"{key}={value}" for key, value in self.values.items()) or "the run"
 
 
-def check(plans: Sequence[Planned]) -> None:
-    """Find what is wrong with any of them before the first begins."""
+def check_all(plans: Sequence[Planned]) -> None:
+    """Refuse what is wrong with any run before the first begins."""
     if is_worker():
         raise UserError("several runs start their processes themselves; give engine.processes=N in place of a launcher")
     taken: dict[str, Planned] = {}
@@ -45,7 +45,7 @@ def check(plans: Sequence[Planned]) -> None:
 
 
 def finished(config: RunConfig) -> Run | None:
-    """The run, if it is finished; its data are not opened again, so that they may have changed is not seen."""
+    """Open the run if it is finished; whether its data have changed since is not checked."""
     folder = config.folder
     if config.resume in ("never", "repair") or not (folder / CONFIG).is_file():
         return None
@@ -64,7 +64,7 @@ def finished(config: RunConfig) -> Run | None:
 def run_all(
     plans: Sequence[Planned], train: Callable[[RunConfig], object], say: Callable[[str], None]
 ) -> Iterator[tuple[Planned, Run | UserError]]:
-    """Each run, trained where need be; or what it ended on, if that was the user's fault."""
+    """Train the runs that are not finished; gives each run, or the error that ended it."""
     for number, planned in enumerate(plans, 1):
         where = f"run {number} of {len(plans)}: {planned.label}"
         try:

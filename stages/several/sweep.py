@@ -20,7 +20,7 @@ LONGEST = 60  # letters of a value in a folder's name
 
 
 def plan(words: Sequence[str]) -> list[Planned]:
-    """The runs, every one composed and checked."""
+    """Compose and check a run for every combination of the values typed."""
     swept = {word: overrides.each(word) for word in words}
     keys = {word: word.partition("=")[0].lstrip("+") for word, values in swept.items() if values}
     if "run.dir" in keys.values():
@@ -36,7 +36,7 @@ def plan(words: Sequence[str]) -> list[Planned]:
 
 
 def table(runs: Sequence[tuple[Planned, Run | UserError]]) -> list[dict[str, Any]]:
-    """A row for each run: its values, folder, and what it came to; `error` where it came to nothing."""
+    """List the runs with their values, folders and scores, or with the `error` that ended them."""
     rows = []
     for planned, run in runs:
         error, result = (str(run), {}) if isinstance(run, UserError) else (None, run.result)
@@ -46,7 +46,7 @@ def table(runs: Sequence[tuple[Planned, Run | UserError]]) -> list[dict[str, Any
 
 
 def _folder(config: RunConfig, values: Mapping[str, str]) -> str:
-    """The run's usual folder and what that does not say already; in DIR under `run.dir=DIR` what sets it apart."""
+    """Name a run's folder: the usual name with the swept values that it lacks, or under run.dir=DIR all of them."""
     named = {key: value for key, value in values.items() if config.run.dir or key not in IN_THE_NAME}
     parts = [f"{key}={_short(value)}" for key, value in named.items()]
     if config.run.dir:
@@ -55,7 +55,7 @@ def _folder(config: RunConfig, values: Mapping[str, str]) -> str:
 
 
 def _short(value: str) -> str:
-    """A value as part of a folder's name; where letters are lost by it, a hash tells it from others."""
+    """Write a value as part of a folder's name, with a hash where letters are lost."""
     clean = re.sub(r"[^\w.+]+", "_", value)
     if clean == value and len(clean) <= LONGEST:
         return value

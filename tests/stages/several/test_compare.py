@@ -13,6 +13,7 @@ import pytest
 from fpt.__main__ import main
 from fpt.runs.run import open_run
 from stages.several import compare as comparison
+from stages.several.compare import Point, after, reaches
 from tests.conftest import Outcome, quick_words, rewritten
 
 Cli = Callable[..., Outcome]
@@ -163,7 +164,7 @@ def test_a_run_that_was_damaged_is_said(cli: Cli, compared: Path, command: list[
 def test_before_vanillas_first_validation_there_is_no_gain(
     cli: Cli, compared: Path, command: list[str], tmp_path: Path
 ) -> None:
-    """And metrics without FLOPs, as an older fpt wrote them, are said to be that."""
+    """And the plan of an older fpt is said to be that."""
     copy = shutil.copytree(compared, tmp_path / "runs")
     again = [word.replace(str(compared), str(copy)) for word in command]
     for seed in (0, 1):
@@ -174,8 +175,8 @@ def test_before_vanillas_first_validation_there_is_no_gain(
     cr = json.loads(cli(*again, "--json").out)["schedules"][1]
     assert cr["gain"] is None
     assert cli(*again).out.splitlines()[3].endswith("–")
-    rewritten(run, "metrics.jsonl", json.dumps({"update": 1, "loss": 1.0}) + "\n")
-    assert "metrics have no FLOPs" in cli(*again).err
+    rewritten(run, "plan.json", json.dumps({"stages": []}))
+    assert "has the plan of another version of fpt" in cli(*again).err
 
 
 @pytest.mark.parametrize(
@@ -258,3 +259,36 @@ def test_kinds_that_cannot_be_compared_are_refused(cli: Cli, words: list[str], s
     done = cli("compare", *words)
     assert done.status == 2
     assert said in done.err
+
+
+def points(*scores: float) -> list[Point]:
+    """Validations every ten FLOPs."""
+    return [Point(10 * number, score) for number, score in enumerate(scores, 1)]
+
+
+@pytest.mark.parametrize(
+    ("scores", "spent"),
+    [
+        ([50, 80, 80, 80], 20),
+        ([50, 80, 79, 80, 90], 40),  # it has to be there at the next validation too
+        ([50, 60, 80], 30),  # the last has none
+        ([80], 10),
+        ([79, 79.9], None),
+        ([80, 50, 80, 50], None),
+        ([], None),
+    ],
+)
+def test_a_score_is_reached_when_the_next_validation_has_it_too(scores: list[float], spent: int | None) -> None:
+    assert reaches(points(*scores), 80.0) == spent
+
+
+@pytest.mark.parametrize(("flops", "score"), [(9.9, None), (10, 50.0), (29, 70.0), (1000, 60.0)])
+def test_what_a_run_had_is_its_last_validation_up_to_there(flops: float, score: float | None) -> None:
+    assert after(points(50, 70, 60), flops) == score
+
+
+def test_a_curve_is_of_the_last_stages_validations(compared: Path) -> None:
+    lines = [json.loads(line) for line in (compared / "cr-s0/metrics.jsonl").read_text().splitlines()]
+    curve = [(line["flops"], line["accuracy"]) for line in lines if "split" in line and line["stage"] == 4]
+    assert comparison.validations(open_run(compared / "cr-s0")) == curve
+    assert any("split" in line and line["stage"] < 4 for line in lines)
