@@ -24,7 +24,6 @@ IDS = ("index", "id")  # what a test file calls the column whose values a submis
 TABLES = origins.named(train=("train.tsv",), validation=("dev.tsv",))
 TEST_TABLE = origins.named(test=("test.tsv",))
 LINES = origins.named(train=("train.jsonl",), validation=("val.jsonl",))
-GLUES_NAMES = {"premise": "sentence1", "hypothesis": "sentence2"}  # of RTE's pair, by SuperGLUE's
 LABELLED = ["label", "text"]  # what a sentence task's first row may say
 ENDINGS = {".tsv": "label<TAB>text", ".csv": "label,text", ".txt": "a label, a space and a text"}
 
@@ -32,8 +31,7 @@ ENDINGS = {".tsv": "label<TAB>text", ".csv": "label,text", ".txt": "a label, a s
 def glue(
     name: str,
     sizes: tuple[int, int],
-    columns: Mapping[str, str],
-    label: str = "label",
+    renamed: Mapping[str, str] | None = None,
     *,
     header: tuple[str, ...] = (),
     splits: Mapping[str, Split] = TABLES,
@@ -42,62 +40,53 @@ def glue(
 ) -> Origin:
     """An origin of GLUE's, with its numbers of training and validation examples.
 
-    `columns` has the column for each field of a record, `label` is the label's, and `header` the columns' names where
-    no first line has them.
+    `renamed` has the Hub's names for what files call otherwise, `header` a file's names where no first line has them.
     """
-    read = partial(_glue_file, columns=columns, label=label, header=header)
+    read = partial(_glue_file, renamed=renamed or {}, header=header)
     return Origin(("nyu-mll/glue", name), splits, read, tests, sizes=sizes, generated=generated)
 
 
-def _glue_file(file: Path, faults: Faults, **form: Any) -> Iterator[PlacedRecord]:
+def _glue_file(
+    file: Path, faults: Faults, *, renamed: Mapping[str, str], header: tuple[str, ...]
+) -> Iterator[PlacedRecord]:
     """Records of GLUE's table, or of the lines in which SuperGLUE has RTE."""
     if file.suffix != ".jsonl":
-        yield from _table(file, faults, **form)
+        yield from _table(file, faults, renamed, header)
         return
     for where, record in file_formats.json_lines(file, faults):
-        yield where, {GLUES_NAMES.get(name, name): value for name, value in record.items()}
+        yield where, {renamed.get(name, name): value for name, value in record.items()}
 
 
-def _table(
-    file: Path, faults: Faults, *, columns: Mapping[str, str], label: str, header: tuple[str, ...]
-) -> Iterator[PlacedRecord]:
-    """Records whose quotes are not special; `label` '-' means that annotators did not agree.
-
-    A test file has no label, but a column of IDS that names its records.
-    """
+def _table(file: Path, faults: Faults, renamed: Mapping[str, str], header: tuple[str, ...]) -> Iterator[PlacedRecord]:
+    """Records whose quotes are not special; in a test file, which has no label, a column gives their ids."""
     rows: Iterator[tuple[int, list[str]]] = ((number, line.split("\t")) for number, line in lines(file, faults))
     start, names = next(rows, (1, [""]))
     if names == [""]:
         return  # nothing is in it
-    if has_header := not header or {*columns.values()} <= {*names}:
-        start += 1
-    else:
+    has_header = not header or header[-1] in names
+    if not has_header:
         rows, names = chain([(start, names)], rows), list(header)
     check_names(names, f"{file}, line 1")
-    if missing := next((name for name in columns.values() if name not in names), None):
-        raise UserError(f"{file}, line 1: no column '{missing}'; it has {', '.join(names)[:100]}")
-    has_label = label in names
-    id_column = next((name for name in IDS if name in names and not has_label), None)
+    fields = [renamed.get(name, name) for name in names]
+    id_field = next((name for name in IDS if name in fields and "label" not in fields), None)
     for number, cells in _whole_rows(file, rows, faults, names, has_header=has_header):
-        record: Record = {field: cells[column] for field, column in columns.items()}
-        record["idx"] = cells[id_column] if id_column else number - start
-        if not has_label:
-            yield f"{file}, line {number} without '{label}'", record
-        elif cells[label] == "-":
+        record: Record = dict(zip(fields, cells, strict=True))
+        record["id"] = record[id_field] if id_field else number - start - has_header
+        if record.get("label") == "-":  # annotators did not agree
             faults.left_out[f"{file}: lines without a gold label"] += 1
         else:
-            yield f"{file}, line {number}", {**record, "label": cells[label]}
+            yield f"{file}, line {number}", record
 
 
 def _whole_rows(
     file: Path, rows: Iterator[tuple[int, list[str]]], faults: Faults, names: list[str], *, has_header: bool
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """Each row's number and cells by column; broken lines are left out where they are few, and faults else."""
+) -> Iterator[tuple[int, list[str]]]:
+    """The rows with a cell for each name; broken lines are left out where they are few, and faults else."""
     count, broken = 0, []
     for number, cells in rows:
         if len(cells) == len(names):
             count += 1
-            yield number, dict(zip(names, cells, strict=True))
+            yield number, cells
         elif any(map(str.strip, cells)):
             broken.append((number, len(cells)))
     if len(broken) * BROKEN_LINES > count:
@@ -112,11 +101,6 @@ def super_glue(name: str, sizes: tuple[int | None, int], read: Reader = file_for
     """An origin of SuperGLUE's, with its numbers of training and validation examples."""
     tests = origins.named(test=("test.jsonl",))
     return Origin(("aps/super_glue", name), LINES, read, tests, sizes=sizes, **more)
-
-
-def same(*names: str) -> dict[str, str]:
-    """Columns that are called as their fields are."""
-    return {name: name for name in names}
 
 
 def multirc_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
@@ -141,10 +125,10 @@ def with_marked_spans(record: Record, where: str) -> Record:
     """WSC's text with its two spans marked, # the pronoun # and * the noun *, as T5 has it."""
     text = fields.text(record, "text", where)
     spans = fields.mapping(record, "target", where) if "target" in record else record
-    places = [
-        (*_span(text, spans.get(f"span{number}_index"), fields.text(spans, f"span{number}_text", where), where), mark)
-        for number, mark in ((1, "*"), (2, "#"))
-    ]
+    places = []
+    for number, mark in ((1, "*"), (2, "#")):
+        span = fields.text(spans, f"span{number}_text", where)
+        places.append((*_span(text, spans.get(f"span{number}_index"), span, where), mark))
     for start, end, mark in sorted(places, reverse=True):
         text = f"{text[:start]}{mark} {text[start:end]} {mark}{text[end:]}"
     return {**record, "text": text}
@@ -155,10 +139,8 @@ def _span(text: str, index: Any, span: str, where: str) -> tuple[int, int]:
     words = list(re.finditer(r"\S+", text))
     if not (isinstance(index, int) and 0 <= index < len(words)):
         raise UserError(f"{where}: span index {index!r} marks no word in a text of {len(words)} words")
-    start = words[index].start()
-    if text.startswith(span, start):
-        return start, start + len(span)
-    return start, words[min(index + len(span.split()), len(words)) - 1].end()
+    start, last = words[index].start(), min(index + len(span.split()), len(words)) - 1
+    return start, start + len(span) if text.startswith(span, start) else words[last].end()
 
 
 def sentences(
@@ -169,40 +151,33 @@ def sentences(
     `whole` are files that are not parted; without another to validate on, a part of them is for that.
     """
 
-    def split(*stems: str, others: tuple[str, ...] = ()) -> Split:
+    def split(*stems: str, others: tuple[str, ...]) -> Split:
         return Split((*(stem + ending for stem in stems for ending in ENDINGS), *others), hub="")
 
     splits = {"train": split("train", others=(*train, *whole)), "validation": split("dev", "test", others=test)}
-    return Origin((name,), splits, read_sentences, {"test": split("test", others=test)}, whole=whole)
+    return Origin((name,), splits, _sentence_file, {"test": split("test", others=test)}, whole=whole)
 
 
-def read_sentences(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
+def _sentence_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
     """A record a line, of a label and a text; TSV and CSV by their names, else the label is the line's first word.
 
-    Of TREC's labels, which have two parts, the first counts.
+    What is not UTF-8 is in Latin-1, as these were published. Of TREC's labels, which have two parts, the first counts.
     """
-    rows = csv_rows(file) if file.suffix == ".csv" else _rows(file, "\t" if file.suffix == ".tsv" else None)
-    index = 0
-    for number, _, cells in rows:
-        if not cells or (cells == LABELLED and not index):
+    index, separator = 0, "\t" if file.suffix == ".tsv" else None
+    numbered = lines(file, Faults(), errors="surrogateescape")
+    in_lines = ((number, number, line.split(separator, 1)) for number, line in numbered)
+    for number, _, cells in csv_rows(file) if file.suffix == ".csv" else in_lines:
+        if not any(map(str.strip, cells)) or (cells == LABELLED and not index):
             continue
         where = f"{file}, line {number}"
-        if len(cells) != 2 or not cells[1].strip():
-            expected = ENDINGS.get(file.suffix, ENDINGS[".txt"])
-            faults.add(UserError(f"{where}: {len(cells)} columns, expected {expected}"))
-            continue
-        label, text = (_decoded(cell).strip() for cell in cells)
-        yield where, {"label": label.partition(":")[0], "text": text, "idx": index}
-        index += 1
-
-
-def _rows(file: Path, separator: str | None) -> Iterator[file_formats.Row]:
-    for number, line in lines(file, Faults(), errors="surrogateescape"):
-        yield number, number, line.split(separator, 1) if separator and line.strip() else line.split(None, 1)
+        with faults:
+            if len(cells) != 2 or not cells[1].strip():
+                form = ENDINGS.get(file.suffix, ENDINGS[".txt"])
+                raise UserError(f"{where}: {len(cells)} columns, expected {form}")
+            label, text = (_decoded(cell).strip() for cell in cells)
+            yield where, {"label": label.partition(":")[0], "text": text, "idx": index}
+            index += 1
 
 
 def _decoded(text: str) -> str:
-    """The text; in Latin-1, as these were published, where it is not UTF-8."""
-    if text.isascii() or not NOT_UTF8.search(text):
-        return text
-    return text.encode("utf-8", "surrogateescape").decode("latin-1")
+    return text.encode("utf-8", "surrogateescape").decode("latin-1") if NOT_UTF8.search(text) else text

@@ -46,6 +46,12 @@ def check_names(names: Sequence[str], where: str) -> None:
         raise UserError(f"{where}: {count} columns are called '{name}'; give each a name of its own")
 
 
+def check_utf8(text: str, where: str) -> None:
+    """Refuse a text that was read with "surrogateescape" from bytes that are not UTF-8."""
+    if not text.isascii() and NOT_UTF8.search(text):
+        raise UserError(f"{where}: not UTF-8; {TO_UTF8}")
+
+
 def lines(file: Path, faults: Faults, errors: str = "strict") -> Iterator[tuple[int, str]]:
     """Every line with its number, read one by one; a line that is not UTF-8 is a fault, unless `errors` is lenient."""
     try:
@@ -114,10 +120,8 @@ def _separated(file: Path, faults: Faults, *, rows: Callable[[Path], Iterator[Ro
     names: list[str] = []
     for first, last, cells in rows(file):
         where = f"{file}, line {first}"
-        is_broken = any(NOT_UTF8.search(cell) for cell in cells if not cell.isascii())
         with faults if names else nullcontext():  # without names there is nothing that could go on
-            if is_broken:
-                raise UserError(f"{where}: not UTF-8; {TO_UTF8}")
+            check_utf8("".join(cells), where)
             if not names:
                 names = cells
                 check_names(names, where)

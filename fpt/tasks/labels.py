@@ -6,7 +6,7 @@ from typing import Any
 
 from fpt.errors import UserError
 from fpt.tasks import benchmarks, metrics, origins
-from fpt.tasks.benchmarks import glue, same, sentences, super_glue
+from fpt.tasks.benchmarks import glue, sentences, super_glue
 from fpt.tasks.fields import Record, as_text
 from fpt.tasks.origins import Origin, Split
 from fpt.tasks.task import Example, Golds, TaskRules, Template
@@ -119,8 +119,7 @@ RULES = {
         glue(
             "mnli",
             (392_702, 9_815),
-            {"premise": "sentence1", "hypothesis": "sentence2"},
-            "gold_label",
+            {"sentence1": "premise", "sentence2": "hypothesis", "gold_label": "label"},
             splits={
                 "train": Split(("train.tsv",), "train"),
                 "matched": Split(("dev_matched.tsv",), "validation_matched"),
@@ -133,26 +132,26 @@ RULES = {
     "qqp": label_rules(
         Template("question1: {question1} question2: {question2}", ("question1", "question2")),
         _numbered("not_duplicate", "is_duplicate"),
-        glue("qqp", (363_846, 40_430), same("question1", "question2"), "is_duplicate", generated="qqp"),
+        glue("qqp", (363_846, 40_430), {"is_duplicate": "label"}, generated="qqp"),
         ("accuracy", "f1"),
     ),
     "cola": label_rules(
         SENTENCE,
         _numbered("unacceptable", "acceptable"),
-        glue("cola", (8_551, 1_043), same("sentence"), header=("source", "label", "star", "sentence")),
+        glue("cola", (8_551, 1_043), header=("source", "label", "star", "sentence")),
         ("matthews", "accuracy"),
     ),
-    "sst2": label_rules(SENTENCE, JUDGED, glue("sst2", (67_349, 872), same("sentence"))),
+    "sst2": label_rules(SENTENCE, JUDGED, glue("sst2", (67_349, 872))),
     "mrpc": label_rules(
         SENTENCES,
         _numbered("not_equivalent", "equivalent"),
-        glue("mrpc", (3_668, 408), {"sentence1": "#1 String", "sentence2": "#2 String"}, "Quality"),
+        glue("mrpc", (3_668, 408), {"#1 String": "sentence1", "#2 String": "sentence2", "Quality": "label"}),
         ("accuracy", "f1"),
     ),
     "qnli": label_rules(
         Template("question: {question} sentence: {sentence}", ("sentence",)),
         ENTAILED,
-        glue("qnli", (104_743, 5_463), same("question", "sentence")),
+        glue("qnli", (104_743, 5_463)),
     ),
     "rte": label_rules(
         SENTENCES,
@@ -160,12 +159,12 @@ RULES = {
         glue(
             "rte",
             (2_490, 277),
-            same(*PAIR),
+            {"premise": "sentence1", "hypothesis": "sentence2"},  # in SuperGLUE's form
             splits=origins.named(train=("train.tsv", "train.jsonl"), validation=("dev.tsv", "val.jsonl")),
             tests=origins.named(test=("test.tsv", "test.jsonl")),
         ),
     ),
-    "wnli": label_rules(SENTENCES, _numbered("not_entailment", "entailment"), glue("wnli", (635, 71), same(*PAIR))),
+    "wnli": label_rules(SENTENCES, _numbered("not_entailment", "entailment"), glue("wnli", (635, 71))),
     "cb": label_rules(
         NLI,
         _named("entailment", "contradiction", "neutral"),

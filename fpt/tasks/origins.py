@@ -25,31 +25,18 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a task's records are.
+    """Where a task's records are."""
 
-    Attributes:
-        hub: the Hub's data set and its configuration; empty for files of the user's own.
-        splits: 'train', then the validation sets by name.
-        read: records from one of the files.
-        tests: the test splits by name.
-        generated: the folder of the task's generated data; None: there are none.
-        land: whose customs hold in generated data; None: no land's.
-        prepare: what is done to every record, given its place, wherever it is from.
-        revision: of the Hub's data set; None: the default.
-        sizes: the numbers of training and of validation examples on the Hub; None: not known.
-        whole: training files that no validation files belong to, so that a part of them is for that.
-    """
-
-    hub: tuple[str, ...]
-    splits: Mapping[str, Split]
-    read: Reader
-    tests: Mapping[str, Split] = field(default_factory=dict)
-    generated: str | None = None
-    land: int | None = None
-    prepare: Callable[[Record, str], Record] = lambda record, _: record
-    revision: str | None = None
-    sizes: tuple[int | None, int | None] = (None, None)
-    whole: tuple[str, ...] = ()
+    hub: tuple[str, ...]  # the Hub's data set and its configuration; empty for files of the user's own
+    splits: Mapping[str, Split]  # 'train', then the validation sets by name
+    read: Reader  # records from one of the files
+    tests: Mapping[str, Split] = field(default_factory=dict)  # the test splits by name
+    generated: str | None = None  # the folder of the task's generated data
+    land: int | None = None  # whose customs hold in generated data
+    prepare: Callable[[Record, str], Record] = lambda record, _: record  # done to every record, wherever it is from
+    revision: str | None = None  # of the Hub's data set
+    sizes: tuple[int | None, int | None] = (None, None)  # how many examples train and validate on the Hub, where known
+    whole: tuple[str, ...] = ()  # training files that no validation files belong to, so that a part of them is for that
 
     def split(self, name: str) -> Split:
         """The training, validation or test split of that name."""

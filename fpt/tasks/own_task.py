@@ -23,6 +23,8 @@ OF_TEXT = ("exact_match", "f1", "squad_em", "squad_f1", *OF_NUMBERS, "rougeL", "
 
 def rules(config: TaskConfig) -> TaskRules:
     """The rules of the user's own task."""
+    if config.template is not None:
+        raise UserError("task.template is for tasks that have one of their own; for task=files give task.source")
     records = _origin(config)
     source, target = _template(config, "source"), _template(config, "target")
     spare = source.fields

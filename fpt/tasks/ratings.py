@@ -6,9 +6,9 @@ from functools import partial
 
 from fpt.errors import UserError
 from fpt.tasks import metrics
-from fpt.tasks.benchmarks import glue, same
+from fpt.tasks.benchmarks import glue
 from fpt.tasks.fields import Record
-from fpt.tasks.labels import PAIR, SENTENCES
+from fpt.tasks.labels import SENTENCES
 from fpt.tasks.task import Example, Golds, TaskRules
 
 LEAST, MOST = 0.0, 5.0  # of STS-B
@@ -51,7 +51,7 @@ def score(
 
 RULES = {
     "stsb": TaskRules(
-        records=glue("stsb", (5_749, 1_500), same(*PAIR), "score"),
+        records=glue("stsb", (5_749, 1_500), {"score": "label"}),
         template=SENTENCES,
         answer=_answer,
         metrics=("pearson", "spearman"),

@@ -9,7 +9,6 @@ from fpt.errors import UserError
 from fpt.tasks import fields, file_formats, metrics, origins
 from fpt.tasks.faults import Faults
 from fpt.tasks.fields import PlacedRecord, Record
-from fpt.tasks.file_formats import NOT_UTF8, TO_UTF8
 from fpt.tasks.origins import Origin
 from fpt.tasks.task import Example, Golds, TaskRules, Template
 
@@ -28,7 +27,7 @@ def _file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
         yield from file_formats.json_lines(file, faults)
         return
     other = file.with_suffix(PAIRS[file.suffix])
-    files = {"document": file, **({"summary": other} if other.exists() else {})}
+    files = {"document": file, "summary": other} if other.exists() else {"document": file}
     without = "" if other.exists() else f", without {other.name}"
     for rows in zip_longest(*(file_formats.lines(each, Faults(), "surrogateescape") for each in files.values())):
         number = next(row[0] for row in rows if row)
@@ -42,8 +41,7 @@ def _file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
         record = {name: line for name, (_, line) in zip(files, rows, strict=True)}
         with faults:
             for name, line in record.items():
-                if not line.isascii() and NOT_UTF8.search(line):
-                    raise UserError(f"{files[name]}, line {number}: not UTF-8; {TO_UTF8}")
+                file_formats.check_utf8(line, f"{files[name]}, line {number}")
                 if not line.strip():
                     raise UserError(f"{files[name]}, line {number}: the {name} is empty; expected a text")
             yield f"{file}, line {number}{without}", {**record, "id": f"line {number}"}

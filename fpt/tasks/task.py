@@ -19,25 +19,15 @@ PIECES = re.compile(r"[^{}]+|\{\{|\}\}|\{(?P<name>[^{}]+)\}|[{}]")
 
 
 class Example(NamedTuple):
-    """One example as the model sees it.
+    """One example as the model sees it."""
 
-    Attributes:
-        id: unique in its split.
-        source: the text before the model.
-        target: what it is to say; empty where that is not known, as in a test split.
-        golds: the answers that metrics accept; none where they are not known.
-        spare: start and end of the part of `source` that is cut first where it is too long.
-        mask: where `{mask}` stands in `source`; -1: nowhere.
-        group: what several examples belong to, for metrics of such groups; or which of several prompts answers it.
-    """
-
-    id: str
-    source: str
-    target: str
-    golds: Golds
-    spare: tuple[int, int] = (0, 0)
-    group: str = ""
-    mask: int = -1
+    id: str  # unique in its split
+    source: str  # the text before the model
+    target: str  # what it is to say; empty where that is not known, as in a test split
+    golds: Golds  # the answers that metrics accept; none where they are not known
+    spare: tuple[int, int] = (0, 0)  # start and end of the part of `source` that is cut first where it is too long
+    group: str = ""  # what examples belong to, for metrics of such groups; or which of several prompts is asked
+    mask: int = -1  # where `{mask}` stands in `source`; -1: nowhere
 
     def marked(self, mark: str) -> "Example":
         """The example with a model's own mark in the place of `{mask}`."""
@@ -50,14 +40,11 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class Template:
-    """A text with {fields}; of those in `spare`, an example's longest is cut where the whole is too long.
-
-    `key` is the setting that a user gave it by.
-    """
+    """A text with {fields}, which makes sources of records."""
 
     text: str
-    spare: tuple[str, ...] = ()
-    key: str = ""
+    spare: tuple[str, ...] = ()  # the fields of which an example's longest is cut where the whole is too long
+    key: str = ""  # the setting that a user gave it by
 
     @cached_property
     def parts(self) -> list[tuple[str, str | None]]:
@@ -116,39 +103,23 @@ class Template:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskRules:
-    """The rules that turn records into text and text into scores (between 0 and 100; correlations from -100).
+    """The rules that turn records into text and text into scores (between 0 and 100; correlations from -100)."""
 
-    Attributes:
-        records: where the records are.
-        template: how a record's fields become a source.
-        answer: a record and its place to what is to be said, and to the golds; UserError where it is malformed.
-        answer_fields: the fields that hold the answer; `unknown` are values there that stand for none.
-        id_fields: the first of these fields that a record has is its id; else its place in the file is.
-        each_gold: training takes every gold in turn, an example each, not the first alone.
-        labels: the label words; empty where the answer is free text.
-        relabelled: the same rules with other words in place of some; None where there are no labels.
-        metrics: the metrics of which any may be the main one; empty where that is fixed.
-        metric: the main metric's name, a key of what `score` returns.
-        from_text: a decoded output to an answer.
-        score: answers and examples to metrics.
-        correct: whether an answer is right; None where answers are not simply right or wrong.
-        baseline: training and validation examples to answers that need no model, and what to call them.
-    """
-
-    records: Origin
-    template: Template
-    answer: Callable[[Record, str], tuple[str, Golds]]
-    answer_fields: tuple[str, ...] = ("label",)
-    unknown: Sequence[object] = (-1, [])  # the Hub's label of a test split, and its list of no answers
-    id_fields: tuple[str, ...] = ("id", "idx")
-    each_gold: bool = False
-    labels: tuple[str, ...] = ()
-    relabelled: "Callable[[Mapping[str, str]], TaskRules] | None" = None
-    metrics: tuple[str, ...] = ()
-    metric: str
-    from_text: Callable[[str], str] = str.strip
-    score: Callable[[Sequence[str], Sequence[Example]], dict[str, float]]
-    correct: Callable[[str, Example], bool] | None = None
+    records: Origin  # where the records are
+    template: Template  # how a record's fields become a source
+    answer: Callable[[Record, str], tuple[str, Golds]]  # a record and its place to what is to be said, and to its golds
+    answer_fields: tuple[str, ...] = ("label",)  # the fields that hold the answer
+    unknown: Sequence[object] = (-1, [])  # what stands there for none: the Hub's label of a test split, no answers
+    id_fields: tuple[str, ...] = ("id", "idx")  # of which the first that a record has is its id; else its place is
+    each_gold: bool = False  # training takes every gold in turn, an example each, not the first alone
+    labels: tuple[str, ...] = ()  # the label words; empty where the answer is free text
+    relabelled: "Callable[[Mapping[str, str]], TaskRules] | None" = None  # the rules with other words in place of some
+    metrics: tuple[str, ...] = ()  # those of which any may be the main one; empty where that is fixed
+    metric: str  # the main metric's name, a key of what `score` returns
+    from_text: Callable[[str], str] = str.strip  # a decoded output to an answer
+    score: Callable[[Sequence[str], Sequence[Example]], dict[str, float]]  # answers and examples to metrics
+    correct: Callable[[str, Example], bool] | None = None  # None: answers are not simply right or wrong
+    # Training and validation examples to what to call answers that need no model, and to those answers.
     baseline: Callable[[Sequence[Example], Sequence[Example]], tuple[str, list[str]]]
 
     def has_answer(self, record: Record) -> bool:
@@ -172,31 +143,18 @@ class TaskRules:
 
 @dataclass(frozen=True, kw_only=True)
 class Task(TaskRules):
-    """The rules with the task's data.
+    """The rules with the task's data, each split in its own order."""
 
-    Attributes:
-        name: as in `task=`.
-        train: examples to train on.
-        valid: examples to score, in their own order.
-        origin: where the examples come from, for people.
-        notes: what was left out of the data, for people.
-        skipped: every record that was, with its fault.
-        baseline_name: what the baseline answers.
-        majority: what the baseline scores, on the main metric.
-        test_split: the test split that was asked for; None: none.
-        test: its examples, in their own order.
-    """
-
-    name: str
+    name: str  # as in `task=`
     train: Sequence[Example]
     valid: Sequence[Example]
-    origin: str
-    notes: tuple[str, ...]
-    baseline_name: str
-    majority: float
-    test_split: str | None = None
     test: Sequence[Example] = ()
-    skipped: tuple[str, ...] = ()
+    test_split: str | None = None  # the test split that was asked for
+    origin: str  # where the examples come from, for people
+    notes: tuple[str, ...]  # what was left out of the data, for people
+    skipped: tuple[str, ...] = ()  # every record that was, with its fault
+    baseline_name: str  # what the baseline answers
+    majority: float  # what it scores, on the main metric
 
     @property
     def parts(self) -> dict[str, Sequence[Example]]:

@@ -158,7 +158,10 @@ def test_mnli_has_two_validation_sets(tmp_path: Path) -> None:
     [
         (lines(MNLI, ("a", "b", "maybe")), "line 2: 'label' is 'maybe'; expected entailment or neutral or"),
         (lines(MNLI, ("a", "b", "neutral"), ("a", "b\tc", "neutral")), "line 3: 7 columns, expected 6"),
-        (lines(MNLI, ("a", "b", "neutral")).replace("sentence2", "second"), "line 1: no column 'sentence2'; it has"),
+        (
+            lines(MNLI, ("a", "b", "neutral")).replace("sentence2", "second"),
+            "line 2: 'hypothesis' is missing; expected a text",
+        ),
         (
             lines(MNLI, ("a", "b", "neutral")).replace("label1", "sentence2"),
             "line 1: 2 columns are called 'sentence2'; give each a name of its own",

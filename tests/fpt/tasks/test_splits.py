@@ -206,7 +206,11 @@ def test_some_labels_are_refused_with_the_first_of_each(
         ("boolq", jsonl({"question": "x"}), "test.jsonl, line 1: 'passage' is missing"),
         ("boolq", jsonl(BOOLQ, BOOLQ), "test.jsonl, line 2: the id '70' occurs a second time"),
         ("boolq", "", "the test split is empty"),
-        ("rte", tsv("index|sentence1", "0|a"), "test.tsv, line 1: no column 'sentence2'; it has index, sentence1"),
+        (
+            "rte",
+            tsv("index|sentence1", "0|a"),
+            "test.tsv, line 2: 'sentence2' is missing; expected a text or a number. It has index",
+        ),
         ("record", jsonl({**ANSWERED, "qas": [{"query": "x", "answers": None}]}), "'answers' is None; expected a list"),
     ],
 )
