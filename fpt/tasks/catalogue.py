@@ -5,13 +5,13 @@ from dataclasses import replace
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import TaskConfig
 from fpt.errors import UserError, did_you_mean
-from fpt.tasks import labels, own_task, ratings, reading, summary, variants
+from fpt.tasks import free_answers, labels, own_task, reading, variants
 from fpt.tasks.fields import readable
 from fpt.tasks.task import TaskRules
 
 VALID_SHOTS = 1000  # that are drawn to validate on, as Liu et al. 2022 do
 GENERATED = (4000, 500)  # training and validation examples of every generated task
-RULES: dict[str, TaskRules] = {**labels.RULES, **ratings.RULES, **reading.RULES, **summary.RULES}
+RULES: dict[str, TaskRules] = {**labels.RULES, **reading.RULES, **free_answers.RULES}
 
 
 def rules_of(task: TaskConfig) -> TaskRules:

@@ -11,31 +11,28 @@ from fpt.tasks.fields import Record, as_text
 from fpt.tasks.origins import Origin, Split
 from fpt.tasks.task import Example, Golds, TaskRules, Template
 
-# A metric of answers and examples, given the labels; where one of two labels counts, it is the second.
-Measure = Callable[[Sequence[str], Sequence[Example], Sequence[str]], float]
-MEASURES: dict[str, Measure] = {
-    "accuracy": lambda answers, examples, _: metrics.accuracy(answers, _golds(examples)),
-    "f1": lambda answers, examples, labels: metrics.f1(answers, _golds(examples), labels[1]),
-    "macro_f1": lambda answers, examples, labels: metrics.macro_f1(answers, _golds(examples), labels),
-    "matthews": lambda answers, examples, labels: metrics.matthews(answers, _golds(examples), labels),
-    "grouped_exact_match": lambda answers, examples, _: metrics.grouped_exact_match(
-        answers, _golds(examples), [example.group for example in examples]
-    ),
+Texts = Sequence[str]
+# Metrics of answers and golds, given the labels and each answer's group; where one label counts, it is the second.
+MEASURES: dict[str, Callable[[Texts, Texts, Texts, Texts], float]] = {
+    "accuracy": lambda answers, golds, *_: metrics.accuracy(answers, golds),
+    "f1": lambda answers, golds, labels, _: metrics.f1(answers, golds, labels[1]),
+    "macro_f1": lambda answers, golds, labels, _: metrics.macro_f1(answers, golds, labels),
+    "matthews": lambda answers, golds, labels, _: metrics.matthews(answers, golds, labels),
+    "grouped_exact_match": lambda answers, golds, _, groups: metrics.grouped_exact_match(answers, golds, groups),
 }
 MEASURES["f1a"] = MEASURES["f1"]  # MultiRC's: over all answers of all questions
-OF_TWO = ("f1", "f1a", "matthews")
+OF_TWO_LABELS = ("f1", "f1a", "matthews")
 
 
 def label_rules(
-    template: Template, words: Mapping[Any, str], records: Origin, metric_names: Sequence[str] = ("accuracy",)
+    template: Template, words: Mapping[Any, str], records: Origin, metric_names: Texts = ("accuracy",)
 ) -> TaskRules:
     """The rules of a label task: the `words` for a record's label by its value, and the main metric first."""
     labels = tuple(dict.fromkeys(words.values()))
 
     def relabelled(other: Mapping[str, str]) -> TaskRules:
-        return label_rules(
-            template, {value: other.get(word, word) for value, word in words.items()}, records, metric_names
-        )
+        renamed = {value: other.get(word, word) for value, word in words.items()}
+        return label_rules(template, renamed, records, metric_names)
 
     return TaskRules(
         records=records,
@@ -45,11 +42,16 @@ def label_rules(
         relabelled=relabelled,
         metrics=tuple(metric_names),
         metric=metric_names[0],
-        from_text=partial(_from_text, {folded(label): label for label in labels}),
-        score=lambda answers, examples: {name: MEASURES[name](answers, examples, labels) for name in metric_names},
+        from_text=partial(_from_text, {label.casefold(): label for label in labels}),
+        score=partial(_score, metric_names, labels),
         correct=lambda answer, example: answer in example.golds,
         baseline=_most_common_label,
     )
+
+
+def _score(metric_names: Texts, labels: Texts, answers: Texts, examples: Sequence[Example]) -> dict[str, float]:
+    golds, groups = _golds(examples), [example.group for example in examples]
+    return {name: MEASURES[name](answers, golds, labels, groups) for name in metric_names}
 
 
 def _answer(words: Mapping[Any, str], record: Record, where: str) -> tuple[str, Golds]:
@@ -63,14 +65,9 @@ def _answer(words: Mapping[Any, str], record: Record, where: str) -> tuple[str, 
     return word, (word,)
 
 
-def folded(text: str) -> str:
-    """What is compared of a label word: neither its case nor white space around it."""
-    return text.strip().casefold()
-
-
 def _from_text(words: Mapping[str, str], text: str) -> str:
-    """The label word that the answer is, else the answer as it stands."""
-    return words.get(folded(text), text.strip())
+    """The label word that the answer is, but for case and white space around it; else the answer as it stands."""
+    return words.get(text.strip().casefold(), text.strip())
 
 
 def _golds(examples: Sequence[Example]) -> list[str]:

@@ -54,21 +54,20 @@ def matthews(answers: Sequence[str], golds: Sequence[str], labels: Sequence[str]
 
 def grouped_exact_match(answers: Sequence[str], golds: Sequence[str], groups: Sequence[str]) -> float:
     """Percentage of groups all of whose answers equal their golds."""
-    whole: dict[str, bool] = {}
-    for answer, gold, group in zip(answers, golds, groups, strict=True):
-        whole[group] = whole.get(group, True) and answer == gold
-    return 100 * fmean(whole.values())
+    wrong = {group for answer, gold, group in zip(answers, golds, groups, strict=True) if answer != gold}
+    num_groups = len(set(groups))
+    return 100 * ((num_groups - len(wrong)) / num_groups)
 
 
 def correlations(numbers: Sequence[float], golds: Sequence[float]) -> dict[str, float]:
     """Pearson's and Spearman's correlation; 0 where either side is constant, of which neither is defined."""
     from scipy.stats import pearsonr, spearmanr
 
-    if len(set(numbers)) == 1 or len(set(golds)) == 1:
-        return {"pearson": 0.0, "spearman": 0.0}
+    is_constant = len(set(numbers)) == 1 or len(set(golds)) == 1
+    measures = {"pearson": pearsonr, "spearman": spearmanr}
     return {
-        "pearson": 100 * float(pearsonr(numbers, golds).statistic),
-        "spearman": 100 * float(spearmanr(numbers, golds).statistic),
+        name: 0.0 if is_constant else 100 * float(measure(numbers, golds).statistic)
+        for name, measure in measures.items()
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from fpt.config import label_words
 from fpt.config.schema import TaskConfig
 from fpt.errors import UserError, did_you_mean
-from fpt.tasks import fields, labels, metrics, origins, ratings, reading, summary
+from fpt.tasks import fields, free_answers, labels, metrics, origins, reading
 from fpt.tasks.fields import Record
 from fpt.tasks.file_formats import READERS
 from fpt.tasks.origins import Origin
@@ -62,9 +62,9 @@ def _text_rules(metric: str) -> TaskRules:
         hint = " Those of labels need task.labels" if metric in OF_LABELS else did_you_mean(metric, OF_TEXT)
         raise UserError(f"task.metric={metric}: without task.labels, allowed are {', '.join(OF_TEXT)}.{hint}")
     if metric in OF_NUMBERS:
-        return replace(ratings.RULES["stsb"], metric=metric, score=partial(ratings.score, limits=None))
+        return replace(free_answers.RULES["stsb"], metric=metric, score=partial(free_answers.correlations, limits=None))
     if metric.startswith("rouge"):
-        return replace(summary.RULES["xsum"], metric=metric, baseline=reading.most_common_answer)
+        return replace(free_answers.RULES["xsum"], metric=metric, baseline=reading.most_common_answer)
     free = replace(reading.RULES["record"], metric=metric, score=_squad_score)
     return free if metric.startswith("squad") else replace(free, score=_score, correct=_correct)
 
@@ -102,7 +102,7 @@ def _label_rules(metric: str | None, words: Mapping[str, str]) -> TaskRules:
     metric, num = metric or "accuracy", len(set(words.values()))
     if num < 2:
         raise UserError(f"task.labels={{{', '.join(words)}}}: expected at least two label words; {label_words.FORMS}")
-    allowed = [name for name in OF_LABELS if num == 2 or name not in labels.OF_TWO]
+    allowed = [name for name in OF_LABELS if num == 2 or name not in labels.OF_TWO_LABELS]
     if metric not in allowed:
         raise UserError(
             f"task.metric={metric}: with {num} label words, allowed are {', '.join(allowed)}."
@@ -132,7 +132,7 @@ def _answer(
             more = label_words.shown({**words, value[:100]: "WORD"})
             raise UserError(f"{where}: the label is {answer[:100]!r}, and task.labels has no word for it; give {more}")
         answer = words[value]
-    elif is_number and ratings.number(answer) is None:
+    elif is_number and free_answers.number(answer) is None:
         raise UserError(f"{where}: the target is {answer[:100]!r}; expected a number")
     elif not answer.strip():
         raise UserError(f"{where}: the target is empty; expected a text")

@@ -47,28 +47,24 @@ def _squad_from_text(text: str) -> str:
 
 
 def _squad_score(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
-    scores = score(answers, examples)
-    for name, unanswerable in (("has_answer", False), ("no_answer", True)):
-        part = [
-            correct(answer, example)
-            for answer, example in zip(answers, examples, strict=True)
-            if (example.golds == UNANSWERABLE) == unanswerable
-        ]
-        if part:
+    scores, right = score(answers, examples), list(map(correct, answers, examples))
+    has_none = [example.golds == UNANSWERABLE for example in examples]
+    for name, wanted in (("has_answer", False), ("no_answer", True)):
+        if wanted in has_none:
+            part = (is_right for is_right, none in zip(right, has_none, strict=True) if none == wanted)
             scores[f"{name}_exact_match"] = 100 * fmean(part)
     return scores
 
 
-def _with_entities_listed(record: Record, where: str) -> Record:
-    """ReCoRD's record with its entities as one text, and its passage in one piece."""
-    entities = ", ".join(fields.texts(record, "entities", where))
-    return {**record, "entities": entities, "passage": _in_one_piece(fields.text(record, "passage", where))}
+def _in_one_text_each(record: Record, where: str) -> Record:
+    """ReCoRD's record with its entities listed, and its passage's highlights as sentences, as T5 has them.
 
-
-def _in_one_piece(passage: str) -> str:
-    """The passage with its highlights as sentences, as T5 has them; the last is closed too, as FPT's readers do."""
+    The last is closed too, as FPT's readers do.
+    """
+    entities, passage = fields.texts(record, "entities", where), fields.text(record, "passage", where)
     text = HIGHLIGHT.sub(lambda line: f"{line[1]} " if line[1] else ". ", passage)
-    return text if not text or text[-1] in CLOSED else f"{text}."
+    end = "." if text and text[-1] not in CLOSED else ""
+    return {**record, "entities": ", ".join(entities), "passage": text + end}
 
 
 def _record_answer(record: Record, where: str) -> tuple[str, Golds]:
@@ -137,7 +133,7 @@ RULES = {
         baseline=most_common_answer,
     ),
     "record": TaskRules(
-        records=super_glue("record", (None, 10_000), _record_file, prepare=_with_entities_listed, generated="record"),
+        records=super_glue("record", (None, 10_000), _record_file, prepare=_in_one_text_each, generated="record"),
         template=Template("query: {query} entities: {entities} passage: {passage}", spare=("passage",)),
         answer=_record_answer,
         answer_fields=("answers",),

@@ -34,12 +34,10 @@ def shots_of_each(examples: Sequence[Example], shots: int, seed: int, *, labels:
     members = _by_label(examples, range(len(examples)), labels)
     label, fewest = min(members.items(), key=lambda member: len(member[1]))
     if len(fewest) < shots:
-        there = {0: "are no training examples", 1: "is only 1 training example"}
         of = f" of '{label}'" if labels else ""
-        way_out = "give a smaller number" if fewest else "leave out task.shots, or add some"
         raise UserError(
-            f"task.shots={shots}: there {there.get(len(fewest), f'are only {len(fewest)} training examples')}{of};"
-            f" {way_out}"
+            f"task.shots={shots}: more than there are training examples{of} ({len(fewest)}); give a smaller number, or"
+            " add some"
         )
     return [examples[index] for index in _sample(members, dict.fromkeys(members, shots), seed, "shots of {}")]
 

@@ -1,20 +1,55 @@
-"""A task's rules as the user wants them: another text, other label words, another main metric, both validation sets."""
+"""A task's rules as the user wants them: another text, other label words, another main metric, both validation sets.
+
+A text and words may be those of another paper, by the name that `task.template` takes: `lpt` (Liu et al. 2022). LPT's
+are those of its masked language model; T5 has its first sentinel there, and the target says what it stands for.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import fmean
+from typing import NamedTuple
 
 from fpt.config import label_words
 from fpt.config.schema import TaskConfig
 from fpt.errors import UserError, did_you_mean
 from fpt.tasks import fields
-from fpt.tasks.task import Example, TaskRules
-from fpt.tasks.wordings import WORDINGS
+from fpt.tasks.task import MASK, Example, TaskRules, Template
 
 BOTH = "both"  # MNLI's validation sets, as if they were one
 MEAN = "mean"  # of all metrics, or of all sets
 Score = Callable[[Sequence[str], Sequence[Example]], dict[str, float]]
+
+
+class Wording(NamedTuple):
+    """A task's text, and the words of its labels in their order; empty where they stay."""
+
+    template: Template
+    words: tuple[str, ...] = ()
+
+
+def _pair(first: str, second: str, end: str = " ?") -> Template:
+    return Template(f"{{{first}}}{end} {MASK} , {{{second}}}", (first, second))
+
+
+def _praise(name: str) -> Template:
+    return Template(f"{{{name}}} . It was {MASK} .", (name,))
+
+
+KINDS = ("Description", "Entity", "Expression", "Human", "Location", "Number")
+LPT = {
+    "mnli": Wording(_pair("premise", "hypothesis"), ("Yes", "Maybe", "No")),
+    "mrpc": Wording(_pair("sentence1", "sentence2"), ("No", "Yes")),
+    "qnli": Wording(_pair("question", "sentence"), ("Yes", "No")),
+    "qqp": Wording(_pair("question1", "question2", end=""), ("No", "Yes")),
+    "rte": Wording(_pair("sentence1", "sentence2"), ("Yes", "No")),
+    "sst2": Wording(_praise("sentence"), ("terrible", "great")),
+    "mpqa": Wording(_praise("text"), ("terrible", "great")),
+    "mr": Wording(_praise("text"), ("terrible", "great")),
+    "subj": Wording(_praise("text")),
+    "trec": Wording(Template(f"{MASK} : {{text}}", ("text",)), KINDS),
+}
+WORDINGS = {"lpt": LPT}  # by name, each task's
 
 
 def wanted(rules: TaskRules, task: TaskConfig) -> TaskRules:

@@ -12,7 +12,7 @@ from fpt.backbones.rows import ROWS
 from fpt.data.encoding import Tokens, decoded, encode
 from fpt.tasks.predict_input import raw_example
 from fpt.tasks.task import Example, Template
-from fpt.tasks.wordings import WORDINGS
+from fpt.tasks.variants import WORDINGS
 from tests.conftest import open_folder
 from tests.families import save_byte_level
 

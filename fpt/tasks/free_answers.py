@@ -1,27 +1,32 @@
-"""Tasks whose answer sums up a document: XSum."""
+"""Tasks whose answer is no label and no piece of a text: XSum's summaries, and STS-B's numbers."""
 
+import math
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
 from fpt.errors import UserError
 from fpt.tasks import fields, file_formats, metrics, origins
+from fpt.tasks.benchmarks import glue
 from fpt.tasks.faults import Faults
 from fpt.tasks.fields import PlacedRecord, Record
+from fpt.tasks.labels import SENTENCES
 from fpt.tasks.origins import Origin
 from fpt.tasks.task import Example, Golds, TaskRules, Template
 
 PAIRS = {".source": ".target", ".document": ".summary"}  # endings of files whose lines belong together
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
+LEAST, MOST = 0.0, 5.0  # of STS-B, whose numbers T5 says in steps of 0.2
 
 
-def _answer(record: Record, where: str) -> tuple[str, Golds]:
+def _summary(record: Record, where: str) -> tuple[str, Golds]:
     summary = fields.text(record, "summary", where)
     return summary, (summary,)
 
 
-def _file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
+def _xsum_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
     """A record a line: of JSON, or of a file of documents and one of summaries, which a test split may lack."""
     if file.suffix not in PAIRS:
         yield from file_formats.json_lines(file, faults)
@@ -47,7 +52,7 @@ def _file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
             yield f"{file}, line {number}{without}", {**record, "id": f"line {number}"}
 
 
-def score(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+def rouge(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
     """ROUGE against each example's gold."""
     return metrics.rouge(answers, [example.golds[0] for example in examples])
 
@@ -55,6 +60,41 @@ def score(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, floa
 def _first_sentence(_: Sequence[Example], valid: Sequence[Example]) -> tuple[str, list[str]]:
     documents = (example.source[slice(*example.spare)].strip() for example in valid)
     return "first sentence", [SENTENCE_END.split(document, maxsplit=1)[0] for document in documents]
+
+
+def _rating(record: Record, where: str) -> tuple[str, Golds]:
+    value = number(str(record.get("label")))
+    if value is None or not LEAST <= value <= MOST:
+        raise UserError(f"{where}: the score is {record.get('label')!r}; expected a number from 0 to 5")
+    # The Hub has the files' three decimals in float32.
+    return f"{round(value * 5) / 5:.1f}", (str(round(value, 3)),)
+
+
+def number(text: str) -> float | None:
+    """The finite number that a text is, or None."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def correlations(
+    answers: Sequence[str], examples: Sequence[Example], *, limits: tuple[float, float] | None
+) -> dict[str, float]:
+    """Correlations; an answer that is no number, or none within the limits, is as wrong as can be.
+
+    It counts as the limit that is farther from its gold: as the golds' own least or greatest where none are given.
+    """
+    golds = [float(example.golds[0]) for example in examples]
+    least, most = limits or (min(golds), max(golds))
+    read = []
+    for answer, gold in zip(answers, golds, strict=True):
+        value = number(answer)
+        if value is None or (limits and not least <= value <= most):
+            value = least if gold - least > most - gold else most
+        read.append(value)
+    return metrics.correlations(read, golds)
 
 
 RULES = {
@@ -65,17 +105,26 @@ RULES = {
                 train=("train.jsonl", "train.source", "train.document"),
                 validation=("validation.jsonl", "val.jsonl", "val.source", "validation.document"),
             ),
-            _file,
+            _xsum_file,
             origins.named(test=("test.jsonl", "test.source", "test.document")),
             generated="xsum",
             sizes=(204_045, 11_332),
             revision="refs/convert/parquet",  # datasets no longer runs the script that made it
         ),
         template=Template("summarize: {document}", spare=("document",)),  # T5's own
-        answer=_answer,
+        answer=_summary,
         answer_fields=("summary",),
         metric="rougeL",
-        score=score,
+        score=rouge,
         baseline=_first_sentence,
+    ),
+    "stsb": TaskRules(
+        records=glue("stsb", (5_749, 1_500), {"score": "label"}),
+        template=SENTENCES,
+        answer=_rating,
+        metrics=("pearson", "spearman"),
+        metric="pearson",
+        score=partial(correlations, limits=(LEAST, MOST)),
+        baseline=lambda _, valid: ("any constant", ["0"] * len(valid)),
     ),
 }
