@@ -51,11 +51,13 @@ def check_positions(config: RunConfig, values: dict[str, Any], where: str) -> No
     if task.source_length + target + vectors > known:
         longest = "the target" if written == task.target_length else f"task.max_new_tokens={written}"
         parts = [f"{size} are for {name}" for size, name in ((target, longest), (vectors, "the prompt")) if size]
+        left = known - target - vectors
+        ways = [f"task.source_length={left} or less"] if left >= 2 else []
+        ways += ["a shorter target"] if target else [] if ways else ["a shorter prompt"]
         raise UserError(
             f"task.source_length={task.source_length}: {model} has {known} positions"
             f"{', of which ' * bool(parts)}{' and '.join(parts)};"
-            f" give task.source_length={max(known - target - vectors, 2)} or less"
-            f"{', or a shorter target' * bool(target)}"
+            f" give {', or '.join(ways)}"
         )
     if len(row.stacks) > 1 and written > (known := num_positions(row, row.last, values)):
         key = "target_length" if written == task.target_length else "max_new_tokens"

@@ -19,6 +19,7 @@ from fpt.backbones.shapes import Shape, Sizes, read_shape, read_sizes
 from fpt.backbones.weights import WeightFiles
 from fpt.config.schema import ModelConfig
 from fpt.errors import UserError, reason
+from fpt.runs.foreign import other_kind
 
 VOCABULARIES = ("spiece.model", "tokenizer.json")
 
@@ -51,7 +52,10 @@ class Backbone:
         try:
             return AutoTokenizer.from_pretrained(self.folder)
         except Exception as error:  # transformers raises many types for a folder without a tokenizer
-            raise UserError(f"{self.folder}: no tokenizer can be opened there ({reason(error)})") from None
+            files = (self.folder / name for name in TOKENIZER_FILES)
+            others = (f"{file}: {other}" for file in files if file.is_file() and (other := other_kind(file)))
+            unknown = f"{self.folder}: no tokenizer can be opened there ({reason(error)})"
+            raise UserError(next(others, unknown)) from None
 
     @property
     def has_tokenizer(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fpt.backbones.backbone import Backbone, open_backbone
+from fpt.backbones.location import config_values
 from fpt.config.run_config import RunConfig
 from fpt.data.encoded import Encoded
 from fpt.data.encoding import Tokens, templates_of
@@ -16,6 +17,7 @@ from fpt.data.token_cache import tokenised
 from fpt.errors import UserError
 from fpt.runs.progress import WithBar
 from fpt.tasks.task import SENTINEL, Example, Task
+from stages import fits
 
 QUANTILES = {"median": 0.5, "90 %": 0.9, "99 %": 0.99, "longest": 1.0}
 
@@ -45,11 +47,12 @@ def look(config: RunConfig, task: Task, number: int, with_bar: WithBar) -> dict[
 
 
 def _notes(config: RunConfig, task: Task, backbone: Backbone) -> tuple[str, ...]:
-    """What the tokenizer cannot say, for which training would be refused or in vain, or reads otherwise."""
+    """Why training would be refused or in vain: what the model cannot read or its tokenizer say."""
     tokens = Tokens(backbone.tokenizer, backbone.family.row, templates_of(task, config.task))
     try:
+        fits.check(config, *config_values(config.model))
         if task.labels:
-            check_labels(task, tokens, chosen=False)
+            check_labels(task, tokens, chosen=tokens.row.reads.chooses(config.task.answer))
     except UserError as error:
         return (str(error),)
     return notes(task, tokens)

@@ -36,17 +36,16 @@ def typed(text: str) -> dict[str, str]:
 
 
 def of_file(path: str) -> dict[str, str]:
-    """Label words in a JSON file."""
+    """Label words in a JSON file, which may be UTF-16."""
     what = f"{LABELS_FILE}={path}"
     file = place(path, LABELS_FILE)
     try:
         values = json.loads(
-            file.read_text(encoding="utf-8-sig"),
-            parse_int=str,
-            parse_float=str,
-            object_pairs_hook=lambda pairs: _unique(pairs, what),
+            file.read_bytes(), parse_int=str, parse_float=str, object_pairs_hook=lambda pairs: _unique(pairs, what)
         )
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except OSError as error:
+        raise UserError(f"{what}: cannot be read ({error.strerror})") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{what}: cannot be read as JSON ({reason(error)})") from None
     return of_tree(values, what)
 

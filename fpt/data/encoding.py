@@ -119,9 +119,9 @@ class Tokens:
         return int(self.row.reads.writes)
 
     def of_sources(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of each text."""
+        """Token ids of each text; one without any is the end token, from which a causal model starts anew."""
         before, behind = self.frame
-        return [[*before, *ids, *behind] for ids in self.of_parts(texts)]
+        return [[*before, *ids, *behind] or [self.tokenizer.eos_token_id] for ids in self.of_parts(texts)]
 
     def marked(self, example: Example) -> Example:
         """The example with the model's own mark where its answer belongs; a masked model has one, said or unsaid.

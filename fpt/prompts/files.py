@@ -21,6 +21,7 @@ from fpt.errors import UserError
 from fpt.prompts.kinds import KINDS, kind_of
 from fpt.prompts.soft import TENSOR, Soft
 from fpt.runs.folder import LEDGER
+from fpt.runs.foreign import other_kind
 from fpt.runs.run import PROMPT, open_run
 
 if TYPE_CHECKING:
@@ -136,7 +137,8 @@ def _in_safetensors(file: Path, stored: str) -> PromptFile:
             shapes = {name: tuple(part.get_shape()) for name, part in parts.items()}
             dtypes = {name: str(part.get_dtype()) for name, part in parts.items()}
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{file}: cannot be read as safetensors ({error}); expected {FORMS}") from None
+        other = other_kind(file) if file.is_file() else None
+        raise UserError(f"{file}: {other or f'cannot be read as safetensors ({error}); expected {FORMS}'}") from None
     # A soft prompt's file says nothing of its kind, since it is used like anybody's.
     if kind := next((name for name in KINDS if name != Soft.name and f'"{name}"' in description), None):
         if not all("F" in dtype for dtype in dtypes.values()):

@@ -23,7 +23,7 @@ class Faults:
 
     def add(self, error: UserError) -> None:
         """Note a record that cannot be used; it is an error unless such are skipped."""
-        message = str(error).removesuffix(HINT)  # a part of a record may have been refused by itself
+        message = str(error).removesuffix(HINT).removesuffix(".")  # a part of it may have been refused by itself
         if not self.skip:
             raise UserError(f"{message}{HINT}") from None
         self.messages.append(message)

@@ -18,6 +18,7 @@ REFUSED = {
     "model=gpt2-large task.max_new_tokens=900": (
         "has 1024 positions, of which 899 are for task.max_new_tokens=900; give task.source_length=125 or less, or a"
     ),
+    "model=gpt2-large task.max_new_tokens=2000": "1999 are for task.max_new_tokens=2000; give a shorter target",
     "model=gemma3-270m task.source_length=32750": "has 32768 positions, of which 9 are for the target and 20 are for",
     "model=t5gemma-s task.max_new_tokens=9000": "writes up to 8192 tokens; give task.max_new_tokens=8192 or less",
     "model=gpt2-large engine.quantize=int8": "packs linear layers, and model=gpt2-large has layers of another kind",

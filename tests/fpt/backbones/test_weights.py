@@ -134,3 +134,6 @@ def test_a_missing_vocabulary_is_not_made_up(tmp_path: Path) -> None:
     (folder / "spiece.model").unlink()
     with pytest.raises(UserError, match=r"no vocabulary.*spiece\.model"):
         _ = open_folder(folder).tokenizer
+    (folder / "spiece.model").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match=r"spiece\.model: is a Git LFS pointer"):
+        _ = open_folder(folder).tokenizer

@@ -128,6 +128,29 @@ def test_what_the_tokenizer_does_not_know_is_counted_and_the_longest_named(
     assert "characters that the tokenizer does not know: € (6), ♞ (4), 漢 (2)" in done.out
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("task.labels=[是, 否]",), "are the same tokens to the model's tokenizer"),
+        (("task.labels=['a  b', no]",), "'a  b' reads back as 'a b'"),
+        (("task.labels=['a  b', no]", "task.answer=score"), ""),
+        (("task.source='{asked} {mask} {mask}'",), "leave one"),
+    ],
+)
+def test_it_says_why_a_run_would_be_refused(
+    cli: Callable[..., Outcome], tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    words = ("task.source={asked}", "task.target={said}", *words)
+    known = "a  b" if "a  b" in " ".join(words) else "是"
+    rows = [{"asked": "is it", "said": said} for said in (known, {"是": "否", "a  b": "no"}[known])]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = (f"task.train={tmp_path}/a.jsonl", f"task.valid={tmp_path}/a.jsonl")
+    notes = shown(cli, tmp_path, "task=files", *files, *words)["notes"]
+    refused = " ".join(note for note in notes if note.startswith("task."))
+    assert said in refused
+    assert bool(said) == bool(refused)
+
+
 @pytest.mark.dear
 def test_a_model_that_cannot_be_had_is_said_before_any_data_are_asked_for(
     cli: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

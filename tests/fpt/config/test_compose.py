@@ -100,7 +100,7 @@ MISTAKES = {
     "task.labels=no": ["task.labels=no", "'task.labels={0: no, 1: yes}'", "labels.json"],
     "task.labels={0:a,0:b}": ["task.labels={0:a,0:b}", "'0' is given twice"],
     "task.labels.0=a task.labels_file=b": ["task.labels_file=… and task.labels.LABEL=…", "one of them"],
-    "task.labels_file=/nowhere": ["task.labels_file=/nowhere", "No such file"],
+    "task.labels_file=/nowhere": ["task.labels_file=/nowhere: cannot be read (No such file or directory)"],
     "task.labels.x=a": ["task.labels.x", "boolq has no, yes", "'task.labels={no: WORD, yes: WORD}'"],
     "train.updates=???": ["train.updates=???", "not given"],
     "schedule.stages=[{depth:???}]": ["schedule.stages=", "not given"],
@@ -258,8 +258,9 @@ def test_label_words_are_texts(tmp_path: Path, typed: str, labels: dict[str, str
     assert compose.read(compose.to_yaml(config)) == config
     if labels:
         assert compose.load([*shlex.split(label_words.shown(labels))]) == config
-        (tmp_path / "labels.json").write_text(json.dumps(labels))
-        assert compose.load([f"task.labels_file={tmp_path / 'labels.json'}"]) == config
+        for encoding in ("utf-8", "utf-16"):
+            (tmp_path / "labels.json").write_text(json.dumps(labels, ensure_ascii=False), encoding)
+            assert compose.load([f"task.labels_file={tmp_path / 'labels.json'}"]) == config
         one, word = next(iter(labels.items()))
         assert compose.load([f"task.labels.{one}={word}"]).task.labels == {one: word}
 

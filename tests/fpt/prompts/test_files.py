@@ -156,6 +156,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a tensor that is not a number": (lambda at: saved(at, torch.tensor([[float("nan")]])), "not finite"),
     "another zip": (lambda at: written(at, b"PK\x03\x04..."), "torch's restricted reader refuses it"),
     "a text": (lambda at: written(at, b"prompt"), "cannot be read as safetensors"),
+    "a pointer": (lambda at: written(at, b"version https://git-lfs.github.com/spec/v1"), "is a Git LFS pointer"),
 }
 
 
