@@ -45,12 +45,12 @@ class Batch:
         return replace(self, labels=torch.full_like(self.labels, IGNORED))
 
     def halves(self) -> "list[Batch]":
-        """Its first examples and its last, as wide as the batch is."""
+        """The first half of the examples and the second, padded as the batch is."""
         half = len(self.source) // 2
         return [self.rows(slice(half)), self.rows(slice(half, None))]
 
     def rows(self, rows: slice | list[int]) -> "Batch":
-        """Some of its examples, as wide as the batch is."""
+        """Some of the examples, padded as the batch is."""
         return self._with_each(lambda tensor: tensor[rows])
 
     def to(self, device: torch.device | str) -> "Batch":
@@ -79,7 +79,7 @@ class KeptStates:
     starts: NDArray[np.int64]  # with the end of the last behind them
 
     def batch(self, indices: Sequence[int]) -> Tensor:
-        """Those of the sources at `indices`, [B, S, D], zero behind the shorter ones' ends."""
+        """The states of the sources at `indices`, [B, S, D], zero behind the shorter ones' ends."""
         parts = [self.rows[self.starts[index] : self.starts[index + 1]] for index in indices]
         return pad_sequence(parts, batch_first=True)
 

@@ -24,22 +24,18 @@ SENTINELS = re.compile(r"<extra_id_\d+>")
 
 def encode(
     examples: Sequence[Example],
-    tokenizer: PreTrainedTokenizerBase,
+    tokens: "Tokens",
     *,
     source_length: int,
     target_length: int,
-    row: Row = ROWS["t5"],
-    templates: str = "",
     find_answers: bool = False,
     with_bar: WithBar = lambda parts, _: parts,
 ) -> Encoded:
     """Token ids of every example, closing </s> kept where they are cut to the limits, which are in tokens.
 
-    A source gives up its spare part from that part's end, and only then the end of the rest; a target its end. `row`
-    is of the model's family, `templates` as `Tokens` has it. `find_answers` where golds are pieces of their source, so
-    that a cut may lose them.
+    A source gives up its spare part from that part's end, and only then the end of the rest; a target its end.
+    `find_answers` where golds are pieces of their source, so that a cut may lose them.
     """
-    tokens = Tokens(tokenizer, row, templates)
     sources, targets = list[Rows](), list[Rows]()
     whole, lost = np.empty((len(examples), 2), np.int32), 0
     parts = [list(range(start, min(start + PART, len(examples)))) for start in range(0, len(examples), PART)]
@@ -53,18 +49,18 @@ def encode(
             _check_masks(part, cut, tokens)
         if find_answers:
             lost += sum(
-                len(before) > source_length and _is_lost(example, after, tokenizer)
+                len(before) > source_length and _is_lost(example, after, tokens.tokenizer)
                 for example, before, after in zip(part, whole_sources, cut, strict=True)
             )
         sources.append(Rows.of(cut))
         targets.append(Rows.of(_cut(ids, target_length, tokens.ends) for ids in whole_targets))
     # Behind a mask any token will do where a tokenizer has none to pad with, as GPT-2's and Llama 3's.
-    pad = 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+    pad = tokens.tokenizer.pad_token_id or 0
     return Encoded(Rows.joined(sources), Rows.joined(targets), whole, lost, pad=pad, blank=tokens.blank)
 
 
 def templates_of(rules: TaskRules, task: TaskConfig) -> str:
-    """The user's and our own templates, whose special tokens are meant."""
+    """The templates of a task, in which special tokens are meant as such."""
     return rules.template.text + (task.target or "")
 
 
@@ -85,7 +81,7 @@ class Tokens:
     """
 
     tokenizer: PreTrainedTokenizerBase
-    row: Row
+    row: Row = ROWS["t5"]
     templates: str = ""
 
     @cached_property
@@ -98,7 +94,7 @@ class Tokens:
 
     @cached_property
     def special_ids(self) -> set[int]:
-        """Special tokens that a text does not become by itself."""
+        """Ids of special tokens, but for the unknown token, which any text may become."""
         return set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
 
     @cached_property
@@ -115,11 +111,11 @@ class Tokens:
 
     @property
     def ends(self) -> int:
-        """How many ids of a target are its end."""
+        """How many of a target's last tokens close it."""
         return int(self.row.reads.writes)
 
     def of_sources(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of each text; one without any is the end token, from which a causal model starts anew."""
+        """Token ids of whole sources; one without any is the end token, from which a causal model starts anew."""
         before, behind = self.frame
         return [[*before, *ids, *behind] or [self.tokenizer.eos_token_id] for ids in self.of_parts(texts)]
 
@@ -178,7 +174,7 @@ class Tokens:
         ]
 
     def _said(self, text: str) -> str:
-        """A target, behind T5's sentinel or alone."""
+        """A target's text, behind T5's sentinel where the model was pre-trained so."""
         word = self._plain(text.removeprefix(SENTINEL))
         return SENTINEL + word if self.row.reads.sentinel and text.startswith(SENTINEL) else word
 
@@ -209,7 +205,7 @@ def _check_masks(examples: list[Example], sources: list[list[int]], tokens: Toke
 
 
 def _cut_source(example: Example, ids: list[int], tokens: Tokens, limit: int) -> list[int]:
-    """The ids without as much of the end of the spare part as it takes, or of the whole where that is not enough."""
+    """Cut a source to the limit: from the end of its spare part, and where that is not enough, of the whole."""
     (start, end), behind = example.spare, len(tokens.frame[1])
     if len(ids) <= limit or start == end:
         return _cut(ids, limit, behind)
@@ -229,5 +225,5 @@ def _is_lost(example: Example, ids: list[int], tokenizer: PreTrainedTokenizerBas
 
 
 def _cut(ids: list[int], limit: int, behind: int) -> list[int]:
-    """The ids up to the limit, among them those `behind` the text."""
+    """Cut ids to the limit, but keep the last ones, `behind` of which close the text."""
     return ids if len(ids) <= limit else [*ids[: limit - behind], *ids[len(ids) - behind :]]

@@ -1,4 +1,4 @@
-"""Lists of numbers, one after another in one array: what is many and of any length costs little memory and is kept."""
+"""Many lists of token ids, one after another in one array, which takes little memory."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Row i is ids[starts[i] : starts[i + 1]]: a text's token ids."""
+    """Token ids of texts: row i is ids[starts[i] : starts[i + 1]]."""
 
     ids: NDArray[Any]
     starts: NDArray[np.int64]  # with the end of the last behind them
 
     @classmethod
     def of(cls, rows: Iterable[Sequence[int]]) -> "Rows":
-        """Lists of token ids."""
+        """The rows that these lists of token ids are."""
         lists = list(rows)
         return cls(np.fromiter(chain.from_iterable(lists), np.int32), np.cumsum([0, *map(len, lists)]))
 

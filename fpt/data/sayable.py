@@ -10,7 +10,7 @@ SHOWN = 60  # letters of a target
 
 
 def check_labels(rules: TaskRules, tokens: Tokens, *, chosen: bool) -> list[list[int]]:
-    """The label words' targets as token ids; those that are `chosen` between need not be read from an output."""
+    """Token ids of the label words, which the tokenizer must tell apart and, unless one is `chosen`, read back."""
     words = rules.labels
     rows = tokens.of_targets([ANSWER.format(answer=word) for word in words])
     for index, (word, row) in enumerate(zip(words, rows, strict=True)):
@@ -35,14 +35,14 @@ def check_labels(rules: TaskRules, tokens: Tokens, *, chosen: bool) -> list[list
 
 
 def notes(task: Task, tokens: Tokens) -> tuple[str, ...]:
-    """For people, what the tokenizer makes of some training examples that is not what stands there."""
+    """Notes for people on training examples of which the tokenizer makes something else."""
     some = [task.train[index] for index in range(0, len(task.train), -(-len(task.train) // LOOKED_AT))]
     unsaid = [] if task.labels else _unsaid(some, task, tokens)
     return (*_read_as_text(some, tokens), *_special_by_template(some, task.template.text, tokens), *unsaid)
 
 
 def _read_as_text(some: list[Example], tokens: Tokens) -> list[str]:
-    """How many hold special tokens, which are read as text."""
+    """Say how many examples hold special tokens, which are read as text."""
     texts = [f"{example.source} {example.target.removeprefix(SENTINEL)}" for example in some]
     found = [names[0] for names in map(tokens.special.findall, texts) if names]
     if not found:
@@ -56,7 +56,7 @@ def _read_as_text(some: list[Example], tokens: Tokens) -> list[str]:
 
 
 def _special_by_template(some: list[Example], template: str, tokens: Tokens) -> list[str]:
-    """How many hold special tokens that the template has too, so that they are special in both."""
+    """Say how many sources hold special tokens that the template has too, so that they are special in both."""
     names = [name for name in tokens.tokenizer.all_special_tokens if name in template]
     counts = {name: sum(example.source.count(name) > template.count(name) for example in some) for name in names}
     return [
@@ -67,7 +67,7 @@ def _special_by_template(some: list[Example], template: str, tokens: Tokens) -> 
 
 
 def _unsaid(some: list[Example], task: Task, tokens: Tokens) -> list[str]:
-    """How many targets do not read back, where answers are free."""
+    """Say how many free targets do not read back."""
     texts = decoded(tokens.of_targets([example.target for example in some]), tokens.tokenizer)
     wanted = [example.target.removeprefix(SENTINEL) for example in some]
     lost = [

@@ -38,7 +38,7 @@ class Share:
         return cls(batches, sum(targets), sum(sources) + sum(targets))
 
     def pinned(self) -> "Share":
-        """The same in memory from which a card copies without being waited for."""
+        """The share in memory from which a card copies without being waited for."""
         return replace(self, batches=[batch.pinned() for batch in self.batches])
 
 
@@ -81,6 +81,6 @@ class Supply:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the thread; what it was making is not waited for."""
+        """End the thread without waiting for what it was making."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)

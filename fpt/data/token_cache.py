@@ -29,29 +29,25 @@ def tokenised(
     task: Task, backbone: Backbone, config: TaskConfig, cache: Path, with_bar: WithBar
 ) -> tuple[Encoded, ...]:
     """The task's parts as token ids, training first, then validation; from the cache where they are there."""
-    row, templates = backbone.family.row, templates_of(task, config)
-    settings = [backbone.vocabulary, config.source_length, config.target_length, not task.labels, templates]
-    settings += [] if row.reads.sentinel else [row.reads.name]
-    blank = Tokens(backbone.tokenizer, row).blank
+    tokens = Tokens(backbone.tokenizer, backbone.family.row, templates_of(task, config))
+    settings = [backbone.vocabulary, config.source_length, config.target_length, not task.labels, tokens.templates]
+    settings += [] if tokens.row.reads.sentinel else [tokens.row.reads.name]
+    make = partial(
+        encode,
+        tokens=tokens,
+        source_length=config.source_length,
+        target_length=config.target_length,
+        find_answers=not task.labels,
+        with_bar=with_bar,
+    )
 
     def part(examples: Sequence[Example]) -> Encoded:
-        make = partial(
-            encode,
-            examples,
-            backbone.tokenizer,
-            source_length=config.source_length,
-            target_length=config.target_length,
-            row=row,
-            templates=templates,
-            find_answers=not task.labels,
-            with_bar=with_bar,
-        )
-        kept = find_or_make(cache, "tokens", _key(examples, settings), lambda: _tensors(make()))
+        kept = find_or_make(cache, "tokens", _key(examples, settings), lambda: _tensors(make(examples)))
         sources, targets = (
             Rows(kept[f"{side}.ids"].numpy(), kept[f"{side}.starts"].numpy()) for side in ("sources", "targets")
         )
         lost_answers, pad = kept["lost answers, pad"].tolist()
-        return Encoded(sources, targets, kept["whole"].numpy(), lost_answers, pad=pad, blank=blank)
+        return Encoded(sources, targets, kept["whole"].numpy(), lost_answers, pad=pad, blank=tokens.blank)
 
     return tuple(map(part, task.parts.values()))
 

@@ -81,7 +81,7 @@ def _table(file: Path, faults: Faults, renamed: Mapping[str, str], header: tuple
 def _whole_rows(
     file: Path, rows: Iterator[tuple[int, list[str]]], faults: Faults, names: list[str], *, has_header: bool
 ) -> Iterator[tuple[int, list[str]]]:
-    """The rows with a cell for each name; broken lines are left out where they are few, and faults else."""
+    """The rows with a cell for each name; a few broken lines are left out and counted, many are faults."""
     count, broken = 0, []
     for number, cells in rows:
         if len(cells) == len(names):
@@ -104,7 +104,7 @@ def super_glue(name: str, sizes: tuple[int | None, int], read: Reader = file_for
 
 
 def multirc_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
-    """A record for each answer of each question of each passage."""
+    """Read a record for each answer of each question of each passage."""
     for where, line in file_formats.json_lines(file, faults):
         with faults:
             passage, within = fields.mapping(line, "passage", where), f"{where}, passage"

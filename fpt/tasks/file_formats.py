@@ -24,7 +24,7 @@ NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what "surrogateescape" reads such by
 
 
 def json_lines(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
-    """One record a line."""
+    """Read a record from each line."""
     filled = ((number, line) for number, line in lines(file, faults) if line.strip())
     for index, (number, line) in enumerate(filled):
         if not index and line.lstrip()[0] == "[":
@@ -35,7 +35,7 @@ def json_lines(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
 
 
 def json_file(file: Path) -> Record:
-    """The one object of a file."""
+    """Read the one JSON object of a file."""
     return _parse("\n".join(line for _, line in lines(file, Faults())), str(file))
 
 
@@ -69,7 +69,7 @@ def lines(file: Path, faults: Faults, errors: str = "strict") -> Iterator[tuple[
 
 
 def _raw_lines(file: Path) -> Iterator[bytes]:
-    """A text file's lines as UTF-8, which they need not be; UTF-16 is known by its start. Shipped ones are gzipped."""
+    """Read a text file's lines in UTF-8; UTF-16 is told by its first bytes, and the files with fpt are gzipped."""
     is_gzipped = file.suffix == ".gz"
     if not is_gzipped and (other := other_kind(file)) and file.stat().st_size:
         raise UserError(f"{file}: {other}")
@@ -116,7 +116,7 @@ Row = tuple[int, int, list[str]]  # its first line, its last, and its cells; non
 
 
 def _separated(file: Path, faults: Faults, *, rows: Callable[[Path], Iterator[Row]]) -> Iterator[PlacedRecord]:
-    """A record a row under a row of names."""
+    """Read a record from each row, below a row with the names of its fields."""
     names: list[str] = []
     for first, last, cells in rows(file):
         where = f"{file}, line {first}"
@@ -133,7 +133,7 @@ def _separated(file: Path, faults: Faults, *, rows: Callable[[Path], Iterator[Ro
 
 
 def csv_rows(file: Path) -> Iterator[Row]:
-    """The rows of a CSV, whose fields may be quoted, over several lines and of any length; broken UTF-8 is escaped."""
+    """Read the rows of a CSV; fields may be quoted, have several lines and any length. Broken UTF-8 is escaped."""
     text = (f"{line}\n" for _, line in lines(file, Faults(), errors="surrogateescape"))
     rows = csv.reader(text, strict=True)
     while True:
@@ -154,13 +154,13 @@ def csv_rows(file: Path) -> Iterator[Row]:
 
 
 def _tsv_rows(file: Path) -> Iterator[Row]:
-    """A row a line, whose quotes are letters."""
+    """Read a row from each line; quotes are letters like any other."""
     for number, line in lines(file, Faults(), errors="surrogateescape"):
         yield number, number, line.split("\t") if line else []
 
 
 def _parquet(file: Path, _: Faults) -> Iterator[PlacedRecord]:
-    """A record a row."""
+    """Read a record from each row."""
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 

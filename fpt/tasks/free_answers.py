@@ -27,7 +27,7 @@ def _summary(record: Record, where: str) -> tuple[str, Golds]:
 
 
 def _xsum_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
-    """A record a line: of JSON, or of a file of documents and one of summaries, which a test split may lack."""
+    """Read a record from each line: of JSON, or of a file of documents and one of summaries, which tests may lack."""
     if file.suffix not in PAIRS:
         yield from file_formats.json_lines(file, faults)
         return

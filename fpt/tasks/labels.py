@@ -27,7 +27,7 @@ OF_TWO_LABELS = ("f1", "f1a", "matthews")
 def label_rules(
     template: Template, words: Mapping[Any, str], records: Origin, metric_names: Texts = ("accuracy",)
 ) -> TaskRules:
-    """The rules of a label task: the `words` for a record's label by its value, and the main metric first."""
+    """The rules of a label task; `words` has a word for each value of a record's label. The main metric is first."""
     labels = tuple(dict.fromkeys(words.values()))
 
     def relabelled(other: Mapping[str, str]) -> TaskRules:
@@ -79,12 +79,12 @@ def _most_common_label(train: Sequence[Example], valid: Sequence[Example]) -> tu
 
 
 def _numbered(*words: str) -> dict[Any, str]:
-    """Words for labels that are numbers on the Hub, and their digits in files."""
+    """Words by their labels' numbers, as the Hub has them, and by the digits, as files have them."""
     return {value: word for number, word in enumerate(words) for value in (number, str(number))}
 
 
 def _named(*words: str) -> dict[Any, str]:
-    """Words for labels that are numbers on the Hub, and the words themselves in files."""
+    """Words by their labels' numbers, as the Hub has them, and by the words themselves, as files have them."""
     return {**dict(enumerate(words)), **{word: word for word in words}}
 
 

@@ -70,13 +70,13 @@ def _text_rules(metric: str) -> TaskRules:
 
 
 def _score(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
-    """How many answers are a gold as it is written, and F1 of words and marks."""
+    """Percentage of answers that are a gold as it is written, and F1 of words and punctuation marks."""
     golds = [example.golds for example in examples]
     return metrics.text_scores(answers, golds, str.strip, metrics.WORDS_AND_MARKS.findall)
 
 
 def _squad_score(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
-    """The same in SQuAD's normal form, in which letter case, articles and punctuation do not count."""
+    """Exact match and F1 of words in SQuAD's normal form, without letter case, articles and punctuation."""
     scores = reading.score(answers, examples)
     return {"squad_em": scores["exact_match"], "squad_f1": scores["f1"]}
 

@@ -29,7 +29,7 @@ def check_input(file: Path) -> None:
 
 
 def raw_example(source: str, what: str = "text") -> Example:
-    """A source as it stands, but for {mask} where its answer belongs."""
+    """An example whose source is a text as it stands; {mask} in it is where the answer belongs."""
     return Example("", readable(source, what), "", (), mask=source.find(MASK))
 
 
@@ -67,7 +67,7 @@ def by_prompt(rules: Mapping[str, TaskRules], field: str) -> ToExample:
 
 
 def rows_and_examples(file: Path, to_example: ToExample, faults: Faults) -> Iterator[tuple[Record, Example]]:
-    """A file's records, each with its example; a text file's are its lines, sources as they stand."""
+    """Read a file's records, each with its example; each line of a text file is a source as it stands."""
     suffix = file.suffix.lower()
     if suffix == LINES:
         placed = ((f"{file}, line {number}", {RAW: line}) for number, line in lines(file, faults))
@@ -81,7 +81,7 @@ def rows_and_examples(file: Path, to_example: ToExample, faults: Faults) -> Iter
 
 
 def examples_on_stream(descriptor: int, at_once: int) -> Iterator[list[Example]]:
-    """Lines as they come, so that a person at the keyboard and a program at a pipe are answered at once.
+    """Read lines as they come, so that a person at the keyboard and a program at a pipe are answered at once.
 
     What is there to read is one list, of up to `at_once` lines.
     """

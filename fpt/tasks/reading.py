@@ -41,7 +41,7 @@ def _answer_texts(asked: Record, where: str) -> list[str]:
 
 
 def _squad_from_text(text: str) -> str:
-    """The answer as it stands; empty where it says that there is none, which to say nothing does not."""
+    """The answer as it stands; empty where it says that there is none, and NOTHING where it has no words."""
     words = metrics.normalise(text)
     return "" if words == NO_ANSWER else text.strip() if words else NOTHING
 

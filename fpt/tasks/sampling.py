@@ -78,7 +78,7 @@ def _by_label(examples: Sequence[Example], order: Iterable[int], labels: Sequenc
 
 
 def _sample(members: Mapping[str, list[int]], counts: Mapping[str, int], seed: int, purpose: str) -> list[int]:
-    """Indices of so many of each label's examples, ascending; each label has a random stream of its own."""
+    """Draw so many of each label's examples, each label from a random stream of its own; their indices ascend."""
     from fpt.random_streams import drawn
 
     return sorted(

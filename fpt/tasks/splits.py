@@ -95,7 +95,7 @@ def with_split(config: RunConfig, split: str | None) -> RunConfig:
 
 
 def without_training_file(config: RunConfig, split: str | None, run: Run | None) -> RunConfig:
-    """The same, or with the validation file in the training file's place where a run's is gone and only scores count.
+    """Let the validation file stand for a run's training file that is gone, where only scores are wanted.
 
     What the training targets decided, the longest output, is in the run.
     """

@@ -128,7 +128,7 @@ class TaskRules:
         return None not in values and any(value not in self.unknown for value in values)
 
     def question(self, record: Record, where: str) -> Example:
-        """A record without its answer; several numbers make its id, and all but the last its group."""
+        """A record without its answer. Of an id with several parts, all but the last name the example's group."""
         index = next((record[name] for name in self.id_fields if name in record), where.rpartition(", ")[2])
         numbers = list(map(as_text, index.values() if isinstance(index, dict) else [index]))
         source = self.template.fill(texts_of(record, self.template.fields, where))

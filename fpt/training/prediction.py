@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from fpt.backbones.rows import ROWS, Row
 from fpt.data.batches import batches_by_length, in_turn
 from fpt.data.encoded import IGNORED, Batch, Encoded
-from fpt.data.encoding import decoded, encode
+from fpt.data.encoding import Tokens, decoded, encode
 from fpt.data.rows import Rows
 from fpt.devices import distributed
 from fpt.prompts.modules import MixedPrompt
@@ -97,14 +97,8 @@ class Predictor:
 
     def encoded(self, examples: Sequence[Example]) -> Encoded:
         """The examples' sources as token ids, cut as in training."""
-        return encode(
-            examples,
-            self.tokenizer,
-            source_length=self.source_length,
-            target_length=2,
-            row=self.row,
-            templates=self.templates,
-        )
+        tokens = Tokens(self.tokenizer, self.row, self.templates)
+        return encode(examples, tokens, source_length=self.source_length, target_length=2)
 
     def outputs(self, batch: Batch, limits: Sequence[int]) -> Iterator[tuple[str, list[int], list[float]]]:
         """To each of the sources an output, of no more than its limit of tokens where it is generated.

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from fpt.backbones.backbone import open_backbone
 from fpt.backbones.location import is_on_this_machine
 from fpt.backbones.shapes import Selection, StackSelection
-from fpt.data.encoding import encode, templates_of
+from fpt.data.encoding import Tokens, encode, templates_of
 from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
 from fpt.prompts.prompted import PromptedModel
@@ -111,17 +111,11 @@ def _write_embeds(
         (stack,) = backbone.shape  # embeddings are those of any part, and one block makes a model
         body = partial.build(backbone, Selection(**{stack: StackSelection((0,))}), dtype=dtype)
     model = PromptedModel(body, kind_of(learned.config).build(learned.tensors, 0))
+    tokens = Tokens(backbone.tokenizer, backbone.family.row, templates_of(rules_of(task), task))
     embedded, asked = dict[str, torch.Tensor](), list[dict[str, Any]]()
     for window in texts:
         # As `Predictor.encoded`, of which no more than the embedding is needed here.
-        data = encode(
-            window,
-            backbone.tokenizer,
-            source_length=task.source_length,
-            target_length=2,
-            row=backbone.family.row,
-            templates=templates_of(rules_of(task), task),
-        )
+        data = encode(window, tokens, source_length=task.source_length, target_length=2)
         with progress.running():
             for (index,) in progress.with_bar([[index] for index in range(len(window))], "embedding"):
                 batch, number = data.batch([index]), str(len(asked))

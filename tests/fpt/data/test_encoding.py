@@ -28,8 +28,8 @@ def test_long_texts_are_cut_at_the_end_and_keep_their_closing_token(checkpoint) 
         Example("a", "question: is it red passage: " + "the lamp is red . " * 50, "<extra_id_0> yes", ("yes",)),
         Example("b", "question: is it red", "<extra_id_0> " + "no " * 20, ("no",)),
     ]
-    whole = encode(examples, tokenizer, source_length=10_000, target_length=10_000)
-    cut = encode(examples, tokenizer, source_length=16, target_length=5)
+    whole = encode(examples, Tokens(tokenizer), source_length=10_000, target_length=10_000)
+    cut = encode(examples, Tokens(tokenizer), source_length=16, target_length=5)
     assert whole.num_cut == (0, 0)
     assert cut.num_cut == (1, 1)
     assert cut.whole.tolist() == [list(pair) for pair in whole.lengths]
@@ -47,7 +47,7 @@ def test_what_is_cut_is_the_end_of_the_spare_part(checkpoint) -> None:
         start = plain.index("{}")
         example = Example("a", plain.format(passage), "yes", ("yes",), (start, start + len(passage)))
         whole, cut = (
-            encode([example], tokenizer, source_length=limit, target_length=9).sources[0] for limit in (999, 40)
+            encode([example], Tokens(tokenizer), source_length=limit, target_length=9).sources[0] for limit in (999, 40)
         )
         after = tokenizer(plain[start + 2 :]).input_ids
         assert len(cut) == 40
@@ -59,7 +59,7 @@ def test_where_the_rest_alone_is_too_long_its_end_is_cut(checkpoint) -> None:
     tokenizer = open_folder(checkpoint).tokenizer
     before, passage, after = "question: " + "is it red " * 9, "the lamp " * 9, " is it old"
     example = Example("a", before + passage + after, "yes", ("yes",), (len(before), len(before + passage)))
-    (cut,) = encode([example], tokenizer, source_length=12, target_length=9).sources
+    (cut,) = encode([example], Tokens(tokenizer), source_length=12, target_length=9).sources
     assert cut == [*tokenizer(before + after).input_ids[:11], 1]
 
 
@@ -68,21 +68,25 @@ def test_answers_are_lost_where_no_gold_is_left(checkpoint) -> None:
     passage = "the red lamp fell . " + "it is old . " * 30 + "the grey stone broke ."
     golds = [("stone broke",), ("stone broke", "Lamp fell."), ("red lamp",), ("",), ("blue",), ("lamp fell", "x")]
     examples = [Example(str(index), passage, "x", gold, (0, len(passage))) for index, gold in enumerate(golds)]
-    cut = encode(examples, tokenizer, source_length=30, target_length=9, find_answers=True)
+    cut = encode(examples, Tokens(tokenizer), source_length=30, target_length=9, find_answers=True)
     # "Lamp fell." is not in the source as it stands, but what is left of it says the same.
     assert (cut.num_cut, cut.lost_answers) == ((6, 0), 1)
-    assert encode(examples, tokenizer, source_length=999, target_length=9, find_answers=True).lost_answers == 0
-    assert encode(examples, tokenizer, source_length=30, target_length=9).lost_answers == 0
+    assert encode(examples, Tokens(tokenizer), source_length=999, target_length=9, find_answers=True).lost_answers == 0
+    assert encode(examples, Tokens(tokenizer), source_length=30, target_length=9).lost_answers == 0
 
 
 def test_parts_do_not_matter(checkpoint, monkeypatch) -> None:
     tokenizer = open_folder(checkpoint).tokenizer
     examples = [Example(str(n), f"is it {n} " * (n % 7 + 1), f"<extra_id_0> {n % 3}", ("x",)) for n in range(23)]
-    whole = encode(examples, tokenizer, source_length=20, target_length=9)
+    whole = encode(examples, Tokens(tokenizer), source_length=20, target_length=9)
     seen: list[list[int]] = []
     monkeypatch.setattr("fpt.data.encoding.PART", 5)
     again = encode(
-        examples, tokenizer, source_length=20, target_length=9, with_bar=lambda parts, _: seen.extend(parts) or parts
+        examples,
+        Tokens(tokenizer),
+        source_length=20,
+        target_length=9,
+        with_bar=lambda parts, _: seen.extend(parts) or parts,
     )
     assert [index for part in seen for index in part] == list(range(23))
     assert (list(again.sources), list(again.targets)) == (list(whole.sources), list(whole.targets))
@@ -117,14 +121,14 @@ def test_every_way_to_read_has_its_own_mark_where_the_template_says_and_nowhere_
     example = Template(text, ("a",)).fill({"a": "the lamp {mask}"})._replace(target="<extra_id_0> old")
     (source,), (target,) = (
         list(rows)
-        for data in [encode([example], tokenizer, source_length=99, target_length=9, row=ROWS[family])]
+        for data in [encode([example], Tokens(tokenizer, ROWS[family]), source_length=99, target_length=9)]
         for rows in (data.sources, data.targets)
     )
     assert source == tokenizer(seen).input_ids
     if family == "gpt2":
         assert [*source, *target[:-1]] == tokenizer(f"{seen} old").input_ids
     long = Template(text, ("a",)).fill({"a": "the lamp " * 90})
-    (cut,) = encode([long], tokenizer, source_length=60, target_length=9, row=ROWS[family]).sources
+    (cut,) = encode([long], Tokens(tokenizer, ROWS[family]), source_length=60, target_length=9).sources
     assert len(cut) == 60
     assert cut.count(byte_level.mask_token_id) == (family == "roberta")
 
@@ -187,7 +191,7 @@ def test_special_tokens_of_a_record_are_text_and_those_of_a_template_special(
 ) -> None:
     backbone = open_folder(checkpoint) if family == "t5" else no_pad
     tokenizer, row = backbone.tokenizer, backbone.family.row
-    data = encode([raw_example(source)], tokenizer, source_length=99, target_length=99, row=row, templates=templates)
+    data = encode([raw_example(source)], Tokens(tokenizer, row, templates), source_length=99, target_length=99)
     ids = data.sources[0][: -1 if family == "t5" else None]
     assert tokenizer.decode(ids) == read
     names = [tokenizer.convert_ids_to_tokens(token) for token in ids if token in set(tokenizer.all_special_ids) - {2}]
@@ -198,7 +202,7 @@ def test_the_spare_part_is_cut_where_it_is_also_behind_special_tokens(checkpoint
     tokenizer = open_folder(checkpoint).tokenizer
     before, passage, after = "</s><pad> is it ", "the </s> lamp " * 30, " red?"
     example = Example("a", before + passage + after, "yes", ("yes",), (len(before), len(before + passage)))
-    (cut,) = encode([example], tokenizer, source_length=40, target_length=9).sources
+    (cut,) = encode([example], Tokens(tokenizer), source_length=40, target_length=9).sources
     assert len(cut) == 40
     said = tokenizer.decode(cut)
     assert said.startswith("< /s>< pad> is it the < /s> lamp")

@@ -7,7 +7,7 @@ import pytest
 
 from fpt.config import compose
 from fpt.config.run_config import RunConfig
-from fpt.data.encoding import encode
+from fpt.data.encoding import Tokens, encode
 from fpt.data.token_cache import tokenised
 from fpt.errors import UserError
 from fpt.tasks.opening import open_task
@@ -31,7 +31,7 @@ def test_kept_tokens_are_those_that_were_made(checkpoint: Path, boolq: Path, tmp
     first, again = (tokenised(task, backbone, config.task, tmp_path, with_bar) for _ in range(2))
     assert seen == [48, 24]
     for data, kept, examples in zip(first, again, (task.train, task.valid), strict=True):
-        fresh = encode(examples, backbone.tokenizer, source_length=20, target_length=10)
+        fresh = encode(examples, Tokens(backbone.tokenizer), source_length=20, target_length=10)
         assert list(data.sources) == list(kept.sources) == list(fresh.sources)
         assert list(data.targets) == list(kept.targets) == list(fresh.targets)
         assert (kept.num_cut, kept.lost_answers, kept.pad) == (fresh.num_cut, 0, 0)

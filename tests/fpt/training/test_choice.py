@@ -27,7 +27,7 @@ Cli = Callable[..., Outcome]
 
 def test_of_all_labels_the_one_of_least_loss_is_taken(checkpoint: Path, boolq: Path) -> None:
     backbone, task = open_folder(checkpoint), open_task(load([f"task.data={boolq}"]))
-    data = encode(task.valid, backbone.tokenizer, source_length=64, target_length=10)
+    data = encode(task.valid, Tokens(backbone.tokenizer), source_length=64, target_length=10)
     model = PromptedModel(partial.build(backbone, everything(backbone.shape)), SoftPrompt(torch.randn(3, 32) * 5))
     more = (ON_CPU, lambda batches, _: batches, 7, 4)
     said = Evaluator(task, data, backbone.tokenizer, *more).answers(model, data, "validation")
@@ -40,7 +40,7 @@ def test_of_all_labels_the_one_of_least_loss_is_taken(checkpoint: Path, boolq: P
         losses = {}
         for label in task.labels:
             one = [example._replace(target=f"<extra_id_0> {label}")]
-            batch = encode(one, backbone.tokenizer, source_length=64, target_length=10).batch([0])
+            batch = encode(one, Tokens(backbone.tokenizer), source_length=64, target_length=10).batch([0])
             losses[label] = model(batch).item()
         assert word == min(losses, key=losses.__getitem__)
 
@@ -53,7 +53,7 @@ def test_a_labels_length_counts_as_it_is_said(answer: str, tmp_path: Path) -> No
     sources, theirs = [f"is it number {number}" for number in range(6)], opened(folder, "llama")
     examples = [Example(source, source, "", ()) for source in sources]
     tokenizer, row = backbone.tokenizer, ROWS["llama"]
-    batch = encode(examples, tokenizer, source_length=64, target_length=2, row=row).batch(list(range(6)))
+    batch = encode(examples, Tokens(tokenizer, row), source_length=64, target_length=2).batch(list(range(6)))
     model = PromptedModel(partial.build(backbone, everything(backbone.shape)), SoftPrompt(prompt))
     chosen, _, _ = choice_of(words, Tokens(tokenizer, row).of_targets(words), answer).made(model, batch)
     expected = []

@@ -9,7 +9,7 @@ import torch
 
 from fpt.__main__ import main
 from fpt.data.encoded import Batch, Encoded
-from fpt.data.encoding import encode
+from fpt.data.encoding import Tokens, encode
 from fpt.data.rows import Rows
 from fpt.errors import UserError
 from fpt.prompts.modules import SoftPrompt
@@ -28,7 +28,7 @@ def test_outputs_are_those_of_each_example_alone(checkpoint: Path, boolq: Path, 
 
     backbone, task = open_folder(checkpoint), open_task(load([f"task.data={boolq}"]))
     tokenizer = backbone.tokenizer
-    data = encode(task.valid, tokenizer, source_length=64, target_length=10)
+    data = encode(task.valid, Tokens(tokenizer), source_length=64, target_length=10)
     assert len({source for source, _ in data.lengths}) > 3
     body = partial.build(backbone, everything(backbone.shape))
     model = PromptedModel(body, SoftPrompt(torch.randn(3, 32, generator=torch.Generator().manual_seed(2)) * 5))
@@ -66,7 +66,7 @@ def test_a_label_task_generates_no_longer_than_its_longest_label(checkpoint: Pat
 
     task, tokenizer = open_task(load([f"task.data={boolq}"])), open_folder(checkpoint).tokenizer
     longest = max(len(tokenizer(f"<extra_id_0> {word}").input_ids) for word in ("yes", "no"))
-    data = encode(task.train, tokenizer, source_length=64, target_length=10)
+    data = encode(task.train, Tokens(tokenizer), source_length=64, target_length=10)
     assert longest_answer(task, data, 10) == longest
     assert longest_answer(task, data, 2) == 2
 
@@ -77,7 +77,7 @@ def test_answers_for_which_there_is_no_memory_are_given_in_parts(
     from fpt.config.compose import load
 
     backbone, task = open_folder(checkpoint), open_task(load([f"task.data={boolq}"]))
-    data = encode(task.valid, backbone.tokenizer, source_length=64, target_length=10)
+    data = encode(task.valid, Tokens(backbone.tokenizer), source_length=64, target_length=10)
     model = PromptedModel(partial.build(backbone, everything(backbone.shape)), SoftPrompt(torch.randn(3, 32) * 5))
     evaluator = Evaluator(task, data, backbone.tokenizer, ON_CPU, lambda batches, _: batches, 8, max_new_tokens=4)
     wanted = evaluator.answers(model, data, "validation")
@@ -105,7 +105,7 @@ def test_free_text_may_be_twice_as_long_as_in_training(checkpoint: Path, tmp_pat
         row = {"document": "the lamp is red .", "summary": summary, "id": name}
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(row))
     task, tokenizer = open_task(load(["task=xsum", f"task.data={tmp_path}"])), open_folder(checkpoint).tokenizer
-    data = encode(task.train, tokenizer, source_length=64, target_length=512)
+    data = encode(task.train, Tokens(tokenizer), source_length=64, target_length=512)
     assert longest_answer(task, data, 512) == 2 * len(tokenizer("<extra_id_0> the lamp").input_ids)
     assert longest_answer(task, data, 5) == 5
     for count, longest in ((200, 20), (50, 512)):  # one long target among many, and among few
