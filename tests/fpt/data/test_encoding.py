@@ -168,7 +168,7 @@ def test_a_target_goes_on_as_the_text_would(kind: str) -> None:
 def test_a_source_without_a_token_is_the_end_token(no_pad: Backbone) -> None:
     """Nothing can be read from no position, nor a late prompt be made of one."""
     examples = [raw_example(""), raw_example("{mask}"), raw_example("lamp")]
-    data = encode(examples, no_pad.tokenizer, source_length=9, target_length=9, row=no_pad.family.row)
+    data = encode(examples, Tokens(no_pad.tokenizer, no_pad.family.row), source_length=9, target_length=9)
     assert [*data.sources][:2] == [[no_pad.tokenizer.eos_token_id]] * 2
 
 
