@@ -4,11 +4,11 @@ A text and words may be those of another paper, by the name that `task.template`
 are those of its masked language model; T5 has its first sentinel there, and the target says what it stands for.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import fmean
-from typing import NamedTuple
 
 from fpt.config import label_words
 from fpt.config.schema import TaskConfig
@@ -21,13 +21,6 @@ MEAN = "mean"  # of all metrics, or of all sets
 Score = Callable[[Sequence[str], Sequence[Example]], dict[str, float]]
 
 
-class Wording(NamedTuple):
-    """A task's text, and the words of its labels in their order; empty where they stay."""
-
-    template: Template
-    words: tuple[str, ...] = ()
-
-
 def _pair(first: str, second: str, end: str = " ?") -> Template:
     return Template(f"{{{first}}}{end} {MASK} , {{{second}}}", (first, second))
 
@@ -37,19 +30,19 @@ def _praise(name: str) -> Template:
 
 
 KINDS = ("Description", "Entity", "Expression", "Human", "Location", "Number")
-LPT = {
-    "mnli": Wording(_pair("premise", "hypothesis"), ("Yes", "Maybe", "No")),
-    "mrpc": Wording(_pair("sentence1", "sentence2"), ("No", "Yes")),
-    "qnli": Wording(_pair("question", "sentence"), ("Yes", "No")),
-    "qqp": Wording(_pair("question1", "question2", end=""), ("No", "Yes")),
-    "rte": Wording(_pair("sentence1", "sentence2"), ("Yes", "No")),
-    "sst2": Wording(_praise("sentence"), ("terrible", "great")),
-    "mpqa": Wording(_praise("text"), ("terrible", "great")),
-    "mr": Wording(_praise("text"), ("terrible", "great")),
-    "subj": Wording(_praise("text")),
-    "trec": Wording(Template(f"{MASK} : {{text}}", ("text",)), KINDS),
+LPT: dict[str, tuple[Template, tuple[str, ...]]] = {  # each task's text, and the words of its labels in their order
+    "mnli": (_pair("premise", "hypothesis"), ("Yes", "Maybe", "No")),
+    "mrpc": (_pair("sentence1", "sentence2"), ("No", "Yes")),
+    "qnli": (_pair("question", "sentence"), ("Yes", "No")),
+    "qqp": (_pair("question1", "question2", end=""), ("No", "Yes")),
+    "rte": (_pair("sentence1", "sentence2"), ("Yes", "No")),
+    "sst2": (_praise("sentence"), ("terrible", "great")),
+    "mpqa": (_praise("text"), ("terrible", "great")),
+    "mr": (_praise("text"), ("terrible", "great")),
+    "subj": (_praise("text"), ("subjective", "objective")),
+    "trec": (Template(f"{MASK} : {{text}}", ("text",)), KINDS),
 }
-WORDINGS = {"lpt": LPT}  # by name, each task's
+WORDINGS = {"lpt": LPT}
 
 
 def wanted(rules: TaskRules, task: TaskConfig) -> TaskRules:
@@ -61,20 +54,16 @@ def wanted(rules: TaskRules, task: TaskConfig) -> TaskRules:
 def _worded(rules: TaskRules, task: TaskConfig) -> TaskRules:
     """With another text and other label words, as they are named or given."""
     named = {name: wordings[task.name] for name, wordings in WORDINGS.items() if task.name in wordings}
-    wording = named.get(task.template or "")
-    words = dict(zip(rules.labels, wording.words, strict=False)) if wording else {}
-    words |= _given_words(rules, task)
-    template = wording.template if wording else rules.template
-    if task.template is not None and wording is None:
+    template, spelt = named.get(task.template or "", (rules.template, rules.labels))
+    if task.template is not None and task.template not in named:
         template = replace(template, text=task.template, key="task.template")
         other = f"{task.name}, whose named texts are {', '.join(named)}," if named else task.name
         template.check_fields(rules.template.fields, other)
-    if words:
-        assert rules.relabelled is not None  # or there would be no labels to name
-        spelt = [words.get(label, label) for label in rules.labels]
-        label_words.check(spelt)
-        if twice := next((word for word in spelt if spelt.count(word) > 1), None):
-            raise UserError(f"task.labels: two labels have the word '{twice}'; give each its own")
+    words = dict(zip(rules.labels, spelt, strict=True)) | _given_words(rules, task)
+    label_words.check(words.values())
+    if twice := next((word for word, count in Counter(words.values()).items() if count > 1), None):
+        raise UserError(f"task.labels: two labels have the word '{twice}'; give each its own")
+    if rules.relabelled is not None:
         rules = replace(rules.relabelled(words), records=rules.records)
     return replace(rules, template=template)
 
@@ -86,7 +75,8 @@ def _given_words(rules: TaskRules, task: TaskConfig) -> dict[str, str]:
     if not rules.labels:
         raise UserError(f"task.labels: {task.name} has no labels; leave it out")
     words = {fields.as_text(key): fields.as_text(word) for key, word in task.labels.items()}
-    if unknown := next((label for label in words if label not in rules.labels), None):
+    unknown = next((label for label in words if label not in rules.labels), None)
+    if unknown is not None:
         raise UserError(
             f"task.labels.{unknown}: {task.name} has {', '.join(rules.labels)}.{did_you_mean(unknown, rules.labels)}"
             f" Other words for them are {label_words.shown(dict.fromkeys(rules.labels, 'WORD'))}"

@@ -173,7 +173,7 @@ def test_a_source_without_a_token_is_the_end_token(no_pad: Backbone) -> None:
 
 
 def test_published_texts_have_one_mask_each() -> None:
-    assert {len(wording.template.masks) for named in WORDINGS.values() for wording in named.values()} == {1}
+    assert {len(template.masks) for named in WORDINGS.values() for template, _ in named.values()} == {1}
 
 
 @pytest.mark.parametrize(
