@@ -4,7 +4,7 @@ from fpt.devices import distributed
 from fpt.devices.meter import Meter, peak_flops
 from fpt.runs.run import PROMPT, UPDATES
 from fpt.training.checkpoint import TrainState, dump_state
-from fpt.training.loop import Event, Lessened, Saved, Ungraphed, Updated
+from fpt.training.loop import Changed, Event, Saved, Updated
 from stages import resume
 from stages.schedule import Stage
 from stages.setup import Setup
@@ -33,11 +33,8 @@ class Journal:
         if isinstance(event, Saved):
             self._save(event.state)
             return
-        if isinstance(event, Lessened):
-            self._progress.say(f"out of memory: from here on {event.micro_batch} examples at once, the same gradients")
-            return
-        if isinstance(event, Ungraphed):
-            self._progress.say(f"from here on updates are no CUDA graphs: {event.reason}")
+        if isinstance(event, Changed):
+            self._progress.say(event.reason)
             return
         number, numbers = self._stage.index, len(self._schedule.stages)
         where = f"stage {number}/{numbers}  update {event.update}/{self._schedule.updates}"

@@ -10,7 +10,7 @@ from fpt.devices.device import open_device
 from fpt.runs.progress import Progress, Stopwatch
 from fpt.runs.records import RESULT
 from fpt.tasks.task import Task
-from fpt.training.loop import Saved, Span, Ungraphed, train
+from fpt.training.loop import Changed, Saved, Span, train
 from stages import recycle, resume
 from stages.inputs import open_inputs
 from stages.journal import Journal
@@ -62,8 +62,7 @@ def _through_stages(setup: Setup) -> dict[str, Any]:
                 span = Span(stage.end, schedule.updates, keep_best=is_last)
                 for event in train(model, data, state, span, setup.evaluator.look, recipe):
                     journal.record(event)
-                    if isinstance(event, Ungraphed):
-                        recipe = replace(recipe, graphs=False)
+                    recipe = event.recipe if isinstance(event, Changed) else recipe
                     state = event.state if isinstance(event, Saved) else state
             if is_last:
                 return finish(setup, measured, model, state)

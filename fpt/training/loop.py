@@ -1,4 +1,4 @@
-"""The training loop of one stage: one prompt on one frozen model. It yields what happened; others write and show it."""
+"""The training loop of one stage: one prompt on one frozen model. It yields events, which others record and show."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,10 @@ from fpt.training.optimizer import make, pack, rate, restore
 
 @dataclass(frozen=True)
 class Span:
-    """The updates a stage covers: up to `end` of the run's `updates`; `keep_best` in the full model's stage."""
+    """The updates of a stage: up to the run's update number `end`, out of `updates`.
+
+    `keep_best` is for the full model's stage, whose scores choose the run's prompt.
+    """
 
     end: int
     updates: int
@@ -34,10 +37,16 @@ class Span:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How updates are made: `micro_batch` examples at once, in the order that `seed` names.
+    """How updates are computed.
 
-    `in_step`: the processes share the model's weights out, so that none can do an update again by itself. `graphs`: an
-    update's kernels are started as CUDA graphs.
+    Attributes:
+        config: sizes, and how often there are validations and checkpoints.
+        optim: the optimizer.
+        micro_batch: examples that are computed at once.
+        seed: decides the order of examples, and dropout.
+        device: where it is done.
+        in_step: the processes share the model's weights out, so that none can repeat an update by itself.
+        graphs: an update's kernels are started as CUDA graphs.
     """
 
     config: TrainConfig
@@ -51,7 +60,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Updated:
-    """An update is done, the run's `update`-th, after so many seconds in this stage, on so many tokens."""
+    """The run's `update`-th update is done, after so many seconds in this stage, on so many tokens."""
 
     update: int
     seconds: float
@@ -77,21 +86,15 @@ class Saved:
 
 
 @dataclass(frozen=True)
-class Lessened:
-    """A device ran out of memory: from here on so many examples are computed at once, with the same gradients."""
+class Changed:
+    """An update could not be computed as planned; from here on the recipe is another, with the same gradients."""
 
-    micro_batch: int
-
-
-@dataclass(frozen=True)
-class Ungraphed:
-    """Updates cannot be CUDA graphs, for some reason: from here on kernels are started one by one."""
-
+    recipe: Recipe
     reason: str
 
 
 Add = Callable[[Batch, int, torch.Tensor], None]
-Event = Updated | Validated | Saved | Lessened | Ungraphed
+Event = Updated | Validated | Saved | Changed
 
 
 class NoRoomError(Exception):
@@ -114,55 +117,48 @@ def train(
     Raises:
         Interrupted: the run was told to stop; its state was yielded before.
     """
-    config, optim = recipe.config, recipe.optim
+    config, optim, device = recipe.config, recipe.optim, recipe.device
     optimizer = make(model.prompt.parameters(), optim)
     restore(optimizer, state.optimizer)
     average = Average(model.prompt, optim.average, state.mean)
     order = UpdateOrder(data, batch_size=config.batch_size, seed=recipe.seed)
-    before, stopwatch, micro_batch = state.seconds, Stopwatch(), recipe.micro_batch
-    unread: _Unread | None = None
     dropout = partial(dropped_out, model.prompt, model.width, recipe.seed)
-    adder = partial(_adder, model, data, dropout)
-    add = adder(recipe, micro_batch)
+    add = _adder(model, data, dropout, recipe)
+    before, stopwatch = state.seconds, Stopwatch()
+    unread: Callable[[float], Updated] | None = None
 
-    with interrupts.deferred(), Supply(data, order, dropout, for_card=recipe.device.type == "cuda") as supply:
+    with interrupts.deferred(), Supply(data, order, dropout, for_card=device.type == "cuda") as supply:
         while not state.done:
             if not _is_due(state, span, config):
                 lr = rate(optim, state.update, span.updates)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
-                share = supply.share(state.update, micro_batch)
+                share = supply.share(state.update, recipe.micro_batch)
                 try:
-                    loss, is_told = step(model, optimizer, share, optim, recipe.device, recipe.in_step, add)
-                except (NoRoomError, torch.OutOfMemoryError):
-                    micro_batch = _lessened(micro_batch, recipe)
-                    del add  # with its graphs, before there are others
-                    add = adder(recipe, micro_batch)
-                    yield Lessened(micro_batch)
-                    continue
-                except NoGraphError as error:
+                    loss, is_told = step(model, optimizer, share, optim, device, recipe.in_step, add)
+                except (NoRoomError, torch.OutOfMemoryError, NoGraphError) as error:
                     optimizer.zero_grad(set_to_none=True)
-                    recipe = replace(recipe, graphs=False)
-                    del add
-                    add = adder(recipe, micro_batch)
-                    yield Ungraphed(str(error))
+                    changed = _changed(recipe, error)
+                    recipe = changed.recipe
+                    del add  # with its graphs, before there are others
+                    add = _adder(model, data, dropout, recipe)
+                    yield changed
                     continue
                 if unread:  # now that the device has the next update to do
-                    yield unread.read(before + stopwatch.seconds)
+                    yield unread(before + stopwatch.seconds)
                 average.update()
                 state = replace(state, update=state.update + 1)
-                unread = _Unread(state.update, loss, lr, share.all_tokens)
+                unread = partial(_updated, state.update, loss, lr, share.all_tokens)
                 if is_told or _is_due(state, span, config) or state.update % config.save_every == 0:
-                    yield unread.read(before + stopwatch.seconds)
-                    unread, seconds = None, before + stopwatch.seconds
-                    state = replace(
-                        state, prompt=model.learned(), mean=average.copy(), optimizer=pack(optimizer), seconds=seconds
-                    )
+                    seconds = before + stopwatch.seconds
+                    yield unread(seconds)
+                    unread, learned, packed = None, model.learned(), pack(optimizer)
+                    state = replace(state, prompt=learned, mean=average.copy(), optimizer=packed, seconds=seconds)
                     yield Saved(state)
                 if is_told:
                     interrupts.stop()
             if _is_due(state, span, config):
-                if _looks(span, config):
+                if _validates(span, config):
                     with average.in_place():
                         evaluation, judged = validate(model), model.learned()
                     yield Validated(state.update, before + stopwatch.seconds, evaluation)
@@ -173,34 +169,24 @@ def train(
                 yield Saved(state)
 
 
-@dataclass(frozen=True)
-class _Unread:
-    """An update whose loss is still on the device, where it may not have been computed yet: reading it waits."""
-
-    update: int
-    loss: torch.Tensor
-    lr: float
-    tokens: int
-
-    def read(self, seconds: float) -> Updated:
-        """What happened."""
-        loss = self.loss.item()
-        if not math.isfinite(loss):
-            way_out = f"try a lower optim.lr={self.lr}"
-            if self.update == 1:
-                way_out = "no rate has moved the prompt yet; try engine.dtype=float32, or another prompt.init"
-            raise UserError(f"the loss is {loss} at update {self.update}: {way_out}")
-        return Updated(self.update, seconds, loss, self.lr, self.tokens)
+def _updated(update: int, loss: torch.Tensor, lr: float, tokens: int, seconds: float) -> Updated:
+    """The event of an update, whose loss may not have been computed yet: reading it waits for the device."""
+    value = loss.item()
+    if not math.isfinite(value):
+        way_out = f"try a lower optim.lr={lr}"
+        if update == 1:
+            way_out = "no rate has moved the prompt yet; try engine.dtype=float32, or another prompt.init"
+        raise UserError(f"the loss is {value} at update {update}: {way_out}")
+    return Updated(update, seconds, value, lr, tokens)
 
 
-def _looks(span: Span, config: TrainConfig) -> bool:
-    """Whether the stage is validated."""
+def _validates(span: Span, config: TrainConfig) -> bool:
     return span.keep_best or config.eval_partial
 
 
 def _is_due(state: TrainState, span: Span, config: TrainConfig) -> bool:
     """Whether a validation, or the end of a stage that has none, comes before the next update."""
-    is_time = _looks(span, config) and state.update % config.eval_every == 0
+    is_time = _validates(span, config) and state.update % config.eval_every == 0
     return state.judged < state.update and (is_time or state.update == span.end)
 
 
@@ -262,12 +248,11 @@ def _adder(
     data: Encoded,
     dropout: Callable[[Sequence[int], int], torch.Tensor | None],
     recipe: Recipe,
-    micro_batch: int,
 ) -> Add:
-    """What adds up batches' parts of updates."""
+    """A function that adds a batch's part of an update, as the recipe says."""
     if not recipe.graphs:
         return partial(_add, model)
-    largest = largest_batch(data, micro_batch, lambda some: dropout(some, 0))
+    largest = largest_batch(data, recipe.micro_batch, lambda examples: dropout(examples, 0))
     return Graphs(model, largest, Recorder(recipe.device)).add
 
 
@@ -278,17 +263,21 @@ def _add(model: PromptedModel, batch: Batch, tokens: int, loss: torch.Tensor) ->
     loss += part.detach()
 
 
-def _lessened(micro_batch: int, recipe: Recipe) -> int:
-    """Half as many examples at once, where that can help."""
-    at_once = f"{micro_batch} example{'s' if micro_batch > 1 else ''} at once"
+def _changed(recipe: Recipe, error: Exception) -> Changed:
+    """The recipe after an error: without graphs, or with half as many examples at once, where that can help."""
+    if isinstance(error, NoGraphError):
+        return Changed(replace(recipe, graphs=False), f"from here on updates are no CUDA graphs: {error}")
+    count = recipe.micro_batch
+    at_once = f"{count} example{'s' if count > 1 else ''} at once"
     if recipe.in_step:  # the others wait in the middle of the update
         raise UserError(f"out of memory with {at_once}: give a smaller train.micro_batch, and the run goes on")
-    if micro_batch == 1:
+    if count == 1:
         raise UserError(
             f"out of memory with {at_once}: train.activation_checkpointing=true, engine.dtype=bfloat16,"
             " engine.quantize=int8 and engine=deepspeed take less; fpt plan says which fits"
         )
-    return micro_batch // 2
+    reason = f"out of memory: from here on {count // 2} examples at once, the same gradients"
+    return Changed(replace(recipe, micro_batch=count // 2), reason)
 
 
 def _judged(state: TrainState, score: float, prompt: Tensors, span: Span, patience: int | None) -> TrainState:

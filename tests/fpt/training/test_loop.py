@@ -113,4 +113,4 @@ def test_a_model_whose_updates_cannot_be_graphs_is_trained_without(
 @pytest.mark.parametrize(("update", "way_out"), [(1, "try engine.dtype=float32"), (2, r"try a lower optim\.lr=0\.3")])
 def test_a_rate_that_has_moved_nothing_is_not_blamed(update: int, way_out: str) -> None:
     with pytest.raises(UserError, match=f"the loss is nan at update {update}: .*{way_out}"):
-        loop._Unread(update, torch.tensor(float("nan")), 0.3, 1).read(0.0)
+        loop._updated(update, torch.tensor(float("nan")), 0.3, 1, 0.0)
