@@ -1,4 +1,4 @@
-"""The running mean over updates' prompts, which steps that overshoot move less than the prompt itself."""
+"""The running mean over updates' prompts, which a step that overshoots moves less than the prompt itself."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,14 +9,13 @@ from fpt.prompts.modules import Prompt, Tensors
 
 
 class Average:
-    """An exponential moving average, of which `weight` stays at each update.
+    """An exponential moving average that keeps a share `weight` of itself at each update; with 0 there is none.
 
-    Polyak and Juditsky 1992 average uniformly; a prompt moves too far for that. It begins with the prompt's start.
-    With a weight of 0 there is none, and each update's prompt stands for itself.
+    Polyak and Juditsky 1992 average uniformly; a prompt moves too far for that. The mean begins as the prompt does.
     """
 
     def __init__(self, prompt: Prompt, weight: float, mean: Tensors | None) -> None:
-        """Go on from a mean, or begin with the prompt as it is."""
+        """Continue from a mean, or begin with the prompt as it is."""
         self._prompt, self._weight = prompt, weight
         begun = prompt.tensors if mean is None else mean
         self._mean = {
@@ -25,18 +24,18 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the prompt that an update left."""
+        """Include the prompt as an update has left it."""
         if self._weight:
             for name, tensor in self._prompt.tensors.items():
                 self._mean[name].lerp_(tensor, 1 - self._weight)
 
     def copy(self) -> Tensors | None:
-        """A copy of the mean, by name, off the device; None: there is none."""
+        """A copy of the mean on the CPU, by name; None: there is none."""
         return {name: mean.to("cpu", copy=True) for name, mean in self._mean.items()} if self._weight else None
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within, the mean is in the prompt's place."""
+        """Within, the prompt's tensors hold the mean."""
         if not self._weight:
             yield
             return

@@ -1,4 +1,4 @@
-"""The state from which training goes on, and a prompt, as safetensors files."""
+"""Training states, to resume from, and prompts as safetensors files."""
 
 import json
 from dataclasses import dataclass, field
@@ -14,18 +14,18 @@ from fpt.runs.folder import described
 
 @dataclass(frozen=True)
 class TrainState:
-    """All that training needs to go on; data order and learning rate are functions of the update.
+    """All that training resumes from; data order and learning rate are functions of the update.
 
     Attributes:
-        update: optimizer updates done since the start of the run.
-        judged: the last of them after which there was a validation.
-        prompt: what is learned, by name, float32; of a soft prompt `prompt` [P, D].
-        optimizer: packed state of the optimizer.
-        mean: the running mean over updates' prompts, by name, where one is kept.
+        update: how many updates the run has done.
+        judged: the last update that was followed by a validation.
+        prompt: the learned tensors, float32; a soft prompt's is called `prompt` [P, D].
+        optimizer: the optimizer's state as `optimizer.pack` makes it.
+        mean: the running mean over updates' prompts, where one is kept.
         seconds: spent in this stage, validation included.
         score: the stage's last validation score.
-        best_score, best_update, best_prompt: of the full model's stage.
-        stale: validations since the best.
+        best_score, best_update, best_prompt: the best validation of the full model's stage.
+        stale: how many validations have followed the best one.
         done: whether the stage is over.
     """
 
@@ -81,6 +81,6 @@ def load_state(data: bytes) -> tuple[TrainState, dict[str, Any]]:
 
 
 def dump_prompt(prompt: Tensors, **metadata: Any) -> bytes:
-    """What is learned as a safetensors file; a soft prompt [P, D] is its one tensor, `prompt`."""
+    """Learned tensors as a safetensors file; a soft prompt [P, D] is its one tensor, `prompt`."""
     # One key: the order of several is not fixed, and equal prompts shall be equal files.
     return save({name: tensor.contiguous() for name, tensor in prompt.items()}, {"fpt": json.dumps(metadata)})

@@ -1,6 +1,6 @@
-"""Answers by verbalizer: of a task's label words those that the model finds likeliest, in one forward pass.
+"""Answers by verbalizer, as most of the literature scores: the label word that the model finds likeliest.
 
-As most of the literature scores. Nothing is generated, and no answer is outside the labels.
+It takes one forward pass; nothing is generated, and no answer is outside the labels.
 
 Letters: B batch, L labels, T target.
 """
@@ -17,12 +17,12 @@ from fpt.prompts.prompted import PromptedModel
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """What there is to choose from.
+    """Label words to choose from.
 
     Attributes:
         words: the label words.
-        ids: their targets' token ids [L, T], each closed with </s>, IGNORED behind it.
-        lengths: what each label's log-probability is divided by, [L].
+        ids: their targets' token ids [L, T], with IGNORED behind the end of each.
+        lengths: the numbers [L] that the labels' log-probabilities are divided by.
     """
 
     words: Sequence[str]
@@ -30,10 +30,10 @@ class Choice:
     lengths: Tensor
 
     def made(self, model: PromptedModel, batch: Batch) -> tuple[list[str], Tensor, Tensor]:
-        """Each source's likeliest label word, its target's ids [B, T], and the log-probability of each of these.
+        """Each source's likeliest label word, its target's ids [B, T], and the log-probability of each id.
 
-        A label's probability is its whole target's, the end included, so that undivided the likeliest has the least
-        training loss of all. Of equals the first is taken.
+        A label's probability is that of its whole target, the end included: if not divided, the likeliest label has the
+        smallest training loss. Of equally likely labels the first is taken.
         """
         ids = self.ids.to(batch.source.device)
         logs = model.weigh(batch, ids)
@@ -43,6 +43,6 @@ class Choice:
 
 
 def choice_of(words: Sequence[str], rows: list[list[int]], answer: str = "score") -> Choice:
-    """The choice between label words, given their targets' token ids, as `task.answer` says."""
+    """The choice between label words with these token ids, scored as `task.answer` says."""
     lengths = {"score": [1] * len(rows), "score_mean": list(map(len, rows)), "score_norm": list(map(len, words))}
     return Choice(words, padded(rows, IGNORED, max(map(len, rows))), torch.tensor(lengths[answer]))

@@ -1,8 +1,9 @@
-"""What the model answers, and what that scores: each example once, answers in the data's order."""
+"""Evaluation: the model answers each example once, and the answers are scored in the data's order."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,10 +20,12 @@ from fpt.runs.progress import WithBar
 from fpt.tasks.task import Example, Task
 from fpt.training.choice import Choice
 
+Output = TypeVar("Output")
+
 
 @dataclass(frozen=True)
 class Answers:
-    """In the data's order, each decoded output and the answer read from it."""
+    """The decoded outputs, and the answers read from them, in the data's order."""
 
     outputs: list[str]
     read: list[str]
@@ -30,7 +33,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics (0 to 100) and the answers that they are of; `score` is the main one."""
+    """Metrics (0 to 100), the main one of which is `score`, and the answers that were scored."""
 
     metrics: dict[str, float]
     score: float
@@ -39,10 +42,18 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Asks a model and its prompt for a task's answers, and scores them; `valid`: its validation examples' tokens.
+    """Has a model with its prompt answer a task's examples, and scores the answers.
 
-    `some` are the indices of those that training looks at; None: all. `choice` has the labels of which the likeliest is
-    the answer; None: answers are generated.
+    Attributes:
+        task: the task.
+        valid: its validation examples as tokens.
+        tokenizer: decodes outputs.
+        engine: holds the model.
+        with_bar: shows progress.
+        batch_size: examples answered at once.
+        max_new_tokens: the longest output.
+        some: indices of the validation examples that training looks at; None: all.
+        choice: the labels to choose from; None: answers are generated.
     """
 
     task: Task
@@ -56,11 +67,11 @@ class Evaluator:
     choice: Choice | None = None
 
     def validate(self, model: PromptedModel) -> Evaluation:
-        """Scores and answers on all validation examples."""
+        """Score the answers to all validation examples."""
         return self._evaluation(self.answers(model, self.valid, "validation"), self.task.valid)
 
     def look(self, model: PromptedModel) -> Evaluation:
-        """The same on those that training looks at."""
+        """Score the answers to the validation examples that training looks at."""
         if self.some is None:
             return self.validate(model)
         answers = self.answers(model, self.valid.taken(self.some), "validation")
@@ -71,32 +82,25 @@ class Evaluator:
         return Evaluation(metrics, metrics[self.task.metric], answers)
 
     def answers(self, model: PromptedModel, data: Encoded, split: str) -> Answers:
-        """What the prompt makes the model say to the examples whose tokens are `data`; their targets play no part.
-
-        The batches are the same for any number of processes, which take them in turn; so are the answers. `split` is
-        the examples' name on the bar.
+        """Answer the examples whose tokens are `data`, whatever their targets; `split` is their name on the bar.
 
         Raises:
             Interrupted: the run was told to stop.
         """
-        batches, own = batches_by_length(data, self.batch_size), dict[int, str]()
-        for indices in self.with_bar(in_turn(batches, distributed.rank(), distributed.size()), split):
-            if indices or self.engine.is_sharded:  # without a batch of its own a process still has a share of weights
-                batch = data.batch(indices or batches[0]).to(self.engine.device)
-                texts = self._outputs(model, batch)
-                own |= dict(zip(indices, texts, strict=False))
-            if distributed.any_process(interrupts.requested()):
-                interrupts.stop()
-        outputs_of = {index: text for part in distributed.all_gather(own) for index, text in part.items()}
-        outputs = [outputs_of[index] for index in range(len(data))]
+
+        def answered(indices: list[int]) -> list[str]:
+            return self._outputs(model, data.batch(indices).to(self.engine.device))
+
+        batches = batches_by_length(data, self.batch_size)
+        outputs = shared_out(batches, answered, self.with_bar, split, in_step=self.engine.is_sharded)
         return Answers(outputs, [self.task.from_text(output) for output in outputs])
 
     def _outputs(self, model: PromptedModel, batch: Batch) -> list[str]:
-        """One after the other where there is no memory for all at once."""
+        """Output texts of a batch, in halves where there is no memory for all at once."""
         try:
             return self._all_at_once(model, batch)
         except torch.OutOfMemoryError:
-            pass  # out of this block, or the error would keep what there is no room for
+            pass  # go on outside this block, in which the error keeps the tensors that there is no room for
         number = len(batch.source)
         if number == 1 or self.engine.is_sharded:
             raise UserError(
@@ -112,11 +116,37 @@ class Evaluator:
         return decoded(model.said(ids).tolist(), self.tokenizer)
 
 
-def longest_answer(task: Task, train: Encoded, limit: int) -> int:
-    """How many tokens to generate: a longer label could only be wrong; free text may be twice as long as in training.
+def shared_out(
+    batches: list[list[int]],
+    answered: Callable[[list[int]], Iterable[Output]],
+    with_bar: WithBar,
+    name: str,
+    *,
+    in_step: bool = False,
+) -> list[Output]:
+    """What is answered to batches of all indices, by index; the processes take the batches in turn.
 
-    Of free text one long target in a hundred does not count, for an output without an end goes on until here. Only
-    training targets decide, so that nothing is known of the validation's.
+    The answers are the same for any number of processes. `in_step` says that each process holds a share of the weights,
+    so that one without a batch of its own joins in.
+
+    Raises:
+        Interrupted: the run was told to stop.
+    """
+    own = dict[int, Output]()
+    for indices in with_bar(in_turn(batches, distributed.rank(), distributed.size()), name):
+        if indices or in_step:
+            own |= dict(zip(indices, answered(indices or batches[0]), strict=False))
+        if distributed.any_process(interrupts.requested()):
+            interrupts.stop()
+    of_index = {index: output for part in distributed.all_gather(own) for index, output in part.items()}
+    return [of_index[index] for index in range(len(of_index))]
+
+
+def longest_answer(task: Task, train: Encoded, limit: int) -> int:
+    """How many tokens to generate, up to the limit: as many as the longest label, or twice as many as free text has.
+
+    Only training targets count, so that nothing leaks from the validation's. Of free text the longest hundredth does
+    not, since an output that does not end goes on until here.
     """
     targets = train.targets.lengths
     if task.labels:

@@ -1,13 +1,12 @@
-"""A batch's gradients as a CUDA graph: the kernels of a pass and of its way back, started as one.
+"""A batch's gradients as a CUDA graph: the kernels of a forward and backward pass, launched as one.
 
-A card that is fast for its model waits for kernels to be started, some two thousand in an update, one by one.
+A GPU that is fast for its model waits for kernels to be launched one by one, some two thousand in an update.
 
 Letters: B batch, S source, T target.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -16,32 +15,31 @@ from fpt.data.encoded import Batch, Encoded
 from fpt.errors import reason
 from fpt.prompts.prompted import PromptedModel
 
-MOST = 200  # graphs of a stage, each some 2 to 6 MB of the card; with more sizes it is recording that takes the time
-MEASURES: tuple[Callable[[tuple[int, int]], int], ...] = (itemgetter(0), itemgetter(1), sum)
+MOST = 200  # graphs of a stage, of 2 to 6 MB each; with more sizes it is recording that takes the time
 Sizes = tuple[torch.Size | None, ...]
 Replay = Callable[[], None]
 
 
 class NoGraphError(Exception):
-    """What a model does cannot be a CUDA graph."""
+    """A model's passes cannot be a CUDA graph."""
 
 
 class Recorder:
-    """Makes CUDA graphs that have their memory in common, as much as the largest takes."""
+    """Records CUDA graphs that share their memory, which is as much as the largest takes."""
 
     def __init__(self, device: torch.device) -> None:
-        """On a card."""
+        """Record on this GPU."""
         self._device, self._is_warm = device, False
         self._stream, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
 
     def __call__(self, run: Replay) -> Replay:
-        """What does again on the card what `run` does there, which asks the card nothing.
+        """A function that replays the kernels which `run` launches; `run` must not read anything back from the GPU.
 
-        What `run` makes stays where it is, and lives until another of the graphs is played.
+        The tensors that `run` makes keep their addresses, and hold until another of the graphs is replayed.
 
         Raises:
             torch.OutOfMemoryError: there is no room for it.
-            NoGraphError: it cannot be a graph, as when it asks the card something; the card goes on.
+            NoGraphError: it cannot be a graph; the GPU can be used as before.
         """
         try:
             return self._recorded(run)
@@ -54,23 +52,23 @@ class Recorder:
             raise NoGraphError(reason(first)) from None
 
     def _recorded(self, run: Replay) -> Replay:
-        # A recording that fails leaves its own stream the current one; this puts back what was.
+        # A recording that fails leaves its own stream the current one; this puts the earlier one back.
         with torch.cuda.device(self._device), torch.cuda.stream(torch.cuda.current_stream(self._device)):
-            if not self._is_warm:  # what libraries make when they are first used would be part of the graph
+            if not self._is_warm:  # what libraries allocate at their first use would be part of the graph
                 self._stream.wait_stream(torch.cuda.current_stream())
                 with torch.cuda.stream(self._stream):
                     run()
                 torch.cuda.current_stream().wait_stream(self._stream)
                 self._is_warm = True
             graph = torch.cuda.CUDAGraph()
-            # The thread that makes the next batch takes pinned memory meanwhile, which would end a global capture.
+            # The thread that makes the next batch allocates pinned memory, which would end a global capture.
             with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
                 run()
         return graph.replay
 
 
 class _Graph:
-    """One graph, which reads a batch that stays in its place, and what it makes."""
+    """The graph of one size of batch: it reads the batch and writes loss and gradients at fixed addresses."""
 
     def __init__(self, model: PromptedModel, batch: Batch, tokens: Tensor, record: Callable[[Replay], Replay]) -> None:
         self._model, self._batch, self._tokens = model, batch, tokens
@@ -83,18 +81,15 @@ class _Graph:
 
 
 class Graphs:
-    """A graph for every size of batch, made when the first such batch comes.
+    """A graph for every size of batch, recorded when the first such batch comes.
 
-    The largest is made first: what it takes of memory, the others fit into.
+    The largest is recorded first, so that the others fit into its memory.
     """
 
     def __init__(self, model: PromptedModel, largest: Batch, record: Callable[[Replay], Replay]) -> None:
-        """Of a model whose weights and prompt stay where they are in memory.
+        """Compute with a model whose weights and prompt keep their addresses; no batch is larger than `largest`.
 
-        Args:
-            model: with the prompt that gets the gradients.
-            largest: as many examples, and as long ones, as any batch has.
-            record: makes a graph; on a card a `Recorder`.
+        `record` makes a graph of a function: on a GPU it is a `Recorder`.
         """
         self._model, self._largest, self._record = model, largest, record
         self._graphs: dict[Sizes, _Graph] = {}
@@ -105,7 +100,7 @@ class Graphs:
 
         Raises:
             torch.OutOfMemoryError: there is no room for the largest batch.
-            NoGraphError: what the model does cannot be a graph, or batches are of too many sizes.
+            NoGraphError: the passes cannot be a graph, or batches have too many sizes.
         """
         if not self._graphs:
             self._tokens = torch.ones_like(loss)
@@ -123,11 +118,11 @@ class Graphs:
                 parameter.grad = gradient.clone() if parameter.grad is None else parameter.grad.add_(gradient)
 
     def __len__(self) -> int:
-        """How many there are."""
+        """How many graphs there are."""
         return len(self._graphs)
 
     def _graph_of(self, batch: Batch) -> _Graph:
-        """That of the batch's size, with the batch in its place."""
+        """The graph of the batch's size, the batch copied to where it reads it."""
         tensors = _tensors(batch)
         sizes = tuple(None if tensor is None else tensor.shape for tensor in tensors)
         places = [_part(whole, size) for whole, size in zip(self._inputs, sizes, strict=True)]
@@ -143,12 +138,13 @@ class Graphs:
 
 def largest_batch(data: Encoded, at_once: int, dropout: Callable[[Sequence[int]], Tensor | None]) -> Batch:
     """A batch of `at_once` examples, as wide as the longest source, the longest target, and the longest of both."""
-    longest = [max(range(len(data)), key=lambda index: measure(data.lengths[index])) for measure in MEASURES]
+    lengths = [(source, target, source + target) for source, target in data.lengths]
+    longest = [max(range(len(data)), key=lambda index: lengths[index][which]) for which in range(3)]
     return replace(data.batch(longest).rows([0] * at_once), factors=dropout(longest[:1] * at_once))
 
 
 def _first(error: BaseException) -> BaseException:
-    """The error that led to the others: the end of a recording that failed is one too, and says less."""
+    """The error that led to the others; ending a recording that failed raises another, which says less."""
     return error if error.__context__ is None else _first(error.__context__)
 
 
@@ -157,12 +153,12 @@ def _tensors(batch: Batch) -> tuple[Tensor | None, ...]:
 
 
 def _part(whole: Tensor | None, size: torch.Size | None) -> Tensor | None:
-    """The beginning of a row of numbers, as a tensor of some size."""
+    """The first numbers of a flat buffer, as a tensor of this size."""
     return None if whole is None or size is None else whole[: size.numel()].view(size)
 
 
 def _with_all_positions(places: list[Tensor | None]) -> Batch:
-    """A batch of these tensors whose loss is computed at every position: the number of real ones is not in its size."""
+    """A batch of these tensors whose loss is computed at every position, as the number of real ones varies."""
     batch = Batch(*places)  # type: ignore[arg-type]
     vars(batch)["real"] = torch.arange(batch.labels.numel(), device=batch.labels.device)
     return batch

@@ -16,8 +16,8 @@ State = dict[str, Tensor | float | int]
 def make(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
     """Adafactor (Shazeer and Stern 2018) without parameter scaling, or AdamW (Loshchilov and Hutter 2019).
 
-    What has one axis is a bias, and does not decay. Momentum is a mean over steps that are scaled already in Adafactor,
-    over gradients in AdamW.
+    A tensor with one axis is a bias and does not decay. Adafactor's momentum is a mean over steps that are scaled
+    already, AdamW's one over gradients.
     """
     groups = [
         {"params": [parameter], "weight_decay": config.weight_decay if parameter.ndim > 1 else 0.0}
@@ -46,7 +46,7 @@ def rate(config: OptimConfig, update: int, updates: int) -> float:
 
 
 def pack(optimizer: torch.optim.Optimizer) -> State:
-    """A copy of its state, by parameter where there are several (`2.exp_avg`); empty before the first step."""
+    """A copy of the optimizer's state, empty before the first step; several parameters are numbered (`2.exp_avg`)."""
     parts: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
     is_one = sum(len(group["params"]) for group in optimizer.param_groups) == 1
     return {
@@ -57,7 +57,7 @@ def pack(optimizer: torch.optim.Optimizer) -> State:
 
 
 def restore(optimizer: torch.optim.Optimizer, state: State) -> None:
-    """Put a packed state back; an empty one leaves the optimizer fresh."""
+    """Put a packed state back; an empty one leaves the optimizer as it is."""
     parts: dict[int, dict[str, Any]] = {}
     for key, value in state.items():
         index, _, name = key.rpartition(".")

@@ -1,10 +1,7 @@
-"""Answers to texts of the user's own: made by length, given in order, each with the model's confidence.
-
-One model may hold several prompts, each text asking one of them.
-"""
+"""Answers to the user's own texts, each with the model's confidence, from one prompt or several."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,17 +10,17 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from fpt.backbones.rows import ROWS, Row
-from fpt.data.batches import batches_by_length, in_turn
+from fpt.data.batches import batches_by_length
 from fpt.data.encoded import IGNORED, Batch, Encoded
 from fpt.data.encoding import Tokens, decoded, encode
 from fpt.data.rows import Rows
-from fpt.devices import distributed
 from fpt.prompts.modules import MixedPrompt
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import WithBar
 from fpt.tasks.predict_input import raw_example
 from fpt.tasks.task import Example
 from fpt.training.choice import Choice
+from fpt.training.evaluation import shared_out
 
 
 @dataclass(frozen=True)
@@ -31,13 +28,13 @@ class Prediction:
     """What the model says to one text.
 
     Attributes:
-        input: the text as the model saw it, before any cut.
-        cut: how many of its tokens were too many.
-        output: what was generated, decoded, or the likeliest label.
-        answer: what the task reads from it.
+        input: the text as the model saw it, before it was cut.
+        cut: how many of its tokens were cut.
+        output: the generated text, or the likeliest label.
+        answer: what the task reads from the output.
         score: natural logarithm of the output's probability, its end included.
-        tokens: each of its tokens with its probability.
-        prompt: the name of the one that was asked, where there are several.
+        tokens: the output's tokens, each with its probability.
+        prompt: the name of the prompt that answered, where there are several.
     """
 
     input: str
@@ -49,7 +46,7 @@ class Prediction:
     prompt: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; `tokens` is a list of objects, and `prompt` left out where there is but one."""
+        """Values for JSON; `tokens` is a list of objects, and `prompt` is left out where there is only one."""
         tokens = [{"token": token, "probability": probability} for token, probability in self.tokens]
         values = {**vars(self), "tokens": tokens}
         return values if self.prompt is not None else {name: values[name] for name in values if name != "prompt"}
@@ -61,11 +58,11 @@ class Predictor:
 
     Attributes:
         from_text: reads an answer from an output.
-        source_length: longest source in tokens; what is more is cut as in training.
-        beams: of beam search; 1: greedy.
-        choice: the labels of which the likeliest is the answer; None: answers are generated.
-        row: of the model's family.
-        templates: whose special tokens are meant; in texts they are plain text.
+        source_length: the longest source in tokens; a longer one is cut as in training.
+        beams: the width of beam search; 1: greedy.
+        choice: the labels to choose from; None: answers are generated.
+        row: describes the model's family.
+        templates: their special tokens stay special; in other texts they are plain text.
     """
 
     model: PromptedModel
@@ -85,7 +82,7 @@ class Predictor:
         return self.answer([raw_example(text) for text in texts])
 
     def answer(self, examples: Sequence[Example], with_bar: WithBar = lambda batches, _: batches) -> list[Prediction]:
-        """Predictions in the examples' order; only their sources and what can be spared of them count."""
+        """Predictions in the examples' order, whatever the examples' targets."""
         data = self.encoded(examples)
 
         def answered(indices: list[int]) -> Iterator[Prediction]:
@@ -93,7 +90,7 @@ class Predictor:
             for index, output in zip(indices, outputs, strict=True):
                 yield self.prediction(examples[index].source, _cut(data, index), *output)
 
-        return _in_order(batches_by_length(data, self.batch_size), answered, with_bar)
+        return shared_out(batches_by_length(data, self.batch_size), answered, with_bar, "predicting")
 
     def encoded(self, examples: Sequence[Example]) -> Encoded:
         """The examples' sources as token ids, cut as in training."""
@@ -101,9 +98,9 @@ class Predictor:
         return encode(examples, tokens, source_length=self.source_length, target_length=2)
 
     def outputs(self, batch: Batch, limits: Sequence[int]) -> Iterator[tuple[str, list[int], list[float]]]:
-        """To each of the sources an output, of no more than its limit of tokens where it is generated.
+        """Each source's output text, its ids, IGNORED behind the end, and the log-probability of each id, 0 there.
 
-        With it come its ids, IGNORED behind the end, and the log-probability of each, 0 there.
+        A generated output has no more tokens than its source's limit.
         """
         batch = batch.to(self.device)
         if self.choice is not None:
@@ -117,7 +114,7 @@ class Predictor:
         return zip(texts, ids.tolist(), logs.tolist(), strict=True)
 
     def prediction(self, text: str, cut: int, output: str, ids: list[int], logs: list[float]) -> Prediction:
-        """What was said to a text, with the log-probability of each id."""
+        """The prediction for a text, from an output's ids and their log-probabilities."""
         names = self.tokenizer.convert_ids_to_tokens([token for token in ids if token != IGNORED])
         probabilities = map(math.exp, logs[: len(names)])
         tokens = tuple(zip(names, probabilities, strict=True))
@@ -126,9 +123,9 @@ class Predictor:
 
 @dataclass(frozen=True)
 class MixedPredictor:
-    """One model with several prompts, each of which answers the texts that ask it; a batch may ask several.
+    """One model with several prompts; each example names the prompt that answers it, and a batch may mix them.
 
-    `predictors` are those of each prompt alone, by its name, with the same model, batch size and beams.
+    `predictors` has each prompt's own, by its name, with the same model, batch size and beams.
     """
 
     predictors: dict[str, Predictor]
@@ -143,7 +140,7 @@ class MixedPredictor:
             asked = [examples[index].group for index in indices]
             own = [self.predictors[name] for name in asked]
             model = one.model.with_prompt(MixedPrompt(prompts, list(map(names.index, asked))))
-            together = replace(own[0], model=model)  # all of a batch answer in its way
+            together = replace(own[0], model=model)  # a batch has predictors that answer alike
             outputs = together.outputs(data.batch(indices), [predictor.max_new_tokens for predictor in own])
             for index, predictor, output in zip(indices, own, outputs, strict=True):
                 found = predictor.prediction(examples[index].source, _cut(data, index), *output)
@@ -154,10 +151,10 @@ class MixedPredictor:
             some = [index for index in range(len(examples)) if ways[index] == way]
             by_length = batches_by_length(data.taken(some), one.batch_size)
             batches += [[some[index] for index in indices] for indices in by_length]
-        return _in_order(batches, answered, with_bar)
+        return shared_out(batches, answered, with_bar, "predicting")
 
     def _encoded(self, examples: Sequence[Example]) -> Encoded:
-        """Token ids of all: each prompt's task may have a limit of its own for sources, so each cuts its own."""
+        """The examples as token ids; each prompt's predictor cuts its own, as their limits may differ."""
         found = dict[int, tuple[list[int], list[int], list[int]]]()
         for name, predictor in self.predictors.items():
             own = [index for index, example in enumerate(examples) if example.group == name]
@@ -169,9 +166,9 @@ class MixedPredictor:
 
 
 def _way(predictor: Predictor) -> tuple[Sequence[str], Sequence[int], int]:
-    """What all of a batch have alike: the labels to choose from, and with beams the limit, on which their best depends.
+    """What the examples of a batch must have in common: the labels to choose from and, with beams, the limit.
 
-    A greedy output that is cut to its own limit is what would have been said alone.
+    The best of a beam search depends on the limit; a greedy output that is cut to its own limit does not.
     """
     choice, limit = predictor.choice, predictor.max_new_tokens if predictor.beams > 1 else 0
     if choice is None:
@@ -180,18 +177,6 @@ def _way(predictor: Predictor) -> tuple[Sequence[str], Sequence[int], int]:
 
 
 def _cut(data: Encoded, index: int) -> int:
-    """How many tokens of a source were too many."""
+    """How many tokens of a source were cut."""
     assert data.whole is not None
     return int(data.whole[index, 0]) - data.lengths[index][0]
-
-
-def _in_order(
-    batches: list[list[int]], answered: Callable[[list[int]], Iterable[Prediction]], with_bar: WithBar
-) -> list[Prediction]:
-    """What is answered to batches of all indices, by index; several processes take the batches in turn."""
-    own = dict[int, Prediction]()
-    for indices in with_bar(in_turn(batches, distributed.rank(), distributed.size()), "predicting"):
-        if indices:
-            own |= dict(zip(indices, answered(indices), strict=True))
-    of_index = {index: found for part in distributed.all_gather(own) for index, found in part.items()}
-    return [of_index[index] for index in range(len(of_index))]
