@@ -26,17 +26,20 @@ VOCABULARIES = ("spiece.model", "tokenizer.json")
 
 @dataclass(frozen=True)
 class Backbone:
-    """The full PLM on disk; nothing here holds weights in memory."""
+    """The full PLM on disk; nothing here holds weights in memory.
+
+    `weights` is their folder, where it is another.
+    """
 
     folder: Path
     shape: Shape
     sizes: Sizes
     config: PreTrainedConfig
-    weights: Path | None = None  # their folder, where it is another
+    weights: Path | None = None
 
     @property
     def family(self) -> Family:
-        """What knows its modules and weights."""
+        """The family that the model belongs to."""
         return family_of(self.config)
 
     @cached_property
@@ -66,7 +69,7 @@ class Backbone:
 
     @cached_property
     def ends(self) -> list[int]:
-        """The tokens that end an output: those that a target ends with, and those that the model was made with."""
+        """The tokens that end an output: the one that targets end with, and those that the model was trained with."""
         file = self.folder / GENERATION
         stated = read_values(self.folder, GENERATION).get("eos_token_id") if file.is_file() else None
         trained = self.tokenizer.eos_token_id if self.has_tokenizer else None
@@ -75,7 +78,7 @@ class Backbone:
 
     @cached_property
     def vocabulary(self) -> str:
-        """Hash of the tokenizer's files."""
+        """A hash of the tokenizer's files."""
         digest = hashlib.sha256()
         for name in TOKENIZER_FILES:
             file = self.folder / name
@@ -84,17 +87,17 @@ class Backbone:
 
     @cached_property
     def has_own_head(self) -> bool:
-        """Whether the weights have a head of their own whatever the configuration says."""
+        """Whether the weights have an untied head that the configuration does not tell of."""
         return self.family.has_own_head(self.files)
 
     def embeddings(self, ids: list[int]) -> Tensor:
-        """The input embeddings of some token ids as the first block has them, [len(ids), D], float32."""
+        """The input embeddings of some token ids as the first block gets them, [len(ids), D], float32."""
         rows = self.files.read(self.family.embedding_name(self.files), rows=tuple(ids), dtype=torch.float32)
         return rows * self.sizes.width**0.5 if self.family.row.embedding_scale else rows
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of configuration and weights."""
+        """A hash of configuration and weights."""
         config = json.dumps(self.config.to_dict(), sort_keys=True, default=str)
         return hashlib.sha256((config + self.files.fingerprint()).encode()).hexdigest()
 

@@ -1,7 +1,7 @@
-"""What the library calls each block of a stack with: its own forward is run, with probes in the blocks' places.
+"""Records the arguments that transformers calls a stack's blocks with, by running its forward with probes for blocks.
 
-So masks, rotary angles, positions and types of layers are the library's, made once for a pass, and any part of a stack
-can run with them.
+Masks, rotary angles, positions and types of layers are so the library's own, made once for a pass, and any part of a
+stack can run with them.
 
 Letters: B batch, L positions, D model.
 """
@@ -18,11 +18,11 @@ Call = dict[str, Any]  # a block's arguments by name, without its states
 
 
 class _Probe(nn.Module):
-    """Stands in a block's place, as which it is asked for attributes, and writes down what it is called with."""
+    """Records the arguments that a block is called with, and has the block's attributes."""
 
     def __init__(self, block: nn.Module, seen: list[tuple[Tensor, Call]]) -> None:
         super().__init__()
-        self.__dict__["block"], self.__dict__["seen"] = block, seen  # not as a part of it, which engines would follow
+        self.__dict__["block"], self.__dict__["seen"] = block, seen  # not as submodules, which engines would follow
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["block"], name)
@@ -35,7 +35,7 @@ class _Probe(nn.Module):
 
 @cache
 def _names(forward: Callable[..., Any]) -> tuple[str, ...]:
-    """The names of what a kind of block takes after its states."""
+    """The names of a block's arguments after its states."""
     return tuple(inspect.signature(forward).parameters)[2:]
 
 
@@ -44,10 +44,10 @@ def record(module: nn.Module, blocks: str, norm: str | None, **inputs: Any) -> t
     """The states [B, L, D] that a stack's first block takes in, and each block's other arguments.
 
     Args:
-        module: what is called, which stays as it is.
-        blocks: where its blocks stand.
-        norm: what it runs after them, which is left out; None: nothing.
-        inputs: what it is called with.
+        module: the stack, which stays as it is.
+        blocks: the path of its blocks in it.
+        norm: the path of the norm after them, which is left out; None: it has none.
+        inputs: the stack's arguments.
     """
     seen: list[tuple[Tensor, Call]] = []
     own: Any = module.get_submodule(blocks)
@@ -59,7 +59,7 @@ def record(module: nn.Module, blocks: str, norm: str | None, **inputs: Any) -> t
 
 
 def _with(module: nn.Module, path: str, part: nn.Module) -> nn.Module:
-    """A twin of a module, of the same parts but for one."""
+    """A copy of a module that shares all submodules but one."""
     twin = object.__new__(type(module))
     twin.__dict__.update(module.__dict__)
     name, _, rest = path.partition(".")
@@ -70,7 +70,7 @@ def _with(module: nn.Module, path: str, part: nn.Module) -> nn.Module:
 
 
 def run(blocks: Sequence[nn.Module], calls: Sequence[Call], states: Tensor, **instead: Any) -> Tensor:
-    """States [B, L, D] after some blocks, each called as it was recorded, but for the arguments given `instead`."""
+    """Hidden states [B, L, D] after some blocks, called as recorded except for the arguments given `instead`."""
     for block, call in zip(blocks, calls, strict=True):
         states = block(states, **(call | instead))
     return states

@@ -1,17 +1,12 @@
-"""Weights that can only be read whole, once a process, are kept as safetensors, which all processes map.
+"""Converts weights that cannot be mapped into memory to safetensors, once, in the Hugging Face Hub's assets cache."""
 
-The copies are among the Hugging Face Hub's cached assets, beside what was downloaded.
-"""
-
-import fcntl
 import hashlib
 import json
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from huggingface_hub import cached_assets_path, constants
+from huggingface_hub.utils import WeakFileLock
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -21,24 +16,23 @@ from fpt.errors import UserError, reason
 from fpt.runs.atomic import new_folder
 from fpt.units import amount
 
-MADE_BY = 1  # one more whenever the same files give others
+VERSION = 1  # to be raised whenever the same files are converted otherwise
 
 
 def mappable(folder: Path, say: Callable[[str], None]) -> Path:
-    """The folder, or one with its weights as safetensors where some of them cannot be mapped; made by one process."""
+    """The folder, or one with its weights as safetensors if some of them cannot be mapped, which one process makes."""
     files = files_in(folder)
     if all(map(can_be_mapped, files)):
         return folder
     try:
         cache = cached_assets_path("fpt", "weights", "safetensors", assets_dir=constants.HF_ASSETS_CACHE)
         place = cache / _name(files)
-        with _alone(place.with_suffix(".lock")):
+        with WeakFileLock(place.with_suffix(".lock")):
             if not place.is_dir():
-                _check_room(cache, files)
                 with new_folder(place) as aside:
                     aside.mkdir()
                     _convert(files, aside, say)
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:  # ValueError: a file is in a folder's place
         raise UserError(
             f"{files[0]}: cannot be mapped, nor its copy be written to {constants.HF_ASSETS_CACHE} ({reason(error)});"
             " set HF_ASSETS_CACHE to another folder"
@@ -47,7 +41,7 @@ def mappable(folder: Path, say: Callable[[str], None]) -> Path:
 
 
 def _convert(files: list[Path], folder: Path, say: Callable[[str], None]) -> None:
-    """A file for each, and their index; no more than one is in memory at a time."""
+    """Write each file as safetensors, and their index; no more than one is in memory at a time."""
     places: dict[str, str] = {}
     for number, file in enumerate(files, 1):
         size = f"{amount(file.stat().st_size)}B"
@@ -59,7 +53,7 @@ def _convert(files: list[Path], folder: Path, say: Callable[[str], None]) -> Non
 
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same without memory in common, which safetensors refuse: T5 1.0's embedding has four names."""
+    """The tensors without shared memory, which safetensors refuse: T5 1.0's embedding has four names."""
     seen: set[int] = set()
     apart = {}
     for name, tensor in tensors.items():
@@ -69,24 +63,7 @@ def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return apart
 
 
-def _check_room(folder: Path, files: list[Path]) -> None:
-    needed, free = sum(file.stat().st_size for file in files), shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(
-            f"{files[0]}: cannot be mapped, and its copy as safetensors needs {amount(needed)}B in {folder}, where"
-            f" {amount(free)}B are free; make room, or set HF_ASSETS_CACHE to a folder that has it"
-        )
-
-
 def _name(files: list[Path]) -> str:
-    """Tells files from others, and from themselves once they have changed."""
+    """A name for these files as they are now."""
     known = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    return hashlib.sha256(json.dumps([MADE_BY, known]).encode()).hexdigest()[:32]
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Within, no other process of this machine is."""
-    with lock.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+    return hashlib.sha256(json.dumps([VERSION, known]).encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""Which family a model is of; what that can be asked is in `family`."""
+"""Finds the family that a model belongs to; `family` says what a family does."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from fpt.backbones.family import Family
 from fpt.backbones.rows import ROWS
 from fpt.backbones.t5 import T5, UMT5
 
-CLASSES = {"t5": T5, "mt5": T5, "umt5": UMT5}  # of those of which a row does not say all
+CLASSES = {"t5": T5, "mt5": T5, "umt5": UMT5}  # of families that a row does not describe fully
 FAMILIES: dict[str, Family] = {name: CLASSES.get(name, Family)(row) for name, row in ROWS.items()}
 
 

@@ -21,7 +21,7 @@ TOKENIZER_FILES = ("spiece.model", "tokenizer.json", "tokenizer_config.json", "s
 
 
 def config_values(config: ModelConfig) -> tuple[dict[str, Any], str]:
-    """What the model's config.json says, and where that was read; offline where conf/model or a folder has it."""
+    """The values of the model's config.json and where they were read; offline where conf/model or a folder has them."""
     if config.config is not None:
         return config.config, f"model={config.name}"
     folder = locate(config, with_weights=False)
@@ -29,7 +29,7 @@ def config_values(config: ModelConfig) -> tuple[dict[str, Any], str]:
 
 
 def read_values(folder: Path, name: str = "config.json") -> dict[str, Any]:
-    """A folder's config.json, or another JSON file of a model's."""
+    """The values in a model folder's config.json, or in another JSON file there."""
     file = folder / name
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
@@ -60,12 +60,12 @@ def is_on_this_machine(config: ModelConfig) -> bool:
 
 
 def main_file(folder: Path) -> Path | None:
-    """A folder's weights, or the index of their files, in the best format that is there; None: there are none."""
+    """The folder's weight file, or index of weight files, in the best format there is; None: it has none."""
     return next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
 
 
 def _download(config: ModelConfig, with_weights: bool) -> Path:
-    """The snapshot of a Hub id in Hugging Face's own cache: the best weight format it has, and no other."""
+    """Download a Hub id to Hugging Face's own cache, weights in the best format that it has and no other."""
     from huggingface_hub import HfApi, snapshot_download
 
     try:

@@ -1,4 +1,4 @@
-"""Frozen linear layers that keep their weights in 8 or 4 bits, and have them whole only while these are used.
+"""Frozen linear layers that keep their weights in 8 or 4 bits, and unpack them only while they are used.
 
 int8 has a scale for each output; nf4 is QLoRA's 4-bit NormalFloat, with a scale for each 64 numbers that is itself in 8
 bits (Dettmers et al. 2023, arXiv 2305.14314). Both are bitsandbytes' formats. Activations stay as they are, so that the
@@ -19,7 +19,7 @@ from torch.nn import functional
 from fpt.config.clashes import check_quantize
 
 GROUP, GROUPS = 64, 256  # nf4: numbers with one scale, and scales with one scale of theirs
-TABLES = 4 * (16 + 256 + 1)  # bytes: what the 4 and the 8 bits stand for, and the scales' mean
+TABLES = 4 * (16 + 256 + 1)  # bytes of the numbers that 4 and 8 bits stand for, and of the scales' mean
 
 
 class Packed(Protocol):
@@ -27,7 +27,7 @@ class Packed(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """That it takes."""
+        """The bytes that it takes."""
 
     def whole(self) -> Tensor:
         """The weight [O, I] that the bits stand for."""
@@ -40,7 +40,7 @@ class Linear(nn.Module):
     weight = None
 
     def __init__(self, packed: Packed, like: nn.Linear) -> None:
-        """In the place of another layer, whose bias it takes over."""
+        """Replace another layer, whose bias is taken over."""
         super().__init__()
         self.packed, self.bias = packed, like.bias
         self.in_features, self.out_features = like.in_features, like.out_features
@@ -52,7 +52,7 @@ class Linear(nn.Module):
 
 
 class _Product(torch.autograd.Function):
-    """States times a packed weight; the whole weight is made anew on the way back, where torch would keep it."""
+    """States times a packed weight, which is unpacked again in the backward pass, where torch would keep it whole."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, packed: Packed) -> Tensor:
@@ -67,7 +67,7 @@ class _Product(torch.autograd.Function):
 
 @dataclass(frozen=True, eq=False)
 class Int8:
-    """Numbers from -127 to 127 [O, I], and the largest absolute weight of each output [O]; whole in a precision."""
+    """A weight as numbers from -127 to 127 [O, I] and the largest absolute weight of each output [O]."""
 
     codes: Tensor
     largest: Tensor
@@ -75,7 +75,7 @@ class Int8:
 
     @classmethod
     def of(cls, weight: Tensor, dtype: torch.dtype) -> "Int8":
-        """Packed by rows; on a card bitsandbytes takes float16 alone, so everywhere."""
+        """Pack a weight by rows, from float16 everywhere, as bitsandbytes takes nothing else on a GPU."""
         codes, largest, _ = _library("int8").int8_vectorwise_quant(weight.half())
         return cls(codes, largest, dtype)
 
@@ -92,7 +92,7 @@ class Int8:
 
 @dataclass(frozen=True, eq=False)
 class NF4:
-    """Two numbers of 4 bits in each byte; bitsandbytes' account of their scales, and of the precision; and [O, I]."""
+    """A weight as two numbers of 4 bits in each byte, with bitsandbytes' state, which has the scales, and its shape."""
 
     codes: Tensor
     state: Any
@@ -100,9 +100,9 @@ class NF4:
 
     @classmethod
     def of(cls, weight: Tensor, dtype: torch.dtype) -> "NF4":
-        """Packed in groups of GROUP numbers, row after row."""
+        """Pack a weight in groups of GROUP numbers, row after row."""
         shape, weight = weight.shape, weight.contiguous()
-        if shape[1] % 2:  # which bitsandbytes has no kernel for on a CPU, where it would compile one at each shape
+        if shape[1] % 2:  # for which bitsandbytes has no CPU kernel, and would compile one for each shape
             weight = functional.pad(weight.flatten(), (0, shape.numel() % 2))
         codes, state = _library("nf4").quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
         state.dtype = dtype
@@ -125,18 +125,18 @@ FORMATS: dict[str, type[Int8] | type[NF4]] = {"int8": Int8, "nf4": NF4}  # by en
 
 
 def layers_of(family: Any, model: Any) -> list[nn.Linear]:
-    """The layers of a model that are packed: all linear ones in its blocks, so neither embedding nor head."""
+    """The layers of a model that are packed: all linear ones in its blocks, neither embedding nor head."""
     blocks = (block for stack in family.row.stacks for block in family.blocks_of(model, stack))
     return [module for block in blocks for module in block.modules() if isinstance(module, nn.Linear)]
 
 
 def packed(layer: nn.Linear, quantize: str, dtype: torch.dtype) -> Linear:
-    """A layer that computes in `dtype` what this one does, up to the bits that are lost; on the same device."""
+    """A packed copy of a layer that computes in `dtype`, on the same device."""
     return Linear(FORMATS[quantize].of(layer.weight.detach(), dtype), layer)
 
 
 def packed_bytes(layer: nn.Linear, quantize: str) -> int:
-    """Bytes of its packed weight."""
+    """The bytes of a layer's packed weight."""
     numbers = layer.weight.numel()
     if quantize == "int8":
         return numbers + 4 * layer.out_features
@@ -145,7 +145,7 @@ def packed_bytes(layer: nn.Linear, quantize: str) -> int:
 
 
 def bytes_at_once(layer: nn.Linear, quantize: str, width: int) -> int:
-    """Bytes that making the weight whole takes, `width` a number: int8 goes through two steps in float32."""
+    """The bytes that unpacking a layer takes, at `width` bytes a number; int8 goes through two steps in float32."""
     return layer.weight.numel() * (max(8, 4 + width) if quantize == "int8" else width)
 
 

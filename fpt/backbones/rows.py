@@ -1,6 +1,6 @@
-"""One row of data for each family of models: where its parts stand, what config.json calls its sizes, how it reads.
+"""A row for each family of models: the paths of its parts, config.json's keys for its sizes, its way to read.
 
-A path is dotted, of modules in a model or of keys in a config.json. Imports nothing heavy.
+Paths are dotted, of modules in a model or of keys in a config.json. Imports nothing heavy.
 
 Letters: D model, F FFN neurons of a block.
 """
@@ -17,9 +17,9 @@ class Ffn:
 
     Attributes:
         module: its path in a block.
-        into: its layers from D to F, of which a block has some: one, or an up and a gate.
-        out: the layer from F back to D.
-        transposed: weights are [inputs, outputs], as GPT-2 has them.
+        into: its layers from D to F; a block has one of them, or an up and a gate.
+        out: its layer from F back to D.
+        transposed: whether weights are [inputs, outputs], as GPT-2 has them.
     """
 
     module: str
@@ -33,15 +33,15 @@ class StackRow:
     """A stack of blocks.
 
     Attributes:
-        module: what transformers calls with token ids or embeddings, and a mask.
-        blocks: where its blocks stand, from there.
-        norm: what comes after the last block, from there; None: nothing.
-        ffn: of a block.
+        module: the module that is called with token ids or embeddings, and a mask.
+        blocks: the path of its blocks, from there.
+        norm: the path of the norm after the last block, from there; None: it has none.
+        ffn: the FFN of its blocks.
         width: the key of D.
         num_blocks: the key of its number of blocks.
         num_neurons: the key of F.
-        config: where its own part of the configuration is; "": the whole.
-        otherwise: keys whose values count where those two say nothing, each with a factor.
+        config: the path of its own part of the configuration; "": the whole.
+        otherwise: for keys that may be missing, the key to take in their place, and a factor.
     """
 
     module: str
@@ -55,31 +55,31 @@ class StackRow:
     otherwise: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def key(self, name: str) -> str:
-        """A key of its own part of the configuration, from the top."""
+        """The path of a key of its part of the configuration."""
         return f"{self.config}.{name}".lstrip(".")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A family.
+    """A family of models.
 
     Attributes:
         reads: how its models read an example and answer it.
-        stacks: by name, in the order in which states pass through them; a prompt enters the first.
+        stacks: its stacks by name, in the order in which hidden states pass through them; a prompt enters the first.
         num_heads: the key of the first stack's number of attention heads, in its part of the configuration.
         vocabulary: the key of the number of tokens, likewise.
-        embedding: the tensor that embeds tokens, by every name that it may be saved under.
-        saved: beginnings of tensors' names, each with what checkpoints may have in its place.
-        embedding_scale: whether embeddings are multiplied by D^½ on their way to the first block.
-        head: modules from the last stack's states to logits, one after the other.
+        embedding: the names that the token embedding may be saved under.
+        saved: prefixes of tensors' names, each with the one that checkpoints may have in its place.
+        embedding_scale: whether embeddings are multiplied by D^½ before the first block.
+        head: the modules that make logits of the last stack's output, one after the other.
         start: the key of the token that a target begins with.
-        shares_width: config.json has one F for all stacks, which is the widest's.
+        shares_width: whether config.json has one F for all stacks, the largest.
         unread: modules that text does not pass through, whose weights are left on disk.
-        positions: the key of how many positions there are, and how many of them no token has, where the embedding adds
-            them and blocks know none; None: blocks do.
-        asks_card: whether the library's code asks a card something in a pass, so that it cannot be a CUDA graph.
-        no_peft: why PEFT's prompt tuning would not be ours; "": it is.
-        refused: values of keys that a part of the model could not have, each with the reason.
+        positions: where positions are embedded, the key of their number, and how many of them no token has; None:
+            blocks compute positions.
+        asks_card: whether a pass reads something back from the GPU, so that it cannot be a CUDA graph.
+        no_peft: why PEFT's prompt tuning would differ from ours; "": it does not.
+        refused: for some keys, a value with which a part of the model would be wrong, and the reason.
     """
 
     reads: Reading
@@ -223,7 +223,7 @@ REFUSED = {
 
 
 def value_at(values: Any, path: str) -> Any:
-    """What a configuration, or its config.json, says at a path; None: nothing."""
+    """A configuration's value at a path, or a config.json's; None: it has none."""
     for key in path.split("."):
         values = values.get(key) if isinstance(values, dict) else getattr(values, key, None)
     return values

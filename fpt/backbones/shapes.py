@@ -1,88 +1,72 @@
-"""How large a model is by its config.json, stack by stack, and which part of it to keep.
+"""A model's shape by its config.json, stack by stack, and the part of it to keep.
 
 Letters: L blocks of a stack, F FFN neurons of a block.
 """
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 from fpt.backbones.rows import REFUSED, ROWS, SUPPORTED, Row, value_at
 from fpt.errors import UserError
 
-MOST_BLOCKS, MOST = 10_000, 100_000_000  # of a stack, and of any other size: no model comes near
+MOST_BLOCKS, MOST = 10_000, 100_000_000  # the largest number of blocks, and the largest other size, that are believed
 STACKS = ("encoder", "decoder")  # a model has both or either
-Part = TypeVar("Part", covariant=True)
+Part = TypeVar("Part")
 
 
-class ByStack(Mapping[str, Part]):
-    """Something of each of a model's stacks, by name, in the order in which states pass through them."""
-
-    __slots__ = ("_parts",)
+class ByStack(dict[str, Part]):
+    """A value for each of a model's stacks, by name, in the order in which hidden states pass through them."""
 
     def __init__(self, encoder: Part | None = None, decoder: Part | None = None) -> None:
-        """Of the stacks that there are."""
+        """Take the values of the stacks that the model has."""
         pairs = zip(STACKS, (encoder, decoder), strict=True)
-        self._parts = {name: part for name, part in pairs if part is not None}
+        super().__init__({name: part for name, part in pairs if part is not None})
 
-    def __getitem__(self, name: str) -> Part:
-        return self._parts[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._parts)
-
-    def __len__(self) -> int:
-        return len(self._parts)
-
-    def __hash__(self) -> int:
-        return hash(tuple(self._parts.items()))
-
-    def __repr__(self) -> str:
-        parts = ", ".join(f"{name}={part}" for name, part in self._parts.items())
-        return f"{type(self).__name__}({parts})"
+    def __hash__(self) -> int:  # type: ignore[override]  # a shape is never changed
+        return hash(tuple(self.items()))
 
     @property
     def source(self) -> Part:
-        """Of the stack that reads the source, the first, which a prompt enters."""
-        return next(iter(self._parts.values()))
+        """The value of the stack that reads the source, the first, which a prompt enters."""
+        return next(iter(self.values()))
 
     @property
     def encoder(self) -> Part:
-        """Of the encoder, where there is one."""
-        return self._parts["encoder"]
+        """The value of the encoder, where there is one."""
+        return self["encoder"]
 
     @property
     def decoder(self) -> Part:
-        """Of the decoder, where there is one."""
-        return self._parts["decoder"]
+        """The value of the decoder, where there is one."""
+        return self["decoder"]
 
     def with_source(self, part: Any) -> Self:
-        """The same with another part of the first stack."""
-        return type(self)(**{**self._parts, next(iter(self._parts)): part})
+        """A copy with another value for the first stack."""
+        return type(self)(**{**self, next(iter(self)): part})
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Size of one stack: L blocks of F neurons each."""
+    """The size of a stack: L blocks of F neurons each."""
 
     blocks: int
     neurons: int
 
 
 class Shape(ByStack[Stack]):
-    """Size of every stack; what compression changes."""
+    """The sizes of a model's stacks, which compression changes."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What compression leaves as it is: numbers in a state (`width`), and tokens in the vocabulary."""
+    """Sizes that compression leaves as they are: the model width D, and the number of tokens."""
 
     width: int
     vocabulary: int
 
 
 def row_of(values: dict[str, Any], where: str) -> Row:
-    """The row of a model's family, from the values of its config.json; `where` names their origin in errors."""
+    """The row of the family that a config.json's values belong to; `where` names their origin in errors."""
     family = values.get("model_type")
     row = ROWS.get(str(family))
     if row is None:
@@ -95,7 +79,7 @@ def row_of(values: dict[str, Any], where: str) -> Row:
 
 
 def read_shape(values: dict[str, Any], where: str) -> Shape:
-    """The full model's size, from the values of its config.json; `where` names their origin in errors."""
+    """The full model's shape by its config.json's values; `where` names their origin in errors."""
     row, stacks = row_of(values, where), {}
     for key in (row.first.width, row.num_heads, row.vocabulary):
         _count(values, row.first.key(key), where)
@@ -112,7 +96,7 @@ def read_shape(values: dict[str, Any], where: str) -> Shape:
 
 
 def read_sizes(values: dict[str, Any], where: str) -> Sizes:
-    """The full model's other sizes, likewise."""
+    """The full model's other sizes by its config.json's values; `where` names their origin in errors."""
     first, vocabulary = (row := row_of(values, where)).first, row.vocabulary
     return Sizes(_count(values, first.key(first.width), where), _count(values, first.key(vocabulary), where))
 
@@ -143,7 +127,7 @@ class Selection(ByStack[StackSelection]):
 
 @dataclass(frozen=True)
 class WeightSlice:
-    """Where one tensor of a partial PLM comes from: a tensor of the full model, some of its rows or columns."""
+    """A tensor of a partial PLM: a tensor of the full model, or some of its rows or columns."""
 
     name: str
     rows: tuple[int, ...] | None = None

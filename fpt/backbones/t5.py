@@ -1,4 +1,4 @@
-"""T5, mT5 and UMT5: what a row cannot say of them, and passes that make T5's position bias once for all blocks.
+"""T5, mT5 and UMT5: what their rows cannot describe, and passes that compute T5's position bias once for all blocks.
 
 Letters: B batch, S source, T target, D model, F neurons, V vocabulary.
 """
@@ -22,14 +22,14 @@ HEAD = "lm_head.weight"  # its name on disk
 
 
 class UMT5(Family):
-    """What all T5s share: one width for both stacks in a config.json, and heads that transformers takes for tied."""
+    """All T5s: config.json has one FFN size for both stacks, and transformers takes every head for tied."""
 
-    def _settled(self, values: dict[str, Any]) -> dict[str, Any]:
+    def _completed(self, values: dict[str, Any]) -> dict[str, Any]:
         # Dropout is captured when modules are built, and prompt tuning wants none. T5's start token has no default.
         return {"decoder_start_token_id": 0, **values, "dropout_rate": 0.0}
 
     def skeleton(self, config: PreTrainedConfig, shape: Shape, kept: Selection | None = None) -> Any:
-        """As every family's. The stacks' widths may differ, which a T5Config cannot say: its d_ff is the wider one."""
+        """As every family's; the stacks' FFN sizes may differ, of which a T5Config's d_ff is the larger one."""
         config, wide = copy.deepcopy(config), max(stack.neurons for stack in shape.values())
         config.use_cache = False
         model = super().skeleton(config, Shape(**{name: Stack(size.blocks, wide) for name, size in shape.items()}))
@@ -54,7 +54,7 @@ class UMT5(Family):
         return not torch.equal(files.read(HEAD), files.read(embedding))
 
     def set_head(self, model: Any, *, is_own: bool) -> None:
-        """Give the model a head of its own, or the embedding as its head."""
+        """Give the model an untied head, or the embedding as its head."""
         vocabulary, width = model.shared.weight.shape
         with torch.device("meta"):
             model.lm_head = nn.Linear(width, vocabulary, bias=False).requires_grad_(False)
@@ -63,24 +63,21 @@ class UMT5(Family):
         model.config.tie_word_embeddings = not is_own
 
     def head_logits(self, model: Any, states: torch.Tensor) -> torch.Tensor:
-        """Vocabulary logits [..., V] of decoder states [..., D], which are scaled by D^-½ in some tied models."""
+        """Vocabulary logits [..., V] from the decoder's output [..., D], which some tied models scale by D^-½."""
         if self._scales(model.config):
             states = states * model.config.d_model**-0.5
         return model.lm_head(states)
 
     def _scales(self, config: PreTrainedConfig) -> bool:
-        """Whether the head takes scaled states: of UMT5 where it is tied, which transformers takes every one for."""
+        """Whether the head's input is scaled: in UMT5 where the head is tied."""
         return bool(config.tie_word_embeddings)
 
     def _unties(self, config: PreTrainedConfig) -> bool:
-        """Whether checkpoints of this configuration have a head of their own, as all published UMT5s have."""
+        """Whether checkpoints of this configuration have an untied head, as all published UMT5s have."""
         return True
 
     def add_tokens(self, model: Any, vectors: torch.Tensor, first: int) -> None:
-        """As every family's. A tied head becomes one of its own, or it would have the vectors as rows.
-
-        The scale D^-½ of a tied head's states goes into its weights.
-        """
+        """As every family's; a tied head, which would get the vectors as rows, is untied, its scale multiplied in."""
         table, head, last = model.shared.weight, model.lm_head.weight, first + len(vectors)
         rows = torch.cat([table, table.new_zeros(max(last - len(table), 0), table.shape[1])])
         rows[first:last] = vectors
@@ -95,10 +92,7 @@ class UMT5(Family):
         model.lm_head.weight = nn.Parameter(head, requires_grad=False)
 
     def checkpoint_tensors(self, model: Any, files: WeightFiles) -> dict[str, torch.Tensor]:
-        """The tensors of a partial PLM as a configuration of the library can say their shapes.
-
-        The narrower stack's FFN is padded with zero neurons, which add exactly nothing: a config.json has one d_ff.
-        """
+        """As every family's; the smaller FFN is padded with zero neurons, as a config.json has one d_ff."""
         width = model.config.d_ff
         tensors = super().checkpoint_tensors(model, files)
         for name, tensor in tensors.items():
@@ -108,14 +102,14 @@ class UMT5(Family):
         return tensors
 
     def checkpoint_values(self, model: Any, original: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What config.json and generation_config.json of a saved partial PLM say, from the backbone's `original`."""
-        settled = {  # what building set aside, and what transformers 5 writes wrongly for a head of its own
+        """As every family's: what building overrode, and what transformers 5 writes wrongly for an untied head."""
+        values = {
             "use_cache": original.get("use_cache", True),
             "dropout_rate": original.get("dropout_rate", 0.1),
             "tie_word_embeddings": model.lm_head.weight is model.shared.weight,
         }
         # transformers sizes its cache by the encoder's depth, which fails for a deeper decoder.
-        return settled, {"use_cache": model.config.num_decoder_layers <= model.config.num_layers}
+        return values, {"use_cache": model.config.num_decoder_layers <= model.config.num_layers}
 
 
 def _resize(ffn: Any, neurons: int) -> None:
@@ -124,12 +118,12 @@ def _resize(ffn: Any, neurons: int) -> None:
             setattr(ffn, name, nn.Linear(getattr(ffn, name).in_features, neurons, bias=False).requires_grad_(False))
     ffn.wo = nn.Linear(neurons, ffn.wo.out_features, bias=False).requires_grad_(False)
     if isinstance(ffn.act, NewGELUActivation):
-        ffn.act = nn.GELU(approximate="tanh")  # the same in one step, where transformers takes eight
+        ffn.act = nn.GELU(approximate="tanh")  # the same in one kernel, where transformers takes eight
 
 
 @cache
 def _fused(norm: type[Any]) -> type[Any]:
-    """A norm of the library's that is one kernel on a card, where it would be eight; on a CPU eight are faster."""
+    """A subclass of transformers' norm that is one kernel on a GPU, in place of eight; on a CPU eight are faster."""
 
     class Norm(norm):  # type: ignore[misc]
         def forward(self, states: torch.Tensor) -> torch.Tensor:
@@ -141,7 +135,7 @@ def _fused(norm: type[Any]) -> type[Any]:
 
 
 class T5(UMT5):
-    """T5 and mT5, whose position bias lives in a stack's first block and is the same for all."""
+    """T5 and mT5, whose stacks have one position bias for all blocks, in the first one."""
 
     def _scales(self, config: PreTrainedConfig) -> bool:
         return bool(getattr(config, "scale_decoder_outputs", False))
@@ -154,24 +148,23 @@ class T5(UMT5):
         whole = super()._slice(name, selection)
         if "relative_attention_bias" not in name:
             return whole
-        return WeightSlice(name)  # the bias of the whole stack lives in its first block, whichever block is first here
+        return WeightSlice(name)  # in the full model too it is in the first block, whichever block is first here
 
     def states_before(self, model: Any, ids: torch.Tensor, mask: torch.Tensor, block: int) -> torch.Tensor:
-        """What the encoder's block of that number takes in, [B, S, D], for source ids [B, S]."""
+        """The encoder's hidden states [B, S, D] before its block of that number, for source ids [B, S]."""
         embedded = model.shared(ids)
         return self.through_blocks(model, embedded, mask, 0, block) if block else embedded
 
     def encoded_from(self, model: Any, states: torch.Tensor, mask: torch.Tensor, block: int) -> torch.Tensor:
-        """The encoder's output [B, S, D] from what its block of that number takes in."""
+        """The encoder's output [B, S, D] from the hidden states before its block of that number."""
         return model.encoder.final_layer_norm(self.through_blocks(model, states, mask, block, None))
 
     def through_blocks(
         self, model: Any, states: torch.Tensor, mask: torch.Tensor, first: int, last: int | None
     ) -> torch.Tensor:
-        """Encoder states [B, S, D] after block number `last` - 1, from those before block number `first`.
+        """The encoder's hidden states [B, S, D] before block `last`, from those before block `first`.
 
-        Two calls, the second from where the first ended, are the encoder without its last norm. The position bias
-        depends on distances alone: what is put before the sequence in between leaves the others' biases as they are.
+        The position bias depends on distances alone, so that a prompt put before the states leaves theirs unchanged.
         """
         bias = _masked(_position_bias(model.encoder, states), _attended(mask))
         for block in self.blocks_of(model, "encoder")[first:last]:
@@ -181,10 +174,10 @@ class T5(UMT5):
     def decoded(
         self, model: Any, ids: torch.Tensor, states: torch.Tensor, mask: torch.Tensor, texts: int = 1
     ) -> torch.Tensor:
-        """As every family's; the texts share what the decoder makes of the encoder's output."""
+        """As every family's; several texts share the keys and values of the encoder's output."""
         stack, length = model.decoder, ids.shape[1]
         inputs = stack.embed_tokens(ids)
-        # Padding comes last and the decoder looks back only, so its real positions need no further mask.
+        # Padding comes last and the decoder looks back only, so padding needs no mask.
         one = torch.ones(length // texts, length // texts, device=ids.device).tril()
         bias = _position_bias(stack, inputs[:, : len(one)]).repeat(1, 1, texts, texts)
         bias = _masked(bias, torch.kron(torch.eye(texts, device=ids.device), one).bool())
@@ -202,15 +195,15 @@ class T5(UMT5):
 
 
 def _position_bias(stack: Any, states: torch.Tensor) -> torch.Tensor:
-    """What a stack adds to its attention's scores by distance, [1, heads, L, L] for states [B, L, D]."""
+    """A stack's position bias [1, heads, L, L] for states [B, L, D]."""
     length = states.shape[1]
     return stack.block[0].layer[0].SelfAttention.compute_bias(length, length, device=states.device)
 
 
 def _attended(mask: torch.Tensor) -> torch.Tensor | None:
-    """Which positions of a padded sequence are attended to, [B, 1, 1, S]; None: all, as a CPU can be asked.
+    """The positions of a padded sequence that are attended to, [B, 1, 1, S]; None: all of them.
 
-    A card would have to finish what it is at before it could answer.
+    Only on a CPU is this looked up: a GPU would have to finish its work first.
     """
     if mask.device.type == "cpu" and bool(mask.all()):
         return None
@@ -218,9 +211,9 @@ def _attended(mask: torch.Tensor) -> torch.Tensor | None:
 
 
 def _masked(bias: torch.Tensor, attended: torch.Tensor | None) -> torch.Tensor:
-    """A bias with the least number where nothing is attended to, in one piece.
+    """A contiguous bias with the smallest number where nothing is attended to.
 
-    The library makes this anew in every block, which keeps it for the way back; made once, all blocks share it.
+    transformers makes it anew in every block, which keeps it for the backward pass; here all blocks share it.
     """
     if attended is not None:
         bias = torch.where(attended, bias, torch.finfo(bias.dtype).min)

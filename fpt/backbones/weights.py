@@ -1,7 +1,7 @@
 """Strict reading of checkpoint files: one tensor, or some rows or columns of it, at a time.
 
-Files are mapped, not read: a tensor kept whole in its own precision shares the page cache, and what a partial
-PLM leaves out is never touched. The mapping is private, so nothing can write through to the files.
+Files are mapped into memory: a tensor that is kept whole in its own precision shares the page cache, and what a partial
+PLM leaves out is never read. The mapping is private, so that nothing can write to the files.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ class WeightFiles:
     """The tensors of a checkpoint folder, by name."""
 
     def __init__(self, folder: Path) -> None:
-        """Find the files and which tensor lies in which."""
+        """Find the files, and the file of each tensor."""
         self.folder = folder
         files = files_in(folder)
         self._pickled = {file: load_bin(file) for file in files if file.suffix == ".bin"}
@@ -64,10 +64,9 @@ class WeightFiles:
         return tensor.to(dtype) if dtype else tensor
 
     def fingerprint(self) -> str:
-        """A hash that tells one set of weights from another: names, sizes and bytes.
+        """A hash of the tensors' names and the files' sizes and bytes.
 
-        Of a file beyond 1 GiB a sample counts, 4096 pieces of 16 KiB: hashing all of T5-XXL's 45 GB on every start
-        would take minutes.
+        Of a file beyond 1 GiB a sample is hashed, 4096 pieces of 16 KiB: all of T5-XXL's 45 GB would take minutes.
         """
         digest = hashlib.sha256("\n".join(sorted(self._file_of)).encode())
         for file in sorted(set(self._file_of.values())):
@@ -84,14 +83,14 @@ class WeightFiles:
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:
-    """Whether all numbers are, of those that computing goes with; in a quarter of the time that a copy takes."""
+    """Whether all numbers of a float tensor are finite, found in a quarter of the time that a copy takes."""
     if not tensor.is_floating_point() or tensor.itemsize == 1 or not tensor.numel():
         return True
     return all(end.isfinite() for end in tensor.aminmax())
 
 
 def _open_safetensors(file: Path) -> Any:
-    """The library's handle, whose methods are not annotated."""
+    """A safetensors handle, whose methods are not annotated."""
     try:
         return safe_open(file, framework="pt")
     except (SafetensorError, OSError) as error:
@@ -100,7 +99,7 @@ def _open_safetensors(file: Path) -> Any:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """The files that a folder's weights are in."""
+    """The weight files of a folder."""
     main = main_file(folder)
     if main is None:
         raise UserError(f"{folder}: no weights; expected one of {', '.join(WEIGHT_FILES)}")
@@ -108,7 +107,7 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def can_be_mapped(file: Path) -> bool:
-    """Whether a weight file need not be read whole: all but what torch wrote before 1.6, which is no zip archive."""
+    """Whether a weight file can be mapped; what torch wrote before 1.6, no zip archive, has to be read whole."""
     if file.suffix != ".bin":
         return True
     with file.open("rb") as stream:

@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any
 
 from fpt import __version__
-from fpt.backbones.tiny import checksums
+from fpt.backbones import tiny
 from fpt.errors import reason
 
 OPTIONAL = ("bitsandbytes", "tensorboard", "wandb", "peft")
@@ -16,7 +16,7 @@ def examine() -> dict[str, Any]:
     needed = [re.split(r"[^\w-]", line)[0] for line in requires("fpt") or () if "extra ==" not in line]
     versions = {"fpt": __version__} | {name: _version(name) for name in (*needed, *OPTIONAL)}
     problems = [f"{name} is not installed" for name in needed if versions[name] is None]
-    problems += [f"the embedded model's {name} {problem}" for name, problem in checksums.problems().items()]
+    problems += [f"the embedded model's {name} {problem}" for name, problem in tiny.problems().items()]
     report = ""
     try:  # a torch that cannot be imported is what the report is for
         from torch.utils.collect_env import get_pretty_env_info

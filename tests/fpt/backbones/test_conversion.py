@@ -10,7 +10,6 @@ import torch
 from huggingface_hub import constants
 from transformers import AutoModelForSeq2SeqLM
 
-from fpt.backbones import conversion
 from fpt.backbones.conversion import mappable
 from fpt.backbones.weights import can_be_mapped
 from fpt.errors import UserError
@@ -121,8 +120,10 @@ def test_code_in_an_old_bin_is_never_run(assets: Path, tmp_path: Path, monkeypat
     assert [file.suffix for file in assets.iterdir()] == [".lock"] * 2
 
 
-def test_no_room_is_one_line(assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_that_cannot_be_written_is_one_line(
+    assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = old_checkpoint(tmp_path / "model")
-    monkeypatch.setattr(conversion.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
-    with pytest.raises(UserError, match=r"cannot be mapped.* 1 kB are free.*HF_ASSETS_CACHE"):
+    (tmp_path / "assets").write_text("a file in the folder's place")
+    with pytest.raises(UserError, match=r"cannot be mapped, nor its copy be written .*HF_ASSETS_CACHE"):
         open_downloaded(folder, monkeypatch)

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from fpt.backbones import tiny
-from fpt.backbones.tiny import checksums
 from tests.conftest import Outcome
 
 pytestmark = pytest.mark.dear
@@ -35,7 +34,7 @@ def test_what_is_broken_is_named_and_is_status_1(cli: Cli, tmp_path: Path, monke
     shutil.copytree(tiny.FOLDER, tmp_path / "tiny")
     (tmp_path / "tiny/config.json").write_text("{}")
     (tmp_path / "tiny/spiece.model").unlink()
-    monkeypatch.setattr(checksums.problems, "__defaults__", (tmp_path / "tiny",))
+    monkeypatch.setattr(tiny.problems, "__defaults__", (tmp_path / "tiny",))
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
     lock = tmp_path / "pin_memory" / "lock"
     lock.parent.mkdir()
