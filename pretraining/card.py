@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fpt.backbones.tiny import checksums
+from fpt.backbones import tiny
 
 _ABOUT = """\
 # The embedded backbone
@@ -105,5 +105,5 @@ def _row(phase: Mapping[str, Any], log: Sequence[Mapping[str, Any]]) -> str:
 
 def record_hashes(folder: Path) -> None:
     """Write down the hash of every file that the model is opened from, by which `fpt doctor` knows it."""
-    hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in checksums.FILES}
-    (folder / checksums.RECORD).write_text(json.dumps(hashes, indent=2) + "\n", encoding="utf-8")
+    hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in tiny.FILES}
+    (folder / tiny.HASHES).write_text(json.dumps(hashes, indent=2) + "\n", encoding="utf-8")

@@ -5,8 +5,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from filelock import FileLock
 from huggingface_hub import cached_assets_path, constants
-from huggingface_hub.utils import WeakFileLock
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -27,7 +27,7 @@ def mappable(folder: Path, say: Callable[[str], None]) -> Path:
     try:
         cache = cached_assets_path("fpt", "weights", "safetensors", assets_dir=constants.HF_ASSETS_CACHE)
         place = cache / _name(files)
-        with WeakFileLock(place.with_suffix(".lock")):
+        with FileLock(place.with_suffix(".lock")):
             if not place.is_dir():
                 with new_folder(place) as aside:
                     aside.mkdir()

@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from fpt.backbones import tiny
-from fpt.backbones.tiny import checksums
 from fpt.config import compose
 from fpt.tasks.opening import open_task
 from pretraining import instructions, network, recipe, vocabulary
@@ -110,8 +109,8 @@ def test_the_recipe_makes_a_model_that_opens(tmp_path: Path) -> None:
     assert [line["phase"] for line in log] == [phase.name for phase in recipe.PHASES]
     assert "## Training" in (tmp_path / "README.md").read_text()
     assert not (tmp_path / ".training.pt").exists()
-    assert checksums.problems(tmp_path) == {}
+    assert tiny.problems(tmp_path) == {}
 
 
 def test_its_files_are_those_that_are_recorded() -> None:
-    assert checksums.problems() == {}
+    assert tiny.problems() == {}
