@@ -14,6 +14,9 @@ PROCESSES ?= 2
 PARALLEL ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 OVERRIDES = task=$(TASK) $(if $(MODEL),model=$(MODEL)) $(if $(SCHEDULE),schedule=$(SCHEDULE)) $(if $(SEED),seed=$(SEED)) $(if $(GPUS),engine.processes=$(GPUS)) $(ARGS)
 
+# Bytecode is kept also where the environment says otherwise: a process then starts sooner.
+export PYTHONDONTWRITEBYTECODE =
+
 .DEFAULT_GOAL := help
 .PHONY: help install run plan compare show test-fast test test-all check format backbone bench accept docs dist clean
 

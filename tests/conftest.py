@@ -43,6 +43,18 @@ FAMILIES: dict[str, tuple[Any, Any, dict[str, Any], bool]] = {
 
 
 PROCESSES = 2.0  # seconds of the processor that those of a fast test may take; importing torch takes as long
+LONG = (  # files of half a minute or so, begun first
+    "test_engines.py",
+    "test_run.py",
+    "test_launch.py",
+    "test_resuming.py",
+    "test_loop.py",
+    "test_project.py",
+    "test_report.py",
+    "test_every_family.py",
+    "test_gathering.py",
+    "test_docs.py",
+)
 FORGOTTEN = "in a test that is not marked `trains` (see tests/conftest.py)"
 
 
@@ -63,7 +75,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "trains" in getattr(item, "fixturenames", ()):
             item.add_marker("trains")
-    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
     gc.freeze()  # what was imported for the tests is not looked through again and again
 
 

@@ -73,8 +73,10 @@ def _run(words: list[str], place: Path, longest_file: int | None) -> None:
 
 def _redirect(place: Path) -> None:
     gc.freeze()  # what was imported is not looked through again
-    for stream, suffix in ((sys.stdout, ".out"), (sys.stderr, ".err")):
-        os.dup2(os.open(place.with_suffix(suffix), os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream.fileno())
+    for number, (name, suffix) in enumerate((("stdout", ".out"), ("stderr", ".err")), 1):
+        os.dup2(os.open(place.with_suffix(suffix), os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+        # Anew, since a pipe has no place to seek, as the file that was there before has.
+        setattr(sys, name, os.fdopen(number, "w", buffering=1 if name == "stderr" else -1, closefd=False))
 
 
 def run_code(code: str, place: Path) -> str:

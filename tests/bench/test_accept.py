@@ -32,6 +32,7 @@ def test_a_run_starts_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.trains
+@pytest.mark.slow
 def test_every_step_runs_in_small(capsys: pytest.CaptureFixture[str]) -> None:
     steps = [name for name in accept.STEPS if name not in (*ELSEWHERE, *AT_LENGTH)]
     assert accept.main(["--steps", *steps]) == 0

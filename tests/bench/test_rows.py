@@ -24,6 +24,7 @@ def test_a_row_is_a_run_that_can_be_made(row: str) -> None:
     assert (config.optim.momentum is not None) == ("momentum" in row)
 
 
+@pytest.mark.dear
 def test_rates_are_chosen_on_a_land_of_their_own() -> None:
     runs = choices()
     assert len(runs) == len(rows.TRIED) * (len(rows.RATES) + len(rows.CLIMBING) - 1)

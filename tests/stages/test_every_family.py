@@ -25,7 +25,7 @@ from fpt.prompts.prompted import PromptedModel
 from stages import partial as parts
 from stages.kept_states import StatesBelow
 from stages.selection import everything
-from tests.conftest import ON_CPU, open_folder, quick_words, stopped_after
+from tests.conftest import ON_CPU, open_folder, quick_words
 from tests.families import (
     CASES,
     WIDTH,
@@ -36,12 +36,12 @@ from tests.families import (
     part_of,
     save_family,
 )
-from tests.models import late, same
+from tests.models import late
 from tests.processes import in_processes
 
+pytestmark = pytest.mark.dear
 PROMPT = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(0))
 ALL = [0, 1, 2, 3]
-OFTEN = ("t5gemma2", "gpt2", "roberta")  # one of each way to read, in make test; the others' runs are slow ones
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -246,28 +246,6 @@ def test_its_price_is_torchs_count(backbone: Backbone, folder: Path, family: str
     assert priced == counter.get_total_flops()
     body = parts.build(backbone, everything(backbone.shape))
     assert price.parameters(backbone.shape) == sum(parameter.numel() for parameter in body.parameters())
-
-
-@pytest.mark.trains
-@pytest.mark.parametrize(
-    "family", [pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in CASES], indirect=True
-)
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(folder: Path, boolq: Path, tmp_path: Path) -> None:
-    def words(name: str) -> list[str]:
-        small = [
-            "train.updates=6",
-            "train.eval_every=3",
-            "task.valid_examples=6",
-            "schedule.stages=[{depth: 0.5, width: 0.5, share: 0.3}, {depth: 0.75, share: 0.3}, {share: 0.4}]",
-            "prompt.length=3",
-        ]
-        return [*quick_words(folder, boolq, tmp_path / name), *small]
-
-    assert main(["train", *words("whole")]) == 0
-    with stopped_after(4):  # in the second stage, past a state
-        main(["train", *words("stopped")])
-    assert main(["train", *words("stopped")]) == 0
-    assert same(tmp_path / "whole", tmp_path / "stopped")
 
 
 @pytest.mark.slow

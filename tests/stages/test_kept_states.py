@@ -112,18 +112,6 @@ def test_it_is_priced_as_one_pass_below_and_none_later(runs: dict[str, Path]) ->
         assert [row["flops_states"] > 0 for row in plan["stages"]] == [kind != "off", kind != "off", False]
 
 
-@pytest.mark.parametrize(("kind", "update"), [("disk", 2), ("memory", 14)])
-def test_stopped_and_resumed_is_the_same(
-    cli: Cli, checkpoint: Path, boolq: Path, runs: dict[str, Path], tmp_path: Path, kind: str, update: int
-) -> None:
-    words = [*quick_words(checkpoint, boolq, tmp_path / "run"), *LATE, f"prompt.cache={kind}"]
-    with stopped_after(update):
-        cli("train", *words)
-    assert cli("train", *words, "resume=must").status == 0
-    assert same(tmp_path / "run", runs[kind])
-    assert torch.equal(losses(tmp_path / "run"), losses(runs[kind]))
-
-
 def test_without_room_the_run_can_go_on_without(
     cli: Cli, checkpoint: Path, boolq: Path, runs: dict[str, Path], tmp_path: Path
 ) -> None:

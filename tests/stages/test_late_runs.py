@@ -26,8 +26,8 @@ from fpt.runs.run import open_run
 from fpt.training.checkpoint import dump_prompt
 from fpt.training.optimizer import rate
 from stages import importance
-from tests.conftest import ON_CPU, Outcome, quick_words, stopped_after
-from tests.models import DATA, PRICED, late, prompted, same, t5
+from tests.conftest import ON_CPU, Outcome, quick_words
+from tests.models import DATA, PRICED, late, prompted, t5
 
 pytestmark = pytest.mark.dear
 
@@ -83,15 +83,6 @@ def test_its_run_gives_its_tensors_and_no_vectors(whole: Path) -> None:
     assert all(torch.equal(learned[name], tensors[name]) for name in tensors)
     with pytest.raises(UserError, match="holds a late prompt, which has no vectors to put before the input"):
         run.prompt()
-
-
-def test_stopped_anywhere_and_resumed_is_the_same(cli: Cli, quick: list[str], whole: Path, tmp_path: Path) -> None:
-    with stopped_after(13):
-        cli("train", *quick, *LATE, "train.save_every=3")
-    assert cli("train", *quick, *LATE, "train.save_every=3", "resume=must").status == 0
-    assert same(tmp_path / "run", whole)
-    assert losses(tmp_path / "run") == losses(whole)
-    assert (tmp_path / "run/predictions.jsonl").read_bytes() == (whole / "predictions.jsonl").read_bytes()
 
 
 @pytest.mark.trains

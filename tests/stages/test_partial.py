@@ -42,6 +42,7 @@ def some(blocks: int, neurons: int | None, first: int = 0) -> StackSelection:
     return StackSelection(picked, tuple(tuple(range(index % 3, 48, 48 // neurons))[:neurons] for index in picked))
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("neurons", "first"), [((None, None), 0), ((16, 8), 0), ((16, None), 1)])
 def test_partial_equals_surgery_on_transformers_model(
@@ -57,6 +58,7 @@ def test_partial_equals_surgery_on_transformers_model(
     torch.testing.assert_close(logits(partial.build(backbone, kept)), logits(theirs), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_saved_partial_opens_in_transformers(family: str, tmp_path: Path) -> None:
     backbone = open_folder(save_checkpoint(tmp_path / "model", family))

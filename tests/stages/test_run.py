@@ -1,11 +1,8 @@
-"""A run, whole: what it leaves behind, and that stopping it anywhere and going on changes nothing."""
+"""A run, whole: what it leaves behind, what it refuses, and what is repaired."""
 
 import json
-import random
 import re
 import shutil
-import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +12,10 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from fpt.__main__ import main
 from fpt.prompts.prompted import PromptedModel
 from fpt.training.checkpoint import TrainState, load_state
 from fpt.training.evaluation import Evaluator
-from tests.conftest import Outcome, Stop, boolq_lines, quick_words, save_checkpoint, stopped_after
-from tests.processes import Command
+from tests.conftest import Outcome, Stop, boolq_lines, copied_run, save_checkpoint, stopped_after
 
 Cli = Callable[..., Outcome]
 
@@ -34,31 +29,14 @@ def losses(folder: Path) -> list[tuple[int, float]]:
     return [(row["update"], row["loss"]) for row in rows if "loss" in row]
 
 
-def without_times(result: dict[str, Any]) -> dict[str, Any]:
-    """And without what was measured."""
-    measured = ("seconds", "tokens_per_second", "peak_memory")
-    kept = {key: value for key, value in result.items() if not key.startswith(measured)}
-    kept["stages"] = [
-        {key: value for key, value in stage.items() if not key.startswith(measured)} for stage in result["stages"]
-    ]
-    return kept
-
-
 def words(quick: list[str], folder: Path, *more: str) -> list[str]:
     return [*(word for word in quick if not word.startswith("run.dir=")), f"run.dir={folder}", *more]
 
 
-@pytest.fixture(scope="module")
-def never_stopped(trains: None, checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("never") / "stopped"
-    assert main(["train", *quick_words(checkpoint, boolq, folder)]) == 0
-    return folder
-
-
 @pytest.fixture
-def whole(never_stopped: Path, tmp_path: Path) -> Path:
+def whole(finished: Path, tmp_path: Path) -> Path:
     """The folder of a run that was never stopped; a copy to do with as one likes."""
-    return Path(shutil.copytree(never_stopped, tmp_path / "whole"))
+    return copied_run(finished, tmp_path / "whole")
 
 
 def test_a_run_leaves_everything_behind(whole: Path, quick: list[str]) -> None:
@@ -96,27 +74,6 @@ def test_a_run_leaves_everything_behind(whole: Path, quick: list[str]) -> None:
     assert not list(whole.rglob("*.part"))
 
 
-@pytest.mark.parametrize(
-    "update", [1, 3, 4, 5, 8, 12, 19, 20, *(pytest.param(update, marks=pytest.mark.slow) for update in (2, 7, 9, 13))]
-)
-def test_stopped_after_any_update_and_resumed_is_the_same(
-    cli: Cli, quick: list[str], whole: Path, tmp_path: Path, update: int
-) -> None:
-    """Around every boundary (4, 8, 12, 20), where the state was last saved at it, before it or after it."""
-    folder = tmp_path / "stopped"
-    save_every = "train.save_every=3"
-
-    with stopped_after(update):
-        cli("train", *words(quick, folder, save_every))
-    assert not (folder / "result.json").exists()
-    assert cli("train", *words(quick, folder, save_every, "resume=must")).status == 0
-    assert torch.equal(final_prompt(folder), final_prompt(whole))
-    assert losses(folder) == losses(whole)
-    assert (folder / "predictions.jsonl").read_bytes() == (whole / "predictions.jsonl").read_bytes()
-    ours, theirs = (json.loads((path / "result.json").read_text()) for path in (folder, whole))
-    assert without_times(ours) == without_times(theirs)
-
-
 @pytest.mark.trains
 def test_a_run_that_was_begun_before_updates_were_measured_ends(cli: Cli, quick: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "begun"
@@ -130,30 +87,6 @@ def test_a_run_that_was_begun_before_updates_were_measured_ends(cli: Cli, quick:
     assert cli("train", *words(quick, folder, "resume=must")).status == 0
     stages = json.loads((folder / "result.json").read_text())["stages"]
     assert ["tokens_per_second" in stage for stage in stages] == [False, True, True, True]
-
-
-@pytest.mark.trains
-def test_killed_at_random_points_ends_with_the_same_prompt(quick: list[str], tmp_path: Path) -> None:
-    """Three times and more; a run that was too quick to be killed so often is started over."""
-    folder, whole = tmp_path / "killed", tmp_path / "undisturbed"
-    Command(["--version"], tmp_path / "said").ended(200)  # the first of them waits for the imports
-    stream, start = random.Random(1), time.monotonic()
-    undisturbed = Command(["train", *words(quick, whole)], tmp_path / "said")
-    undisturbed.ended(200)
-    assert undisturbed.status == 0, undisturbed.said()
-    seconds, kills, run = time.monotonic() - start, 0, undisturbed
-    while kills < 3 or run.status != 0:
-        if run.status == 0:
-            shutil.rmtree(folder, ignore_errors=True)
-        run = Command(["train", *words(quick, folder)], tmp_path / "said")
-        run.process.join(stream.uniform(0.1, 1.0) * seconds if kills < 12 else 200)
-        if run.status is None:
-            run.process.kill()
-            run.process.join()
-            kills += 1
-        assert run.status in (0, -signal.SIGKILL), run.said()
-    assert torch.equal(final_prompt(folder), final_prompt(whole))
-    assert losses(folder) == losses(whole)
 
 
 @pytest.mark.slow

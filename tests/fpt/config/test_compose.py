@@ -34,6 +34,7 @@ def test_late_experiments_are_their_papers_recipe_for_each_of_its_tasks(task: st
     assert (full.task.shots, full.train.epochs) == (None, 10)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("group", keys.GROUPS)
 def test_every_file_composes(group: str) -> None:
     for option in keys.group_options(group):

@@ -128,8 +128,7 @@ def test_shared_weights_are_a_share_and_what_is_gathered() -> None:
 
 @pytest.mark.dear
 @pytest.mark.parametrize("generator", ["npg", "appg", "mppg", "none"])
-@pytest.mark.parametrize("below", [2, 5])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("below", "dtype"), [(2, "bfloat16"), (5, "float32")])
 def test_nothing_below_a_late_prompt_is_counted(generator: str, below: int, dtype: str) -> None:
     config, shape, engine = config_of("gated, untied"), SHAPES["full"], EngineConfig(**ON_CPU, dtype=dtype)
     prompt = PromptConfig(kind="late", length=PROMPT, generator=generator, bottleneck=32)

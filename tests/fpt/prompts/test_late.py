@@ -167,6 +167,7 @@ def test_before_the_first_block_it_is_an_input_prompt(checkpoint: Path) -> None:
     assert torch.equal(prompt.tensors["vectors"].grad, soft.prompt.tensors["prompt"].grad)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("family", FAMILIES)
 def test_blocks_run_in_two_parts_are_the_encoder(family: str, tmp_path: Path) -> None:
     model = prompted(save_checkpoint(tmp_path / "model", family), late()).body
@@ -217,6 +218,7 @@ def test_nothing_below_requires_a_gradient_or_is_kept(checkpoint: Path, generato
     assert all(tensor.grad is not None and tensor.grad.any() for tensor in model.prompt.tensors.values())
 
 
+@pytest.mark.dear
 def test_the_deeper_it_enters_the_less_is_kept(checkpoint: Path) -> None:
     def bytes_kept(position: int) -> int:
         model, kept = prompted(checkpoint, late(position)), dict[int, int]()
@@ -235,6 +237,7 @@ def test_the_deeper_it_enters_the_less_is_kept(checkpoint: Path) -> None:
     assert len(set(sizes)) == BLOCKS + 1
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("generator", "position"), [("npg", 0), ("npg", 3), ("appg", 3), ("mppg", 3), ("none", 3), ("npg", BLOCKS)]
 )
@@ -271,6 +274,7 @@ def test_it_stays_in_float32_under_a_bfloat16_model(checkpoint: Path, generator:
     assert all(tensor.dtype == tensor.grad.dtype == torch.float32 for tensor in model.prompt.tensors.values())
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("generator", GENERATORS)
 def test_checkpointing_changes_no_loss_and_no_gradient(checkpoint: Path, generator: str) -> None:
     plain, less = (prompted(checkpoint, late(3, generator=generator), checkpointing=on) for on in (False, True))

@@ -60,6 +60,7 @@ def test_loss_is_transformers_own(family: str, tmp_path: Path) -> None:
         torch.testing.assert_close(prompted(folder)(batch) / tokens, expected)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("family", FAMILIES)
 def test_generation_is_transformers_own(family: str, tmp_path: Path) -> None:
     folder = save_checkpoint(tmp_path / "model", family)
@@ -119,6 +120,7 @@ def test_only_the_prompt_gets_a_gradient_and_moves(checkpoint: Path) -> None:
     assert moved == ["prompt.prompt"]
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_the_gradient_does_not_depend_on_the_micro_batches(checkpoint: Path, size: int) -> None:
     """Targets differ in length, so a mean of the micro-batches' means would not pass."""
@@ -134,6 +136,7 @@ def test_the_gradient_does_not_depend_on_the_micro_batches(checkpoint: Path, siz
     torch.testing.assert_close(prompts[0][1], prompts[1][1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("name", ["adafactor", "adamw"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_an_update_asks_the_device_nothing(checkpoint: Path, name: str, checkpointing: bool) -> None:

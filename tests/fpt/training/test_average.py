@@ -14,7 +14,7 @@ from fpt.__main__ import main
 from fpt.prompts.modules import SoftPrompt
 from fpt.training.average import Average
 from fpt.training.checkpoint import TrainState, load_state
-from tests.conftest import Outcome, stopped_after
+from tests.conftest import Outcome
 
 AVERAGED = "optim.average=0.5"
 
@@ -73,17 +73,3 @@ def test_a_run_learns_the_same_and_scores_and_keeps_the_mean(
     for number, stage in enumerate(json.loads((mean / "result.json").read_text())["stages"], 1):
         scored = json.loads(cli("eval", f"run={mean}", f"stage={number}", "--json").out)
         assert scored["metrics"]["accuracy"] == stage["score"]
-
-
-@pytest.mark.trains
-def test_stopped_and_resumed_it_is_the_same(quick: list[str], tmp_path: Path, cli: Callable[..., Outcome]) -> None:
-    """At the end of a stage, and within the next."""
-    words = [*quick, "engine=torch", AVERAGED, "train.save_every=5"]
-    assert main(["train", *words, f"run.dir={tmp_path}/whole"]) == 0
-    for update in (4, 6):
-        with stopped_after(update):
-            cli("train", *words, f"run.dir={tmp_path}/stopped")
-    assert cli("train", *words, f"run.dir={tmp_path}/stopped", "resume=must").status == 0
-    for ours, theirs in zip(states(tmp_path / "stopped"), states(tmp_path / "whole"), strict=True):
-        assert torch.equal(ours.kept_prompt["prompt"], theirs.kept_prompt["prompt"])
-        assert torch.equal(ours.prompt["prompt"], theirs.prompt["prompt"])

@@ -98,6 +98,7 @@ def compare(found: Found, expected: Found) -> None:
             torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-5 * two.abs().max().item() + 1e-9)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize(
     ("kind", "family"),
     [*(("soft", family) for family in CASES), *(("late", family) for family in ("mt5", "gpt2", "bert"))],

@@ -118,6 +118,7 @@ def with_tokens(backbone: Backbone, vectors: torch.Tensor, folder: Path) -> Any:
     return AutoModelForSeq2SeqLM.from_pretrained(folder)
 
 
+@pytest.mark.dear
 @pytest.mark.parametrize("spare", [3, 9])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_computes_what_it_did(family: str, spare: int, tmp_path: Path) -> None:
