@@ -83,11 +83,11 @@ def predict(arguments: Arguments) -> None:
         if file is not None and processes.speaks():
             output = Growing(file, _basis(arguments, subjects), _rows(arguments, reads, configs))
         with progress.console.status("importing torch and transformers"):
-            from stages.using.predict import mixed_predictor, told_by_main
+            from stages.using.predict import mixed_predictor, windows_of_main
         prompts = {name: (config, learned_from(arguments, run, config)) for name, (run, config) in subjects.items()}
         with mixed_predictor(prompts, beams=beams, max_new_tokens=limit) as mixed:
             answer = mixed.answer if others else mixed.predictors[ALONE].answer
-            for window in told_by_main(asked if output is None else output.unanswered(asked)):
+            for window in windows_of_main(asked if output is None else output.unanswered(asked)):
                 if processes.speaks():
                     _say_empty(window, progress)
                 with progress.running():

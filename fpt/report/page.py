@@ -1,4 +1,4 @@
-"""The page: the runs' tables, plots and examples put into page.html."""
+"""The report's page: tables, plots and examples of the runs, put into page.html."""
 
 import base64
 import json
@@ -18,8 +18,8 @@ EXAMPLES = 3  # of each kind
 
 
 def render(runs: Sequence[ReportedRun]) -> tuple[str, list[Plot]]:
-    """The page and all of its plots."""
-    examples = {run.number: run.examples(EXAMPLES) for run in runs}  # read first, as a damaged file ends it all
+    """Render the page; returns it with its plots."""
+    examples = {run.number: run.examples(EXAMPLES) for run in runs}  # read first, as a damaged file ends the report
     groups = by_seed(runs)
     sections = list(_sections(groups))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -36,7 +36,7 @@ def render(runs: Sequence[ReportedRun]) -> tuple[str, list[Plot]]:
 
 
 def _sections(groups: Sequence[Group]) -> Iterator[tuple[str, list[Plot]]]:
-    """Title and plots of the runs of each task and metric, which share their axes."""
+    """Draw the runs of each task and metric on shared axes; gives titles and plots."""
     sections: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
         run = group.runs[0]
@@ -50,7 +50,7 @@ def _sections(groups: Sequence[Group]) -> Iterator[tuple[str, list[Plot]]]:
 
 
 def _differences(runs: Sequence[ReportedRun]) -> list[tuple[str, list[str]]]:
-    """Settings that are not the same in all runs, but for the folders they name."""
+    """List the settings in which runs differ, except for the folders that they name."""
     differences = []
     for key in dict.fromkeys(key for run in runs for key in run.settings):
         texts = [_shown(run.settings.get(key, "–")) for run in runs]

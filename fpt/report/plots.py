@@ -23,7 +23,7 @@ MARKERS = "osD^vPX"
 STYLE = Path(__file__).with_name("plots.mplstyle")
 INK = matplotlib.rc_params_from_file(STYLE, use_default_template=False)["text.color"]
 STYLED = matplotlib.style.context(["default", STYLE])
-MOST_POINTS = 600  # of a curve: as many as a plot is wide
+MOST_POINTS = 600  # of a curve, as a plot is no wider
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Plot:
 
 @STYLED
 def score(groups: Sequence[Group], name: str) -> Plot:
-    """The main metric against FLOPs: a line for each group, the mean over its seeds, in a band from least to most.
+    """Plot the main metric against FLOPs: for each group the mean over its seeds, in a band from minimum to maximum.
 
     Hollow points are scores on partial models, filled ones on the full model.
     """
@@ -66,7 +66,7 @@ def score(groups: Sequence[Group], name: str) -> Plot:
 
 
 def over_seeds(runs: Sequence[ReportedRun], is_full: bool) -> Floats:
-    """Mean FLOPs, and the least, mean and most score over the runs, [validations, 4]."""
+    """Return mean FLOPs, and minimum, mean and maximum score over the runs [validations, 4]."""
     scored: dict[int, list[tuple[float, float]]] = {}
     for run in runs:
         for line in run.validations:
@@ -81,7 +81,7 @@ def over_seeds(runs: Sequence[ReportedRun], is_full: bool) -> Floats:
 
 @STYLED
 def loss(groups: Sequence[Group], name: str) -> Plot:
-    """The training loss against updates: a running mean within each stage, and every update's of a single run."""
+    """Plot the training loss against updates: a running mean within each stage, and for a single run every update."""
     figure, axes = _figure(groups, "update")
     for group in groups:
         colour = colour_of(group)
@@ -99,7 +99,7 @@ def loss(groups: Sequence[Group], name: str) -> Plot:
 
 
 def _figure(groups: Sequence[Group], key: str) -> tuple[Figure, Axes]:
-    """Axes with a legend below; of a single run, with its stages in a strip above."""
+    """Make axes with a legend below, or for a single run with its stages in a strip above."""
     figure = Figure(figsize=(5.6, 3.4), layout="constrained")
     if not _is_alone(groups):
         axes = figure.subplots()
@@ -117,7 +117,7 @@ def _is_alone(groups: Sequence[Group]) -> bool:
 
 
 def _draw_stages(strip: Axes, axes: Axes, run: ReportedRun, key: str) -> None:
-    """Stages as bars with their numbers and layers, and expansions as dotted lines."""
+    """Draw stages as bars with their numbers and layers, and expansions as dotted lines."""
     spans = list(run.spans(key))
     for stage, start, end in spans:
         strip.barh(0, end - start, left=start, color=COLOURS[0], alpha=0.28 if stage % 2 else 0.5)
@@ -130,24 +130,24 @@ def _draw_stages(strip: Axes, axes: Axes, run: ReportedRun, key: str) -> None:
 
 
 def colour_of(group: Group) -> str:
-    """The colour in which a group is drawn."""
+    """Return the colour in which a group is drawn."""
     return COLOURS[(group.number - 1) % len(COLOURS)]
 
 
 def _look(group: Group) -> dict[str, Any]:
-    """A group's colour, and a marker that changes when colours come round again."""
+    """Return a group's colour, and a marker that tells groups of one colour apart."""
     turn = (group.number - 1) // len(COLOURS)
     return {"color": colour_of(group), "marker": MARKERS[turn % len(MARKERS)], "markersize": 4}
 
 
 def _running_mean(values: Floats, size: int) -> Floats:
-    """The mean of the `size` values around each, of fewer at the ends."""
+    """Average the `size` values around each value, fewer at the ends."""
     kernel = np.ones(min(size, len(values)))
     return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
 
 
 def _plot(axes: Axes, x: Floats, y: Floats, **look: Any) -> None:
-    """A curve, thinned to what a plot can show: the least and the largest value of each stretch."""
+    """Plot a curve, thinned to the minimum and maximum of each stretch where it has too many points."""
     places = np.arange(len(y))
     if len(y) > MOST_POINTS:
         stretches = np.array_split(places, MOST_POINTS // 2)
@@ -160,6 +160,6 @@ def _drawn(figure: Figure, name: str, caption: str) -> Plot:
     svg, png = BytesIO(), BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": name}):
         figure.savefig(svg, format="svg", metadata={"Date": None})
-    figure.set_layout_engine("none")  # its places are found, and hold for the other format
+    figure.set_layout_engine("none")  # keep the same layout for PNG
     figure.savefig(png, format="png", dpi=160)
     return Plot(name, caption, svg.getvalue(), png.getvalue())

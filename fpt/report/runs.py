@@ -1,4 +1,4 @@
-"""What the page needs of a run: its curves, stages and examples, as far as the run came."""
+"""Runs as the report shows them: curves, stages and examples, as far as each run has come."""
 
 import json
 import math
@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ReportedRun:
-    """One run of a report; what it has not come to is empty."""
+    """One run of a report; what it does not have yet is empty."""
 
     files: Run
     number: int  # in the report, from 1
@@ -39,7 +39,7 @@ class ReportedRun:
 
     @property
     def metric(self) -> str:
-        """The main metric; empty where nothing was scored so far."""
+        """The main metric's name; empty before the first validation."""
         if self.result:
             return str(self.result["metric"]["name"])
         scored = self.validations[0] if self.validations else {}
@@ -47,15 +47,15 @@ class ReportedRun:
 
     @property
     def done(self) -> int:
-        """Updates so far."""
+        """The number of updates so far."""
         return int(self.updates[-1]["update"]) if self.updates else 0
 
     def is_full(self, stage: int) -> bool:
-        """Whether a stage, from 1, trains on the full model: stages grow, so that only the last one can."""
+        """Return whether a stage, from 1, trains on the full model, which only the last one can."""
         return stage == len(self.plan["stages"]) and self.plan.get("ends_whole", True)
 
     def spans(self, key: str) -> Iterator[tuple[int, float, float]]:
-        """Each stage begun, from where to where: where the last one ended, the first after the scoring of neurons."""
+        """Give the start and end of each stage that was begun; the first one starts after the scoring of neurons."""
         if not self.updates:
             return
         start = {"update": 0, "flops": self.plan["flops_importance"], "seconds": self.files.measured["seconds"]}[key]
@@ -66,7 +66,7 @@ class ReportedRun:
 
     @cached_property
     def stages(self) -> list[Line]:
-        """Every planned stage: its price, and what was done, measured and scored of it so far."""
+        """Every planned stage: its costs, and what was done, measured and scored so far."""
         rows = []
         took = {stage: end - start for stage, start, end in self.spans("seconds")}
         for index, row in enumerate(self.plan.get("stages", []), 1):
@@ -87,7 +87,7 @@ class ReportedRun:
 
     @property
     def peak(self) -> int | None:
-        """The most bytes that any stage's updates took, as measured; None: that was not."""
+        """The most memory in bytes that any stage's updates took; None if it was not measured."""
         return max((row["peak_memory"] for row in self.stages if row["peak_memory"]), default=None)
 
     def _measured(self, stage: str) -> Line:
@@ -96,7 +96,7 @@ class ReportedRun:
         return {**dict.fromkeys(MEASURED), **found}
 
     def examples(self, number: int) -> dict[str, list[Line]]:
-        """So many examples, from all over the file, by whether they are right, wrong or neither."""
+        """Pick that many right, wrong and other examples from all over the file."""
         rows = self.files.predictions if PREDICTIONS in self.files.ledger else []
         names = {True: "right", False: "wrong", None: "neither right nor wrong"}
         groups = {name: [row for row in rows if row["correct"] is value] for value, name in names.items()}
@@ -104,7 +104,7 @@ class ReportedRun:
 
 
 def read(files: Run, number: int, label: str) -> ReportedRun:
-    """A run as the report takes it; a damaged file ends the report."""
+    """Read a run for the report, and refuse damaged metrics."""
     plan = files.plan if PLAN in files.ledger else {}
     for place, line in enumerate(files.metrics, 1):
         if not _is_sound(line, len(plan.get("stages", []))):
@@ -120,20 +120,20 @@ def read(files: Run, number: int, label: str) -> ReportedRun:
 
 
 class Group(NamedTuple):
-    """Runs that differ by their seed alone, drawn as one."""
+    """Runs that differ only in their seeds, drawn as one."""
 
     number: int
     runs: list[ReportedRun]
 
     @property
     def label(self) -> str:
-        """The first run's label, and how many there are."""
+        """The first run's label, and the number of others."""
         first = self.runs[0].label
         return first if len(self.runs) == 1 else f"{first} and {len(self.runs) - 1} more"
 
 
 def by_seed(runs: Sequence[ReportedRun]) -> list[Group]:
-    """The runs, grouped, in the order of each group's first."""
+    """Group runs that differ only in their seeds, in the order of each group's first."""
     groups: dict[str, list[ReportedRun]] = {}
     for run in runs:
         differs = [key for key in run.settings if key in ("seed", *MAY_DIFFER) or key.startswith("engine.")]
@@ -143,7 +143,7 @@ def by_seed(runs: Sequence[ReportedRun]) -> list[Group]:
 
 
 def _is_sound(line: object, num_stages: int) -> bool:
-    """Whether a line of metrics.jsonl, whose hash only a resuming run can know, holds numbers and a planned stage."""
+    """Return whether a line of metrics.jsonl has finite numbers and a planned stage."""
     if not isinstance(line, dict) or not ({"loss", "split"} & line.keys() and line.keys() >= COUNTED):
         return False
     numbers = [value for key, value in line.items() if key != "split"]

@@ -1,4 +1,4 @@
-"""What people see while a run goes on: progress bars on a terminal, a line per validation elsewhere."""
+"""Progress for people: bars on a terminal, elsewhere a line for every validation."""
 
 import logging
 import math
@@ -19,10 +19,10 @@ WithBar = Callable[[Sequence[list[int]], str], Iterable[list[int]]]  # batches o
 
 
 class Progress:
-    """Progress on standard error; standard output stays free for results."""
+    """Progress of a run on standard error, since standard output is for results; of several processes, one shows it."""
 
     def __init__(self) -> None:
-        """Nothing is shown before `running`; of several processes one shows what all do."""
+        """Prepare bars, which `running` draws."""
         self.console = Console(stderr=True, highlight=False, quiet=not speaks())
         self._bars = rich_progress.Progress(
             TextColumn("{task.description}"),
@@ -39,37 +39,37 @@ class Progress:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Bars are drawn within."""
+        """Draw the bars."""
         with self._bars:
             yield
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line."""
         self.console.print(text, markup=False, soft_wrap=True)
 
     def expect(self, flops: int, *, done: int) -> None:
-        """The run's whole computation, so that the time left knows that later stages are slower."""
+        """Set the whole run's FLOPs, so that the time left takes account of slower stages."""
         self._bars.reset(self._total, total=flops, completed=done, visible=True)
 
     def goes_on(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        """The run has these lines of metrics.jsonl already: its last loss is shown until there is another."""
+        """Take the last loss of a run that goes on from its lines of metrics.jsonl."""
         self._loss = next((line["loss"] for line in reversed(lines) if "loss" in line), math.nan)
 
     def updated(self, where: str, *, loss: float, done: int) -> None:
-        """An optimizer update is done, and with it so many FLOPs of the run."""
+        """Show an update, and the FLOPs that the run has done."""
         self._loss = loss
         detail = f"{where}  loss {loss:.3f}  score {self._score}"
         self._bars.update(self._total, completed=done, description=detail)
 
     def scored(self, where: str, *, score: float) -> None:
-        """A validation is done."""
+        """Show a validation."""
         self._score = f"{score:.2f}"
         if not self.console.is_terminal:
             loss = "" if math.isnan(self._loss) else f"  loss {self._loss:.3f}"
             self.say(f"{where}{loss}  score {score:.2f}")
 
     def with_bar(self, batches: Sequence[list[int]], what: str) -> Iterable[list[int]]:
-        """The batches, with a bar while they are worked through."""
+        """Give the batches, with a bar that moves on with each."""
         bar = self._bars.add_task(what, total=sum(map(len, batches)))
         try:
             for batch in batches:
@@ -80,19 +80,19 @@ class Progress:
 
 
 class Stopwatch:
-    """Seconds since it was made."""
+    """Measures the seconds since it was made."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
 
     @property
     def seconds(self) -> float:
-        """Elapsed wall-clock seconds."""
+        """The seconds of wall-clock time."""
         return time.perf_counter() - self._start
 
 
 def quiet_libraries() -> None:
-    """Keep the libraries' advice off the screen, before any is imported; errors and bars of downloads come through."""
+    """Silence the libraries' advice, before they are imported; errors and progress of downloads still show."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore")

@@ -1,10 +1,13 @@
-"""The model card of what is exported: what goes into it; `card.md.jinja` says how it reads."""
+"""The facts of an export's model card, which `card.md.jinja` puts into words."""
 
 import shlex
 from importlib.resources import files
 from typing import Any
 
+from jinja2 import Environment, StrictUndefined
+
 from fpt.backbones.shapes import read_sizes
+from fpt.config import label_words
 from fpt.prompts.kinds import kind_of
 from fpt.runs.run import Run
 from fpt.sharing.export import ExportRequest, is_local
@@ -16,15 +19,13 @@ from fpt.units import amount
 
 
 def text(request: ExportRequest) -> str:
-    """README.md: the Hub's metadata, then words for people."""
-    from huggingface_hub import ModelCard, ModelCardData
-
+    """Render README.md: the Hub's metadata, then words for people."""
     config = request.run.config
     kind, rules = kind_of(config.prompt), rules_of(config.task)
     data = data_of(config, rules)
-    card = ModelCard.from_template(
-        ModelCardData(**_metadata(request, data, rules.records)),
-        template_str=(files(__package__) / "card.md.jinja").read_text(encoding="utf-8"),
+    return rendered(
+        "card.md.jinja",
+        _metadata(request, data, rules.records),
         request=request,
         model_name=model_name(request),
         data=data,
@@ -34,15 +35,24 @@ def text(request: ExportRequest) -> str:
         width=read_sizes(request.values, "").width,
         described=kind.described(read_sizes(request.values, "").width, request.layer, model_name(request)),
         is_local=is_local(request.base),
+        labels=label_words.in_braces(config.task.labels or {}),
         amount=amount,
         name_of_validation=name_of_validation,
         quote=shlex.quote,
     )
-    return f"{card}\n"
+
+
+def rendered(template: str, metadata: dict[str, Any], **facts: Any) -> str:
+    """Render a card; a fact that a template lacks is an error, not an empty text."""
+    from huggingface_hub import ModelCardData
+
+    text = (files(__package__) / template).read_text(encoding="utf-8")
+    environment = Environment(undefined=StrictUndefined)
+    return f"{environment.from_string(text).render(card_data=ModelCardData(**metadata).to_yaml(), **facts)}\n"
 
 
 def _metadata(request: ExportRequest, data: str, records: Origin) -> dict[str, Any]:
-    """The card's head, without a licence, which is the user's to give."""
+    """Collect the Hub's metadata; a licence is the user's to add."""
     from huggingface_hub import EvalResult
 
     result, config = request.run.result, request.run.config
@@ -72,7 +82,7 @@ def _metadata(request: ExportRequest, data: str, records: Origin) -> dict[str, A
 
 
 def source_of(run: Run) -> str:
-    """A source for the model: the shortest of validation, or its form where the data may be nobody else's business."""
+    """Return an example of a source: the shortest of validation, or only the template of data that may be private."""
     if data_of(run.config, rules_of(run.config.task)) in ("world", "hub"):
         return str(min((row["input"] for row in run.predictions), key=len))
     task = run.config.task
@@ -80,7 +90,7 @@ def source_of(run: Run) -> str:
 
 
 def model_name(request: ExportRequest) -> str:
-    """The model's name in the words of people; a folder of this machine says nothing elsewhere."""
+    """Name the model for people, without a folder of this machine."""
     config = request.run.config.model
     whole = config.name if is_local(config.weights) else config.weights
     if config.weights == "embedded":

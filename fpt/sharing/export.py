@@ -1,4 +1,4 @@
-"""What leaves fpt, and to where: which prompt, for which model, in which format; checked before torch is imported."""
+"""A request to export: which prompt, for which model, in which format, to where; checked before torch is imported."""
 
 import json
 import re
@@ -11,7 +11,6 @@ from fpt.backbones import tiny
 from fpt.backbones.location import config_values, read_values
 from fpt.backbones.rows import Row, value_at
 from fpt.backbones.shapes import Shape, Stack, read_shape, read_sizes, row_of
-from fpt.config import label_words
 from fpt.config.stored import is_hub_id
 from fpt.errors import UserError, did_you_mean, reason
 from fpt.prompts.files import ADAPTER, ADAPTER_CONFIG, ADAPTER_TENSOR
@@ -23,34 +22,24 @@ if TYPE_CHECKING:
 
 FORMATS = ("fpt", "peft", "npy", "hf", "tokens", "embeds")
 WITH_MODEL = ("hf", "tokens")  # the prompt's model comes along
-EMBEDS, ASKED = "embeds.safetensors", "texts.jsonl"  # of to=embeds
+EMBEDS, TEXTS = "embeds.safetensors", "texts.jsonl"  # of to=embeds
 
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """Which prompt leaves, how, and to where; checked.
-
-    Attributes:
-        run: whose prompt.
-        to: the format.
-        stage: on whose model the prompt was learned.
-        number: the stage whose last prompt it is; None: the run's best prompt.
-        folder: where it goes.
-        base: the model that the prompt goes before: a Hub id or a folder. In a checkpoint, the one it is a part of.
-        repo: the Hub's repository that gets it, if any.
-    """
+    """One prompt to export, checked."""
 
     run: Run
-    to: str
-    stage: RunStage
-    number: int | None
-    folder: Path
-    base: str
-    repo: str | None
+    to: str  # the format
+    stage: RunStage  # on whose model the prompt was learned
+    number: int | None  # of the stage whose last prompt it is; None: the run's best prompt
+    folder: Path  # to write to
+    base: str  # a Hub id or a folder: the model that the prompt is for, or that its checkpoint is a part of
+    repo: str | None  # a repository of the Hub, to upload to
 
     @property
     def shape(self) -> Shape:
-        """Of that stage's model."""
+        """The shape of that stage's model."""
         sizes, full = self.stage.values, read_shape(self.values, "")
         widths = [sizes["ffn"], sizes["decoder_ffn"]]  # the first is the first stack's
         return Shape(**{name: Stack(sizes[f"{name}_layers"], width) for name, width in zip(full, widths, strict=False)})
@@ -62,33 +51,28 @@ class ExportRequest:
 
     @property
     def row(self) -> Row:
-        """Of the model's family."""
+        """The row of the model's family."""
         return row_of(self.values, "")
 
     @property
-    def labels(self) -> str:
-        """The words in place of the task's labels, as one types them."""
-        return label_words.in_braces(self.run.config.task.labels or {})
-
-    @property
     def is_whole(self) -> bool:
-        """Whether the stage's model is the run's model and not a part of it."""
+        """Whether the stage trained on the run's whole model."""
         return self.shape == read_shape(self.values, "")
 
     @property
     def layer(self) -> int:
-        """How many blocks of its stack lie below a late prompt in the stage's model."""
+        """The number of blocks below a late prompt in the stage's model."""
         layer = kind_of(self.run.config.prompt).position(read_shape(self.values, "").source.blocks)
         return sum(block < layer for block in self.stage.values[f"{next(iter(self.shape))}_blocks"])
 
     @property
     def is_embedded(self) -> bool:
-        """Whether the prompt goes before fpt's embedded model."""
+        """Whether the prompt is for fpt's embedded model."""
         return self.base == str(tiny.FOLDER)
 
     @property
     def revision(self) -> str | None:
-        """Of the run's model; another `base` has its own."""
+        """The run's `model.revision`, which another `base` does not have."""
         model = self.run.config.model
         return model.revision if self.base == model.weights else None
 
@@ -101,7 +85,7 @@ class ExportRequest:
 def check_request(
     path: str, to: str, *, number: int | None = None, folder: str | None = None, base: str | None, repo: str | None
 ) -> ExportRequest:
-    """What is to leave the run in the folder `path`."""
+    """Check what is typed to export a prompt of the run in the folder `path`."""
     if to not in FORMATS:
         raise UserError(f"to={to}: allowed are {', '.join(FORMATS)}.{did_you_mean(to, FORMATS)}")
     if to in WITH_MODEL and base is not None:
@@ -127,7 +111,7 @@ def check_request(
 
 
 def _not_held(row: Row, to: str) -> str:
-    """Why a format cannot hold prompts of a family; "": it can."""
+    """Say why a format cannot hold prompts of a family; "" if it can."""
     if to == "peft":
         return row.no_peft
     if to == "embeds" and not row.reads.reads_target:
@@ -138,17 +122,17 @@ def _not_held(row: Row, to: str) -> str:
 
 
 def is_local(base: str) -> bool:
-    """Whether a model is a folder of this machine."""
+    """Return whether a model is a folder of this machine."""
     return Path(base).expanduser().is_dir()
 
 
 def _resolved(base: str) -> str:
-    """A model as `from_pretrained` takes it from anywhere: a Hub id, or a folder from the root on."""
+    """Make a folder's path absolute, so that `from_pretrained` finds it from anywhere; a Hub id stays."""
     return str(Path(base).expanduser().resolve()) if is_local(base) else base
 
 
 def _check_base(request: ExportRequest, base: str | None) -> None:
-    """The model must be named where it is not the run's, be of the prompt's shape, and not be this machine's alone."""
+    """Check that the prompt's model is named, has the prompt's shape, and can be had where the prompt is sent."""
     if base is None and not request.is_whole:
         number = request.stage.values["index"]
         raise UserError(
@@ -187,16 +171,14 @@ def _check_repo(repo: str) -> None:
 
 
 def write_adapter(folder: Path, request: ExportRequest, prompt: "Tensor") -> None:
-    """A PEFT prompt-tuning adapter with the prompt [P, D], written without PEFT.
+    """Write a PEFT prompt-tuning adapter with the prompt [P, D], without PEFT.
 
-    Of an encoder-decoder PEFT would keep a second prompt for the decoder, which its forward pass leaves alone; one is
-    written here.
+    PEFT itself would also save a prompt for an encoder-decoder's decoder, which its forward pass does not use.
     """
     from safetensors.numpy import save
 
     row = request.row
     values = {
-        "auto_mapping": None,
         "base_model_name_or_path": request.base,
         "inference_mode": True,
         "num_attention_heads": value_at(request.values, row.first.key(row.num_heads)),
@@ -204,20 +186,17 @@ def write_adapter(folder: Path, request: ExportRequest, prompt: "Tensor") -> Non
         "num_transformer_submodules": 1,
         "num_virtual_tokens": prompt.shape[0],
         "peft_type": "PROMPT_TUNING",
-        "prompt_tuning_init": "RANDOM",
-        "prompt_tuning_init_text": None,
         "revision": request.revision,
         "task_type": row.reads.peft_task,
         "token_dim": prompt.shape[1],
-        "tokenizer_name_or_path": None,
     }
     (folder / ADAPTER_CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     tensors = {ADAPTER_TENSOR: prompt.float().contiguous().numpy()}
-    (folder / ADAPTER).write_bytes(save(tensors, {"format": "pt"}))  # `save_file` makes it its owner's alone
+    (folder / ADAPTER).write_bytes(save(tensors, {"format": "pt"}))  # `save_file` lets nobody else read it
 
 
 def push(folder: Path, repo: str) -> str:
-    """Send a folder to a model repository, made if need be; returns its address."""
+    """Upload a folder to a model repository, made if need be; returns its address."""
     from huggingface_hub import HfApi
 
     hub = HfApi()

@@ -1,15 +1,14 @@
-"""One checkpoint for many prompts, each of them added tokens: which prompts, and what they are called in a text."""
+"""A request to export many prompts as added tokens of one checkpoint, and what they are called in a text."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fpt.config.run_config import RunConfig
 from fpt.errors import UserError
-from fpt.sharing.card import model_name, source_of
+from fpt.sharing.card import model_name, rendered, source_of
 from fpt.sharing.export import ExportRequest, check_request
 from fpt.units import amount
 
@@ -21,13 +20,7 @@ NAME = re.compile(r"[a-zA-Z0-9][\w.-]*", re.ASCII)
 
 @dataclass(frozen=True)
 class TokensRequest:
-    """Which prompts leave as tokens, and to where; checked.
-
-    Attributes:
-        prompts: by name, each with its run.
-        folder: where the checkpoint goes.
-        repo: the Hub's repository that gets it, if any.
-    """
+    """Prompts to export as tokens, by name, checked."""
 
     prompts: dict[str, ExportRequest]
     folder: Path
@@ -43,14 +36,14 @@ def check_tokens(
     base: str | None = None,
     repo: str | None = None,
 ) -> TokensRequest:
-    """What is to leave the runs; without names, each prompt has its task's."""
+    """Check what is typed to export the prompts of runs; without names, each has its task's."""
     requests = [check_request(run, "tokens", number=number, folder=folder, base=base, repo=repo) for run in runs]
     given = named([request.run.config for request in requests], runs, names)
     return TokensRequest(dict(zip(given, requests, strict=True)), requests[0].folder, repo)
 
 
 def named(configs: Sequence[RunConfig], runs: Sequence[str], names: Sequence[str] | None) -> list[str]:
-    """What the prompts of runs are called: as `names` says, or each as its task."""
+    """Name the prompts of runs as `names` says, or each as its task."""
     given = [config.task.name for config in configs] if names is None else list(names)
     typed = f"names={','.join(given)}"
     if len(given) != len(configs):
@@ -63,14 +56,14 @@ def named(configs: Sequence[RunConfig], runs: Sequence[str], names: Sequence[str
 
 
 def written(name: str) -> str:
-    """How a prompt is named in a text."""
+    """Write a prompt's name as it stands in a text."""
     return f"<prompt:{name}>"
 
 
 def with_prompts(tokenizer: "PreTrainedTokenizerBase", lengths: dict[str, int]) -> "PreTrainedTokenizerBase":
-    """A tokenizer that knows prompts of so many tokens by name, each name standing for its tokens in a text.
+    """Add prompts of so many tokens to a copy of a tokenizer, which puts them in the place of their names in a text.
 
-    The names are a rule of its normaliser, which its tokenizer.json has: any program that reads that file knows them.
+    Its normaliser has a rule for each name, so that every program that reads its tokenizer.json knows them.
     """
     from copy import deepcopy
 
@@ -85,7 +78,7 @@ def with_prompts(tokenizer: "PreTrainedTokenizerBase", lengths: dict[str, int]) 
     library, rules = tokenizer.backend_tokenizer, []
     for name, length in lengths.items():
         tokens = [f"<prompt:{name}:{number}>" for number in range(length)]
-        # Looked for after the rules, which normalised=True asks for, and not when what was generated is read.
+        # Found after the rules have put them in, as normalized=True asks; special, so that decoding drops them.
         added = [AddedToken(token, normalized=True, special=True) for token in tokens]
         if tokenizer.add_tokens(added, special_tokens=True) < length:
             raise UserError(f"to=tokens: the model has a prompt called {name} already; give another name with names=…")
@@ -95,14 +88,12 @@ def with_prompts(tokenizer: "PreTrainedTokenizerBase", lengths: dict[str, int]) 
 
 
 def card_of_tokens(request: TokensRequest) -> str:
-    """README.md of such a checkpoint: the Hub's metadata, then words for people."""
-    from huggingface_hub import ModelCard, ModelCardData
-
+    """Render README.md of such a checkpoint: the Hub's metadata, then words for people."""
     one = next(iter(request.prompts.values()))
     metrics = sorted({prompt.run.result["metric"]["name"] for prompt in request.prompts.values()})
-    card = ModelCard.from_template(
-        ModelCardData(library_name="transformers", tags=["prompt-tuning", "soft-prompt", "fpt"], metrics=metrics),
-        template_str=(files(__package__) / "tokens.md.jinja").read_text(encoding="utf-8"),
+    return rendered(
+        "tokens.md.jinja",
+        {"library_name": "transformers", "tags": ["prompt-tuning", "soft-prompt", "fpt"], "metrics": metrics},
         request=request,
         model_name=model_name(one),
         examples={name: f"{written(name)} {source_of(prompt.run)}" for name, prompt in request.prompts.items()},
@@ -111,4 +102,3 @@ def card_of_tokens(request: TokensRequest) -> str:
         written=written,
         amount=amount,
     )
-    return f"{card}\n"

@@ -1,1 +1,1 @@
-"""What is done with a learned prompt: score, answer, export."""
+"""Uses of a learned prompt: to score it, have it answer, export it."""

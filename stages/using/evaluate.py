@@ -1,4 +1,4 @@
-"""Score a learned prompt on a split of a task, as training does."""
+"""The score of a learned prompt on a split of a task, computed as in training."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,10 +19,9 @@ from stages.using.learned import LearnedPrompt
 def evaluate(
     config: RunConfig, read: Callable[[], Task], split: str | None, prompt: LearnedPrompt, progress: Progress
 ) -> tuple[dict[str, Any], bytes]:
-    """Generate the split's answers with the prompt, and score them; a test split without labels is not scored.
+    """Answer a split with the prompt; returns the scores, if the split has labels, and the lines of predictions.jsonl.
 
-    Returns what they score, as JSON, and the lines of predictions.jsonl. Of several processes each calls this, and gets
-    all of it. `read` gives the task.
+    Every one of several processes calls this, and gets all of it.
     """
     device = open_device(config.engine)
     with distributed.joined(config.engine, device):
@@ -38,7 +37,7 @@ def evaluate(
         with progress.running(), models.open(prompt.selection(inputs.backbone), prompt.tensors) as model:
             answers = evaluator.answers(model, data, split or config.task.valid_split)
     name = split or name_of_validation(config.task)
-    # A baseline is what the training examples say, which are not there where the file to validate on stands for them.
+    # The baseline comes from training examples; where there are none, the validation file stands in for them.
     has_baseline = examples is task.valid and (config.task.valid is None or config.task.train != config.task.valid)
     scores = {
         "task": task.name,

@@ -1,4 +1,4 @@
-"""A run's prompt, and the partial PLM it belongs to, in a format that others read; or prompts of several runs."""
+"""Exports: a run's prompt, with its partial PLM or without, or several runs' prompts, in formats that others read."""
 
 import json
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ from fpt.runs.atomic import new_folder
 from fpt.runs.progress import Progress
 from fpt.runs.run import PROMPT
 from fpt.sharing import card
-from fpt.sharing.export import ASKED, EMBEDS, ExportRequest, push, write_adapter
+from fpt.sharing.export import EMBEDS, TEXTS, ExportRequest, push, write_adapter
 from fpt.sharing.tokens import TokensRequest, card_of_tokens, with_prompts, written
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.task import Example
@@ -58,7 +58,7 @@ def export(
 
 
 def _write(request: ExportRequest, folder: Path, progress: Progress, texts: Iterable[list[Example]]) -> None:
-    """One prompt, and its model where that is asked for."""
+    """Write one prompt, and its model where the format has it."""
     learned = from_run(request.run, request.number)
     model = request.run.config.model
     if is_on_this_machine(model):  # what is on the Hub is there as it was
@@ -81,7 +81,7 @@ def _write(request: ExportRequest, folder: Path, progress: Progress, texts: Iter
 
 
 def _write_tokens(request: TokensRequest, folder: Path, progress: Progress) -> str:
-    """One checkpoint in which every prompt is added tokens; returns the prompts, for people."""
+    """Write a checkpoint in which every prompt is added tokens; returns the prompts, for people."""
     learned = {name: from_run(one.run, one.number) for name, one in request.prompts.items()}
     first = next(iter(learned))
     for prompt in learned.values():
@@ -103,7 +103,7 @@ def _write_tokens(request: TokensRequest, folder: Path, progress: Progress) -> s
 def _write_embeds(
     request: ExportRequest, learned: LearnedPrompt, folder: Path, progress: Progress, texts: Iterable[list[Example]]
 ) -> None:
-    """Of every text what the first block takes in, prompt before it, [P+S, D]; the texts stand beside it by number."""
+    """Write what the first block takes for every text, the prompt before it [P+S, D], and the texts by number."""
     task, dtype = request.run.config.task, getattr(torch, request.run.result["dtype"])
     with progress.console.status("reading the embedding"):
         backbone = open_backbone(request.run.config.model)
@@ -122,17 +122,14 @@ def _write_embeds(
                 states, _ = model.prompt.prepend(model.below(batch), batch.mask, batch.mask)
                 embedded[number] = states[0].detach().to(dtype).contiguous()
                 asked.append({"id": number, "input": window[index].source})
-    (folder / EMBEDS).write_bytes(save(embedded, {"format": "pt"}))  # `save_file` makes it its owner's alone
-    (folder / ASKED).write_text(
+    (folder / EMBEDS).write_bytes(save(embedded, {"format": "pt"}))  # `save_file` lets nobody else read it
+    (folder / TEXTS).write_text(
         "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in asked), encoding="utf-8"
     )
 
 
 def _keep_rules(folder: Path) -> None:
-    """Have a saved tokenizer opened by its tokenizer.json as it is.
-
-    A tokenizer class of a family's own takes the vocabulary alone from there, and leaves out rules that were added.
-    """
+    """Have a saved tokenizer opened as tokenizer.json says: a family's own class would leave out added rules."""
     file = folder / "tokenizer_config.json"
     values = json.loads(file.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
     file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A learned prompt, and the part of the backbone that it is for."""
+"""Learned prompts of runs and files, and the part of the backbone that each is for."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,28 +22,18 @@ AS_IT_IS = "to use it there as it is, give its prompt.safetensors as prompt.file
 
 @dataclass(frozen=True)
 class LearnedPrompt:
-    """A prompt.
+    """A prompt, and what is known of the model that it was trained on; None where nothing is."""
 
-    Attributes:
-        name: where it is from, for people.
-        tensors: of the prompt, by name.
-        config: what they are, and where they enter.
-        part: what it keeps of the backbone; None: the whole.
-        fingerprint: of the backbone that it was trained on; None: any will do whose vectors are as wide.
-        vocabulary: hash of the tokenizer that it was trained with; None: not known, or any will do.
-        max_new_tokens: no output was longer when it was scored; None: not known.
-    """
-
-    name: str
+    name: str  # where it is from, for people
     tensors: Tensors
-    config: PromptConfig
-    part: Selection | None = None
-    fingerprint: str | None = None
-    vocabulary: str | None = None
-    max_new_tokens: int | None = None
+    config: PromptConfig  # its kind, and where it enters
+    part: Selection | None = None  # of the backbone; None: the whole
+    fingerprint: str | None = None  # of the backbone's weights
+    vocabulary: str | None = None  # the tokenizer's hash
+    max_new_tokens: int | None = None  # the limit of its outputs when it was scored
 
     def selection(self, backbone: Backbone) -> Selection:
-        """What of the backbone the prompt is for."""
+        """Return the part of the backbone that the prompt is for; refuse another backbone than it was trained on."""
         width = backbone.sizes.width
         kind = kind_of(self.config)
         held = kind.width({name: tuple(tensor.shape) for name, tensor in self.tensors.items()})
@@ -59,7 +49,7 @@ class LearnedPrompt:
         return self.part or selection.everything(backbone.shape)
 
     def check_tokenizer(self, backbone: Backbone) -> None:
-        """Refuse a tokenizer that makes other tokens than those that the prompt was trained with."""
+        """Refuse another tokenizer than the one that the prompt was trained with."""
         if self.vocabulary not in (None, backbone.vocabulary):
             raise UserError(
                 f"{self.name}: the prompt was trained with another tokenizer than that in {backbone.folder}, whose"
@@ -68,7 +58,7 @@ class LearnedPrompt:
 
 
 def check_same_model(prompt: LearnedPrompt, first: LearnedPrompt) -> None:
-    """Refuse a prompt that is not for the same model as another, and the same part of it."""
+    """Refuse a prompt for another model than the first one's, or another part of it."""
     if (prompt.fingerprint, prompt.part) != (first.fingerprint, first.part):
         raise UserError(
             f"{prompt.name}: its prompt is for another model, or another part of it, than that of {first.name}; they"
@@ -77,23 +67,23 @@ def check_same_model(prompt: LearnedPrompt, first: LearnedPrompt) -> None:
 
 
 def from_run(run: Run, stage: int | None) -> LearnedPrompt:
-    """A run's best prompt with its last stage's model, or the prompt of a stage with that stage's."""
+    """Take a run's best prompt, for its last stage's model, or the prompt with which a stage ended, for that one's."""
     limit = run.result.get("max_new_tokens")
     own = None if stage is None else run.stage(stage)
-    file = f"stages/{(own or run.stages[-1]).name}/selection.safetensors"
+    file = (own or run.stages[-1]).file("selection.safetensors")
     with reading(run.path / file):
         part = selection.load(run.read(file))
     return LearnedPrompt(f"run={run.path}", run.learned(own), run.config.prompt, part, *_trained_on(run), limit)
 
 
 def from_file(config: RunConfig) -> LearnedPrompt:
-    """The prompt in `prompt.file`, for the whole model."""
+    """Take the prompt in `prompt.file`, for the whole model."""
     path = Path(str(config.prompt.file)).expanduser()
     stored, known = open_prompt(path), _trained_on(open_run(path)) if (path / LEDGER).is_file() else (None, None)
     return LearnedPrompt(f"prompt.file={config.prompt.file}", stored.read(), stored.config, None, *known)
 
 
 def _trained_on(run: Run) -> tuple[str, str | None]:
-    """Hashes of a run's model and tokenizer; of the latter None where an earlier version of fpt trained it."""
+    """Return the hashes of a run's model and tokenizer; the latter is None in runs of earlier versions of fpt."""
     inputs = run.read_json(INPUTS)
     return inputs["model"], inputs.get("tokenizer")

@@ -1,4 +1,4 @@
-"""Open a learned prompt, or several, with their model, ready to answer texts."""
+"""Learned prompts, opened with their model to answer texts."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from fpt.devices.engine import Engine
 from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
 from fpt.tasks.catalogue import rules_of
-from fpt.tasks.task import ANSWER, Example
+from fpt.tasks.task import ANSWER, Example, TaskRules
 from fpt.training.prediction import MixedPredictor, Predictor
 from stages.fits import check_options
 from stages.inputs import choice_for
@@ -24,13 +24,9 @@ from stages.using.learned import LearnedPrompt, check_same_model
 def predictor(
     config: RunConfig, prompt: LearnedPrompt, *, beams: int = 1, max_new_tokens: int | None = None
 ) -> Iterator[Predictor]:
-    """Within, the model is there and answers.
+    """Open one prompt with its model, which answers until the end.
 
-    Args:
-        config: model, task (its form, no data) and engine.
-        prompt: what was learned.
-        beams: of beam search; 1: greedy.
-        max_new_tokens: no output is longer; None: than in the run, or the longest label, or the task's limit.
+    Outputs are no longer than `max_new_tokens`; None: than those of the run, the longest label, or the task's limit.
     """
     several = mixed_predictor({"": (config, prompt)}, beams=beams, max_new_tokens=max_new_tokens)
     with several as mixed:
@@ -41,7 +37,7 @@ def predictor(
 def mixed_predictor(
     prompts: Mapping[str, tuple[RunConfig, LearnedPrompt]], *, beams: int = 1, max_new_tokens: int | None = None
 ) -> Iterator[MixedPredictor]:
-    """Within, one model is there and answers with several prompts, by name; the first one's engine holds it."""
+    """Open several prompts, by name, with the model that they share; the first one's engine holds it."""
     config, first = next(iter(prompts.values()))
     for own, _ in prompts.values():
         check_options(own, beams=beams, max_new_tokens=max_new_tokens)
@@ -50,16 +46,13 @@ def mixed_predictor(
         backbone, engine = distributed.main_first(lambda: open_backbone(config.model)), Engine(config.engine, device)
         if engine.is_sharded and distributed.size() > 1:
             raise UserError("engine=deepspeed: several processes of fpt predict take engine=torch, the default")
-        selection, row = first.selection(backbone), backbone.family.row
+        selection = first.selection(backbone)
         for own, prompt in prompts.values():
             _check_alike(own, prompt, config, first, backbone)
         with Models(backbone, engine, first.config).open(selection, first.tensors) as model:
             predictors = {}
             for name, (own, prompt) in prompts.items():
                 rules = rules_of(own.task)
-                words = [ANSWER.format(answer=label) for label in rules.labels or ("",)]
-                longest = max(map(len, Tokens(backbone.tokenizer, row).of_targets(words)))
-                longest = longest if rules.labels else own.task.target_length
                 module = Models(backbone, engine, prompt.config).prompt_of(selection, prompt.tensors)
                 predictors[name] = Predictor(
                     model.with_prompt(module),
@@ -67,20 +60,28 @@ def mixed_predictor(
                     device,
                     rules.from_text,
                     source_length=own.task.source_length,
-                    max_new_tokens=max_new_tokens or prompt.max_new_tokens or longest,
+                    max_new_tokens=max_new_tokens or prompt.max_new_tokens or _longest(own, rules, backbone),
                     batch_size=config.train.eval_batch,
                     beams=beams,
                     choice=choice_for(own, rules, backbone),
-                    row=row,
+                    row=backbone.family.row,
                     templates=templates_of(rules, own.task),
                 )
             yield MixedPredictor(predictors)
 
 
+def _longest(config: RunConfig, rules: TaskRules, backbone: Backbone) -> int:
+    """Return how many tokens a target may have: those of the longest label, or the task's limit."""
+    if not rules.labels:
+        return config.task.target_length
+    words = [ANSWER.format(answer=label) for label in rules.labels]
+    return max(map(len, Tokens(backbone.tokenizer, backbone.family.row).of_targets(words)))
+
+
 def _check_alike(
     config: RunConfig, prompt: LearnedPrompt, other: RunConfig, first: LearnedPrompt, backbone: Backbone
 ) -> None:
-    """Refuse a prompt that one model cannot hold together with the first one."""
+    """Refuse a prompt that cannot answer in one batch with the first one."""
     check_same_model(prompt, first)
     prompt.check_tokenizer(backbone)
     if prompt is not first and len(backbone.shape) == 1:
@@ -98,8 +99,8 @@ def _check_alike(
         )
 
 
-def told_by_main(windows: Iterable[list[Example]]) -> Iterator[list[Example]]:
-    """The windows that the main process reads, in every process; what the others give is not looked at."""
+def windows_of_main(windows: Iterable[list[Example]]) -> Iterator[list[Example]]:
+    """Give every process the windows that the main process reads; the others' are not read."""
     own = iter(windows)
     while (window := distributed.broadcast_from_main(lambda: next(own, None))) is not None:
         yield window
