@@ -97,7 +97,5 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    # DeepSpeed warns on standard output, and accelerate imports it for transformers. PEFT comes with transformers'
-    # Adafactor, and imports bitsandbytes, which looks for kernels that no run uses.
-    for name in ("DeepSpeed", "bitsandbytes.backends.cpu.ops"):
-        logging.getLogger(name).addFilter(lambda record: record.levelno >= logging.ERROR)
+    # DeepSpeed warns on standard output, and accelerate imports it for transformers.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
