@@ -14,12 +14,12 @@ from fpt.tasks.task import MASK, Template
 
 
 def check(config: RunConfig, values: dict[str, Any], where: str) -> None:
-    """Refuse a run whose model, of these values in its config.json, does not read as the task wants."""
-    row, task = row_of(values, where), config.task
+    """Refuse a run whose model, with these values in its config.json, does not read as the task wants."""
+    row, task, model = row_of(values, where), config.task, f"model={config.model.name}"
     if config.engine.quantize != "none" and row.first.ffn.transposed:
         raise UserError(
-            f"engine.quantize={config.engine.quantize}: packs linear layers, and model={config.model.name} has"
-            " layers of another kind; leave it out"
+            f"engine.quantize={config.engine.quantize}: packs linear layers, and {model} has layers of another kind;"
+            " leave it out"
         )
     check_positions(config, values, where)
     if is_own(task) and task.train is None:  # which a plan does without
@@ -27,45 +27,46 @@ def check(config: RunConfig, values: dict[str, Any], where: str) -> None:
     rules = rules_of(task)
     if not row.reads.writes and not rules.labels:
         raise UserError(
-            f"model={config.model.name}: answers by one word at a mask, and {task.name} has no label words;"
-            " take a task with labels, or a model that writes"
+            f"{model}: answers by one word at a mask, and {task.name} has no label words; take a task with labels, or"
+            " a model that writes"
         )
-    if masks := rules.template.masks:
-        _check_mask(f"model={config.model.name}", row, rules.template, masks)
+    _check_mask(model, row, rules.template)
 
 
-def _check_mask(model: str, row: Row, template: Template, masks: list[int]) -> None:
+def _check_mask(model: str, row: Row, template: Template) -> None:
+    """Refuse a template whose mask stands where the model cannot answer."""
+    masks = template.masks
     if len(masks) > 1:
         raise UserError(f"task.template: has {len(masks)} times {MASK} for one answer; leave one: {template.text}")
-    if wrong := row.reads.wrong_mark(is_last=masks[0] + 1 == len(template.parts)):
+    if masks and (wrong := row.reads.wrong_mark(is_last=masks[0] + 1 == len(template.parts))):
         raise UserError(f"{model}: {wrong}; this one is {template.text}")
 
 
 def check_positions(config: RunConfig, values: dict[str, Any], where: str) -> None:
-    """Refuse texts that are longer than a model, of these values in its config.json, has positions for."""
-    row, task = row_of(values, where), config.task
-    known, written = num_positions(row, row.first, values), max(task.target_length, task.max_new_tokens or 0)
+    """Refuse texts that are longer than a model, with these values in its config.json, has positions for."""
+    row, task, model = row_of(values, where), config.task, f"model={config.model.name}"
+    written = max(task.target_length, task.max_new_tokens or 0)
+    key = f"task.{'target_length' if written == task.target_length else 'max_new_tokens'}"
     target = row.reads.positions(0, written)
     vectors = config.prompt.length if row.positions is None else 0  # which go behind positions that embeddings add
-    model = f"model={config.model.name}"
+    known = num_positions(row, row.first, values)
     if task.source_length + target + vectors > known:
-        longest = "the target" if written == task.target_length else f"task.max_new_tokens={written}"
-        parts = [f"{size} are for {name}" for size, name in ((target, longest), (vectors, "the prompt")) if size]
+        parts = [
+            f"{size} are for {name}" for name, size in ((f"{key}={written}", target), ("the prompt", vectors)) if size
+        ]
         left = known - target - vectors
-        ways = [f"task.source_length={left} or less"] if left >= 2 else []
-        ways += ["a shorter target"] if target else [] if ways else ["a shorter prompt"]
+        way = f"task.source_length={left} or less" if left >= 2 else f"a lower {key if target else 'prompt.length'}"
         raise UserError(
             f"task.source_length={task.source_length}: {model} has {known} positions"
-            f"{', of which ' * bool(parts)}{' and '.join(parts)};"
-            f" give {', or '.join(ways)}"
+            f"{', of which ' * bool(parts)}{' and '.join(parts)}; give {way}"
         )
-    if len(row.stacks) > 1 and written > (known := num_positions(row, row.last, values)):
-        key = "target_length" if written == task.target_length else "max_new_tokens"
-        raise UserError(f"task.{key}={written}: {model} writes up to {known} tokens; give task.{key}={known} or less")
+    known = num_positions(row, row.last, values)
+    if len(row.stacks) > 1 and written > known:
+        raise UserError(f"{key}={written}: {model} writes up to {known} tokens; give {key}={known} or less")
 
 
 def num_positions(row: Row, stack: StackRow, values: dict[str, Any]) -> float:
-    """How many positions a stack has: of rotary angles that become others when more are read, those until then.
+    """How many positions a stack has, up to where rotary angles change with the number of positions read.
 
     Beyond, a long source would change the angles of what is read with it, and an answer depend on its batch.
     """
@@ -87,15 +88,14 @@ def most_padded(values: dict[str, Any], where: str) -> float:
 
 
 def check_options(config: RunConfig, *, beams: int, max_new_tokens: int | None) -> None:
-    """Refuse options of generation where there is none, or none like it."""
+    """Refuse options of generation where nothing is generated, or not with them."""
     values, where = config_values(config.model)
     longest = max_new_tokens or config.task.max_new_tokens
     check_positions(replace(config, task=replace(config.task, max_new_tokens=longest)), values, where)
     if beams == 1 and max_new_tokens is None:
         return
-    row = row_of(values, where)
+    row, answer = row_of(values, where), config.task.answer
     option = f"beams={beams}" if beams > 1 else f"max-new-tokens={max_new_tokens}"
-    answer = config.task.answer
     if row.reads.chooses(answer):
         why = "a masked model" if answer == "generate" else f"task.answer={answer}"
         raise UserError(f"{option}: is of generation; with {why} nothing is generated, so leave it out")

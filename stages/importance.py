@@ -23,7 +23,7 @@ from fpt.runs.progress import WithBar
 
 
 def sample(data: Encoded, count: int, seed: int) -> Encoded:
-    """`count` training examples, or all where there are fewer."""
+    """A random sample of `count` training examples, or all where there are fewer."""
     return data.taken(drawn(len(data), count, seed, "importance"))
 
 
@@ -52,8 +52,7 @@ def measure(
                 total = torch.zeros(num_inputs(module), dtype=torch.float64, device=engine.device)
                 totals[name].append(total)
                 part = "below" if name == first and block < model.prompt.position else name
-                hook = partial(_record, total, weights, part)
-                hooks.callback(module.register_forward_pre_hook(hook).remove)
+                hooks.enter_context(module.register_forward_pre_hook(partial(_record, total, weights, part)))
         batches = batches_by_length(examples, batch_size)
         for indices in with_bar(in_turn(batches, distributed.rank(), distributed.size()), "neuron importance"):
             if not indices and not engine.is_sharded:

@@ -35,18 +35,16 @@ class Measured:
 
 
 def measure(setup: Setup) -> Measured:
-    """Score the neurons, and the prompt that is yet to learn if asked for; read from the run folder what is there."""
+    """Score the neurons, and the untrained prompt if asked for; or read the scores from the run folder."""
     folder = setup.folder
     if MEASURED in folder:
         values = folder.read_json(MEASURED)
         with reading(folder.path / SCORES):
             scores = load(folder.read(SCORES)) if SCORES in folder else {}
-        if sorted(scores) == values["scored"]:
+        if sorted(scores) == values["scored"]:  # else a repair has dropped the damaged file
             return Measured(scores, values["untrained"], values["seconds"])
-    stopwatch = Stopwatch()
-    scores = _scores(setup)
-    seconds = stopwatch.seconds
-    untrained = None
+    stopwatch, untrained = Stopwatch(), None
+    scores, seconds = _scores(setup), stopwatch.seconds
     if setup.config.train.score_untrained:
         with _full_model(setup) as model:
             untrained = setup.evaluator.validate(model).score
@@ -57,21 +55,21 @@ def measure(setup: Setup) -> Measured:
 
 
 def _full_model(setup: Setup) -> AbstractContextManager[PromptedModel]:
-    """Within, the whole backbone is there, with the prompt that is yet to learn."""
+    """Within, the engine holds the full model with the untrained prompt."""
     return setup.models.open(everything(setup.schedule.full), setup.start.prompt)
 
 
 def _scores(setup: Setup) -> dict[str, Tensor]:
-    """From the main process's cache, or computed by all together where it has none."""
+    """The scores of each stack whose width is reduced: from the main process's cache, or computed by all processes."""
     reduced = [name for name, is_reduced in setup.schedule.reduces_width().items() if is_reduced]
     if not reduced:
         return {}
-    config, inputs, engine = setup.config, setup.inputs, setup.engine
-    sample = importance.sample(inputs.train, config.schedule.importance_examples, config.seed)
-    batch_size, cache = config.train.eval_batch, Path(config.cache_dir).expanduser()
-    precision = (config.engine.dtype, config.engine.quantize, engine.device.type, batch_size)
-    decisive = (inputs.backbone.fingerprint, *precision, config.task.name)
+    config, engine, batch_size = setup.config, setup.engine, setup.config.train.eval_batch
+    sample = importance.sample(setup.inputs.train, config.schedule.importance_examples, config.seed)
+    settings = (config.engine.dtype, config.engine.quantize, engine.device.type, batch_size, config.task.name)
+    decisive = (setup.inputs.backbone.fingerprint, *settings)
     key = importance.key(decisive, prompt=setup.start.identity, examples=sample)
+    cache = Path(config.cache_dir).expanduser()
     scores: dict[str, Tensor] | None = distributed.broadcast_from_main(lambda: find(cache, "importance", key))
     if scores is None:
         with _full_model(setup) as model:

@@ -14,12 +14,12 @@ from stages.epochs import in_updates
 REFUSED = {
     "model=roberta-large task=squad_v2": "answers by one word at a mask, and squad_v2 has no label words",
     "model=roberta-large task.source_length=600": "has 512 positions; give task.source_length=512 or less",
-    "model=gpt2-large task.source_length=1100": "has 1024 positions, of which 9 are for the target",
+    "model=gpt2-large task.source_length=1100": "has 1024 positions, of which 9 are for task.target_length=10",
     "model=gpt2-large task.max_new_tokens=900": (
-        "has 1024 positions, of which 899 are for task.max_new_tokens=900; give task.source_length=125 or less, or a"
+        "has 1024 positions, of which 899 are for task.max_new_tokens=900; give task.source_length=125 or less"
     ),
-    "model=gpt2-large task.max_new_tokens=2000": "1999 are for task.max_new_tokens=2000; give a shorter target",
-    "model=gemma3-270m task.source_length=32750": "has 32768 positions, of which 9 are for the target and 20 are for",
+    "model=gpt2-large task.max_new_tokens=2000": "1999 are for task.max_new_tokens=2000; give a lower task.max_new_tok",
+    "model=gemma3-270m task.source_length=32750": "of which 9 are for task.target_length=10 and 20 are for the prompt",
     "model=t5gemma-s task.max_new_tokens=9000": "writes up to 8192 tokens; give task.max_new_tokens=8192 or less",
     "model=gpt2-large engine.quantize=int8": "packs linear layers, and model=gpt2-large has layers of another kind",
     "model=gpt2-large prompt=late prompt.layer=99": "reads with 36 blocks; give 0 to 36",
