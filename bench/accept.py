@@ -369,11 +369,13 @@ def out_of_memory(place: Place) -> Found:
 def loading(place: Place) -> Found:
     """Seconds to build the embedded model's parts from its file."""
     from fpt.backbones.backbone import open_backbone
+    from fpt.devices.engine import Engine
     from stages import partial, selection
 
-    backbone = open_backbone(compose.load([]).model)
+    config = compose.load(["engine=torch", "engine.dtype=float32"])
+    backbone, engine = open_backbone(config.model), Engine(config.engine, place.device)
     start = time.perf_counter()
-    partial.build(backbone, selection.everything(backbone.shape), device=place.device)
+    partial.build(backbone, selection.everything(backbone.shape), engine)
     place.wait()
     return {"seconds": time.perf_counter() - start}
 

@@ -11,11 +11,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.shapes import Selection, Shape, Stack
 from fpt.config import compose
 from fpt.config.run_config import RunConfig
+from fpt.config.schema import EngineConfig
 from fpt.devices import processes
+from fpt.devices.engine import Engine
 from fpt.errors import UserError
 from fpt.prompts.modules import LatePrompt, SoftPrompt
 from fpt.prompts.prompted import PromptedModel
@@ -24,8 +28,7 @@ from fpt.runs.run import Run, open_run
 from fpt.tasks.opening import open_task
 from fpt.tasks.splits import with_split, without_training_file
 from fpt.training.prediction import Prediction, Predictor
-from stages import epochs, schedule
-from stages.partial import build
+from stages import epochs, partial, schedule
 from stages.planning.decide import described
 from stages.run import run as run_stages
 from stages.selection import choose
@@ -104,6 +107,14 @@ def score(path: str | Path, *overrides: str, split: str | None = None, stage: in
     with warnings.catch_warnings(action="ignore"):
         prompt = learned.from_run(run, stage)
         return evaluate.evaluate(config, lambda: open_task(config), split, prompt, Progress())[0]
+
+
+def build(
+    backbone: Backbone, selection: Selection, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> Any:
+    """The frozen model made of the kept blocks and neurons, in eval mode."""
+    engine = EngineConfig(name="torch", dtype=str(dtype).removeprefix("torch."))
+    return partial.build(backbone, selection, Engine(engine, torch.device(device)))
 
 
 @contextmanager

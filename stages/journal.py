@@ -1,10 +1,10 @@
-"""What happens in a stage, written down and shown: lines of metrics.jsonl, bars, saved states."""
+"""What is written down and shown while a stage trains: lines of metrics.jsonl, bars, saved states."""
 
 from fpt.devices import distributed
 from fpt.devices.meter import Meter, peak_flops
 from fpt.runs.run import PROMPT, UPDATES
 from fpt.training.checkpoint import TrainState, dump_state
-from fpt.training.loop import Changed, Event, Saved, Updated
+from fpt.training.loop import Changed, Event, Saved, Updated, Validated
 from stages import resume
 from stages.schedule import Stage
 from stages.setup import Setup
@@ -14,7 +14,7 @@ class Journal:
     """Writes down and shows what happens in one stage after the other."""
 
     def __init__(self, setup: Setup) -> None:
-        """Of a run; to be made before its first model, as memory is measured against what is taken now."""
+        """Begin a run's journal; before its first model, as memory is measured against what is taken now."""
         device, dtype = setup.engine.device, setup.config.engine.dtype
         self._folder, self._progress, self._start = setup.folder, setup.progress, setup.start
         self._schedule, self._plan = setup.schedule, setup.plan
@@ -25,17 +25,19 @@ class Journal:
         """A stage begins, or goes on after so many seconds; `before` the first stage the run had taken others."""
         earlier = self._schedule.stages[: stage.index - 1]
         self._stage = stage
-        self._seconds = before + sum(resume.read_state(self._folder, one).seconds for one in earlier)
+        self._seconds = before + sum(resume.read_state(self._folder, one)[0].seconds for one in earlier)
         self._meter.begin(self._plan.stages[stage.index - 1].flops_per_update, seconds)
 
     def record(self, event: Event) -> None:
-        """Write down what happened."""
+        """Write down and show an event of the stage's training."""
         if isinstance(event, Saved):
             self._save(event.state)
-            return
-        if isinstance(event, Changed):
+        elif isinstance(event, Changed):
             self._progress.say(event.reason)
-            return
+        else:
+            self._log(event)
+
+    def _log(self, event: Updated | Validated) -> None:
         number, numbers = self._stage.index, len(self._schedule.stages)
         where = f"stage {number}/{numbers}  update {event.update}/{self._schedule.updates}"
         flops = self._plan.flops_before(event.update)
@@ -54,6 +56,6 @@ class Journal:
     def _save(self, state: TrainState) -> None:
         if state.done:  # before the state, which says that nothing is left to do
             prompt = self._start.dump(state.kept_prompt, stage=self._stage.name)
-            self._folder.write(f"stages/{self._stage.name}/{PROMPT}", prompt)
-            self._folder.write_json(f"stages/{self._stage.name}/{UPDATES}", self._meter.found)
+            self._folder.write(f"{self._stage.folder}/{PROMPT}", prompt)
+            self._folder.write_json(f"{self._stage.folder}/{UPDATES}", self._meter.found)
         self._folder.write(resume.state_file(self._stage), dump_state(state, self._folder.metrics_mark()))

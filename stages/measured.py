@@ -56,7 +56,7 @@ def measure(setup: Setup) -> Measured:
 
 def _full_model(setup: Setup) -> AbstractContextManager[PromptedModel]:
     """Within, the engine holds the full model with the untrained prompt."""
-    return setup.models.open(everything(setup.schedule.full), setup.start.prompt)
+    return setup.opened(everything(setup.schedule.full), setup.start.prompt)
 
 
 def _scores(setup: Setup) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ The full model is the partial PLM that keeps everything; the backbone's files ar
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -19,49 +19,67 @@ from fpt.backbones.backbone import Backbone
 from fpt.backbones.location import read_values
 from fpt.backbones.quantised import layers_of, packed
 from fpt.backbones.shapes import Selection, Shape, Stack, StackSelection
+from fpt.config.schema import EngineConfig, PromptConfig
+from fpt.devices import distributed
+from fpt.devices.engine import Engine
+from fpt.prompts.kinds import kind_of
+from fpt.prompts.modules import Prompt, Tensors
+from fpt.prompts.prompted import PromptedModel
+
+IN_FLOAT32 = Engine(EngineConfig(name="torch", device="cpu", dtype="float32"), torch.device("cpu"))
 
 
-def build(
-    backbone: Backbone,
-    selection: Selection,
-    *,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
-    shard: Callable[[nn.Module], None] = lambda _: None,
-    quantize: str = "none",
-) -> Any:
-    """The frozen model made of the kept blocks and neurons, in eval mode; memory follows what is kept.
+def build(backbone: Backbone, selection: Selection, engine: Engine = IN_FLOAT32) -> Any:
+    """The frozen model made of the kept blocks and neurons, in eval mode, where and as precise as the engine wants it.
 
-    Each module goes to `shard` when its own weights are read, before the next ones are; and the blocks' linear layers
-    are packed as `quantize` says (int8, nf4, none), so that no more than one of them is ever there whole.
+    Memory follows what is kept: a module is shared out, and a linear layer of a block packed, as soon as its own
+    weights are read, before the next ones are.
     """
-    family, files = backbone.family, backbone.files
+    family, files, quantize = backbone.family, backbone.files, engine.config.quantize
     model = family.skeleton(backbone.config, shape_of(selection, backbone.shape), selection)
     whole = family.skeleton(backbone.config, backbone.shape)  # as on disk
     packs = set(layers_of(family, model)) if quantize != "none" else set()
     for skeleton in (model, whole):
         family.set_head(skeleton, is_own=backbone.has_own_head)
-    family.fill_buffers(model, device)
+    family.fill_buffers(model, engine.device)
     sources = family.sources(selection, model)
     for parent, leaves in groupby(sources, key=lambda source: source[0][0].rpartition(".")[0]):
         module = model.get_submodule(parent)
         for places, source in leaves:
             shape = tuple(whole.get_parameter(source.name).shape)
             name = family.on_disk(files, (source.name, *places[1:]))
-            wanted = torch.float32 if module in packs and places[0].endswith(".weight") else dtype
-            tensor = files.read(name, shape=shape, rows=source.rows, columns=source.columns, dtype=wanted)
-            parameter = nn.Parameter(tensor.to(device), requires_grad=False)
+            dtype = torch.float32 if module in packs and places[0].endswith(".weight") else engine.dtype
+            tensor = files.read(name, shape=shape, rows=source.rows, columns=source.columns, dtype=dtype)
+            parameter = nn.Parameter(tensor.to(engine.device), requires_grad=False)
             for place in places:
                 owner, _, leaf = place.rpartition(".")
                 setattr(model.get_submodule(owner), leaf, parameter)
         if module in packs:
-            module = packed(module, quantize, dtype)
+            module = packed(module, quantize, engine.dtype)
             model.set_submodule(parent, module)
-        shard(module)
+        engine.shard(module)
     assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
     if model.can_generate() and backbone.ends != family.end_tokens(model.config):  # config.json lacks some
         model.config.eos_token_id = model.generation_config.eos_token_id = backbone.ends
     return model
+
+
+@contextmanager
+def opened(
+    backbone: Backbone, selection: Selection, engine: Engine, prompt: Prompt, *, checkpointing: bool = False
+) -> Iterator[PromptedModel]:
+    """Within, the engine holds the partial PLM, with the prompt in it."""
+    with engine.holding(build(backbone, selection, engine)) as held:
+        distributed.barrier()  # one process may take longer than another to read the weights
+        prompt = prompt.to(engine.device)
+        yield PromptedModel(held.body, prompt, checkpointing=checkpointing, begin_pass=held.begin_pass)
+
+
+def prompt_in(backbone: Backbone, selection: Selection, config: PromptConfig, tensors: Tensors) -> Prompt:
+    """A prompt's tensors as a module, at its place in the partial PLM."""
+    kind = kind_of(config)
+    block = kind.position(backbone.shape.source.blocks)
+    return kind.build(tensors, sum(kept < block for kept in selection.source.blocks))
 
 
 def shape_of(selection: Selection, full: Shape) -> Shape:

@@ -11,7 +11,7 @@ from fpt.runs.progress import Progress, Stopwatch
 from fpt.runs.records import RESULT
 from fpt.tasks.task import Task
 from fpt.training.loop import Changed, Saved, Span, train
-from stages import recycle, resume
+from stages import resume
 from stages.inputs import open_inputs
 from stages.journal import Journal
 from stages.kept_states import StateKeeper
@@ -19,6 +19,7 @@ from stages.measured import measure
 from stages.result import finish
 from stages.schedule import Schedule
 from stages.setup import Setup, prepare
+from stages.start import recycled
 
 
 def run(config: RunConfig, schedule: Schedule, read: Callable[[], Task], progress: Progress) -> dict[str, Any]:
@@ -45,26 +46,22 @@ def _through_stages(setup: Setup) -> dict[str, Any]:
     schedule, state, recipe = setup.schedule, setup.state, setup.recipe
     journal, measured = Journal(setup), measure(setup)
     keeper = StateKeeper(setup.config, setup.plan.states, schedule.block)
-    for stage in schedule.stages:
-        is_last = stage is schedule.last
-        if resume.is_over(stage, state) and not is_last:
-            continue
+    for stage in resume.stages_left(schedule, state):
         selection = resume.selection_of(stage, setup.folder, schedule, measured.scores)
-        with setup.models.open(selection, state.prompt) as model:
-            if not resume.is_over(stage, state):
-                if state.update == stage.first_update:
-                    state = recycle.carry(state, setup.config.recycle)
-                stopwatch, data = Stopwatch(), setup.inputs.train  # the last stage's states go, before others are made
-                if state.update < stage.end:  # else it was stopped in its last validation
-                    data = keeper.data(stage, selection, setup.states_below(model))
-                state = replace(state, seconds=state.seconds + stopwatch.seconds)
-                journal.begin(stage, state.seconds, before=measured.seconds)
-                span = Span(stage.end, schedule.updates, keep_best=is_last)
-                for event in train(model, data, state, span, setup.evaluator.look, recipe):
-                    journal.record(event)
-                    recipe = event.recipe if isinstance(event, Changed) else recipe
-                    state = event.state if isinstance(event, Saved) else state
-            if is_last:
+        with setup.opened(selection, state.prompt) as model:
+            if state.update == stage.first_update:
+                state = recycled(state, setup.config.recycle)
+            stopwatch, data = Stopwatch(), setup.inputs.train  # the last stage's states go, before others are made
+            if state.update < stage.end and not state.done:  # else at most a validation is left
+                data = keeper.data(stage, selection, setup.states_below(model))
+            state = replace(state, seconds=state.seconds + stopwatch.seconds)
+            journal.begin(stage, state.seconds, before=measured.seconds)
+            span = Span(stage.end, schedule.updates, keep_best=stage is schedule.last)
+            for event in train(model, data, state, span, setup.evaluator.look, recipe):
+                journal.record(event)
+                state = event.state if isinstance(event, Saved) else state
+                recipe = event.recipe if isinstance(event, Changed) else recipe
+            if stage is schedule.last:
                 return finish(setup, measured, model, state)
         del model  # the smaller one goes before the larger one is built
     raise AssertionError("a schedule has a last stage")

@@ -32,6 +32,11 @@ class Stage:
         return f"{self.index}-{'x'.join(map(str, blocks))}-{'x'.join(map(str, neurons))}"
 
     @property
+    def folder(self) -> str:
+        """Where the stage's files are in the run folder."""
+        return f"stages/{self.name}"
+
+    @property
     def sizes(self) -> dict[str, int]:
         """The model's size, with result.json's names; 0: it has no such stack. `ffn` is the first stack's width."""
         none = Stack(0, 0)

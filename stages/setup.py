@@ -1,12 +1,15 @@
 """What a run has before its first update, as one value: resolved configuration, data, start, plan, engine, folder."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from fpt.backbones.shapes import Selection
 from fpt.config.run_config import RunConfig
 from fpt.devices.device import open_device
 from fpt.devices.engine import Engine
+from fpt.prompts.modules import Tensors
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import Progress
 from fpt.runs.records import RESULT
@@ -19,7 +22,7 @@ from fpt.training.loop import Recipe
 from stages import resume
 from stages.inputs import Inputs, check_unchanged, evaluator_of
 from stages.kept_states import StatesBelow
-from stages.models import Models
+from stages.partial import opened, prompt_in
 from stages.planning.decide import plan_run
 from stages.planning.plan import Plan
 from stages.schedule import Schedule
@@ -28,18 +31,9 @@ from stages.start import Start, start_of
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything that the stages of a run have in common.
+    """Everything that the stages of a run have in common, and the state in which training begins or goes on.
 
-    Attributes:
-        config: the configuration with the plan's decisions in place of every `auto`.
-        schedule: the stages.
-        inputs: the backbone, and the task's examples as token ids.
-        start: the prompt before its first update.
-        plan: what was decided for this machine, and what every stage costs.
-        engine: holds the models, one after the other.
-        folder: takes everything that the run writes.
-        progress: tells people.
-        state: where training begins or goes on.
+    `config` has the plan's decisions in place of every `auto`.
     """
 
     config: RunConfig
@@ -52,11 +46,11 @@ class Setup:
     progress: Progress
     state: TrainState
 
-    @cached_property
-    def models(self) -> Models:
-        """Builds the partial PLM of each stage."""
-        checkpointing = bool(self.config.train.activation_checkpointing)
-        return Models(self.inputs.backbone, self.engine, self.config.prompt, checkpointing)
+    def opened(self, selection: Selection, prompt: Tensors) -> AbstractContextManager[PromptedModel]:
+        """Within, the engine holds the partial PLM that the selection makes, with a prompt of these tensors."""
+        backbone, checkpointing = self.inputs.backbone, bool(self.config.train.activation_checkpointing)
+        module = prompt_in(backbone, selection, self.config.prompt, prompt)
+        return opened(backbone, selection, self.engine, module, checkpointing=checkpointing)
 
     @cached_property
     def evaluator(self) -> Evaluator:
@@ -71,26 +65,17 @@ class Setup:
     @property
     def recipe(self) -> Recipe:
         """How updates are made."""
-        config, engine = self.config, self.engine
-        return Recipe(
-            config.train,
-            config.optim,
-            self.plan.micro_batch,
-            config.seed,
-            engine.device,
-            in_step=engine.is_sharded,
-            graphs=config.engine.graphs,
-        )
+        config, plan, engine = self.config, self.plan, self.engine
+        own = config.train, config.optim, plan.micro_batch, config.seed
+        return Recipe(*own, engine.device, in_step=engine.is_sharded, graphs=plan.graphs)
 
 
 def prepare(
     config: RunConfig, schedule: Schedule, inputs: Inputs, folder: SharedFolder, progress: Progress
 ) -> Setup | None:
     """Plan the run, or read back what was planned when it began; None: it is finished."""
-    if schedule.updates != config.train.updates:
-        progress.say(
-            f"train.updates={config.train.updates} is set aside: the stages' own updates add up to {schedule.updates}"
-        )
+    if (updates := schedule.updates) != config.train.updates:
+        progress.say(f"train.updates={config.train.updates} is set aside: the stages' own updates add up to {updates}")
     start = start_of(config, schedule.block, inputs)
     check_unchanged(config, inputs, start.identity, folder, progress)
     if inputs.task.skipped:
@@ -101,11 +86,8 @@ def prepare(
     state = saved or TrainState(update=0, prompt=start.prompt)
     plan = plan_run(config, schedule, inputs, folder, state.update)
     resolved = plan.resolved(config)
-    if resolved.train.batch_size < config.train.batch_size:
-        progress.say(
-            f"train.batch_size={config.train.batch_size}: an update takes all {len(inputs.train):,} training examples,"
-            " once"
-        )
+    if (size := config.train.batch_size) > plan.batch_size:
+        progress.say(f"train.batch_size={size}: an update takes all {len(inputs.train):,} training examples, once")
     for sentence in plan.sentences(config.engine.device):
         progress.say(sentence)
     _open_metrics(config, folder, mark, progress)

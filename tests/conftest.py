@@ -28,7 +28,12 @@ from fpt.runs.progress import quiet_libraries
 from fpt.runs.shared_folder import SharedFolder
 from fpt.runs.trackers import MetricsLine
 
-ON_CPU = Engine(EngineConfig(name="torch"), torch.device("cpu"))
+
+def on_cpu(**settings: Any) -> Engine:
+    return Engine(EngineConfig(**{"name": "torch", "device": "cpu", **settings}), torch.device("cpu"))
+
+
+ON_CPU = on_cpu()
 VOCABULARY = json.loads((tiny.FOLDER / "config.json").read_text())["vocab_size"]
 SMALL = {"d_model": 32, "d_ff": 48, "d_kv": 8, "num_heads": 4, "vocab_size": VOCABULARY, "decoder_start_token_id": 0}
 GATED = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}

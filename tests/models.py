@@ -16,7 +16,7 @@ from fpt.prompts.modules import LatePrompt, SoftPrompt, drawn
 from fpt.prompts.prompted import PromptedModel
 from stages import partial
 from stages.selection import everything
-from tests.conftest import SMALL, open_folder
+from tests.conftest import SMALL, on_cpu, open_folder
 
 t5 = FAMILIES["t5"]
 LENGTH, BLOCKS = 5, 6  # of a late prompt, and in the encoder of the fixture `checkpoint`
@@ -38,10 +38,8 @@ def late(position: int = 3, **settings: Any) -> LatePrompt:
 
 def prompted(folder: Path, prompt: LatePrompt | SoftPrompt, **more: Any) -> PromptedModel:
     backbone = open_folder(folder)
-    dtype, checkpointing = more.get("dtype", torch.float32), more.get("checkpointing", False)
-    return PromptedModel(
-        partial.build(backbone, everything(backbone.shape), dtype=dtype), prompt, checkpointing=checkpointing
-    )
+    body = partial.build(backbone, everything(backbone.shape), on_cpu(dtype=more.get("dtype", "float32")))
+    return PromptedModel(body, prompt, checkpointing=more.get("checkpointing", False))
 
 
 def logits(model: Any) -> torch.Tensor:

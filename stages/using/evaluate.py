@@ -12,7 +12,7 @@ from fpt.tasks.splits import is_drawn, name_of_validation
 from fpt.tasks.task import Task
 from fpt.training.evaluation import predictions
 from stages.inputs import evaluator_of, open_inputs
-from stages.models import Models
+from stages.partial import opened, prompt_in
 from stages.using.learned import LearnedPrompt
 
 
@@ -27,14 +27,15 @@ def evaluate(
     with distributed.joined(config.engine, device):
         task = distributed.main_first(read)
         inputs, engine = open_inputs(config, task, progress), Engine(config.engine, device)
-        models = Models(inputs.backbone, engine, prompt.config)
         evaluator = evaluator_of(config, inputs, engine, progress)
         data, examples = inputs.valid, task.valid
         if split == "train":
             data, examples = inputs.train, task.train
         elif inputs.test is not None and (split == "test" or not is_drawn(config.task)):
             data, examples = inputs.test, task.test
-        with progress.running(), models.open(prompt.selection(inputs.backbone), prompt.tensors) as model:
+        backbone, selection = inputs.backbone, prompt.selection(inputs.backbone)
+        module = prompt_in(backbone, selection, prompt.config, prompt.tensors)
+        with progress.running(), opened(backbone, selection, engine, module) as model:
             answers = evaluator.answers(model, data, split or config.task.valid_split)
     name = split or name_of_validation(config.task)
     # The baseline comes from training examples; where there are none, the validation file stands in for them.

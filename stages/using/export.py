@@ -109,7 +109,7 @@ def _write_embeds(
         backbone = open_backbone(request.run.config.model)
         learned.selection(backbone)
         (stack,) = backbone.shape  # embeddings are those of any part, and one block makes a model
-        body = partial.build(backbone, Selection(**{stack: StackSelection((0,))}), dtype=dtype)
+        body = partial.build(backbone, Selection(**{stack: StackSelection((0,))})).to(dtype)
     model = PromptedModel(body, kind_of(learned.config).build(learned.tensors, 0))
     tokens = Tokens(backbone.tokenizer, backbone.family.row, templates_of(rules_of(task), task))
     embedded, asked = dict[str, torch.Tensor](), list[dict[str, Any]]()

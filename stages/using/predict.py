@@ -16,7 +16,7 @@ from fpt.tasks.task import ANSWER, Example, TaskRules
 from fpt.training.prediction import MixedPredictor, Predictor
 from stages.fits import check_options
 from stages.inputs import choice_for
-from stages.models import Models
+from stages.partial import opened, prompt_in
 from stages.using.learned import LearnedPrompt, check_same_model
 
 
@@ -49,13 +49,15 @@ def mixed_predictor(
         selection = first.selection(backbone)
         for own, prompt in prompts.values():
             _check_alike(own, prompt, config, first, backbone)
-        with Models(backbone, engine, first.config).open(selection, first.tensors) as model:
+        modules = {
+            name: prompt_in(backbone, selection, prompt.config, prompt.tensors) for name, (_, prompt) in prompts.items()
+        }
+        with opened(backbone, selection, engine, next(iter(modules.values()))) as model:
             predictors = {}
             for name, (own, prompt) in prompts.items():
                 rules = rules_of(own.task)
-                module = Models(backbone, engine, prompt.config).prompt_of(selection, prompt.tensors)
                 predictors[name] = Predictor(
-                    model.with_prompt(module),
+                    model.with_prompt(modules[name].to(device)),
                     backbone.tokenizer,
                     device,
                     rules.from_text,

@@ -207,7 +207,7 @@ def measure_memory(words: list[str], result: Path) -> None:
 
         def train(shape: Shape, updates: int) -> None:
             chosen = choose(shape, backbone.shape, scores)
-            body = build(backbone, chosen, dtype=engine.dtype, device=device, shard=engine.shard)
+            body = build(backbone, chosen, engine)
             with engine.holding(body) as held:
                 distributed.barrier()
                 model = PromptedModel(held.body, SoftPrompt(vectors), begin_pass=held.begin_pass)

@@ -13,14 +13,14 @@ import torch
 
 from fpt.backbones.backbone import open_backbone
 from fpt.config import compose
-from fpt.config.schema import PromptConfig
 from fpt.data.encoded import Batch
 from fpt.devices import distributed
 from fpt.devices import engine as engines
 from fpt.devices.device import open_device
 from fpt.devices.engine import Engine
+from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
-from stages.models import Models
+from stages.partial import opened
 from stages.selection import everything
 from tests.conftest import save_checkpoint
 from tests.processes import in_processes
@@ -92,14 +92,14 @@ def measure(words: list[str], result: Path) -> None:
     device = open_device(config.engine)
     with distributed.joined(config.engine, device):
         backbone = open_backbone(config.model)
-        start = {"prompt": torch.randn(5, backbone.config.d_model, generator=torch.Generator().manual_seed(0))}
+        start = torch.randn(5, backbone.config.d_model, generator=torch.Generator().manual_seed(0))
         for name, ahead, whole, times in (("CPU", 0, engines.KEPT_WHOLE, 6), ("GPU", AHEAD, WHOLE, 4)):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(engines, "fetched_ahead", {device.type: ahead}.__getitem__)
                 patch.setattr(engines, "KEPT_WHOLE", whole)
-                models, learned, said = Models(backbone, Engine(config.engine, device), PromptConfig(length=5)), [], []
+                engine, learned, said = Engine(config.engine, device), [], []
                 update, validation = partial(learn, seen=learned), partial(validate, seen=said)
-                with models.open(everything(backbone.shape), start) as model:
+                with opened(backbone, everything(backbone.shape), engine, SoftPrompt(start)) as model:
                     first = [counted(model, update) for _ in range(TIMES)]
                     between = [counted(model, validation, update, update) for _ in range(times)]
                     last = [counted(model, update) for _ in range(TIMES)]

@@ -165,7 +165,7 @@ def filler(model: PromptedModel, engine: Engine = ON_CPU) -> StatesBelow:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_what_is_kept_are_the_states_of_real_tokens(checkpoint: Path, tmp_path: Path, dtype: str) -> None:
     engine = Engine(EngineConfig(name="torch", dtype=dtype), torch.device("cpu"))
-    model = prompted(checkpoint, late(3), dtype=engine.dtype)
+    model = prompted(checkpoint, late(3), dtype=engine.config.dtype)
     filled = filler(model, engine)
     for kept in (filled.in_memory(), filled.on_disk(tmp_path / "new")):
         assert kept.rows.dtype == engine.dtype

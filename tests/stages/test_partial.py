@@ -12,7 +12,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForCo
 from fpt.backbones.shapes import STACKS, Selection, StackSelection
 from stages import partial
 from stages.selection import everything
-from tests.conftest import FAMILIES, SMALL, open_folder, save_checkpoint
+from tests.conftest import FAMILIES, SMALL, on_cpu, open_folder, save_checkpoint
 from tests.models import logits
 from tests.processes import run_code
 
@@ -94,7 +94,7 @@ def test_surgery_leaves_files_and_full_model_alone(checkpoint: Path) -> None:
 
 def test_everything_is_frozen_and_in_eval_mode(checkpoint: Path) -> None:
     backbone = open_folder(checkpoint)
-    model = partial.build(backbone, everything(backbone.shape), dtype=torch.bfloat16)
+    model = partial.build(backbone, everything(backbone.shape), on_cpu(dtype="bfloat16"))
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
@@ -108,13 +108,13 @@ import torch
 from fpt.backbones.shapes import Selection, StackSelection
 from stages import partial
 from tests.processes import run_code
-from tests.conftest import open_folder
+from tests.conftest import on_cpu, open_folder
 backbone = open_folder(Path.cwd())
 part, whole = StackSelection((0, 4), (tuple(range(0, 1024, 4)),) * 2), StackSelection(tuple(range(8)))
 peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the imports
 before = peak()
-partial.build(backbone, Selection(*[{what}] * 2), dtype=torch.bfloat16)
+partial.build(backbone, Selection(*[{what}] * 2), on_cpu(dtype="bfloat16"))
 print(peak() - before)
 """
 

@@ -16,7 +16,7 @@ from fpt.errors import UserError
 from fpt.pricing.flops import price_of
 from stages import partial
 from stages.selection import everything
-from tests.conftest import open_folder, save_checkpoint
+from tests.conftest import on_cpu, open_folder, save_checkpoint
 from tests.models import logits
 
 KEPT = Selection(
@@ -91,7 +91,7 @@ def test_a_partial_plm_is_packed_slice_by_slice(quantize: str, family: str, tmp_
     """All of its blocks' linear layers, and neither embedding, head, norms nor the bias tables."""
     backbone = open_folder(save_checkpoint(tmp_path / "model", family))
     kept = KEPT if family == "T5 1.1" else everything(backbone.shape)
-    plain, ours = (partial.build(backbone, kept, quantize=how) for how in ("none", quantize))
+    plain, ours = (partial.build(backbone, kept, on_cpu(quantize=how)) for how in ("none", quantize))
     linear = len(layers_of(backbone.family, plain))
     assert sum(isinstance(module, Linear) for module in ours.modules()) == linear
     whole = dict(plain.named_parameters())
@@ -109,7 +109,7 @@ def test_a_partial_plm_is_packed_slice_by_slice(quantize: str, family: str, tmp_
 def test_a_full_model_computes_what_transformers_computes_with_the_same_weights(tmp_path: Path) -> None:
     folder = save_checkpoint(tmp_path / "model", "T5 1.1")
     backbone, theirs = open_folder(folder), AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
-    ours = partial.build(backbone, everything(backbone.shape), quantize="nf4")
+    ours = partial.build(backbone, everything(backbone.shape), on_cpu(quantize="nf4"))
     for name, module in ours.named_modules():
         if isinstance(module, Linear):
             theirs.get_submodule(name).weight = nn.Parameter(module.packed.whole())

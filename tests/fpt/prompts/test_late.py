@@ -267,7 +267,7 @@ def test_examples_get_vectors_of_their_own(checkpoint: Path) -> None:
 
 @pytest.mark.parametrize("generator", GENERATORS)
 def test_it_stays_in_float32_under_a_bfloat16_model(checkpoint: Path, generator: str) -> None:
-    model = prompted(checkpoint, late(3, generator=generator), dtype=torch.bfloat16)
+    model = prompted(checkpoint, late(3, generator=generator), dtype="bfloat16")
     batch = DATA.batch([0, 1])
     assert model.encode(batch)[0].dtype == torch.bfloat16
     model(batch).backward()

@@ -25,7 +25,7 @@ from fpt.training.loop import step
 from fpt.training.optimizer import make
 from stages import partial
 from stages.selection import everything
-from tests.conftest import FAMILIES, open_folder, save_checkpoint
+from tests.conftest import FAMILIES, on_cpu, open_folder, save_checkpoint
 
 DATA = Encoded(
     sources=Rows.of([[5, 6, 7, 1], [8, 9, 10, 11, 12, 13, 14, 1], [15, 1], [16, 17, 18, 19, 20, 1]]),
@@ -35,9 +35,9 @@ GENERATORS = ("npg", "mppg", "none")
 PROMPT = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
 
 
-def prompted(folder: Path, dtype: torch.dtype = torch.float32, **more: bool) -> PromptedModel:
+def prompted(folder: Path, dtype: str = "float32", **more: bool) -> PromptedModel:
     backbone = open_folder(folder)
-    body = partial.build(backbone, everything(backbone.shape), dtype=dtype)
+    body = partial.build(backbone, everything(backbone.shape), on_cpu(dtype=dtype))
     return PromptedModel(body, SoftPrompt(PROMPT), **more)
 
 
@@ -162,7 +162,7 @@ def test_a_cards_padding_leaves_the_loss_and_its_gradient_as_they_are(checkpoint
 
 
 def test_the_prompt_stays_in_float32_under_a_bfloat16_model(checkpoint: Path) -> None:
-    model = prompted(checkpoint, torch.bfloat16)
+    model = prompted(checkpoint, "bfloat16")
     model(DATA.batch([0, 1])).backward()
     assert model.prompt.vectors.dtype == model.prompt.vectors.grad.dtype == torch.float32
 
@@ -180,8 +180,8 @@ def bytes_kept(model: PromptedModel) -> tuple[torch.Tensor, int]:
     return loss, sum(kept.values())
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_checkpointing_changes_nothing_but_memory(checkpoint: Path, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_checkpointing_changes_nothing_but_memory(checkpoint: Path, dtype: str) -> None:
     plain, less = prompted(checkpoint, dtype), prompted(checkpoint, dtype, checkpointing=True)
     (loss, kept), (same_loss, fewer) = bytes_kept(plain), bytes_kept(less)
     loss.backward()
