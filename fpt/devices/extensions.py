@@ -1,4 +1,4 @@
-"""What DeepSpeed builds when it is first used; a build that is killed leaves a lock, on which every later run waits."""
+"""The locks of what DeepSpeed builds when it is first used; after a killed build every later run would wait on one."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ from torch.utils import cpp_extension
 from fpt.errors import UserError
 
 BUILT = ("pin_memory",)  # for offloading
-OLD = 300.0  # seconds; a lock as old as that is no build's on another machine that shares the folder
+OLD = 300.0  # seconds; a build on another machine that shares the folder takes less
 
 
 def check_locks() -> None:
@@ -32,17 +32,17 @@ def check_locks() -> None:
 
 
 def abandoned_locks() -> list[Path]:
-    """Locks that builds have left."""
+    """List the locks that killed builds have left."""
     return [lock for lock, age in _unheld_locks() if age >= OLD]
 
 
 def _unheld_locks() -> Iterator[tuple[Path, float]]:
-    """Locks that no process of this machine has open, as the one that builds has, and how many seconds old they are."""
+    """Give the locks that no process of this machine has open, as its builder would, and their age in seconds."""
     for name in BUILT:
-        with suppress(OSError):  # where the folder cannot be made nothing is built; a lock that is gone is none
+        with suppress(OSError):  # the folder cannot be made, or the lock is gone
             lock = Path(cpp_extension._get_build_directory(name, verbose=False)).resolve() / "lock"
             age = time.time() - lock.stat().st_mtime
-            # Other users' processes tell nothing of their files; they build in folders of their own.
+            # Other users' files are not seen, but these build in folders of their own.
             files = [process.info["open_files"] or () for process in psutil.process_iter(["open_files"])]
             if str(lock) not in {file.path for opened in files for file in opened}:
                 yield lock, age

@@ -20,13 +20,9 @@ USUAL_REASON = {
 
 
 def start(engine: EngineConfig, words: list[str]) -> None:
-    """Run `fpt WORDS` in `engine.processes` processes to their end.
-
-    Raises:
-        Failed: a process failed, or the run was told to stop.
-    """
-    open_device(engine)  # what is wrong with it is said before any process starts
-    logging.disable(logging.CRITICAL)  # what matters of the agent's words is said below, in one line
+    """Run `fpt WORDS` in `engine.processes` processes to their end; raises `Failed` if one fails or is stopped."""
+    open_device(engine)  # refused before any process starts
+    logging.disable(logging.CRITICAL)  # of what the agent logs, `Failed` says what matters
     with TemporaryDirectory(prefix="fpt-") as folder:
         agent = LaunchConfig(
             min_nodes=1,

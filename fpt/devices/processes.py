@@ -1,7 +1,8 @@
 """How many processes a run has, whoever started them, and whether this is one of several."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import EngineConfig
@@ -10,8 +11,7 @@ from fpt.errors import UserError
 REQUIRED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # every launcher sets these and WORLD_SIZE
 
 
-@dataclass(frozen=True)
-class Counts:
+class Counts(NamedTuple):
     """The numbers of a run's processes on all machines together, and on this one."""
 
     all: int
@@ -19,27 +19,27 @@ class Counts:
 
 
 def is_worker() -> bool:
-    """Whether a launcher (ours, torchrun, DeepSpeed's) started this process as one of several."""
+    """Return whether a launcher (ours, torchrun, DeepSpeed's) started this process as one of several."""
     return _number("WORLD_SIZE", "1") > 1
 
 
 def counted(engine: EngineConfig) -> Counts:
     """Count the processes: those of engine.processes, or those that a launcher has started."""
-    return _typed(engine) if engine.processes > 1 else _started()
+    return Counts(engine.processes, engine.processes) if engine.processes > 1 else _started()
 
 
 def are_typed(engine: EngineConfig) -> bool:
-    """Whether engine.processes decides how many there are."""
-    return _started().all == 1 or _started() == _typed(engine)
+    """Return whether another engine.processes would give another number of processes."""
+    return _started().all == 1 or _started() == (engine.processes, engine.processes)
 
 
 def speaks() -> bool:
-    """Whether this process prints and writes for all of them."""
+    """Return whether this process prints and writes for all of them."""
     return not is_worker() or os.environ.get("RANK") == "0"
 
 
 def must_be_launched(config: RunConfig) -> bool:
-    """Whether the run needs processes that are still to be started."""
+    """Return whether the run needs processes that are still to be started."""
     return not is_worker() and config.engine.processes > 1
 
 
@@ -53,7 +53,7 @@ def check_started(config: RunConfig) -> None:
             f"WORLD_SIZE={started.all}: {', '.join(missing)} not set, as a launcher sets it; start the processes with"
             " torchrun or engine.processes=N, or unset WORLD_SIZE"
         )
-    if engine.processes > 1 and _typed(engine) != started:
+    if counted(engine) != started:
         raise UserError(
             f"engine.processes={engine.processes}: the launcher starts {started.all} processes, {started.here} on this"
             " machine; leave out engine.processes"
@@ -85,10 +85,6 @@ def together(config: RunConfig) -> RunConfig:
     check_started(config)
     engine = config.engine
     return replace(config, engine=replace(engine, name="torch" if engine.name == "auto" else engine.name))
-
-
-def _typed(engine: EngineConfig) -> Counts:
-    return Counts(engine.processes, engine.processes)
 
 
 def _started() -> Counts:

@@ -100,9 +100,8 @@ class TensorBoard:
         for file in folder.glob("*tfevents*"):
             # Emptied, not removed: a TensorBoard that reads a removed file does not go on to the next one.
             file.write_bytes(b"") if file.stat().st_size else file.unlink()
-        self._stream = (folder / f"events.out.tfevents.{time.time_ns()}").open(
-            "wb"
-        )  # TensorBoard reads in the order of names
+        # TensorBoard reads its files in the order of their names.
+        self._stream = (folder / f"events.out.tfevents.{time.time_ns()}").open("wb")
         self._writer = RecordWriter(self._stream)
         self._add(file_version="brain.Event:2", seconds=0)
         self._add(session_log={"status": "START"}, step=0, seconds=0)
