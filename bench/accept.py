@@ -141,7 +141,7 @@ def _peft(place: Place, model: PromptedModel, data: Encoded, size: int, micro_ba
     try:
         side = PeftSide(
             model.body,
-            model.learned()["prompt"],
+            model.prompt.learned()["prompt"],
             batch_size=micro_batch,
             optim=OPTIM,
             padded=False,

@@ -85,7 +85,7 @@ def started(place: Place) -> Iterator[Found]:
                 run = partial(_each_once, model, optimizer, shares, place, graphs)
                 place.peak()
                 run()
-                learned.append(model.learned()["prompt"])
+                learned.append(model.prompt.learned()["prompt"])
                 found: Found = {"seconds_per_update": place.seconds_once(run) / count}
                 found |= {"peak_bytes": place.peak(), "graphs": None if graphs is None else len(graphs)}
                 if place.is_card:

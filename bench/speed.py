@@ -98,7 +98,7 @@ def update(rounds: int) -> list[Row]:
     """Examples per second of an epoch: ours, PEFT tuned (bf16 too), PEFT padded."""
     with tempfile.TemporaryDirectory() as folder:
         ours = OurSide(part(write_backbone(SHALLOW, Path(folder)), SHALLOW))
-        start = ours.model.learned()["prompt"]
+        start = ours.model.prompt.learned()["prompt"]
         settings: dict[str, dict[str, bool]] = {
             "PEFT tuned": {"padded": False},
             "PEFT tuned, bf16": {"padded": False, "bf16": True},
@@ -121,7 +121,7 @@ def _check_same(ours: OurSide, theirs: PeftSide) -> None:
             raise SystemExit(f"the sides' losses differ: {one} and {other}")
     ours.seconds(data, our_batches(data))
     theirs.seconds(data, our_batches(data))
-    vectors = ours.model.learned()["prompt"]
+    vectors = ours.model.prompt.learned()["prompt"]
     if vectors.shape != theirs.vectors.shape or (vectors - theirs.vectors).norm() > 1e-3 * vectors.norm():
         raise SystemExit("the sides' prompts differ after the same updates")
 

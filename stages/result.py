@@ -29,9 +29,9 @@ def finish(setup: Setup, measured: Measured, model: PromptedModel, state: TrainS
     config, inputs, folder, evaluator = setup.config, setup.inputs, setup.folder, setup.evaluator
     task, plan, last = inputs.task, setup.plan, state.score
     if evaluator.some is not None:  # training has looked at some examples alone
-        model.learn(state.kept_prompt)
+        model.prompt.learn(state.kept_prompt)
         last = evaluator.validate(model).score
-    model.learn(state.best_prompt)
+    model.prompt.learn(state.best_prompt)
     evaluation = evaluator.validate(model)
     tested = evaluator.answers(model, inputs.test, "test") if inputs.test else None
     if state.update < plan.updates:  # it ran out of patience

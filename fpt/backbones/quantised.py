@@ -9,7 +9,7 @@ Letters: O outputs, I inputs of a layer.
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,24 +22,13 @@ GROUP, GROUPS = 64, 256  # nf4: numbers with one scale, and scales with one scal
 TABLES = 4 * (16 + 256 + 1)  # bytes of the numbers that 4 and 8 bits stand for, and of the scales' mean
 
 
-class Packed(Protocol):
-    """A weight [O, I] in few bits."""
-
-    @property
-    def nbytes(self) -> int:
-        """The bytes that it takes."""
-
-    def whole(self) -> Tensor:
-        """The weight [O, I] that the bits stand for."""
-
-
 class Linear(nn.Module):
     """A frozen linear layer [O, I] with a packed weight."""
 
     # T5's feed-forward layer asks its last one for a tensor's precision, and gives it states of that.
     weight = None
 
-    def __init__(self, packed: Packed, like: nn.Linear) -> None:
+    def __init__(self, packed: "Int8 | NF4", like: nn.Linear) -> None:
         """Replace another layer, whose bias is taken over."""
         super().__init__()
         self.packed, self.bias = packed, like.bias
@@ -55,7 +44,7 @@ class _Product(torch.autograd.Function):
     """States times a packed weight, which is unpacked again in the backward pass, where torch would keep it whole."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, packed: Packed) -> Tensor:
+    def forward(ctx: Any, states: Tensor, packed: "Int8 | NF4") -> Tensor:
         ctx.packed = packed
         return functional.linear(states, packed.whole())
 
@@ -78,11 +67,6 @@ class Int8:
         """Pack a weight by rows, from float16 everywhere, as bitsandbytes takes nothing else on a GPU."""
         codes, largest, _ = _library("int8").int8_vectorwise_quant(weight.half())
         return cls(codes, largest, dtype)
-
-    @property
-    def nbytes(self) -> int:
-        """Codes and scales."""
-        return self.codes.nbytes + self.largest.nbytes
 
     def whole(self) -> Tensor:
         """The weight [O, I] that the bits stand for."""
@@ -107,13 +91,6 @@ class NF4:
         codes, state = _library("nf4").quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
         state.dtype = dtype
         return cls(codes, state, shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Codes and scales."""
-        scales = self.state.state2
-        tensors = (self.codes, self.state.absmax, self.state.code, self.state.offset, scales.absmax, scales.code)
-        return sum(tensor.nbytes for tensor in tensors)
 
     def whole(self) -> Tensor:
         """The weight [O, I] that the bits stand for."""

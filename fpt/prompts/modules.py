@@ -30,6 +30,16 @@ class Prompt(nn.Module):
         """The learned tensors, by name."""
         return dict(self.named_parameters())
 
+    def learned(self) -> Tensors:
+        """A copy of the tensors on the CPU, by name."""
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.named_parameters()}
+
+    @torch.no_grad()
+    def learn(self, tensors: Tensors) -> None:
+        """Take over tensors that were learned elsewhere."""
+        for name, tensor in self.named_parameters():
+            tensor.copy_(tensors[name])
+
     def prepend(
         self, states: Tensor, mask: Tensor, source: Tensor, factors: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:

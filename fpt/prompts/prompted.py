@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fpt.backbones.families import family_of
 from fpt.data.encoded import IGNORED, Batch
-from fpt.prompts.modules import Prompt, Tensors
+from fpt.prompts.modules import Prompt
 from fpt.prompts.readers import READERS, Encoded
 
 LOGITS_AT_ONCE = 1024  # target positions whose logits [V] are held at the same time
@@ -52,16 +52,6 @@ class PromptedModel(nn.Module):
         _, mask = self.reader.inputs(batch)
         states, mask = self.prompt.prepend(states, mask[:, : states.shape[1]], batch.mask, batch.factors)
         return self.family.encoded_from(self.body, states, mask, self.prompt.position), mask
-
-    def learned(self) -> Tensors:
-        """A copy of what is learned, by name, off the device."""
-        return {name: tensor.detach().cpu().clone() for name, tensor in self.prompt.tensors.items()}
-
-    @torch.no_grad()
-    def learn(self, tensors: Tensors) -> None:
-        """Put what was learned elsewhere in the place of what is here."""
-        for name, tensor in self.prompt.tensors.items():
-            tensor.copy_(tensors[name])
 
     def below(self, batch: Batch) -> Tensor:
         """The states [B, L, D] that the prompt is put before; they depend on the example alone, and never change."""

@@ -152,17 +152,16 @@ def train(
                 if is_told or _is_due(state, span, config) or state.update % config.save_every == 0:
                     seconds = before + stopwatch.seconds
                     yield unread(seconds)
-                    unread, learned, packed = None, model.learned(), pack(optimizer)
+                    unread, learned, packed = None, model.prompt.learned(), pack(optimizer)
                     state = replace(state, prompt=learned, mean=average.copy(), optimizer=packed, seconds=seconds)
                     yield Saved(state)
                 if is_told:
                     interrupts.stop()
             if _is_due(state, span, config):
                 if _validates(span, config):
-                    with average.in_place():
-                        evaluation, judged = validate(model), model.learned()
+                    evaluation = validate(model.with_prompt(average.kept))
                     yield Validated(state.update, before + stopwatch.seconds, evaluation)
-                    state = _judged(state, evaluation.score, judged, span, config.patience)
+                    state = _judged(state, evaluation.score, average.kept.learned(), span, config.patience)
                 else:
                     state = replace(state, judged=state.update, score=None, done=True)
                 state = replace(state, seconds=before + stopwatch.seconds)

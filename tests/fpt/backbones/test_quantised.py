@@ -9,7 +9,7 @@ from torch import nn
 from transformers import AutoModelForSeq2SeqLM
 
 from fpt.backbones import quantised
-from fpt.backbones.quantised import FORMATS, Linear, layers_of, packed, packed_bytes
+from fpt.backbones.quantised import FORMATS, Int8, Linear, layers_of, packed, packed_bytes
 from fpt.backbones.shapes import Selection, StackSelection
 from fpt.config import clashes
 from fpt.errors import UserError
@@ -30,6 +30,16 @@ def layer_of(outputs: int, inputs: int) -> nn.Linear:
     layer = nn.Linear(inputs, outputs, bias=False).requires_grad_(False)
     torch.nn.init.normal_(layer.weight, std=0.3)
     return layer
+
+
+def bytes_of(layer: Linear) -> int:
+    """The bytes of a packed weight's tensors."""
+    weight = layer.packed
+    if isinstance(weight, Int8):
+        return weight.codes.nbytes + weight.largest.nbytes
+    state, scales = weight.state, weight.state.state2
+    tensors = (weight.codes, state.absmax, state.code, state.offset, scales.absmax, scales.code)
+    return sum(tensor.nbytes for tensor in tensors)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -64,7 +74,7 @@ def test_int8_is_off_by_half_a_step_at_most() -> None:
 @pytest.mark.parametrize("shape", [(96, 40), (17, 32), (33, 129), (512, 128)])
 def test_the_bytes_counted_are_those_of_the_tensors(quantize: str, shape: tuple[int, int]) -> None:
     layer = layer_of(*shape)
-    assert packed_bytes(layer, quantize) == packed(layer, quantize, torch.float32).packed.nbytes
+    assert packed_bytes(layer, quantize) == bytes_of(packed(layer, quantize, torch.float32))
 
 
 def test_no_whole_weight_is_kept_for_the_way_back() -> None:
@@ -98,7 +108,7 @@ def test_a_partial_plm_is_packed_slice_by_slice(quantize: str, family: str, tmp_
     assert all(torch.equal(value, whole[name]) for name, value in ours.named_parameters())
     assert len(list(ours.parameters())) == len(whole) - linear
     total = sum(value.nbytes for value in ours.parameters())
-    total += sum(module.packed.nbytes for module in ours.modules() if isinstance(module, Linear))
+    total += sum(bytes_of(module) for module in ours.modules() if isinstance(module, Linear))
     shape = partial.shape_of(kept, backbone.shape)
     assert price_of(backbone.config).weight_bytes(shape, "float32", quantize) == total
     said = logits(ours)

@@ -135,6 +135,11 @@ def written(file: Path, data: bytes) -> Path:
     return file
 
 
+def tensors(file: Path, **named: torch.Tensor) -> Path:
+    save_file(named, file)
+    return file
+
+
 UNUSABLE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "nothing": (lambda at: at, r"No such file.*expected a prompt.safetensors"),
     "any folder": (lambda at: at.parent, "has no prompt; expected"),
@@ -156,6 +161,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a tensor that is not a number": (lambda at: saved(at, torch.tensor([[float("nan")]])), "not finite"),
     "another zip": (lambda at: written(at, b"PK\x03\x04..."), "torch's restricted reader refuses it"),
     "a text": (lambda at: written(at, b"prompt"), "cannot be read as safetensors"),
+    "another's safetensors": (lambda at: tensors(at, other=PROMPT), "has no tensor 'prompt', but other"),
     "a pointer": (lambda at: written(at, b"version https://git-lfs.github.com/spec/v1"), "is a Git LFS pointer"),
 }
 
@@ -170,9 +176,10 @@ def test_what_holds_no_prompt_is_refused_in_one_line(tmp_path: Path, kind: str) 
 
 def test_another_shape_is_named_with_the_keys_that_it_is_of(tmp_path: Path) -> None:
     (tmp_path / "p").write_bytes(dump_prompt({"prompt": PROMPT}))
-    prompt_to_start_from(PromptConfig(length=5, init="file", file=str(tmp_path / "p")), 32)
-    with pytest.raises(UserError, match=r"\[5, 32\], this run needs \[6, 32\] \[prompt.length, d_model\]"):
-        prompt_to_start_from(PromptConfig(length=6, init="file", file=str(tmp_path / "p")), 32)
+    assert prompt_to_start_from(PromptConfig(length=5, init="file", file=str(tmp_path / "p")), 32) is not None
+    for length, width in ((6, 32), (5, 31)):
+        with pytest.raises(UserError, match=rf"\[5, 32\], this run needs \[{length}, {width}\] \[prompt.length, d_mo"):
+            prompt_to_start_from(PromptConfig(length=length, init="file", file=str(tmp_path / "p")), width)
 
 
 def test_a_prompt_that_does_not_fit_is_refused_before_torch_is_imported(tmp_path: Path) -> None:

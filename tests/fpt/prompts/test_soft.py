@@ -5,12 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from fpt.config.schema import PromptConfig
-from fpt.errors import UserError
 from fpt.prompts.files import initial
-from fpt.training.checkpoint import dump_prompt
 from tests.conftest import open_folder
 
 
@@ -53,29 +51,3 @@ def test_text_is_repeated_to_the_length(checkpoint: Path) -> None:
     ids = open_folder(checkpoint).tokenizer("is it red", add_special_tokens=False).input_ids
     wanted = [ids[index % len(ids)] for index in range(8)]
     assert torch.equal(start(checkpoint, init="text", text="is it red"), table(checkpoint)[wanted])
-
-
-def test_a_file_gives_its_own_vectors(checkpoint: Path, tmp_path: Path) -> None:
-    vectors = torch.randn(8, 32)
-    file = tmp_path / "prompt.safetensors"
-    file.write_bytes(dump_prompt({"prompt": vectors}))
-    assert torch.equal(start(checkpoint, init="file", file=str(file)), vectors)
-
-
-@pytest.mark.parametrize(
-    ("tensors", "reason"),
-    [
-        ({"prompt": torch.zeros(8, 31)}, r"\[8, 31\].*\[8, 32\]"),
-        ({"prompt": torch.zeros(9, 32)}, r"\[9, 32\].*\[8, 32\]"),
-        ({"other": torch.zeros(8, 32)}, "no tensor 'prompt', but other"),
-        (None, "cannot be read"),
-    ],
-)
-def test_a_wrong_file_is_refused(checkpoint: Path, tmp_path: Path, tensors: Any, reason: str) -> None:
-    file = tmp_path / "prompt.safetensors"
-    if tensors is None:
-        file.write_bytes(b"not a tensor file")
-    else:
-        save_file(tensors, file)
-    with pytest.raises(UserError, match=reason):
-        start(checkpoint, init="file", file=str(file))
