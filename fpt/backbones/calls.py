@@ -72,5 +72,6 @@ def _with(module: nn.Module, path: str, part: nn.Module) -> nn.Module:
 def run(blocks: Sequence[nn.Module], calls: Sequence[Call], states: Tensor, **instead: Any) -> Tensor:
     """Hidden states [B, L, D] after some blocks, called as recorded except for the arguments given `instead`."""
     for block, call in zip(blocks, calls, strict=True):
-        states = block(states, **(call | instead))
+        output = block(states, **(call | instead))
+        states = output[0] if isinstance(output, tuple) else output
     return states

@@ -14,6 +14,7 @@ from torch.nn.functional import rms_norm
 from transformers import PreTrainedConfig
 from transformers.activations import NewGELUActivation
 
+from fpt.backbones.calls import Call
 from fpt.backbones.family import Family
 from fpt.backbones.shapes import Selection, Shape, Stack, WeightSlice
 from fpt.backbones.weights import WeightFiles
@@ -151,25 +152,16 @@ class T5(UMT5):
         return WeightSlice(name)  # in the full model too it is in the first block, whichever block is first here
 
     def states_before(self, model: Any, ids: torch.Tensor, mask: torch.Tensor, block: int) -> torch.Tensor:
-        """The encoder's hidden states [B, S, D] before its block of that number, for source ids [B, S]."""
-        embedded = model.shared(ids)
-        return self.through_blocks(model, embedded, mask, 0, block) if block else embedded
+        """As every family's; before the first block no bias is needed."""
+        states = model.shared(ids)
+        return self.through(model, states, self.arguments(model, states, mask), 0, block) if block else states
 
-    def encoded_from(self, model: Any, states: torch.Tensor, mask: torch.Tensor, block: int) -> torch.Tensor:
-        """The encoder's output [B, S, D] from the hidden states before its block of that number."""
-        return model.encoder.final_layer_norm(self.through_blocks(model, states, mask, block, None))
-
-    def through_blocks(
-        self, model: Any, states: torch.Tensor, mask: torch.Tensor, first: int, last: int | None
-    ) -> torch.Tensor:
-        """The encoder's hidden states [B, S, D] before block `last`, from those before block `first`.
-
-        The position bias depends on distances alone, so that a prompt put before the states leaves theirs unchanged.
-        """
+    def arguments(
+        self, model: Any, states: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor | None = None
+    ) -> list[Call]:
+        """As every family's: all blocks share one bias, which depends on distances, so a prompt changes nothing."""
         bias = _masked(_position_bias(model.encoder, states), _attended(mask))
-        for block in self.blocks_of(model, "encoder")[first:last]:
-            states = block(states, position_bias=bias)[0]
-        return states
+        return [{"position_bias": bias}] * len(model.encoder.block)
 
     def decoded(
         self, model: Any, ids: torch.Tensor, states: torch.Tensor, mask: torch.Tensor, texts: int = 1

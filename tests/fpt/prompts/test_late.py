@@ -174,7 +174,7 @@ def test_blocks_run_in_two_parts_are_the_encoder(family: str, tmp_path: Path) ->
     batch = DATA.batch([0, 1, 2, 3])
     states = embedded = model.get_input_embeddings()(batch.source)
     for part in ((0, 2), (2, None)):
-        states = t5.through_blocks(model, states, batch.mask, *part)
+        states = t5.through(model, states, t5.arguments(model, states, batch.mask), *part)
     expected = model.encoder(inputs_embeds=embedded, attention_mask=batch.mask).last_hidden_state
     assert torch.equal(model.encoder.final_layer_norm(states), expected)
 
