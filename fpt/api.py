@@ -60,30 +60,18 @@ __all__ = [
 
 
 def configure(*overrides: str) -> RunConfig:
-    """The configuration that `fpt train` would have with these overrides, checked.
-
-    Raises:
-        UserError: an override cannot be used.
-    """
+    """The configuration that `fpt train` would have with these overrides, checked."""
     return compose.load(overrides)
 
 
 def plan(config: RunConfig) -> dict[str, Any]:
-    """What every stage will cost, as `fpt plan --json` prints it.
-
-    Raises:
-        UserError: the schedule does not fit the model.
-    """
+    """What every stage will cost, as `fpt plan --json` prints it."""
     config = epochs.expected(config)
     return described(config, schedule.of(config))
 
 
 def train(config: RunConfig) -> Run:
-    """Train the prompt through the schedule's stages, or go on with a run that was stopped, in this process.
-
-    Raises:
-        UserError: something of the input cannot be used; `engine.processes` above 1 needs `fpt train`.
-    """
+    """Train the prompt through the schedule's stages, or go on with a run that was stopped, in this process."""
     config = epochs.in_updates(processes.alone(config))
     with warnings.catch_warnings(action="ignore"):
         run_stages(config, schedule.of(config), lambda: open_task(config), Progress())
@@ -98,9 +86,6 @@ def score(path: str | Path, *overrides: str, split: str | None = None, stage: in
         overrides: keys that differ from the run's.
         split: train, a validation split or a test split; None: the run's validation split.
         stage: take this stage's prompt, on its partial PLM; None: the best prompt, on the last stage's model.
-
-    Raises:
-        UserError: the run is not finished, or something else cannot be used.
     """
     run = open_run(path)
     config = without_training_file(with_split(_settings(run, overrides), split), split, run)
@@ -128,9 +113,6 @@ def predictor(
     """Within, a finished run's prompt answers lists of texts.
 
     Arguments are `score`'s, and `fpt predict`'s options.
-
-    Raises:
-        UserError: the run is not finished, or something else cannot be used.
     """
     run = open_run(path)
     prompt = learned.from_run(run, stage)

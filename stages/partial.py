@@ -112,7 +112,7 @@ def save(
     for name, settled in (("config.json", values), ("generation_config.json", generation)):
         if settled:
             file = folder / name
-            file.write_text(json.dumps(json.loads(file.read_text()) | settled, indent=2) + "\n")
+            file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | settled, indent=2) + "\n")
     (tokenizer or backbone.tokenizer).save_pretrained(folder)
 
 

@@ -1,15 +1,24 @@
 """The verbs that look without training: at prices, data, finished runs, this machine."""
 
+import re
+from importlib.metadata import PackageNotFoundError, requires, version
+from typing import Any
+
+from fpt import __version__
 from fpt import report as pages
+from fpt.backbones import tiny
 from fpt.cli.arguments import Arguments
-from fpt.cli.data import read_task
-from fpt.cli.look_tables import print_look, print_plan, print_report
-from fpt.cli.tables import present
+from fpt.cli.look_tables import print_look, print_plan
+from fpt.cli.subjects import read_task
+from fpt.cli.tables import Output, present
 from fpt.config import compose
 from fpt.devices.ending import Failed
+from fpt.errors import reason
 from fpt.runs.progress import Progress
 from stages import schedule
 from stages.epochs import expected
+
+OPTIONAL = ("bitsandbytes", "tensorboard", "wandb", "peft")
 
 
 def plan(arguments: Arguments) -> None:
@@ -45,9 +54,39 @@ def report(arguments: Arguments) -> None:
 def doctor(arguments: Arguments) -> None:
     """`fpt doctor`."""
     with Progress().console.status("looking around"):
-        from fpt.cli.doctor import examine
-
-        findings = examine()
-    present(arguments, findings, print_report)
+        findings = _examine()
+    present(arguments, findings, _print_findings)
     if findings["problems"]:
         raise Failed("; ".join(findings["problems"]), 1)
+
+
+def _examine() -> dict[str, Any]:
+    """Versions, null where a package is not installed; `problems`, a sentence for each; and torch's report as text."""
+    needed = [re.split(r"[^\w-]", line)[0] for line in requires("fpt") or () if "extra ==" not in line]
+    versions = {"fpt": __version__} | {name: _version(name) for name in (*needed, *OPTIONAL)}
+    problems = [f"{name} is not installed" for name in needed if versions[name] is None]
+    problems += [f"the embedded model's {name} {problem}" for name, problem in tiny.problems().items()]
+    report = ""
+    try:  # a torch that cannot be imported is what the report is for
+        from torch.utils.collect_env import get_pretty_env_info
+
+        from fpt.devices.extensions import abandoned_locks
+
+        problems += [f"{lock}: is of a build that was killed; remove this file" for lock in abandoned_locks()]
+        report = get_pretty_env_info()  # type: ignore[no-untyped-call]
+    except Exception as error:
+        problems.append(f"torch: {reason(error)}")
+    return {"versions": versions, "problems": problems, "torch": report}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _print_findings(findings: dict[str, Any]) -> None:
+    print(findings["torch"], end="\n\n")
+    print(*(f"{name} {number or 'is not installed'}" for name, number in findings["versions"].items()), sep="\n")
+    Output().say("; ".join(findings["problems"]) or "nothing is broken", "bold")

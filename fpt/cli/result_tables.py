@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from fpt.cli.tables import Output, say_share, table
-from fpt.runs.run import layers_and_neurons
+from fpt.cli.tables import Output, in_bytes, say_share, stage_cells
 from fpt.units import amount
 
 UNSCORED = "without labels, so not scored"
@@ -16,12 +15,15 @@ def print_result(result: dict[str, Any], folder: str) -> None:
         f"{result['task']} ({data['origin']}, {data['train']:,} training and {data['validation']:,} validation"
         f" examples) on {result['model']}, schedule {result['schedule']}, seed {result['seed']}"
     )
-    rows = table("stage", "layers enc+dec", "FFN enc/dec", "updates", "FLOPs", "seconds", f"{metric['name']} *")
-    for number, row in enumerate(result["stages"], 1):
-        score = "–" if row["score"] is None else f"{row['score']:.2f}"
-        done = f"{row['updates']:,}", amount(row["flops"]), f"{row['seconds']:.1f}", score
-        rows.add_row(str(number), *layers_and_neurons(row), *done)
-    output.print(rows)
+    output.show(
+        {
+            **stage_cells(number, stage),
+            "FLOPs": amount(stage["flops"]),
+            "seconds": f"{stage['seconds']:.1f}",
+            f"{metric['name']} *": _or_dash(stage["score"]),
+        }
+        for number, stage in enumerate(result["stages"], 1)
+    )
     hint = "; –: only with train.eval_partial=true" if any(row["score"] is None for row in result["stages"]) else ""
     output.say(f"* at the stage's end, on the stage's own model{hint}", "dim")
     others = {
@@ -60,12 +62,8 @@ def print_comparison(kind: str, compared: dict[str, Any]) -> None:
     output, seeds = Output(), ", ".join(map(str, compared["seeds"]))
     baseline = f"{compared['baseline']} {compared['majority']:.2f}"
     output.say(f"{compared['task']} on {compared['model']}, seeds {seeds}; {baseline}")
-    variants = compared[f"{kind}s"]
-    cells = [_costs(row, compared) if kind == "prompt" else _gains(row, compared) for row in variants]
-    rows = table(kind, *cells[0], words=kind)
-    for row, values in zip(variants, cells, strict=True):
-        rows.add_row(row[kind], *values.values())
-    output.print(rows)
+    variants, cells = compared[f"{kind}s"], _costs if kind == "prompt" else _gains
+    output.show(({kind: row[kind], **cells(row, compared)} for row in variants), words=kind)
     if kind == "prompt":
         output.say("* planned, of the largest stage on one device; ** of updates alone", "dim")
         output.say(f"FLOPs and time are shares of {variants[0][kind]}'s", "dim")
@@ -80,43 +78,48 @@ def print_comparison(kind: str, compared: dict[str, Any]) -> None:
 
 def _scores(row: dict[str, Any], compared: dict[str, Any]) -> dict[str, str]:
     names = {"score": compared["metric"], "test": "test split", "last": "last prompt"}
-    scores = {name: _spread(row[key], ".2f") for key, name in names.items() if row[key] or key != "test"}
+    scores = {name: _spread(row[key]) for key, name in names.items() if row[key] or key != "test"}
     return {**scores, "FLOPs": f"{row['flops_ratio']:.1%}", "time": f"{row['seconds_ratio']:.1%}"}
 
 
 def _gains(row: dict[str, Any], compared: dict[str, Any]) -> dict[str, str]:
-    at = {f"at {float(share):.0%}": "–" if it is None else f"{it:.2f}" for share, it in row["score_at"].items()}
-    gain = {"gain **": _spread(row["gain"], "+.2f")}
-    return {"to vanilla's score *": _to_vanilla(row), **_scores(row, compared), **at, **gain}
+    at = {f"at {float(share):.0%}": _or_dash(score) for share, score in row["score_at"].items()}
+    reached, runs = row["reached_vanilla"], len(row["runs"])
+    to_vanilla = _spread(row["flops_to_vanilla"], ".1%") if reached else "never"
+    some = f" ({reached} of {runs})" if 0 < reached < runs else ""
+    gain = _spread(row["gain"], "+.2f")
+    return {"to vanilla's score *": to_vanilla + some, **_scores(row, compared), **at, "gain **": gain}
 
 
 def _costs(row: dict[str, Any], compared: dict[str, Any]) -> dict[str, str]:
-    costs = f"{row['trainable_parameters']:,}", f"{amount(row['memory'])}B", f"{row['examples_per_second']:.2f}"
-    return {**_scores(row, compared), **dict(zip(("parameters", "memory *", "examples/s **"), costs, strict=True))}
+    return {
+        **_scores(row, compared),
+        "parameters": f"{row['trainable_parameters']:,}",
+        "memory *": in_bytes(row["memory"]),
+        "examples/s **": f"{row['examples_per_second']:.2f}",
+    }
 
 
-def _to_vanilla(row: dict[str, Any]) -> str:
-    """The mean over the seeds that got there, and how many did where some did not."""
-    reached, all_of_them = row["reached_vanilla"], len(row["runs"])
-    if not reached:
-        return "never"
-    return _spread(row["flops_to_vanilla"], ".1%") + (f" ({reached} of {all_of_them})" if reached < all_of_them else "")
-
-
-def _spread(values: dict[str, float | None] | None, form: str) -> str:
+def _spread(values: dict[str, float | None] | None, form: str = ".2f") -> str:
+    """Mean and deviation over the seeds."""
     if values is None:
         return "–"
     deviation = "" if values["deviation"] is None else f" ± {values['deviation']:{form.lstrip('+')}}"
-    return f"{values['mean']:{form}}{deviation}"
+    return _or_dash(values["mean"], form) + deviation
+
+
+def _or_dash(value: float | None, form: str = ".2f") -> str:
+    return "–" if value is None else f"{value:{form}}"
 
 
 def print_sweep(rows: list[dict[str, Any]]) -> None:
     """A row for each run: its values, then what it came to."""
-    runs = table(*rows[0]["values"], "metric", "score", "FLOPs", "seconds", "folder", words="folder")
+    cells = []
     for row in rows:
         outcome = ("failed", "–", "–", "–")
         if row["error"] is None:
             metric = row["metric"]
             outcome = metric["name"], f"{metric['value']:.2f}", amount(row["flops"]), f"{row['seconds']:.1f}"
-        runs.add_row(*row["values"].values(), *outcome, row["folder"])
-    Output(width=1000).print(runs)  # a folder's name is of use only whole
+        named = dict(zip(("metric", "score", "FLOPs", "seconds"), outcome, strict=True))
+        cells.append({**row["values"], **named, "folder": row["folder"]})
+    Output(width=1000).show(cells, words="folder")  # a folder's name is of use only whole

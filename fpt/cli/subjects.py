@@ -1,16 +1,21 @@
-"""Which prompts a verb uses: of one run, of several by name, or a file's."""
+"""What a verb works on: the examples of a task, and the prompts of one run, of several by name, or of a file."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fpt.backbones.location import locate
 from fpt.cli.arguments import Arguments
 from fpt.config import compose
+from fpt.config.clashes import check_quantize
 from fpt.config.run_config import RunConfig
 from fpt.devices import processes
 from fpt.errors import UserError
 from fpt.runs.progress import Progress
 from fpt.runs.run import Run, open_run
 from fpt.sharing.tokens import named
+from fpt.tasks.catalogue import data_of, rules_of
+from fpt.tasks.opening import open_task
+from fpt.tasks.task import Task
 
 if TYPE_CHECKING:
     from stages.using.learned import LearnedPrompt
@@ -38,12 +43,17 @@ def subject_of(arguments: Arguments, path: str | None = None) -> Subject:
             raise UserError("run=… and prompt.file=… both name a prompt; give one of them")
         run = open_run(path or arguments.options["run"])
         _ = run.result  # refuses a run that is not finished
-        return run, processes.together(compose.load(arguments.overrides, base=run.config))
+        return run, _checked(compose.load(arguments.overrides, base=run.config))
     if "prompt.file" not in typed:
         raise UserError("which prompt? give run=DIR, a run's folder, or prompt.file=FILE with model= and task=")
     if "stage" in arguments.options:
         raise UserError("stage=…: is for run=DIR; a prompt file has no stages")
-    return None, processes.together(compose.load([*arguments.overrides, "prompt.init=file"]))
+    return None, _checked(compose.load([*arguments.overrides, "prompt.init=file"]))
+
+
+def _checked(config: RunConfig) -> RunConfig:
+    check_quantize(config.engine.quantize)
+    return processes.together(config)
 
 
 def runs_of(arguments: Arguments) -> list[str]:
@@ -72,3 +82,18 @@ def learned_from(arguments: Arguments, run: Run | None, config: RunConfig) -> "L
             f"{prompt.name}: does not say which tokenizer it had, as an earlier fpt wrote it; the model's is taken"
         )
     return prompt
+
+
+def read_task(config: RunConfig, progress: Progress) -> Task:
+    """The task's examples.
+
+    The model's few small files come first: that it cannot be had is found out in a second or two, while the Hub is
+    asked for data again and again for half a minute, which is said.
+    """
+    rules = rules_of(config.task)
+    with progress.console.status("looking for the model"):
+        locate(config.model, with_weights=False)
+    if (data := data_of(config, rules)) == "hub":
+        progress.say(f"reading {rules.records.describe(data)}; a Hub that does not answer is asked for half a minute")
+    with progress.console.status("reading the data"):
+        return open_task(config)

@@ -1,7 +1,7 @@
 """How results, text and tables are printed on standard output."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rich.console import Console
@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fpt.cli.arguments import Arguments
+from fpt.runs.run import layers_and_neurons
 from fpt.units import amount
 
 
@@ -37,13 +38,25 @@ class Output(Console):
         """Text as it is, with nothing of rich's markup."""
         self.print(Text(text, style=style))
 
+    def show(self, rows: Iterable[dict[str, str]], *, words: str = "") -> None:
+        """A table with a column for each key, of numbers but for the column `words`."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for row in rows:
+            for column in row if not table.columns else ():
+                table.add_column(column, justify="left" if column == words else "right")
+            table.add_row(*row.values())
+        self.print(table)
 
-def table(*columns: str, words: str = "") -> Table:
-    """An empty table, of numbers but for the column that has `words`."""
-    empty = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        empty.add_column(column, justify="left" if column == words else "right")
-    return empty
+
+def stage_cells(number: int, stage: dict[str, Any]) -> dict[str, str]:
+    """The columns that say which stage of a run it is."""
+    layers, neurons = layers_and_neurons(stage)
+    return {"stage": str(number), "layers enc+dec": layers, "FFN enc/dec": neurons, "updates": f"{stage['updates']:,}"}
+
+
+def in_bytes(number: float) -> str:
+    """An amount of memory."""
+    return f"{amount(number)}B"
 
 
 def say_share(output: Output, values: dict[str, Any]) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 from fpt.backbones.location import config_values
 from fpt.backbones.shapes import read_sizes
 from fpt.cli.arguments import Arguments
-from fpt.cli.data import read_task
 from fpt.cli.result_tables import print_comparison, print_result, print_sweep
+from fpt.cli.subjects import read_task
 from fpt.cli.tables import present
 from fpt.config import compose
 from fpt.config.clashes import check_quantize
@@ -42,10 +42,8 @@ def train(arguments: Arguments) -> None:
     config = in_updates(compose.load(arguments.overrides))
     if processes.is_worker():
         _share(config, arguments)
-        return
-    result = _one(config, ["--json"] if "json" in arguments.options else [])
-    if result is not None:
-        present(arguments, result, partial(print_result, folder=str(config.folder)))
+    elif result := _one(config, ["--json"] if "json" in arguments.options else []):
+        _present(result, config, arguments)
 
 
 def _one(config: RunConfig, flags: list[str]) -> dict[str, Any] | None:
@@ -68,20 +66,15 @@ def _checked(config: RunConfig) -> Schedule:
     stages = schedule.of(config)
     if start := files.prompt_to_start_from(config.prompt, read_sizes(*config_values(config.model)).width):
         start.read()  # numbers that are not finite would be found when the run has its folder
-    _check_folders(config)
-    check_own_files(rules_of(config.task).records)
-    return stages
-
-
-def _check_folders(config: RunConfig) -> None:
-    """A cache that is there may be one that is only read."""
     folder.check_usable(config.folder, starts_over=config.resume == "never")
     cache = Path(config.cache_dir).expanduser()
     try:
-        if not cache.is_dir():
+        if not cache.is_dir():  # one that is there may be only read
             try_writing(cache)
     except OSError as error:
         raise UserError(f"cache_dir={cache}: cannot be used ({error.strerror}); give another folder") from None
+    check_own_files(rules_of(config.task).records)
+    return stages
 
 
 def _launch(config: RunConfig, flags: list[str], progress: Progress) -> None:
@@ -90,13 +83,13 @@ def _launch(config: RunConfig, flags: list[str], progress: Progress) -> None:
         from fpt.devices.launch import start
     with TemporaryDirectory(prefix="fpt-") as place:
         file = Path(place) / "config.yaml"
-        file.write_text(compose.to_yaml(config))
+        file.write_text(compose.to_yaml(config), encoding="utf-8")
         start(config.engine, ["worker", str(file), *flags])
 
 
 def worker(arguments: Arguments) -> None:
     """One process of several that `fpt train` starts: `fpt worker FILE`, with the resolved configuration."""
-    _share(compose.read(Path(*arguments.places).read_text()), arguments)
+    _share(compose.read(Path(*arguments.places).read_text(encoding="utf-8")), arguments)
 
 
 def _share(config: RunConfig, arguments: Arguments) -> None:
@@ -107,7 +100,11 @@ def _share(config: RunConfig, arguments: Arguments) -> None:
 
         result = run(config, schedule.of(config), lambda: open_task(config), Progress())
         if processes.speaks() and "quiet" not in arguments.options:
-            present(arguments, result, partial(print_result, folder=str(config.folder)))
+            _present(result, config, arguments)
+
+
+def _present(result: dict[str, Any], config: RunConfig, arguments: Arguments) -> None:
+    present(arguments, result, lambda result: print_result(result, str(config.folder)))
 
 
 def sweep(arguments: Arguments) -> None:

@@ -4,18 +4,24 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpt.cli.answer_file import Growing
 from fpt.cli.arguments import JSON, MOST_BEAMS, Arguments
-from fpt.cli.data import read_task
 from fpt.cli.result_tables import print_scores
-from fpt.cli.subjects import ALONE, Subject, learned_from, names_of, runs_of, stage_of, subject_of, subjects_of
+from fpt.cli.subjects import (
+    ALONE,
+    Subject,
+    learned_from,
+    names_of,
+    read_task,
+    runs_of,
+    stage_of,
+    subject_of,
+    subjects_of,
+)
 from fpt.cli.tables import present
-from fpt.config.clashes import check_quantize
 from fpt.config.run_config import RunConfig
 from fpt.devices import processes
 from fpt.devices.ending import one_of_several
@@ -41,24 +47,21 @@ AT_ONCE = 32  # batches whose texts are sorted by length together
 
 def evaluate(arguments: Arguments) -> None:
     """`fpt eval`, also as one process of several."""
-    run, config = subject_of(arguments)
-    check_quantize(config.engine.quantize)
+    (run, config), progress = subject_of(arguments), Progress()
     split = arguments.options.get("split")
     config = without_training_file(with_split(config, split), split, run)
     name = f"{config.task.name}-{config.model.name}-{split or config.task.valid_split}.jsonl"
     folder = Path("runs") if run is None else run.path
     output = _output(arguments.options.get("output", folder / "evals" / name))
-    progress = Progress()
     if processes.must_be_launched(config):
         _launch("eval", arguments, config, progress)
         return
-    with one_of_several() if processes.is_worker() else nullcontext():
-        if not processes.is_worker():
-            task = read_task(config, progress)
+    with one_of_several():
+        task = None if processes.is_worker() else read_task(config, progress)
         with progress.console.status("importing torch and transformers"):
             from stages.using.evaluate import evaluate
-        read = partial(read_task, config, progress) if processes.is_worker() else lambda: task
-        scores, lines = evaluate(config, read, split, learned_from(arguments, run, config), progress)
+        prompt = learned_from(arguments, run, config)
+        scores, lines = evaluate(config, lambda: task or read_task(config, progress), split, prompt, progress)
         if processes.speaks():
             replace_file(output, lines)
             present(arguments, {**scores, "predictions": str(output)}, print_scores)
@@ -67,29 +70,27 @@ def evaluate(arguments: Arguments) -> None:
 def predict(arguments: Arguments) -> None:
     """`fpt predict`, also as one process of several."""
     subjects, progress = subjects_of(arguments), Progress()
-    for _, config in subjects.values():
-        check_quantize(config.engine.quantize)
-    beams, limit = arguments.number("beams", 1, most=MOST_BEAMS), arguments.number("max-new-tokens", 0, least=0) or None
-    (_, config), *others = subjects.values()
-    typed = arguments.options.get("output")
     configs = {name: config for name, (_, config) in subjects.items()}
-    faults, reads = _faults(configs), _reads(arguments, configs)
-    asked, file = _questions(arguments, config, reads, faults), None if typed is None else _output(typed)
+    config, *others = configs.values()
+    beams, limit = arguments.number("beams", 1, most=MOST_BEAMS), arguments.number("max-new-tokens", 0, least=0) or None
+    faults, to_example = _faults(configs), _to_example(arguments, configs)
+    asked = _questions(arguments, config, to_example, faults)
+    file = _output(arguments.options["output"]) if "output" in arguments.options else None
     if processes.must_be_launched(config):
         _launch("predict", arguments, config, progress)
         return
-    with one_of_several() if processes.is_worker() else nullcontext():
+    with one_of_several():
         output = None
         if file is not None and processes.speaks():
-            output = Growing(file, _basis(arguments, subjects), _rows(arguments, reads, configs))
+            output = Growing(file, _basis(arguments, subjects), _rows(arguments, to_example, configs))
+            asked = output.unanswered(asked)
         with progress.console.status("importing torch and transformers"):
             from stages.using.predict import mixed_predictor, windows_of_main
         prompts = {name: (config, learned_from(arguments, run, config)) for name, (run, config) in subjects.items()}
         with mixed_predictor(prompts, beams=beams, max_new_tokens=limit) as mixed:
             answer = mixed.answer if others else mixed.predictors[ALONE].answer
-            for window in windows_of_main(asked if output is None else output.unanswered(asked)):
-                if processes.speaks():
-                    _say_empty(window, progress)
+            for window in windows_of_main(asked):
+                _say_empty(window, progress)
                 with progress.running():
                     predictions = answer(window, progress.with_bar)
                 if output is not None:
@@ -100,7 +101,7 @@ def predict(arguments: Arguments) -> None:
             progress.say(note)
         if output is not None:
             output.finish()
-            progress.say(f"answers in {typed}")
+            progress.say(f"answers in {arguments.options['output']}")
 
 
 def _print_predictions(arguments: Arguments, predictions: "list[Prediction]") -> None:
@@ -168,38 +169,33 @@ def _faults(configs: dict[str, RunConfig]) -> Faults:
 
 
 def _rows(
-    arguments: Arguments, reads: predict_input.ToExample, configs: dict[str, RunConfig]
+    arguments: Arguments, to_example: predict_input.ToExample, configs: dict[str, RunConfig]
 ) -> Callable[[], Iterator[Record]]:
     """The rows of the table that is answered; none where it is no table."""
     file = Path(arguments.options.get("input", "")).expanduser()
     if file.suffix.lower() not in predict_input.TABLES:
         return lambda: iter(())
-    return lambda: (row for row, _ in predict_input.rows_and_examples(file, reads, _faults(configs)))
+    return lambda: (row for row, _ in predict_input.rows_and_examples(file, to_example, _faults(configs)))
 
 
-def _reads(arguments: Arguments, configs: dict[str, RunConfig]) -> predict_input.ToExample:
-    """How a record becomes an example; where there are several prompts, one that asks that which its field names."""
+def _to_example(arguments: Arguments, configs: dict[str, RunConfig]) -> predict_input.ToExample:
+    """How a record becomes an example; where there are several prompts, one for the prompt that its field names."""
     options, rules = arguments.options, {name: rules_of(config.task) for name, config in configs.items()}
     if len(rules) == 1:
-        if "prompt-field" in options:
-            raise UserError(
-                f"prompt-field={options['prompt-field']}: is for run=A,B, several runs; one run answers all"
-            )
+        if field := options.get("prompt-field"):
+            raise UserError(f"prompt-field={field}: is for run=A,B, several runs; one run answers all")
         return predict_input.by_template(rules[ALONE])
     field = options.get("prompt-field", "prompt")
+    needed = f"give input=FILE, records with a field '{field}'"
     if "input" not in options:
-        raise UserError(
-            f"run={options['run']}: which prompt is a text for? give input=FILE, records with a field '{field}'"
-        )
+        raise UserError(f"run={options['run']}: which prompt is a text for? {needed}")
     if Path(options["input"]).suffix.lower() == predict_input.LINES:
-        raise UserError(
-            f"input={options['input']}: lines cannot name one of several prompts; give records with a field '{field}'"
-        )
+        raise UserError(f"input={options['input']}: lines cannot name one of several prompts; {needed}")
     return predict_input.by_prompt(rules, field)
 
 
 def _questions(
-    arguments: Arguments, config: RunConfig, reads: predict_input.ToExample, faults: Faults
+    arguments: Arguments, config: RunConfig, to_example: predict_input.ToExample, faults: Faults
 ) -> Iterator[list[Example]]:
     """What is to be answered, window by window."""
     options, at_once = arguments.options, AT_ONCE * config.train.eval_batch
@@ -211,7 +207,7 @@ def _questions(
     if name is not None:
         file = Path(name).expanduser()
         predict_input.check_input(file)
-        asked = (example for _, example in predict_input.rows_and_examples(file, reads, faults))
+        asked = (example for _, example in predict_input.rows_and_examples(file, to_example, faults))
         return predict_input.in_groups(asked, at_once)
     if sys.stdin.isatty() and processes.speaks() and not processes.must_be_launched(config):
         print("a text a line; Ctrl-D ends", file=sys.stderr)

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from fpt import __version__
-from fpt.devices import interrupts
+from fpt.devices import interrupts, processes
 from fpt.errors import UserError, reason
 
 GOES_ON = "the same command goes on from what is saved, or starts over where nothing is"
@@ -35,7 +35,10 @@ class Failed(Exception):  # noqa: N818 - like KeyboardInterrupt, it names what h
 
 @contextmanager
 def one_of_several() -> Iterator[None]:
-    """Within, this process works with others; what ends it early it tells, and ends at once."""
+    """Within, a process that works with others tells what ends it early, and ends at once; one alone does nothing."""
+    if not processes.is_worker():
+        yield
+        return
     if sys.platform == "linux":  # have the system stop this process, as by SIGTERM, when its launcher is killed
         set_death_signal = 1  # PR_SET_PDEATHSIG, in linux/prctl.h
         ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)

@@ -24,7 +24,7 @@ def render(runs: Sequence[ReportedRun]) -> tuple[str, list[Plot]]:
     sections = list(_sections(groups))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"amount": amount, "shown": _shown, "base64": lambda data: base64.b64encode(data).decode()}
-    page = environment.from_string((files(__package__) / "page.html").read_text()).render(
+    page = environment.from_string((files(__package__) / "page.html").read_text(encoding="utf-8")).render(
         version=__version__,
         colours={run.number: colour_of(group) for group in groups for run in group.runs},
         runs=runs,
