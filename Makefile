@@ -44,10 +44,10 @@ compare: $(INSTALLED) ## schedules against vanilla prompt tuning: make compare T
 show: $(INSTALLED) ## the task's data as the model sees them: make show TASK=mnli [ARGS="n=5"]
 	@$(BIN)/fpt show $(OVERRIDES)
 
-test-fast: $(INSTALLED) ## tests that train nothing and take no time, two minutes on two cores
+test-fast: $(INSTALLED) ## tests that train nothing and take no time, a minute on two cores
 	$(BIN)/python -m pytest -m 'not trains and not dear and not slow' $(PARALLEL)
 
-test: $(INSTALLED) ## tests but the slow ones, a quarter of an hour on two cores
+test: $(INSTALLED) ## tests but the slow ones, seven minutes on two cores
 	$(BIN)/python -m pytest -m 'not slow' $(PARALLEL)
 
 test-all: $(INSTALLED) ## every test

@@ -311,10 +311,10 @@ def test_every_schedule_starts_from_the_same_prompt_and_sees_the_same_data(
 
         hook = register_module_forward_pre_hook(note)
         try:
-            assert cli("train", *words(quick, tmp_path / preset, f"schedule={preset}")).status == 0
+            assert cli("train", *words(quick, tmp_path / preset, f"schedule={preset}", "train.updates=8")).status == 0
         finally:
             hook.remove()
-    assert len(seen["pt"]) == 20
+    assert len(seen["pt"]) == 8
     for passes in seen.values():
         assert torch.equal(passes[0][1], seen["pt"][0][1])
         assert all(torch.equal(ours[0], theirs[0]) for ours, theirs in zip(passes, seen["pt"], strict=True))
@@ -362,8 +362,9 @@ def test_a_loss_that_is_no_number_ends_in_one_line(cli: Cli, quick: list[str], t
 @pytest.mark.trains
 def test_losses_do_not_depend_on_the_micro_batch(cli: Cli, quick: list[str], tmp_path: Path) -> None:
     """At a small learning rate: at 0.3 Adafactor makes much of the last bit."""
+    more = ("optim.lr=0.001", "train.updates=8")
     for name in ("null", "1"):
-        assert cli("train", *words(quick, tmp_path / name, "optim.lr=0.001", f"train.micro_batch={name}")).status == 0
+        assert cli("train", *words(quick, tmp_path / name, *more, f"train.micro_batch={name}")).status == 0
     pairs = zip(losses(tmp_path / "null"), losses(tmp_path / "1"), strict=True)
     assert all(ours[1] == pytest.approx(theirs[1], rel=1e-4) for ours, theirs in pairs)
 
@@ -375,7 +376,8 @@ def test_neither_an_automatic_micro_batch_nor_checkpointing_changes_the_losses(
     """On a device that has just what four examples at once take, and nothing left free."""
 
     def memory(name: str, *more: str) -> dict[str, Any]:
-        assert cli("train", *words(quick, tmp_path / name, "optim.lr=0.001", "schedule=ld", *more)).status == 0
+        short = ("optim.lr=0.001", "schedule=ld", "train.updates=8")
+        assert cli("train", *words(quick, tmp_path / name, *short, *more)).status == 0
         planned: dict[str, Any] = json.loads((tmp_path / name / "plan.json").read_text())
         return planned
 
@@ -393,7 +395,7 @@ def test_neither_an_automatic_micro_batch_nor_checkpointing_changes_the_losses(
 
 @pytest.mark.trains
 def test_a_bfloat16_model_trains_a_float32_prompt(cli: Cli, quick: list[str], tmp_path: Path) -> None:
-    assert cli("train", *words(quick, tmp_path / "run", "engine.dtype=bfloat16")).status == 0
+    assert cli("train", *words(quick, tmp_path / "run", "engine.dtype=bfloat16", "train.updates=8")).status == 0
     assert final_prompt(tmp_path / "run").dtype == torch.float32
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())
     assert all(row["weight_bytes"] == 2 * row["parameters"] for row in plan["stages"])
@@ -402,15 +404,15 @@ def test_a_bfloat16_model_trains_a_float32_prompt(cli: Cli, quick: list[str], tm
 @pytest.mark.trains
 def test_a_prompt_trained_through_growing_models_beats_the_untrained_one(cli: Cli, tmp_path: Path) -> None:
     """On the embedded model and its generated BoolQ, with fewer updates and examples than by default."""
-    few = ["task.world=plain", "train.updates=60", "train.eval_every=60", "train.batch_size=16"]
-    few += ["task.train_examples=1000", "task.valid_examples=200"]
+    few = ["task.world=plain", "train.updates=30", "train.eval_every=30", "train.batch_size=16"]
+    few += ["task.train_examples=500", "task.valid_examples=100"]
     stages = "schedule.stages=[{depth: 0.5, width: 0.5, share: 0.5}, {share: 0.5}]"
     folders = [f"run.dir={tmp_path / 'run'}", f"cache_dir={tmp_path / 'cache'}"]
     assert cli("train", *few, stages, *folders).status == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["metric"]["value"] > 65
     assert result["metric"]["value"] > result["untrained"] + 10
-    assert result["majority"] == pytest.approx(50, abs=5)
+    assert result["majority"] == pytest.approx(50, abs=10)
 
 
 @pytest.mark.trains

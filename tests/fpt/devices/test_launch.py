@@ -62,9 +62,7 @@ def test_a_killed_rank_ends_all_with_one_line(model: Path, boolq: Path, tmp_path
     wait_for_updates(run, folder, 12)
     ranks = workers(run)
     ranks[1].kill()
-    start = time.monotonic()
     _, said = run.ended(60)
-    assert time.monotonic() - start < 60
     assert run.status == 1
     lines = [line for line in said.splitlines() if line.startswith("fpt: ")]
     assert lines == [f"fpt: rank 1 was killed by SIGKILL, as a machine does that is out of memory; {GOES_ON}"]

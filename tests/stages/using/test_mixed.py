@@ -48,7 +48,12 @@ def answers(cli: Cli, *words: str) -> Rows:
     return [json.loads(line) for line in done.out.splitlines()]
 
 
-WAYS = [[], ["beams=2"], ["max-new-tokens=2", "train.eval_batch=3"], ["task.answer=score", "train.eval_batch=7"]]
+WAYS = [
+    ["beams=2", "train.eval_batch=3"],
+    ["task.answer=score", "train.eval_batch=7"],
+    pytest.param([], marks=pytest.mark.slow),
+    pytest.param(["max-new-tokens=2"], marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize("more", WAYS)
