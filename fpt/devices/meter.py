@@ -1,16 +1,11 @@
 """Measurements of a stage's updates: tokens per second, the share of what the card could do, and peak memory."""
 
-import ctypes
 import re
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
-PROCESS = Path("/proc/self")  # Linux's
 # Multiplying dense matrices, in TFLOP/s, as NVIDIA's data sheets rate the cards; by a part of torch's name for them.
 RATED: Mapping[str, Mapping[str, float]] = {
     "B200": {"bfloat16": 2250, "tf32": 1100, "float32": 75},
@@ -45,54 +40,19 @@ def peak_flops(device: torch.device, dtype: str, processes: int) -> float | None
     return peak and peak * processes
 
 
-class PeakMemory:
-    """The most memory since `begin`: what torch held on a CUDA device, or by how much the process grew."""
-
-    def __init__(self, device: torch.device) -> None:
-        """Take the process as it is now, before the first model, for the zero point on a CPU."""
-        _trim_heap()
-        self._device, self._base = device, psutil.Process().memory_info().rss
-        self._is_known = device.type == "cuda"
-
-    def begin(self) -> None:
-        """Forget the peak so far."""
-        if self._device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self._device)
-            return
-        _trim_heap()
-        with suppress(OSError):  # no Linux, or not allowed
-            self._is_known = (PROCESS / "clear_refs").write_text("5") > 0  # resets VmHWM
-
-    @property
-    def bytes(self) -> int:
-        """The peak; 0 where it cannot be known."""
-        if not self._is_known:
-            return 0
-        if self._device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self._device)
-        highest = re.search(r"^VmHWM:\s+(\d+) kB$", (PROCESS / "status").read_text(), re.MULTILINE)
-        return max(0, 1024 * int(highest[1]) - self._base) if highest else 0
-
-
-def _trim_heap() -> None:
-    """Give freed memory back to the system, where the C library can: it would count as held."""
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
 class Meter:
     """Measures updates stage by stage, since the run last went on."""
 
     def __init__(self, device: torch.device, peak_flops: float | None) -> None:
-        """Begin before the first model; `peak_flops` are FLOP/s, None if unknown."""
-        self._memory, self._peak_flops = PeakMemory(device), peak_flops
+        """Measure updates on a device; `peak_flops` are FLOP/s, None if unknown."""
+        self._device, self._peak_flops = device, peak_flops
 
     def begin(self, flops: float, seconds: float) -> None:
         """Begin a stage, or go on with it after that many seconds; `flops` are an update's."""
         self._flops, self._at, self._peak = flops, seconds, 0
         self._updates = self._tokens = 0
         self._seconds = 0.0
-        self._memory.begin()
+        self._forget_peak()
 
     def updated(self, seconds: float, tokens: int) -> float | None:
         """Count an update of that many tokens; returns the stage's tokens per second so far.
@@ -101,17 +61,18 @@ class Meter:
         """
         took, self._at = seconds - self._at, seconds
         self._updates, self._tokens, self._seconds = self._updates + 1, self._tokens + tokens, self._seconds + took
-        self._peak = max(self._peak, self._memory.bytes)
+        if self._device.type == "cuda":
+            self._peak = max(self._peak, torch.cuda.max_memory_allocated(self._device))
         return self._tokens / self._seconds if self._seconds > 0 else None
 
     def validated(self, seconds: float) -> None:
         """Leave out a validation, which is over now: its time and memory are not the updates'."""
         self._at = seconds
-        self._memory.begin()
+        self._forget_peak()
 
     @property
     def found(self) -> dict[str, Any]:
-        """The stage's peak memory in bytes, tokens per second, and share of the peak FLOP/s; None if unknown.
+        """The stage's peak memory on a GPU in bytes, tokens per second, and share of the peak FLOP/s; None if unknown.
 
         Tokens are those of sources and targets, without padding and prompt. The share is model FLOPs utilisation
         (Chowdhery et al. 2022).
@@ -122,3 +83,7 @@ class Meter:
             "tokens_per_second": per_second and self._tokens / self._updates * per_second,
             "share_of_peak": self._flops * per_second / self._peak_flops if per_second and self._peak_flops else None,
         }
+
+    def _forget_peak(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)

@@ -18,7 +18,6 @@ from fpt.report.plots import over_seeds
 from fpt.report.runs import by_seed, read
 from fpt.runs.folder import problem_of, read_ledger, set_aside
 from fpt.runs.run import open_run
-from fpt.units import amount
 from tests.conftest import Outcome, quick_words
 from tests.fpt.report.conftest import HOSTILE, stopped
 
@@ -73,8 +72,7 @@ def test_the_tables_hold_the_records_numbers(cli: Cli, finished: Path) -> None:
     assert [row[8] for row in rows] == [f"{stage['score']:.2f}" for stage in result["stages"]]
     assert [row[7] for row in rows] == [f"{stage['seconds']:,.1f}" for stage in result["stages"]]
     assert all(row[9].endswith("B") for row in rows)
-    measured = [json.loads(file.read_text())["peak_memory"] for file in sorted(finished.glob("stages/*/updates.json"))]
-    assert [row[10] for row in rows] == [f"{amount(peak)}B" for peak in measured]
+    assert [row[10] for row in rows] == ["–"] * 4  # memory is measured on a GPU alone
     assert "seed: 0" in page
     assert "most common label 50.00" in page
 
