@@ -18,7 +18,7 @@ OVERRIDES = task=$(TASK) $(if $(MODEL),model=$(MODEL)) $(if $(SCHEDULE),schedule
 export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL := help
-.PHONY: help install run plan compare show test-fast test test-all check format backbone bench accept docs dist clean
+.PHONY: help install run plan compare show test-fast test test-all test-lowest check format backbone bench accept docs dist clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,13 @@ test: $(INSTALLED) ## tests but the slow ones, seven minutes on two cores
 test-all: $(INSTALLED) ## every test
 	$(BIN)/python -m pytest $(PARALLEL)
 
+test-lowest: ## the fast tests and one run with the lowest versions that setup.cfg allows, in .venv-lowest
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct --editable '.[dev]'
+	.venv-lowest/bin/python -m pytest -m 'not trains and not dear and not slow' $(PARALLEL)
+	.venv-lowest/bin/fpt train task=boolq train.updates=40 train.eval_every=20 resume=never run.dir=runs/lowest
+
 check: $(INSTALLED) ## format, lint, strict types, import direction, Dockerfile
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -85,4 +92,4 @@ dist: $(INSTALLED) ## wheel and sdist, into dist/; the wheel, in an empty enviro
 	PYTHON=$(PYTHON) .ci/smoke dist/*.whl
 
 clean: ## remove .venv and caches; runs stay
-	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .venv-lowest build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

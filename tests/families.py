@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 import torch
 import transformers
+from packaging.version import Version
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -59,6 +61,11 @@ CASES = {
     "bert": Case({**SIZES, "max_position_embeddings": 520}),
     "roberta": Case({**SIZES, "max_position_embeddings": 522}),
 }
+INSTALLED = Version(transformers.__version__)
+# Families whose model the installed release computes wrongly are refused.
+REFUSED = {name for name, row in ROWS.items() if Version(row.transformers or "0") > INSTALLED}
+CASES = {name: case for name, case in CASES.items() if name not in REFUSED}
+COUNTED = pytest.mark.skipif(Version("5.18") > INSTALLED, reason="older releases multiply in other places")
 
 
 def save_family(folder: Path, family: str, **values: Any) -> Path:
@@ -93,8 +100,11 @@ def save_byte_level(folder: Path, family: str, *, end: str = "<|endoftext|>", **
     trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
     library.train_from_iterator(["the lamp is red", "a stone is old", "yes no", "是 否 Привет мир"] * 20, trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=library, eos_token=end, additional_special_tokens=special)
-    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": None, "vocab_size": len(tokenizer)}
-    save_family(folder, family, **{**ends, **values})
+    save_family(folder, family, vocab_size=len(tokenizer), pad_token_id=None)
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": None}
+    said = json.loads((folder / "config.json").read_text())
+    # Written past transformers, which does not save every end and pad token that older releases have saved.
+    (folder / "config.json").write_text(json.dumps({**said, **ends, **values}))
     for name in ("tokenizer.json", "tokenizer_config.json", "spiece.model", "generation_config.json"):
         (folder / name).unlink(missing_ok=True)
     tokenizer.save_pretrained(folder)

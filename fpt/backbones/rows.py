@@ -80,6 +80,7 @@ class Row:
         asks_card: whether a pass reads something back from the GPU, so that it cannot be a CUDA graph.
         no_peft: why PEFT's prompt tuning would differ from ours; "": it does not.
         refused: for some keys, a value with which a part of the model would be wrong, and the reason.
+        transformers: the first release whose own model of this family is right; "": every release that fpt takes.
     """
 
     reads: Reading
@@ -97,6 +98,7 @@ class Row:
     asks_card: bool = False
     no_peft: str = ""
     refused: dict[str, tuple[Any, str]] = field(default_factory=dict)
+    transformers: str = ""
 
     @property
     def first(self) -> StackRow:
@@ -125,7 +127,11 @@ T5 = Row(
     shares_width=True,
 )
 
-UMT5 = replace(T5, no_peft="the library under PEFT scales what a UMT5's head reads, as if it were tied")
+UMT5 = replace(
+    T5,
+    no_peft="the library under PEFT scales what a UMT5's head reads, as if it were tied",
+    transformers="5.18",  # before it, a decoder without padding sees the tokens that it is to predict
+)
 GATED = Ffn("mlp", ("gate_proj", "up_proj"), "down_proj")
 T5GEMMA = Row(
     reads=SEQ2SEQ,
