@@ -16,7 +16,7 @@ def in_updates(config: RunConfig) -> RunConfig:
     """The configuration with `train.updates` in place of `train.epochs`, and every `auto` of the prompt resolved."""
     values, where = config_values(config.model)
     reads, blocks = row_of(values, where).reads, read_shape(values, where).source.blocks
-    config = replace(config, prompt=kind_of(config.prompt).settled(reads, blocks))
+    config = replace(config, prompt=kind_of(config.prompt).resolved(reads, blocks))
     return config if config.train.epochs is None else _of(config, len(open_task(config).train))
 
 

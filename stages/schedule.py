@@ -98,7 +98,7 @@ def of(config: RunConfig) -> Schedule:
     full = read_shape(values, where)
     fits.check(config, values, where)
     kind, reduces = kind_of(config.prompt), config.task.reduce_decoder
-    kind.settled(row_of(values, where).reads, full.source.blocks)
+    kind.resolved(row_of(values, where).reads, full.source.blocks)
     schedule = build(config.schedule, full=full, updates=config.train.updates, reduce_decoder=reduces)
     schedule = replace(schedule, block=kind.position(full.source.blocks))
     _check_seen(schedule, config.prompt)

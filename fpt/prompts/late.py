@@ -59,7 +59,7 @@ class Late:
             raise UserError(f"prompt.layer={layer}: the model reads with {num_blocks} blocks; give 0 to {num_blocks}")
         return below
 
-    def settled(self, reads: "Reading", num_blocks: int) -> PromptConfig:
+    def resolved(self, reads: "Reading", num_blocks: int) -> PromptConfig:
         pool, is_pooled = self.config.pool, self.config.generator == "npg"
         if pool == "auto":
             pool = reads.pool if is_pooled else "first"

@@ -43,7 +43,7 @@ class Soft:
         """How many blocks lie below the prompt, of the stack that it enters."""
         return 0
 
-    def settled(self, reads: "Reading", num_blocks: int) -> PromptConfig:
+    def resolved(self, reads: "Reading", num_blocks: int) -> PromptConfig:
         """The settings, `auto` resolved for a model that reads in this way and has so many blocks."""
         return self.config
 

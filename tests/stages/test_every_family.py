@@ -226,7 +226,7 @@ def test_a_late_prompt_takes_no_notice_of_padding(backbone: Backbone, generator:
 
 def test_sources_get_vectors_of_their_own(backbone: Backbone, family: str) -> None:
     """Also where they begin alike, as behind a token that a tokenizer puts first."""
-    pool = Late(PromptConfig(kind="late")).settled(ROWS[family].reads, 4).pool
+    pool = Late(PromptConfig(kind="late")).resolved(ROWS[family].reads, 4).pool
     model, batch = prompted(backbone, late(2, pool=pool)), data_of(family).batch(ALL)
     batch.source[:, 0] = 2
     vectors = model.prompt(model.below(batch)[:, : batch.source.shape[1]], batch.mask)
