@@ -141,9 +141,8 @@ def _in_safetensors(file: Path, stored: str) -> PromptFile:
         raise UserError(f"{file}: {other or f'cannot be read as safetensors ({error}); expected {FORMS}'}") from None
     # A soft prompt's file says nothing of its kind, since it is used like anybody's.
     if kind := next((name for name in KINDS if name != Soft.name and f'"{name}"' in description), None):
-        if not all("F" in dtype for dtype in dtypes.values()):
-            description = ""
-        config = _described(file, kind, description, shapes)
+        are_floats = all("F" in dtype for dtype in dtypes.values())
+        config = _described(file, kind, description if are_floats else "", shapes)
         return PromptFile(file, config, shapes, partial(_load, file, {name: name for name in shapes}))
     if stored not in shapes:
         hint = "; give the adapter's folder" if ADAPTER_TENSOR in shapes else ""
