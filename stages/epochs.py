@@ -21,7 +21,7 @@ def in_updates(config: RunConfig) -> RunConfig:
 
 
 def expected(config: RunConfig) -> RunConfig:
-    """The same before anything is read."""
+    """The configuration with `train.updates` in place of `train.epochs`, before any data are read."""
     if config.train.epochs is None:
         return config
     number = most_train_examples(config)

@@ -127,9 +127,8 @@ def check_unchanged(config: RunConfig, inputs: Inputs, start: bytes, folder: Sha
         folder.write_json(INPUTS, {**digests, "threads": threads})
         return
     began = folder.read_json(INPUTS)
-    digests["configuration"] = _digest_of(
-        fixed_of(configuration(folder.path / CONFIG, folder.read(CONFIG)))
-    )  # as it was written then
+    written = configuration(folder.path / CONFIG, folder.read(CONFIG))
+    digests["configuration"] = _digest_of(fixed_of(written))
     for name, value in digests.items():
         if began.get(name, value) != value:  # earlier versions did not record the tokenizer
             raise UserError(

@@ -61,8 +61,7 @@ def _full_model(setup: Setup) -> AbstractContextManager[PromptedModel]:
 
 def _scores(setup: Setup) -> dict[str, Tensor]:
     """The scores of each stack whose width is reduced: from the main process's cache, or computed by all processes."""
-    reduced = [name for name, is_reduced in setup.schedule.reduces_width().items() if is_reduced]
-    if not reduced:
+    if not setup.schedule.scored():
         return {}
     config, engine, batch_size = setup.config, setup.engine, setup.config.train.eval_batch
     sample = importance.sample(setup.inputs.train, config.schedule.importance_examples, config.seed)
@@ -77,4 +76,4 @@ def _scores(setup: Setup) -> dict[str, Tensor]:
             scores = importance.measure(model, sample, batch_size=batch_size, engine=engine, with_bar=with_bar)
         if distributed.is_main():
             keep(cache, "importance", key, scores)
-    return {name: scores[name] for name in reduced}
+    return {name: scores[name] for name in setup.schedule.scored()}

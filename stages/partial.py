@@ -104,8 +104,8 @@ def save(
     T5's stacks of unequal width are padded with zero neurons to the wider one: its config.json has one d_ff.
     `tokenizer` goes in the place of the backbone's; the tokens `unsaid` are never to be generated, sampled neither.
     """
-    with _without_bars():
-        model.save_pretrained(folder, state_dict=backbone.family.checkpoint_tensors(model, backbone.files))
+    logging.disable_progress_bar()  # transformers' own, one for each file
+    model.save_pretrained(folder, state_dict=backbone.family.checkpoint_tensors(model, backbone.files))
     values, generation = backbone.family.checkpoint_values(model, read_values(backbone.folder))
     if unsaid:
         generation |= {"suppress_tokens": list(unsaid)}
@@ -114,15 +114,3 @@ def save(
             file = folder / name
             file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | settled, indent=2) + "\n")
     (tokenizer or backbone.tokenizer).save_pretrained(folder)
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """Within, transformers draws no progress bars of its own."""
-    were_on = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if were_on:
-            logging.enable_progress_bar()

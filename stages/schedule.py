@@ -2,13 +2,14 @@
 
 from dataclasses import astuple, dataclass, replace
 from fractions import Fraction
-from itertools import accumulate, chain, count, pairwise
+from itertools import accumulate, count, pairwise
+from math import inf
 from typing import Any
 
 from fpt.backbones.location import config_values
 from fpt.backbones.shapes import Shape, Stack, read_shape, row_of
 from fpt.config.run_config import RunConfig
-from fpt.config.schema import PromptConfig, ScheduleConfig
+from fpt.config.schema import ScheduleConfig
 from fpt.errors import UserError, did_you_mean
 from fpt.prompts.kinds import kind_of
 from stages import fits
@@ -84,12 +85,13 @@ class Schedule:
         """How many of a stage's blocks lie below the prompt."""
         return num_below(stage.shape.source.blocks, self.full.source.blocks, self.block)
 
-    def reduces_width(self) -> dict[str, bool]:
-        """For each stack, whether some stage leaves out neurons, so that importance is needed."""
-        return {
-            name: any(stage.shape[name].neurons < size.neurons for stage in self.stages)
+    def scored(self) -> list[str]:
+        """The stacks of which some stage leaves out neurons, so that importance is needed."""
+        return [
+            name
             for name, size in self.full.items()
-        }
+            if any(stage.shape[name].neurons < size.neurons for stage in self.stages)
+        ]
 
 
 def of(config: RunConfig) -> Schedule:
@@ -101,7 +103,7 @@ def of(config: RunConfig) -> Schedule:
     kind.resolved(row_of(values, where).reads, full.source.blocks)
     schedule = build(config.schedule, full=full, updates=config.train.updates, reduce_decoder=reduces)
     schedule = replace(schedule, block=kind.position(full.source.blocks))
-    _check_seen(schedule, config.prompt)
+    _check_seen(schedule, config.prompt.layer)
     return schedule
 
 
@@ -113,21 +115,15 @@ def num_below(kept: int, total: int, block: int) -> int:
     return max(1, min(share, kept - 1))
 
 
-def _check_seen(schedule: Schedule, prompt: PromptConfig) -> None:
+def _check_seen(schedule: Schedule, layer: float) -> None:
     """Refuse a prompt that no block of a stage would see, as behind a model's only stack: it would learn nothing."""
-    total, block = schedule.full.source.blocks, schedule.block
-    if block == 0 or len(schedule.full) > 1:  # a decoder sees what the encoder ends with
+    if schedule.block == 0 or len(schedule.full) > 1:  # a decoder sees what the encoder ends with
         return
-    if block == total:
-        raise UserError(
-            f"prompt.layer={prompt.layer}: all {total} blocks lie below the prompt, and none would see it;"
-            f" give 0 to {total - 1}, or a fraction such as 0.5"
-        )
     for stage in schedule.stages:
-        if stage.shape.source.blocks == 1:
+        if schedule.below(stage) == (number := stage.shape.source.blocks):
             raise UserError(
-                f"schedule.stages[{stage.index}].depth: keeps one block, which lies below the prompt, and none would"
-                " see it; keep at least 2, or give prompt.layer=0"
+                f"prompt.layer={layer}: all blocks of schedule.stages[{stage.index}] ({number}) lie below it, and none"
+                " would see it; give a lower prompt.layer, and keep at least 2 blocks"
             )
 
 
@@ -140,16 +136,17 @@ def build(config: ScheduleConfig, *, full: Shape, updates: int, reduce_decoder: 
         raise UserError("schedule.stages: the list is empty; give at least {depth: full, width: full, share: 1.0}")
     reduced = {name: {"task": reduce_decoder, "encoder": False, "both": True}[config.reduce] for name in full}
     reduced[next(iter(full))] = True
-    rows = [_checked(row, number) for number, row in enumerate(config.stages, 1)]
-    shapes = [_shape(row, number, full, reduced) for number, row in enumerate(rows, 1)]
+    keys = [f"schedule.stages[{number}]" for number in range(1, len(config.stages) + 1)]
+    rows = list(map(_checked, config.stages, keys))
+    shapes = [_shape(row, key, full, reduced) for row, key in zip(rows, keys, strict=True)]
     _check_growth(shapes, full, config.partial_end)
     counts = _updates(rows, updates)
     spans = zip(count(1), shapes, counts, accumulate(counts, initial=0), strict=False)
     return Schedule(tuple(Stage(*span) for span in spans), full)
 
 
-def _checked(row: Any, number: int) -> dict[str, Any]:
-    key = f"schedule.stages[{number}]"
+def _checked(row: Any, key: str) -> dict[str, Any]:
+    """A stage as it was given, whose keys are known, and whose length is a number."""
     if not isinstance(row, dict):
         raise UserError(f"{key}={row}: expected {{depth: …, width: …, share: …}}")
     for name in row:
@@ -157,25 +154,26 @@ def _checked(row: Any, number: int) -> dict[str, Any]:
             raise UserError(f"{key}: unknown key '{name}'; allowed are {', '.join(KEYS)}.{did_you_mean(name, KEYS)}")
     if ("share" in row) == ("updates" in row):
         raise UserError(f"{key}: give either share (a fraction of train.updates) or updates (a number)")
+    for name, kinds in {"share": (int, float), "updates": (int,)}.items():
+        value = row.get(name, 1)
+        if type(value) not in kinds or not 0 < value < inf:
+            expected = "a share above 0" if name == "share" else "a whole number above 0"
+            raise UserError(f"{key}.{name}={value!r}: expected {expected}")
     return row
 
 
-def _shape(row: dict[str, Any], number: int, full: Shape, reduced: dict[str, bool]) -> Shape:
+def _shape(row: dict[str, Any], key: str, full: Shape, reduced: dict[str, bool]) -> Shape:
+    """The model of a stage; `reduced` says of each stack whether a value for all stacks reduces it."""
     stacks = {}
     for name, whole in full.items():
-        numbers = (
-            _count(row.get(key, "full"), total, name, reduced, f"schedule.stages[{number}].{key}")
-            for key, total in zip(("depth", "width"), astuple(whole), strict=True)
-        )
-        stacks[name] = Stack(*numbers)
+        depth, width = row.get("depth", "full"), row.get("width", "full")
+        blocks = _count(depth, whole.blocks, name, reduced, f"{key}.depth")
+        stacks[name] = Stack(blocks, _count(width, whole.neurons, name, reduced, f"{key}.width"))
     return Shape(**stacks)
 
 
 def _count(value: Any, total: int, stack: str, reduced: dict[str, bool], key: str) -> int:
-    """A count, a fraction of `total` or 'full', as a number; a value given for one stack alone always holds.
-
-    `reduced` says of each of the model's stacks whether a value for all reduces it.
-    """
+    """A count, a fraction of `total` or 'full', as a number; a value given for one stack alone always holds."""
     is_reduced = reduced[stack]
     if isinstance(value, dict):
         if not value or set(value) - set(reduced):
@@ -185,7 +183,7 @@ def _count(value: Any, total: int, stack: str, reduced: dict[str, bool], key: st
         return total
     if isinstance(value, float) and 0 < value <= 1:
         return max(1, int(Fraction(str(value)) * total + Fraction(1, 2)))
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= total:
+    if type(value) is int and 1 <= value <= total:
         return value
     raise UserError(
         f"{key}={value!r}: expected a count from 1 to {total} (the model's {stack}), a fraction such as 0.25, or full"
@@ -193,10 +191,12 @@ def _count(value: Any, total: int, stack: str, reduced: dict[str, bool], key: st
 
 
 def _check_growth(shapes: list[Shape], full: Shape, partial_end: bool) -> None:
+    """Refuse a stage that does not grow, and an end that is not the full model unless that is asked for."""
     for number, (before, after) in enumerate(pairwise(shapes), 2):
-        sizes = zip(chain(*map(astuple, before.values())), chain(*map(astuple, after.values())), strict=True)
-        if before == after or any(new < old for old, new in sizes):
-            verb = "is the same as" if before == after else "is smaller in part than"
+        pairs = [(before[name], after[name]) for name in full]
+        is_smaller = any(new.blocks < old.blocks or new.neurons < old.neurons for old, new in pairs)
+        if before == after or is_smaller:
+            verb = "is smaller in part than" if is_smaller else "is the same as"
             raise UserError(
                 f"schedule.stages[{number}]: {_text(after)} {verb} the stage before, {_text(before)}; stages must grow"
             )
@@ -213,18 +213,11 @@ def _text(shape: Shape) -> str:
 
 
 def _updates(rows: list[dict[str, Any]], updates: int) -> list[int]:
-    for number, row in enumerate(rows, 1):
-        for key, kind in (("share", (int, float)), ("updates", int)):
-            value = row.get(key, 1)
-            if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value < float("inf"):
-                expected = "a share above 0" if key == "share" else "a whole number above 0"
-                raise UserError(f"schedule.stages[{number}].{key}={value!r}: expected {expected}")
+    """How many updates each stage has: as given, or its share of all."""
     if all("updates" in row for row in rows):
         return [row["updates"] for row in rows]
     if any("updates" in row for row in rows):
-        raise UserError(
-            "schedule.stages: give every stage a share, or every stage a number of updates, not some of each"
-        )
+        raise UserError("schedule.stages: give every stage a share, or every stage a number of updates")
     shares = [Fraction(str(row["share"])) for row in rows]
     total = sum(shares, Fraction())
     if abs(total - 1) > Fraction(1, 1000):

@@ -53,7 +53,7 @@ def work_at_limits(config: RunConfig, schedule: Schedule, positions: Positions, 
     """As if every text were as long as it may be."""
     source, target = longest = config.task.source_length, config.task.target_length
     whole, scored = source + config.prompt.length, config.schedule.importance_examples
-    is_scored, number = any(schedule.reduces_width().values()), examples or 0
+    is_scored, number = bool(schedule.scored()), examples or 0
     return Work(
         lambda *_: [(config.train.batch_size, whole, target)],
         scoring=[(min(scored, number or scored), whole, target)] if is_scored else [],
@@ -79,7 +79,7 @@ def work_on(config: RunConfig, schedule: Schedule, inputs: Inputs) -> Work:
         return sizes(train, chain.from_iterable(parts))
 
     scored: list[Size] = []
-    if any(schedule.reduces_width().values()):
+    if schedule.scored():
         sample = importance.sample(train, config.schedule.importance_examples, config.seed)
         scored = sizes(sample, batches_by_length(sample, config.train.eval_batch))
     return Work(

@@ -93,7 +93,7 @@ REFUSED: list[tuple[list[Any], str]] = [
     ([{"depth": 0.5, "share": float("nan")}, FULL], "share=nan"),
     ([{1: 2, "share": 0.5}, FULL], "unknown key '1'"),
     ([{"depth": 0.5, "updates": 1.5}, FULL], r"updates=1\.5"),
-    ([{"depth": 0.5, "updates": 10}, FULL], "not some of each"),
+    ([{"depth": 0.5, "updates": 10}, FULL], "give every stage a share, or"),
     ([{"depth": 0.5, "share": 0.5}, {"depth": 0.25, "share": 0.5}], "smaller in part"),
     ([{"depth": 0.5, "share": 0.25}, {"depth": 12, "share": 0.25}, FULL], "the same as"),
     ([{"depth": 0.5, "share": 1.0}], "not the full model"),
