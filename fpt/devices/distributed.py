@@ -46,7 +46,7 @@ def here() -> tuple[int, int]:
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes and speaks."""
+    """Return whether this is the process that writes and prints."""
     return rank() == 0
 
 

@@ -1,4 +1,4 @@
-"""What ended the program early, in one line and an exit status, told to the user or to the launcher of several."""
+"""The early end of a command: one line that says why, for the user or for torchrun, and an exit status."""
 
 import ctypes
 import errno
@@ -35,7 +35,7 @@ class Failed(Exception):  # noqa: N818 - like KeyboardInterrupt, it names what h
 
 @contextmanager
 def one_of_several() -> Iterator[None]:
-    """Within, a process that works with others tells what ends it early, and ends at once; one alone does nothing."""
+    """Have a process that works with others say what stops it, and end at once; one alone is left as it is."""
     if not processes.is_worker():
         yield
         return
@@ -71,7 +71,7 @@ def tell(error: BaseException, words: Sequence[str] | None = None) -> int:
 
 
 def _last_word(error: BaseException, words: Sequence[str]) -> tuple[str, int]:
-    """What a user is told of an error, and the exit status."""
+    """Return the line that a user reads of an error, and the exit status."""
     match error:
         case UserError():
             return str(error), 2
@@ -91,7 +91,7 @@ def _last_word(error: BaseException, words: Sequence[str]) -> tuple[str, int]:
 
 
 def _was_interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind an error: libraries make other errors of it while they are imported."""
+    """Return whether Ctrl-C is behind an error: libraries make other errors of it while they are imported."""
     while error and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
@@ -110,7 +110,7 @@ def _details(error: Exception, words: Sequence[str]) -> str:
 
 
 def _loss_of_others(error: BaseException) -> Failed | None:
-    """What is told of an error that other processes caused, after a moment for the launcher to see why they ended."""
+    """Describe an error that the end of other processes caused, when the launcher has had time to see why."""
     if not isinstance(error, Exception) or isinstance(error, UserError | Failed):
         return None
     from torch.distributed import DistError  # here, so that a fault while torch is imported is told too

@@ -15,10 +15,10 @@ from fpt.config import literal
 from fpt.config.stored import MAY_DIFFER
 from fpt.errors import UserError
 from fpt.runs.folder import METRICS
-from fpt.runs.records import PLAN
+from fpt.runs.records import MEASURED, PLAN
 from fpt.runs.run import PREDICTIONS, UPDATES, Run
 
-MEASURED = ("peak_memory", "tokens_per_second", "share_of_peak")
+UNMEASURED = dict.fromkeys(("peak_memory", "tokens_per_second", "share_of_peak"))  # of a stage
 COUNTED = {"update", "stage", "flops", "seconds"}  # what every line of metrics.jsonl has
 Line = dict[str, Any]
 Floats = NDArray[np.float64]
@@ -58,7 +58,8 @@ class ReportedRun:
         """Give the start and end of each stage that was begun; the first one starts after the scoring of neurons."""
         if not self.updates:
             return
-        start = {"update": 0, "flops": self.plan["flops_importance"], "seconds": self.files.measured["seconds"]}[key]
+        before = self.files.read_json(MEASURED)["seconds"]
+        start = {"update": 0, "flops": self.plan["flops_importance"], "seconds": before}[key]
         for stage, lines in groupby(self.updates, lambda line: line["stage"]):
             end = list(lines)[-1][key]
             yield stage, start, end
@@ -93,7 +94,7 @@ class ReportedRun:
     def _measured(self, stage: str) -> Line:
         name = f"stages/{stage}/{UPDATES}"
         found = self.files.read_json(name) if name in self.files.ledger else {}
-        return {**dict.fromkeys(MEASURED), **found}
+        return {**UNMEASURED, **found}
 
     def examples(self, number: int) -> dict[str, list[Line]]:
         """Pick that many right, wrong and other examples from all over the file."""

@@ -12,7 +12,7 @@ from fpt.config.run_config import RunConfig
 from fpt.config.schema import PromptConfig
 from fpt.errors import UserError, reason
 from fpt.runs.folder import METRICS, STATE, Ledger, described, metrics_problem, problem_of, read_ledger
-from fpt.runs.records import MEASURED, PLAN, RESULT, STAGE, configuration, json_lines, json_object, reading
+from fpt.runs.records import PLAN, RESULT, STAGE, configuration, json_lines, json_object, reading
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,11 +105,6 @@ class Run:
     def plan(self) -> dict[str, Any]:
         """plan.json."""
         return self.read_json(PLAN)
-
-    @cached_property
-    def measured(self) -> dict[str, Any]:
-        """measured.json: what was measured before the first update."""
-        return self.read_json(MEASURED)
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
