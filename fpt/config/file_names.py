@@ -18,6 +18,8 @@ def place(text: str, key: str) -> Path:
     except RuntimeError as error:
         why = "its links lead in a circle" if "loop" in str(error) else f"there is no such user; write ./{text}"
         raise UserError(f"{key}={text}: {why}") from None
+    except UnicodeEncodeError as error:
+        raise UserError(f"{key}={text}: no file can have this name in {error.encoding}; set LC_ALL=C.UTF-8") from None
     except OSError as error:
         raise UserError(f"{key}={text[:40]}: cannot be a file's name ({error.strerror})") from None
     return path

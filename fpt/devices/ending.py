@@ -101,8 +101,8 @@ def _details(error: Exception, words: Sequence[str]) -> str:
     """Where the traceback of a fault of ours is: in a file, or above where none can be written."""
     text = "".join([f"fpt {__version__}: {shlex.join(words)}\n", *traceback.format_exception(error)])
     try:
-        with NamedTemporaryFile("w", prefix="fpt-", suffix=".txt", encoding="utf-8", delete=False) as file:
-            file.write(text)
+        with NamedTemporaryFile(prefix="fpt-", suffix=".txt", delete=False) as file:
+            file.write(text.encode(errors="backslashreplace"))
     except OSError:
         print(text, file=sys.stderr)
         return "above"

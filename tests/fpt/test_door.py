@@ -96,10 +96,10 @@ CIRCUMSTANCES: list[tuple[str, list[str], int, str, str]] = [
     (INTERRUPTED, ["plan"], 130, "", "fpt: interrupted\n"),
     (
         "sys.modules['fpt.cli.command'] = None",
-        ["plan", "seed=1"],
+        ["plan", "task=\udcff"],
         1,
         "",
-        r"fpt: fpt plan seed=1: failed \(ModuleNotFoundError: .*\); details for a bug report are in /.*\.txt\n",
+        r"fpt: fpt plan 'task=\\udcff': failed \(ModuleNotFoundError: .*\); details for a bug report are in /.*\.txt\n",
     ),
 ]
 
