@@ -21,8 +21,10 @@ def texts_of(record: Record, names: Iterable[str], where: str, instead: str = ""
 
 def text(record: Record, name: str, where: str, instead: str = "") -> str:
     """The text in a record's field; numbers and truth values become texts as JSON writes them."""
-    value = _field(record, name, where, str | int | float, f"a text or a number{instead}")
-    return readable(as_text(value), f"{where}: '{name}'")
+    value = record.get(name)
+    if not isinstance(value, str):
+        value = as_text(_field(record, name, where, (int, float), f"a text or a number{instead}"))
+    return readable(value, f"{where}: '{name}'")
 
 
 def readable(value: str, what: str) -> str:

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from fpt.errors import UserError, did_you_mean
-from fpt.tasks.fields import Record, as_text, texts_of
+from fpt.tasks.fields import Record, texts_of
 from fpt.tasks.origins import Origin
 
 SENTINEL = "<extra_id_0> "  # the paper's targets: the answer after T5's first; other families have the answer alone
@@ -85,8 +85,8 @@ class Template:
                 f"{did_you_mean(unknown, known)}"
             )
 
-    def fill(self, values: Mapping[str, str]) -> Example:
-        """An example without id and answer, whose source is the text with its fields' values."""
+    def fill(self, values: Mapping[str, str], name: str = "", group: str = "") -> Example:
+        """An example of that id and group without its answer, whose source is the text with its fields' values."""
         spared = (name for name in self.spare if name in self.fields)
         longest = max(spared, key=lambda name: len(values[name]), default=None)
         text, spare, mask = "", (0, 0), -1
@@ -98,7 +98,7 @@ class Template:
                 text += values[field]
                 if field == longest:
                     spare = (len(text) - len(values[field]), len(text))
-        return Example("", text, "", (), spare, mask=mask)
+        return Example(name, text, "", (), spare, group, mask)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,9 +130,9 @@ class TaskRules:
     def question(self, record: Record, where: str) -> Example:
         """A record without its answer. Of an id with several parts, all but the last name the example's group."""
         index = next((record[name] for name in self.id_fields if name in record), where.rpartition(", ")[2])
-        numbers = list(map(as_text, index.values() if isinstance(index, dict) else [index]))
-        source = self.template.fill(texts_of(record, self.template.fields, where))
-        return source._replace(id="-".join(numbers), group="-".join(numbers[:-1]))
+        parts = list(map(str, index.values() if isinstance(index, dict) else [index]))
+        values = texts_of(record, self.template.fields, where)
+        return self.template.fill(values, "-".join(parts), "-".join(parts[:-1]))
 
     def example(self, record: Record, where: str) -> Example:
         """A record with its answer."""
