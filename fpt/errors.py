@@ -1,4 +1,4 @@
-"""What is said to a user whose input cannot be used: one clear line, with a way out."""
+"""Errors that tell a user, in one clear line, which input cannot be used and what to do."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -9,7 +9,7 @@ class UserError(ValueError):
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?` for the closest known word, or an empty string."""
+    """The question ` Did you mean 'x'?` with the closest known word, or an empty string."""
     close = get_close_matches(str(word), list(known), n=1, cutoff=0.6)
     return f" Did you mean '{close[0]}'?" if close else ""
 

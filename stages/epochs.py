@@ -1,4 +1,4 @@
-"""What a configuration leaves open until model and data are looked at: updates for epochs, and `auto` of a prompt."""
+"""Resolves what a configuration leaves open until model and data are known: epochs, and a prompt's `auto`."""
 
 import math
 from dataclasses import replace

@@ -91,7 +91,7 @@ def _check_vocabulary(backbone: Backbone, splits: tuple[Encoded, ...]) -> None:
 
 
 def evaluator_of(config: RunConfig, inputs: Inputs, engine: Engine, progress: Progress) -> Evaluator:
-    """What scores a model and its prompt on the task."""
+    """The evaluator that scores a model and its prompt on the task."""
     longest = config.task.max_new_tokens or longest_answer(inputs.task, inputs.train, config.task.target_length)
     tokenizer, batch_size = inputs.backbone.tokenizer, config.train.eval_batch
     count, some = config.train.eval_examples, None
@@ -102,7 +102,7 @@ def evaluator_of(config: RunConfig, inputs: Inputs, engine: Engine, progress: Pr
 
 
 def choice_for(config: RunConfig, rules: TaskRules, backbone: Backbone) -> Choice | None:
-    """What is chosen from where nothing is generated, as a masked model never does."""
+    """The labels to choose between where nothing is generated, as with a masked model; else None."""
     if not rules.labels:
         return None
     tokens, answer = Tokens(backbone.tokenizer, backbone.family.row), config.task.answer
@@ -112,7 +112,7 @@ def choice_for(config: RunConfig, rules: TaskRules, backbone: Backbone) -> Choic
 
 
 def check_unchanged(config: RunConfig, inputs: Inputs, start: bytes, folder: SharedFolder, progress: Progress) -> None:
-    """Record what the run begins with, or compare it with what it began with; `start` tells prompts' starts apart."""
+    """Record the hashes of what the run begins with, or compare them with those that it began with."""
     digests = {
         "model": inputs.backbone.fingerprint,
         "tokenizer": inputs.backbone.vocabulary,

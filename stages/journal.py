@@ -22,7 +22,7 @@ class Journal:
         self._progress.expect(self._plan.flops_of_stages, done=self._plan.flops_before(setup.state.update))
 
     def begin(self, stage: Stage, seconds: float, *, before: float) -> None:
-        """A stage begins, or goes on after so many seconds; `before` the first stage the run had taken others."""
+        """A stage begins, or goes on after so many seconds; the run took others `before` its first stage."""
         earlier = self._schedule.stages[: stage.index - 1]
         self._stage = stage
         self._seconds = before + sum(resume.read_state(self._folder, one)[0].seconds for one in earlier)

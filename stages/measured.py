@@ -21,13 +21,7 @@ SCORES = "scores.safetensors"
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured.
-
-    Attributes:
-        scores: importance [L, F] of each stack whose width is reduced.
-        untrained: the initial prompt's score on the full model, where it was asked for.
-        seconds: what scoring the neurons took.
-    """
+    """Scores [L, F] of each stack whose width is reduced, and their seconds; the untrained prompt's score."""
 
     scores: dict[str, Tensor]
     untrained: float | None

@@ -20,7 +20,7 @@ from stages.schedule import Stage
 from stages.setup import Setup
 
 LIBRARIES = ("torch", "transformers", "safetensors", "omegaconf", "hydra-core")
-COSTS = ("trainable_parameters", "updates", "flops", "flops_importance", "flops_pt", "flops_ratio", "vectors_pt")
+COSTS = ("flops", "flops_importance", "flops_pt", "flops_ratio", "vectors_pt")
 
 
 def finish(setup: Setup, measured: Measured, model: PromptedModel, state: TrainState) -> dict[str, Any]:
@@ -53,8 +53,10 @@ def finish(setup: Setup, measured: Measured, model: PromptedModel, state: TrainS
         "majority": task.majority,
         "untrained": measured.untrained,
         "max_new_tokens": evaluator.max_new_tokens,
-        **{name: getattr(plan, name) for name in COSTS},
+        "trainable_parameters": plan.trainable_parameters,
+        "updates": plan.updates,
         "best_update": state.best_update,
+        **{name: getattr(plan, name) for name in COSTS},
         "seconds": measured.seconds + sum(end.seconds for end in ends),
         "seconds_importance": measured.seconds,
         "data": {"origin": task.origin, "train": len(inputs.train), "validation": len(inputs.valid)},

@@ -51,7 +51,7 @@ def stages_left(schedule: Schedule, state: TrainState) -> list[Stage]:
 
 
 def selection_of(stage: Stage, folder: SharedFolder, schedule: Schedule, scores: dict[str, Tensor]) -> Selection:
-    """What the stage keeps: chosen once, then read from the run folder."""
+    """The blocks and neurons that a stage keeps: chosen once, then read from the run folder."""
     name, row = f"{stage.folder}/selection.safetensors", f"{stage.folder}/{STAGE}"
     if name not in folder or row not in folder:
         chosen = selection.choose(stage.shape, schedule.full, scores, layer=schedule.block)

@@ -85,7 +85,7 @@ def dump(selection: Selection) -> bytes:
 
 
 def load(data: bytes) -> Selection:
-    """What `dump` wrote."""
+    """The selection in a file that `dump` wrote."""
     tensors = load_tensors(data)
 
     def stack(name: str) -> StackSelection:

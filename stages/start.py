@@ -22,12 +22,12 @@ class Start:
 
     @property
     def identity(self) -> bytes:
-        """All that tells this start from another."""
+        """Bytes that differ wherever two starts do."""
         use = json.dumps(self.metadata).encode() if self.metadata else b""
         return b"".join([*(tensor.numpy().tobytes() for tensor in self.prompt.values()), use])
 
     def dump(self, learned: Tensors, **origin: str) -> bytes:
-        """What was learned from here as a file that says where it comes from."""
+        """The bytes of a prompt file with what was learned from this start, and where it comes from."""
         return dump_prompt(learned, **origin, **self.metadata)
 
 
