@@ -1,4 +1,4 @@
-"""A file of answers that grows beside its place, and is put there when it is whole; one that was left half goes on."""
+"""The file of answers of `fpt predict`: it grows under another name, and a half-written one is gone on with."""
 
 import csv
 import io
@@ -19,25 +19,25 @@ ENDINGS = (".jsonl", ".txt", *TABLES)
 ADDED = ("prediction", "score")  # the columns of a table that has the answers
 
 
-class Growing:
-    """The answers so far, in FILE.part: a line of what they depend on, then one for each, flushed as they come."""
+class AnswerFile:
+    """Answers as they come, in FILE.part: a line with what they depend on, then a line for each answer."""
 
     def __init__(
-        self, file: Path, basis: dict[str, Any], asked: Callable[[], Iterator[Record]] = lambda: iter(())
+        self, file: Path, basis: dict[str, Any], rows: Callable[[], Iterator[Record]] = lambda: iter(())
     ) -> None:
         """Begin anew, or go on with what is there.
 
         Args:
             file: .jsonl, .txt, .csv or .tsv.
             basis: what the answers depend on besides the questions.
-            asked: the rows that are answered, where they are a table's: into a table they come along.
+            rows: the rows of the table that is answered, if it is one; a table of answers has their columns too.
         """
         if file.suffix not in ENDINGS:
             raise UserError(f"output={file}: the name must end in {' or '.join(ENDINGS)}")
         if file.exists():
             raise UserError(f"output={file}: exists already; give another output=FILE, or remove it")
-        self._file, self._part, self._asked = file, file.with_name(f"{file.name}.part"), asked
-        self._names = list(next(asked(), {})) or ["input"]
+        self._file, self._part, self._rows = file, file.with_name(f"{file.name}.part"), rows
+        self._names = list(next(rows(), {})) or ["input"]
         if file.suffix in TABLES and (taken := [name for name in ADDED if name in self._names]):
             raise UserError(f"output={file}: the input has a column '{taken[0]}' already; give output=FILE.jsonl")
         lines = list(_whole_lines(self._part)) if self._part.exists() else []
@@ -82,7 +82,7 @@ class Growing:
         with replaced_file(self._file) as stream:
             if self._file.suffix in TABLES:
                 stream.write(self._row([*self._names, *ADDED]))
-            for line, row in zip_longest(islice(_whole_lines(self._part), 1, None), self._asked()):
+            for line, row in zip_longest(islice(_whole_lines(self._part), 1, None), self._rows()):
                 stream.write(line if self._file.suffix == ".jsonl" else self._text(json.loads(line), row))
         self._part.unlink()
 

@@ -78,7 +78,7 @@ def _verb(name: str, options: dict[str, str] | None = None, **values: Any) -> Ve
 
 TABLE: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("verbs.yaml").read_text(encoding="utf-8"))
 VERBS = {name: _verb(name, **values) for name, values in TABLE.items()}
-OF_LAUNCHERS = {"worker": Verb(train.worker, takes_places=True, options=(Option("quiet"),))}  # not called by people
+FOR_LAUNCHERS = {"worker": Verb(train.worker, takes_places=True, options=(Option("quiet"),))}  # not called by people
 
 
 def run(typed: list[str]) -> int:
@@ -95,7 +95,7 @@ def run(typed: list[str]) -> int:
         verbs = "\n".join(f"  fpt {verb.example:36}{verb.summary}" for verb in VERBS.values())
         print(USAGE.format(verbs=verbs), end="", file=sys.stdout if flags else sys.stderr)
         return 0 if flags else 2
-    verb = (VERBS | OF_LAUNCHERS).get(name)
+    verb = (VERBS | FOR_LAUNCHERS).get(name)
     if verb is None:
         raise UserError(f"{name}: unknown verb; allowed are {', '.join(VERBS)}.{did_you_mean(name, VERBS)}")
     words.remove(name)

@@ -22,7 +22,7 @@ from stages import fits
 QUANTILES = {"median": 0.5, "90 %": 0.9, "99 %": 0.99, "longest": 1.0}
 
 
-def look(config: RunConfig, task: Task, number: int, with_bar: WithBar) -> dict[str, Any]:
+def described(config: RunConfig, task: Task, number: int, with_bar: WithBar) -> dict[str, Any]:
     """The task's splits in numbers, and `number` training examples from all over them."""
     backbone = open_backbone(config.model, with_weights=False)
     cache = Path(config.cache_dir).expanduser()

@@ -8,7 +8,7 @@ from fpt import __version__
 from fpt import report as pages
 from fpt.backbones import tiny
 from fpt.cli.arguments import Arguments
-from fpt.cli.look_tables import print_look, print_plan
+from fpt.cli.look_tables import print_dataset, print_plan
 from fpt.cli.subjects import read_task
 from fpt.cli.tables import Output, present
 from fpt.config import compose
@@ -36,10 +36,10 @@ def show(arguments: Arguments) -> None:
     config, progress = compose.load(arguments.overrides), Progress()
     task = read_task(config, progress)
     with progress.console.status("importing torch and transformers"):
-        from fpt.cli.dataset_view import look
+        from fpt.cli.dataset_view import described
     with progress.running():
-        view = look(config, task, number, progress.with_bar)
-    present(arguments, view, print_look)
+        view = described(config, task, number, progress.with_bar)
+    present(arguments, view, print_dataset)
 
 
 def report(arguments: Arguments) -> None:

@@ -13,7 +13,7 @@ MOST = 80  # tokens of a text that are shown
 LAST = 20  # of them, from its end
 UNKNOWN = 8  # characters that are named
 SIZES = ("weights", "activations", "activations_checkpointed", "rest", "total")
-DOES = {"compute": "computed", "reuse": "those of the stage before", "off": "not kept"}
+STATES = {"compute": "computed", "reuse": "those of the stage before", "off": "not kept"}
 
 
 def print_plan(plan: dict[str, Any]) -> None:
@@ -50,10 +50,10 @@ def print_plan(plan: dict[str, Any]) -> None:
 
 
 def _states(number: int, stage: dict[str, Any], does: str) -> dict[str, str]:
-    """What a stage does about the states below a late prompt."""
+    """Whether a stage computes the states below a late prompt, or reuses them."""
     anew = " anew" if number > 1 and does == "compute" else ""
     below, flops = str(stage["blocks_below"]), amount(stage["flops_states"])
-    return {"stage": str(number), "blocks below": below, "their states are": DOES[does] + anew, "FLOPs": flops}
+    return {"stage": str(number), "blocks below": below, "their states are": STATES[does] + anew, "FLOPs": flops}
 
 
 def _print_memory(output: Output, plan: dict[str, Any]) -> None:
@@ -89,7 +89,7 @@ def _verdict(plan: dict[str, Any]) -> str:
     return f"the largest stage does not fit into {has}; it takes " + ", or\n".join(ways)
 
 
-def print_look(look: dict[str, Any]) -> None:
+def print_dataset(look: dict[str, Any]) -> None:
     """A task's splits in numbers, then examples as the model sees them."""
     output = Output()
     baseline = f"{look['baseline']['name']} scores {look['baseline']['score']:.2f}"

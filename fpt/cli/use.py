@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpt.cli.answer_file import Growing
+from fpt.cli.answer_file import AnswerFile
 from fpt.cli.arguments import JSON, MOST_BEAMS, Arguments
 from fpt.cli.result_tables import print_scores
 from fpt.cli.subjects import (
@@ -42,7 +42,7 @@ from fpt.tasks.task import Example
 if TYPE_CHECKING:
     from fpt.training.prediction import Prediction
 
-AT_ONCE = 32  # batches whose texts are sorted by length together
+BATCHES_IN_WINDOW = 32  # batches whose texts are sorted by length together
 
 
 def evaluate(arguments: Arguments) -> None:
@@ -82,7 +82,7 @@ def predict(arguments: Arguments) -> None:
     with one_of_several():
         output = None
         if file is not None and processes.speaks():
-            output = Growing(file, _basis(arguments, subjects), _rows(arguments, to_example, configs))
+            output = AnswerFile(file, _basis(arguments, subjects), _rows(arguments, to_example, configs))
             asked = output.unanswered(asked)
         with progress.console.status("importing torch and transformers"):
             from stages.using.predict import mixed_predictor, windows_of_main
@@ -186,11 +186,11 @@ def _to_example(arguments: Arguments, configs: dict[str, RunConfig]) -> predict_
             raise UserError(f"prompt-field={field}: is for run=A,B, several runs; one run answers all")
         return predict_input.by_template(rules[ALONE])
     field = options.get("prompt-field", "prompt")
-    needed = f"give input=FILE, records with a field '{field}'"
+    needed = f"records with a field '{field}'"
     if "input" not in options:
-        raise UserError(f"run={options['run']}: which prompt is a text for? {needed}")
+        raise UserError(f"run={options['run']}: which prompt is a text for? give input=FILE, {needed}")
     if Path(options["input"]).suffix.lower() == predict_input.LINES:
-        raise UserError(f"input={options['input']}: lines cannot name one of several prompts; {needed}")
+        raise UserError(f"input={options['input']}: lines cannot name one of several prompts; give {needed}")
     return predict_input.by_prompt(rules, field)
 
 
@@ -198,7 +198,7 @@ def _questions(
     arguments: Arguments, config: RunConfig, to_example: predict_input.ToExample, faults: Faults
 ) -> Iterator[list[Example]]:
     """What is to be answered, window by window."""
-    options, at_once = arguments.options, AT_ONCE * config.train.eval_batch
+    options, at_once = arguments.options, BATCHES_IN_WINDOW * config.train.eval_batch
     text, name = options.get("text"), options.get("input")
     if text is not None and name is not None:
         raise UserError("text=… and input=… both say what to answer; give one of them")

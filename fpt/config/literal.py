@@ -14,11 +14,7 @@ MARK = re.compile(r"(\\*)\$\{")
 
 
 def parse(text: str) -> Any:
-    """The plain values in a YAML text.
-
-    Raises:
-        yaml.YAMLError: it is none, or has aliases, of which a few lines make gigabytes.
-    """
+    """The plain values in a YAML text; aliases, of which a few lines make gigabytes, are refused."""
     if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
         raise yaml.YAMLError("aliases (*name) are not read here; write what they stand for")
     return yaml.load(text, Loader=get_yaml_loader())

@@ -37,13 +37,22 @@ KEYS = {
     "seed": ("random_seed", "data_seed", "manual_seed"),
     "resume": ("resume_from_checkpoint", "overwrite", "overwrite_output_dir"),
 }
-OF_MACHINES = ("hostfile", "nodes", "nnodes", "num_nodes", "node_rank", "rendezvous", "rdzv_endpoint", "master_addr")
+SEVERAL_MACHINES = (
+    "hostfile",
+    "nodes",
+    "nnodes",
+    "num_nodes",
+    "node_rank",
+    "rendezvous",
+    "rdzv_endpoint",
+    "master_addr",
+)
 _KEY_OF = {name: key for key, names in KEYS.items() for name in names}
 
 
 def hint(key: str) -> str:
     """What to write in its place, as ` Did you mean …?`; empty where that is not known."""
     name = key.rpartition(".")[2].lower().replace("-", "_")
-    if name in OF_MACHINES:
+    if name in SEVERAL_MACHINES:
         return " torchrun starts a run on several machines; docs/recipes.md shows how."
     return f" Did you mean '{_KEY_OF[name]}'?" if name in _KEY_OF else ""

@@ -19,9 +19,9 @@ from fpt.devices import interrupts, processes
 from fpt.errors import UserError, reason
 
 GOES_ON = "the same command goes on from what is saved, or starts over where nothing is"
-THAT_GO_ON = {"train", "compare", "predict"}  # verbs
+RESUMING_VERBS = {"train", "compare", "predict"}  # verbs
 LINGER = 5  # seconds; a launcher ends a process that lingers much sooner, when it has seen another one fail
-OF_THE_SYSTEM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EPIPE)
+SYSTEM_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EPIPE)
 LONGEST = 200  # letters of a command that are repeated
 
 
@@ -59,7 +59,7 @@ def tell(error: BaseException, words: Sequence[str] | None = None) -> int:
     """
     words = sys.argv[1:] if words is None else words
     line, status = _last_word(error, words)
-    if status != 2 and next((word for word in words if not word.startswith("-")), None) in THAT_GO_ON:
+    if status != 2 and next((word for word in words if not word.startswith("-")), None) in RESUMING_VERBS:
         line = f"{line}; {GOES_ON}"
     if rank := os.environ.get("RANK"):
         line = f"rank {rank}: {line}"
@@ -81,7 +81,7 @@ def _last_word(error: BaseException, words: Sequence[str]) -> tuple[str, int]:
             return str(error), 128 + error.signal
         case _ if _was_interrupted(error):
             return "interrupted", 128 + signal.SIGINT
-        case OSError() if error.errno in OF_THE_SYSTEM:
+        case OSError() if error.errno in SYSTEM_FAILURES:
             return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror}", 1
         case Exception():
             command = shlex.join(["fpt", *words])
