@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from fpt.backbones.location import TOKENIZER_FILES
 from fpt.config.schema import PromptConfig
 from fpt.errors import UserError
 from fpt.prompts.kinds import KINDS, kind_of
 from fpt.prompts.soft import TENSOR, Soft
 from fpt.runs.folder import LEDGER
 from fpt.runs.foreign import other_kind
+from fpt.runs.records import INPUTS
 from fpt.runs.run import PROMPT, open_run
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 ADAPTER_CONFIG, ADAPTER, ADAPTER_TENSOR = "adapter_config.json", "adapter_model.safetensors", "prompt_embeddings"
 NUMPY = b"\x93NUMPY"  # google-research/prompt-tuning names its arrays without .npy, so the bytes count
 ZIP = b"PK\x03\x04"  # what torch saves since 1.6
+AS_IT_IS = "to use it there as it is, give its prompt.safetensors as prompt.file in place of the run"
 FORMS = "a prompt.safetensors, a .npy, what torch saved, or the folder of a run or of a PEFT prompt adapter"
 
 
@@ -43,12 +46,14 @@ class PromptFile:
         config: its settings, as far as the file says.
         shapes: of its tensors, by name; a PEFT adapter may hold more rows, which are not the encoder's.
         load: reads the tensors, in whatever precision they have.
+        vocabulary: the hash of the tokenizer that a run was trained with; None: not known.
     """
 
     file: Path
     config: PromptConfig
     shapes: dict[str, tuple[int, ...]]
     load: Callable[[], "Tensors"]
+    vocabulary: str | None = None
 
     def read(self) -> "Tensors":
         """What is learned, by name, float32; refused where that is not finite."""
@@ -61,7 +66,19 @@ class PromptFile:
 def initial(config: PromptConfig, backbone: "Backbone", *, labels: tuple[str, ...], seed: int) -> "Tensors":
     """The tensors to start from, float32: what `prompt.file` holds, or as the prompt's kind begins."""
     stored = prompt_to_start_from(config, backbone.sizes.width)
-    return stored.read() if stored else kind_of(config).initial(backbone, labels=labels, seed=seed)
+    if stored is None:
+        return kind_of(config).initial(backbone, labels=labels, seed=seed)
+    refuse_other_tokenizer(f"prompt.file={config.file}", stored.vocabulary, backbone)
+    return stored.read()
+
+
+def refuse_other_tokenizer(name: str, vocabulary: str | None, backbone: "Backbone") -> None:
+    """Refuse a prompt trained with another tokenizer than the model's; `vocabulary` is the hash of the one it had."""
+    if vocabulary not in (None, backbone.vocabulary):
+        raise UserError(
+            f"{name}: the prompt was trained with another tokenizer than that in {backbone.folder}, whose"
+            f" files ({', '.join(TOKENIZER_FILES)}) have changed; put them back, or {AS_IT_IS}"
+        )
 
 
 def prompt_to_start_from(config: PromptConfig, d_model: int) -> PromptFile | None:
@@ -103,7 +120,7 @@ def _in_folder(path: Path) -> PromptFile:
     if not run.is_finished:
         raise UserError(f"{path}: this run is not finished; stages/<stage>/{PROMPT} are the prompts it has")
     run.read(PROMPT)
-    return _in_safetensors(path / PROMPT, TENSOR)
+    return replace(_in_safetensors(path / PROMPT, TENSOR), vocabulary=run.read_json(INPUTS).get("tokenizer"))
 
 
 def _in_adapter(path: Path) -> PromptFile:

@@ -4,20 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fpt.backbones.backbone import Backbone
-from fpt.backbones.location import TOKENIZER_FILES
 from fpt.backbones.shapes import Selection
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import PromptConfig
 from fpt.errors import UserError
-from fpt.prompts.files import open_prompt
+from fpt.prompts.files import AS_IT_IS, open_prompt, refuse_other_tokenizer
 from fpt.prompts.kinds import kind_of
 from fpt.prompts.modules import Tensors
 from fpt.runs.folder import LEDGER
 from fpt.runs.records import INPUTS, reading
 from fpt.runs.run import Run, open_run
 from stages import selection
-
-AS_IT_IS = "to use it there as it is, give its prompt.safetensors as prompt.file in place of the run"
 
 
 @dataclass(frozen=True)
@@ -50,11 +47,7 @@ class LearnedPrompt:
 
     def check_tokenizer(self, backbone: Backbone) -> None:
         """Refuse another tokenizer than the one that the prompt was trained with."""
-        if self.vocabulary not in (None, backbone.vocabulary):
-            raise UserError(
-                f"{self.name}: the prompt was trained with another tokenizer than that in {backbone.folder}, whose"
-                f" files ({', '.join(TOKENIZER_FILES)}) have changed; put them back, or {AS_IT_IS}"
-            )
+        refuse_other_tokenizer(self.name, self.vocabulary, backbone)
 
 
 def check_same_model(prompt: LearnedPrompt, first: LearnedPrompt) -> None:

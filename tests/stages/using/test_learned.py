@@ -15,6 +15,7 @@ Cli = Callable[..., Outcome]
 OTHER = "the prompt was trained with another tokenizer than that in"
 USES = ["eval run={run}", "predict run={run} text=x", "export run={run} to=npy", "export run={run} to=hf"]
 USES += ["export run={run} to=tokens", "eval prompt.file={run} model={model} task.data={data}"]
+USES += ["train prompt.init=file prompt.file={run} prompt.length=5 model={model} task.data={data} run.dir={run}-x"]
 
 
 @pytest.fixture
