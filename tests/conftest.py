@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from huggingface_hub import constants
 from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
 
@@ -183,18 +184,38 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random T5 1.1 of 6+6 blocks and 48 neurons."""
-    return save_checkpoint(tmp_path_factory.mktemp("t5") / "small", "T5 1.1")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the workers of a session have in common."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+def made_once(place: Path, make: Callable[[Path], object]) -> Path:
+    """The folder `place`, made by the worker that asks for it first; others wait, and nobody changes it."""
+    with FileLock(f"{place}.lock"):
+        made = Path(f"{place}.made")
+        if not made.exists():
+            make(place)
+            made.touch()
+    return place
 
 
 @pytest.fixture(scope="session")
-def boolq(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(shared: Path) -> Path:
+    """A random T5 1.1 of 6+6 blocks and 48 neurons."""
+    return made_once(shared / "small", lambda folder: save_checkpoint(folder, "T5 1.1"))
+
+
+@pytest.fixture(scope="session")
+def boolq(shared: Path) -> Path:
     """A folder with BoolQ files: 48 training and 24 validation examples."""
-    folder = tmp_path_factory.mktemp("boolq")
-    (folder / "train.jsonl").write_text(boolq_lines(48))
-    (folder / "val.jsonl").write_text(boolq_lines(24, 1000))
-    return folder
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "train.jsonl").write_text(boolq_lines(48))
+        (folder / "val.jsonl").write_text(boolq_lines(24, 1000))
+
+    return made_once(shared / "boolq", write)
 
 
 class Stop(BaseException):
@@ -252,11 +273,15 @@ def quick(checkpoint: Path, boolq: Path, tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def finished(trains: None, checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(
+    trains: None, checkpoint: Path, boolq: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The folder of a finished run on the random model; tests only read it, or write beside its records."""
-    folder = tmp_path_factory.mktemp("finished") / "run"
-    assert main(["train", *quick_words(checkpoint, boolq, folder)]) == 0
-    return folder
+
+    def train(folder: Path) -> None:
+        assert main(["train", *quick_words(checkpoint, boolq, folder)]) == 0
+
+    return copied_run(made_once(shared / "run", train), tmp_path_factory.mktemp("finished") / "run")
 
 
 def copied_run(run: Path, to: Path) -> Path:

@@ -217,7 +217,7 @@ def measure_memory(words: list[str], result: Path) -> None:
         train(shapes[-1], 1)  # what the libraries allocate once
         # The lower of two: what the allocator happens to keep of others' comes on top of what a stage takes.
         peak, after = min(highest(lambda: train(shapes[-1], 2)) for _ in range(2)), []
-        for number in range(4):
+        for number in range(6):
             train(shapes[number % 4], 1)
             gc.collect()
             after.append(anonymous())
@@ -226,7 +226,7 @@ def measure_memory(words: list[str], result: Path) -> None:
 
 
 def test_no_process_holds_more_than_its_share_and_engines_leave_nothing_behind(boolq: Path, tmp_path: Path) -> None:
-    """The rank that reads the weights included; over four models memory stays as it is."""
+    """The rank that reads the weights included; over six models memory stays as it is."""
     checkpoint = save_checkpoint(tmp_path / "wide", "T5 1.1", sizes={"d_model": 256, "d_ff": 4096, "num_layers": 4})
     weights = (checkpoint / "model.safetensors").stat().st_size
     assert weights > 90e6
@@ -234,4 +234,4 @@ def test_no_process_holds_more_than_its_share_and_engines_leave_nothing_behind(b
     in_processes(2, partial(measure_memory, run, tmp_path / "memory.json"), tmp_path / "processes")
     memory = json.loads((tmp_path / "memory.json").read_text())
     assert memory["peak"] < 0.75 * weights
-    assert max(memory["after"][1:]) - min(memory["after"][1:]) < 0.05 * weights
+    assert max(memory["after"][2:]) - min(memory["after"][2:]) < 0.05 * weights

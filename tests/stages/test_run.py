@@ -201,19 +201,20 @@ def test_must_resume_refuses_to_start_anew(cli: Cli, quick: list[str], tmp_path:
     assert not (tmp_path / "nothing").exists()
 
 
-def test_changed_data_are_refused_and_harm_nothing(cli: Cli, quick: list[str], whole: Path, boolq: Path) -> None:
+@pytest.mark.trains
+def test_changed_data_are_refused_and_harm_nothing(cli: Cli, quick: list[str], boolq: Path, tmp_path: Path) -> None:
     """The same path may hold other examples than when the run began, even when it is finished."""
-    before = (whole / "metrics.jsonl").read_bytes()
-    lines = (boolq / "train.jsonl").read_text()
-    try:
-        (boolq / "train.jsonl").write_text("\n".join(lines.splitlines()[:-1]))
-        done = cli("train", *words(quick, whole))
-    finally:
-        (boolq / "train.jsonl").write_text(lines)
+    data, run = Path(shutil.copytree(boolq, tmp_path / "data")), tmp_path / "run"
+    again = words(quick, run, f"task.data={data}", "schedule=pt", "train.updates=4")
+    assert cli("train", *again).status == 0
+    before, lines = (run / "metrics.jsonl").read_bytes(), (data / "train.jsonl").read_text()
+    (data / "train.jsonl").write_text("\n".join(lines.splitlines()[:-1]))
+    done = cli("train", *again)
     assert done.status == 2
     assert "the data has changed" in done.err
-    assert (whole / "metrics.jsonl").read_bytes() == before
-    assert cli("train", *words(quick, whole)).status == 0
+    assert (run / "metrics.jsonl").read_bytes() == before
+    (data / "train.jsonl").write_text(lines)
+    assert cli("train", *again).status == 0
 
 
 def test_a_repair_cannot_slip_another_configuration_in(cli: Cli, quick: list[str], whole: Path) -> None:
