@@ -86,7 +86,7 @@ def digests(checkout: Path, name: str, folder: Path) -> dict[str, str]:
 def _compared(file: Path) -> bytes:
     if file.name != "result.json":
         return file.read_bytes()
-    return json.dumps(_without_measured(json.loads(file.read_text()))).encode()
+    return json.dumps(_without_measured(json.loads(file.read_text())), sort_keys=True).encode()
 
 
 def _without_measured(value: Any) -> Any:
