@@ -157,13 +157,13 @@ Below = tuple[tuple[int, ...], int]  # what a stage keeps below the prompt: bloc
 
 
 def _below(stage: Stage, full: Stack, layer: int) -> Below:
-    """Which neurons these are is the same for all stages with as many."""
+    """The blocks that a stage keeps below the prompt, and its number of neurons, which says which ones they are."""
     kept = around(stage.shape.source.blocks, full.blocks, layer)
     return tuple(block for block in kept if block < layer), stage.shape.source.neurons
 
 
 def _stages(below: list[Below], wanted: list[bool]) -> tuple[str, ...]:
-    """What is wanted is computed, unless the stage before has it."""
+    """Say of every stage whether its states are computed, taken over from the stage before, or not kept."""
     rows, held = [], None
     for is_wanted, lower in zip(wanted, below, strict=True):
         rows.append("reuse" if lower == held else "compute" if is_wanted else "off")
@@ -240,7 +240,7 @@ class StateKeeper:
     """
 
     def __init__(self, config: RunConfig, plan: StatesPlan | None, block: int) -> None:
-        """Of a run whose prompt enters before this block of the backbone."""
+        """`block` is the block of the backbone that the prompt enters before."""
         self._plan, self._block, self._folder = plan, block, _folder(config)
         self._held: tuple[Selected, KeptStates] | None = None
 

@@ -58,13 +58,13 @@ class Setup:
         return evaluator_of(self.config, self.inputs, self.engine, self.progress)
 
     def states_below(self, model: PromptedModel) -> StatesBelow:
-        """Computes the states below a stage's prompt, of all training examples."""
+        """What computes the hidden states below a stage's prompt for all training examples."""
         train, size = self.inputs.train, self.config.train.batch_size
         return StatesBelow(model, train, size, self.engine, self.progress.with_bar)
 
     @property
     def recipe(self) -> Recipe:
-        """How updates are made."""
+        """The settings that every stage's updates share."""
         config, plan, engine = self.config, self.plan, self.engine
         own = config.train, config.optim, plan.micro_batch, config.seed
         return Recipe(*own, engine.device, in_step=engine.is_sharded, graphs=plan.graphs)

@@ -41,7 +41,7 @@ class Batch:
         return (self.labels != IGNORED).flatten().nonzero()[:, 0]
 
     def unlabelled(self) -> "Batch":
-        """The same batch without a target token, whose loss is 0."""
+        """A copy of the batch whose targets are all ignored, so that its loss is 0."""
         return replace(self, labels=torch.full_like(self.labels, IGNORED))
 
     def halves(self) -> "list[Batch]":

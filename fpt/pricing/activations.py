@@ -37,7 +37,7 @@ class Peaks:
     block: int
 
     def of(self, blocks: int) -> "Peaks":
-        """The same of more blocks."""
+        """The peaks of a stack of so many blocks of the same kind."""
         more = max(blocks - BLOCKS, 0) * self.block
         return Peaks(self.forward + more, self.kept + more, self.backward + more, self.block)
 

@@ -27,7 +27,7 @@ class Need:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Bytes of weights, activations and the rest together."""
         return self.weights + self.activations + self.rest
 
 

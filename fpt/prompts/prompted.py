@@ -42,7 +42,7 @@ class PromptedModel(nn.Module):
         self.reader = READERS[self.reads.name](self.family, body, prompt, begin_pass)
 
     def with_prompt(self, prompt: Prompt) -> "PromptedModel":
-        """The same body with another prompt."""
+        """A model that puts another prompt before the same frozen body."""
         return PromptedModel(self.body, prompt, begin_pass=self.begin_pass)
 
     def encode(self, batch: Batch) -> Encoded:
@@ -67,7 +67,7 @@ class PromptedModel(nn.Module):
         return self.loss(batch, *self.encode(batch))
 
     def loss(self, batch: Batch, states: Tensor, mask: Tensor) -> Tensor:
-        """The same loss from what `encode` makes of the batch."""
+        """The loss of a batch from the states and the padding mask that `encode` returned for it."""
         states = self.reader.decode(batch, (states, mask)).flatten(0, 1)[batch.real]
         labels = batch.labels.flatten()[batch.real]
         if len(states) <= LOGITS_AT_ONCE:

@@ -39,7 +39,7 @@ class Faults:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was not read, for people."""
+        """Sentences that say how many records were left out, and why."""
         notes = [f"{what}: {count:,} left out" for what, count in self.left_out.items()]
         if self.messages:
             more = f"; and {len(self.messages) - SHOWN:,} more" if len(self.messages) > SHOWN else ""

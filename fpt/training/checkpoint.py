@@ -64,7 +64,7 @@ def dump_state(state: TrainState, metrics: dict[str, Any]) -> bytes:
 
 
 def load_state(data: bytes) -> tuple[TrainState, dict[str, Any]]:
-    """What `dump_state` wrote."""
+    """Read back a state, and the mark of its metrics, that `dump_state` wrote."""
     parts: dict[str, Tensors] = {"prompt": {}, "best_prompt": {}, "mean": {}, "optimizer": {}}
     for key, tensor in load(data).items():
         part, _, name = key.partition(".")

@@ -50,7 +50,7 @@ class Work:
 
 
 def work_at_limits(config: RunConfig, schedule: Schedule, positions: Positions, examples: int | None) -> Work:
-    """As if every text were as long as it may be."""
+    """The batches of a run all of whose texts are as long as the task's limits allow."""
     source, target = longest = config.task.source_length, config.task.target_length
     whole, scored = source + config.prompt.length, config.schedule.importance_examples
     is_scored, number = bool(schedule.scored()), examples or 0
@@ -140,7 +140,7 @@ class Costs:
 
 
 def _total(cost: Callable[..., int], shape: Shape, batches: Counter[Size], **more: Any) -> int:
-    """What all batches cost together."""
+    """FLOPs of all batches together, each size as often as it comes."""
     return sum(
         times * cost(shape, batch=batch, source=source, target=target, **more)
         for (batch, source, target), times in batches.items()

@@ -36,7 +36,7 @@ class Device:
     taken: int = 0
 
     def of_each(self, processes: int) -> int:
-        """What one of so many processes may have."""
+        """Bytes that each of so many processes may use."""
         return max(1, (self.bytes // processes if self.is_shared else self.bytes) - self.taken)
 
 

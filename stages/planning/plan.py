@@ -116,7 +116,7 @@ class Plan:
 
     @property
     def flops_of_stages(self) -> int:
-        """What the stages spend, without the scoring of neurons."""
+        """FLOPs of all stages, without the scoring of neurons."""
         return sum(stage.flops for stage in self.stages)
 
     @property
@@ -131,16 +131,16 @@ class Plan:
 
     @property
     def flops_ratio(self) -> float:
-        """The run's FLOPs in those of vanilla prompt tuning."""
+        """The run's FLOPs as a share of vanilla prompt tuning's."""
         return self.flops / self.flops_pt
 
     @property
     def fits(self) -> bool:
-        """Whether every stage does."""
+        """Whether every stage fits into the device's memory."""
         return all(stage.fits for stage in self.stages)
 
     def flops_before(self, update: int) -> int:
-        """What the stages have spent when `update` updates are done."""
+        """FLOPs that the stages have spent after `update` updates."""
         return sum(
             stage.flops_states + stage.flops_per_update * min(update - stage.first_update, stage.updates)
             for stage in self.stages
@@ -159,7 +159,7 @@ class Plan:
         return replace(config, train=train, engine=engine)
 
     def sentences(self, device: str) -> list[str]:
-        """For people, of an `engine.device`: the engine and why, and what is done about the states below the prompt."""
+        """What a run says of its plan: the engine and why, and what is done about the states below the prompt."""
         number = torch.get_num_threads()
         threads = f"; {number} thread{'s' if number > 1 else ''}" if named(device).type == "cpu" else ""
         packed = "" if self.quantize == "none" else f", its blocks' linear layers in {self.quantize}"
@@ -176,7 +176,7 @@ class Plan:
 
     @classmethod
     def from_json(cls, values: dict[str, Any], where: str) -> "Plan":
-        """What `to_json` made plain."""
+        """Read back a plan that `to_json` wrote; `where` names its file in errors."""
         try:
             return TypeAdapter(cls).validate_python(values)
         except ValidationError:
