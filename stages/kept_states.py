@@ -157,7 +157,7 @@ Below = tuple[tuple[int, ...], int]  # what a stage keeps below the prompt: bloc
 
 
 def _below(stage: Stage, full: Stack, layer: int) -> Below:
-    """The blocks that a stage keeps below the prompt, and its number of neurons, which says which ones they are."""
+    """The blocks that a stage keeps below the prompt, and how many neurons, which says which ones they are."""
     kept = around(stage.shape.source.blocks, full.blocks, layer)
     return tuple(block for block in kept if block < layer), stage.shape.source.neurons
 

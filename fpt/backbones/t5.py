@@ -152,7 +152,7 @@ class T5(UMT5):
         return WeightSlice(name)  # in the full model too it is in the first block, whichever block is first here
 
     def states_before(self, model: Any, ids: torch.Tensor, mask: torch.Tensor, block: int) -> torch.Tensor:
-        """Hidden states before a block of the encoder, without computing a position bias where there is no block below."""
+        """Hidden states before a block of the encoder; before its first, the embeddings, without a position bias."""
         states = model.shared(ids)
         return self.through(model, states, self.arguments(model, states, mask), 0, block) if block else states
 
