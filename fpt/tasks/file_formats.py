@@ -74,7 +74,9 @@ def _raw_lines(file: Path) -> Iterator[bytes]:
     if not is_gzipped and (other := other_kind(file)) and file.stat().st_size:
         raise UserError(f"{file}: {other}")
     with gzip.open(file) if is_gzipped else file.open("rb") as stream:
-        start = stream.peek(3)
+        start = stream.peek(4)
+        if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+            raise UserError(f"{file}: is UTF-32; save it as UTF-8")
         if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             with TextIOWrapper(stream, "utf-16", newline="\n") as text:
                 try:

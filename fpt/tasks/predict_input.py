@@ -30,6 +30,10 @@ def check_input(file: Path) -> None:
 
 def raw_example(source: str, what: str = "text") -> Example:
     """An example whose source is a text as it stands; {mask} in it is where the answer belongs."""
+    if not isinstance(source, str):
+        raise UserError(f"{what}: expected a text, not {source!r}")
+    if source.count(MASK) > 1:
+        raise UserError(f"{what}: has {MASK} {source.count(MASK)} times, and there is one answer")
     return Example("", readable(source, what), "", (), mask=source.find(MASK))
 
 

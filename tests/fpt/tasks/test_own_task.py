@@ -400,6 +400,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
         ("a.csv", b"PAR1\n", "is Parquet; its name must end in .parquet"),
         ("a.tsv", b"<!doctype HTML><p>", "is a web page; download the file itself"),
         ("a.csv", "question,passage,answer\na,b,c\n".encode("utf-16-le"), "begins with NUL.* save it as UTF-8"),
+        ("a.csv", "question,passage,answer\na,b,c\n".encode("utf-32"), "is UTF-32; save it as UTF-8"),
         ("a.csv", codecs.BOM_UTF16_LE + b"a", "not UTF-16, which its first bytes say it is"),
         ("a.csv", "question,passage,answer\na,é,c\n".encode("latin-1"), "line 2: not UTF-8; .* as iconv -f latin1"),
         ("a.csv", b"question;passage;answer\na;b;c\n", "The columns are parted by ';'; in a .csv it must be a comma"),

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,3 +93,11 @@ def test_of_bytes_under_a_locale_of_ascii(word: str | bytes, said: str) -> None:
     assert done.returncode == 2
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [(None, "expected a text, not None"), (3, "not 3"), ("{mask} or {mask}", "has {mask} 2 times")]
+)
+def test_what_is_no_text_to_answer_is_named(given: Any, said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        raw_example(given)
