@@ -9,6 +9,7 @@ import resource
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ import pytest
 import torch
 from filelock import FileLock
 from huggingface_hub import constants
+from omegaconf import DictConfig
 from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
 
 from fpt.__main__ import main
 from fpt.backbones import tiny
 from fpt.backbones.backbone import Backbone, open_backbone
+from fpt.config import compose, keys
 from fpt.config.schema import EngineConfig, ModelConfig
 from fpt.devices.engine import Engine
 from fpt.runs.folder import LEDGER, METRICS, STATE
@@ -69,6 +72,23 @@ def pytest_configure() -> None:
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
     quiet_libraries()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def composed_once() -> Iterator[None]:
+    """Hydra composes the same words once in a session, as nobody edits conf/ meanwhile; later ones get a copy."""
+    compose_anew, conf, known = compose._compose, keys.conf_dir(), dict[tuple[str, ...], DictConfig]()
+
+    def compose_once(words: list[str]) -> DictConfig:
+        if compose.conf_dir() != conf:
+            return compose_anew(words)
+        if tuple(words) not in known:
+            known[tuple(words)] = compose_anew(words)
+        return deepcopy(known[tuple(words)])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compose, "_compose", compose_once)
+        yield
 
 
 @pytest.fixture(scope="session")

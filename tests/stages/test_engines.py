@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from fpt.__main__ import main
-from fpt.api import PromptedModel, SoftPrompt, build, choose, open_backbone
+from fpt.api import PromptedModel, SoftPrompt, choose, open_backbone
 from fpt.backbones.shapes import STACKS, Shape
 from fpt.config import compose
 from fpt.data.encoded import Batch
@@ -22,6 +22,7 @@ from fpt.devices import distributed
 from fpt.devices.device import open_device
 from fpt.devices.engine import Engine
 from stages import schedule
+from stages.partial import build
 from tests.conftest import quick_words, save_checkpoint
 from tests.processes import in_processes
 
