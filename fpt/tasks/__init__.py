@@ -1,1 +1,1 @@
-"""Records to text to score: what the prompt is trained for."""
+"""Tasks: records become text, and the model's outputs become answers and scores."""

@@ -1,8 +1,8 @@
-"""Where GLUE's, SuperGLUE's and four sentence tasks' records are, and how they are read from the original files.
+"""Where the records of GLUE, SuperGLUE and four sentence tasks are, and how the original files are read.
 
-MPQA, MR, Subj and TREC have no one home on the Hub. People have them as the tables that Liu et al. 2022 read
+MPQA, MR, Subj and TREC have no canonical data set on the Hub. They circulate as the tables of Liu et al. 2022
 (`label<TAB>text`, no header), the CSV of Gao et al. 2021 (`label,text`), the lines of Kim 2014 (`label text`) and
-TREC's own (`DESC:manner How did …`).
+TREC's own lines (`DESC:manner How did …`).
 """
 
 import re
@@ -19,12 +19,12 @@ from fpt.tasks.fields import PlacedRecord, Record
 from fpt.tasks.file_formats import NOT_UTF8, Reader, check_names, csv_rows, lines
 from fpt.tasks.origins import Origin, Split
 
-BROKEN_LINES = 1000  # up to one line in so many is left out; GLUE's own QQP has some twenty in 364,000
-IDS = ("index", "id")  # what a test file calls the column whose values a submission gives back
+BROKEN_LINES = 1000  # at most one broken line in so many is left out; GLUE's own QQP has some twenty in 364,000
+IDS = ("index", "id")  # possible names of a test file's id column, whose values a submission repeats
 TABLES = origins.named(train=("train.tsv",), validation=("dev.tsv",))
 TEST_TABLE = origins.named(test=("test.tsv",))
 LINES = origins.named(train=("train.jsonl",), validation=("val.jsonl",))
-LABELLED = ["label", "text"]  # what a sentence task's first row may say
+LABELLED = ["label", "text"]  # the header that a sentence task's file may have
 ENDINGS = {".tsv": "label<TAB>text", ".csv": "label,text", ".txt": "a label, a space and a text"}
 
 
@@ -38,9 +38,9 @@ def glue(
     tests: Mapping[str, Split] = TEST_TABLE,
     generated: str | None = None,
 ) -> Origin:
-    """An origin of GLUE's, with its numbers of training and validation examples.
+    """The origin of a GLUE task; `sizes` are its numbers of training and validation examples.
 
-    `renamed` has the Hub's names for what files call otherwise, `header` a file's names where no first line has them.
+    `renamed` maps a file's column names to the Hub's; `header` has the column names of a file without a header line.
     """
     read = partial(_glue_file, renamed=renamed or {}, header=header)
     return Origin(("nyu-mll/glue", name), splits, read, tests, sizes=sizes, generated=generated)
@@ -49,7 +49,7 @@ def glue(
 def _glue_file(
     file: Path, faults: Faults, *, renamed: Mapping[str, str], header: tuple[str, ...]
 ) -> Iterator[PlacedRecord]:
-    """Records of GLUE's table, or of the lines in which SuperGLUE has RTE."""
+    """Records of a GLUE table, or of the JSON lines that SuperGLUE publishes RTE in."""
     if file.suffix != ".jsonl":
         yield from _table(file, faults, renamed, header)
         return
@@ -58,7 +58,7 @@ def _glue_file(
 
 
 def _table(file: Path, faults: Faults, renamed: Mapping[str, str], header: tuple[str, ...]) -> Iterator[PlacedRecord]:
-    """Records whose quotes are not special; in a test file, which has no label, a column gives their ids."""
+    """Records of a table in which quotes are ordinary letters; a test file, without labels, has a column of ids."""
     rows: Iterator[tuple[int, list[str]]] = ((number, line.split("\t")) for number, line in lines(file, faults))
     start, names = next(rows, (1, [""]))
     if names == [""]:
@@ -81,7 +81,7 @@ def _table(file: Path, faults: Faults, renamed: Mapping[str, str], header: tuple
 def _whole_rows(
     file: Path, rows: Iterator[tuple[int, list[str]]], faults: Faults, names: list[str], *, has_header: bool
 ) -> Iterator[tuple[int, list[str]]]:
-    """The rows with a cell for each name; a few broken lines are left out and counted, many are faults."""
+    """The rows with one cell per column; a few broken lines are left out and counted, many are an error."""
     count, broken = 0, []
     for number, cells in rows:
         if len(cells) == len(names):
@@ -98,7 +98,7 @@ def _whole_rows(
 
 
 def super_glue(name: str, sizes: tuple[int | None, int], read: Reader = file_formats.json_lines, **more: Any) -> Origin:
-    """An origin of SuperGLUE's, with its numbers of training and validation examples."""
+    """The origin of a SuperGLUE task; `sizes` are its numbers of training and validation examples."""
     tests = origins.named(test=("test.jsonl",))
     return Origin(("aps/super_glue", name), LINES, read, tests, sizes=sizes, **more)
 
@@ -116,13 +116,13 @@ def multirc_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
 
 
 def without_markup(record: Record, where: str) -> Record:
-    """MultiRC's record with its paragraph's markup taken out, as T5 has it."""
+    """MultiRC's record without the markup in its paragraph, as T5's authors prepared it."""
     paragraph = fields.text(record, "paragraph", where)
     return {**record, "paragraph": re.sub("</?b>", "", paragraph.replace("<br>", " "))}
 
 
 def with_marked_spans(record: Record, where: str) -> Record:
-    """WSC's text with its two spans marked, # the pronoun # and * the noun *, as T5 has it."""
+    """WSC's text with the # pronoun # and the * noun * marked, as T5's authors prepared it."""
     text = fields.text(record, "text", where)
     spans = fields.mapping(record, "target", where) if "target" in record else record
     places = []
@@ -135,7 +135,7 @@ def with_marked_spans(record: Record, where: str) -> Record:
 
 
 def _span(text: str, index: Any, span: str, where: str) -> tuple[int, int]:
-    """Start and end of a span at word number `index`; by its number of words where the text spells it otherwise."""
+    """Start and end of the span at word `index`; if the text spells it otherwise, its number of words decides."""
     words = list(re.finditer(r"\S+", text))
     if not (isinstance(index, int) and 0 <= index < len(words)):
         raise UserError(f"{where}: span index {index!r} marks no word in a text of {len(words)} words")
@@ -146,9 +146,9 @@ def _span(text: str, index: Any, span: str, where: str) -> tuple[int, int]:
 def sentences(
     name: str, *, train: tuple[str, ...] = (), test: tuple[str, ...] = (), whole: tuple[str, ...] = ()
 ) -> Origin:
-    """An origin of train, dev and test files with any of the endings, and of those of other names.
+    """The origin of a sentence task: train, dev and test files with any of the endings, or files with other names.
 
-    `whole` are files that are not parted; without another to validate on, a part of them is for that.
+    `whole` names files that are not split; without a validation file, a part of them is held out for validation.
     """
 
     def split(*stems: str, others: tuple[str, ...]) -> Split:
@@ -159,9 +159,10 @@ def sentences(
 
 
 def _sentence_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
-    """A record a line, of a label and a text; TSV and CSV by their names, else the label is the line's first word.
+    """One record per line, a label and a text; outside .tsv and .csv files, the label is the line's first word.
 
-    What is not UTF-8 is in Latin-1, as these were published. Of TREC's labels, which have two parts, the first counts.
+    Bytes that are not UTF-8 are read as Latin-1, in which these files were published. TREC's labels have two parts, of
+    which the first, coarse one is used.
     """
     index, separator = 0, "\t" if file.suffix == ".tsv" else None
     numbered = lines(file, Faults(), errors="surrogateescape")

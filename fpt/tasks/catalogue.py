@@ -1,4 +1,4 @@
-"""Which tasks there are, which of them is meant, where its data are, and how many, without reading them."""
+"""Finds a task's rules by its name, and where its data are and how many examples they have, without reading them."""
 
 from dataclasses import replace
 
@@ -9,13 +9,13 @@ from fpt.tasks import free_answers, labels, own_task, reading, variants
 from fpt.tasks.fields import readable
 from fpt.tasks.task import TaskRules
 
-VALID_SHOTS = 1000  # that are drawn to validate on, as Liu et al. 2022 do
+VALID_SHOTS = 1000  # drawn for validation from the training split, as in Liu et al. 2022
 GENERATED = (4000, 500)  # training and validation examples of every generated task
 RULES: dict[str, TaskRules] = {**labels.RULES, **reading.RULES, **free_answers.RULES}
 
 
 def rules_of(task: TaskConfig) -> TaskRules:
-    """The task's rules, with what the user wants otherwise."""
+    """The task's rules, changed as the user's settings ask."""
     rules = own_task.rules(task) if is_own(task) else _named_rules(task)
     for text in (rules.template.text, *rules.labels):
         readable(text, f"task={task.name}: {text!r}")
@@ -40,7 +40,7 @@ def _named_rules(task: TaskConfig) -> TaskRules:
 
 
 def is_own(task: TaskConfig) -> bool:
-    """Whether the data are the user's: task=files, under whatever name."""
+    """Whether the data are the user's own files: task=files, or another name that is not a built-in task's."""
     return task.name == "files" or (task.train is not None and task.name not in RULES)
 
 
@@ -65,7 +65,7 @@ def data_of(config: RunConfig, rules: TaskRules) -> str:
 def most_train_examples(config: RunConfig) -> int | None:
     """How many training examples there are at most; None where that is not known."""
     task, rules = config.task, rules_of(config.task)
-    if is_own(task) or rules.each_gold:  # of which a record makes several
+    if is_own(task) or rules.each_gold:  # a record makes several examples
         return task.train_examples
     if task.shots is not None:
         return task.shots if task.protocol == "lpt" else task.shots * max(1, len(rules.labels))
@@ -83,6 +83,6 @@ def most_valid_examples(config: RunConfig) -> int | None:
 
 
 def _at_most(config: RunConfig, rules: TaskRules, split: str, limit: int | None) -> int | None:
-    """How many of a split there are, of which no more than `limit` are asked for."""
+    """The number of examples in a split, or `limit` if that is smaller; None where neither is known."""
     sizes = {"world": GENERATED, "hub": rules.records.sizes}.get(data_of(config, rules), (None, None))
     return min(filter(None, (limit, sizes[split == "validation"])), default=None)

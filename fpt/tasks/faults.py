@@ -1,4 +1,4 @@
-"""What happens to data that cannot be used: an error, or with task.on_error=skip a note to the user."""
+"""Records that cannot be used: each is an error, or with task.on_error=skip is left out and reported to the user."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -6,15 +6,15 @@ from types import TracebackType
 
 from fpt.errors import UserError
 
-SHOWN = 3  # faults that are spelt out
+SHOWN = 3  # messages that a note quotes in full
 HINT = "; task.on_error=skip leaves such out"
 
 
 @dataclass
 class Faults:
-    """What is not read: lines that the distribution itself leaves out, and with `skip` records that are wrong.
+    """Collects what is left out: lines known to be unusable in the original data and, with `skip`, faulty records.
 
-    As a context (`with faults:`) it takes a UserError raised within for such a record's.
+    As a context manager (`with faults:`) it treats a UserError raised inside as a faulty record.
     """
 
     skip: bool = False
@@ -22,8 +22,8 @@ class Faults:
     messages: list[str] = field(default_factory=list)
 
     def add(self, error: UserError) -> None:
-        """Note a record that cannot be used; it is an error unless such are skipped."""
-        message = str(error).removesuffix(HINT).removesuffix(".")  # a part of it may have been refused by itself
+        """Note a faulty record, or raise its error if faulty records are not to be skipped."""
+        message = str(error).removesuffix(HINT).removesuffix(".")  # an inner context may have added the hint already
         if not self.skip:
             raise UserError(f"{message}{HINT}") from None
         self.messages.append(message)

@@ -1,4 +1,4 @@
-"""What is in a record's fields: texts, lists and objects, or a line that says what is there instead."""
+"""Reads texts, lists and objects from a record's fields; anything else is an error that says what was found."""
 
 import json
 import re
@@ -15,7 +15,7 @@ PlacedRecord = tuple[str, Record]  # where a record stands, for error messages, 
 
 
 def texts_of(record: Record, names: Iterable[str], where: str, instead: str = "") -> dict[str, str]:
-    """The texts in a record's fields; `instead` says what else would do where one is missing."""
+    """The texts in a record's fields; `instead` ends the error where one is missing."""
     return {name: text(record, name, where, instead) for name in names}
 
 
@@ -28,9 +28,9 @@ def text(record: Record, name: str, where: str, instead: str = "") -> str:
 
 
 def readable(value: str, what: str) -> str:
-    """The text (`what` names it) unless it holds what is no character: a user's texts pass here where they enter.
+    """The text itself; one with half a surrogate pair or a NUL is an error, in which `what` names the text.
 
-    Tokenizers refuse such a text, and with it all that are tokenised together; files cannot hold it either.
+    Every text of a user's is checked here: tokenizers fail on a whole batch with such a text, and files cannot hold it.
     """
     try:
         value.encode()
@@ -49,9 +49,9 @@ def as_text(value: Any) -> str:
 
 
 def compared(text: str) -> str:
-    """A label's value as values are compared: as texts, but that True is true, and 1.0 and 1.50 are 1 and 1.5.
+    """A label's value in the form in which values are compared: True becomes true, 1.0 becomes 1, 1.50 becomes 1.5.
 
-    pandas writes truth values so, and whole numbers in a column of which a cell is empty.
+    pandas writes truth values as True, and whole numbers as 1.0 in a column that has an empty cell.
     """
     if text.casefold() in ("true", "false"):
         return text.casefold()
@@ -59,13 +59,13 @@ def compared(text: str) -> str:
 
 
 def texts(record: Record, name: str, where: str) -> list[str]:
-    """The texts in a record's list."""
+    """The texts in the list in a record's field."""
     items = {f"{name}[{number}]": item for number, item in enumerate(_field(record, name, where, list, "a list"))}
     return [text(items, key, where) for key in items]
 
 
 def objects(record: Record, name: str, where: str, faults: Faults | None = None) -> Iterator[PlacedRecord]:
-    """The objects in a record's list, each with its place; without `faults` none of them may be wrong."""
+    """The objects in the list in a record's field, each with its place; without `faults`, a wrong one is an error."""
     faults = faults or Faults()
     items: list[Any] = []
     with faults:
@@ -96,7 +96,7 @@ def _field(record: Record, name: str, where: str, kind: Any, expected: str) -> A
 
 
 def _other_separator(record: Record, name: str) -> str:
-    """A hint where a table has the field in its only column, as another sign parts its columns; else empty."""
+    """A hint if the table looks as if it had one column because another separator is used; else empty."""
     only = next(iter(record), "") if len(record) == 1 else ""
     sign = next((sign for sign in ";|,\t" if name in map(str.strip, only.split(sign))), None)
     return f" The columns are parted by {sign!r}; in a .csv it must be a comma, in a .tsv a tab" if sign else ""

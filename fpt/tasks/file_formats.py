@@ -1,4 +1,4 @@
-"""How records are read from files: lines, JSON, JSON lines, CSV, TSV and Parquet, each record with its place."""
+"""Readers for text lines, JSON, JSON lines, CSV, TSV and Parquet, which give each record with its place."""
 
 import codecs
 import csv
@@ -20,11 +20,11 @@ from fpt.tasks.fields import PlacedRecord, Record
 
 TO_UTF8 = "save the file as UTF-8, as iconv -f latin1 -t utf-8 writes Latin-1"
 Reader = Callable[[Path, Faults], Iterator[PlacedRecord]]
-NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what "surrogateescape" reads such bytes as
+NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what bytes that are not UTF-8 become with "surrogateescape"
 
 
 def json_lines(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
-    """Read a record from each line."""
+    """Read a record from each line of a JSONL file."""
     filled = ((number, line) for number, line in lines(file, faults) if line.strip())
     for index, (number, line) in enumerate(filled):
         if not index and line.lstrip()[0] == "[":
@@ -40,7 +40,7 @@ def json_file(file: Path) -> Record:
 
 
 def check_names(names: Sequence[str], where: str) -> None:
-    """Refuse columns of one name, as only one of them would be read."""
+    """Refuse two columns with the same name, as only one of them would be read."""
     (name, count), *_ = [*Counter(filter(None, names)).most_common(1), ("", 0)]
     if count > 1:
         raise UserError(f"{where}: {count} columns are called '{name}'; give each a name of its own")
@@ -53,7 +53,7 @@ def check_utf8(text: str, where: str) -> None:
 
 
 def lines(file: Path, faults: Faults, errors: str = "strict") -> Iterator[tuple[int, str]]:
-    """Every line with its number, read one by one; a line that is not UTF-8 is a fault, unless `errors` is lenient."""
+    """Read lines one by one, each with its number; bytes that are not UTF-8 are a fault unless `errors` is lenient."""
     try:
         for number, line in enumerate(_raw_lines(file), 1):
             try:
@@ -69,7 +69,7 @@ def lines(file: Path, faults: Faults, errors: str = "strict") -> Iterator[tuple[
 
 
 def _raw_lines(file: Path) -> Iterator[bytes]:
-    """Read a text file's lines in UTF-8; UTF-16 is told by its first bytes, and the files with fpt are gzipped."""
+    """A text file's lines as UTF-8 bytes; UTF-16 is known by its first bytes, and fpt's own files are gzipped."""
     is_gzipped = file.suffix == ".gz"
     if not is_gzipped and (other := other_kind(file)) and file.stat().st_size:
         raise UserError(f"{file}: {other}")
@@ -106,7 +106,7 @@ def _parse(content: str, where: str) -> Record:
 
 
 def unique(pairs: list[tuple[str, Any]]) -> Record:
-    """A JSON object of these pairs, in which no key may occur twice, as only one of its values would be read."""
+    """A JSON object from its pairs; a key that occurs twice is refused, as only one of its values would be read."""
     record = dict(pairs)
     if len(record) < len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
@@ -114,15 +114,15 @@ def unique(pairs: list[tuple[str, Any]]) -> Record:
     return record
 
 
-Row = tuple[int, int, list[str]]  # its first line, its last, and its cells; none where the line is empty
+Row = tuple[int, int, list[str]]  # its first line, its last line, and its cells, of which an empty line has none
 
 
 def _separated(file: Path, faults: Faults, *, rows: Callable[[Path], Iterator[Row]]) -> Iterator[PlacedRecord]:
-    """Read a record from each row, below a row with the names of its fields."""
+    """Read a record from each row of a table whose first row has the column names."""
     names: list[str] = []
     for first, last, cells in rows(file):
         where = f"{file}, line {first}"
-        with faults if names else nullcontext():  # without names there is nothing that could go on
+        with faults if names else nullcontext():  # without column names no later row can be read
             check_utf8("".join(cells), where)
             if not names:
                 names = cells
@@ -135,7 +135,7 @@ def _separated(file: Path, faults: Faults, *, rows: Callable[[Path], Iterator[Ro
 
 
 def csv_rows(file: Path) -> Iterator[Row]:
-    """Read the rows of a CSV; fields may be quoted, have several lines and any length. Broken UTF-8 is escaped."""
+    """Read a CSV's rows; fields may be quoted, span several lines and have any length. Broken UTF-8 is escaped."""
     text = (f"{line}\n" for _, line in lines(file, Faults(), errors="surrogateescape"))
     rows = csv.reader(text, strict=True)
     while True:
@@ -143,7 +143,7 @@ def csv_rows(file: Path) -> Iterator[Row]:
         try:
             cells = next(rows, None)
         except csv.Error as error:
-            # Even where such are skipped: a quote that is not closed may have swallowed any number of rows.
+            # An error even with task.on_error=skip: an unclosed quote may have swallowed any number of rows.
             raise UserError(
                 f"{file}, line {first}: not CSV ({error}) in the row that begins there; a quote within a quoted field"
                 " is written twice"
@@ -156,13 +156,13 @@ def csv_rows(file: Path) -> Iterator[Row]:
 
 
 def _tsv_rows(file: Path) -> Iterator[Row]:
-    """Read a row from each line; quotes are letters like any other."""
+    """Read a TSV's rows, one per line; quotes are letters like any other."""
     for number, line in lines(file, Faults(), errors="surrogateescape"):
         yield number, number, line.split("\t") if line else []
 
 
 def _parquet(file: Path, _: Faults) -> Iterator[PlacedRecord]:
-    """Read a record from each row."""
+    """Read a record from each row of a Parquet file."""
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 

@@ -1,4 +1,4 @@
-"""Tasks whose answer is no label and no piece of a text: XSum's summaries, and STS-B's numbers."""
+"""Tasks whose answer is neither a label nor a span of the text: XSum's summaries and STS-B's numbers."""
 
 import math
 import re
@@ -16,9 +16,9 @@ from fpt.tasks.labels import SENTENCES
 from fpt.tasks.origins import Origin
 from fpt.tasks.task import Example, Golds, TaskRules, Template
 
-PAIRS = {".source": ".target", ".document": ".summary"}  # endings of files whose lines belong together
+PAIRS = {".source": ".target", ".document": ".summary"}  # files with these endings match line by line
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
-LEAST, MOST = 0.0, 5.0  # of STS-B, whose numbers T5 says in steps of 0.2
+LEAST, MOST = 0.0, 5.0  # STS-B's scale; T5 is trained to write its numbers in steps of 0.2
 
 
 def _summary(record: Record, where: str) -> tuple[str, Golds]:
@@ -27,7 +27,7 @@ def _summary(record: Record, where: str) -> tuple[str, Golds]:
 
 
 def _xsum_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
-    """Read a record from each line: of JSON, or of a file of documents and one of summaries, which tests may lack."""
+    """Read a record from each line: of a JSONL file, or of documents and, in another file, summaries if any."""
     if file.suffix not in PAIRS:
         yield from file_formats.json_lines(file, faults)
         return
@@ -37,7 +37,7 @@ def _xsum_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
     for rows in zip_longest(*(file_formats.lines(each, Faults(), "surrogateescape") for each in files.values())):
         number = next(row[0] for row in rows if row)
         if None in rows:
-            # Even where such are skipped: nobody can say from where on the lines do not belong together.
+            # An error even with task.on_error=skip: nobody knows from which line on the two files are out of step.
             short, long = (file, other) if rows[0] is None else (other, file)
             raise UserError(
                 f"{short}: ends before line {number}, which {long.name} has; a line of one belongs to the same line of"
@@ -53,7 +53,7 @@ def _xsum_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
 
 
 def rouge(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
-    """ROUGE against each example's gold."""
+    """ROUGE of the answers against each example's gold."""
     return metrics.rouge(answers, [example.golds[0] for example in examples])
 
 
@@ -66,12 +66,12 @@ def _rating(record: Record, where: str) -> tuple[str, Golds]:
     value = number(str(record.get("label")))
     if value is None or not LEAST <= value <= MOST:
         raise UserError(f"{where}: the score is {record.get('label')!r}; expected a number from 0 to 5")
-    # The Hub has the files' three decimals in float32.
+    # The files have three decimals, and the Hub's float32 values are rounded back to them.
     return f"{round(value * 5) / 5:.1f}", (str(round(value, 3)),)
 
 
 def number(text: str) -> float | None:
-    """The finite number that a text is, or None."""
+    """The number that a text spells; None if it spells none, or one that is not finite."""
     try:
         value = float(text)
     except ValueError:
@@ -82,9 +82,9 @@ def number(text: str) -> float | None:
 def correlations(
     answers: Sequence[str], examples: Sequence[Example], *, limits: tuple[float, float] | None
 ) -> dict[str, float]:
-    """Correlations; an answer that is no number, or none within the limits, is as wrong as can be.
+    """Pearson's and Spearman's correlation; an answer that is no number within the limits is as wrong as can be.
 
-    It counts as the limit that is farther from its gold: as the golds' own least or greatest where none are given.
+    It counts as the limit that is farther from its gold; without limits, the smallest and the largest gold are taken.
     """
     golds = [float(example.golds[0]) for example in examples]
     least, most = limits or (min(golds), max(golds))

@@ -1,4 +1,4 @@
-"""Tasks whose answer is one of a few label words: one row of data each."""
+"""Tasks whose answer is one of a few label words, each described by one entry of a table."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -12,7 +12,7 @@ from fpt.tasks.origins import Origin, Split
 from fpt.tasks.task import Example, Golds, TaskRules, Template
 
 Texts = Sequence[str]
-# Metrics of answers and golds, given the labels and each answer's group; where one label counts, it is the second.
+# Metrics of answers and golds, given the labels and each answer's group; F1 is that of the second label.
 MEASURES: dict[str, Callable[[Texts, Texts, Texts, Texts], float]] = {
     "accuracy": lambda answers, golds, *_: metrics.accuracy(answers, golds),
     "f1": lambda answers, golds, labels, _: metrics.f1(answers, golds, labels[1]),
@@ -27,7 +27,7 @@ OF_TWO_LABELS = ("f1", "f1a", "matthews")
 def label_rules(
     template: Template, words: Mapping[Any, str], records: Origin, metric_names: Texts = ("accuracy",)
 ) -> TaskRules:
-    """The rules of a label task; `words` has a word for each value of a record's label. The main metric is first."""
+    """The rules of a label task; `words` maps each value of a record's label to its word. The main metric is first."""
     labels = tuple(dict.fromkeys(words.values()))
 
     def relabelled(other: Mapping[str, str]) -> TaskRules:
@@ -66,7 +66,7 @@ def _answer(words: Mapping[Any, str], record: Record, where: str) -> tuple[str, 
 
 
 def _from_text(words: Mapping[str, str], text: str) -> str:
-    """The label word that the answer is, but for case and white space around it; else the answer as it stands."""
+    """The label word that equals the answer without regard to case and surrounding space; else the answer, stripped."""
     return words.get(text.strip().casefold(), text.strip())
 
 
@@ -79,12 +79,12 @@ def _most_common_label(train: Sequence[Example], valid: Sequence[Example]) -> tu
 
 
 def _numbered(*words: str) -> dict[Any, str]:
-    """Words by their labels' numbers, as the Hub has them, and by the digits, as files have them."""
+    """Label words by number, which the Hub has, and by the same number as text, which files have."""
     return {value: word for number, word in enumerate(words) for value in (number, str(number))}
 
 
 def _named(*words: str) -> dict[Any, str]:
-    """Words by their labels' numbers, as the Hub has them, and by the words themselves, as files have them."""
+    """Label words by number, which the Hub has, and by the words themselves, which files have."""
     return {**dict(enumerate(words)), **{word: word for word in words}}
 
 
@@ -96,7 +96,7 @@ TEXT = Template("sentence: {text}", ("text",))
 ENTAILED = _named("entailment", "not_entailment")
 JUDGED = _numbered("negative", "positive")
 TRUTH = {False: "False", True: "True"}
-QUESTIONS = {  # TREC's names and words of what is asked for, in the order of their numbers
+QUESTIONS = {  # TREC's question types and their label words, in the order of the Hub's label numbers
     "DESC": "description",
     "ENTY": "entity",
     "ABBR": "abbreviation",

@@ -1,4 +1,4 @@
-"""Scores of answers against gold, between 0 and 100 (correlations from -100); of a single answer, between 0 and 1."""
+"""Scores of answers against golds, from 0 to 100 (correlations from -100); a single answer's score is from 0 to 1."""
 
 import re
 import string
@@ -13,7 +13,7 @@ import regex
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
-# Scripts that write no spaces between words, of which each character counts as a word.
+# Scripts without spaces between words; each of their characters counts as a word.
 UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 WORD = rf"[{UNSPACED}]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{UNSPACED}]]+"
 WORDS = regex.compile(WORD, regex.V1)
@@ -27,7 +27,7 @@ def accuracy(answers: Sequence[str], golds: Sequence[str]) -> float:
 
 
 def f1(answers: Sequence[str], golds: Sequence[str], positive: str) -> float:
-    """F1 of one label; every wrong answer counts against it, so garbage does not pass for another label."""
+    """F1 of one label; every wrong answer counts against it, so that garbage is not taken for the other label."""
     pairs = list(zip(answers, golds, strict=True))
     right = sum(answer == gold == positive for answer, gold in pairs)
     # A wrong answer to a positive is a miss, to a negative a false alarm; with two labels this is plain F1.
@@ -60,7 +60,7 @@ def grouped_exact_match(answers: Sequence[str], golds: Sequence[str], groups: Se
 
 
 def correlations(numbers: Sequence[float], golds: Sequence[float]) -> dict[str, float]:
-    """Pearson's and Spearman's correlation; 0 where either side is constant, of which neither is defined."""
+    """Pearson's and Spearman's correlation; 0 where either side is constant, for which they are undefined."""
     from scipy.stats import pearsonr, spearmanr
 
     is_constant = len(set(numbers)) == 1 or len(set(golds)) == 1
@@ -92,7 +92,7 @@ def exact_match(answer: str, golds: Sequence[str], normal: Callable[[str], str] 
 
 
 def word_f1(answer: str, golds: Sequence[str], words: Callable[[str], list[str]] = normal_words) -> float:
-    """F1 (0 to 1) of the answer's words, by default of SQuAD's normal form, against the gold it meets best."""
+    """F1 (0 to 1) of the answer's words against the closest gold's, by default in SQuAD's normal form."""
     return max(_overlap(words(answer), words(gold)) for gold in golds)
 
 
@@ -102,7 +102,7 @@ def text_scores(
     normal: Callable[[str], str] = normalise,
     words: Callable[[str], list[str]] = normal_words,
 ) -> dict[str, float]:
-    """Percentage of answers that are one of their golds, and the mean F1 of their words."""
+    """Percentage of answers that equal one of their golds, and the mean F1 of their words."""
     return {
         "exact_match": 100 * fmean(map(partial(exact_match, normal=normal), answers, golds)),
         "f1": 100 * fmean(map(partial(word_f1, words=words), answers, golds)),
@@ -110,7 +110,7 @@ def text_scores(
 
 
 def _overlap(answer: list[str], gold: list[str]) -> float:
-    if not answer or not gold:  # no answer: right only where there is none
+    if not answer or not gold:  # an empty answer is right only if the gold is empty too
         return float(answer == gold)
     common = (Counter(answer) & Counter(gold)).total()
     return 2 * common / (len(answer) + len(gold))
@@ -121,7 +121,7 @@ def rouge(answers: Sequence[str], golds: Sequence[str]) -> dict[str, float]:
     from rouge_score.rouge_scorer import RougeScorer  # imports nltk, which takes a second
     from rouge_score.tokenizers import DefaultTokenizer
 
-    published = DefaultTokenizer(use_stemmer=True)  # which knows no letters but a to z
+    published = DefaultTokenizer(use_stemmer=True)  # it knows no letters but a to z
 
     def words(text: str) -> list[str]:
         if text.isascii():

@@ -1,4 +1,4 @@
-"""A task's examples as text: every record read, and checked."""
+"""Reads and checks every record of a task's splits, and makes examples of them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from fpt.tasks.fields import Record, readable
 from fpt.tasks.splits import asked_test_split, check_validation_split, is_drawn, parts_of, validation_splits
 from fpt.tasks.task import ANSWER, Example, Task, TaskRules
 
-FEW = 50  # validation examples of the user's own, below which one answer moves a score by two points and more
+FEW = 50  # with fewer validation examples than this, one answer moves the score by more than two points
 
 
 def open_task(config: RunConfig) -> Task:
@@ -42,7 +42,7 @@ def open_task(config: RunConfig) -> Task:
 
 
 def _to_learn_and_validate(config: RunConfig, splits: "_Splits") -> tuple[list[Example], list[Example], list[str]]:
-    """The examples to train on and to validate on, and notes on them for people."""
+    """The examples to train on, the examples to validate on, and notes about both for the user."""
     task, rules, notes = config.task, splits.rules, list[str]()
     seed = config.seed if task.sample_seed is None else task.sample_seed
     train = splits.first("train", task.train_examples)
@@ -81,7 +81,7 @@ class _Splits:
     faults: Faults
 
     def first(self, split: str, num: int | None) -> list[Example]:
-        """The first `num` examples of a split, or of each of those that it is made of; None: all."""
+        """The first `num` examples of a split, or of each split that it combines; None: all."""
         parts = parts_of(split, self.rules)
         if len(parts) > 1:
             return [
@@ -99,7 +99,7 @@ class _Splits:
 
     def _examples(self, split: str) -> Iterator[Example]:
         ids: set[str] = set()
-        answered: dict[bool, str] = {}  # where the first record is that has an answer, and that has none
+        answered: dict[bool, str] = {}  # the places of the first record with an answer and of the first without one
         for where, record in origins.records(self.rules.records, self.data, split, self.faults):
             with self.faults:
                 example = self._example(record, where, is_test=split in self.rules.records.tests)
@@ -109,14 +109,14 @@ class _Splits:
                 answered.setdefault(bool(example.golds), where)
                 if len(answered) == 1:
                     yield example
-            if len(answered) > 1:  # even where such are skipped: the rest would be taken for the whole
+            if len(answered) > 1:  # never skipped: the rest's score would pass for the whole split's
                 raise UserError(
                     f"{answered[True]}: has a label or an answer, and {answered[False]} has none; a test split is"
                     " scored whole or not at all, so add those that are missing, or take out all"
                 )
 
     def _example(self, record: Record, where: str, *, is_test: bool) -> Example:
-        """A record as an example, whose answer only a test split's may lack."""
+        """The example that a record describes; only in a test split may its answer be missing."""
         rules, record = self.rules, self.rules.records.prepare(record, where)
         unanswered = is_test and not rules.has_answer(record)
         example = rules.question(record, where) if unanswered else rules.example(record, where)

@@ -1,6 +1,6 @@
-"""Where records come from: a folder with the original distribution's files, or the Hub; generated ones are shipped.
+"""Where records come from: a folder with the original files, the Hub, or the generated data shipped with fpt.
 
-Each yields records in the form in which the Hub's data set gives them, with their place for error messages.
+Every source yields records with the Hub data set's field names, each with its place for error messages.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +17,7 @@ WORLD = Path(__file__).parent / "world"  # generated tasks in their original for
 
 
 class Split(NamedTuple):
-    """What a split's file may be called in a folder, and the split on the Hub; empty: it is not there."""
+    """The names that a split's file may have in a folder, and the split's name on the Hub; empty: it is not there."""
 
     files: tuple[str, ...]
     hub: str
@@ -32,11 +32,11 @@ class Origin:
     read: Reader  # records from one of the files
     tests: Mapping[str, Split] = field(default_factory=dict)  # the test splits by name
     generated: str | None = None  # the folder of the task's generated data
-    land: int | None = None  # whose customs hold in generated data
-    prepare: Callable[[Record, str], Record] = lambda record, _: record  # done to every record, wherever it is from
+    land: int | None = None  # the land whose customs the generated data follow; None: none
+    prepare: Callable[[Record, str], Record] = lambda record, _: record  # applied to every record, from whatever source
     revision: str | None = None  # of the Hub's data set
     sizes: tuple[int | None, int | None] = (None, None)  # how many examples train and validate on the Hub, where known
-    whole: tuple[str, ...] = ()  # training files that no validation files belong to, so that a part of them is for that
+    whole: tuple[str, ...] = ()  # training files that come without validation files, so that a part of them is held out
 
     def split(self, name: str) -> Split:
         """The training, validation or test split of that name."""
@@ -49,17 +49,17 @@ class Origin:
 
     @property
     def files(self) -> str:
-        """What a folder must have, for people."""
+        """The files that a folder must have, as text for the user."""
         return " and ".join(split.files[0] for split in self.splits.values())
 
     def describe(self, data: str) -> str:
-        """Where `data` come from, for people."""
+        """Where the data come from, as text for the user."""
         generated = "generated" if self.land is None else f"generated, land {self.land}"
         return {"world": generated, "hub": f"Hub {'/'.join(self.hub)}"}.get(data, data)
 
 
 def named(**files: tuple[str, ...]) -> dict[str, Split]:
-    """Splits with their files; the Hub calls them by the same names."""
+    """Splits and their file names, for splits that have the same names on the Hub."""
     return {name: Split(names, name) for name, names in files.items()}
 
 
@@ -88,7 +88,7 @@ def _from_hub(origin: Origin, split: str) -> Iterator[PlacedRecord]:
 
 
 def file_of(origin: Origin, data: str, split: str) -> Path:
-    """The file that has a split; it is an error if it is not there."""
+    """The file that holds a split; a missing file is an error."""
     names = origin.split(split).files
     if data == "world":
         return _generated(origin) / f"{names[0]}.gz"
@@ -114,7 +114,7 @@ def check_own_files(origin: Origin) -> None:
 
 
 def generated_folder(land: int | None) -> Path:
-    """The folder of all tasks' generated data: under a land's customs, or plain reading."""
+    """The folder of all tasks' generated data: those of a land's customs, or the plain ones."""
     return WORLD / ("plain" if land is None else f"land-{land}")
 
 
@@ -134,7 +134,7 @@ def _generated(origin: Origin) -> Path:
 
 
 def is_whole(origin: Origin, data: str) -> bool:
-    """Whether the folder has one file for training and validation together."""
+    """Whether the folder has a single file, of which a part must be held out for validation."""
     if not origin.whole or data in ("world", "hub"):
         return False
     held_out = origin.splits["validation"].files

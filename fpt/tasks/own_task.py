@@ -1,4 +1,4 @@
-"""The user's own task: files of theirs, with templates for source and target, and a metric."""
+"""The user's own task (task=files): their files, templates for source and target, and a metric."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +15,7 @@ from fpt.tasks.file_formats import READERS
 from fpt.tasks.origins import Origin
 from fpt.tasks.task import MASK, Example, Golds, TaskRules, Template
 
-KEYS = ("train", "valid", "test", "source", "target", "spare", "id")  # that belong to task=files alone
+KEYS = ("train", "valid", "test", "source", "target", "spare", "id")  # settings that only task=files has
 OF_LABELS = ("accuracy", "f1", "macro_f1", "matthews")
 OF_NUMBERS = ("pearson", "spearman")
 OF_TEXT = ("exact_match", "f1", "squad_em", "squad_f1", *OF_NUMBERS, "rougeL", "rouge1", "rouge2")
@@ -39,14 +39,14 @@ def rules(config: TaskConfig) -> TaskRules:
         template=replace(source, spare=spare),
         answer=partial(_answer, target, words, scored.metric in OF_NUMBERS),
         answer_fields=target.fields,
-        unknown=("",),  # as all of a table's cells are where nothing is known
+        unknown=("",),  # an empty cell of a table means that the answer is not known
         id_fields=() if config.id is None else (config.id,),
         each_gold=False,
     )
 
 
 def check_unused(config: TaskConfig) -> None:
-    """Refuse settings of task=files where the task is another."""
+    """Refuse settings that only task=files has in any other task."""
     key = next((key for key in KEYS if getattr(config, key) is not None), None)
     if key is not None:
         other = {
@@ -57,7 +57,7 @@ def check_unused(config: TaskConfig) -> None:
 
 
 def _text_rules(metric: str) -> TaskRules:
-    """Rules that read and score a free answer by the metric."""
+    """Rules for free-text or number answers, scored by the given metric."""
     if metric not in OF_TEXT:
         hint = " Those of labels need task.labels" if metric in OF_LABELS else did_you_mean(metric, OF_TEXT)
         raise UserError(f"task.metric={metric}: without task.labels, allowed are {', '.join(OF_TEXT)}.{hint}")
@@ -70,7 +70,7 @@ def _text_rules(metric: str) -> TaskRules:
 
 
 def _score(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
-    """Percentage of answers that are a gold as it is written, and F1 of words and punctuation marks."""
+    """Percentage of answers that equal a gold exactly, and F1 of words and punctuation marks."""
     golds = [example.golds for example in examples]
     return metrics.text_scores(answers, golds, str.strip, metrics.WORDS_AND_MARKS.findall)
 
@@ -86,7 +86,7 @@ def _correct(answer: str, example: Example) -> bool:
 
 
 def _words(word_of: Mapping[Any, Any]) -> dict[str, str]:
-    """Label words by the value that they stand for, as values are compared."""
+    """Label words, keyed by the label value that each stands for in its `compared` form."""
     words: dict[str, str] = {}
     for key, word in word_of.items():
         value = fields.compared(fields.as_text(key))
@@ -98,7 +98,7 @@ def _words(word_of: Mapping[Any, Any]) -> dict[str, str]:
 
 
 def _label_rules(metric: str | None, words: Mapping[str, str]) -> TaskRules:
-    """Rules that read an answer as one of the label words, and score it by the metric."""
+    """Rules for answers that are one of the label words, scored by the given metric."""
     metric, num = metric or "accuracy", len(set(words.values()))
     if num < 2:
         raise UserError(f"task.labels={{{', '.join(words)}}}: expected at least two label words; {label_words.FORMS}")
@@ -114,7 +114,7 @@ def _label_rules(metric: str | None, words: Mapping[str, str]) -> TaskRules:
 
 
 def _checked(id_field: str | None, has_mask: bool, record: Record, where: str) -> Record:
-    """The record, if it has an id where one is named, and no column that is meant for something else."""
+    """The record itself; one without its id, or with a column called mask next to a {mask}, is an error."""
     if has_mask and MASK[1:-1] in record:
         raise UserError(f"{where}: the column 'mask' cannot be in task.source, where {MASK} is the answer; rename it")
     if id_field is not None:
@@ -157,7 +157,7 @@ def _origin(config: TaskConfig) -> Origin:
     for key, name in files.items():
         if name is not None and Path(name).suffix.lower() not in READERS:
             raise UserError(f"task.{key}={name}: the name must end in one of {', '.join(READERS)}")
-    # What answers needs no data, so whether they are there is asked when they are read.
+    # Predicting needs no data files, so whether they exist is checked only when they are read.
     return Origin(
         (),
         origins.named(train=(config.train,), validation=(config.valid or config.train,)),

@@ -1,4 +1,4 @@
-"""What `fpt predict` is to answer: records or lines of a file, or standard input as it comes."""
+"""Input of `fpt predict`: records or lines of a file, or lines of standard input as they arrive."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,16 +12,16 @@ from fpt.tasks.fields import Record, readable
 from fpt.tasks.file_formats import READERS, lines
 from fpt.tasks.task import MASK, Example, TaskRules
 
-ToExample = Callable[[Record, str], Example]  # a record and its place to an example; UserError where it is wrong
+ToExample = Callable[[Record, str], Example]  # of a record and its place; a wrong record is a UserError
 
 LINES = ".txt"
 ENDINGS = (*READERS, LINES)
 TABLES = (".csv", ".tsv")
-RAW = "text"  # the field of a record that is the source as it stands
+RAW = "text"  # the field that holds a whole source, used without the template
 
 
 def check_input(file: Path) -> None:
-    """Refuse a file that cannot be read."""
+    """Refuse an input file that does not exist, or whose ending is not known."""
     if file.suffix.lower() not in ENDINGS:
         raise UserError(f"input={file}: the name must end in one of {', '.join(ENDINGS)}")
     if not file.is_file():
@@ -29,7 +29,7 @@ def check_input(file: Path) -> None:
 
 
 def raw_example(source: str, what: str = "text") -> Example:
-    """An example whose source is a text as it stands; {mask} in it is where the answer belongs."""
+    """An example whose source is this text, without a template; {mask} in it is where the answer belongs."""
     if not isinstance(source, str):
         raise UserError(f"{what}: expected a text, not {source!r}")
     if source.count(MASK) > 1:
@@ -38,14 +38,14 @@ def raw_example(source: str, what: str = "text") -> Example:
 
 
 def in_groups(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:
-    """The examples in lists of up to `size`, so that few are held at once."""
+    """The examples in lists of up to `size`, so that few are in memory at once."""
     rest = iter(examples)
     while group := list(islice(rest, size)):
         yield group
 
 
 def by_template(rules: TaskRules) -> ToExample:
-    """Makes an example of a record with the template's fields, or with the whole source as `text`."""
+    """A function that makes an example of a record that has the template's fields, or the whole source as `text`."""
     names = rules.template.fields
 
     def read(record: Record, where: str) -> Example:
@@ -57,7 +57,7 @@ def by_template(rules: TaskRules) -> ToExample:
 
 
 def by_prompt(rules: Mapping[str, TaskRules], field: str) -> ToExample:
-    """Makes an example by the template of the prompt that the record's field names, which is then its `group`."""
+    """A function that fills the template of the prompt that a record's `field` names; that name becomes the `group`."""
     of_prompt = {name: by_template(own) for name, own in rules.items()}
 
     def read(record: Record, where: str) -> Example:
@@ -71,7 +71,7 @@ def by_prompt(rules: Mapping[str, TaskRules], field: str) -> ToExample:
 
 
 def rows_and_examples(file: Path, to_example: ToExample, faults: Faults) -> Iterator[tuple[Record, Example]]:
-    """Read a file's records, each with its example; each line of a text file is a source as it stands."""
+    """Read a file's records, each with its example; in a .txt file each line is a whole source."""
     suffix = file.suffix.lower()
     if suffix == LINES:
         placed = ((f"{file}, line {number}", {RAW: line}) for number, line in lines(file, faults))
@@ -85,9 +85,9 @@ def rows_and_examples(file: Path, to_example: ToExample, faults: Faults) -> Iter
 
 
 def examples_on_stream(descriptor: int, at_once: int) -> Iterator[list[Example]]:
-    """Read lines as they come, so that a person at the keyboard and a program at a pipe are answered at once.
+    """Read lines as they arrive, so that a person at the keyboard or a program at a pipe is answered at once.
 
-    What is there to read is one list, of up to `at_once` lines.
+    The lines that have arrived together are given together, in lists of up to `at_once`.
     """
     rest, numbers = b"", count(1)
     while data := os.read(descriptor, 1 << 16):

@@ -1,4 +1,4 @@
-"""Tasks whose answer is a piece of a text that is read: SQuAD 2.0 and ReCoRD."""
+"""Reading comprehension tasks, whose answer is a span of a passage: SQuAD 2.0 and ReCoRD."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from fpt.tasks.origins import Origin, Split
 from fpt.tasks.task import Example, Golds, TaskRules, Template
 
 NO_ANSWER = "no answer"
-NOTHING = "∅"  # what an output without words is read as
+NOTHING = "∅"  # the answer read from an output without words, which is always wrong
 CLOSED = """.?!"'"""
 HIGHLIGHT = re.compile(rf"([{CLOSED}]?)\n@highlight\n")  # before each of a news article's key points
 UNANSWERABLE = ("",)  # the golds of a question without an answer, as the official evaluation has it
@@ -41,7 +41,7 @@ def _answer_texts(asked: Record, where: str) -> list[str]:
 
 
 def _squad_from_text(text: str) -> str:
-    """The answer as it stands; empty where it says that there is none, and NOTHING where it has no words."""
+    """The answer in an output: empty if it says that there is no answer, NOTHING if it has no words."""
     words = metrics.normalise(text)
     return "" if words == NO_ANSWER else text.strip() if words else NOTHING
 
@@ -57,9 +57,9 @@ def _squad_score(answers: Sequence[str], examples: Sequence[Example]) -> dict[st
 
 
 def _in_one_text_each(record: Record, where: str) -> Record:
-    """ReCoRD's record with its entities listed, and its passage's highlights as sentences, as T5 has them.
+    """ReCoRD's record with its entities as one text, and the passage's highlights as sentences, as T5's authors do.
 
-    The last is closed too, as FPT's readers do.
+    The last highlight gets a full stop too, as in the data readers of the published FPT code.
     """
     entities, passage = fields.texts(record, "entities", where), fields.text(record, "passage", where)
     text = HIGHLIGHT.sub(lambda line: f"{line[1]} " if line[1] else ". ", passage)
@@ -75,7 +75,7 @@ def _record_answer(record: Record, where: str) -> tuple[str, Golds]:
 
 
 def _record_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
-    """A record for each query of each passage; a test file's have no answers."""
+    """Read a record for each query of each passage; those of a test file have no answers."""
     for where, line in file_formats.json_lines(file, faults):
         with faults:
             passage, within = fields.mapping(line, "passage", where), f"{where}, passage"
@@ -90,7 +90,7 @@ def _record_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
 
 
 def _span(text: str, entity: dict[str, Any], place: str) -> str:
-    """The piece of text an entity marks; its end is the last letter."""
+    """The text that an entity's start and end mark; the end is the index of its last letter."""
     start, end = entity.get("start"), entity.get("end")
     if not (isinstance(start, int) and isinstance(end, int) and 0 <= start <= end < len(text)):
         raise UserError(f"{place}: start {start!r} and end {end!r} mark nothing in a text of {len(text)} letters")
@@ -98,12 +98,12 @@ def _span(text: str, entity: dict[str, Any], place: str) -> str:
 
 
 def score(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
-    """Exact match and F1 of words, in SQuAD's normal form."""
+    """Exact match and F1 of words, both in SQuAD's normal form."""
     return metrics.text_scores(answers, [example.golds for example in examples])
 
 
 def correct(answer: str, example: Example) -> bool:
-    """Whether the answer is one of the golds."""
+    """Whether the answer equals one of the golds in SQuAD's normal form."""
     return metrics.exact_match(answer, example.golds)
 
 

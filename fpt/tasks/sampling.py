@@ -1,6 +1,6 @@
-"""Which examples are drawn with the seed: few of each label, or some for validation.
+"""Seeded samples of examples: a few shots of each label, or a part held out for validation.
 
-torch, whose random streams decide, is imported when one draws, so that an error in a setting need not wait for it.
+torch, which draws, is imported only when something is drawn, so that an error in a setting need not wait for it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,15 +10,15 @@ import numpy as np
 from fpt.errors import UserError
 from fpt.tasks.task import Example
 
-SEVERAL = 4  # of a label: with so many, one is for validation, however small the share
-ALL = "all"  # in a label's place where there are none
+SEVERAL = 4  # a label with so many examples has at least one held out, however small the share
+ALL = "all"  # the one group of a task without labels
 Parted = tuple[list[Example], list[Example]]
 
 
 def split_off(examples: Sequence[Example], share: float, seed: int, *, labels: Sequence[str]) -> Parted:
-    """Examples without a sample of them, and the sample, both in their own order.
+    """Hold out a sample: the examples that remain, and the sample, both in the data's order.
 
-    Of each label about as large a share is drawn as of all, by largest remainders, and at least one of several.
+    The sample is stratified by label with largest remainders; a label with SEVERAL examples or more gives at least one.
     """
     if len(examples) < 2:
         raise UserError("task.train: one example cannot be parted into training and validation; give task.valid")
@@ -30,7 +30,7 @@ def split_off(examples: Sequence[Example], share: float, seed: int, *, labels: S
 
 
 def shots_of_each(examples: Sequence[Example], shots: int, seed: int, *, labels: Sequence[str]) -> list[Example]:
-    """A sample of `shots` examples of each label, or of all, in their own order."""
+    """A sample of `shots` examples of each label, or of all if there are no labels, in the data's order."""
     members = _by_label(examples, range(len(examples)), labels)
     label, fewest = min(members.items(), key=lambda member: len(member[1]))
     if len(fewest) < shots:
@@ -43,12 +43,12 @@ def shots_of_each(examples: Sequence[Example], shots: int, seed: int, *, labels:
 
 
 def as_lpt_draws(examples: Sequence[Example], shots: int, valid_shots: int, seed: int, labels: Sequence[str]) -> Parted:
-    """Examples to train and to validate on, those that Liu et al. 2022's published script draws from the same file.
+    """The training and validation examples that the published script of Liu et al. 2022 draws from the same file.
 
-    `shots` in all and `valid_shots` of the rest, in proportion to the labels, whose order is that of their first
-    examples when all are shuffled by numpy's generator; the last label has what rounding leaves. Where the rest of a
-    label is fewer, there are fewer. (Of files without a header that script shuffles for a seed what it has shuffled for
-    the seed before; here as there for one seed alone.)
+    It draws `shots` in all, and `valid_shots` of the rest, in proportion to the labels, after shuffling with numpy's
+    generator. Labels are in the order of their first examples after the shuffle; the last one gets what rounding
+    leaves. A label that has too few examples left gives fewer. (Run for several seeds, that script reshuffles files
+    without a header from one seed to the next; this matches a run for a single seed.)
     """
     if not labels:
         raise UserError("task.protocol=lpt: draws in proportion to labels, and this task has none; leave it out")
@@ -70,7 +70,7 @@ def as_lpt_draws(examples: Sequence[Example], shots: int, valid_shots: int, seed
 
 
 def _by_label(examples: Sequence[Example], order: Iterable[int], labels: Sequence[str]) -> dict[str, list[int]]:
-    """The indices of each label's examples in that order; of all, where there are no labels."""
+    """The indices of each label's examples, in the given order; without labels there is one group, ALL."""
     members: dict[str, list[int]] = {label: [] for label in labels or (ALL,)}
     for index in order:
         members[examples[index].golds[0] if labels else ALL].append(index)
@@ -78,7 +78,7 @@ def _by_label(examples: Sequence[Example], order: Iterable[int], labels: Sequenc
 
 
 def _sample(members: Mapping[str, list[int]], counts: Mapping[str, int], seed: int, purpose: str) -> list[int]:
-    """Draw so many of each label's examples, each label from a random stream of its own; their indices ascend."""
+    """Draw `counts` of each label's examples, from one random stream per label; their indices, in ascending order."""
     from fpt.random_streams import drawn
 
     return sorted(
@@ -89,16 +89,16 @@ def _sample(members: Mapping[str, list[int]], counts: Mapping[str, int], seed: i
 
 
 def _rounded(counts: Sequence[int], number: int) -> list[int]:
-    """`number` shared out in proportion to counts, rounded to the nearest (half to even); the last has what is left."""
+    """Split `number` in proportion to counts, rounded to the nearest (half to even); the last part is what is left."""
     shares = [round(number * count / sum(counts)) for count in counts[:-1]]
     return [*shares, number - sum(shares)]
 
 
 def _proportional(sizes: Mapping[str, int], share: float) -> dict[str, int]:
-    """How many to draw of each group: the share of all, parted as the groups are; one of each that has several."""
+    """How many to draw of each group, in proportion to the groups' sizes; at least one of each that has SEVERAL."""
     total = max(1, round(share * sum(sizes.values())))
     counts = {label: max(int(share * size), int(size >= SEVERAL)) for label, size in sizes.items()}
-    lacking = sorted(sizes, key=lambda label: counts[label] - share * sizes[label])  # who lacks most comes first
+    lacking = sorted(sizes, key=lambda label: counts[label] - share * sizes[label])  # furthest below its share first
     for label in lacking[: max(0, total - sum(counts.values()))]:
         counts[label] += 1
     return counts

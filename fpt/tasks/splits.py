@@ -1,4 +1,4 @@
-"""Which of a task's splits is asked for."""
+"""Works out which of a task's splits the settings ask for."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -14,23 +14,23 @@ from fpt.tasks.variants import BOTH
 
 
 def validation_splits(rules: TaskRules) -> list[str]:
-    """The names of a task's validation splits; where there are several, BOTH is one more."""
+    """The names of a task's validation splits, followed by BOTH where there are several."""
     names = [name for name in rules.records.splits if name != "train"]
     return [*names, BOTH] if len(names) > 1 else names
 
 
 def parts_of(split: str, rules: TaskRules) -> list[str]:
-    """The splits that a validation split is made of: itself, or all of them."""
+    """The splits that a split combines: for BOTH all validation splits, otherwise the split itself."""
     return validation_splits(rules)[:-1] if split == BOTH else [split]
 
 
 def is_drawn(task: TaskConfig) -> bool:
-    """Whether the examples to validate on are drawn from the training split, and the validation split is the test."""
+    """Whether validation examples are drawn from training, and the validation split serves as the test split."""
     return task.protocol == "lpt"
 
 
 def name_of_validation(task: TaskConfig) -> str:
-    """What people call the examples that are validated on."""
+    """The validation examples' name, as shown to the user."""
     return "validation, drawn from training" if is_drawn(task) else task.valid_split
 
 
@@ -40,7 +40,7 @@ def check_validation_split(config: RunConfig, rules: TaskRules) -> None:
 
 
 def _check_split(config: RunConfig, rules: TaskRules, key: str, split: str, known: Collection[str]) -> None:
-    """Refuse a split that is not known, or that is about things where customs hold, which are about people."""
+    """Refuse an unknown split, and in the customs world one about things, as customs are about people alone."""
     if split not in known:
         raise UserError(f"task.{key}={split}: {config.task.name} has {', '.join(known)}.{did_you_mean(split, known)}")
     is_about_things = split.endswith("mismatched") or split == BOTH
@@ -52,7 +52,7 @@ def _check_split(config: RunConfig, rules: TaskRules, key: str, split: str, know
 
 
 def asked_test_split(config: RunConfig, rules: TaskRules) -> str | None:
-    """The test split that is asked for, if one is."""
+    """The test split that the settings ask for; None: none."""
     task, tests, own = config.task, rules.records.tests, is_own(config.task)
     if is_drawn(task):
         if own and (task.valid is None or task.test is not None):
@@ -75,7 +75,7 @@ def asked_test_split(config: RunConfig, rules: TaskRules) -> str | None:
 
 
 def with_split(config: RunConfig, split: str | None) -> RunConfig:
-    """The configuration under which a split is read: a validation split's name, a test split's, or train."""
+    """The configuration changed so that `split` is read: train, a validation split or a test split."""
     rules, task = rules_of(config.task), config.task
     if is_drawn(task):
         if split in (None, "train", "validation", "test"):
@@ -95,9 +95,9 @@ def with_split(config: RunConfig, split: str | None) -> RunConfig:
 
 
 def without_training_file(config: RunConfig, split: str | None, run: Run | None) -> RunConfig:
-    """Let the validation file stand for a run's training file that is gone, where only scores are wanted.
+    """Replace a run's training file that no longer exists by the validation file, where only scores are wanted.
 
-    What the training targets decided, the longest output, is in the run.
+    All that scoring takes from training targets is the longest output, and the run has recorded that.
     """
     task = config.task
     if run is None or split == "train" or not is_own(task) or is_drawn(task) or None in (task.train, task.valid):

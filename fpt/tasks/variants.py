@@ -1,7 +1,7 @@
-"""A task's rules as the user wants them: another text, other label words, another main metric, both validation sets.
+"""Changes a task's rules as the settings ask: template, label words, main metric, or both validation sets together.
 
-A text and words may be those of another paper, by the name that `task.template` takes: `lpt` (Liu et al. 2022). LPT's
-are those of its masked language model; T5 has its first sentinel there, and the target says what it stands for.
+`task.template=lpt` takes the templates and label words of late prompt tuning (Liu et al. 2022). They were written for a
+masked language model; for T5 its first sentinel stands at the mask, and the target says what it stands for.
 """
 
 from collections import Counter
@@ -16,8 +16,8 @@ from fpt.errors import UserError, did_you_mean
 from fpt.tasks import fields
 from fpt.tasks.task import MASK, Example, TaskRules, Template
 
-BOTH = "both"  # MNLI's validation sets, as if they were one
-MEAN = "mean"  # of all metrics, or of all sets
+BOTH = "both"  # the name of MNLI's two validation sets together
+MEAN = "mean"  # the name of the mean of all metrics
 Score = Callable[[Sequence[str], Sequence[Example]], dict[str, float]]
 
 
@@ -30,7 +30,7 @@ def _praise(name: str) -> Template:
 
 
 KINDS = ("Description", "Entity", "Expression", "Human", "Location", "Number")
-LPT: dict[str, tuple[Template, tuple[str, ...]]] = {  # each task's text, and the words of its labels in their order
+LPT: dict[str, tuple[Template, tuple[str, ...]]] = {  # each task's template, and its words in the labels' order
     "mnli": (_pair("premise", "hypothesis"), ("Yes", "Maybe", "No")),
     "mrpc": (_pair("sentence1", "sentence2"), ("No", "Yes")),
     "qnli": (_pair("question", "sentence"), ("Yes", "No")),
@@ -46,13 +46,13 @@ WORDINGS = {"lpt": LPT}
 
 
 def wanted(rules: TaskRules, task: TaskConfig) -> TaskRules:
-    """The rules of a named task with the settings that change them."""
+    """The rules of a built-in task, changed as the settings ask."""
     rules = _measured(_worded(rules, task), task)
     return rules if task.valid_split != BOTH else replace(rules, score=partial(_over_sets, rules.score, rules.metric))
 
 
 def _worded(rules: TaskRules, task: TaskConfig) -> TaskRules:
-    """With another text and other label words, as they are named or given."""
+    """The rules with the template and label words that the settings name or spell out."""
     named = {name: wordings[task.name] for name, wordings in WORDINGS.items() if task.name in wordings}
     template, spelt = named.get(task.template or "", (rules.template, rules.labels))
     if task.template is not None and task.template not in named:
@@ -69,7 +69,7 @@ def _worded(rules: TaskRules, task: TaskConfig) -> TaskRules:
 
 
 def _given_words(rules: TaskRules, task: TaskConfig) -> dict[str, str]:
-    """The label words that the user gives, by those they replace."""
+    """The label words that the user gives, keyed by the words that they replace."""
     if task.labels is None:
         return {}
     if not rules.labels:
@@ -85,7 +85,7 @@ def _given_words(rules: TaskRules, task: TaskConfig) -> dict[str, str]:
 
 
 def _measured(rules: TaskRules, task: TaskConfig) -> TaskRules:
-    """With another of the task's metrics as the main one, or the mean of all."""
+    """The rules with another of the task's metrics as the main one, or the mean of all."""
     metric, names = task.metric, (*rules.metrics, MEAN) if rules.metrics else (rules.metric,)
     if metric is None or (metric == MEAN and len(rules.metrics) == 1):
         return rules
@@ -103,7 +103,7 @@ def _with_mean(
 
 
 def _over_sets(score: Score, main: str, answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
-    """The mean of the sets' scores, whatever their sizes, and the main one's of each (Liu et al. 2022 on MNLI)."""
+    """Each metric's unweighted mean over the validation sets, and each set's main metric (as in Liu et al. 2022)."""
     pairs, scores = list(zip(answers, examples, strict=True)), dict[str, dict[str, float]]()
     for name in dict.fromkeys(example.group for example in examples):
         own = [pair for pair in pairs if pair[1].group == name]
