@@ -14,7 +14,7 @@ def test_advice_is_not_shown_and_errors_are(caplog: pytest.LogCaptureFixture, na
     logger.propagate = True
     logger.warning("Failed to load CPU gemm_4bit_forward from kernels-community")
     logger.error("an error")
-    assert [record.message for record in caplog.records] == ["an error"]
+    assert {record.message for record in caplog.records} == {"an error"}  # of two handlers, if DeepSpeed has its own
 
 
 def test_nor_is_it_in_a_program_that_imports_fpt() -> None:
