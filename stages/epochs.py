@@ -1,4 +1,4 @@
-"""Resolves what a configuration leaves open until model and data are known: epochs, and a prompt's `auto`."""
+"""Resolves what a configuration leaves open until the model and the data are known: epochs, and the prompt's `auto`."""
 
 import math
 from dataclasses import replace

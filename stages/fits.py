@@ -1,4 +1,4 @@
-"""Does a model's way to read fit the task, and what is asked of it? From configurations alone."""
+"""Can the model do this task, with these lengths and options? Checked from configurations alone, before any weights."""
 
 from dataclasses import replace
 from math import inf
@@ -14,7 +14,7 @@ from fpt.tasks.task import MASK, Template
 
 
 def check(config: RunConfig, values: dict[str, Any], where: str) -> None:
-    """Refuse a run whose model, with these values in its config.json, does not read as the task wants."""
+    """Refuse a run whose model cannot do its task; `values` are the model's config.json."""
     row, task, model = row_of(values, where), config.task, f"model={config.model.name}"
     if config.engine.quantize != "none" and row.first.ffn.transposed:
         raise UserError(
@@ -22,7 +22,7 @@ def check(config: RunConfig, values: dict[str, Any], where: str) -> None:
             " leave it out"
         )
     check_positions(config, values, where)
-    if is_own(task) and task.train is None:  # which a plan does without
+    if is_own(task) and task.train is None:  # a plan needs no training file
         return
     rules = rules_of(task)
     if not row.reads.writes and not rules.labels:
@@ -43,12 +43,13 @@ def _check_mask(model: str, row: Row, template: Template) -> None:
 
 
 def check_positions(config: RunConfig, values: dict[str, Any], where: str) -> None:
-    """Refuse texts that are longer than a model, with these values in its config.json, has positions for."""
+    """Refuse texts that need more positions than the model has; `values` are its config.json."""
     row, task, model = row_of(values, where), config.task, f"model={config.model.name}"
     written = max(task.target_length, task.max_new_tokens or 0)
     key = f"task.{'target_length' if written == task.target_length else 'max_new_tokens'}"
     target = row.reads.positions(0, written)
-    vectors = config.prompt.length if row.positions is None else 0  # which go behind positions that embeddings add
+    # Where positions are embedded, the prompt's vectors are inserted after that and take up no position.
+    vectors = config.prompt.length if row.positions is None else 0
     known = num_positions(row, row.first, values)
     if task.source_length + target + vectors > known:
         parts = [
@@ -66,9 +67,9 @@ def check_positions(config: RunConfig, values: dict[str, Any], where: str) -> No
 
 
 def num_positions(row: Row, stack: StackRow, values: dict[str, Any]) -> float:
-    """How many positions a stack has, up to where rotary angles change with the number of positions read.
+    """How many positions a stack has, counted up to where rotary angles begin to depend on the length that is read.
 
-    Beyond, a long source would change the angles of what is read with it, and an answer depend on its batch.
+    Beyond that point a long source would change the angles of the whole batch, so an answer would depend on its batch.
     """
     key, reserved = row.positions or ("max_position_embeddings", 0)
     known = value_at(values, stack.key(key))
@@ -82,13 +83,13 @@ def num_positions(row: Row, stack: StackRow, values: dict[str, Any]) -> float:
 
 
 def most_padded(values: dict[str, Any], where: str) -> float:
-    """How many positions a batch may have, its padding included: only an embedding of positions limits them."""
+    """How many positions a padded batch may have; only learned position embeddings set a limit."""
     row = row_of(values, where)
     return num_positions(row, row.first, values) if row.positions else inf
 
 
 def check_options(config: RunConfig, *, beams: int, max_new_tokens: int | None) -> None:
-    """Refuse options of generation where nothing is generated, or not with them."""
+    """Refuse generation options where nothing is generated, or where the model does not support them."""
     values, where = config_values(config.model)
     longest = max_new_tokens or config.task.max_new_tokens
     check_positions(replace(config, task=replace(config.task, max_new_tokens=longest)), values, where)

@@ -23,12 +23,12 @@ from fpt.runs.progress import WithBar
 
 
 def sample(data: Encoded, count: int, seed: int) -> Encoded:
-    """A random sample of `count` training examples, or all where there are fewer."""
+    """A random sample of `count` training examples, or all of them if there are fewer."""
     return data.taken(drawn(len(data), count, seed, "importance"))
 
 
 def key(decisive: Sequence[str | int], *, prompt: bytes, examples: Encoded) -> str:
-    """Names the scores of a prompt and a sample; `decisive` is what else changes them, if only in their last bits."""
+    """The cache key of a prompt's scores on a sample; `decisive` is all else that can change even their last bits."""
     values = [*decisive, list(examples.sources), list(examples.targets)]
     return hashlib.sha256(json.dumps(values).encode() + prompt).hexdigest()[:32]
 
@@ -37,11 +37,11 @@ def key(decisive: Sequence[str | int], *, prompt: bytes, examples: Encoded) -> s
 def measure(
     model: PromptedModel, examples: Encoded, *, batch_size: int, engine: Engine, with_bar: WithBar
 ) -> dict[str, Tensor]:
-    """Scores [L, F] for each stack of the full model, float32; the processes take its batches in turn.
+    """Scores [L, F] for each stack of the full model, float32; the processes share the batches between them.
 
-    A neuron's score is its mean absolute activation after the gate: over an example's real positions first (in the
-    stack that reads, the prompt's are among them where it has entered; a decoder's are the target's, teacher-forced),
-    then over examples.
+    A neuron's score is its mean absolute activation after the gate, first over an example's positions without padding,
+    then over examples. In the stack that reads the source, the prompt's positions count from the block it enters; in a
+    decoder the positions are those of the target, teacher-forced.
     """
     totals: dict[str, list[Tensor]] = {name: [] for name in model.family.row.stacks}
     first = next(iter(totals))
@@ -60,7 +60,8 @@ def measure(
             batch = examples.batch(indices or batches[0]).to(engine.device)
             _, mask = model.reader.inputs(batch)
             prompt = mask.new_ones(len(mask), model.prompt.length)
-            counts = float(bool(indices))  # a process without a batch of its own only lends its share of the weights
+            # A process without a batch of its own runs one with weight 0, because its shard of the model is needed.
+            counts = float(bool(indices))
             weights["decoder"] = _mean_weights(batch.labels != IGNORED) * counts
             weights["below"] = _mean_weights(mask) * counts
             weights[first] = _mean_weights(torch.cat([prompt, mask], 1)) * counts
@@ -71,10 +72,10 @@ def measure(
 
 
 def _record(total: Tensor, weights: dict[str, Tensor], part: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    """Add a batch's activations to their neurons' total [F]."""
+    """Add a batch's weighted absolute activations to the neurons' totals [F]."""
     total += torch.einsum("bpf,bp->f", inputs[0].float().abs(), weights[part]).double()
 
 
 def _mean_weights(real: Tensor) -> Tensor:
-    """Weights [B, positions] that turn a sum over a batch into a sum of the examples' means."""
+    """Weights [B, positions] with which a sum over a batch's positions is the sum of its examples' means."""
     return real.float() / real.sum(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""What does a run begin with? Model, task and token ids: opened and checked once, recorded, and held against later."""
+"""Opens and checks a run's model, task and token ids, and records their hashes so that a resumed run can compare."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ from stages import fits
 
 @dataclass(frozen=True)
 class Inputs:
-    """The backbone and the task, whose splits are also there as token ids; no model is built yet."""
+    """The backbone, the task, and the task's splits as token ids; no model is built yet."""
 
     backbone: Backbone
     task: Task
@@ -102,7 +102,7 @@ def evaluator_of(config: RunConfig, inputs: Inputs, engine: Engine, progress: Pr
 
 
 def choice_for(config: RunConfig, rules: TaskRules, backbone: Backbone) -> Choice | None:
-    """The labels to choose between where nothing is generated, as with a masked model; else None."""
+    """The labels to choose between if the model scores labels (a masked model always does); None if it generates."""
     if not rules.labels:
         return None
     tokens, answer = Tokens(backbone.tokenizer, backbone.family.row), config.task.answer
@@ -112,7 +112,7 @@ def choice_for(config: RunConfig, rules: TaskRules, backbone: Backbone) -> Choic
 
 
 def check_unchanged(config: RunConfig, inputs: Inputs, start: bytes, folder: SharedFolder, progress: Progress) -> None:
-    """Record the hashes of what the run begins with, or compare them with those that it began with."""
+    """Record the hashes of a new run's inputs, or compare them with those that a resumed run began with."""
     digests = {
         "model": inputs.backbone.fingerprint,
         "tokenizer": inputs.backbone.vocabulary,

@@ -1,4 +1,4 @@
-"""What is written down and shown while a stage trains: lines of metrics.jsonl, bars, saved states."""
+"""Writes metrics.jsonl and saved states, and shows progress, while a stage trains."""
 
 from fpt.devices import distributed
 from fpt.devices.meter import Meter, peak_flops
@@ -11,10 +11,10 @@ from stages.setup import Setup
 
 
 class Journal:
-    """Writes down and shows what happens in one stage after the other."""
+    """Records the training of each stage in the run folder and shows it in the terminal."""
 
     def __init__(self, setup: Setup) -> None:
-        """Begin a run's journal; before its first model, as memory is measured against what is taken now."""
+        """Begin a run's journal; call it before the first model is built, because memory is measured from here on."""
         device, dtype = setup.engine.device, setup.config.engine.dtype
         self._folder, self._progress, self._start = setup.folder, setup.progress, setup.start
         self._schedule, self._plan = setup.schedule, setup.plan
@@ -22,14 +22,14 @@ class Journal:
         self._progress.expect(self._plan.flops_of_stages, done=self._plan.flops_before(setup.state.update))
 
     def begin(self, stage: Stage, seconds: float, *, before: float) -> None:
-        """A stage begins, or goes on after so many seconds; the run took others `before` its first stage."""
+        """Begin a stage, or resume it after `seconds` of training; `before` are the seconds before the first stage."""
         earlier = self._schedule.stages[: stage.index - 1]
         self._stage = stage
         self._seconds = before + sum(resume.read_state(self._folder, one)[0].seconds for one in earlier)
         self._meter.begin(self._plan.stages[stage.index - 1].flops_per_update, seconds)
 
     def record(self, event: Event) -> None:
-        """Write down and show an event of the stage's training."""
+        """Record one event of the stage's training and show it."""
         if isinstance(event, Saved):
             self._save(event.state)
         elif isinstance(event, Changed):
@@ -54,7 +54,7 @@ class Journal:
             self._meter.validated(event.seconds)
 
     def _save(self, state: TrainState) -> None:
-        if state.done:  # before the state, which says that nothing is left to do
+        if state.done:  # written before the state, which tells a resumed run that nothing is left to do
             prompt = self._start.dump(state.kept_prompt, stage=self._stage.name)
             self._folder.write(f"{self._stage.folder}/{PROMPT}", prompt)
             self._folder.write_json(f"{self._stage.folder}/{UPDATES}", self._meter.found)

@@ -1,10 +1,10 @@
-"""The states below a late prompt, which an example always has: whether they are kept, where, and how they are made.
+"""Decides whether the hidden states below a late prompt are cached, and where; computes them and hands them to stages.
 
-Below the prompt nothing learns, so an example's states are the same whenever a stage comes back to it; an expansion
-that puts other blocks below the prompt makes them new ones. Computing them once takes under a hundredth of a run, so
-that they are not kept for the next one.
+Nothing below the prompt learns, so an example has the same states every time a stage comes back to it, until an
+expansion puts other blocks below the prompt. Computing them once takes under a hundredth of a run, so they are not kept
+for the next run.
 
-Letters: D model, N tokens of all that is read of the examples.
+Letters: D model, N tokens read of all examples together.
 """
 
 import math
@@ -39,12 +39,12 @@ from fpt.units import amount
 from stages.schedule import Schedule, Stage
 from stages.selection import around
 
-SHARE = {"memory": 0.25, "disk": 0.5}  # of what is free, that `auto` takes
-# On a card `auto` keeps what is copied there sooner than computed: bytes a second from a process's memory or from a
-# disk, FLOPs a second of a fast card under T5. A slower card gains more, and can be told to keep them.
+SHARE = {"memory": 0.25, "disk": 0.5}  # the share of free memory or disk that `auto` may take
+# On a GPU `auto` caches states only where copying them is faster than computing them: bytes per second from a process's
+# memory or from a disk, FLOPs per second of a fast GPU under T5. A slower GPU gains more, and can be told to cache.
 COPIED = {"memory": 10 * 10**9, "disk": 2 * 10**9}
 COMPUTED = 4 * 10**14
-SENT = 2**24  # numbers that processes exchange at once
+SENT = 2**24  # how many numbers the processes exchange at once
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,10 @@ class StatesPlan:
 
     Attributes:
         where: memory, disk or off.
-        reason: why, for people.
-        bytes: what they take at most, for each process; None: not known before the data are read.
-        stages: compute (before the stage's first update), reuse (the last stage's), or off (with every update anew).
+        reason: why, in words for the user.
+        bytes: what the states take at most in each process; None if that is not known before the data are read.
+        stages: for each stage compute (before its first update), reuse (those of the stage before), or off (computed
+            again with every update).
     """
 
     where: str
@@ -65,12 +66,12 @@ class StatesPlan:
 
     @property
     def in_memory(self) -> int:
-        """Bytes that they take in each process's memory."""
+        """Bytes that the states take in each process's memory."""
         return (self.bytes or 0) if self.where == "memory" else 0
 
     @property
     def sentence(self) -> str:
-        """The plan, for people."""
+        """The plan in words for the user."""
         if self.where == "off" or self.bytes is None:
             return f"states below the prompt are computed with every update: {self.reason}"
         place = {"memory": "in memory", "disk": "on disk"}[self.where]
@@ -80,14 +81,14 @@ class StatesPlan:
 def decide(
     config: RunConfig, schedule: Schedule, *, examples: int | None, tokens: int, cost: Price
 ) -> StatesPlan | None:
-    """What every stage does; None for a soft prompt, below which there is nothing.
+    """Decide what every stage does about the states below the prompt; None for a soft prompt, which has none below it.
 
     Args:
-        config: of the run, in which neither precision nor device is auto.
-        schedule: its stages.
-        examples: how many there are to train on; None: that is not known.
-        tokens: of all that is read of them.
-        cost: of the model.
+        config: the run's configuration, in which neither precision nor device is auto.
+        schedule: the run's stages.
+        examples: the number of training examples; None if it is not known yet.
+        tokens: how many tokens are read of all training examples together.
+        cost: the model's price.
     """
     if kind_of(config.prompt).is_input:
         return None
@@ -117,9 +118,9 @@ def decide(
 
 
 def going_on(config: RunConfig, schedule: Schedule, now: StatesPlan, before: StatesPlan, update: int) -> StatesPlan:
-    """What a run does that was planned `before`, and planned again `now` that it goes on after `update` updates.
+    """The plan of a run resumed after `update` updates, from the plan it had `before` and the plan made `now`.
 
-    What was decided holds for the stages that are over; and with `auto` for the others, or a run that goes on would
+    Stages that are over keep what was decided `before`. With `auto` so do the others: otherwise a resumed run would
     compute something else than one that was never stopped.
     """
     if config.prompt.cache == "auto":
@@ -129,7 +130,7 @@ def going_on(config: RunConfig, schedule: Schedule, now: StatesPlan, before: Sta
 
 
 def check_room(config: RunConfig, plan: StatesPlan | None) -> None:
-    """Refuse what was asked for by name and has no room, before anything is computed."""
+    """Refuse a cache that was asked for by name and does not fit, before anything is computed."""
     if plan is None or plan.bytes is None or config.prompt.cache != plan.where or plan.where == "off":
         return
     needed, free = plan.bytes * counted(config.engine).here, _free(config, plan.where)
@@ -153,17 +154,17 @@ def _folder(config: RunConfig) -> Path:
     return Path(config.cache_dir).expanduser().absolute()
 
 
-Below = tuple[tuple[int, ...], int]  # what a stage keeps below the prompt: blocks, and neurons in each
+Below = tuple[tuple[int, ...], int]  # a stage's blocks below the prompt, and how many neurons each has
 
 
 def _below(stage: Stage, full: Stack, layer: int) -> Below:
-    """The blocks that a stage keeps below the prompt, and how many neurons, which says which ones they are."""
+    """The blocks that a stage keeps below the prompt, and its number of neurons, which determines their choice."""
     kept = around(stage.shape.source.blocks, full.blocks, layer)
     return tuple(block for block in kept if block < layer), stage.shape.source.neurons
 
 
 def _stages(below: list[Below], wanted: list[bool]) -> tuple[str, ...]:
-    """Say of every stage whether its states are computed, taken over from the stage before, or not kept."""
+    """For every stage, whether its states are computed, taken over from the stage before, or not kept."""
     rows, held = [], None
     for is_wanted, lower in zip(wanted, below, strict=True):
         rows.append("reuse" if lower == held else "compute" if is_wanted else "off")
@@ -176,7 +177,7 @@ Selected = tuple[tuple[int, ...], tuple[tuple[int, ...], ...] | None]
 
 @dataclass(frozen=True)
 class StatesBelow:
-    """Computes the states below the prompt of a data set's examples; each process a part, and is told the rest."""
+    """Computes the states below the prompt for all examples; the processes share the work and exchange the results."""
 
     model: PromptedModel
     data: Encoded
@@ -186,12 +187,15 @@ class StatesBelow:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """[N, D]."""
+        """The shape of all states together [N, D]."""
         return int(self.starts[-1]), self.model.width
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
-        """Where each example's states begin, and the last's end: those of its source, or of all that a stack reads."""
+        """Where each example's states begin, and where the last ones end.
+
+        They are the states of its source, and of its target too in a model of one stack.
+        """
         return self.data.joined_starts if self.model.reads.reads_target else self.data.sources.starts
 
     def in_memory(self) -> KeptStates:
@@ -199,13 +203,13 @@ class StatesBelow:
         return self._computed(torch.zeros(self.shape, dtype=self.engine.dtype))
 
     def on_disk(self, folder: Path) -> KeptStates:
-        """The states in a file without a name, which the system drops with them, or with the process."""
+        """The states in an unnamed file, which the system deletes when they are released or the process ends."""
         size = math.prod(self.shape) * self.engine.dtype.itemsize
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with TemporaryFile(dir=folder) as file:
                 file.truncate(size)
-                if hasattr(os, "posix_fallocate"):  # macOS has none; a mapped file that finds the disk full is a crash
+                if hasattr(os, "posix_fallocate"):  # not on macOS; without it, writing to a full disk crashes
                     os.posix_fallocate(file.fileno(), 0, size)
                 mapped = mmap.mmap(file.fileno(), size)
         except OSError as error:
@@ -216,7 +220,7 @@ class StatesBelow:
         return self._computed(torch.frombuffer(mapped, dtype=self.engine.dtype).view(self.shape))
 
     def _computed(self, rows: Tensor) -> KeptStates:
-        """Fill zeros with the states of real tokens."""
+        """Fill `rows` (zeros at first) with the states of all tokens except padding."""
         batches = batches_by_length(self.data, self.batch_size)
         own = in_turn(batches, distributed.rank(), distributed.size())
         for indices in self.with_bar(own, "states below the prompt"):
@@ -226,17 +230,17 @@ class StatesBelow:
             for index, padded in zip(indices, states, strict=False):
                 start, end = self.starts[index], self.starts[index + 1]
                 rows[start:end] = padded[: end - start]
-        distributed.barrier()  # what follows gives up on a process that is slow
-        # The others' are zeros, so bits added up as whole numbers are the bits themselves.
+        distributed.barrier()  # the exchange below would time out on a slow process
+        # Every state is nonzero in one process only, so adding the bits as integers leaves them as they are.
         for part in torch.split(rows.view(torch.int32).view(-1), SENT):
             distributed.all_reduce_sum_([part])
         return KeptStates(rows, self.starts)
 
 
 class StateKeeper:
-    """Gives every stage its training data, with the states below the prompt where they are kept; one stage's at a time.
+    """Gives every stage its training data, with cached states below the prompt where the plan keeps them.
 
-    A stage that needs the same as the one before takes them over.
+    The states of one stage are held at a time; a stage that needs the same ones takes them over.
     """
 
     def __init__(self, config: RunConfig, plan: StatesPlan | None, block: int) -> None:
@@ -245,20 +249,20 @@ class StateKeeper:
         self._held: tuple[Selected, KeptStates] | None = None
 
     def data(self, stage: Stage, selection: Selection, below: StatesBelow) -> Encoded:
-        """The examples that a stage trains on; `below` computes the states of its model, where they are not there."""
+        """The examples that a stage trains on; `below` computes the states of its model where none are held yet."""
         if self._plan is None or self._plan.stages[stage.index - 1] == "off":
             self._held = None
             return below.data
         wanted = selected_below(selection, self._block)
         if self._held is None or self._held[0] != wanted:
-            self._held = None  # the last stage's go before these are made
+            self._held = None  # frees the last stage's states before new ones are made
             in_memory = self._plan.where == "memory"
             self._held = wanted, below.in_memory() if in_memory else below.on_disk(self._folder)
         return replace(below.data, below=self._held[1])
 
 
 def selected_below(selection: Selection, block: int) -> Selected:
-    """The blocks that compute the states before a block, and the neurons of each where some are left out."""
+    """The kept blocks below a block, and the neurons of each; None if all neurons are kept."""
     blocks = tuple(kept for kept in selection.source.blocks if kept < block)
     neurons = selection.source.neurons
     return blocks, None if neurons is None else neurons[: len(blocks)]

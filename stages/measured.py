@@ -1,4 +1,4 @@
-"""What is measured once, before the first update: the neurons' scores, and the untrained prompt's where asked for."""
+"""Measures once, before the first update, the importance of neurons and, if asked for, the untrained prompt's score."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ SCORES = "scores.safetensors"
 
 @dataclass(frozen=True)
 class Measured:
-    """Scores [L, F] of each stack whose width is reduced, and their seconds; the untrained prompt's score."""
+    """The neuron scores [L, F] of each stack whose width is reduced, the seconds they took, the untrained score."""
 
     scores: dict[str, Tensor]
     untrained: float | None
@@ -35,7 +35,7 @@ def measure(setup: Setup) -> Measured:
         values = folder.read_json(MEASURED)
         with reading(folder.path / SCORES):
             scores = load(folder.read(SCORES)) if SCORES in folder else {}
-        if sorted(scores) == values["scored"]:  # else a repair has dropped the damaged file
+        if sorted(scores) == values["scored"]:  # otherwise resume=repair has dropped a damaged file of scores
             return Measured(scores, values["untrained"], values["seconds"])
     stopwatch, untrained = Stopwatch(), None
     scores, seconds = _scores(setup), stopwatch.seconds

@@ -1,6 +1,6 @@
-"""From a backbone and a selection to a partial PLM: an ordinary transformers model with a smaller shape.
+"""Builds a partial PLM from a backbone and a selection: an ordinary transformers model with a smaller shape.
 
-The full model is the partial PLM that keeps everything; the backbone's files are only ever read.
+The full model is the partial PLM that keeps everything. The backbone's files are only ever read.
 """
 
 import json
@@ -30,10 +30,10 @@ IN_FLOAT32 = Engine(EngineConfig(name="torch", device="cpu", dtype="float32"), t
 
 
 def build(backbone: Backbone, selection: Selection, engine: Engine = IN_FLOAT32) -> Any:
-    """The frozen model made of the kept blocks and neurons, in eval mode, where and as precise as the engine wants it.
+    """The frozen model made of the kept blocks and neurons, in eval mode, with the engine's device and precision.
 
-    Memory follows what is kept: a module is shared out, and a linear layer of a block packed, as soon as its own
-    weights are read, before the next ones are.
+    No more memory is used than the result needs: each module is sharded, and each linear layer of a block quantised,
+    as soon as its own weights are read and before the next ones are.
     """
     family, files, quantize = backbone.family, backbone.files, engine.config.quantize
     model = family.skeleton(backbone.config, shape_of(selection, backbone.shape), selection)
@@ -59,7 +59,7 @@ def build(backbone: Backbone, selection: Selection, engine: Engine = IN_FLOAT32)
             model.set_submodule(parent, module)
         engine.shard(module)
     assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
-    if model.can_generate() and backbone.ends != family.end_tokens(model.config):  # config.json lacks some
+    if model.can_generate() and backbone.ends != family.end_tokens(model.config):  # config.json lacks some end tokens
         model.config.eos_token_id = model.generation_config.eos_token_id = backbone.ends
     return model
 
@@ -101,8 +101,8 @@ def save(
 ) -> None:
     """Write a partial PLM as a Hugging Face checkpoint that `from_pretrained` opens, tokenizer included.
 
-    T5's stacks of unequal width are padded with zero neurons to the wider one: its config.json has one d_ff.
-    `tokenizer` goes in the place of the backbone's; the tokens `unsaid` are never to be generated, sampled neither.
+    T5's config.json has one d_ff, so the narrower of its stacks is padded with zero neurons. `tokenizer` replaces the
+    backbone's; the tokens `unsaid` are suppressed in generation.
     """
     logging.disable_progress_bar()  # transformers' own, one for each file
     model.save_pretrained(folder, state_dict=backbone.family.checkpoint_tensors(model, backbone.files))

@@ -1,4 +1,4 @@
-"""What a finished run leaves behind: its best prompt, its answers, and result.json."""
+"""Finishes a run: scores its best prompt and writes the prompt, its answers, and result.json."""
 
 import platform
 from importlib.metadata import version
@@ -24,17 +24,17 @@ COSTS = ("flops", "flops_importance", "flops_pt", "flops_ratio", "vectors_pt")
 
 
 def finish(setup: Setup, measured: Measured, model: PromptedModel, state: TrainState) -> dict[str, Any]:
-    """Score the best prompt on the last stage's model and write all; returns result.json."""
+    """Score the best prompt on the last stage's model and write the run's results; returns result.json."""
     assert state.best_prompt is not None
     config, inputs, folder, evaluator = setup.config, setup.inputs, setup.folder, setup.evaluator
     task, plan, last = inputs.task, setup.plan, state.score
-    if evaluator.some is not None:  # training has looked at some examples alone
+    if evaluator.some is not None:  # validations in training used a sample of the examples
         model.prompt.learn(state.kept_prompt)
         last = evaluator.validate(model).score
     model.prompt.learn(state.best_prompt)
     evaluation = evaluator.validate(model)
     tested = evaluator.answers(model, inputs.test, "test") if inputs.test else None
-    if state.update < plan.updates:  # it ran out of patience
+    if state.update < plan.updates:  # training stopped early, out of patience
         plan = ended_at(plan, config, setup.schedule, inputs, state.update)
     stages = setup.schedule.stages
     ends = [read_state(folder, stage)[0] for stage in stages]
@@ -45,7 +45,7 @@ def finish(setup: Setup, measured: Measured, model: PromptedModel, state: TrainS
         "seed": config.seed,
         "dtype": config.engine.dtype,
         "quantize": config.engine.quantize,
-        # The best prompt is chosen on the split that it is scored on; the last one is not chosen at all.
+        # The best prompt was chosen on the split that it is scored on; the last one was not chosen by any score.
         "metric": {"name": task.metric, "value": evaluation.score, "last": last},
         "metrics": evaluation.metrics,
         "test": tested and _test_scores(task, tested),
@@ -80,7 +80,7 @@ def _test_scores(task: Task, answers: Answers) -> dict[str, Any]:
 
 
 def _stage(folder: SharedFolder, stage: Stage, plan: StagePlan, end: TrainState) -> dict[str, Any]:
-    """A stage's sizes and costs, and its last score, on its own partial PLM."""
+    """A stage's row in result.json: its sizes, its costs, and its last score on its own partial PLM."""
     done = {"updates": plan.updates, "flops": plan.flops, "seconds": end.seconds, "score": end.score}
-    name = f"{stage.folder}/{UPDATES}"  # not there where the stage was trained by an fpt that did not measure
+    name = f"{stage.folder}/{UPDATES}"  # missing if an earlier version of fpt trained the stage
     return {**stage.sizes, **done, **(folder.read_json(name) if name in folder else {})}

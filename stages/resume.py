@@ -1,4 +1,4 @@
-"""Where a run goes on: the run folder's last state, checked against the configuration and the recorded hashes."""
+"""Finds the state from which a run resumes, and checks the run folder's files and its configuration first."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing
@@ -28,14 +28,14 @@ def state_file(stage: Stage) -> str:
 
 
 def read_state(folder: RunFolder | SharedFolder, stage: Stage) -> tuple[TrainState, Mark]:
-    """A stage's latest state, and how much of metrics.jsonl it has seen."""
+    """A stage's latest state, and how much of metrics.jsonl had been written when it was saved."""
     name = state_file(stage)
     with reading(folder.path / name):
         return load_state(folder.read(name))
 
 
 def last_state(folder: SharedFolder, schedule: Schedule) -> tuple[TrainState | None, Mark | None]:
-    """The latest state in the folder, in every process, and how much of metrics.jsonl it has seen."""
+    """The folder's latest state, given to every process, and how much of metrics.jsonl had been written by then."""
 
     def find(own: RunFolder) -> tuple[TrainState | None, Mark | None]:
         stage = _last_with_state(own, schedule.stages)
@@ -45,7 +45,7 @@ def last_state(folder: SharedFolder, schedule: Schedule) -> tuple[TrainState | N
 
 
 def stages_left(schedule: Schedule, state: TrainState) -> list[Stage]:
-    """The stages that a run in this state goes through; the last is among them even when its training is done."""
+    """The stages that a run in this state still has to go through; always the last, even when its training is done."""
     here = state.update, state.done  # after its last update a stage may have a validation left
     return [stage for stage in schedule.stages if here < (stage.end, True) or stage is schedule.last]
 
@@ -64,7 +64,7 @@ def selection_of(stage: Stage, folder: SharedFolder, schedule: Schedule, scores:
 
 
 def opened_folder(config: RunConfig, schedule: Schedule) -> AbstractContextManager[SharedFolder]:
-    """Within, the run has its folder, whose files are whole and of this configuration; every process enters."""
+    """A context with the run's folder, whose files are undamaged and of this configuration; every process enters it."""
     return closing(SharedFolder(config.folder, lambda: _open(config, schedule)))
 
 
@@ -86,7 +86,7 @@ def _open(config: RunConfig, schedule: Schedule) -> RunFolder:
 
 
 def _check_or_repair(config: RunConfig, schedule: Schedule, folder: RunFolder) -> None:
-    """Refuse damaged files or another configuration; with resume=repair drop what is damaged, and what rests on it."""
+    """Refuse damaged files or another configuration; with resume=repair drop damaged files and what depends on them."""
     damaged = {name: problem for name in folder.names() if (problem := folder.problem(name))}
     sound = list(
         takewhile(lambda stage: not any(name.startswith(f"{stage.folder}/") for name in damaged), schedule.stages)
@@ -110,7 +110,7 @@ def _check_or_repair(config: RunConfig, schedule: Schedule, folder: RunFolder) -
         for name in folder.names():
             if name in damaged or name in OUTCOMES or name.startswith(lost):
                 folder.forget(name)
-    if METRICS in damaged and good:  # whose state goes on with an empty metrics.jsonl
+    if METRICS in damaged and good:  # the last good state goes on with an empty metrics.jsonl
         folder.write(state_file(good), dump_state(read_state(folder, good)[0], folder.forget_metrics()))
 
 

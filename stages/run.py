@@ -25,7 +25,7 @@ from stages.start import recycled
 def run(config: RunConfig, schedule: Schedule, read: Callable[[], Task], progress: Progress) -> dict[str, Any]:
     """Train the prompt through the schedule's stages, going on where an earlier run stopped; returns result.json.
 
-    In a run of several processes each calls this; the main one writes. `read` gives the task.
+    Every process of a run calls this; only the main one writes. `read` opens the task.
 
     Raises:
         Interrupted: the run was told to stop, and has saved its state.
@@ -51,8 +51,8 @@ def _through_stages(setup: Setup) -> dict[str, Any]:
         with setup.opened(selection, state.prompt) as model:
             if state.update == stage.first_update:
                 state = recycled(state, setup.config.recycle)
-            stopwatch, data = Stopwatch(), setup.inputs.train  # the last stage's states go, before others are made
-            if state.update < stage.end and not state.done:  # else at most a validation is left
+            stopwatch, data = Stopwatch(), setup.inputs.train  # frees the last stage's states before others are made
+            if state.update < stage.end and not state.done:  # otherwise at most a validation is left
                 data = keeper.data(stage, selection, setup.states_below(model))
             state = replace(state, seconds=state.seconds + stopwatch.seconds)
             journal.begin(stage, state.seconds, before=measured.seconds)
@@ -63,5 +63,5 @@ def _through_stages(setup: Setup) -> dict[str, Any]:
                 recipe = event.recipe if isinstance(event, Changed) else recipe
             if stage is schedule.last:
                 return finish(setup, measured, model, state)
-        del model  # the smaller one goes before the larger one is built
+        del model  # frees the smaller model before the larger one is built
     raise AssertionError("a schedule has a last stage")

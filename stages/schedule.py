@@ -28,7 +28,7 @@ class Stage:
 
     @property
     def name(self) -> str:
-        """Folder name in a run: number, blocks of each stack, neurons of each."""
+        """The name of the stage's folder: number, blocks of each stack, neurons of each stack, as in 1-6x24-704x704."""
         blocks, neurons = zip(*map(astuple, self.shape.values()), strict=True)
         return f"{self.index}-{'x'.join(map(str, blocks))}-{'x'.join(map(str, neurons))}"
 
@@ -39,7 +39,7 @@ class Stage:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The model's size, with result.json's names; 0: it has no such stack. `ffn` is the first stack's width."""
+        """The partial PLM's size under result.json's names; 0 for a missing stack. `ffn` is the first stack's width."""
         none = Stack(0, 0)
         encoder, decoder = self.shape.get("encoder", none), self.shape.get("decoder", none)
         return {
@@ -57,9 +57,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Stages in order; the last is the full model unless said otherwise.
+    """Stages in order; the last is the full model unless schedule.partial_end is set.
 
-    `block` is the one, of the full model's first stack, that the prompt enters before.
+    The prompt enters before block `block` of the full model's first stack.
     """
 
     stages: tuple[Stage, ...]
@@ -77,7 +77,7 @@ class Schedule:
         return self.last.end
 
     def ended_at(self, update: int) -> "Schedule":
-        """The schedule as it was run when the last stage ended early, at `update`."""
+        """The schedule of a run whose last stage ended early, at `update`."""
         last = replace(self.last, updates=update - self.last.first_update)
         return replace(self, stages=(*self.stages[:-1], last))
 
@@ -86,7 +86,7 @@ class Schedule:
         return num_below(stage.shape.source.blocks, self.full.source.blocks, self.block)
 
     def scored(self) -> list[str]:
-        """The stacks of which some stage leaves out neurons, so that importance is needed."""
+        """The stacks of which some stage leaves out neurons, so that their neurons must be scored."""
         return [
             name
             for name, size in self.full.items()
@@ -95,7 +95,7 @@ class Schedule:
 
 
 def of(config: RunConfig) -> Schedule:
-    """The schedule of a run, from the model's shape alone: no weights, and nothing heavy imported."""
+    """The schedule of a run, from the model's shape alone: no weights are read, and nothing heavy is imported."""
     values, where = config_values(config.model)
     full = read_shape(values, where)
     fits.check(config, values, where)
@@ -108,7 +108,7 @@ def of(config: RunConfig) -> Schedule:
 
 
 def num_below(kept: int, total: int, block: int) -> int:
-    """How many of `kept` of `total` blocks lie below a block, where they are shared out as the whole model's are."""
+    """How many of `kept` blocks lie below `block`: the same share, rounded, as in the full model of `total` blocks."""
     if block in (0, total):
         return min(kept, block)
     share = (2 * kept * block + total) // (2 * total)
@@ -116,8 +116,8 @@ def num_below(kept: int, total: int, block: int) -> int:
 
 
 def _check_seen(schedule: Schedule, layer: float) -> None:
-    """Refuse a prompt that no block of a stage would see, as behind a model's only stack: it would learn nothing."""
-    if schedule.block == 0 or len(schedule.full) > 1:  # a decoder sees what the encoder ends with
+    """Refuse a prompt that enters after all blocks of a model's only stack: none would see it, so it cannot learn."""
+    if schedule.block == 0 or len(schedule.full) > 1:  # a decoder always attends to the encoder's output
         return
     for stage in schedule.stages:
         if schedule.below(stage) == (number := stage.shape.source.blocks):
@@ -130,7 +130,7 @@ def _check_seen(schedule: Schedule, layer: float) -> None:
 def build(config: ScheduleConfig, *, full: Shape, updates: int, reduce_decoder: bool) -> Schedule:
     """The stages for a model of shape `full`.
 
-    Stages that give a number of updates decide the total themselves; shares divide `updates`.
+    Stages given as numbers of updates set the total themselves; stages given as shares divide `updates`.
     """
     if not config.stages:
         raise UserError("schedule.stages: the list is empty; give at least {depth: full, width: full, share: 1.0}")
@@ -146,7 +146,7 @@ def build(config: ScheduleConfig, *, full: Shape, updates: int, reduce_decoder: 
 
 
 def _checked(row: Any, key: str) -> dict[str, Any]:
-    """A stage as it was given, whose keys are known, and whose length is a number."""
+    """A stage's entry as typed, once its keys and its number or share of updates are checked."""
     if not isinstance(row, dict):
         raise UserError(f"{key}={row}: expected {{depth: …, width: …, share: …}}")
     for name in row:
@@ -163,7 +163,7 @@ def _checked(row: Any, key: str) -> dict[str, Any]:
 
 
 def _shape(row: dict[str, Any], key: str, full: Shape, reduced: dict[str, bool]) -> Shape:
-    """The model of a stage; `reduced` says of each stack whether a value for all stacks reduces it."""
+    """The shape of a stage's model; `reduced` says for each stack whether a value given for all of them applies."""
     stacks = {}
     for name, whole in full.items():
         depth, width = row.get("depth", "full"), row.get("width", "full")
@@ -173,7 +173,7 @@ def _shape(row: dict[str, Any], key: str, full: Shape, reduced: dict[str, bool])
 
 
 def _count(value: Any, total: int, stack: str, reduced: dict[str, bool], key: str) -> int:
-    """A count, a fraction of `total` or 'full', as a number; a value given for one stack alone always holds."""
+    """Turn a count, a fraction of `total` or 'full' into a number; one given for this stack alone always applies."""
     is_reduced = reduced[stack]
     if isinstance(value, dict):
         if not value or set(value) - set(reduced):
@@ -191,7 +191,7 @@ def _count(value: Any, total: int, stack: str, reduced: dict[str, bool], key: st
 
 
 def _check_growth(shapes: list[Shape], full: Shape, partial_end: bool) -> None:
-    """Refuse a stage that does not grow, and an end that is not the full model unless that is asked for."""
+    """Refuse a stage that does not grow, and a last stage that is not the full model unless `partial_end` is set."""
     for number, (before, after) in enumerate(pairwise(shapes), 2):
         pairs = [(before[name], after[name]) for name in full]
         is_smaller = any(new.blocks < old.blocks or new.neurons < old.neurons for old, new in pairs)
@@ -213,7 +213,7 @@ def _text(shape: Shape) -> str:
 
 
 def _updates(rows: list[dict[str, Any]], updates: int) -> list[int]:
-    """How many updates each stage has: as given, or its share of all."""
+    """How many updates each stage has: the number given for it, or its share of `updates`."""
     if all("updates" in row for row in rows):
         return [row["updates"] for row in rows]
     if any("updates" in row for row in rows):

@@ -1,4 +1,4 @@
-"""Which blocks and which neurons a stage keeps: index functions, no modules."""
+"""Chooses which blocks and neurons a stage keeps; these functions handle indices, not modules."""
 
 import torch
 from safetensors.torch import load as load_tensors
@@ -10,9 +10,9 @@ from stages.schedule import num_below
 
 
 def evenly(kept: int, total: int) -> tuple[int, ...]:
-    """`kept` of `total` block indices, spread evenly, first and last among them (Huang et al. 2022).
+    """`kept` of `total` block indices, evenly spread from the first to the last (Huang et al. 2022).
 
-    Gaps differ by at most one, and the wider gaps come last; a single block is the first.
+    Gaps differ by at most one, and the wider gaps come last. A single kept block is the first one.
 
     Raises:
         ValueError: `kept` is not between 1 and `total`.
@@ -27,10 +27,10 @@ def evenly(kept: int, total: int) -> tuple[int, ...]:
 
 
 def around(kept: int, total: int, layer: int) -> tuple[int, ...]:
-    """`kept` of `total` block indices where a prompt enters before block `layer`: spread evenly below it and above.
+    """`kept` of `total` block indices, spread evenly below and above a prompt that enters before block `layer`.
 
-    The blocks are shared out as the whole model's are. Kept are always the block just below the prompt, and the last
-    one if any above it is; both sides keep one if `kept` allows. Without blocks below it is `evenly`.
+    Both sides keep the same share of their blocks, and at least one if `kept` allows. The block just below the prompt
+    is always kept, and so is the last block if any above the prompt is. With `layer` 0 this is `evenly`.
     """
     if layer == 0:
         return evenly(kept, total)
@@ -42,15 +42,15 @@ def around(kept: int, total: int, layer: int) -> tuple[int, ...]:
 
 
 def most_important(scores: Tensor, kept: int) -> tuple[int, ...]:
-    """The indices of the `kept` highest of scores [F], ascending; ties go to the lower index."""
+    """The indices of the `kept` highest scores [F], in ascending order; ties go to the lower index."""
     order = scores.double().neg().argsort(stable=True)
     return tuple(sorted(order[:kept].tolist()))
 
 
 def choose(shape: Shape, full: Shape, scores: dict[str, Tensor], *, layer: int = 0) -> Selection:
-    """What a stage of the given shape keeps, by the scores [L, F] of each stack whose width is reduced.
+    """The blocks and neurons that a stage of this shape keeps; `scores` [L, F] rank the neurons of reduced stacks.
 
-    `layer` is the first stack's block before which the prompt enters.
+    The prompt enters before block `layer` of the first stack.
     """
     first = next(iter(shape))
     chosen = {
@@ -75,7 +75,7 @@ def _choose_stack(kept: Stack, full: Stack, scores: Tensor | None, layer: int) -
 
 
 def dump(selection: Selection) -> bytes:
-    """A selection as a safetensors file: `<stack>.blocks` [k] and `<stack>.neurons` [k, f], unless all are kept."""
+    """A selection as a safetensors file: `<stack>.blocks` [k], and `<stack>.neurons` [k, f] unless all are kept."""
     tensors = {}
     for name, kept in selection.items():
         tensors[f"{name}.blocks"] = torch.tensor(kept.blocks)
@@ -85,7 +85,7 @@ def dump(selection: Selection) -> bytes:
 
 
 def load(data: bytes) -> Selection:
-    """The selection in a file that `dump` wrote."""
+    """Read back a selection that `dump` wrote."""
     tensors = load_tensors(data)
 
     def stack(name: str) -> StackSelection:

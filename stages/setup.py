@@ -1,4 +1,4 @@
-"""What a run has before its first update, as one value: resolved configuration, data, start, plan, engine, folder."""
+"""Gathers all that a run has before its first update: resolved configuration, data, start, plan, engine, folder."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class Setup:
     state: TrainState
 
     def opened(self, selection: Selection, prompt: Tensors) -> AbstractContextManager[PromptedModel]:
-        """Within, the engine holds the partial PLM that the selection makes, with a prompt of these tensors."""
+        """A context in which the engine holds the selection's partial PLM, with a prompt made of these tensors."""
         backbone, checkpointing = self.inputs.backbone, bool(self.config.train.activation_checkpointing)
         module = prompt_in(backbone, selection, self.config.prompt, prompt)
         return opened(backbone, selection, self.engine, module, checkpointing=checkpointing)
@@ -58,7 +58,7 @@ class Setup:
         return evaluator_of(self.config, self.inputs, self.engine, self.progress)
 
     def states_below(self, model: PromptedModel) -> StatesBelow:
-        """What computes the hidden states below a stage's prompt for all training examples."""
+        """An object that computes the hidden states below a stage's prompt for all training examples."""
         train, size = self.inputs.train, self.config.train.batch_size
         return StatesBelow(model, train, size, self.engine, self.progress.with_bar)
 
@@ -73,7 +73,7 @@ class Setup:
 def prepare(
     config: RunConfig, schedule: Schedule, inputs: Inputs, folder: SharedFolder, progress: Progress
 ) -> Setup | None:
-    """Plan the run, or read back what was planned when it began; None: it is finished."""
+    """Plan the run, or read back the plan it began with; None if the run is already finished."""
     if (updates := schedule.updates) != config.train.updates:
         progress.say(f"train.updates={config.train.updates} is set aside: the stages' own updates add up to {updates}")
     start = start_of(config, schedule.block, inputs)
@@ -96,7 +96,7 @@ def prepare(
 
 
 def _open_metrics(config: RunConfig, folder: SharedFolder, mark: dict[str, Any] | None, progress: Progress) -> None:
-    """Go on with the lines of metrics.jsonl that the saved state has seen, and have the tracker do the same."""
+    """Keep the lines of metrics.jsonl up to the saved state, drop later ones, and have the tracker do the same."""
 
     def sink(kept: list[MetricsLine]) -> Harmless | None:
         progress.goes_on(kept)
