@@ -1,1 +1,1 @@
-"""What is settled once, before the first update?"""
+"""Plans a run once, before its first update: what it costs, and how it fits into memory."""

@@ -1,4 +1,4 @@
-"""What would make a run fit into memory that does not: the fewest settings, the mildest first."""
+"""Finds the fewest settings with which a run that does not fit into memory would fit, trying the mildest first."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -14,19 +14,19 @@ from stages.planning.memory import PACKED, Memory, is_auto
 from stages.planning.plan import Advice
 
 CHANGES = ("micro_batch", "checkpointing", "dtype", "deepspeed", "processes", "offload")  # the mildest first
-OF_ONE = CHANGES[:3]  # those that share out nothing
-MOST_PROCESSES = 10  # as a power of two
-Settings = tuple[list[str], dict[str, Any], dict[str, Any]]  # as typed; of `train` and of `engine` by key
+OF_ONE = CHANGES[:3]  # those that do not shard the model
+MOST_PROCESSES = 10  # the exponent: 2**10 processes at most
+Settings = tuple[list[str], dict[str, Any], dict[str, Any]]  # overrides; the same as fields of `train` and of `engine`
 
 
 def advise(memory: Memory, config: RunConfig) -> list[Advice]:
-    """What to type that makes the largest stage fit; and with packed weights, which lose a little of the score."""
+    """Overrides with which the largest stage fits; then others with quantised weights, which cost a little score."""
     plain = _fewest(memory, config, CHANGES, range(1, len(CHANGES) + 1))
     return [*([Advice(*plain, is_packed=False)] if plain else []), *_advise_packed(memory, config)]
 
 
 def _advise_packed(memory: Memory, config: RunConfig) -> Iterator[Advice]:
-    """With packed weights each process has them all."""
+    """Advice with quantised weights, which cannot be sharded: every process holds them all."""
     engine = config.engine
     if engine.quantize != "none":
         return
@@ -43,7 +43,7 @@ def _advise_packed(memory: Memory, config: RunConfig) -> Iterator[Advice]:
 def _fewest(
     memory: Memory, config: RunConfig, those: Sequence[str], numbers: Iterable[int]
 ) -> tuple[list[str], int] | None:
-    """The fewest of some changes that make the largest stage fit, as words to type, and its bytes then."""
+    """The fewest of `those` changes with which the largest stage fits, as overrides, and its bytes then."""
     for changes in (changes for number in numbers for changes in combinations(those, number)):
         for words, changed in _changed(config, changes):
             if memory.holds_weights(changed) and (fit := memory.fit(changed)).fits:
@@ -53,7 +53,7 @@ def _fewest(
 
 
 def _changed(config: RunConfig, changes: Sequence[str]) -> Iterator[tuple[list[str], RunConfig]]:
-    """Each way to make such changes together, with the words to type for it."""
+    """Each configuration in which all of these changes are made, with the overrides that lead to it."""
     if any(_is_idle(config, change, changes) for change in changes):
         return
     powers = [2**power for power in range(1, MOST_PROCESSES + 1) if 2**power > config.engine.processes]
@@ -72,7 +72,7 @@ def _changed(config: RunConfig, changes: Sequence[str]) -> Iterator[tuple[list[s
 
 
 def _settings(engine: EngineConfig, processes: int) -> dict[str, Settings]:
-    """What each change sets; the words for the micro-batch are known when it is."""
+    """What each change sets; the override for the micro-batch is added once its size is known."""
     stage = [] if engine.zero_stage == 3 else ["engine.zero_stage=3"]
     return {
         "micro_batch": ([], {"micro_batch": "auto"}, {}),
@@ -85,7 +85,7 @@ def _settings(engine: EngineConfig, processes: int) -> dict[str, Settings]:
 
 
 def _is_idle(config: RunConfig, change: str, changes: Sequence[str]) -> bool:
-    """Whether a change, among those made with it, would change nothing."""
+    """Whether a change would have no effect together with these other changes."""
     engine, asked = config.engine, config.train.activation_checkpointing
     is_sharded_then = "deepspeed" in changes or is_sharded(engine)
     return {

@@ -29,7 +29,7 @@ from stages.planning.memory import Memory, device_of, is_auto
 from stages.planning.plan import Plan, StagePlan
 from stages.schedule import Schedule
 
-# The settings that decide it besides those that may not change while a run goes on.
+# A plan depends on these settings, and on those that may not change while a run goes on.
 ASKED = (
     "prompt.cache",
     "train.micro_batch",
@@ -54,7 +54,7 @@ def plan_run(config: RunConfig, schedule: Schedule, inputs: Inputs, folder: Shar
 
     def decide_here() -> Plan:
         own = config
-        if before and config.engine.dtype == "auto":  # of a run that has begun elsewhere, the precision stays
+        if before and config.engine.dtype == "auto":  # a run that began on another machine keeps its precision
             own = replace(config, engine=replace(config.engine, dtype=before.dtype))
         plan = decide(own, schedule, work_on(config, schedule, inputs), before, update)
         check_fits(config, plan)
@@ -73,7 +73,7 @@ def plan_ahead(config: RunConfig, schedule: Schedule) -> Plan:
 
 
 def described(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
-    """`fpt plan --json`: the plan of a configuration, what it is of, and what validation takes beside."""
+    """The object that `fpt plan --json` prints: the plan, what it was made for, and what validations cost besides."""
     plan, price = plan_ahead(config, schedule), price_of(read_config(*config_values(config.model)))
     return {
         "task": config.task.name,
@@ -87,7 +87,7 @@ def described(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
 
 
 def ended_at(plan: Plan, config: RunConfig, schedule: Schedule, inputs: Inputs, update: int) -> Plan:
-    """The plan as if the last stage had been meant to end at this update, where a run has run out of patience."""
+    """The plan of a run that ran out of patience at `update`, with the costs that its last stage had until then."""
     cut, price = schedule.ended_at(update), price_of(inputs.backbone.config)
     costs = Costs(cut, price, work_on(config, cut, inputs), plan.micro_batch, config.prompt)
     spent = costs.stage(cut.last, plan.states.stages[-1] if plan.states else "off")
@@ -95,7 +95,7 @@ def ended_at(plan: Plan, config: RunConfig, schedule: Schedule, inputs: Inputs, 
 
 
 def decide(config: RunConfig, schedule: Schedule, work: Work, before: Plan | None = None, update: int = 0) -> Plan:
-    """The plan for this machine; of a run that goes on, `before` is the old one, and `update` updates are done."""
+    """The plan for this machine; a resumed run gives its old plan as `before`, and the number of updates done."""
     values = read_config(*config_values(config.model))
     family, price, kind = family_of(values), price_of(values), kind_of(config.prompt)
     asked = _asked(config)
@@ -139,7 +139,7 @@ def decide(config: RunConfig, schedule: Schedule, work: Work, before: Plan | Non
 
 
 def _of_this_machine(engine: EngineConfig) -> EngineConfig:
-    """The engine with a precision and a device in place of auto; with a memory given, the device is a card."""
+    """The engine with precision and device in place of auto; if engine.device_memory is given, the device is a GPU."""
     has_card = engine.device_memory is not None or named("auto").type == "cuda"
     device = ("cuda" if has_card else "cpu") if engine.device == "auto" else engine.device
     return replace(with_precision(engine), device=device)
@@ -150,12 +150,12 @@ def _asked(config: RunConfig) -> dict[str, Any]:
 
 
 def graphs_here(engine: EngineConfig, checkpointing: bool) -> bool:
-    """Whether updates are CUDA graphs; a plan may be made where its card is not."""
+    """Whether updates run as CUDA graphs on this machine; a plan may also be made for a GPU that is not here."""
     return has_graphs(engine, checkpointing=checkpointing) and torch.cuda.is_available()
 
 
 def check_fits(config: RunConfig, plan: Plan) -> None:
-    """Refuse to begin where the largest micro-batch that fits is asked for, and not even one example does."""
+    """Refuse to begin if the micro-batch is to be as large as fits, and not even one example fits."""
     if not is_auto(replace(config, engine=_of_this_machine(config.engine))) or plan.fits:
         return
     ways = [" ".join(way.words) for way in plan.advice]

@@ -1,4 +1,4 @@
-"""What does every stage cost in FLOPs, on the batches of a run or at the task's length limits?"""
+"""Counts the FLOPs of every stage and of validations, on a run's own batches or at the task's length limits."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -19,12 +19,13 @@ from stages import importance
 from stages.inputs import Inputs
 from stages.schedule import Schedule, Stage
 
-# A batch, micro-batch by micro-batch: (examples, source length with the prompt, target length).
+# The size of one micro-batch: (examples, source length with the prompt, target length).
 Size = tuple[int, int, int]
-Positions = Callable[[int, int], int]  # that an example of such lengths has in the stack that a prompt enters
+# From source and target length, the number of positions that an example has in the stack that the prompt enters.
+Positions = Callable[[int, int], int]
 
-# An output grows token by token, and every token reads the decoder's weights: in bfloat16 an H100 reads them in the
-# time in which it multiplies so many rows by them (989 TFLOP/s, 3.35 TB/s), so that fewer rows take as long.
+# An output is generated token by token, and every token reads all of the decoder's weights. In bfloat16 an H100 reads
+# them in the time in which it multiplies 300 rows by them (989 TFLOP/s, 3.35 TB/s), so fewer rows take just as long.
 ROWS = 300
 
 
@@ -33,11 +34,11 @@ class Work:
     """What a run has to compute.
 
     Attributes:
-        update: the batches of an update, in micro-batches of so many examples.
-        scoring: the batches that score neurons, if any do.
-        once: all examples, as states below a late prompt are computed.
-        examples: how many there are to train on; None: that is not known.
-        tokens: of all that is read of them.
+        update: from an update's number and the micro-batch size, the micro-batches of that update.
+        scoring: the batches on which neurons are scored, if any are.
+        once: the batches in which the states below a late prompt are computed for all examples.
+        examples: the number of training examples; None if it is not known.
+        tokens: how many tokens are read of all training examples together.
         longest: the longest source, without the prompt, and the longest target.
     """
 
@@ -50,7 +51,7 @@ class Work:
 
 
 def work_at_limits(config: RunConfig, schedule: Schedule, positions: Positions, examples: int | None) -> Work:
-    """The batches of a run all of whose texts are as long as the task's limits allow."""
+    """The work of a run in which every text is as long as the task's limits allow."""
     source, target = longest = config.task.source_length, config.task.target_length
     whole, scored = source + config.prompt.length, config.schedule.importance_examples
     is_scored, number = bool(schedule.scored()), examples or 0
@@ -65,7 +66,7 @@ def work_at_limits(config: RunConfig, schedule: Schedule, positions: Positions, 
 
 
 def work_on(config: RunConfig, schedule: Schedule, inputs: Inputs) -> Work:
-    """The very batches that training sees."""
+    """The work of a run on exactly the batches that training will see."""
     train, positions, processes = inputs.train, inputs.backbone.family.row.reads.positions, distributed.size()
     order = UpdateOrder(train, batch_size=config.train.batch_size, seed=config.seed)
 
@@ -94,9 +95,9 @@ def work_on(config: RunConfig, schedule: Schedule, inputs: Inputs) -> Work:
 
 @dataclass(frozen=True)
 class Costs:
-    """Prices a schedule's stages; the prompt is what is learned, and the schedule knows where it enters.
+    """Prices a schedule's stages with a given prompt; where the prompt enters is in the schedule.
 
-    `micro_batch` counts where batches are padded to their own longest text.
+    `micro_batch` matters for work on real batches, where each micro-batch is padded to its own longest text.
     """
 
     schedule: Schedule
@@ -106,7 +107,7 @@ class Costs:
     prompt: PromptConfig = SOFT
 
     def stage(self, stage: Stage, states: str = "off") -> dict[str, Any]:
-        """A stage's FLOPs, with a plan's names; `states` says what it does about those below a late prompt."""
+        """A stage's FLOPs under the names of StagePlan; `states` is its entry in `StatesPlan.stages`."""
         price, below, full = self.price, self.schedule.below(stage), self.schedule.full
         every = (self.work.update(update, self.micro_batch) for update in range(stage.first_update, stage.end))
         batches = Counter(chain.from_iterable(every))
@@ -132,7 +133,7 @@ class Costs:
         return _total(self.price.forward, self.schedule.full, batches, below=below, prompt=self.prompt)
 
     def _states(self, shape: Shape, below: int) -> int:
-        """What the states below the prompt cost; sizes count its positions, which are not there."""
+        """FLOPs of the states below the prompt; the prompt's own positions, which sizes include, are taken off."""
         return sum(
             self.price.below(shape, batch=batch, source=source - self.prompt.length, target=target, blocks=below)
             for batch, source, target in self.work.once()
@@ -140,7 +141,7 @@ class Costs:
 
 
 def _total(cost: Callable[..., int], shape: Shape, batches: Counter[Size], **more: Any) -> int:
-    """FLOPs of all batches together, each size as often as it comes."""
+    """FLOPs of all batches together, each size counted as often as it occurs."""
     return sum(
         times * cost(shape, batch=batch, source=source, target=target, **more)
         for (batch, source, target), times in batches.items()
@@ -148,15 +149,15 @@ def _total(cost: Callable[..., int], shape: Shape, batches: Counter[Size], **mor
 
 
 def of_validation(config: RunConfig, schedule: Schedule, price: Price, flops: int) -> dict[str, Any] | None:
-    """What all validations take beside training's `flops`; None: how many examples there are is not known.
+    """What all validations cost, next to training's `flops`; None if the number of validation examples is not known.
 
     Returns:
-        times: in training; in the end the best prompt is scored once more, and the last one where training looked at
-            some examples alone.
-        examples: outputs in all.
-        flops: of these, each as long as a target may be; where labels are scored, of each label.
-        share: of the time of training and validation together, where a token of few generated outputs takes as long as
-            one of ROWS.
+        times: how many validations training has. After it the best prompt is scored once more, and the last one too if
+            training validated on a sample.
+        examples: how many outputs they have in all.
+        flops: of all these outputs, each as long as a target may be; if labels are scored, of every label.
+        share: the validations' share of the time of training and validation together. A token generated for fewer
+            than ROWS outputs at once is counted as long as one for ROWS.
     """
     total = most_valid_examples(config)
     if total is None:
@@ -170,13 +171,13 @@ def of_validation(config: RunConfig, schedule: Schedule, price: Price, flops: in
     floor = ROWS
     if price.reads.chooses(task.answer):
         number, floor = len(rules_of(task).labels), 0
-        if price.reads.reads_target:  # each label goes the source's way
+        if price.reads.reads_target:  # each label is read after the source, in a pass of its own
             asked = [(shape, count * number, times) for shape, count, times in asked]
-        else:  # all tokens of all labels are there at once
+        else:  # the decoder scores all tokens of all labels in one pass
             target *= number
 
     def cost(shape: Shape, rows: int, rows_of_decoder: int) -> int:
-        """Of so many sources that are read, and as many outputs, or more, that are said."""
+        """FLOPs of reading `rows` sources and of writing `rows_of_decoder` outputs."""
         read = price.below(shape, batch=1, source=source, target=1, blocks=shape.source.blocks)
         whole = price.forward(shape, batch=1, source=source, target=target)
         return rows * read + rows_of_decoder * (whole - read)
@@ -191,7 +192,7 @@ def of_validation(config: RunConfig, schedule: Schedule, price: Price, flops: in
 
 
 def _times(stage: Stage, schedule: Schedule, config: RunConfig) -> int:
-    """How often a stage is validated: now and then, and at its end."""
+    """How often a stage is validated: every eval_every updates, and at its end."""
     if stage is not schedule.last and not config.train.eval_partial:
         return 0
     every = config.train.eval_every

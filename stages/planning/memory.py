@@ -1,4 +1,4 @@
-"""What do a run's stages take on a device, and with which engine and micro-batch do they fit there?"""
+"""Finds how much device memory a run's stages take, and with which engine and micro-batch they fit."""
 
 from bisect import bisect_left
 from dataclasses import dataclass, replace
@@ -16,19 +16,19 @@ from fpt.pricing.memory import Need, is_for_card, need, weights
 from fpt.units import amount, bytes_of
 from stages.schedule import Schedule, Stage
 
-ROOM = 0.9  # of a device's memory that a plan may fill
-RESERVE = 2**30  # of a card's free memory, for what is not counted: messages between processes, kernels' own
+ROOM = 0.9  # the share of a device's memory that a plan may fill
+RESERVE = 2**30  # bytes of a GPU left for what is not counted: communication buffers, the kernels' workspaces
 PACKED = ("int8", "nf4")
 
 
 @dataclass(frozen=True)
 class Device:
-    """The memory of one device, or what is free of a machine's, which its processes share.
+    """The memory of one GPU, or a machine's free memory, which its processes share.
 
     Attributes:
-        bytes: of the device, or free.
-        is_shared: whether the processes of the machine share them.
-        taken: what each process keeps there besides the model and its activations.
+        bytes: how much memory there is.
+        is_shared: whether the machine's processes share it.
+        taken: bytes that each process uses for things other than the model and its activations.
     """
 
     bytes: int
@@ -36,14 +36,14 @@ class Device:
     taken: int = 0
 
     def of_each(self, processes: int) -> int:
-        """Bytes that each of so many processes may use."""
+        """Bytes that each of the machine's processes may use."""
         return max(1, (self.bytes // processes if self.is_shared else self.bytes) - self.taken)
 
 
 def device_of(engine: EngineConfig, *, kept_in_memory: int = 0) -> Device:
-    """The device as `engine.device_memory` gives it, or as it is on this machine; `engine.device` is no longer auto.
+    """The device that `engine.device_memory` describes, or this machine's; `engine.device` must not be auto.
 
-    States that are kept in memory take from what a stage may have only where the device is the CPU.
+    Cached states leave a stage less memory only if the device is the CPU: they are kept in the machine's memory.
     """
     taken = 0 if is_for_card(engine) else kept_in_memory
     if engine.device_memory is not None:
@@ -65,10 +65,10 @@ class Fit:
 
     Attributes:
         micro_batch: examples per forward pass of a process.
-        checkpointing: whether blocks are computed again on the way back.
-        total: bytes.
-        least: bytes with the fewest examples at once: one, where their number is free.
-        fits: whether that leaves a tenth of the device's memory free.
+        checkpointing: whether blocks are computed again in the backward pass.
+        total: bytes that it takes.
+        least: bytes that it takes with the fewest examples at once: one, unless the micro-batch is given.
+        fits: whether the total leaves a tenth of the device's memory free.
     """
 
     micro_batch: int
@@ -82,8 +82,8 @@ class Fit:
 class Memory:
     """What the stages of a schedule take on a device, under one configuration or another.
 
-    `lengths` are those of the longest source and target, the source's without the prompt. In a configuration no
-    precision and no device is auto.
+    `lengths` are those of the longest source, without the prompt, and of the longest target. The configurations that
+    its methods take have a precision and a device other than auto.
     """
 
     price: Price
@@ -92,7 +92,7 @@ class Memory:
     lengths: tuple[int, int]
 
     def need(self, config: RunConfig, stage: Stage, micro_batch: int, *, checkpointing: bool) -> Need:
-        """One stage's bytes by what they are for."""
+        """One stage's bytes: weights, activations, and the rest."""
         source, target = self.lengths
         sizes, below = (micro_batch, source + config.prompt.length, target), self.schedule.below(stage)
         prompt = config.prompt
@@ -101,7 +101,7 @@ class Memory:
         )
 
     def stage(self, config: RunConfig, stage: Stage, fit: Fit) -> dict[str, Any]:
-        """One stage's bytes, with a plan's names."""
+        """One stage's bytes under the names of StagePlan."""
         plain, less = (self.need(config, stage, fit.micro_batch, checkpointing=is_on) for is_on in (False, True))
         total = (less if fit.checkpointing else plain).total
         return {
@@ -115,7 +115,7 @@ class Memory:
         }
 
     def fit(self, config: RunConfig) -> Fit:
-        """How the largest stage runs: checkpointed as asked for, or on a card where it makes the difference."""
+        """How the largest stage runs: checkpointed if asked for or, on a GPU, if it fits only with checkpointing."""
         most, fewest = most_at_once(config), fewest_at_once(config)
         checkpointing = bool(config.train.activation_checkpointing)
         if config.train.activation_checkpointing is None and is_for_card(config.engine):
@@ -138,7 +138,7 @@ class Memory:
         return self.need(config, self.schedule.last, micro_batch, checkpointing=checkpointing).total
 
     def has_room(self, config: RunConfig, total: int) -> bool:
-        """Whether so many bytes fit, with some room left."""
+        """Whether `total` bytes fit and leave a tenth of the device's memory free."""
         return total <= ROOM * self.device.of_each(counted(config.engine).here)
 
     def holds_weights(self, config: RunConfig) -> bool:
@@ -146,7 +146,7 @@ class Memory:
         return self.has_room(config, weights(self.price, self.schedule.last.shape, config.engine))
 
     def engine(self, config: RunConfig) -> tuple[EngineConfig, str]:
-        """The engine that engine=auto stands for, and why: torch where it fits, or sharing wins nothing."""
+        """The engine that engine=auto stands for, and why: torch if that fits, or if sharding would save no memory."""
         engine = config.engine
         if engine.name != "auto":
             return engine, f"engine={engine.name} as given"
@@ -167,7 +167,7 @@ class Memory:
         return shared.engine, f"engine=deepspeed: {reason}{more}"
 
     def why_checkpointing(self, config: RunConfig, fit: Fit) -> list[str]:
-        """For people, why blocks are computed again on the way back where nobody asked for it."""
+        """In words for the user, why activation checkpointing is on although nobody asked for it."""
         if config.train.activation_checkpointing is not None or not fit.checkpointing:
             return []
         without = amount(self.total(config, fewest_at_once(config), checkpointing=False))
@@ -181,18 +181,18 @@ class Memory:
 
 
 def is_auto(config: RunConfig) -> bool:
-    """Whether the micro-batch is as large as fits: as asked for, or where nothing is said and this is no CPU."""
+    """Whether the micro-batch is to be as large as fits: if auto is given, or on a GPU if nothing is given."""
     micro_batch = config.train.micro_batch
     return micro_batch == "auto" or (micro_batch is None and is_for_card(config.engine))
 
 
 def fewest_at_once(config: RunConfig) -> int:
-    """The fewest examples of a forward pass that may be chosen."""
+    """The smallest micro-batch that may be chosen."""
     return 1 if is_auto(config) else most_at_once(config)
 
 
 def most_at_once(config: RunConfig) -> int:
-    """The most examples of a forward pass: a process's share of the batch, or the micro-batch if that is less."""
+    """The largest micro-batch: a process's share of the batch, or the given micro-batch if that is smaller."""
     share = -(-config.train.batch_size // counted(config.engine).all)
     micro_batch = config.train.micro_batch
     return min(micro_batch, share) if isinstance(micro_batch, int) else share

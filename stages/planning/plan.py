@@ -1,7 +1,7 @@
-"""What is decided once, before the first update, and holds until the run ends: on disk it is plan.json.
+"""A run's plan: decided once, before the first update, and kept as plan.json until the run ends.
 
-Free memory and disk are other ones tomorrow. A run that goes on reads its plan back, so that it computes what it would
-have computed; only where other settings are typed is it planned anew.
+Free memory and disk space change from day to day. A resumed run therefore reads its plan back, so that it computes what
+it would have computed without the stop; it is planned again only if settings that the plan depends on have changed.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -18,19 +18,20 @@ from stages.kept_states import StatesPlan
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage: its size with result.json's names, what it costs in FLOPs, and what it takes in bytes.
+    """One stage's size under result.json's names, its FLOPs, and its bytes at the peak of an update on one device.
 
     Attributes:
-        name: of its folder, as in 1-6x24-704x2816.
-        weight_bytes: of the frozen model, all of it.
-        flops: of the stage's updates, and of the states below a late prompt, `flops_states`, before the first of them.
-        flops_full: what the full model's updates with vanilla prompt tuning take on the same batches.
+        name: the name of its folder, as in 1-6x24-704x2816.
+        weight_bytes: bytes of the whole frozen model, over all devices.
+        flops: FLOPs of the stage's updates and, before them, of the states below a late prompt (`flops_states`).
+        flops_full: FLOPs of vanilla prompt tuning of the full model on the same batches.
         blocks_below: how many of its blocks lie below the prompt.
-        weights: on one device, at an update's peak, and so are the others.
-        activations: without activation checkpointing.
-        activations_checkpointed: with it.
-        total: with checkpointing where the run has it.
-        fits: whether that leaves a tenth of the device's memory free.
+        weights: bytes of the frozen model on one device.
+        activations: bytes of activations without activation checkpointing.
+        activations_checkpointed: bytes of activations with it.
+        rest: bytes of everything else.
+        total: the sum, with checkpointing if the run has it.
+        fits: whether the total leaves a tenth of the device's memory free.
     """
 
     name: str
@@ -58,7 +59,7 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Advice:
-    """The words to type that make the largest stage fit, and the bytes that it takes then."""
+    """Overrides with which the largest stage fits, and the bytes that it takes then."""
 
     words: list[str]
     bytes: int
@@ -67,25 +68,25 @@ class Advice:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is decided for a run: how it runs on this machine, and what every stage costs and takes.
+    """Everything that is decided for a run: how it runs on this machine, and every stage's FLOPs and memory.
 
     Attributes:
-        asked: the settings that it was decided for, by key; and how many processes there were.
+        asked: the settings that it was decided for, by key, and the number of processes.
         engine: torch or deepspeed.
         dtype: the frozen model's precision.
-        quantize: how the weights of the blocks' linear layers are packed.
-        processes: over all machines.
-        batch_size: examples of an update.
+        quantize: how the weights of the blocks' linear layers are quantised.
+        processes: the number of processes on all machines together.
+        batch_size: examples per update.
         micro_batch: examples per forward pass of a process.
         activation_checkpointing: whether the run has it.
-        graphs: whether updates are CUDA graphs.
-        states: what is done about the states below a late prompt; None: it is a soft one.
-        device_memory: bytes of one device; for a process on a CPU its share of what is free.
-        reasons: for people, why this engine, and what is on because nothing fits without.
-        advice: what would make a run fit that does not, first without packed weights, then with them.
-        flops_importance: of the forward passes that score neurons.
+        graphs: whether updates run as CUDA graphs.
+        states: what is done about the states below a late prompt; None for a soft prompt.
+        device_memory: bytes of one device; on a CPU, a process's share of the free memory.
+        reasons: in words for the user, why this engine, and what was turned on because nothing fits without it.
+        advice: settings with which a run that does not fit would, first without quantised weights, then with them.
+        flops_importance: FLOPs of the forward passes that score neurons.
         trainable_parameters: how many numbers are learned.
-        vectors_pt: of the prompt of vanilla prompt tuning, as many as this one has, wherever it enters.
+        vectors_pt: the length of the prompt that vanilla prompt tuning is priced with: the same as this prompt's.
         ends_whole: whether the last stage's model is the full one.
         stages: in order.
     """
@@ -159,7 +160,7 @@ class Plan:
         return replace(config, train=train, engine=engine)
 
     def sentences(self, device: str) -> list[str]:
-        """What a run says of its plan: the engine and why, and what is done about the states below the prompt."""
+        """The plan in words for the user: the engine and why, and what is done about the states below the prompt."""
         number = torch.get_num_threads()
         threads = f"; {number} thread{'s' if number > 1 else ''}" if named(device).type == "cpu" else ""
         packed = "" if self.quantize == "none" else f", its blocks' linear layers in {self.quantize}"
@@ -169,7 +170,7 @@ class Plan:
         return [engine, *others, *([self.states.sentence] if self.states else [])]
 
     def to_json(self) -> dict[str, Any]:
-        """plan.json: the plan, the sums of its stages, and what it says about states."""
+        """The content of plan.json: the plan, the sums over its stages, and its sentence about states."""
         sums = {name: getattr(self, name) for name in ("updates", "flops", "flops_pt", "flops_ratio", "fits")}
         states = self.states and {**asdict(self.states), "sentence": self.states.sentence}
         return {**asdict(self), **sums, "states": states}

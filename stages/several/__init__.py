@@ -1,1 +1,1 @@
-"""Several runs: schedules against each other, and sweeps."""
+"""Several runs with one command: comparisons and sweeps."""

@@ -1,8 +1,9 @@
-"""Comparison of runs on one model and task: schedules with vanilla prompt tuning, or kinds of prompts with the first.
+"""Compares runs on one model and task: schedules with vanilla prompt tuning, or kinds of prompts with the first one.
 
-The first variant is called vanilla here, whichever it is. A run's FLOPs to vanilla's score are those after which its
-validations on the full model reach the mean, over the seeds, of vanilla's last ones, and still have it at the next
-validation. Its gain is its score minus the best that vanilla with the same seed had reached with as many FLOPs.
+The first variant is called vanilla here, whichever it is. The target is vanilla's last validation score, averaged over
+seeds. A run's FLOPs to vanilla are those spent when a validation on the full model first reaches the target and the
+next validation holds it. A run's gain is its score minus the best that vanilla with the same seed had reached with as
+many FLOPs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,14 +25,14 @@ from stages.several.in_turn import Planned
 VANILLA = "pt"
 GENERATORS = PromptConfig.__dataclass_fields__["generator"].metadata["choices"]
 SIZES = ("encoder_layers", "decoder_layers", "ffn", "decoder_ffn")
-SHARES = (0.25, 0.5, 0.75)  # of vanilla's FLOPs, after which scores are compared
-VALIDATIONS = 10  # of a run, at least, unless train.eval_every is typed
+SHARES = (0.25, 0.5, 0.75)  # the shares of vanilla's FLOPs after which scores are compared
+VALIDATIONS = 10  # the least number of validations in a run, unless train.eval_every is typed
 OWN_KEYS = {"schedule": ("schedule", "schedule.stages", "schedule.name"), "prompt": ("prompt", "prompt.generator")}
 EXAMPLES = {"schedule": "schedules=pt,cr (or a FILE.yaml)", "prompt": "prompts=soft,late"}
 
 
 def plan(overrides: Sequence[str], kind: str, names: Sequence[str], seeds: Sequence[int]) -> list[Planned]:
-    """Plan the runs, variant by variant; `kind` is what is compared, schedule or prompt."""
+    """Plan the runs of a comparison, variant by variant; `kind` is what varies: schedule or prompt."""
     keys = {word.partition("=")[0].lstrip("+~"): word for word in overrides}
     for key, word in keys.items():
         if key in ("seed", *OWN_KEYS[kind]):
@@ -63,7 +64,7 @@ def _words(kind: str, name: str, keys: Mapping[str, str]) -> list[str]:
 
 
 def _validated_often(config: RunConfig) -> RunConfig:
-    """Have even a short run validate often enough to read curves off it."""
+    """Make even a short run validate often enough for a curve."""
     every = min(config.train.eval_every, max(1, schedule.of(config).updates // VALIDATIONS))
     return replace(config, train=replace(config.train, eval_every=every))
 
@@ -76,7 +77,7 @@ class Point(NamedTuple):
 
 
 def compare(kind: str, runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
-    """Compare finished runs, of each variant one for every seed, in the same order; ratios are to vanilla's runs."""
+    """Compare finished runs with vanilla's; every variant has one run per seed, in the same order of seeds."""
     memory = {name: max(map(_planned_memory, members)) for name, members in runs.items()}
     vanilla = next(iter(runs.values()))
     target = mean(validations(run)[-1].score for run in vanilla)
@@ -126,7 +127,7 @@ def after(points: Sequence[Point], flops: float) -> float | None:
 
 
 def _against(run: Run, vanilla: Run, target: float) -> dict[str, Any]:
-    """Compare a run with vanilla's of the same seed; `target` is the mean of vanilla's last scores."""
+    """Compare a run with vanilla's run of the same seed; `target` is the mean of vanilla's last scores."""
     result, other = run.result, vanilla.result
     is_whole = all(result["stages"][-1][size] == other["stages"][-1][size] for size in SIZES)
     points, score = validations(run) if is_whole else [], result["metric"]["value"]
@@ -158,7 +159,7 @@ def _planned_memory(run: Run) -> int:
 
 
 def examples_per_second(run: Run) -> float:
-    """Return the examples per second of updates, without validations and the beginnings of stages."""
+    """Return the examples per second in updates, leaving out validations and the time to set up a stage."""
     pairs = [
         (before, line)
         for before, line in pairwise(run.metrics)
@@ -170,7 +171,7 @@ def examples_per_second(run: Run) -> float:
 
 
 def spread(values: Sequence[float | None]) -> dict[str, float | None] | None:
-    """Return mean and standard deviation, None for that of one value; None where a value is missing."""
+    """Return mean and standard deviation (None for a single value), or None altogether if a value is missing."""
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):
         return None

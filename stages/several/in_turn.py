@@ -1,4 +1,4 @@
-"""Several runs, one after the other: what is finished is read, what is missing or was stopped is run."""
+"""Several runs, one after the other: finished ones are read, missing ones are run, and stopped ones are resumed."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ from stages import schedule
 
 @dataclass(frozen=True)
 class Planned:
-    """One run of several, and by key the values in which it differs from the others."""
+    """One run of several, and the values by key in which it differs from the others."""
 
     config: RunConfig
     values: dict[str, str]
 
     @property
     def label(self) -> str:
-        """The values, for people."""
+        """The values in words for the user."""
         return " ".join(f"{key}={value}" for key, value in self.values.items()) or "the run"
 
 
 def check_all(plans: Sequence[Planned]) -> None:
-    """Refuse what is wrong with any run before the first begins."""
+    """Check all runs before the first begins, so that none fails later for a reason that could be known now."""
     if is_worker():
         raise UserError("several runs start their processes themselves; give engine.processes=N in place of a launcher")
     taken: dict[str, Planned] = {}
@@ -45,7 +45,7 @@ def check_all(plans: Sequence[Planned]) -> None:
 
 
 def finished(config: RunConfig) -> Run | None:
-    """Open the run if it is finished; whether its data have changed since is not checked."""
+    """Open the run if it is finished, else None; whether its data have changed since is not checked."""
     folder = config.folder
     if config.resume in ("never", "repair") or not (folder / CONFIG).is_file():
         return None
@@ -64,7 +64,7 @@ def finished(config: RunConfig) -> Run | None:
 def run_all(
     plans: Sequence[Planned], train: Callable[[RunConfig], object], say: Callable[[str], None]
 ) -> Iterator[tuple[Planned, Run | UserError]]:
-    """Train the runs that are not finished; gives each run, or the error that ended it."""
+    """Train the runs that are not finished yet; yields each run, or the error that ended it."""
     for number, planned in enumerate(plans, 1):
         where = f"run {number} of {len(plans)}: {planned.label}"
         try:

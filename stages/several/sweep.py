@@ -16,7 +16,7 @@ from stages.epochs import in_updates
 from stages.several.in_turn import Planned
 
 IN_THE_NAME = ("task", "task.name", "model", "model.name", "schedule", "schedule.name", "seed")
-LONGEST = 60  # letters of a value in a folder's name
+LONGEST = 60  # the most characters of a value in a folder's name
 
 
 def plan(words: Sequence[str]) -> list[Planned]:
@@ -46,7 +46,7 @@ def table(runs: Sequence[tuple[Planned, Run | UserError]]) -> list[dict[str, Any
 
 
 def _folder(config: RunConfig, values: Mapping[str, str]) -> str:
-    """Name a run's folder: the usual name with the swept values that it lacks, or under run.dir=DIR all of them."""
+    """Name a run's folder: the default name plus the swept values that it lacks; in run.dir=DIR, all swept values."""
     named = {key: value for key, value in values.items() if config.run.dir or key not in IN_THE_NAME}
     parts = [f"{key}={_short(value)}" for key, value in named.items()]
     if config.run.dir:
@@ -55,7 +55,7 @@ def _folder(config: RunConfig, values: Mapping[str, str]) -> str:
 
 
 def _short(value: str) -> str:
-    """Write a value as part of a folder's name, with a hash where letters are lost."""
+    """Write a value as part of a folder's name, with a hash if characters had to be replaced or cut."""
     clean = re.sub(r"[^\w.+]+", "_", value)
     if clean == value and len(clean) <= LONGEST:
         return value

@@ -1,1 +1,1 @@
-"""Uses of a learned prompt: to score it, have it answer, export it."""
+"""Uses a learned prompt: scores it, answers texts with it, exports it."""

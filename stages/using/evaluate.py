@@ -1,4 +1,4 @@
-"""The score of a learned prompt on a split of a task, computed as in training."""
+"""Scores a learned prompt on a split of a task, in the same way as training does."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,7 @@ def evaluate(
 ) -> tuple[dict[str, Any], bytes]:
     """Answer a split with the prompt; returns the scores, if the split has labels, and the lines of predictions.jsonl.
 
-    Every one of several processes calls this, and gets all of it.
+    Every process calls this, and each gets the whole result.
     """
     device = open_device(config.engine)
     with distributed.joined(config.engine, device):
@@ -38,7 +38,7 @@ def evaluate(
         with progress.running(), opened(backbone, selection, engine, module) as model:
             answers = evaluator.answers(model, data, split or config.task.valid_split)
     name = split or name_of_validation(config.task)
-    # The baseline comes from training examples; where there are none, the validation file stands in for them.
+    # The baseline comes from training examples; without any, the validation file stands in for the training file.
     has_baseline = examples is task.valid and (config.task.valid is None or config.task.train != config.task.valid)
     scores = {
         "task": task.name,

@@ -1,4 +1,4 @@
-"""Exports: a run's prompt, with its partial PLM or without, or several runs' prompts, in formats that others read."""
+"""Exports prompts of one or several runs, with their partial PLM or without, in formats that other libraries read."""
 
 import json
 from collections.abc import Iterable
@@ -34,9 +34,9 @@ from stages.using.learned import LearnedPrompt, check_same_model, from_run
 def export(
     request: ExportRequest | TokensRequest, progress: Progress, texts: Iterable[list[Example]] = ()
 ) -> dict[str, Any]:
-    """Write what was asked for, with its model card, and send it to the Hub if that was asked for too.
+    """Write the export with its model card, and push it to the Hub if the request names a repository.
 
-    `texts` are those that to=embeds embeds behind the prompt.
+    `texts` is for to=embeds, which writes their embeddings after the prompt's.
     """
     try:
         request.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -58,10 +58,10 @@ def export(
 
 
 def _write(request: ExportRequest, folder: Path, progress: Progress, texts: Iterable[list[Example]]) -> None:
-    """Write one prompt, and its model where the format has it."""
+    """Write one prompt, and its model if the format includes one."""
     learned = from_run(request.run, request.number)
     model = request.run.config.model
-    if is_on_this_machine(model):  # what is on the Hub is there as it was
+    if is_on_this_machine(model):  # a local folder may have changed; a revision on the Hub cannot
         learned.check_tokenizer(open_backbone(model, with_weights=False))
     if request.to == "hf":
         with progress.console.status("writing the model"):
@@ -81,7 +81,7 @@ def _write(request: ExportRequest, folder: Path, progress: Progress, texts: Iter
 
 
 def _write_tokens(request: TokensRequest, folder: Path, progress: Progress) -> str:
-    """Write a checkpoint in which every prompt is added tokens; returns the prompts, for people."""
+    """Write a checkpoint in which every prompt is a row of added tokens; returns a description for the user."""
     learned = {name: from_run(one.run, one.number) for name, one in request.prompts.items()}
     first = next(iter(learned))
     for prompt in learned.values():
@@ -103,18 +103,18 @@ def _write_tokens(request: TokensRequest, folder: Path, progress: Progress) -> s
 def _write_embeds(
     request: ExportRequest, learned: LearnedPrompt, folder: Path, progress: Progress, texts: Iterable[list[Example]]
 ) -> None:
-    """Write what the first block takes for every text, the prompt before it [P+S, D], and the texts by number."""
+    """Write the input of the first block for every text, the prompt and then its embeddings [P+S, D], and the texts."""
     task, dtype = request.run.config.task, getattr(torch, request.run.result["dtype"])
     with progress.console.status("reading the embedding"):
         backbone = open_backbone(request.run.config.model)
         learned.selection(backbone)
-        (stack,) = backbone.shape  # embeddings are those of any part, and one block makes a model
+        (stack,) = backbone.shape  # one block is enough: every partial PLM has the same embeddings
         body = partial.build(backbone, Selection(**{stack: StackSelection((0,))})).to(dtype)
     model = PromptedModel(body, kind_of(learned.config).build(learned.tensors, 0))
     tokens = Tokens(backbone.tokenizer, backbone.family.row, templates_of(rules_of(task), task))
     embedded, asked = dict[str, torch.Tensor](), list[dict[str, Any]]()
     for window in texts:
-        # As `Predictor.encoded`, of which no more than the embedding is needed here.
+        # Encoded as in `Predictor.encoded`; a target is not needed here.
         data = encode(window, tokens, source_length=task.source_length, target_length=2)
         with progress.running():
             for (index,) in progress.with_bar([[index] for index in range(len(window))], "embedding"):
@@ -129,7 +129,7 @@ def _write_embeds(
 
 
 def _keep_rules(folder: Path) -> None:
-    """Have a saved tokenizer opened as tokenizer.json says: a family's own class would leave out added rules."""
+    """Have a saved tokenizer opened as tokenizer.json says: a family's own class would drop the rules added to it."""
     file = folder / "tokenizer_config.json"
     values = json.loads(file.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
     file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Learned prompts of runs and files, and the part of the backbone that each is for."""
+"""Reads learned prompts from runs and files, and checks that a model is the one a prompt was trained on."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,18 +19,18 @@ from stages import selection
 
 @dataclass(frozen=True)
 class LearnedPrompt:
-    """A prompt, and what is known of the model that it was trained on; None where nothing is."""
+    """A prompt, and what is known about the model that it was trained on; None for what is not known."""
 
-    name: str  # where it is from, for people
+    name: str  # where it comes from, as named in messages
     tensors: Tensors
     config: PromptConfig  # its kind, and where it enters
-    part: Selection | None = None  # of the backbone; None: the whole
-    fingerprint: str | None = None  # of the backbone's weights
+    part: Selection | None = None  # the part of the backbone that it is for; None: the whole
+    fingerprint: str | None = None  # the hash of the backbone's weights
     vocabulary: str | None = None  # the tokenizer's hash
     max_new_tokens: int | None = None  # the limit of its outputs when it was scored
 
     def selection(self, backbone: Backbone) -> Selection:
-        """Return the part of the backbone that the prompt is for; refuse another backbone than it was trained on."""
+        """Return the part of the backbone that the prompt is for; refuse a backbone that it was not trained on."""
         width = backbone.sizes.width
         kind = kind_of(self.config)
         held = kind.width({name: tuple(tensor.shape) for name, tensor in self.tensors.items()})
@@ -46,12 +46,12 @@ class LearnedPrompt:
         return self.part or selection.everything(backbone.shape)
 
     def check_tokenizer(self, backbone: Backbone) -> None:
-        """Refuse another tokenizer than the one that the prompt was trained with."""
+        """Refuse a tokenizer other than the one that the prompt was trained with."""
         refuse_other_tokenizer(self.name, self.vocabulary, backbone)
 
 
 def check_same_model(prompt: LearnedPrompt, first: LearnedPrompt) -> None:
-    """Refuse a prompt for another model than the first one's, or another part of it."""
+    """Refuse a prompt that is not for the same part of the same model as the first one."""
     if (prompt.fingerprint, prompt.part) != (first.fingerprint, first.part):
         raise UserError(
             f"{prompt.name}: its prompt is for another model, or another part of it, than that of {first.name}; they"
@@ -60,7 +60,7 @@ def check_same_model(prompt: LearnedPrompt, first: LearnedPrompt) -> None:
 
 
 def from_run(run: Run, stage: int | None) -> LearnedPrompt:
-    """Take a run's best prompt, for its last stage's model, or the prompt with which a stage ended, for that one's."""
+    """Read a run's best prompt, which is for the last stage's model, or a stage's last one, for that stage's model."""
     limit = run.result.get("max_new_tokens")
     own = None if stage is None else run.stage(stage)
     file = (own or run.stages[-1]).file("selection.safetensors")
@@ -70,7 +70,7 @@ def from_run(run: Run, stage: int | None) -> LearnedPrompt:
 
 
 def from_file(config: RunConfig) -> LearnedPrompt:
-    """Take the prompt in `prompt.file`, for the whole model."""
+    """Read the prompt in `prompt.file`, which is for the whole model."""
     path = Path(str(config.prompt.file)).expanduser()
     stored, known = open_prompt(path), _trained_on(open_run(path)) if (path / LEDGER).is_file() else (None, None)
     return LearnedPrompt(f"prompt.file={config.prompt.file}", stored.read(), stored.config, None, *known)

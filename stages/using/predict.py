@@ -1,4 +1,4 @@
-"""Learned prompts, opened with their model to answer texts."""
+"""Opens learned prompts with their model to answer texts."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,9 +24,9 @@ from stages.using.learned import LearnedPrompt, check_same_model
 def predictor(
     config: RunConfig, prompt: LearnedPrompt, *, beams: int = 1, max_new_tokens: int | None = None
 ) -> Iterator[Predictor]:
-    """Open one prompt with its model, which answers until the end.
+    """A context in which one prompt and its model answer texts.
 
-    Outputs are no longer than `max_new_tokens`; None: than those of the run, the longest label, or the task's limit.
+    Outputs have at most `max_new_tokens` tokens; None: the run's limit, else the longest label or the task's limit.
     """
     several = mixed_predictor({"": (config, prompt)}, beams=beams, max_new_tokens=max_new_tokens)
     with several as mixed:
@@ -37,7 +37,7 @@ def predictor(
 def mixed_predictor(
     prompts: Mapping[str, tuple[RunConfig, LearnedPrompt]], *, beams: int = 1, max_new_tokens: int | None = None
 ) -> Iterator[MixedPredictor]:
-    """Open several prompts, by name, with the model that they share; the first one's engine holds it."""
+    """A context in which several prompts, by name, answer with the model they share; it runs on the first's engine."""
     config, first = next(iter(prompts.values()))
     for own, _ in prompts.values():
         check_options(own, beams=beams, max_new_tokens=max_new_tokens)
@@ -73,7 +73,7 @@ def mixed_predictor(
 
 
 def _longest(config: RunConfig, rules: TaskRules, backbone: Backbone) -> int:
-    """Return how many tokens a target may have: those of the longest label, or the task's limit."""
+    """Return how many tokens a target may have: as many as the longest label, or the task's limit if it has none."""
     if not rules.labels:
         return config.task.target_length
     words = [ANSWER.format(answer=label) for label in rules.labels]
@@ -102,7 +102,7 @@ def _check_alike(
 
 
 def windows_of_main(windows: Iterable[list[Example]]) -> Iterator[list[Example]]:
-    """Give every process the windows that the main process reads; the others' are not read."""
+    """Give every process the windows that the main process reads; other processes leave their own `windows` unread."""
     own = iter(windows)
     while (window := distributed.broadcast_from_main(lambda: next(own, None))) is not None:
         yield window
