@@ -1,1 +1,1 @@
-"""Text to batches."""
+"""From text to padded batches of token ids."""

@@ -1,4 +1,4 @@
-"""Which examples come together: by length, in an order that is a function of (seed, update)."""
+"""Puts examples of similar length into batches, in an order that is a function of (seed, update)."""
 
 from collections.abc import Iterator
 
@@ -7,26 +7,26 @@ import torch
 from fpt.data.encoded import Encoded
 from fpt.random_streams import stream
 
-CHUNK = 32  # updates whose examples are sorted by length together
+CHUNK = 32  # the examples of so many updates are sorted by length together
 
 
 def batches_by_length(data: Encoded, size: int) -> list[list[int]]:
-    """Every example once, longest first, in batches of up to `size`; for passes whose order does not matter."""
+    """Batches of up to `size` that hold every example once, longest first; for passes whose order does not matter."""
     order = sorted(range(len(data)), key=lambda index: (data.lengths[index], -index), reverse=True)
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def in_turn(batches: list[list[int]], process: int, processes: int) -> list[list[int]]:
-    """One process's batches, as many as any other's; where there are not enough, the last is empty."""
+    """One process's batches, taken in turn; every process has equally many, of which the last may be empty."""
     own = batches[process::processes]
     return own if process < len(batches) % processes or len(batches) % processes == 0 else [*own, []]
 
 
 def micro_batches(indices: list[int], size: int | None, *, process: int = 0, processes: int = 1) -> list[list[int]]:
-    """One process's share of an update's examples, in parts of at most `size`.
+    """One process's share of an update's examples, in micro-batches of at most `size`.
 
-    Every process has as many parts, of which its last may be empty: a model whose weights are shared out runs in step.
-    Shares are taken in turn, so that each has short and long examples.
+    Every process has equally many, of which the last may be empty, as sharded weights need processes to run in step.
+    Examples are dealt out in turn, so that every process has short and long ones.
     """
     size = size or len(indices)
     share, largest = indices[process::processes], -(-len(indices) // processes)
@@ -34,7 +34,7 @@ def micro_batches(indices: list[int], size: int | None, *, process: int = 0, pro
 
 
 class UpdateOrder:
-    """Which examples an update trains on: a pure function of (seed, update).
+    """The examples that each update trains on, a pure function of (seed, update).
 
     Epochs follow each other without a break, each in an order of its own. The examples of up to CHUNK updates
     are sorted by length and cut into batches, so that a batch holds little padding; the batches are then shuffled.
@@ -42,7 +42,7 @@ class UpdateOrder:
 
     def __init__(self, data: Encoded, *, batch_size: int, seed: int) -> None:
         self._data, self._size, self._seed = data, batch_size, seed
-        # At most an epoch: sorting would bring the same example of several epochs into one batch.
+        # At most an epoch, or sorting would put copies of an example from several epochs into one batch.
         self._chunk_size = max(1, min(CHUNK, len(data) // batch_size))
         self._chunk: tuple[int, list[list[int]]] = (-1, [])
         self._epoch: tuple[int, list[int]] = (-1, [])
@@ -58,14 +58,15 @@ class UpdateOrder:
         count = self._chunk_size * self._size
         drawn: list[int] = []
         for number, part in enumerate(self._drawn(chunk * count, count)):
-            # Epoch by epoch, or an example's two copies would meet; down after up, so that lengths meet at the seam.
+            # Epochs are sorted apart, so that an example's two copies do not meet, and one up, the next down, so that
+            # a batch at the seam holds similar lengths.
             drawn += sorted(part, key=lambda index: self._data.lengths[index], reverse=number % 2 == 1)
         batches = [drawn[start : start + self._size] for start in range(0, count, self._size)]
         shuffled = torch.randperm(self._chunk_size, generator=stream(self._seed, "batches", chunk)).tolist()
         return [batches[index] for index in shuffled]
 
     def _drawn(self, start: int, count: int) -> Iterator[list[int]]:
-        """`count` examples from position `start` of all epochs in a row, one list for each epoch touched."""
+        """`count` examples from position `start` in the sequence of all epochs, in one list for each epoch touched."""
         total = len(self._data)
         for epoch in range(start // total, (start + count - 1) // total + 1):
             if self._epoch[0] != epoch:

@@ -17,48 +17,48 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fpt.data.rows import Rows
 
-IGNORED = -100  # label of a padded target position
-ALIGNED = 8  # a card's attention copies a bias of another width, in every block, and its matrix units like it no better
+IGNORED = -100  # the label at padded target positions
+ALIGNED = 8  # a GPU's attention copies biases of other widths in every block; its matrix units prefer these too
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded token ids: source [B, S], mask [B, S], labels [B, T] with IGNORED where padded.
+    """Padded token ids: source [B, S], its padding mask [B, S], and labels [B, T] with IGNORED where padded.
 
-    `below` are the states [B, S, D] below a late prompt, zero where padded, in a causal model also of the target.
+    `below` are the hidden states [B, S, D] below a late prompt, zero where padded; a causal model's cover the target.
     """
 
     source: Tensor
     mask: Tensor
     labels: Tensor
-    below: Tensor | None = None  # not computed yet
-    factors: Tensor | None = None  # [B, P, D]: what dropout makes of the prompt's vectors
-    places: Tensor | None = None  # [B]: where in the source the first label is read, in models of one stack; or last
+    below: Tensor | None = None  # None: not computed yet
+    factors: Tensor | None = None  # [B, P, D]: dropout's factors for the prompt's vectors
+    places: Tensor | None = None  # [B]: where in the source a masked model answers; None: at its last token
 
     @cached_property
     def real(self) -> Tensor:
-        """Where a real target token stands, [N], in the labels read row after row."""
+        """Indices [N] of the real target tokens in the flattened labels."""
         return (self.labels != IGNORED).flatten().nonzero()[:, 0]
 
     def unlabelled(self) -> "Batch":
-        """A copy of the batch whose targets are all ignored, so that its loss is 0."""
+        """A copy of the batch whose labels are all IGNORED, so that its loss is 0."""
         return replace(self, labels=torch.full_like(self.labels, IGNORED))
 
     def halves(self) -> "list[Batch]":
-        """The first half of the examples and the second, padded as the batch is."""
+        """Two batches, of the first and the second half of the examples, as wide as this one."""
         half = len(self.source) // 2
         return [self.rows(slice(half)), self.rows(slice(half, None))]
 
     def rows(self, rows: slice | list[int]) -> "Batch":
-        """Some of the examples, padded as the batch is."""
+        """A batch of some of the examples, as wide as this one."""
         return self._with_each(lambda tensor: tensor[rows])
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on a device, which is not waited for: `real` is found before it goes there."""
+        """The same batch on a device, without waiting for it: `real` is computed before the copy."""
         return self._elsewhere(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pinned(self) -> "Batch":
-        """The same batch in memory from which a card copies on its own, where there is a card."""
+        """The same batch in pinned memory, from which a GPU copies asynchronously; as it is where there is no GPU."""
         return self._elsewhere(Tensor.pin_memory) if torch.cuda.is_available() else self
 
     def _elsewhere(self, copy: Callable[[Tensor], Tensor]) -> "Batch":
@@ -73,13 +73,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class KeptStates:
-    """States of source tokens, of the layer below a late prompt: source i's are rows[starts[i] : starts[i + 1]]."""
+    """Stored hidden states below a late prompt; those of source i are rows[starts[i] : starts[i + 1]]."""
 
-    rows: Tensor  # [N, D], perhaps of a file, of which a batch reads what it needs
-    starts: NDArray[np.int64]  # with the end of the last behind them
+    rows: Tensor  # [N, D], perhaps mapped from a file, of which a batch reads only its part
+    starts: NDArray[np.int64]  # followed by the end of the last source
 
     def batch(self, indices: Sequence[int]) -> Tensor:
-        """The states of the sources at `indices`, [B, S, D], zero behind the shorter ones' ends."""
+        """The states of the sources at `indices`, [B, S, D], with shorter ones padded with zeros."""
         parts = [self.rows[self.starts[index] : self.starts[index + 1]] for index in indices]
         return pad_sequence(parts, batch_first=True)
 
@@ -88,27 +88,27 @@ class KeptStates:
 class Encoded:
     """The token ids of examples, and how they are padded into batches.
 
-    `multiple` is what the positions of a padded source, with `before` of the prompt, and of a target are multiples of.
+    Padded widths are multiples of `multiple`: a target's, and a source's together with `before` prompt positions.
     """
 
     sources: Rows
     targets: Rows
-    whole: NDArray[np.int32] | None = None  # numbers of tokens before cutting, [examples, 2]; None: nothing was cut
-    lost_answers: int = 0  # how many sources had a gold in them that was cut off
-    pad: int = 0  # the token that a source is padded with
-    below: KeptStates | None = None  # the sources' states below a late prompt, where they are kept
+    whole: NDArray[np.int32] | None = None  # lengths before cutting, [examples, 2]; None: nothing was cut
+    lost_answers: int = 0  # how many sources lost their gold answer when they were cut
+    pad: int = 0  # the id that sources are padded with
+    below: KeptStates | None = None  # the sources' hidden states below a late prompt, where they are stored
     multiple: int = 1
     before: int = 0
-    blank: int | None = None  # the token in a source where a masked model is to say its answer
+    blank: int | None = None  # the mask token's id in a masked model, which answers there; None: other models
 
     @cached_property
     def lengths(self) -> list[tuple[int, int]]:
-        """Each example's numbers of source and target tokens."""
+        """The numbers of source and target tokens of each example."""
         return list(zip(self.sources.lengths, self.targets.lengths, strict=True))
 
     @cached_property
     def joined_starts(self) -> NDArray[np.int64]:
-        """Where each example begins, and the last ends, in all tokens that a causal model reads: not targets' last."""
+        """Where each example begins, and the last ends, in a causal model's input tokens: all but targets' last."""
         lengths = np.array(self.sources.lengths) + np.maximum(np.array(self.targets.lengths), 1) - 1
         return np.concatenate([[0], np.cumsum(lengths)])
 
@@ -124,12 +124,12 @@ class Encoded:
         return len(self.sources)
 
     def taken(self, indices: Sequence[int]) -> "Encoded":
-        """The examples at `indices` alone."""
+        """The token ids of the examples at `indices`, without stored states."""
         sources, targets = (Rows.of(rows[index] for index in indices) for rows in (self.sources, self.targets))
         return Encoded(sources, targets, pad=self.pad, multiple=self.multiple, before=self.before, blank=self.blank)
 
     def for_card(self, before: int, most: float = inf) -> "Encoded":
-        """Padded as a card's kernels like it under a prompt of `before` vectors, to `most` positions at most."""
+        """Pad to widths that GPU kernels prefer, with `before` prompt vectors, if that fits into `most` positions."""
         aligned = replace(self, multiple=ALIGNED, before=before)
         sources, targets = zip(*self.lengths, strict=True)
         padded = aligned._padded(max(sources) + before) - before + aligned._padded(max(targets)) - 1
@@ -145,7 +145,7 @@ class Encoded:
         below = None
         if self.below is not None:
             states = self.below.batch(indices)
-            below = pad(states, (0, 0, 0, max(0, width - states.shape[1])))  # a causal model's have the target's too
+            below = pad(states, (0, 0, 0, max(0, width - states.shape[1])))  # a causal model's include the target
         places = None if self.blank is None else (source == self.blank).long().argmax(1)
         return Batch(source, mask, labels, below, places=places)
 
@@ -160,5 +160,5 @@ class Encoded:
 
 
 def padded(rows: list[list[int]], value: int, width: int) -> Tensor:
-    """Rows of ids as one tensor of a width, `value` behind the shorter ones' ends."""
+    """Rows of ids as one tensor of the given width, padded with `value`."""
     return torch.tensor([row + [value] * (width - len(row)) for row in rows])

@@ -1,4 +1,4 @@
-"""From text to token ids: tokenised once, cut to the limits, </s> kept."""
+"""Tokenises examples once, and cuts them to their limits with </s> kept."""
 
 import re
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from fpt.runs.progress import WithBar
 from fpt.tasks.metrics import normalise
 from fpt.tasks.task import MASK, SENTINEL, Example, TaskRules
 
-PART = 2000  # examples that are tokenised at once
-ESCAPE = "\0"  # behind a special token's first letter it makes plain text of it; no text of a user's holds one
+PART = 2000  # so many examples are tokenised at once
+ESCAPE = "\0"  # put after a special token's first letter, it makes plain text of it; users' texts cannot hold it
 SENTINELS = re.compile(r"<extra_id_\d+>")
 
 
@@ -31,10 +31,10 @@ def encode(
     find_answers: bool = False,
     with_bar: WithBar = lambda parts, _: parts,
 ) -> Encoded:
-    """Token ids of every example, closing </s> kept where they are cut to the limits, which are in tokens.
+    """Token ids of every example, cut to the limits (in tokens), with the closing </s> kept.
 
-    A source gives up its spare part from that part's end, and only then the end of the rest; a target its end.
-    `find_answers` where golds are pieces of their source, so that a cut may lose them.
+    A source is cut at the end of its spare part, and only when that is used up at its own end; a target at its end.
+    `find_answers` counts the sources whose cut lost the gold, for tasks whose golds are spans of their source.
     """
     sources, targets = list[Rows](), list[Rows]()
     whole, lost = np.empty((len(examples), 2), np.int32), 0
@@ -54,30 +54,30 @@ def encode(
             )
         sources.append(Rows.of(cut))
         targets.append(Rows.of(_cut(ids, target_length, tokens.ends) for ids in whole_targets))
-    # Behind a mask any token will do where a tokenizer has none to pad with, as GPT-2's and Llama 3's.
+    # GPT-2's and Llama 3's tokenizers have no padding token; as padding is masked, any token will do.
     pad = tokens.tokenizer.pad_token_id or 0
     return Encoded(Rows.joined(sources), Rows.joined(targets), whole, lost, pad=pad, blank=tokens.blank)
 
 
 def templates_of(rules: TaskRules, task: TaskConfig) -> str:
-    """The templates of a task, in which special tokens are meant as such."""
+    """A task's templates as one text; special tokens in it are meant as such."""
     return rules.template.text + (task.target or "")
 
 
 def decoded(outputs: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Outputs as texts without special tokens; in their ids IGNORED stands behind the end, and is no token."""
+    """Decode outputs without special tokens; IGNORED, which follows an output's end, is dropped."""
     said = [[token for token in ids if token != IGNORED] for ids in outputs]
     texts = tokenizer.batch_decode(said, skip_special_tokens=True)
-    if len(tokenizer.tokenize(SENTINEL.strip())) > 2:  # another family's, to which it is text; to mT5's it is a word
+    if len(tokenizer.tokenize(SENTINEL.strip())) > 2:  # a family without sentinels; to mT5's tokenizer one is a word
         return [text.strip() for text in texts]
     return [SENTINELS.sub("", text).strip() for text in texts]
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """How texts become token ids for a model of a family, whose row this is.
+    """How texts become token ids for models of the family that `row` describes.
 
-    Special tokens in a text are plain text, as records may hold `</s>`, but for those that stand in `templates`.
+    Special tokens in a text count as plain text, as records may hold `</s>`, except those that `templates` hold too.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -86,7 +86,7 @@ class Tokens:
 
     @cached_property
     def special(self) -> re.Pattern[str]:
-        """Finds special tokens that no template means."""
+        """A pattern that finds the special tokens which no template holds."""
         added = (str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special)
         names = {*added, *map(str, self.tokenizer.all_special_tokens)} - {""}
         unmeant = sorted((name for name in names if name not in self.templates), key=lambda name: (-len(name), name))
@@ -94,36 +94,36 @@ class Tokens:
 
     @cached_property
     def special_ids(self) -> set[int]:
-        """Ids of special tokens, but for the unknown token, which any text may become."""
+        """Ids of the special tokens, without the unknown token, which any text may become."""
         return set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
 
     @cached_property
     def frame(self) -> tuple[list[int], list[int]]:
-        """The ids that the model has before a source and behind it; text that goes on has no end."""
+        """The special ids before and after a source; in a causal model none come after it, as the target follows."""
         bare, framed = self.of_parts(["a"])[0], self.tokenizer("a")["input_ids"]
         start = next((place for place in range(len(framed)) if framed[place : place + len(bare)] == bare), 0)
         return framed[:start], framed[start + len(bare) :] if not self.row.reads.reads_target else []
 
     @property
     def blank(self) -> int | None:
-        """The mask token that stands where a masked model says its answer."""
+        """The mask token's id, at which a masked model answers; None: the model writes its answer."""
         return None if self.row.reads.writes else self.tokenizer.mask_token_id
 
     @property
     def ends(self) -> int:
-        """How many of a target's last tokens close it."""
+        """How many tokens close a target: one, or none where the answer is a single word at a mask."""
         return int(self.row.reads.writes)
 
     def of_sources(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of whole sources; one without any is the end token, from which a causal model starts anew."""
+        """Token ids of whole sources; an empty one becomes the end token, after which a causal model starts anew."""
         before, behind = self.frame
         return [[*before, *ids, *behind] or [self.tokenizer.eos_token_id] for ids in self.of_parts(texts)]
 
     def marked(self, example: Example) -> Example:
-        """The example with the model's own mark where its answer belongs; a masked model has one, said or unsaid.
+        """The example with the model's own mark where its answer belongs; a masked model's is added if missing.
 
-        A causal model's answer goes on where it is, at the source's end. What else the tokenizer would take for a
-        special token is escaped.
+        A causal model needs no mark, as its answer follows the source. Other text that the tokenizer would take for
+        special tokens is escaped.
         """
         example = self._escaped(example)
         mark = self.row.reads.mark_of(self.tokenizer)
@@ -154,18 +154,18 @@ class Tokens:
         return self.special.sub(lambda found: f"{found[0][0]}{ESCAPE}{found[0][1:]}", text)
 
     def of_targets(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of what is to be said, with the end that the model is to say too, if it says more than a word."""
+        """Token ids of targets, each closed by the end token, unless the model only chooses a word at a mask."""
         reads, end = self.row.reads, self.tokenizer.eos_token_id
         if reads.writes and end is None:
             raise UserError("model: its tokenizer has no end-of-sequence token, which an answer ends with")
-        distinct = list(dict.fromkeys(texts))  # a label task's are the same few
+        distinct = list(dict.fromkeys(texts))  # a label task has few distinct targets
         words = list(map(self._said, distinct))
         ids = self.of_parts(words) if reads.stands_alone else self._behind_text(words)
         ids_of = dict(zip(distinct, ids, strict=True))
         return [[*ids_of[text], end] if reads.writes else ids_of[text] for text in texts]
 
     def _behind_text(self, words: list[str]) -> list[list[int]]:
-        """Token ids of words that go on after a text; before one alone Llama 2's tokenizer puts a space of its own."""
+        """Token ids of words as they follow a text; before a word alone Llama 2's tokenizer would put a space."""
         (lead,) = self.of_parts(["a"])
         alone = self.of_parts([f" {word}" if word else "" for word in words])
         behind = self.of_parts([f"a {word}" if word else "" for word in words])
@@ -174,14 +174,14 @@ class Tokens:
         ]
 
     def _said(self, text: str) -> str:
-        """A target's text, behind T5's sentinel where the model was pre-trained so."""
+        """A target's text, escaped; T5's sentinel before it is kept only for models that were pre-trained with it."""
         word = self._plain(text.removeprefix(SENTINEL))
         return SENTINEL + word if self.row.reads.sentinel and text.startswith(SENTINEL) else word
 
     def of_parts(self, texts: list[str]) -> list[list[int]]:
-        """Token ids; an escaped special token is its letters, or has a space among them where that is not enough.
+        """Token ids; an escaped special token is split into ordinary pieces, or gets a space in it where that fails.
 
-        Such are T5's, whose vocabulary holds them as words, and those of a text that has a mark, too.
+        It fails for T5's, which its vocabulary holds as words, and in texts that hold a special token on purpose.
         """
         ids = self._ids([text.replace(ESCAPE, " ") for text in texts])
         for index, text in enumerate(texts):
@@ -205,7 +205,7 @@ def _check_masks(examples: list[Example], sources: list[list[int]], tokens: Toke
 
 
 def _cut_source(example: Example, ids: list[int], tokens: Tokens, limit: int) -> list[int]:
-    """Cut a source to the limit: from the end of its spare part, and where that is not enough, of the whole."""
+    """Cut a source to the limit at the end of its spare part; if that is not enough, also at the end of the whole."""
     (start, end), behind = example.spare, len(tokens.frame[1])
     if len(ids) <= limit or start == end:
         return _cut(ids, limit, behind)
@@ -216,7 +216,7 @@ def _cut_source(example: Example, ids: list[int], tokens: Tokens, limit: int) ->
 
 
 def _is_lost(example: Example, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the source had a gold in it and the cut one has none."""
+    """Whether the whole source held a gold, and the cut one holds none."""
     golds = {gold: f" {normalise(gold)} " for gold in example.golds if normalise(gold)}
     if not any(gold in example.source for gold in golds):
         return False
@@ -225,5 +225,5 @@ def _is_lost(example: Example, ids: list[int], tokenizer: PreTrainedTokenizerBas
 
 
 def _cut(ids: list[int], limit: int, behind: int) -> list[int]:
-    """Cut ids to the limit, but keep the last ones, `behind` of which close the text."""
+    """Cut ids to the limit, but keep the last `behind` of them, which close the text."""
     return ids if len(ids) <= limit else [*ids[: limit - behind], *ids[len(ids) - behind :]]

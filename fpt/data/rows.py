@@ -1,4 +1,4 @@
-"""Many lists of token ids, one after another in one array, which takes little memory."""
+"""Many lists of token ids, stored one after another in one array to save memory."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ class Rows:
     """Token ids of texts: row i is ids[starts[i] : starts[i + 1]]."""
 
     ids: NDArray[Any]
-    starts: NDArray[np.int64]  # with the end of the last behind them
+    starts: NDArray[np.int64]  # followed by the end of the last row
 
     @classmethod
     def of(cls, rows: Iterable[Sequence[int]]) -> "Rows":
-        """The rows that these lists of token ids are."""
+        """Store these lists of token ids, one per row."""
         lists = list(rows)
         return cls(np.fromiter(chain.from_iterable(lists), np.int32), np.cumsum([0, *map(len, lists)]))
 

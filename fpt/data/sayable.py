@@ -1,16 +1,16 @@
-"""Can a model's tokenizer say what is wanted? Targets are read back from their tokens as answers are."""
+"""Checks that a model's tokenizer can express the targets: each is tokenised, decoded and read as an answer is."""
 
 from fpt.data.encoding import Tokens, decoded
 from fpt.errors import UserError
 from fpt.tasks.predict_input import raw_example
 from fpt.tasks.task import ANSWER, SENTINEL, Example, Task, TaskRules
 
-LOOKED_AT = 500  # training targets, from all over them
-SHOWN = 60  # letters of a target
+LOOKED_AT = 500  # so many training examples are checked, evenly spaced
+SHOWN = 60  # letters of a target that a note quotes
 
 
 def check_labels(rules: TaskRules, tokens: Tokens, *, chosen: bool) -> list[list[int]]:
-    """Token ids of the label words, which the tokenizer must tell apart and, unless one is `chosen`, read back."""
+    """Token ids of the label words, which must differ and, unless the model only chooses one, decode to the words."""
     words = rules.labels
     rows = tokens.of_targets([ANSWER.format(answer=word) for word in words])
     for index, (word, row) in enumerate(zip(words, rows, strict=True)):
@@ -35,14 +35,14 @@ def check_labels(rules: TaskRules, tokens: Tokens, *, chosen: bool) -> list[list
 
 
 def notes(task: Task, tokens: Tokens) -> tuple[str, ...]:
-    """Notes for people on training examples of which the tokenizer makes something else."""
+    """Notes for the user on training examples that the tokenizer would alter."""
     some = [task.train[index] for index in range(0, len(task.train), -(-len(task.train) // LOOKED_AT))]
     unsaid = [] if task.labels else _unsaid(some, task, tokens)
     return (*_read_as_text(some, tokens), *_special_by_template(some, task.template.text, tokens), *unsaid)
 
 
 def _read_as_text(some: list[Example], tokens: Tokens) -> list[str]:
-    """Say how many examples hold special tokens, which are read as text."""
+    """A note on how many examples hold special tokens, which are read as plain text."""
     texts = [f"{example.source} {example.target.removeprefix(SENTINEL)}" for example in some]
     found = [names[0] for names in map(tokens.special.findall, texts) if names]
     if not found:
@@ -56,7 +56,7 @@ def _read_as_text(some: list[Example], tokens: Tokens) -> list[str]:
 
 
 def _special_by_template(some: list[Example], template: str, tokens: Tokens) -> list[str]:
-    """Say how many sources hold special tokens that the template has too, so that they are special in both."""
+    """Notes on sources that hold the same special tokens as the template, where they stay special."""
     names = [name for name in tokens.tokenizer.all_special_tokens if name in template]
     counts = {name: sum(example.source.count(name) > template.count(name) for example in some) for name in names}
     return [
@@ -67,7 +67,7 @@ def _special_by_template(some: list[Example], template: str, tokens: Tokens) -> 
 
 
 def _unsaid(some: list[Example], task: Task, tokens: Tokens) -> list[str]:
-    """Say how many free targets do not read back."""
+    """A note on how many free-text targets do not decode to themselves."""
     texts = decoded(tokens.of_targets([example.target for example in some]), tokens.tokenizer)
     wanted = [example.target.removeprefix(SENTINEL) for example in some]
     lost = [

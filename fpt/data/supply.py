@@ -1,4 +1,4 @@
-"""What an update computes on: its batches, and on a card the next update's too, made while the card computes."""
+"""Makes the batches of each update; on a GPU those of the next update are made while it computes."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,11 +13,11 @@ from fpt.devices import distributed
 
 @dataclass(frozen=True)
 class Share:
-    """One process's part of an update: its batches, and the tokens of all processes' examples together."""
+    """One process's part of an update: its batches, and the token counts of the whole update."""
 
     batches: list[Batch]
-    tokens: int  # of the targets, over which the loss is a mean
-    all_tokens: int  # the sources' too
+    tokens: int  # target tokens, over which the loss is averaged
+    all_tokens: int  # source and target tokens
 
     @classmethod
     def of(
@@ -27,23 +27,23 @@ class Share:
         micro_batch: int | None = None,
         dropout: Callable[[Sequence[int]], Tensor | None] = lambda _: None,
     ) -> "Share":
-        """One process's part of the examples at `indices`, in batches of at most `micro_batch`; None: all at once."""
+        """One process's part of the examples at `indices`, in batches of at most `micro_batch`; None: in one batch."""
         batches = []
         for part in micro_batches(indices, micro_batch, process=distributed.rank(), processes=distributed.size()):
             some = part or indices[:1]
             batch = replace(data.batch(some), factors=dropout(some))
-            # Every process has as many batches, for a model whose weights are shared out runs in step.
+            # Every process has equally many batches, as sharded weights need processes to run in step.
             batches.append(batch if part else batch.unlabelled())
         sources, targets = zip(*(data.lengths[index] for index in indices), strict=True)
         return cls(batches, sum(targets), sum(sources) + sum(targets))
 
     def pinned(self) -> "Share":
-        """The share in memory from which a card copies without being waited for."""
+        """The share in pinned memory, from which a GPU copies asynchronously."""
         return replace(self, batches=[batch.pinned() for batch in self.batches])
 
 
 class Supply:
-    """The shares of one update after another."""
+    """Gives one update's share after another."""
 
     def __init__(
         self,
@@ -53,20 +53,20 @@ class Supply:
         *,
         for_card: bool,
     ) -> None:
-        """`dropout` gives an update's factors [B, P, D] for examples; None: there is none.
+        """`dropout` gives the factors [B, P, D] for examples in an update; None: the prompt has no dropout.
 
-        With `for_card` the next update's share is made in a thread, pinned; a CPU would lose the time it gained.
+        With `for_card` the next update's share is made in a thread, in pinned memory; a CPU would gain nothing by it.
         """
         self._data, self._order, self._dropout = data, order, dropout
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="fpt-batches") if for_card else None
         self._next: tuple[tuple[int, int | None], Future[Share]] | None = None
 
     def share(self, update: int, micro_batch: int | None) -> Share:
-        """The share of the update that follows `update`."""
+        """The share of the update that comes after `update` updates."""
         if self._pool is None:
             return self._make(update, micro_batch)
         wanted, made = (update, micro_batch), self._next
-        # The order has a memory of its own, so that only the thread may ask it.
+        # The order caches its epoch and chunk, so that only the thread may use it.
         share = made[1] if made and made[0] == wanted else self._pool.submit(self._pinned, *wanted)
         self._next = (update + 1, micro_batch), self._pool.submit(self._pinned, update + 1, micro_batch)
         return share.result()
@@ -81,6 +81,6 @@ class Supply:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the thread without waiting for what it was making."""
+        """End the thread without waiting for the share that it is making."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)

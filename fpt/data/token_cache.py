@@ -1,4 +1,4 @@
-"""Tokenised examples, kept for the next run by their content, the tokenizer's and the limits."""
+"""Caches tokenised examples for later runs, keyed by a hash of the texts, the tokenizer and the limits."""
 
 import hashlib
 import json
@@ -21,14 +21,14 @@ from fpt.runs.progress import WithBar
 from fpt.runs.tensor_cache import find_or_make
 from fpt.tasks.task import Example, Task
 
-PART = 10_000  # examples that are hashed at once
-MADE_BY = 4  # one more whenever the same texts give other tokens
+PART = 10_000  # so many examples are hashed at once
+MADE_BY = 4  # to be raised whenever the same texts give other tokens
 
 
 def tokenised(
     task: Task, backbone: Backbone, config: TaskConfig, cache: Path, with_bar: WithBar
 ) -> tuple[Encoded, ...]:
-    """The task's parts as token ids, training first, then validation; from the cache where they are there."""
+    """The task's splits as token ids (training, validation, and the test split if any), from the cache if possible."""
     tokens = Tokens(backbone.tokenizer, backbone.family.row, templates_of(task, config))
     settings = [backbone.vocabulary, config.source_length, config.target_length, not task.labels, tokens.templates]
     settings += [] if tokens.row.reads.sentinel else [tokens.row.reads.name]
