@@ -27,7 +27,7 @@ def serve(arguments: Arguments) -> None:
     for _, config in subjects.values():
         processes.alone(config)
     host, port = arguments.options.get("host", "127.0.0.1"), arguments.number("port", 8000, least=0, most=65_535)
-    longest_queue, longest_body = arguments.number("queue", 256), arguments.number("max-body", 1_000_000)
+    longest_queue, longest_body = arguments.number("queue", 256), arguments.number("max-body", 100_000)
     beams, limit = arguments.number("beams", 1, most=MOST_BEAMS), arguments.number("max-new-tokens", 0, least=0) or None
     from fpt.serving import server  # here, as the libraries may be missing
 

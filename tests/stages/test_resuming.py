@@ -113,10 +113,16 @@ def test_every_family_of_models_goes_on(family: str, boolq: Path, tmp_path: Path
     assert_the_same(tmp_path / "on", tmp_path / "whole")
 
 
-def test_killed_at_random_points_it_is_the_same(quick: list[str], finished: Path, tmp_path: Path) -> None:
-    """By a signal that no process survives, somewhere within or behind three updates that were drawn."""
+MANY = [pytest.param(seed, 4, marks=pytest.mark.slow) for seed in range(2, 52)]  # 200 kills
+
+
+@pytest.mark.parametrize(("seed", "kills"), [(1, 3), *MANY])
+def test_killed_at_random_points_it_is_the_same(
+    quick: list[str], finished: Path, tmp_path: Path, seed: int, kills: int
+) -> None:
+    """By a signal that no process survives, somewhere within or behind updates that were drawn."""
     folder = tmp_path / "run"
-    for update in sorted(random.Random(1).sample(range(1, 19), 3)):
+    for update in sorted(random.Random(seed).sample(range(1, 19), kills)):
         run = Command(["train", *quick], tmp_path / "said")
         while run.status is None and count(folder) < update:
             time.sleep(0.005)
