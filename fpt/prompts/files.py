@@ -1,7 +1,7 @@
-"""Where a prompt starts, and what it can be read from: our own file, a run's folder, an array, a PEFT adapter's.
+"""Reads the prompt to start from: fpt's own file, a run's folder, a numpy array, torch's file or a PEFT adapter.
 
-Shapes are read from the file's header, so that what does not fit is refused before torch is imported; but in a file
-that torch saved, which has none.
+Shapes come from the file's header, so that a prompt that does not fit is refused before torch is imported; only a
+file that torch saved has no header, and is loaded.
 
 Letters: P prompt, D model.
 """
@@ -31,22 +31,22 @@ if TYPE_CHECKING:
     from fpt.prompts.modules import Tensors
 
 ADAPTER_CONFIG, ADAPTER, ADAPTER_TENSOR = "adapter_config.json", "adapter_model.safetensors", "prompt_embeddings"
-NUMPY = b"\x93NUMPY"  # google-research/prompt-tuning names its arrays without .npy, so the bytes count
-ZIP = b"PK\x03\x04"  # what torch saves since 1.6
+NUMPY = b"\x93NUMPY"  # first bytes; google-research/prompt-tuning saves arrays without the ending .npy
+ZIP = b"PK\x03\x04"  # first bytes of what torch has saved since 1.6
 AS_IT_IS = "to use it there as it is, give its prompt.safetensors as prompt.file in place of the run"
 FORMS = "a prompt.safetensors, a .npy, what torch saved, or the folder of a run or of a PEFT prompt adapter"
 
 
 @dataclass(frozen=True)
 class PromptFile:
-    """A prompt on disk, of which the header was read.
+    """A prompt on disk, of which only the header has been read.
 
     Attributes:
-        file: where it is.
-        config: its settings, as far as the file says.
-        shapes: of its tensors, by name; a PEFT adapter may hold more rows, which are not the encoder's.
-        load: reads the tensors, in whatever precision they have.
-        vocabulary: the hash of the tokenizer that a run was trained with; None: not known.
+        file: its file.
+        config: its settings, as far as the file states them.
+        shapes: its tensors' shapes, by name; a PEFT adapter may hold more rows, which are not the encoder's.
+        load: reads the tensors, in the precision that they are stored in.
+        vocabulary: the hash of the tokenizer that it was trained with; None: not known.
     """
 
     file: Path
@@ -56,7 +56,7 @@ class PromptFile:
     vocabulary: str | None = None
 
     def read(self) -> "Tensors":
-        """What is learned, by name, float32; refused where that is not finite."""
+        """The learned tensors, by name, in float32; numbers that are not finite there are an error."""
         tensors = {name: tensor[: self.shapes[name][0]].float() for name, tensor in self.load().items()}
         if not all(tensor.isfinite().all() for tensor in tensors.values()):
             raise UserError(f"{self.file}: holds numbers that are not finite in float32")
@@ -64,7 +64,7 @@ class PromptFile:
 
 
 def initial(config: PromptConfig, backbone: "Backbone", *, labels: tuple[str, ...], seed: int) -> "Tensors":
-    """The tensors to start from, float32: what `prompt.file` holds, or as the prompt's kind begins."""
+    """The float32 tensors to start from: those in `prompt.file`, or else the initial ones of the prompt's kind."""
     stored = prompt_to_start_from(config, backbone.sizes.width)
     if stored is None:
         return kind_of(config).initial(backbone, labels=labels, seed=seed)
@@ -73,7 +73,7 @@ def initial(config: PromptConfig, backbone: "Backbone", *, labels: tuple[str, ..
 
 
 def refuse_other_tokenizer(name: str, vocabulary: str | None, backbone: "Backbone") -> None:
-    """Refuse a prompt trained with another tokenizer than the model's; `vocabulary` is the hash of the one it had."""
+    """Refuse a prompt that was trained with another tokenizer than the model's; `vocabulary` is that one's hash."""
     if vocabulary not in (None, backbone.vocabulary):
         raise UserError(
             f"{name}: the prompt was trained with another tokenizer than that in {backbone.folder}, whose"
@@ -82,7 +82,7 @@ def refuse_other_tokenizer(name: str, vocabulary: str | None, backbone: "Backbon
 
 
 def prompt_to_start_from(config: PromptConfig, d_model: int) -> PromptFile | None:
-    """The prompt in `prompt.file`, if that is given; one of another kind or shape than the run's is refused."""
+    """The prompt in `prompt.file`, if that is set; a prompt of another kind or shape than the run's is an error."""
     if config.file is None:
         return None
     stored = open_prompt(Path(config.file).expanduser())
@@ -98,7 +98,7 @@ def prompt_to_start_from(config: PromptConfig, d_model: int) -> PromptFile | Non
 
 
 def open_prompt(path: Path) -> PromptFile:
-    """The prompt in a file or folder, of whatever kind; what holds none, or would run code, is refused."""
+    """The prompt in a file or folder, of any kind; a file without one, or one that would run code, is an error."""
     if path.is_dir():
         return _in_folder(path)
     try:
@@ -124,7 +124,7 @@ def _in_folder(path: Path) -> PromptFile:
 
 
 def _in_adapter(path: Path) -> PromptFile:
-    """The encoder's prompt; PEFT keeps one for encoder and decoder each, one after the other."""
+    """The encoder's prompt in a PEFT adapter, which stores one for the encoder and then one for the decoder."""
     file = path / ADAPTER_CONFIG
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
@@ -146,7 +146,7 @@ def _in_adapter(path: Path) -> PromptFile:
 
 
 def _in_safetensors(file: Path, stored: str) -> PromptFile:
-    """A soft prompt under the name `stored`, or a prompt whose file says what it is."""
+    """A soft prompt, in the tensor called `stored`, or a prompt of the kind that the file's metadata names."""
     try:
         with safe_open(file, framework="np") as handle:
             description = (handle.metadata() or {}).get("fpt", "")
@@ -156,7 +156,7 @@ def _in_safetensors(file: Path, stored: str) -> PromptFile:
     except (SafetensorError, OSError) as error:
         other = other_kind(file) if file.is_file() else None
         raise UserError(f"{file}: {other or f'cannot be read as safetensors ({error}); expected {FORMS}'}") from None
-    # A soft prompt's file says nothing of its kind, since it is used like anybody's.
+    # A soft prompt's kind is not recorded, so that fpt's files and those of other tools are read alike.
     if kind := next((name for name in KINDS if name != Soft.name and f'"{name}"' in description), None):
         are_floats = all("F" in dtype for dtype in dtypes.values())
         config = _described(file, kind, description if are_floats else "", shapes)
@@ -169,7 +169,7 @@ def _in_safetensors(file: Path, stored: str) -> PromptFile:
 
 
 def _described(file: Path, kind: str, description: str, shapes: dict[str, tuple[int, ...]]) -> PromptConfig:
-    """The settings in a file's description, which its tensors must bear out."""
+    """The settings in a file's metadata; tensors of other shapes than they imply are an error."""
     try:
         config: PromptConfig = KINDS[kind].of_file(json.loads(description), shapes)
         if shapes == kind_of(config).shapes(KINDS[kind].width(shapes)):
@@ -180,7 +180,7 @@ def _described(file: Path, kind: str, description: str, shapes: dict[str, tuple[
 
 
 def _load(file: Path, stored: dict[str, str]) -> "Tensors":
-    """A safetensors file's tensors, by the names that they are to have."""
+    """Load tensors from a safetensors file; `stored` maps each name to the tensor's name in the file."""
     with safe_open(file, framework="pt") as handle:
         return {name: handle.get_tensor(own) for name, own in stored.items()}
 
@@ -202,10 +202,10 @@ def _in_array(file: Path) -> PromptFile:
 
 
 class _Unread:
-    """Stands for whatever else is in a pickle: neither its class nor what would make it is ever looked up."""
+    """Takes the place of any object in a pickle that is no tensor; its class and constructor are never looked up."""
 
     def __new__(cls, *_: Any) -> "_Unread":
-        """Ignore the arguments that the pickle has for it."""
+        """Ignore the constructor's arguments in the pickle."""
         return super().__new__(cls)
 
     def __setstate__(self, _: Any) -> None:
@@ -213,10 +213,10 @@ class _Unread:
 
 
 def _in_torch_file(file: Path) -> PromptFile:
-    """A tensor that torch saved, alone or as `prompt` of a dictionary, which is what thunlp/FastPromptTuning writes.
+    """A prompt that torch saved: a tensor, or a dictionary with one as `prompt`, as thunlp/FastPromptTuning writes it.
 
-    Its checkpoints hold a configuration too, an object of a class of theirs. torch's restricted reader is told to put
-    an empty object of ours in such places.
+    Those checkpoints also hold a configuration, an object of their own class; torch's restricted reader is told to put
+    an empty object in its place.
     """
     import torch
     from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
@@ -240,7 +240,7 @@ def _in_torch_file(file: Path) -> PromptFile:
 def _soft(
     file: Path, shape: tuple[int, ...], dtype: str, load: Callable[[], "Tensors"], *, is_float: bool
 ) -> PromptFile:
-    """A soft prompt in a tensor of that shape."""
+    """A soft prompt in a tensor of the given shape, which must be floats of [P, D]."""
     if len(shape) != 2 or not all(shape) or not is_float:
         raise UserError(f"{file}: holds {dtype} of shape {list(shape)}; expected floats of shape [P, D]")
     return PromptFile(file, PromptConfig(length=shape[0]), {TENSOR: shape}, load)

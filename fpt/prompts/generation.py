@@ -1,6 +1,6 @@
-"""Outputs that grow token by token: which go on, and the positions that a stack without an encoder reads meanwhile.
+"""Token-by-token generation: the outputs so far, and the masks and positions of a decoder-only model's steps.
 
-Letters: B batch, L positions, M positions that there can be, D model.
+Letters: B batch, L positions, D model.
 """
 
 from typing import Any
@@ -11,14 +11,14 @@ from transformers import DynamicCache, PreTrainedConfig
 
 from fpt.backbones.family import Family
 
-LEAVING = 0.75  # a batch drops the examples that have ended when no more than this share has not: dropping copies
+LEAVING = 0.75  # finished examples are dropped when at most this share of a batch is unfinished, as dropping copies
 
 
 class Outputs:
-    """A batch's outputs as they grow; those that have ended leave the batch now and then."""
+    """A batch's outputs as they grow; finished ones are dropped from the batch now and then."""
 
     def __init__(self, family: Family, config: PreTrainedConfig, mask: Tensor, most: int, start: int) -> None:
-        """Begin each with the start token; up to `most` tokens follow it."""
+        """Begin every output with the start token, which up to `most` tokens follow."""
         self._pad = family.pad_token(config)
         self._ends = torch.tensor(family.end_tokens(config), device=mask.device)
         self._ids = mask.new_full((len(mask), most + 1), self._pad, dtype=torch.long)
@@ -29,7 +29,7 @@ class Outputs:
 
     @property
     def ids(self) -> Tensor:
-        """All outputs so far [B, ≤ most + 1]."""
+        """The token ids of all outputs so far [B, ≤ most + 1]."""
         return self._ids[:, : self._place + 1]
 
     @property
@@ -55,7 +55,7 @@ class Outputs:
         self._left = len(self._ended) - int(self._ended.sum())
 
     def leave(self) -> Tensor | None:
-        """Drop the outputs that have ended, if they are many; returns the rows that stay, None: all."""
+        """Drop the finished outputs, if they are many; returns the indices of the rows that stay, None: all stay."""
         if self._left > LEAVING * len(self._ended):
             return None
         going = (~self._ended).nonzero()[:, 0]
@@ -64,24 +64,24 @@ class Outputs:
 
 
 class Line:
-    """Positions that go through some of a stack's blocks as they become more, padded in front so that all end alike.
+    """A growing sequence of positions that passes through some of a stack's blocks, padded in front to end together.
 
-    Masks and angles are the library's for all positions that there can be, of which each step takes its own.
+    transformers makes masks and rotary angles once, for the longest sequence possible; each step takes its part.
     """
 
     def __init__(self, family: Family, body: Any, mask: Tensor, more: int) -> None:
-        """For what has the mask [B, L], padded at its ends, and `more` positions to come."""
+        """Begin with the positions of a mask [B, L], which is padded at its ends; `more` positions can follow."""
         self._family, self._body, self._done = family, body, 0
         self._mask = torch.cat([mask.flip(1), mask.new_ones(len(mask), more)], 1)
         self._positions = (self._mask.cumsum(1) - 1).clamp(min=0)
         self._calls: list[dict[str, Any]] | None = None
 
     def positions(self, number: int) -> Tensor:
-        """The numbers of the next positions, [B, number]."""
+        """The position ids of the next `number` positions, [B, number]."""
         return self._positions[:, self._done : self._done + number]
 
     def through(self, states: Tensor, first: int, last: int | None, cache: DynamicCache) -> Tensor:
-        """The next positions' states [B, number, D] after a part of the blocks."""
+        """The next positions' hidden states [B, number, D], passed through blocks `first` to `last`."""
         if self._calls is None:
             room = states.new_zeros(1, 1, 1).expand(*self._mask.shape, states.shape[-1])
             self._calls = self._family.arguments(self._body, room, self._mask, self._positions)
@@ -90,14 +90,14 @@ class Line:
         return self._family.through(self._body, states, calls, first, last, past_key_values=cache)
 
     def take(self, going: Tensor) -> None:
-        """Keep these rows of the batch alone."""
+        """Keep only these rows of the batch."""
         self._mask, self._positions = self._mask[going], self._positions[going]
         assert self._calls is not None
         self._calls = [{name: _picked(value, going) for name, value in call.items()} for call in self._calls]
 
 
 def _window(value: Any, start: int, end: int) -> Any:
-    """The part of an argument for all positions that belongs to some, which look back on all before them."""
+    """The part of a block's argument for positions `start` to `end`, which attend to all positions before them."""
     if isinstance(value, tuple):
         return tuple(_window(part, start, end) for part in value)
     if not isinstance(value, Tensor):
@@ -106,21 +106,21 @@ def _window(value: Any, start: int, end: int) -> Any:
 
 
 def _picked(value: Any, going: Tensor) -> Any:
-    """The rows of an argument that go on; an argument for any row is for these, too."""
+    """The rows of a block's argument that stay; an argument that all rows share stays as it is."""
     if isinstance(value, tuple):
         return tuple(_picked(part, going) for part in value)
     return value[going] if isinstance(value, Tensor) and len(value) > 1 else value
 
 
 def padded_in_front(rows: Tensor, mask: Tensor) -> Tensor:
-    """Rows [B, L, …] that the mask [B, L] says are padded at their ends, padded in front instead."""
+    """Move the padding of rows [B, L, …] from their ends, where the mask [B, L] has it, to the front."""
     length = mask.shape[1]
     places = torch.arange(length, device=mask.device) - (length - mask.sum(1, keepdim=True))
     return at_places(rows, places.clamp(min=0))
 
 
 def padded_behind(rows: Tensor, mask: Tensor) -> Tensor:
-    """Rows [B, L, …] that are padded in front, padded at their ends instead, as the mask [B, L] says."""
+    """Move the padding of rows [B, L, …] from the front to their ends, where the mask [B, L] has it."""
     length = mask.shape[1]
     places = torch.arange(length, device=mask.device) + (length - mask.sum(1, keepdim=True))
     return at_places(rows, places.clamp(max=length - 1))

@@ -1,4 +1,4 @@
-"""The kinds of prompts; each is a file, and has its place here. Imports nothing heavy."""
+"""The table of prompt kinds; each kind has a file of its own. Imports nothing heavy."""
 
 from typing import Any, get_args
 
@@ -11,6 +11,6 @@ KINDS: dict[str, Any] = {kind.name: kind for kind in get_args(Kind)}
 
 
 def kind_of(config: PromptConfig) -> Kind:
-    """The kind of prompt that these settings describe, with the settings."""
+    """The prompt kind that these settings name, holding the settings."""
     kind: Kind = KINDS[config.kind](config)
     return kind

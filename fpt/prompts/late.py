@@ -1,4 +1,4 @@
-"""The late prompt: P vectors made from each example's states inside the encoder (Liu et al. 2022).
+"""The late prompt: P vectors made from each example's hidden states inside the model (Liu et al. 2022).
 
 Letters: P prompt, D model, M bottleneck.
 """
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from fpt.backbones.reading import Reading
     from fpt.prompts.modules import LatePrompt, Tensors
 
-DROPOUT = 0.1  # of a generator's vectors, as Liu et al. 2022 publish it: RoBERTa's and GPT-2's own
-IN_FILE = ("kind", "layer", "length", "generator", "pool")  # settings in a file; the bottleneck is a tensor's size
+DROPOUT = 0.1  # rate for generated vectors, as published by Liu et al. 2022: RoBERTa's and GPT-2's own
+IN_FILE = ("kind", "layer", "length", "generator", "pool")  # in a file's metadata; tensors tell the bottleneck
 
 
 @dataclass(frozen=True)
 class Late:
-    """A late prompt's settings, asked the same questions as `Soft`."""
+    """A late prompt, described by its settings; it has the same methods as `Soft`."""
 
     config: PromptConfig
     name: ClassVar[str] = "late"
@@ -76,7 +76,7 @@ class Late:
         return replace(self.config, pool=pool)
 
     def shapes(self, d_model: int) -> dict[str, tuple[int, ...]]:
-        """The vectors; or a generator of two layers with biases, `down` [M, D] and `up` [D, M], of npg [P·D, M]."""
+        """The vectors' shape, or a generator's: layers `down` [M, D] and `up` [D, M] (npg: [P·D, M]) with biases."""
         config = self.config
         if config.generator == "none":
             return {"vectors": (config.length, d_model)}

@@ -16,13 +16,13 @@ Tensors = dict[str, Tensor]  # learned tensors, by name
 
 
 class Prompt(nn.Module):
-    """A prompt's learned tensors, which make its vectors. They are float32, as updates vanish in bfloat16."""
+    """The learned tensors that a prompt's vectors are made from; in float32, as small updates vanish in bfloat16."""
 
     def __init__(self, tensors: Tensors, *, length: int, position: int, dropout: float = 0.0) -> None:
-        """Start from tensors; `length` vectors enter after `position` blocks, in training with `dropout`."""
+        """Start from `tensors`; `length` vectors enter after `position` blocks, with `dropout` in training."""
         super().__init__()
         self.length, self.position, self.dropout = length, position, dropout
-        for name in sorted(tensors):  # a file has an order of its own, and the optimizer numbers them
+        for name in sorted(tensors):  # a fixed order, as the optimizer numbers them, and files may have any order
             self.register_parameter(name, nn.Parameter(tensors[name].detach().clone().float()))
 
     @property
@@ -36,7 +36,7 @@ class Prompt(nn.Module):
 
     @torch.no_grad()
     def learn(self, tensors: Tensors) -> None:
-        """Take over tensors that were learned elsewhere."""
+        """Overwrite the learned tensors with these."""
         for name, tensor in self.named_parameters():
             tensor.copy_(tensors[name])
 
@@ -45,8 +45,8 @@ class Prompt(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Put each example's vectors before its states [B, L, D] and mask [B, L]: [B, P+L, D] and [B, P+L].
 
-        The vectors may depend on the states of the source, the first ones, whose mask [B, S] is `source`. They are
-        multiplied by `factors` [B, P, D], which dropout makes.
+        The vectors may depend on the source's states, the first S, whose padding mask [B, S] is `source`. They are
+        multiplied by dropout's `factors` [B, P, D].
         """
         vectors = self(states[:, : source.shape[1]], source)
         vectors = vectors if factors is None else vectors * factors
@@ -55,9 +55,9 @@ class Prompt(nn.Module):
 
 
 class SoftPrompt(Prompt):
-    """P learned vectors before the embedded source."""
+    """P learned vectors that go before the embedded source."""
 
-    prompt: nn.Parameter  # as files call it
+    prompt: nn.Parameter  # its name in files
 
     def __init__(self, vectors: Tensor) -> None:
         """Start from vectors [P, D]."""
@@ -74,13 +74,13 @@ class SoftPrompt(Prompt):
 
 
 class LatePrompt(Prompt):
-    """Vectors made from each example's hidden states."""
+    """Vectors that are made from each example's hidden states, or with no generator are learned directly."""
 
     def __init__(self, config: PromptConfig, tensors: Tensors, *, position: int, dropout: float = 0.0) -> None:
         """Start from the tensors that `Late.shapes` names."""
         super().__init__(tensors, length=config.length, position=position, dropout=dropout)
         self._generator = config.generator
-        self._pool = "first" if config.pool == "auto" else config.pool  # a run has resolved it
+        self._pool = "first" if config.pool == "auto" else config.pool  # a run's settings are resolved already
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """The vectors [B, P, D] for states [B, S, D], whatever their padding."""
@@ -91,7 +91,7 @@ class LatePrompt(Prompt):
         down, up = (tensors["down"], tensors["down_bias"]), (tensors["up"], tensors["up_bias"])
         if self._generator == "npg":
             hidden = functional.linear(pooled(states, lengths, self._pool), *down)
-        elif self._generator == "appg":  # the paper averages after this layer; before it is the same, and cheaper
+        elif self._generator == "appg":  # the paper averages after this layer; before it is equal and cheaper
             hidden = functional.linear(average_pooled(states, lengths, self.length), *down)
         else:
             hidden = max_pooled(functional.linear(states, *down), lengths, self.length)
@@ -102,7 +102,7 @@ class MixedPrompt(Prompt):
     """Several prompts that enter at the same place, one for each example of a batch."""
 
     def __init__(self, prompts: Sequence[Prompt], of_rows: Sequence[int]) -> None:
-        """Give example i the prompt number of_rows[i]."""
+        """Use prompts[of_rows[i]] for example i of the batch."""
         number = {index: [row for row, own in enumerate(of_rows) if own == index] for index in sorted(set(of_rows))}
         self._rows = [(prompts[index], rows) for index, rows in number.items()]
         places = {prompt.position for prompt, _ in self._rows}
@@ -112,7 +112,7 @@ class MixedPrompt(Prompt):
     def prepend(
         self, states: Tensor, mask: Tensor, source: Tensor, factors: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """As `Prompt.prepend`; a shorter prompt is padded in front, so that distances behind it stay what they are."""
+        """As `Prompt.prepend`; shorter prompts are padded in front, so that distances to the source do not change."""
         assert factors is None  # dropout is for training
         vectors = states.new_zeros(len(states), self.length, states.shape[2])
         real = mask.new_zeros(vectors.shape[:2])
@@ -125,13 +125,13 @@ class MixedPrompt(Prompt):
 
 
 def sampled(ids: list[int], count: int, seed: int) -> list[int]:
-    """Up to `count` of the ids, without repetition."""
+    """Draw up to `count` of the ids without replacement."""
     order = torch.randperm(len(ids), generator=stream(seed, "prompt"))[:count]
     return [ids[index] for index in order.tolist()]
 
 
 def drawn(shapes: dict[str, tuple[int, ...]], seed: int, *, normal: bool = False) -> Tensors:
-    """Random float32 tensors: uniform in ±1/√inputs, as torch starts a linear layer and its bias, or from N(0, 1)."""
+    """Random float32 tensors: uniform in ±1/√inputs, like torch's linear layers and their biases, or from N(0, 1)."""
     random, tensors = stream(seed, "prompt"), {}
     if normal:
         return {name: torch.randn(shape, generator=random) for name, shape in shapes.items()}
@@ -144,8 +144,8 @@ def drawn(shapes: dict[str, tuple[int, ...]], seed: int, *, normal: bool = False
 def dropped_out(prompt: Prompt, width: int, seed: int, examples: Sequence[int], update: int) -> Tensor | None:
     """Dropout's factors [B, P, D] for the vectors of an update's examples; None: the prompt has no dropout.
 
-    They depend on the example, the seed and the update alone, so that micro-batches, the number of processes and
-    resumption leave what is learned as it is.
+    They depend only on the example, the seed and the update, so that the result is the same for any micro-batch size
+    and number of processes, and after resuming.
     """
     if not prompt.dropout:
         return None
@@ -155,7 +155,7 @@ def dropped_out(prompt: Prompt, width: int, seed: int, examples: Sequence[int], 
 
 
 def pooled(states: Tensor, lengths: Tensor, pool: str) -> Tensor:
-    """One state [B, D] for each example, of its first lengths [B] states: the first, the last or their mean."""
+    """One state [B, D] per example, pooled from its `lengths` [B] real states: the first, the last or their mean."""
     if pool == "first":
         return states[:, 0]
     if pool == "last":
@@ -164,13 +164,13 @@ def pooled(states: Tensor, lengths: Tensor, pool: str) -> Tensor:
 
 
 def average_pooled(states: Tensor, lengths: Tensor, outputs: int) -> Tensor:
-    """Adaptive average pooling, as torch's, of each example's first lengths [B] states to [B, outputs, D]."""
+    """Adaptive average pooling, as torch's, of each example's `lengths` [B] real states to [B, outputs, D]."""
     parts, counts = _parted(states, lengths, outputs)
     return (parts * counts[..., None]).sum(2) / counts.sum(2, keepdim=True)
 
 
 def max_pooled(states: Tensor, lengths: Tensor, outputs: int) -> Tensor:
-    """Adaptive max pooling, as torch's, of each example's first lengths [B] states to [B, outputs, D]."""
+    """Adaptive max pooling, as torch's, of each example's `lengths` [B] real states to [B, outputs, D]."""
     parts, counts = _parted(states, lengths, outputs)
     return parts.masked_fill(~counts[..., None], -torch.inf).amax(2)
 
@@ -178,7 +178,7 @@ def max_pooled(states: Tensor, lengths: Tensor, outputs: int) -> Tensor:
 def _parted(states: Tensor, lengths: Tensor, outputs: int) -> tuple[Tensor, Tensor]:
     """The states in each output's window [B, outputs, W, D], and which of them count [B, outputs, W].
 
-    Windows are as wide as need be, not as the sequence, so that this holds little more than the states themselves.
+    Windows are no wider than necessary, so that this takes little more memory than the states themselves.
     """
     number = torch.arange(outputs, device=states.device)
     starts, ends = number * lengths[:, None] // outputs, -(-(number + 1) * lengths[:, None] // outputs)

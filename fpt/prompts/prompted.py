@@ -1,4 +1,4 @@
-"""Frozen model and prompt as one: the loss of a batch, and its answers; the one module that engines see.
+"""A frozen model with a prompt as one module, which engines wrap: a batch's loss, and its answers.
 
 Letters: B batch, S source, T target, P prompt, L positions, D model, V vocabulary, N targets or positions.
 """
@@ -17,18 +17,18 @@ from fpt.data.encoded import IGNORED, Batch
 from fpt.prompts.modules import Prompt
 from fpt.prompts.readers import READERS, Encoded
 
-LOGITS_AT_ONCE = 1024  # target positions whose logits [V] are held at the same time
+LOGITS_AT_ONCE = 1024  # the most target positions whose logits [V] are in memory at once
 
 
 class PromptedModel(nn.Module):
-    """A frozen model with a prompt before its input, or before the states inside the stack that reads it."""
+    """A frozen model with a prompt before its embedded input, or before the hidden states inside its first stack."""
 
     def __init__(
         self, body: Any, prompt: Prompt, *, checkpointing: bool = False, begin_pass: Callable[[], None] = lambda: None
     ) -> None:
-        """Join the two; `body` stays frozen and in eval mode. `checkpointing` trades time for memory, nothing else.
+        """Join the two; `body` stays frozen and in eval mode. `checkpointing` recomputes activations to save memory.
 
-        `begin_pass` is what holds the body wants called before each pass through it.
+        `begin_pass` is called before each pass through the body, for the engine that holds its weights.
         """
         super().__init__()
         self.family = family_of(body.config)
@@ -42,11 +42,11 @@ class PromptedModel(nn.Module):
         self.reader = READERS[self.reads.name](self.family, body, prompt, begin_pass)
 
     def with_prompt(self, prompt: Prompt) -> "PromptedModel":
-        """A model that puts another prompt before the same frozen body."""
+        """The same frozen model with another prompt."""
         return PromptedModel(self.body, prompt, begin_pass=self.begin_pass)
 
     def encode(self, batch: Batch) -> Encoded:
-        """States [B, P+L, D] of the stack that the prompt enters, and their mask [B, P+L]; every pass begins here."""
+        """Output [B, P+L, D] of the stack that the prompt enters, and its padding mask [B, P+L]; passes begin here."""
         self.begin_pass()
         states = self._below(batch) if batch.below is None else batch.below
         _, mask = self.reader.inputs(batch)
@@ -54,7 +54,7 @@ class PromptedModel(nn.Module):
         return self.family.encoded_from(self.body, states, mask, self.prompt.position), mask
 
     def below(self, batch: Batch) -> Tensor:
-        """The states [B, L, D] that the prompt is put before; they depend on the example alone, and never change."""
+        """The states [B, L, D] that the prompt goes before; they depend only on the example, so they can be stored."""
         self.begin_pass()
         return self._below(batch)
 
@@ -63,7 +63,7 @@ class PromptedModel(nn.Module):
         return self.family.states_before(self.body, *self.reader.inputs(batch), self.prompt.position)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Cross-entropy summed over the batch's real target tokens; the head runs on those positions alone."""
+        """Cross-entropy summed over the batch's real target tokens; only their positions go through the head."""
         return self.loss(batch, *self.encode(batch))
 
     def loss(self, batch: Batch, states: Tensor, mask: Tensor) -> Tensor:
@@ -73,34 +73,34 @@ class PromptedModel(nn.Module):
         if len(states) <= LOGITS_AT_ONCE:
             return self._entropy(states, labels)
         parts = zip(torch.split(states, LOGITS_AT_ONCE), torch.split(labels, LOGITS_AT_ONCE), strict=True)
-        # Of a vocabulary of 250,000 a batch's logits are gigabytes: they are made again on the way back, part by part.
+        # With 250,000 tokens a batch's logits take gigabytes, so they are recomputed in the backward pass, in parts.
         again: Any = {"use_reentrant": False, "preserve_rng_state": False}
         return torch.stack([checkpoint(self._entropy, *part, **again) for part in parts]).sum()
 
     def _entropy(self, states: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy summed over states [N, D] whose next tokens are labels [N]."""
+        """Summed cross-entropy of labels [N], the tokens that states [N, D] should predict."""
         return cross_entropy(self.reader.logits(states), labels, reduction="sum")
 
     @torch.no_grad()
     def generate(self, batch: Batch, *, max_new_tokens: int, beams: int = 1, in_step: bool = False) -> Tensor:
         """Output ids [B, ≤ max_new_tokens + 1], the start token first; greedy, or the best of a beam search.
 
-        With `in_step` every process goes on until the last has finished, as a model whose weights are shared out needs.
+        With `in_step` every process goes on until the last one has finished, as sharded weights need.
         """
         encoded = None if self.reads.reads_target else self.encode(batch)
         return self.reader.generate(batch, encoded, max_new_tokens, beams=beams, in_step=in_step)
 
     def said(self, ids: Tensor) -> Tensor:
-        """What `generate`'s ids say [B, T]: without the start token, and IGNORED behind the end."""
+        """The output in `generate`'s ids, [B, T]: without the start token, and with IGNORED after the end token."""
         ids = ids[:, 1:]
         ended = torch.isin(ids, torch.tensor(self.family.end_tokens(self.body.config), device=ids.device)).cumsum(1)
         return ids.masked_fill(ended.cumsum(1) > 1, IGNORED)  # the end itself is part of the output
 
     @torch.no_grad()
     def answer(self, batch: Batch, *, max_new_tokens: int, beams: int = 1) -> tuple[Tensor, Tensor]:
-        """Output ids [B, T] without the start token, IGNORED behind each end; and the log-probability of each, 0 there.
+        """Generated ids [B, T] without the start token, IGNORED after each end, and their log-probabilities, there 0.
 
-        A token's probability is the model's own, given the source and the tokens before it.
+        A token's probability is the model's, given the source and the tokens before it.
         """
         encoded = None if self.reads.reads_target else self.encode(batch)
         labels = self.said(self.reader.generate(batch, encoded, max_new_tokens, beams=beams, in_step=False))
@@ -113,10 +113,10 @@ class PromptedModel(nn.Module):
 
     @torch.no_grad()
     def weigh(self, batch: Batch, targets: Tensor) -> Tensor:
-        """Log-probabilities [B, N, T] of the tokens of N targets [N, T], 0 behind their ends, where these have IGNORED.
+        """Log-probabilities [B, N, T] of the tokens of N targets [N, T], 0 where a target is padded with IGNORED.
 
-        Their sum over T is minus the training loss that the source would have with that target. It is one pass, which
-        has the targets side by side, unless the target goes the source's way.
+        Their sum over T is minus the training loss of the source with that target. One pass takes all targets side by
+        side, except in causal models, whose stack reads source and target together: there each target takes a pass.
         """
         if self.reads.reads_target:
             batches = [replace(batch, labels=target.expand(len(batch.source), -1), below=None) for target in targets]
@@ -126,7 +126,7 @@ class PromptedModel(nn.Module):
         return logs.view(-1, *targets.shape)
 
     def _logs(self, batch: Batch, encoded: Encoded, texts: int = 1) -> Tensor:
-        """The log-probability of each of a batch's labels [B, T], 0 where they are IGNORED."""
+        """The log-probabilities of a batch's labels [B, T], 0 where they are IGNORED."""
         labels = batch.labels
         states, real = self.reader.decode(batch, encoded, texts), labels != IGNORED
         logs = torch.zeros(labels.shape, device=labels.device)

@@ -1,4 +1,4 @@
-"""The passes of each way to read (`fpt.backbones.reading`): what goes through which stack, and how an output grows.
+"""Forward passes and generation for each way to read (`fpt.backbones.reading`): seq2seq, causal and masked models.
 
 Letters: B batch, S source, T target, P prompt, L positions, D model.
 """
@@ -17,38 +17,38 @@ from fpt.devices import distributed
 from fpt.prompts.generation import Line, Outputs, at_places, padded_behind, padded_in_front
 from fpt.prompts.modules import Prompt
 
-Encoded = tuple[Tensor, Tensor]  # states [B, P+L, D] of the stack that the prompt enters, and their mask [B, P+L]
+Encoded = tuple[Tensor, Tensor]  # output [B, P+L, D] of the stack that the prompt enters, and its mask [B, P+L]
 
 
 class Reader:
-    """The passes of a frozen model with a prompt; a class for each way to read says what differs."""
+    """The passes of a frozen model with a prompt; each way to read has a subclass."""
 
     def __init__(self, family: Family, body: Any, prompt: Prompt, begin_pass: Callable[[], None]) -> None:
-        """Read with a model of that family; `begin_pass` is called before each pass through it."""
+        """Read with this model; `begin_pass` is called before each pass through it."""
         self.family, self.body, self.prompt, self.begin_pass = family, body, prompt, begin_pass
 
     def inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Ids [B, L] that go through the stack which the prompt enters, as in training, and their mask."""
+        """Token ids [B, L] that the stack with the prompt reads in training, and their padding mask."""
         return batch.source, batch.mask
 
     def decode(self, batch: Batch, encoded: Encoded, texts: int = 1) -> Tensor:
-        """States [B, T, D] that the labels are read from, the target given, from that stack's output.
+        """States [B, T, D] that predict the batch's labels (teacher forcing), from the output of the prompt's stack.
 
-        The labels are one target, or several `texts` of one length in a row.
+        Each row of labels is one target, or `texts` targets of equal length one after the other.
         """
         raise NotImplementedError
 
     def generate(self, batch: Batch, encoded: Encoded | None, most: int, *, beams: int, in_step: bool) -> Tensor:
-        """Output ids [B, ≤ most + 1], the start token first; `encoded` is None where the target is read too."""
+        """Output ids [B, ≤ most + 1], the start token first; `encoded` is None in a causal model."""
         raise NotImplementedError
 
     def logits(self, states: Tensor) -> Tensor:
-        """Logits [N, V] of states [N, D], in float32."""
+        """Vocabulary logits [N, V] for states [N, D], in float32."""
         return self.family.head_logits(self.body, states).float()
 
 
 class Seq2Seq(Reader):
-    """The prompt is in the encoder; the decoder writes from the encoder's output."""
+    """Reads with the encoder, which has the prompt; the decoder attends to its output and writes the answer."""
 
     def decode(self, batch: Batch, encoded: Encoded, texts: int = 1) -> Tensor:
         states, mask = encoded
@@ -83,7 +83,7 @@ class Seq2Seq(Reader):
         )
 
     def _greedy(self, states: Tensor, mask: Tensor, most: int, cache: EncoderDecoderCache) -> Tensor:
-        """Every example's likeliest next token, until its end; those that have ended leave the batch now and then."""
+        """Greedy decoding up to each example's end token; finished examples are dropped from the batch now and then."""
         config = self.body.config
         outputs = Outputs(self.family, config, mask, most, self.family.start_token(config))
         for _ in range(most):
@@ -98,7 +98,7 @@ class Seq2Seq(Reader):
 
 
 class Causal(Reader):
-    """The prompt is in the one stack there is, through which source and target go one after the other."""
+    """Reads with a decoder-only stack, which has the prompt, and which source and target pass one after the other."""
 
     def inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         given = batch.labels[:, :-1]  # nothing is read from the last token
@@ -109,11 +109,11 @@ class Causal(Reader):
         return ids, (torch.arange(ids.shape[1], device=ids.device) < ends).long()
 
     def decode(self, batch: Batch, encoded: Encoded, texts: int = 1) -> Tensor:
-        assert texts == 1  # as each goes through the stack
+        assert texts == 1  # as every target needs a pass of its own
         return _following(encoded[0], self.prompt.length + batch.mask.sum(1) - 1, batch.labels.shape[1])
 
     def generate(self, batch: Batch, encoded: Encoded | None, most: int, *, beams: int, in_step: bool) -> Tensor:
-        """Greedily, with one cache, of which the blocks below the prompt hold the tokens, and those above P more."""
+        """Greedy decoding with one cache; blocks below the prompt cache the tokens, those above also the P vectors."""
         assert beams == 1
         family, body, cache, position = self.family, self.body, DynamicCache(), self.prompt.position
         outputs = Outputs(family, body.config, batch.mask, most, family.pad_token(body.config))
@@ -139,7 +139,7 @@ class Causal(Reader):
 
 
 class Mask(Reader):
-    """The prompt is in the one stack there is; a word at the mask is chosen (`weigh`), and nothing is generated."""
+    """Reads with an encoder-only stack; a word at the mask is chosen (`PromptedModel.weigh`), nothing is generated."""
 
     def decode(self, batch: Batch, encoded: Encoded, texts: int = 1) -> Tensor:
         places = batch.mask.sum(1) - 1 if batch.places is None else batch.places
@@ -150,6 +150,6 @@ READERS: dict[str, type[Reader]] = {"seq2seq": Seq2Seq, "causal": Causal, "mask"
 
 
 def _following(states: Tensor, starts: Tensor, number: int) -> Tensor:
-    """So many states of each row [B, number, D] from its start [B] on; behind a row's end the last one again."""
+    """`number` states of each row from its start [B] on, [B, number, D]; past a row's end its last one is repeated."""
     places = starts[:, None] + torch.arange(number, device=starts.device)
     return at_places(states, places.clamp(max=states.shape[1] - 1))

@@ -1,6 +1,6 @@
 """The soft prompt: P learned vectors [P, D] before the embedded input (Lester et al. 2021).
 
-A kind answers questions before torch is imported; the module that is trained is in `modules`.
+torch is imported only when tensors are made, so that settings are checked first; `modules` has the trained module.
 
 Letters: P prompt, D model.
 """
@@ -24,27 +24,27 @@ NUM_COMMON = 5000  # Lester et al. sample from the 5,000 most frequent pieces; T
 
 @dataclass(frozen=True)
 class Soft:
-    """A prompt that its settings describe; every kind answers the same questions.
+    """A soft prompt, described by its settings; every prompt kind has the same methods.
 
-    A kind whose files have `metadata` also reads them, by `of_file`.
+    A kind that writes `metadata` into its files also has `of_file`, which reads them.
     """
 
     config: PromptConfig
     name: ClassVar[str] = "soft"
-    is_input: ClassVar[bool] = True  # vectors before the embedded input, for which other libraries have a place
-    not_exported: ClassVar[dict[str, str]] = {}  # formats that cannot hold it, each with the reason
+    is_input: ClassVar[bool] = True  # whether it goes before the embedded input, which other libraries support
+    not_exported: ClassVar[dict[str, str]] = {}  # the export formats that cannot hold it, each with the reason
 
     @staticmethod
     def width(shapes: dict[str, tuple[int, ...]]) -> int:
-        """The model width D of tensors with such shapes."""
+        """The model width D of tensors with these shapes."""
         return shapes[TENSOR][-1]
 
     def position(self, num_blocks: int) -> int:
-        """How many blocks lie below the prompt, of the stack that it enters."""
+        """The number of blocks below the prompt, in a first stack of `num_blocks`."""
         return 0
 
     def resolved(self, reads: "Reading", num_blocks: int) -> PromptConfig:
-        """The settings, `auto` resolved for a model that reads in this way and has so many blocks."""
+        """The settings with `auto` resolved for a model's way to read and its first stack's number of blocks."""
         return self.config
 
     def shapes(self, d_model: int) -> dict[str, tuple[int, ...]]:
@@ -56,7 +56,7 @@ class Soft:
         return self.config.length * d_model
 
     def flops(self, source: int, d_model: int) -> tuple[int, int]:
-        """FLOPs of the two layers that make the vectors of an example of `source` positions; a soft prompt has none."""
+        """FLOPs of the generator's two layers for an example of `source` positions; a soft prompt has none."""
         return 0, 0
 
     def initial(self, backbone: "Backbone", *, labels: tuple[str, ...], seed: int) -> "Tensors":
@@ -82,7 +82,7 @@ class Soft:
         return SoftPrompt(tensors[TENSOR])
 
     def metadata(self, layer: int) -> dict[str, Any]:
-        """What a prompt's file says besides its tensors, which enter before block `layer` of the whole model."""
+        """The metadata of the prompt's file; its vectors enter before block `layer` of the full model."""
         return {}
 
     def mismatch(self, shapes: dict[str, tuple[int, ...]], other: PromptConfig, d_model: int) -> str | None:
@@ -93,7 +93,7 @@ class Soft:
         return f"holds a prompt of shape {list(held)}, this run needs {list(needed)} [prompt.length, d_model]"
 
     def described(self, d_model: int, layer: int, model: str) -> str:
-        """A line for people that says what the prompt is; `layer` blocks of `model` lie below it."""
+        """A sentence for the user that describes the prompt; `layer` blocks of `model` lie below it."""
         return f"{self.config.length} vectors of {d_model} numbers that go before the embedded input of {model}"
 
 
