@@ -21,7 +21,7 @@ export PYTHONDONTWRITEBYTECODE =
 .PHONY: help install run plan compare show test-fast test test-all test-lowest check format backbone bench accept docs dist clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## make .venv with fpt (editable) and everything it needs
 
@@ -78,7 +78,7 @@ backbone: $(INSTALLED) ## train the embedded model again, an hour and more on tw
 bench: $(INSTALLED) ## speed and memory against PEFT and between stages, ten minutes [ARGS="--only update,padding"]
 	$(BIN)/python -m bench.speed $(ARGS)
 
-accept: $(INSTALLED) ## a card's first hour: what is right and how fast on one GPU, a line of JSON a step [ARGS="--steps updates"]
+accept: $(INSTALLED) ## what is right and how fast on one GPU, a line of JSON a step [ARGS="--steps updates"]
 	$(BIN)/python -m bench.accept $(ARGS)
 
 docs: $(INSTALLED) ## the site of docs/, into site/; installs mkdocs-material the first time
