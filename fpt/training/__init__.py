@@ -1,1 +1,1 @@
-"""How does it learn?"""
+"""Trains a prompt, evaluates it, and answers with it."""

@@ -1,4 +1,4 @@
-"""The running mean over updates' prompts, which a step that overshoots moves less than the prompt itself."""
+"""A running mean of the prompt over updates, which a step that overshoots moves less than the prompt itself."""
 
 from copy import deepcopy
 
@@ -8,16 +8,16 @@ from fpt.prompts.modules import Prompt, Tensors
 
 
 class Average:
-    """An exponential moving average that keeps a share `weight` of itself at each update; with 0 there is none.
+    """An exponential moving average of the prompt with decay `weight`; with 0 there is none.
 
-    Polyak and Juditsky 1992 average uniformly; a prompt moves too far for that. The mean begins as the prompt does.
+    Polyak and Juditsky 1992 average uniformly; a prompt moves too far for that. The mean starts at the initial prompt.
 
     Attributes:
-        kept: the prompt that is scored and kept: the mean where there is one, else what is learned.
+        kept: the prompt that is validated and saved: the mean where there is one, else the learned prompt.
     """
 
     def __init__(self, prompt: Prompt, weight: float, mean: Tensors | None) -> None:
-        """Continue from a mean, or begin with the prompt as it is."""
+        """Continue from a saved mean, or start at the prompt as it is."""
         self._prompt, self._weight = prompt, weight
         self.kept = deepcopy(prompt) if weight else prompt
         if weight and mean is not None:
@@ -25,7 +25,7 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Include the prompt as an update has left it."""
+        """Move the mean towards the prompt after an update."""
         if self._weight:
             for name, tensor in self.kept.tensors.items():
                 tensor.lerp_(self._prompt.tensors[name], 1 - self._weight)

@@ -1,4 +1,4 @@
-"""Training states, to resume from, and prompts as safetensors files."""
+"""Saves and loads training states, from which a run resumes, and saves prompts, all as safetensors."""
 
 import json
 from dataclasses import dataclass, field
@@ -14,19 +14,19 @@ from fpt.runs.folder import described
 
 @dataclass(frozen=True)
 class TrainState:
-    """All that training resumes from; data order and learning rate are functions of the update.
+    """All that training needs to resume; data order and learning rate follow from the update number.
 
     Attributes:
         update: how many updates the run has done.
-        judged: the last update that was followed by a validation.
-        prompt: the learned tensors, float32; a soft prompt's is called `prompt` [P, D].
-        optimizer: the optimizer's state as `optimizer.pack` makes it.
-        mean: the running mean over updates' prompts, where one is kept.
-        seconds: spent in this stage, validation included.
+        judged: the last update after which the prompt was validated.
+        prompt: the learned tensors by name, float32; a soft prompt has one, `prompt` [P, D].
+        optimizer: the optimizer's state in the form of `optimizer.pack`.
+        mean: the running mean of the prompt; None: none is kept.
+        seconds: time spent in this stage, including validation.
         score: the stage's last validation score.
-        best_score, best_update, best_prompt: the best validation of the full model's stage.
-        stale: how many validations have followed the best one.
-        done: whether the stage is over.
+        best_score, best_update, best_prompt: those of the best validation in the full model's stage.
+        stale: the number of validations since the best one.
+        done: whether the stage is finished.
     """
 
     update: int
@@ -44,12 +44,12 @@ class TrainState:
 
     @property
     def kept_prompt(self) -> Tensors:
-        """The prompt that is scored and kept: the mean where there is one, else what is learned."""
+        """The prompt that is validated and saved: the mean where there is one, else the learned prompt."""
         return self.prompt if self.mean is None else self.mean
 
 
 def dump_state(state: TrainState, metrics: dict[str, Any]) -> bytes:
-    """A state as one safetensors file; `metrics` marks how much of metrics.jsonl belongs to it."""
+    """The bytes of a safetensors file with a state; `metrics` marks how much of metrics.jsonl belongs to it."""
     plain = {name: value for name, value in state.optimizer.items() if not isinstance(value, Tensor)}
     packed = {name: value for name, value in state.optimizer.items() if isinstance(value, Tensor)}
     prompts = {"prompt": state.prompt, "best_prompt": state.best_prompt or {}, "mean": state.mean or {}}
@@ -64,7 +64,7 @@ def dump_state(state: TrainState, metrics: dict[str, Any]) -> bytes:
 
 
 def load_state(data: bytes) -> tuple[TrainState, dict[str, Any]]:
-    """Read back a state, and the mark of its metrics, that `dump_state` wrote."""
+    """The state in a file of `dump_state`, and the mark of its metrics."""
     parts: dict[str, Tensors] = {"prompt": {}, "best_prompt": {}, "mean": {}, "optimizer": {}}
     for key, tensor in load(data).items():
         part, _, name = key.partition(".")
@@ -81,6 +81,6 @@ def load_state(data: bytes) -> tuple[TrainState, dict[str, Any]]:
 
 
 def dump_prompt(prompt: Tensors, **metadata: Any) -> bytes:
-    """Learned tensors as a safetensors file; a soft prompt [P, D] is its one tensor, `prompt`."""
-    # One key: the order of several is not fixed, and equal prompts shall be equal files.
+    """The bytes of a safetensors file with learned tensors; a soft prompt is one tensor, `prompt` [P, D]."""
+    # All metadata under one key, as safetensors does not fix the order of several, and equal prompts are equal files.
     return save({name: tensor.contiguous() for name, tensor in prompt.items()}, {"fpt": json.dumps(metadata)})

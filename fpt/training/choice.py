@@ -1,6 +1,6 @@
-"""Answers by verbalizer, as most of the literature scores: the label word that the model finds likeliest.
+"""Answers by verbalizer, as in most of the literature: the label word that the model gives the highest probability.
 
-It takes one forward pass; nothing is generated, and no answer is outside the labels.
+Nothing is generated, and no answer is outside the labels.
 
 Letters: B batch, L labels, T target.
 """
@@ -17,11 +17,11 @@ from fpt.prompts.prompted import PromptedModel
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """Label words to choose from.
+    """The label words that a model chooses between.
 
     Attributes:
         words: the label words.
-        ids: their targets' token ids [L, T], with IGNORED behind the end of each.
+        ids: their targets' token ids [L, T], padded with IGNORED.
         lengths: the numbers [L] that the labels' log-probabilities are divided by.
     """
 
@@ -32,7 +32,7 @@ class Choice:
     def made(self, model: PromptedModel, batch: Batch) -> tuple[list[str], Tensor, Tensor]:
         """Each source's likeliest label word, its target's ids [B, T], and the log-probability of each id.
 
-        A label's probability is that of its whole target, the end included: if not divided, the likeliest label has the
+        A label's probability is that of its whole target, with the end token: undivided, the likeliest label has the
         smallest training loss. Of equally likely labels the first is taken.
         """
         ids = self.ids.to(batch.source.device)
@@ -43,6 +43,6 @@ class Choice:
 
 
 def choice_of(words: Sequence[str], rows: list[list[int]], answer: str = "score") -> Choice:
-    """The choice between label words with these token ids, scored as `task.answer` says."""
+    """The choice between label words, given their token ids; `task.answer` says how their scores are normalised."""
     lengths = {"score": [1] * len(rows), "score_mean": list(map(len, rows)), "score_norm": list(map(len, words))}
     return Choice(words, padded(rows, IGNORED, max(map(len, rows))), torch.tensor(lengths[answer]))

@@ -1,4 +1,4 @@
-"""Evaluation: the model answers each example once, and the answers are scored in the data's order."""
+"""Evaluates a prompt: the model answers each example once, and the task scores the answers."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +25,7 @@ Output = TypeVar("Output")
 
 @dataclass(frozen=True)
 class Answers:
-    """The decoded outputs, and the answers read from them, in the data's order."""
+    """A model's decoded outputs, and the answers that the task reads from them, in the data's order."""
 
     outputs: list[str]
     read: list[str]
@@ -33,7 +33,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics (0 to 100), the main one of which is `score`, and the answers that were scored."""
+    """The metrics of some answers (`score` is the main one), and the answers."""
 
     metrics: dict[str, float]
     score: float
@@ -46,13 +46,13 @@ class Evaluator:
 
     Attributes:
         task: the task.
-        valid: its validation examples as tokens.
+        valid: its validation examples as token ids.
         tokenizer: decodes outputs.
         engine: holds the model.
         with_bar: shows progress.
-        batch_size: examples answered at once.
-        max_new_tokens: the longest output.
-        some: indices of the validation examples that training looks at; None: all.
+        batch_size: the number of examples answered at once.
+        max_new_tokens: the length limit of an output.
+        some: indices of the validation examples that are scored during training; None: all.
         choice: the labels to choose from; None: answers are generated.
     """
 
@@ -71,7 +71,7 @@ class Evaluator:
         return self._evaluation(self.answers(model, self.valid, "validation"), self.task.valid)
 
     def look(self, model: PromptedModel) -> Evaluation:
-        """Score the answers to the validation examples that training looks at."""
+        """Score the answers to the validation examples that are used during training."""
         if self.some is None:
             return self.validate(model)
         answers = self.answers(model, self.valid.taken(self.some), "validation")
@@ -82,7 +82,7 @@ class Evaluator:
         return Evaluation(metrics, metrics[self.task.metric], answers)
 
     def answers(self, model: PromptedModel, data: Encoded, split: str) -> Answers:
-        """Answer the examples whose tokens are `data`, whatever their targets; `split` is their name on the bar.
+        """Answer the examples in `data`, whose targets are not used; `split` is their name on the progress bar.
 
         Raises:
             Interrupted: the run was told to stop.
@@ -96,11 +96,11 @@ class Evaluator:
         return Answers(outputs, [self.task.from_text(output) for output in outputs])
 
     def _outputs(self, model: PromptedModel, batch: Batch) -> list[str]:
-        """Output texts of a batch, in halves where there is no memory for all at once."""
+        """The output texts of a batch, which is halved when it runs out of memory."""
         try:
             return self._all_at_once(model, batch)
         except torch.OutOfMemoryError:
-            pass  # go on outside this block, in which the error keeps the tensors that there is no room for
+            pass  # inside this block the error would still hold the tensors that did not fit
         number = len(batch.source)
         if number == 1 or self.engine.is_sharded:
             raise UserError(
@@ -124,10 +124,10 @@ def shared_out(
     *,
     in_step: bool = False,
 ) -> list[Output]:
-    """What is answered to batches of all indices, by index; the processes take the batches in turn.
+    """Compute outputs for batches of indices, shared out among the processes, and return them all by index.
 
-    The answers are the same for any number of processes. `in_step` says that each process holds a share of the weights,
-    so that one without a batch of its own joins in.
+    They are the same for any number of processes. `in_step` says that the weights are sharded, so that a process
+    without a batch of its own takes part in the passes too.
 
     Raises:
         Interrupted: the run was told to stop.
@@ -143,10 +143,10 @@ def shared_out(
 
 
 def longest_answer(task: Task, train: Encoded, limit: int) -> int:
-    """How many tokens to generate, up to the limit: as many as the longest label, or twice as many as free text has.
+    """How many tokens to generate, up to `limit`: as the longest label has, or twice as long free-text targets have.
 
-    Only training targets count, so that nothing leaks from the validation's. Of free text the longest hundredth does
-    not, since an output that does not end goes on until here.
+    Only training targets are used, so that nothing leaks from validation. The longest 1% of free-text targets do not
+    count, since every output that does not end by itself is generated up to this length.
     """
     targets = train.targets.lengths
     if task.labels:
@@ -155,7 +155,7 @@ def longest_answer(task: Task, train: Encoded, limit: int) -> int:
 
 
 def predictions(answers: Answers, task: Task, examples: Sequence[Example]) -> bytes:
-    """predictions.jsonl: id, input, output, answer, golds and correctness of every example.
+    """The content of predictions.jsonl: id, input, output, answer, golds and correctness of every example.
 
     Correctness is null where answers are not simply right or wrong, and where there are no golds.
     """

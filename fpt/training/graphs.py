@@ -1,6 +1,6 @@
-"""A batch's gradients as a CUDA graph: the kernels of a forward and backward pass, launched as one.
+"""Computes gradients with CUDA graphs, which launch all kernels of a forward and backward pass as one.
 
-A GPU that is fast for its model waits for kernels to be launched one by one, some two thousand in an update.
+An update launches some two thousand kernels; with a small model, a fast GPU mostly waits for these launches.
 
 Letters: B batch, S source, T target.
 """
@@ -15,17 +15,17 @@ from fpt.data.encoded import Batch, Encoded
 from fpt.errors import reason
 from fpt.prompts.prompted import PromptedModel
 
-MOST = 200  # graphs of a stage, of 2 to 6 MB each; with more sizes it is recording that takes the time
+MOST = 200  # graphs in a stage, of 2 to 6 MB each; with more sizes, recording would take most of the time
 Sizes = tuple[torch.Size | None, ...]
 Replay = Callable[[], None]
 
 
 class NoGraphError(Exception):
-    """A model's passes cannot be a CUDA graph."""
+    """A model's passes cannot be recorded as a CUDA graph."""
 
 
 class Recorder:
-    """Records CUDA graphs that share their memory, which is as much as the largest takes."""
+    """Records CUDA graphs that share one memory pool, as large as the largest graph needs."""
 
     def __init__(self, device: torch.device) -> None:
         """Record on this GPU."""
@@ -33,13 +33,13 @@ class Recorder:
         self._stream, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
 
     def __call__(self, run: Replay) -> Replay:
-        """A function that replays the kernels which `run` launches; `run` must not read anything back from the GPU.
+        """Return a function that replays the kernels which `run` launches; `run` must read nothing back from the GPU.
 
-        The tensors that `run` makes keep their addresses, and hold until another of the graphs is replayed.
+        The tensors that `run` makes keep their addresses, and are valid until another graph is replayed.
 
         Raises:
-            torch.OutOfMemoryError: there is no room for it.
-            NoGraphError: it cannot be a graph; the GPU can be used as before.
+            torch.OutOfMemoryError: there is too little memory.
+            NoGraphError: it cannot be recorded; the GPU can still be used.
         """
         try:
             return self._recorded(run)
@@ -52,9 +52,9 @@ class Recorder:
             raise NoGraphError(reason(first)) from None
 
     def _recorded(self, run: Replay) -> Replay:
-        # A recording that fails leaves its own stream the current one; this puts the earlier one back.
+        # A failed recording leaves its own stream as the current one; this restores the earlier one.
         with torch.cuda.device(self._device), torch.cuda.stream(torch.cuda.current_stream(self._device)):
-            if not self._is_warm:  # what libraries allocate at their first use would be part of the graph
+            if not self._is_warm:  # or what libraries allocate at their first use would become part of the graph
                 self._stream.wait_stream(torch.cuda.current_stream())
                 with torch.cuda.stream(self._stream):
                     run()
@@ -68,7 +68,7 @@ class Recorder:
 
 
 class _Graph:
-    """The graph of one size of batch: it reads the batch and writes loss and gradients at fixed addresses."""
+    """The graph for one batch size: it reads a batch, and writes loss and gradients, at fixed addresses."""
 
     def __init__(self, model: PromptedModel, batch: Batch, tokens: Tensor, record: Callable[[Replay], Replay]) -> None:
         self._model, self._batch, self._tokens = model, batch, tokens
@@ -81,13 +81,13 @@ class _Graph:
 
 
 class Graphs:
-    """A graph for every size of batch, recorded when the first such batch comes.
+    """The graphs of a stage, one for each batch size, recorded when the first batch of that size comes.
 
     The largest is recorded first, so that the others fit into its memory.
     """
 
     def __init__(self, model: PromptedModel, largest: Batch, record: Callable[[Replay], Replay]) -> None:
-        """Compute with a model whose weights and prompt keep their addresses; no batch is larger than `largest`.
+        """Use a model whose weights and prompt stay at their addresses; no batch may be larger than `largest`.
 
         `record` makes a graph of a function: on a GPU it is a `Recorder`.
         """
@@ -96,11 +96,11 @@ class Graphs:
         self._inputs: list[Tensor | None] = []
 
     def add(self, batch: Batch, tokens: int, loss: Tensor) -> None:
-        """Add to the prompt's gradients, and to `loss` [1], the batch's part of a mean over so many tokens.
+        """Add a batch's part to the prompt's gradients and to `loss` [1], both means over the update's `tokens`.
 
         Raises:
-            torch.OutOfMemoryError: there is no room for the largest batch.
-            NoGraphError: the passes cannot be a graph, or batches have too many sizes.
+            torch.OutOfMemoryError: the largest batch does not fit into memory.
+            NoGraphError: the passes cannot be recorded, or batches have too many sizes.
         """
         if not self._graphs:
             self._tokens = torch.ones_like(loss)
@@ -118,11 +118,11 @@ class Graphs:
                 parameter.grad = gradient.clone() if parameter.grad is None else parameter.grad.add_(gradient)
 
     def __len__(self) -> int:
-        """How many graphs there are."""
+        """The number of graphs recorded so far."""
         return len(self._graphs)
 
     def _graph_of(self, batch: Batch) -> _Graph:
-        """The graph of the batch's size, the batch copied to where it reads it."""
+        """The graph for the batch's size, after copying the batch to the graph's input."""
         tensors = _tensors(batch)
         sizes = tuple(None if tensor is None else tensor.shape for tensor in tensors)
         places = [_part(whole, size) for whole, size in zip(self._inputs, sizes, strict=True)]
@@ -130,21 +130,21 @@ class Graphs:
             if place is not None and tensor is not None:
                 place.copy_(tensor, non_blocking=True)
         if sizes not in self._graphs:
-            if len(self._graphs) == MOST:  # none may go while others stay, for they share more than their memory
+            if len(self._graphs) == MOST:  # none can be dropped alone, as they share more than their memory
                 raise NoGraphError(f"batches are of more than {MOST} sizes")
             self._graphs[sizes] = _Graph(self._model, _with_all_positions(places), self._tokens, self._record)
         return self._graphs[sizes]
 
 
 def largest_batch(data: Encoded, at_once: int, dropout: Callable[[Sequence[int]], Tensor | None]) -> Batch:
-    """A batch of `at_once` examples, as wide as the longest source, the longest target, and the longest of both."""
+    """A batch of `at_once` examples, as wide as the longest source, target, and source and target together."""
     lengths = [(source, target, source + target) for source, target in data.lengths]
     longest = [max(range(len(data)), key=lambda index: lengths[index][which]) for which in range(3)]
     return replace(data.batch(longest).rows([0] * at_once), factors=dropout(longest[:1] * at_once))
 
 
 def _first(error: BaseException) -> BaseException:
-    """The error that led to the others; ending a recording that failed raises another, which says less."""
+    """The first error in a chain; ending a failed recording raises another one, which says less."""
     return error if error.__context__ is None else _first(error.__context__)
 
 
@@ -158,7 +158,7 @@ def _part(whole: Tensor | None, size: torch.Size | None) -> Tensor | None:
 
 
 def _with_all_positions(places: list[Tensor | None]) -> Batch:
-    """A batch of these tensors whose loss is computed at every position, as the number of real ones varies."""
+    """A batch of these tensors that computes logits at padded positions too, as a graph needs fixed sizes."""
     batch = Batch(*places)  # type: ignore[arg-type]
     vars(batch)["real"] = torch.arange(batch.labels.numel(), device=batch.labels.device)
     return batch

@@ -1,4 +1,4 @@
-"""The training loop of one stage: one prompt on one frozen model. It yields events, which others record and show."""
+"""The training loop of one stage, one prompt on one frozen model; it yields events for callers to record and show."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -25,9 +25,9 @@ from fpt.training.optimizer import make, pack, rate, restore
 
 @dataclass(frozen=True)
 class Span:
-    """The updates of a stage: up to the run's update number `end`, out of `updates`.
+    """The updates of a stage, which ends at the run's update number `end`; the whole run has `updates`.
 
-    `keep_best` is for the full model's stage, whose scores choose the run's prompt.
+    `keep_best` is set in the full model's stage, whose validation scores choose the run's prompt.
     """
 
     end: int
@@ -37,16 +37,16 @@ class Span:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How updates are computed.
+    """The settings by which updates are computed.
 
     Attributes:
-        config: sizes, and how often there are validations and checkpoints.
-        optim: the optimizer.
-        micro_batch: examples that are computed at once.
+        config: batch sizes, and how often to validate and to save checkpoints.
+        optim: the optimizer's settings.
+        micro_batch: the number of examples computed at once.
         seed: decides the order of examples, and dropout.
-        device: where it is done.
-        in_step: the processes share the model's weights out, so that none can repeat an update by itself.
-        graphs: an update's kernels are started as CUDA graphs.
+        device: the device that computes.
+        in_step: whether weights are sharded among processes, so that none can repeat an update by itself.
+        graphs: whether kernels are launched as CUDA graphs.
     """
 
     config: TrainConfig
@@ -60,7 +60,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Updated:
-    """The run's `update`-th update is done, after so many seconds in this stage, on so many tokens."""
+    """Update number `update` of the run is done, on `tokens` tokens, after `seconds` in this stage."""
 
     update: int
     seconds: float
@@ -71,7 +71,7 @@ class Updated:
 
 @dataclass(frozen=True)
 class Validated:
-    """The prompt was scored after `update` updates and so many seconds in this stage."""
+    """The prompt was validated after update number `update` of the run and `seconds` in this stage."""
 
     update: int
     seconds: float
@@ -80,14 +80,14 @@ class Validated:
 
 @dataclass(frozen=True)
 class Saved:
-    """A state worth saving: a run that is stopped goes on from it."""
+    """A state to save, from which a stopped run resumes."""
 
     state: TrainState
 
 
 @dataclass(frozen=True)
 class Changed:
-    """An update could not be computed as planned; from here on the recipe is another, with the same gradients."""
+    """An update could not be computed by the recipe; from here on another one is used, with the same gradients."""
 
     recipe: Recipe
     reason: str
@@ -98,7 +98,7 @@ Event = Updated | Validated | Saved | Changed
 
 
 class NoRoomError(Exception):
-    """Some process had no room for its part of an update, of which nothing is left."""
+    """A process ran out of memory in its part of an update; its gradients are discarded, so it can be repeated."""
 
 
 def train(
@@ -111,11 +111,11 @@ def train(
 ) -> Iterator[Event]:
     """Train the prompt from `state` to the end of the span; the last event is `Saved` with the state at the end.
 
-    The state decides where to start, so a run that was stopped anywhere goes on as if it had not been. It is saved
-    before a validation too, which may take long. A state that is done already yields nothing.
+    The state decides where to start, so that a run resumes, wherever it was stopped, as if it had not been. A state is
+    also yielded before a validation, which may take long. A state that is done already yields nothing.
 
     Raises:
-        Interrupted: the run was told to stop; its state was yielded before.
+        Interrupted: the run was told to stop; its state has been yielded.
     """
     config, optim, device = recipe.config, recipe.optim, recipe.device
     optimizer = make(model.prompt.parameters(), optim)
@@ -140,11 +140,11 @@ def train(
                     optimizer.zero_grad(set_to_none=True)
                     changed = _changed(recipe, error)
                     recipe = changed.recipe
-                    del add  # with its graphs, before there are others
+                    del add  # frees its graphs before new ones are recorded
                     add = _adder(model, data, dropout, recipe)
                     yield changed
                     continue
-                if unread:  # now that the device has the next update to do
+                if unread:  # the loss is read only now that the device has the next update to compute
                     yield unread(before + stopwatch.seconds)
                 average.update()
                 state = replace(state, update=state.update + 1)
@@ -169,7 +169,7 @@ def train(
 
 
 def _updated(update: int, loss: torch.Tensor, lr: float, tokens: int, seconds: float) -> Updated:
-    """The event of an update, whose loss may not have been computed yet: reading it waits for the device."""
+    """The event of an update; reading its loss waits until the device has computed it."""
     value = loss.item()
     if not math.isfinite(value):
         way_out = f"try a lower optim.lr={lr}"
@@ -184,7 +184,7 @@ def _validates(span: Span, config: TrainConfig) -> bool:
 
 
 def _is_due(state: TrainState, span: Span, config: TrainConfig) -> bool:
-    """Whether a validation, or the end of a stage that has none, comes before the next update."""
+    """Whether a validation is due before the next update, or the end of a stage without validations."""
     is_time = _validates(span, config) and state.update % config.eval_every == 0
     return state.judged < state.update and (is_time or state.update == span.end)
 
@@ -198,20 +198,21 @@ def step(
     in_step: bool = False,
     add: Add | None = None,
 ) -> tuple[torch.Tensor, bool]:
-    """One step on the mean gradient over all target tokens of the update's examples, however these are parted.
+    """One optimizer step on the mean gradient over all target tokens of an update, however its examples are batched.
 
-    Nothing is asked of the device, which may still compute when this returns. `add` adds up a batch's part; None: its
-    kernels are started one by one.
+    The device is not waited for, and may still be computing when this returns. `add` accumulates a batch's gradients;
+    None: without CUDA graphs.
 
     Returns:
         the loss [1], on the device, and whether any process was told to stop.
 
     Raises:
-        NoRoomError: on some process, and nothing has changed; `in_step` torch's own error, as the others are waiting.
+        NoRoomError: a process ran out of memory; the prompt is unchanged. With `in_step` torch's own error is raised,
+            as the other processes are waiting.
     """
     is_told, loss = interrupts.requested(), torch.zeros(1, device=device)
     is_short = not _backward(add or partial(_add, model), share, loss, in_step)
-    flags = torch.tensor([float(is_told), float(is_short)])  # on the host, where they are read
+    flags = torch.tensor([float(is_told), float(is_short)])  # on the host, as they are read there
     distributed.all_reduce_sum_([flags])
     told, short = flags.tolist()
     if short:
@@ -231,7 +232,7 @@ def step(
 
 
 def _backward(add: Add, share: Share, loss: torch.Tensor, in_step: bool) -> bool:
-    """Add this process's share of the update's gradients and `loss`; whether there was memory for it."""
+    """Accumulate the gradients and loss of this process's share; returns whether the memory sufficed."""
     for batch in share.batches:
         try:
             add(batch, share.tokens, loss)
@@ -248,7 +249,7 @@ def _adder(
     dropout: Callable[[Sequence[int], int], torch.Tensor | None],
     recipe: Recipe,
 ) -> Add:
-    """A function that adds a batch's part of an update, as the recipe says."""
+    """The function that accumulates a batch's gradients, with or without CUDA graphs."""
     if not recipe.graphs:
         return partial(_add, model)
     largest = largest_batch(data, recipe.micro_batch, lambda examples: dropout(examples, 0))
@@ -256,19 +257,19 @@ def _adder(
 
 
 def _add(model: PromptedModel, batch: Batch, tokens: int, loss: torch.Tensor) -> None:
-    """Add to the prompt's gradients, and to `loss`, the batch's part of a mean over so many tokens."""
+    """Add a batch's part to the prompt's gradients and to `loss` [1], both means over the update's `tokens`."""
     part = model(batch.to(loss.device)) / tokens
     part.backward()
     loss += part.detach()
 
 
 def _changed(recipe: Recipe, error: Exception) -> Changed:
-    """The recipe after an error: without graphs, or with half as many examples at once, where that can help."""
+    """The recipe to go on with after an error: without CUDA graphs, or with half the micro-batch."""
     if isinstance(error, NoGraphError):
         return Changed(replace(recipe, graphs=False), f"from here on updates are no CUDA graphs: {error}")
     count = recipe.micro_batch
     at_once = f"{count} example{'s' if count > 1 else ''} at once"
-    if recipe.in_step:  # the others wait in the middle of the update
+    if recipe.in_step:  # the other processes wait in the middle of the update
         raise UserError(f"out of memory with {at_once}: give a smaller train.micro_batch, and the run goes on")
     if count == 1:
         raise UserError(
@@ -280,7 +281,7 @@ def _changed(recipe: Recipe, error: Exception) -> Changed:
 
 
 def _judged(state: TrainState, score: float, prompt: Tensors, span: Span, patience: int | None) -> TrainState:
-    """The state after a validation; only the full model's scores decide which prompt is best."""
+    """The state after a validation; only scores of the full model decide which prompt is best."""
     state = replace(state, score=score, judged=state.update)
     if span.keep_best and (state.best_score is None or score > state.best_score):
         state = replace(state, best_score=score, best_update=state.update, best_prompt=prompt, stale=0)

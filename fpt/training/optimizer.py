@@ -16,8 +16,8 @@ State = dict[str, Tensor | float | int]
 def make(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
     """Adafactor (Shazeer and Stern 2018) without parameter scaling, or AdamW (Loshchilov and Hutter 2019).
 
-    A tensor with one axis is a bias and does not decay. Adafactor's momentum is a mean over steps that are scaled
-    already, AdamW's one over gradients.
+    A tensor with one axis is a bias and has no weight decay. Adafactor's momentum averages steps that are scaled
+    already; AdamW's averages gradients.
     """
     groups = [
         {"params": [parameter], "weight_decay": config.weight_decay if parameter.ndim > 1 else 0.0}
@@ -38,7 +38,7 @@ def make(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim
 
 
 def rate(config: OptimConfig, update: int, updates: int) -> float:
-    """The learning rate of the update that follows `update` of a run's `updates`."""
+    """The learning rate of the next update when `update` of a run's `updates` are done."""
     rising = round(config.warmup * updates)
     if update < rising:
         return config.lr * (update + 1) / rising
@@ -46,7 +46,7 @@ def rate(config: OptimConfig, update: int, updates: int) -> float:
 
 
 def pack(optimizer: torch.optim.Optimizer) -> State:
-    """A copy of the optimizer's state, empty before the first step; several parameters are numbered (`2.exp_avg`)."""
+    """A flat copy of the optimizer's state, empty before a step; several parameters are numbered (`2.exp_avg`)."""
     parts: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
     is_one = sum(len(group["params"]) for group in optimizer.param_groups) == 1
     return {

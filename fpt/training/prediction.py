@@ -1,4 +1,4 @@
-"""Answers to the user's own texts, each with the model's confidence, from one prompt or several."""
+"""Answers the user's own texts with one or several prompts, and gives the model's probability for each answer."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -25,14 +25,14 @@ from fpt.training.evaluation import shared_out
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says to one text.
+    """The model's answer to one text.
 
     Attributes:
-        input: the text as the model saw it, before it was cut.
-        cut: how many of its tokens were cut.
+        input: the model's input text, before it was cut.
+        cut: how many of its tokens were cut off.
         output: the generated text, or the likeliest label.
-        answer: what the task reads from the output.
-        score: natural logarithm of the output's probability, its end included.
+        answer: the answer that the task reads from the output.
+        score: the natural logarithm of the output's probability, including its end token.
         tokens: the output's tokens, each with its probability.
         prompt: the name of the prompt that answered, where there are several.
     """
@@ -46,7 +46,7 @@ class Prediction:
     prompt: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Values for JSON; `tokens` is a list of objects, and `prompt` is left out where there is only one."""
+        """The prediction as values for JSON; `tokens` is a list of objects, and `prompt` is left out if it is None."""
         tokens = [{"token": token, "probability": probability} for token, probability in self.tokens]
         values = {**vars(self), "tokens": tokens}
         return values if self.prompt is not None else {name: values[name] for name in values if name != "prompt"}
@@ -58,11 +58,11 @@ class Predictor:
 
     Attributes:
         from_text: reads an answer from an output.
-        source_length: the longest source in tokens; a longer one is cut as in training.
-        beams: the width of beam search; 1: greedy.
+        source_length: the length limit of a source in tokens; a longer one is cut as in training.
+        beams: the width of the beam search; 1: greedy decoding.
         choice: the labels to choose from; None: answers are generated.
-        row: describes the model's family.
-        templates: their special tokens stay special; in other texts they are plain text.
+        row: the description of the model's family.
+        templates: texts whose special tokens stay special everywhere; all others are plain text.
     """
 
     model: PromptedModel
@@ -82,7 +82,7 @@ class Predictor:
         return self.answer([raw_example(text) for text in texts])
 
     def answer(self, examples: Sequence[Example], with_bar: WithBar = lambda batches, _: batches) -> list[Prediction]:
-        """Predictions in the examples' order, whatever the examples' targets."""
+        """Predictions in the examples' order; the examples' targets are not used."""
         data = self.encoded(examples)
 
         def answered(indices: list[int]) -> Iterator[Prediction]:
@@ -98,9 +98,9 @@ class Predictor:
         return encode(examples, tokens, source_length=self.source_length, target_length=2)
 
     def outputs(self, batch: Batch, limits: Sequence[int]) -> Iterator[tuple[str, list[int], list[float]]]:
-        """Each source's output text, its ids, IGNORED behind the end, and the log-probability of each id, 0 there.
+        """Each source's output text, its token ids, padded with IGNORED, and their log-probabilities, padded with 0.
 
-        A generated output has no more tokens than its source's limit.
+        A generated output has at most as many tokens as its source's limit.
         """
         batch = batch.to(self.device)
         if self.choice is not None:
@@ -114,7 +114,7 @@ class Predictor:
         return zip(texts, ids.tolist(), logs.tolist(), strict=True)
 
     def prediction(self, text: str, cut: int, output: str, ids: list[int], logs: list[float]) -> Prediction:
-        """The prediction for a text, from an output's ids and their log-probabilities."""
+        """The prediction for a text, made of an output, its token ids and their log-probabilities."""
         names = self.tokenizer.convert_ids_to_tokens([token for token in ids if token != IGNORED])
         probabilities = map(math.exp, logs[: len(names)])
         tokens = tuple(zip(names, probabilities, strict=True))
@@ -125,13 +125,13 @@ class Predictor:
 class MixedPredictor:
     """One model with several prompts; each example names the prompt that answers it, and a batch may mix them.
 
-    `predictors` has each prompt's own, by its name, with the same model, batch size and beams.
+    `predictors` has one predictor for each prompt, by its name; all have the same model, batch size and beams.
     """
 
     predictors: dict[str, Predictor]
 
     def answer(self, examples: Sequence[Example], with_bar: WithBar = lambda batches, _: batches) -> list[Prediction]:
-        """Predictions in the examples' order, each by the prompt that its `group` names."""
+        """Predictions in the examples' order; an example's `group` names the prompt that answers it."""
         one, names = next(iter(self.predictors.values())), list(self.predictors)
         prompts = [predictor.model.prompt for predictor in self.predictors.values()]
         data = self._encoded(examples)
@@ -140,7 +140,7 @@ class MixedPredictor:
             asked = [examples[index].group for index in indices]
             own = [self.predictors[name] for name in asked]
             model = one.model.with_prompt(MixedPrompt(prompts, list(map(names.index, asked))))
-            together = replace(own[0], model=model)  # a batch has predictors that answer alike
+            together = replace(own[0], model=model)  # the predictors of one batch answer in the same way
             outputs = together.outputs(data.batch(indices), [predictor.max_new_tokens for predictor in own])
             for index, predictor, output in zip(indices, own, outputs, strict=True):
                 found = predictor.prediction(examples[index].source, _cut(data, index), *output)
@@ -154,7 +154,7 @@ class MixedPredictor:
         return shared_out(batches, answered, with_bar, "predicting")
 
     def _encoded(self, examples: Sequence[Example]) -> Encoded:
-        """The examples as token ids; each prompt's predictor cuts its own, as their limits may differ."""
+        """The examples as token ids; each is cut by its prompt's predictor, as limits may differ."""
         found = dict[int, tuple[list[int], list[int], list[int]]]()
         for name, predictor in self.predictors.items():
             own = [index for index, example in enumerate(examples) if example.group == name]
@@ -166,9 +166,9 @@ class MixedPredictor:
 
 
 def _way(predictor: Predictor) -> tuple[Sequence[str], Sequence[int], int]:
-    """What the examples of a batch must have in common: the labels to choose from and, with beams, the limit.
+    """What all predictors of a batch must share: the labels to choose from and, in a beam search, the length limit.
 
-    The best of a beam search depends on the limit; a greedy output that is cut to its own limit does not.
+    A beam search's result depends on the limit; a greedy output can be cut to its own limit afterwards.
     """
     choice, limit = predictor.choice, predictor.max_new_tokens if predictor.beams > 1 else 0
     if choice is None:
@@ -177,6 +177,6 @@ def _way(predictor: Predictor) -> tuple[Sequence[str], Sequence[int], int]:
 
 
 def _cut(data: Encoded, index: int) -> int:
-    """How many tokens of a source were cut."""
+    """How many tokens of a source were cut off."""
     assert data.whole is not None
     return int(data.whole[index, 0]) - data.lengths[index][0]
