@@ -1,4 +1,4 @@
-"""Settings that are right alone and wrong together, or with what is installed: refused before anything is read."""
+"""Refuses settings that clash with each other or with what is installed, before any data or weights are read."""
 
 import re
 from dataclasses import fields
@@ -24,7 +24,7 @@ def check(model: ModelConfig, task: TaskConfig, prompt: PromptConfig, train: Tra
 
 
 def check_quantize(quantize: str) -> None:
-    """Refuse weights of few bits where nothing can pack them, which is no reason against a plan."""
+    """Refuse quantised weights if bitsandbytes is not installed; a plan can be made without it."""
     if quantize != "none" and find_spec("bitsandbytes") is None:
         raise UserError(
             f"engine.quantize={quantize}: needs bitsandbytes, which is not installed; pip install 'fpt[quantize]', or"

@@ -1,6 +1,6 @@
-"""From conf/ and the command line's overrides, in Hydra's grammar, to the typed configuration.
+"""Composes the typed configuration from conf/ and the command line's overrides, in Hydra's grammar.
 
-DictConfig stops here: below this file every function receives the frozen group it needs.
+No DictConfig leaves this file: all other functions receive the frozen group of settings that they need.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,15 +32,15 @@ LEARNING = ("prompt", "schedule", "optim", "recycle")
 def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
     """Compose conf/ with overrides in Hydra's grammar, and check everything that needs no weights.
 
-    With a `base`, groups and keys that no word names are as they are there.
+    With a `base`, groups and keys that no override names keep the values that they have in it.
     """
     typed = [overrides.parse(word) for word in words]
     keys = {override.key for override in typed}
-    values: dict[str, Any] = {}  # put in after composition, as they stand
+    values: dict[str, Any] = {}  # put in after composition, unresolved
     if base is not None:
         _check_use(typed)
         values = {key: attrgetter(key)(base) for key in settings() if key.partition(".")[0] not in keys}
-    composed: list[str] = []  # what Hydra is told
+    composed: list[str] = []  # the overrides for Hydra
     for override in typed:
         if override.key in GROUPS:
             option, own = _option(override)
@@ -59,7 +59,7 @@ def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
 
 
 def _check_use(typed: Sequence[Override]) -> None:
-    """Refuse what a prompt that is learned can no longer be: it would be ignored."""
+    """Refuse settings of training in a use of a learned prompt, where they would be ignored."""
     for override in typed:
         if override.key == "experiment":
             raise UserError("experiment=…: sets keys of several groups, and is for a new run; give the keys themselves")
@@ -68,7 +68,7 @@ def _check_use(typed: Sequence[Override]) -> None:
 
 
 def _labels(typed: Sequence[Override], before: Mapping[str, str] | None) -> dict[str, str] | None:
-    """The label words that are typed, in one of three ways, or those before; one alone changes these."""
+    """The label words as typed, in one of three ways, or those `before`; task.labels.LABEL=word changes one."""
     prefix = f"{LABELS}."
     ways = {override.key: override.value for override in typed if override.key in (LABELS, LABELS_FILE)}
     alone = {override.key.removeprefix(prefix): override for override in typed if override.key.startswith(prefix)}
@@ -84,14 +84,14 @@ def _labels(typed: Sequence[Override], before: Mapping[str, str] | None) -> dict
 
 
 def _labels_in_conf(tree: DictConfig) -> dict[str, str] | None:
-    """The label words in files of conf/, where YAML makes other values of unquoted ones."""
+    """The label words in files of conf/; words that YAML does not read as texts are refused and must be quoted."""
     task: Any = OmegaConf.to_container(tree.task)
     labels = task.get("labels")
     return labels and label_words.of_tree(labels, "task.labels in conf/, to be quoted")
 
 
 def _option(override: Override) -> tuple[str, dict[str, Any]]:
-    """A group's option as Hydra is told it, and the values of a model or a schedule that has no file in conf/."""
+    """A group's option for Hydra, and the values of a model or a schedule that has no file in conf/."""
     group, value = override.key, str(override.value)
     options = group_options(group)
     if group == "schedule" and value.endswith((".yaml", ".yml")):
@@ -147,7 +147,7 @@ def _compose(words: list[str]) -> DictConfig:
 
 
 def _typed(tree: DictConfig, fill: Mapping[str, Any], words: Sequence[str]) -> RunConfig:
-    """The tree, and values that hold nothing to resolve, as a configuration."""
+    """Merge a composed tree and further values, which are not resolved, into the typed configuration."""
     try:
         for key, value in fill.items():
             OmegaConf.update(tree, key, literal.escaped(value), merge=False)
@@ -160,7 +160,7 @@ def _typed(tree: DictConfig, fill: Mapping[str, Any], words: Sequence[str]) -> R
 def _schema() -> DictConfig:
     """RunConfig with every group's defaults filled in, writable (OmegaConf locks frozen dataclasses).
 
-    Hydra merges into plain defaults, the result into the typed schema: so every type error has one place.
+    Hydra merges into plain defaults, and the result is merged into the typed schema: all type errors arise there.
     """
     schema = OmegaConf.structured(RunConfig)
     OmegaConf.set_readonly(schema, False)
@@ -173,7 +173,7 @@ def _schema() -> DictConfig:
 
 
 def _explain(error: Exception, words: Sequence[str]) -> str:
-    """One line for a failed merge: the typed override, and what its key takes."""
+    """The error message for a failed merge: the override as typed, and what its key takes."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     key = str(getattr(cause, "full_key", "") or "")
     typed = next((word for word in words if word.split("=", 1)[0] == key), key)
@@ -188,10 +188,10 @@ def to_yaml(config: RunConfig) -> str:
 
 
 def read(text: str) -> RunConfig:
-    """A resolved configuration, from the YAML of `to_yaml`."""
+    """Read a resolved configuration from the YAML that `to_yaml` wrote."""
     return of_values(literal.parse(text))
 
 
 def of_values(values: dict[str, Any]) -> RunConfig:
-    """A resolved configuration, from its groups and keys as plain values."""
+    """Make a resolved configuration from its groups and keys as plain values."""
     return cast(RunConfig, OmegaConf.to_object(OmegaConf.merge(_schema(), literal.escaped(values))))

@@ -1,14 +1,14 @@
-"""Files and folders as people name them."""
+"""Turns the name of a file or folder, as the user typed it, into a path."""
 
 from pathlib import Path
 
 from fpt.errors import UserError
 
-LONGEST = 255  # bytes of a name, on all file systems that are in use
+LONGEST = 255  # the most bytes of a name on common file systems
 
 
 def place(text: str, key: str) -> Path:
-    """The file or folder of that name, which need not be there; ~ is a home folder."""
+    """The path of a file or folder, which need not exist; ~ stands for a home folder."""
     path = Path(text)
     if any(len(part.encode("utf-8", "replace")) > LONGEST for part in path.parts):
         raise UserError(f"{key}={text[:40]}…: a file's name has at most {LONGEST} bytes; give a shorter one")

@@ -1,4 +1,4 @@
-"""Which keys a user may set, what each takes, and which files of conf/ a group may be."""
+"""Lists the keys that a user may set, what each takes, and the options that each group has in conf/."""
 
 from dataclasses import Field, fields
 from functools import cache
@@ -36,13 +36,13 @@ def settings() -> dict[str, Field[Any]]:
 
 
 def is_text(key: str) -> bool:
-    """Whether a key takes a text of the user's: a name, a path, a template; not one of a few choices."""
+    """Whether a key takes free text, such as a name, a path or a template, and not one of a few choices."""
     known = settings()
     return key in known and set(_kinds(key)) <= {str, NoneType} and "choices" not in known[key].metadata
 
 
 def type_in_words(key: str) -> str:
-    """What a key takes, in words."""
+    """The type of a key's value in words, as in `a whole number or null`."""
     names: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
     names |= {list: "a list", dict: "a mapping", NoneType: "null"}
     return " or ".join(names[get_origin(kind) or kind] for kind in _kinds(key))

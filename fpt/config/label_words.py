@@ -1,6 +1,6 @@
-"""Label words as people type or keep them, `{value: word, …}` or `[word, …]`: all values and words are texts.
+"""Reads label words as typed or in a file, `{value: word, …}` or `[word, …]`; all values and words are texts.
 
-Neither YAML nor Hydra reads them: to these `no` is false, `1.50` is 1.5, and `正面` cannot be typed.
+YAML and Hydra cannot read them: YAML takes `no` for false and `1.50` for 1.5, and Hydra's grammar has no `正面`.
 """
 
 import json
@@ -27,7 +27,7 @@ FORMS = (
 
 
 def typed(text: str) -> dict[str, str]:
-    """Label words as they are typed after `task.labels=`; quotes are for commas, colons and white space around."""
+    """Label words from the text after `task.labels=`; words with commas, colons or white space around are quoted."""
     brackets, inner = text[:1] + text[-1:], text[1:-1].strip()
     parts = _matches({"{}": _PAIR, "[]": _ITEM}.get(brackets), inner)
     if not parts:
@@ -51,7 +51,7 @@ def of_file(path: str) -> dict[str, str]:
 
 
 def of_tree(values: Any, what: str) -> dict[str, str]:
-    """Label words from a mapping or a list of texts, as JSON or YAML has them."""
+    """Label words from a mapping or a list of texts, read from JSON or YAML."""
     words = _unique(zip(values, values, strict=True), what) if isinstance(values, list) else values
     texts = [*words, *words.values()] if isinstance(words, dict) else []
     if not texts or not all(isinstance(text, str) for text in texts):
@@ -60,17 +60,17 @@ def of_tree(values: Any, what: str) -> dict[str, str]:
 
 
 def in_braces(labels: Mapping[str, str]) -> str:
-    """Label words as `typed` reads them."""
+    """Label words written so that `typed` reads them."""
     return f"{{{', '.join(f'{_quoted(value)}: {_quoted(word)}' for value, word in labels.items())}}}"
 
 
 def shown(labels: Mapping[str, str]) -> str:
-    """Label words as one types them in a shell."""
+    """Label words as an override to type in a shell."""
     return shlex.quote(f"task.labels={in_braces(labels)}")
 
 
 def check(words: Iterable[str]) -> None:
-    """Refuse words that no answer is read as: answers are compared without case and outer white space."""
+    """Refuse words that no answer could match: answers are compared without case and outer white space."""
     spelt: dict[str, str] = {}
     for word in words:
         if not word or word != word.strip():
@@ -83,18 +83,18 @@ def check(words: Iterable[str]) -> None:
 
 
 def split(text: str) -> list[str]:
-    """The parts between commas, as they are typed; one where they cannot be told."""
+    """The parts of a typed text between commas, or the whole text if it cannot be split."""
     return [part for part, *_ in _matches(_ITEM, text)] or [text]
 
 
 def plain(text: str) -> str:
-    """A typed text without its quotes, or without the backslashes before what is special in a list."""
+    """A typed text without its quotes, or, if unquoted, without the backslashes before special characters."""
     is_quoted = len(text) > 1 and text[0] in "'\"" and text[0] == text[-1]
     return _ESCAPED.sub(r"\1", text[1:-1] if is_quoted else text)
 
 
 def _matches(pattern: re.Pattern[str] | None, text: str) -> list[Sequence[str]]:
-    """The groups of matches that follow each other through the whole text; none where they do not."""
+    """The groups of consecutive matches that cover the whole text; empty if they do not."""
     found, place = list[Sequence[str]](), 0
     while pattern and place < len(text):
         match = pattern.match(text, place)

@@ -1,6 +1,6 @@
-"""Configurations as YAML that stands for itself: no `${…}` in what was read from a file is ever resolved.
+"""Reads and writes configurations as YAML in which `${…}` is plain text and never resolved.
 
-OmegaConf resolves every text that it holds, also with variables of the environment; only what is typed may ask for it.
+OmegaConf resolves every string that it holds, even to environment variables; only what a user types may ask for that.
 """
 
 import re
@@ -8,13 +8,13 @@ from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
-from omegaconf._utils import get_yaml_loader  # its YAML has 1e-5 and no dates; what is public resolves on the way
+from omegaconf._utils import get_yaml_loader  # reads 1e-5 as a number and no dates; the public functions would resolve
 
 MARK = re.compile(r"(\\*)\$\{")
 
 
 def parse(text: str) -> Any:
-    """The plain values in a YAML text; aliases, of which a few lines make gigabytes, are refused."""
+    """The plain values in a YAML text; aliases are refused, because a few lines of them can expand to gigabytes."""
     if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
         raise yaml.YAMLError("aliases (*name) are not read here; write what they stand for")
     return yaml.load(text, Loader=get_yaml_loader())
@@ -26,7 +26,7 @@ def dump(values: dict[str, Any]) -> str:
 
 
 def escaped(tree: Any) -> Any:
-    """Values that are themselves once OmegaConf has resolved them."""
+    """Values escaped so that OmegaConf resolves them to exactly the values given."""
     if isinstance(tree, dict):
         return {key: escaped(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):

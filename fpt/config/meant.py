@@ -1,6 +1,6 @@
-"""Which key is meant by a name that other trainers have for it."""
+"""Suggests a key for a name that other trainers use, such as `learning_rate` for `optim.lr`."""
 
-# By the last part of what was typed, in lower case and with underscores.
+# Each key with other names for it, in lower case and with underscores; only the last part of a typed key is compared.
 KEYS = {
     "task": ("dataset", "dataset_name", "data_set", "task_name"),
     "task.data": ("data_dir", "data_path", "dataset_path", "dataset_dir"),
@@ -51,7 +51,7 @@ _KEY_OF = {name: key for key, names in KEYS.items() for name in names}
 
 
 def hint(key: str) -> str:
-    """What to write in its place, as ` Did you mean …?`; empty where that is not known."""
+    """The end of an error message that says what to write for an unknown key; empty if nothing is known."""
     name = key.rpartition(".")[2].lower().replace("-", "_")
     if name in SEVERAL_MACHINES:
         return " torchrun starts a run on several machines; docs/recipes.md shows how."

@@ -1,4 +1,4 @@
-"""Words of the command line, `key=value`: in Hydra's grammar, but that a text is taken as it is typed."""
+"""Parses the command line's overrides, `key=value`: in Hydra's grammar, except that texts are taken as typed."""
 
 import re
 from contextlib import suppress
@@ -15,7 +15,7 @@ from fpt.config.keys import GROUPS, group_options, is_text, settings
 from fpt.config.label_words import LABELS
 from fpt.errors import UserError
 
-_FUNCTION = re.compile(r"(choice|glob|shuffle|sort)\(.*\)")  # Hydra's that name options of a group
+_FUNCTION = re.compile(r"(choice|glob|shuffle|sort)\(.*\)")  # Hydra's functions that stand for options of a group
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Override:
         word: what was typed.
         key: a key of the schema, a group, or `task.labels.LABEL`.
         value: what it is set to.
-        is_literal: whether the value is the text that was typed, in which nothing is ever resolved.
+        is_literal: whether the value is the text as typed, in which `${…}` is never resolved.
     """
 
     word: str
@@ -36,7 +36,7 @@ class Override:
 
 
 def parse(word: str) -> Override:
-    """Take a word apart."""
+    """Parse an override; one with several values is refused."""
     key, text = _literal(word)
     if key in (None, *GROUPS) and each(word):
         raise UserError(f"{word}: has several values at once; fpt train -m runs all combinations, one after the other")
@@ -53,7 +53,7 @@ def parse(word: str) -> Override:
 
 
 def each(word: str) -> list[str]:
-    """The values that a word with several stands for, as they are typed; none where it has but one."""
+    """The values of an override with several, as typed; empty if it has only one."""
     key, text = _literal(word)
     if key is None or (key in GROUPS and _FUNCTION.fullmatch(text)):
         return _each_in_hydras_grammar(word)
@@ -64,7 +64,7 @@ def each(word: str) -> list[str]:
 
 
 def _literal(word: str) -> tuple[str | None, str]:
-    """A word's key and what is typed after it; no key where that is for Hydra to read."""
+    """An override's key and the text after it; the key is None if Hydra is to parse the value."""
     key, is_given, text = word.lstrip("+").partition("=")
     is_literal = is_text(key) or key in GROUPS or key == LABELS or key.startswith(f"{LABELS}.")
     return (key if is_given and is_literal else None), text
@@ -75,7 +75,7 @@ def _is_verbatim(key: str) -> bool:
 
 
 def _unquoted(key: str, text: str) -> str | None:
-    """A typed text without quotes as Hydra has them; None for null."""
+    """A typed text without the quotes of Hydra's grammar; None for null."""
     stripped = text.strip()
     if stripped == "null":
         return None
@@ -88,7 +88,7 @@ def _unquoted(key: str, text: str) -> str | None:
 
 
 def _is_open(value: Any) -> bool:
-    """Whether a value is, or holds, OmegaConf's sign for one that is missing, of which it would take the default."""
+    """Whether a value is or contains `???`, OmegaConf's sign for a missing value, which would become the default."""
     if isinstance(value, list | dict):
         return any(map(_is_open, value.values() if isinstance(value, dict) else value))
     return isinstance(value, str) and value == "???"

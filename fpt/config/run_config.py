@@ -1,4 +1,4 @@
-"""Everything that decides a run: the groups of settings, and the few of the run as a whole."""
+"""The configuration of a run: all groups of settings, and the few settings of the run as a whole."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from fpt.config.schema import (
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(Group):
-    """Everything that decides a run."""
+    """All settings of a run, checked against each other when it is made."""
 
     model: ModelConfig
     task: TaskConfig
@@ -53,7 +53,7 @@ class RunConfig(Group):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        place(str(self.folder), "run.dir")  # of which names are parts
+        place(str(self.folder), "run.dir")  # the names of task, model and schedule are parts of it
         clashes.check(self.model, self.task, self.prompt, self.train, self.engine)
 
     @property
@@ -64,9 +64,9 @@ class RunConfig(Group):
         return Path(self.run.dir).expanduser() if self.run.dir else Path("runs") / name
 
     def with_batches_of(self, examples: int | None) -> "RunConfig":
-        """The same, with no more examples in a batch than there are to train on: no update computes one twice.
+        """The configuration with batches no larger than the training set, so that no update sees an example twice.
 
-        None: how many there are is not known. Every process keeps one.
+        `examples` is None if their number is not known. Every process keeps at least one example.
         """
         size = self.train.batch_size
         if examples is not None:

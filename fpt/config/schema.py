@@ -1,4 +1,4 @@
-"""The typed configuration: every key, and what it may be."""
+"""The typed configuration: every key, its type, its default, and the values it may have."""
 
 import math
 from dataclasses import MISSING, dataclass, field, fields
@@ -7,15 +7,15 @@ from typing import Any, ClassVar
 from fpt.config.file_names import place
 from fpt.errors import UserError, did_you_mean
 
-MOST = 2**31 - 1  # of a whole number that has no limit of its own
+MOST = 2**31 - 1  # the limit of whole numbers that have none of their own
 
 
 def setting(help: str, default: Any = MISSING, **limits: Any) -> Any:
     """A field with its one-line help and the limits it checks: choices=, above=, least=, most=, folder_name=, place=.
 
-    A place=True is a path, unless it is one of words=(…). With verbatim=True the value is taken as typed, braces and
-    all. Of a prompt, only="late" is for that kind, or only={value: kind} such values of it are; and with learning=True
-    it says how the prompt is learned, not what it is.
+    With place=True the value is a path, unless it is one of words=(…). With verbatim=True it is taken as typed, braces
+    included. In PromptConfig, only="late" marks a key for late prompts, only={value: kind} marks single values for one
+    kind of prompt, and learning=True marks a key that says how the prompt is learned, not what it is.
     """
     return field(default=default, metadata={"help": help, **limits})
 
@@ -74,7 +74,7 @@ class ModelConfig(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig(Group):
-    """Which data, how long, and whether the decoder is reduced with the encoder."""
+    """Which data to train on, how long texts may be, and whether stages reduce the decoder too."""
 
     key: ClassVar[str] = "task"
     name: str = setting("name of the task", folder_name=True)
@@ -193,7 +193,7 @@ class ScheduleConfig(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class PromptConfig(Group):
-    """The prompt: what it is, where it enters and where it starts."""
+    """The prompt: its kind and size, where it enters the model, and how it is initialised."""
 
     key: ClassVar[str] = "prompt"
     kind: str = setting(
@@ -258,7 +258,7 @@ class PromptConfig(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig(Group):
-    """The prompt's optimizer, and its learning rate from update to update."""
+    """The prompt's optimizer and learning-rate schedule."""
 
     key: ClassVar[str] = "optim"
     name: str = setting(
@@ -287,7 +287,7 @@ class OptimConfig(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Group):
-    """How long, how much at once, and how often to look."""
+    """How long to train, on how many examples at once, and how often to validate and save."""
 
     key: ClassVar[str] = "train"
     updates: int = setting("optimizer updates over all stages", 30000, least=1)
@@ -319,7 +319,7 @@ class TrainConfig(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class RecycleConfig(Group):
-    """What an expansion carries over besides the prompt."""
+    """What is carried over besides the prompt when one stage's model is expanded to the next one's."""
 
     key: ClassVar[str] = "recycle"
     optimizer: bool = setting("carry the optimizer's state over an expansion", True)
@@ -327,7 +327,7 @@ class RecycleConfig(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig(Group):
-    """Where the frozen model lives, and how many processes share the work."""
+    """The device and precision of the frozen model, and how many processes share the work."""
 
     key: ClassVar[str] = "engine"
     name: str = setting(

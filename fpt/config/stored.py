@@ -1,4 +1,4 @@
-"""The configuration as a run folder keeps it: its paths hold anywhere, and some of it may not change."""
+"""The configuration as stored in a run folder: its paths are absolute, and some keys may not change when it resumes."""
 
 import os
 from collections.abc import Callable
@@ -10,7 +10,8 @@ from fpt.config.keys import settings
 from fpt.config.literal import leaves
 from fpt.config.run_config import RunConfig
 
-# Where a run is kept, how often it is saved and which engine computes it is not part of what it computes.
+# These keys, and the engine's except for ENGINE_MAY_NOT, do not change what a run computes: they say where it is kept,
+# how often it is saved, and how it fits into memory.
 MAY_DIFFER = (
     "resume",
     "run.dir",
@@ -25,7 +26,7 @@ ENGINE_MAY_NOT = ("engine.dtype", "engine.quantize")
 
 
 def is_hub_id(weights: str) -> bool:
-    """Whether a model's weights have the form of a Hub id, and are no folder here."""
+    """Whether `model.weights` has the form of a Hub id and is not a local folder."""
     return weights.count("/") == 1 and weights[:1] not in "/.~" and not Path(weights).is_dir()
 
 
@@ -35,12 +36,12 @@ def stored(config: RunConfig) -> dict[str, Any]:
 
 
 def rooted(tree: dict[str, Any]) -> dict[str, Any]:
-    """Plain values, whose paths may be relative to the working directory, with absolute paths."""
+    """Plain values with their paths made absolute; they may be relative to the working directory."""
     return _with_paths(tree, lambda path: path if path.startswith("~") else os.path.abspath(path))
 
 
 def found(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A stored configuration that now lies in this folder; what moved together with it is found again."""
+    """A stored configuration whose run folder is now `folder`: paths of files that moved with it are corrected."""
     then = (tree.get("run") or {}).get("dir") or ""
 
     def moved(path: str) -> str:
@@ -70,12 +71,12 @@ def _with_paths(tree: dict[str, Any], change: Callable[[str], str]) -> dict[str,
 
 
 def fixed(config: RunConfig) -> dict[str, Any]:
-    """What may not change while a run goes on, nor when its result is read, key by key."""
+    """The settings, by key, that may not change when a run is resumed or its result is read."""
     return fixed_of(stored(config))
 
 
 def fixed_of(tree: dict[str, Any]) -> dict[str, Any]:
-    """What may not change of a configuration as plain values, key by key."""
+    """The settings, by key, that may not change, from a configuration as plain values."""
     return {
         key: value
         for key, value in leaves(tree).items()
@@ -84,7 +85,7 @@ def fixed_of(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(then: dict[str, Any], now: RunConfig) -> list[str]:
-    """What differs from a run's stored settings, as in `optim.lr: 0.3 then, 0.1 now`; paths may be relative to here."""
+    """What differs from a run's stored settings, as in `optim.lr: 0.3 then, 0.1 now`; stored paths may be relative."""
     before = leaves(rooted(then))
     return [
         f"{key}: {before.get(key)} then, {value} now" for key, value in fixed(now).items() if before.get(key) != value

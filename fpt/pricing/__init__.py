@@ -1,1 +1,1 @@
-"""What does it cost?"""
+"""Prices models without building them: parameters, FLOPs, and memory."""

@@ -1,8 +1,7 @@
-"""What a micro-batch's forward and backward pass hold at their peaks, in bytes, counted without memory or weights.
+"""Counts the peak memory of a micro-batch's forward and backward pass, in bytes, without allocating any.
 
-Training's own code is run on the meta device with two blocks in each stack, and every tensor that lives is counted. A
-further block of the same kind adds what the second one did to all that is alive when the passes are deepest, so that
-two are enough for any number.
+Training's own code runs on the meta device with two blocks in each stack, and every live tensor is counted. Each
+further block of the same kind adds as much to the peak as the second one did, so two blocks are enough for any number.
 """
 
 import weakref
@@ -24,12 +23,12 @@ from fpt.data.encoded import Batch
 from fpt.prompts.kinds import kind_of
 from fpt.prompts.prompted import PromptedModel
 
-BLOCKS = 2  # of each stack, that are run
+BLOCKS = 2  # how many blocks of each stack are run
 
 
 @dataclass(frozen=True)
 class Peaks:
-    """Of a stack of up to BLOCKS blocks: the peaks forward and backward, what stays in between, what a block adds."""
+    """Bytes of a stack's passes: the peaks forward and backward, those kept in between, and those that a block adds."""
 
     forward: int
     kept: int
@@ -37,7 +36,7 @@ class Peaks:
     block: int
 
     def of(self, blocks: int) -> "Peaks":
-        """The peaks of a stack of so many blocks of the same kind."""
+        """The peaks of a stack with this number of blocks of the same kind."""
         more = max(blocks - BLOCKS, 0) * self.block
         return Peaks(self.forward + more, self.kept + more, self.backward + more, self.block)
 
@@ -55,10 +54,10 @@ def peaks(
     sharded: bool,
     on_card: bool,
 ) -> tuple[Peaks, Peaks]:
-    """Of the stack that reads, with up to BLOCKS blocks, and of all after it, whose are beside what the first keeps.
+    """The peaks of the stack that reads the source, with up to BLOCKS blocks, and of all that comes after it.
 
-    `source` positions are the prompt's too; `sharded` as DeepSpeed's linear layers keep their input, and `on_card` as
-    T5's norms are one kernel there.
+    The latter do not include what the first stack keeps. `source` includes the prompt's positions. `sharded` matters
+    because DeepSpeed's linear layers keep their input, and `on_card` because T5's norms are one kernel on a GPU.
     """
     kind, family = kind_of(prompt), family_of(config)
     body, (first, second, *_) = family.skeleton(config, shape).to(getattr(torch, dtype)), (*shape, "")
@@ -66,7 +65,7 @@ def peaks(
         tensors = {name: torch.empty(size) for name, size in kind.shapes(family.width(config)).items()}
     ids, labels = (torch.ones(batch, length, dtype=torch.long) for length in (source - prompt.length, target))
     inputs = Batch(ids, torch.ones_like(ids), labels).to("meta")
-    # A late prompt is put before the first block too, as all that is run here is above it.
+    # A late prompt is put before the first block too: only blocks above it are run here.
     model = PromptedModel(body, kind.build(tensors, 0), checkpointing=checkpointing)
     with _AsTrained(is_padded=batch > 1, sharded=sharded, on_card=on_card):
         with _Living(model) as living:
@@ -79,12 +78,12 @@ def peaks(
 
 
 class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of tensors that live, but for those of the model and of `others`."""
+    """Counts the bytes of live tensors, except the model's and `others`."""
 
     def __init__(self, model: PromptedModel, *others: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
-        self._seen = weakref.WeakKeyDictionary[UntypedStorage, Any]()  # with what is done at their end
+        self._seen = weakref.WeakKeyDictionary[UntypedStorage, Any]()  # each storage with its finalizer
         self._seen.update({tensor.untyped_storage(): None for tensor in (*model.parameters(), *others)})
         self._marks: dict[str, list[int]] = {stack: [] for stack in model.family.row.stacks}
         self._hooks = [
@@ -94,15 +93,15 @@ class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
         ]
 
     def measured(self, end: Tensor, stack: str) -> Peaks:
-        """What the forward pass to `end`, through a stack or none, left behind, and what the way back takes."""
+        """The peaks of the forward pass that gave `end`, and of the backward pass from it, which is run here."""
         forward, kept = self.peak, self.now
         marks = self._marks.get(stack, [])[:BLOCKS] or [0]
         seed = torch.empty_like(end)
-        for tensor in (end, seed):  # gone as soon as the way back has passed them
+        for tensor in (end, seed):  # freed as soon as the backward pass has used them
             if subtract := self._seen.get(tensor.untyped_storage()):
                 subtract()
         self.peak = self.now
-        # From an edge, not from a tensor, for which torch sets _AsTrained aside on the whole way back.
+        # From a gradient edge: given a tensor, torch would disable _AsTrained for the whole backward pass.
         torch.autograd.backward(get_gradient_edge(end), seed)
         return Peaks(forward, kept, self.peak, marks[-1] - marks[0])
 
@@ -125,14 +124,14 @@ class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class OnMeta(TorchFunctionMode):
-    """Answers on the meta device what depends on values."""
+    """Answers questions about values, which tensors on the meta device do not have."""
 
     def __init__(self, *, is_padded: bool) -> None:
         super().__init__()
         self._is_padded = is_padded
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is Tensor.__bool__:  # asked of a mask alone: is nothing padded?
+        if func is Tensor.__bool__:  # the only such question is of a padding mask: is nothing padded?
             return not self._is_padded
         return self._run(func, args, kwargs or {})
 
@@ -141,7 +140,7 @@ class OnMeta(TorchFunctionMode):
 
 
 class _AsTrained(OnMeta):
-    """And takes the kernels that a real device takes."""
+    """Also runs the kernels, or stand-ins for them, that a real device would run."""
 
     def __init__(self, *, is_padded: bool, sharded: bool, on_card: bool) -> None:
         super().__init__(is_padded=is_padded)
@@ -159,21 +158,21 @@ class _AsTrained(OnMeta):
 
 
 def _fused_attention(query: Tensor, key: Tensor, value: Tensor, *, attn_mask: Any, scale: float, **more: Any) -> Tensor:
-    """What a CPU takes; by itself the meta device would take a kernel that holds all weights."""
+    """Attention by the CPU's fused kernel; the meta device would choose one that holds all attention weights."""
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     states: Tensor = fused(query, key, value, 0.0, more["is_causal"], attn_mask=attn_mask, scale=scale)[0]
     return states
 
 
 def _norm(states: Tensor, weight: Tensor) -> Tensor:
-    """As the library's norm holds what it makes on the way, in float32."""
+    """T5's norm as transformers computes it, whose float32 intermediates are held for the backward pass."""
     whole = states.to(torch.float32)
     whole = states * whole.pow(2).mean(-1, keepdim=True).rsqrt()
     return weight * whole.to(weight.dtype)
 
 
 class _FusedNorm(torch.autograd.Function):
-    """A norm that keeps its input, and a number for each position."""
+    """A fused norm, which keeps only its input and one number for each position."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor) -> Tensor:
@@ -187,7 +186,7 @@ class _FusedNorm(torch.autograd.Function):
 
 
 class _KeepingLinear(torch.autograd.Function):
-    """A linear layer that keeps its input, as DeepSpeed's does even of a frozen one."""
+    """A linear layer that keeps its input, as DeepSpeed's does even if it is frozen."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor) -> Tensor:

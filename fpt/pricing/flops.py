@@ -1,11 +1,12 @@
-"""What a shape costs: parameters, bytes and FLOPs, without weights.
+"""Prices a shape in parameters, bytes and FLOPs, without weights.
 
-FLOPs come from torch's counter on the meta device. Blocks of a stack cost the same, so one block of each stack is
-counted and multiplied; and its count is a polynomial in the two lengths, so a few counts give it for every length. An
-update is priced at twice its forward pass: going back through a frozen model costs the same matrix products once
-more, for the activations' gradients alone. Attention's own products cost twice theirs on the way back; like the paper,
-which leaves them out altogether, the price does not count that (3 to 4 % of an update of T5-Large at 512 tokens).
-Blocks below a late prompt are priced once, since nothing goes back through them.
+FLOPs come from torch's counter on the meta device. All blocks of a stack cost the same, so one block of each stack is
+counted and multiplied. A block's FLOPs are a polynomial in source and target length, so a few counts give them for all
+lengths. An update is priced at twice its forward pass: the backward pass through a frozen model needs only the
+gradients of activations, which are as many matrix products again. In attention, the products of queries with keys and
+of weights with values take twice as many in the backward pass. That excess is not counted (3 to 4 % of an update of
+T5-Large at 512 tokens); the paper leaves these products out altogether. Blocks below a late prompt are priced once,
+because they have no backward pass.
 """
 
 from functools import cache, partial
@@ -28,7 +29,7 @@ _prices: dict[str, "Price"] = {}
 
 
 def price_of(config: PreTrainedConfig) -> "Price":
-    """The prices of a model's parts; counted once for each model."""
+    """The price of a model's partial PLMs, cached for each model configuration."""
     return _prices.setdefault(config.to_json_string(use_diff=False), Price(config))
 
 
@@ -51,7 +52,7 @@ class Price:
     ) -> int:
         """FLOPs of a forward pass.
 
-        Of `source` positions some are the prompt's; blocks `below` do not see it, and have the others alone.
+        `source` includes the prompt's positions; the `below` blocks below the prompt have only the others.
         """
         bare, making = source - prompt.length, sum(kind_of(prompt).flops(source - prompt.length, self.d_model))
         lower = self.below(shape, batch=batch, source=bare, target=target, blocks=below)
@@ -70,24 +71,25 @@ class Price:
         prompt: PromptConfig = SOFT,
         is_kept: bool = False,
     ) -> int:
-        """FLOPs of a forward pass, and of a backward pass through what sees the prompt; arguments are `forward`'s.
+        """FLOPs of a forward pass, and of a backward pass down to the prompt; the arguments are those of `forward`.
 
-        With `is_kept` the states below the prompt are there already.
+        With `is_kept`, the states below the prompt are cached and cost nothing.
         """
         both = 2 * self.forward(shape, batch=batch, source=source, target=target, below=below, prompt=prompt)
         lower = self.below(shape, batch=batch, source=source - prompt.length, target=target, blocks=below)
-        # What makes the vectors learns, so its second layer has two gradients; its first layer's input has none.
+        # A prompt generator is trained: its second layer needs gradients of both weights and input, its first layer
+        # only of its weights.
         _, second = kind_of(prompt).flops(source - prompt.length, self.d_model)
         return both - (2 if is_kept else 1) * lower + batch * second
 
     def below(self, shape: Shape, *, batch: int, source: int, target: int, blocks: int) -> int:
-        """FLOPs of examples of such lengths going through `blocks` blocks of the stack that a prompt enters."""
+        """FLOPs of a forward pass through `blocks` blocks of the stack that the prompt enters."""
         linear, square = self._source(shape.source.neurons)
         positions = self.reads.positions(source, target)
         return batch * blocks * (linear * positions + square * positions**2)
 
     def _said(self, shape: Shape, source: int, target: int) -> int:
-        """FLOPs of an example in a decoder that reads an encoder's output."""
+        """FLOPs of one example in a decoder with cross-attention; 0 for models of one stack."""
         if len(shape) == 1:
             return 0
         own, own_square, cross, both = self._decoder(shape.decoder.neurons)
@@ -95,18 +97,18 @@ class Price:
         return shape.decoder.blocks * block
 
     def parameters(self, shape: Shape) -> int:
-        """How many frozen parameters a partial PLM has, embedding and head included, a tied head once."""
+        """How many frozen parameters a partial PLM has, with embedding and head; a tied head is counted once."""
         return sum(self.sizes(shape))
 
     def weight_bytes(self, shape: Shape, dtype: str, quantize: str = "none") -> int:
-        """Bytes that they take, in a precision or packed."""
+        """Bytes of a partial PLM's weights, in a precision or quantised."""
         return self.packed_weights(shape, dtype, quantize)[0]
 
     def _sizes(self, shape: Shape) -> list[int]:
         return [parameter.numel() for parameter in self._skeleton(shape).parameters()]
 
     def _packed_weights(self, shape: Shape, dtype: str, quantize: str) -> tuple[int, int]:
-        """Bytes of all weights; and of one made whole, at most."""
+        """Bytes of all weights, and the most bytes that a single one takes while it is dequantised."""
         width, model = getattr(torch, dtype).itemsize, self._skeleton(shape)
         layers = layers_of(self._family, model) if quantize != "none" else []
         whole = self.parameters(shape) - sum(layer.weight.numel() for layer in layers)
@@ -114,7 +116,7 @@ class Price:
         return whole * width + packed, max((bytes_at_once(layer, quantize, width) for layer in layers), default=0)
 
     def _source_block(self, neurons: int) -> tuple[int, int]:
-        """Coefficients of L and L² in the FLOPs of L positions in a block of the stack that a prompt enters."""
+        """Coefficients of L and L² in the FLOPs of L positions in one block of the stack that the prompt enters."""
         row, width = self._family.row, self.d_model
         stack = self._skeleton(_blocks(row, neurons)).get_submodule(row.first.module)
         once, twice = (_count(stack, inputs_embeds=_states(length, width)) for length in (1, 2))
@@ -141,7 +143,7 @@ class Price:
 
 
 def _blocks(row: Row, neurons: int) -> Shape:
-    """One block of each stack."""
+    """The shape with one block in each stack."""
     return Shape(**dict.fromkeys(row.stacks, Stack(1, neurons)))
 
 

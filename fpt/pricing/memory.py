@@ -1,4 +1,4 @@
-"""What one update holds in a device's memory, in bytes: the frozen model, its activations, the rest."""
+"""Counts the bytes that one update takes on a device: the frozen model, its activations, and the rest."""
 
 from dataclasses import dataclass, replace
 
@@ -12,9 +12,10 @@ from fpt.pricing.activations import BLOCKS
 from fpt.pricing.flops import Price
 from fpt.prompts.kinds import kind_of
 
-NONE = Stack(0, 0)  # what comes after a model's only stack
-GAPS = 0.1  # of activations, what CUDA graphs of many sizes leave unused between their tensors; 0.06 to 0.2 on a card
-PROMPT_COPIES = 5  # the prompt itself, its gradient, and what its optimizer makes of it in a step
+NONE = Stack(0, 0)  # stands for the second stack of a model that has only one
+# CUDA graphs of many sizes leave gaps between their tensors: this share of activations; measured 0.06 to 0.2 on a GPU.
+GAPS = 0.1
+PROMPT_COPIES = 5  # the prompt, its gradient, and the optimizer's state and temporaries
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,12 @@ def need(
     below: int = 0,
     checkpointing: bool,
 ) -> Need:
-    """What an update of a partial PLM takes on a device that the engine names, in a precision that it names.
+    """The bytes of an update of a partial PLM, for an engine whose device and precision are not auto.
 
-    `sizes` are a micro-batch's examples, source and target positions. Of the source's some are the prompt's; blocks
-    `below` do not see it, and so keep nothing.
+    `sizes` are a micro-batch's examples, source positions (the prompt's included) and target positions. The `below`
+    blocks below the prompt keep nothing for a backward pass.
     """
-    # Without a block above the prompt one is counted, since one at a time takes memory below it too.
+    # At least one block is counted: even blocks below the prompt take memory, one at a time.
     above = shape.with_source(replace(shape.source, blocks=max(shape.source.blocks - below, 1)))
     activations = _activations(price, above, engine, sizes, prompt, checkpointing)
     learned = PROMPT_COPIES * kind_of(prompt).num_learned(price.d_model) * 4
@@ -55,9 +56,9 @@ def need(
 
 
 def weights(price: Price, shape: Shape, engine: EngineConfig) -> int:
-    """Bytes of the frozen model on one device: all, or its share and what DeepSpeed holds gathered at once.
+    """Bytes of the frozen model on one device: all of it, or its shard plus what DeepSpeed holds gathered at once.
 
-    With packed weights, what one of them takes when it is made whole is among them.
+    For quantised weights, this includes the largest one's bytes while it is dequantised.
     """
     if not is_sharded(engine):
         return sum(price.packed_weights(shape, engine.dtype, engine.quantize))
@@ -81,17 +82,20 @@ def _activations(
 
 
 def is_for_card(engine: EngineConfig) -> bool:
-    """Whether the model is on a card; the device is no longer auto."""
+    """Whether the model is on a GPU; the device must not be auto."""
     assert engine.device != "auto"
     return engine.device != "cpu"
 
 
 def has_graphs(engine: EngineConfig, *, checkpointing: bool) -> bool:
-    """Whether updates are CUDA graphs. Checkpointing and packing are for models that have no kernel to wait for."""
+    """Whether updates run as CUDA graphs.
+
+    Not with checkpointing or quantised weights: such models are so large that launching kernels does not delay them.
+    """
     is_plain = engine.name != "deepspeed" and engine.quantize == "none" and not checkpointing
     return engine.graphs and is_plain and is_for_card(engine)
 
 
 def is_sharded(engine: EngineConfig) -> bool:
-    """Whether each process holds but a share of the weights."""
+    """Whether each process holds only a shard of the weights."""
     return engine.name == "deepspeed" and engine.zero_stage == 3
