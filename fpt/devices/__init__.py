@@ -1,1 +1,1 @@
-"""Where does it run?"""
+"""Devices, engines and processes: where a run computes, how processes start and communicate, and how they end."""

@@ -1,4 +1,4 @@
-"""Which device a process computes on, and in which precision."""
+"""Chooses the device that a process computes on, and the precision."""
 
 import os
 from dataclasses import replace
@@ -16,7 +16,7 @@ def open_device(config: EngineConfig) -> torch.device:
     device = named(config.device)
     if device.type != "cuda":
         return device
-    if config.dtype == "auto":  # what stays in float32 may be multiplied in TF32, where the card has it
+    if config.dtype == "auto":  # products that stay in float32 may use TF32 on GPUs that have it
         torch.set_float32_matmul_precision("high")
     if (device.index or 0) >= there:
         raise UserError(f"engine.device={config.device}: torch sees {there} CUDA devices here; engine.device=cpu works")
@@ -32,7 +32,7 @@ def open_device(config: EngineConfig) -> torch.device:
 
 
 def seconds_to_answer(config: EngineConfig, device: torch.device) -> int:
-    """Return how long a process is waited for; one on a GPU may compute for long on its own."""
+    """Return how many seconds to wait for another process; on a GPU it may compute for long on its own."""
     return config.timeout or (600 if device.type == "cuda" else 30)
 
 
@@ -47,7 +47,7 @@ def with_precision(engine: EngineConfig) -> EngineConfig:
 
 
 def precision_of(engine: EngineConfig) -> str:
-    """Name the model's precision: for auto bfloat16, which cards multiply fastest, and float32 on a CPU."""
+    """Name the model's precision: auto is bfloat16 on a GPU, where that is fastest, and float32 on a CPU."""
     if engine.dtype != "auto":
         return engine.dtype
     if engine.device != "cpu" and torch.cuda.is_available():

@@ -1,6 +1,6 @@
-"""Communication between the processes of a run, each of which runs the same program; all of it works in one too.
+"""Communication between the processes of a run, which all run the same program; it also works with a single process.
 
-What only one may do, such as writing to the run folder, the main process does, and the others get its answer.
+Work that only one process may do, such as writing to the run folder, the main one does; the others get its answer.
 """
 
 import os
@@ -24,14 +24,14 @@ from fpt.devices.processes import counted, is_worker
 from fpt.errors import UserError
 
 T = TypeVar("T")
-PATIENCE = timedelta(days=1)  # for what the main process does alone, such as a download
-JOINING = 600  # seconds, at least, for every process to start and import torch
+PATIENCE = timedelta(days=1)  # how long to wait for work of the main process alone, such as a download
+JOINING = 600  # the least number of seconds that processes have to start and to import torch
 _patient: dist.ProcessGroup | None = None
 _here = 0, 1
 
 
 def rank() -> int:
-    """Return which of the processes this is, from 0."""
+    """Return this process's number among all, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -41,7 +41,7 @@ def size() -> int:
 
 
 def here() -> tuple[int, int]:
-    """Return which of this machine's processes this is, from 0, and how many it has."""
+    """Return this process's number among those on this machine, from 0, and how many there are."""
     return _here if size() > 1 else (0, 1)
 
 
@@ -52,15 +52,15 @@ def is_main() -> bool:
 
 @contextmanager
 def joined(config: EngineConfig, device: torch.device) -> Iterator[None]:
-    """Connect the processes that a launcher started; for DeepSpeed, which engine=auto may become, also one alone."""
+    """A context in which the launcher's processes are connected; DeepSpeed needs this even for a single process."""
     global _patient, _here
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(seconds=seconds_to_answer(config, device))
     if is_worker():
-        _here = int(os.environ["LOCAL_RANK"]), counted(config).here  # now, as DeepSpeed is given another local rank
+        _here = int(os.environ["LOCAL_RANK"]), counted(config).here  # read before the engine changes it for DeepSpeed
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        if "OMP_NUM_THREADS" not in os.environ:  # or each would have a thread for every core of the machine
+        if "OMP_NUM_THREADS" not in os.environ:  # otherwise each process has a thread for every core of the machine
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // _here[1]))
         store, own, number = _met(timedelta(seconds=max(JOINING, config.timeout or 0)))
         dist.init_process_group(backend, store=store, rank=own, world_size=number, timeout=timeout)
@@ -73,13 +73,13 @@ def joined(config: EngineConfig, device: torch.device) -> Iterator[None]:
         failed = False
     finally:
         _patient = None
-        # After an error a worker ends; the group would wait for others that may be gone.
+        # After an error a worker exits at once: leaving the group would wait for processes that may be gone.
         if not (failed and is_worker()):
             _leave()
 
 
 def _met(patience: timedelta) -> tuple[_Store, int, int]:
-    """Wait for all processes; returns what they share, which of them this is, and how many there are."""
+    """Wait for all processes to start; returns their shared store, this process's rank, and how many there are."""
     try:
         store, own, number = next(rendezvous("env://", timeout=patience))
         store.set(f"fpt-has-come-{own}", "")
@@ -94,7 +94,7 @@ def _met(patience: timedelta) -> tuple[_Store, int, int]:
 
 
 def _leave() -> None:
-    """Destroy the groups, and first DeepSpeed's own, which it would use again for the next run in this process."""
+    """Destroy the process groups; DeepSpeed's own too, which it would reuse for the next run in this process."""
     deepspeed = sys.modules.get("deepspeed")
     if deepspeed is not None and deepspeed.comm.is_initialized():
         deepspeed.comm.destroy_process_group()
@@ -103,7 +103,7 @@ def _leave() -> None:
 
 
 def broadcast_from_main(call: Callable[[], T]) -> T:
-    """Call in the main process; every process returns what it returns, or raises the UserError that it raises."""
+    """Call a function in the main process only; every process returns its result, or raises its UserError."""
     if size() == 1:
         return call()
     answer: list[T | UserError | None] = [None]
@@ -120,7 +120,7 @@ def broadcast_from_main(call: Callable[[], T]) -> T:
 
 
 def main_first(call: Callable[[], T]) -> T:
-    """Call in the main process and then in the others, which find what it has cached."""
+    """Call a function in the main process first and then in the others, which find what it has cached."""
     if not is_main():
         barrier()
     result = call()
@@ -130,7 +130,7 @@ def main_first(call: Callable[[], T]) -> T:
 
 
 def barrier() -> None:
-    """Wait until every process is here."""
+    """Wait until every process has reached this call."""
     if size() > 1:
         dist.barrier(group=_patient)
 
@@ -145,7 +145,7 @@ def all_gather(value: T) -> list[T]:
 
 
 def all_reduce_sum_(tensors: Sequence[Tensor]) -> None:
-    """Replace tensors of one dtype and device by their sums over the processes, in one message."""
+    """Replace tensors of one dtype and device by their sums over the processes, with a single all-reduce."""
     if size() == 1:
         return
     together = torch.cat([tensor.flatten() for tensor in tensors])
@@ -156,5 +156,5 @@ def all_reduce_sum_(tensors: Sequence[Tensor]) -> None:
 
 
 def any_process(flag: bool) -> bool:
-    """Return whether the flag is set in any process, after waiting for all of them, however long each takes."""
+    """Return whether the flag is set in any process; waits for all of them, however long each takes."""
     return any(all_gather(flag))

@@ -1,4 +1,4 @@
-"""The early end of a command: one line that says why, for the user or for torchrun, and an exit status."""
+"""Ends a command early with one line that says why, for the user or for torchrun, and with an exit status."""
 
 import ctypes
 import errno
@@ -19,14 +19,14 @@ from fpt.devices import interrupts, processes
 from fpt.errors import UserError, reason
 
 GOES_ON = "the same command goes on from what is saved, or starts over where nothing is"
-RESUMING_VERBS = {"train", "compare", "predict"}  # verbs
-LINGER = 5  # seconds; a launcher ends a process that lingers much sooner, when it has seen another one fail
+RESUMING_VERBS = {"train", "compare", "predict"}
+LINGER = 5  # seconds to wait for the launcher, which ends this process sooner if it sees that another one has failed
 SYSTEM_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EPIPE)
-LONGEST = 200  # letters of a command that are repeated
+LONGEST = 200  # the most characters of a command that are repeated in an error message
 
 
 class Failed(Exception):  # noqa: N818 - like KeyboardInterrupt, it names what happened
-    """The command has ended early, by no fault of the user's input; `status` is the shell's."""
+    """Ends the command early for a reason other than the user's input; `status` is its exit status."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -35,11 +35,11 @@ class Failed(Exception):  # noqa: N818 - like KeyboardInterrupt, it names what h
 
 @contextmanager
 def one_of_several() -> Iterator[None]:
-    """Have a process that works with others say what stops it, and end at once; one alone is left as it is."""
+    """Make a worker say what stopped it and exit at once; a process that works alone is left as it is."""
     if not processes.is_worker():
         yield
         return
-    if sys.platform == "linux":  # have the system stop this process, as by SIGTERM, when its launcher is killed
+    if sys.platform == "linux":  # have the kernel send this process SIGTERM when its launcher is killed
         set_death_signal = 1  # PR_SET_PDEATHSIG, in linux/prctl.h
         ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
     try:
@@ -48,14 +48,14 @@ def one_of_several() -> Iterator[None]:
     except BaseException as error:
         status = tell(_loss_of_others(error) or error)
         sys.stdout.flush()
-        os._exit(status)  # without tidying up, which would wait for processes that may be gone
+        os._exit(status)  # skips cleanup, which would wait for processes that may be gone
 
 
 def tell(error: BaseException, words: Sequence[str] | None = None) -> int:
     """Say in one line what ended a command, and return its exit status.
 
-    `words` are the command's; None: this process's own. Where torchrun started the process, torchrun is told, which
-    names the process that failed first.
+    `words` is the command line; None means this process's own. If torchrun started the process, the line is written to
+    its error file: torchrun reports the process that failed first.
     """
     words = sys.argv[1:] if words is None else words
     line, status = _last_word(error, words)
@@ -71,7 +71,7 @@ def tell(error: BaseException, words: Sequence[str] | None = None) -> int:
 
 
 def _last_word(error: BaseException, words: Sequence[str]) -> tuple[str, int]:
-    """Return the line that a user reads of an error, and the exit status."""
+    """Return the line that the user reads about an error, and the exit status."""
     match error:
         case UserError():
             return str(error), 2
@@ -91,14 +91,14 @@ def _last_word(error: BaseException, words: Sequence[str]) -> tuple[str, int]:
 
 
 def _was_interrupted(error: BaseException | None) -> bool:
-    """Return whether Ctrl-C is behind an error: libraries make other errors of it while they are imported."""
+    """Return whether Ctrl-C caused an error: libraries turn it into other errors while they are imported."""
     while error and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
 
 
 def _details(error: Exception, words: Sequence[str]) -> str:
-    """Where the traceback of a fault of ours is: in a file, or above where none can be written."""
+    """Write the traceback of a bug to a file, or to standard error if no file can be written; returns where it is."""
     text = "".join([f"fpt {__version__}: {shlex.join(words)}\n", *traceback.format_exception(error)])
     try:
         with NamedTemporaryFile(prefix="fpt-", suffix=".txt", delete=False) as file:
@@ -110,10 +110,10 @@ def _details(error: Exception, words: Sequence[str]) -> str:
 
 
 def _loss_of_others(error: BaseException) -> Failed | None:
-    """Describe an error that the end of other processes caused, when the launcher has had time to see why."""
+    """Describe an error that came from other processes ending, after giving the launcher time to see why they did."""
     if not isinstance(error, Exception) or isinstance(error, UserError | Failed):
         return None
-    from torch.distributed import DistError  # here, so that a fault while torch is imported is told too
+    from torch.distributed import DistError  # imported here, so that errors while importing torch are reported too
 
     text = str(error).lower()
     if not (isinstance(error, DistError) or "by peer" in text or "timed out" in text):

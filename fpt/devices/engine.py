@@ -1,4 +1,4 @@
-"""What holds the frozen model: plain torch, whole on this process's device, or DeepSpeed."""
+"""Holds the frozen model: whole on this process's device in plain torch, or sharded or offloaded by DeepSpeed."""
 
 import io
 import os
@@ -16,7 +16,7 @@ from fpt.config.schema import EngineConfig
 from fpt.devices.device import precision_of
 from fpt.devices.extensions import check_locks
 
-KEPT_WHOLE = 10**5  # parameters up to which DeepSpeed leaves a tensor whole in every process: norms, the bias tables
+KEPT_WHOLE = 10**5  # tensors with fewer parameters, such as norms and bias tables, DeepSpeed keeps whole everywhere
 
 
 def fetched_ahead(device: str) -> int:
@@ -52,12 +52,12 @@ class Engine:
     def shard(self, module: nn.Module) -> None:
         """Under ZeRO-3, keep only this process's share of the module's own parameters."""
         if self.is_sharded:
-            with _linear_put_back():  # DeepSpeed replaces it for good
+            with _linear_put_back():  # DeepSpeed replaces torch's function for good
                 self._deepspeed.zero.Init(module=module, config_dict_or_path=self._settings, dtype=self.dtype)
 
     @contextmanager
     def holding(self, body: Any) -> Iterator[Held]:
-        """Hold a frozen model so that it can run, and free all of it at the end."""
+        """A context in which a frozen model can run; all of its memory is freed at the end."""
         if self.config.name == "torch":
             yield Held(body)
             return
@@ -69,7 +69,7 @@ class Engine:
             with redirect_stdout(io.StringIO()):  # standard output is for results, and DeepSpeed prints there
                 held, *_ = self._deepspeed.initialize(model=body, config=self._settings)
             try:
-                if self.is_sharded:  # without an optimizer, DeepSpeed puts its offload in the place of one
+                if self.is_sharded:  # without an optimizer, `optimizer` is DeepSpeed's parameter offload
                     yield Held(held.module, partial(_begin_pass, held.optimizer.param_coordinator))
                 else:
                     yield Held(held.module)
@@ -82,10 +82,10 @@ class Engine:
 
     @cached_property
     def _deepspeed(self) -> Any:
-        """Import DeepSpeed for this process's device, without what it prints."""
+        """Import DeepSpeed for this process's device, without its output."""
         os.environ.setdefault("DS_ACCELERATOR", self.device.type)
         if self.device.type == "cuda":
-            os.environ["LOCAL_RANK"] = str(self.device.index or 0)  # what DeepSpeed takes for the device's number
+            os.environ["LOCAL_RANK"] = str(self.device.index or 0)  # DeepSpeed uses it as the device's number
             if self.device.index is not None:
                 torch.cuda.set_device(self.device)
         os.environ.setdefault("LOCAL_RANK", "0")
@@ -93,7 +93,7 @@ class Engine:
         with redirect_stdout(io.StringIO()):
             import deepspeed
 
-            # It is for tensor parallelism on a CPU, which no run has, and takes a compiler and a minute to build.
+            # It is for tensor parallelism on CPUs, which fpt does not use, and needs a compiler and a minute to build.
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
             backend = "nccl" if self.device.type == "cuda" else "gloo"
             deepspeed.init_distributed(dist_backend=backend, verbose=False)
@@ -107,16 +107,16 @@ class Engine:
             ahead = fetched_ahead(self.device.type)
             zero = {
                 "stage": 3,
-                "stage3_max_reuse_distance": 0,  # or DeepSpeed would keep the first 10^9 parameters
-                "stage3_prefetch_bucket_size": ahead,  # with every module that runs
-                "stage3_max_live_parameters": ahead,  # or they would add up to 10^9
-                "stage3_allgather_sequential": True,  # or DeepSpeed would copy what it gathers
+                "stage3_max_reuse_distance": 0,  # otherwise DeepSpeed keeps the first 10^9 parameters
+                "stage3_prefetch_bucket_size": ahead,  # gathered ahead while a module runs
+                "stage3_max_live_parameters": ahead,  # otherwise they add up to 10^9
+                "stage3_allgather_sequential": True,  # otherwise DeepSpeed copies what it gathers
                 "stage3_param_persistence_threshold": KEPT_WHOLE,
             }
             if self.config.offload != "none":
                 zero["offload_param"] = {"device": self.config.offload, "pin_memory": self.device.type == "cuda"}
         return {
-            "train_micro_batch_size_per_gpu": 1,  # DeepSpeed wants a number; it feeds nothing
+            "train_micro_batch_size_per_gpu": 1,  # DeepSpeed requires a number, but loads no data
             "zero_optimization": zero,
             "bf16": {"enabled": self.dtype is torch.bfloat16},
         }
@@ -133,9 +133,9 @@ def _linear_put_back() -> Iterator[None]:
 
 
 def _begin_pass(coordinator: Any) -> None:
-    """Begin DeepSpeed's trace of modules, by which it gathers ahead, anew.
+    """Restart DeepSpeed's trace of modules, which tells it what to gather ahead.
 
-    DeepSpeed itself does so only where the whole model is called; training calls encoder and decoder by themselves.
+    DeepSpeed itself does so only when the whole model is called; training calls encoder and decoder separately.
     """
     if not coordinator.is_complete_trace():
         _forget_releases(coordinator)
@@ -143,7 +143,7 @@ def _begin_pass(coordinator: Any) -> None:
 
 
 def _forget_releases(coordinator: Any) -> None:
-    """Empty DeepSpeed's cache of what to release at which step, which outlives its trace and keeps models alive."""
+    """Clear DeepSpeed's cache of what to release at which step, which outlives its trace and keeps models alive."""
     for method in vars(type(coordinator)).values():
         for cell in getattr(method, "__closure__", None) or ():
             if hasattr(cell.cell_contents, "cache_clear"):

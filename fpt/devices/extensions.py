@@ -1,4 +1,4 @@
-"""The locks of what DeepSpeed builds when it is first used; after a killed build every later run would wait on one."""
+"""Checks the locks of DeepSpeed's extension builds: every later run would wait for one that a killed build left."""
 
 import sys
 import time
@@ -11,12 +11,12 @@ from torch.utils import cpp_extension
 
 from fpt.errors import UserError
 
-BUILT = ("pin_memory",)  # for offloading
-OLD = 300.0  # seconds; a build on another machine that shares the folder takes less
+BUILT = ("pin_memory",)  # the extension that offloading builds
+OLD = 300.0  # seconds; a build on another machine that shares the folder takes less time
 
 
 def check_locks() -> None:
-    """Wait for builds of other machines, and refuse a lock that a killed build has left."""
+    """Wait for builds on other machines, and refuse a lock that a killed build has left."""
     is_told = False
     while lock_and_age := next(_unheld_locks(), None):
         lock, age = lock_and_age
@@ -37,12 +37,12 @@ def abandoned_locks() -> list[Path]:
 
 
 def _unheld_locks() -> Iterator[tuple[Path, float]]:
-    """Give the locks that no process of this machine has open, as its builder would, and their age in seconds."""
+    """Yield the locks that no process on this machine has open, as a builder would, and their age in seconds."""
     for name in BUILT:
         with suppress(OSError):  # the folder cannot be made, or the lock is gone
             lock = Path(cpp_extension._get_build_directory(name, verbose=False)).resolve() / "lock"
             age = time.time() - lock.stat().st_mtime
-            # Other users' files are not seen, but these build in folders of their own.
+            # Other users' open files cannot be seen, but their builds use folders of their own.
             files = [process.info["open_files"] or () for process in psutil.process_iter(["open_files"])]
             if str(lock) not in {file.path for opened in files for file in opened}:
                 yield lock, age

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT, which wait until the state of a training run is saved; a second one does not wait."""
+"""Handles SIGTERM and SIGINT: the first waits until a training run has saved its state, a second one does not."""
 
 import signal
 import time
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SAME = 2.0  # seconds within which a second signal is an echo: a terminal and a launcher both send it
+SAME = 2.0  # seconds within which a second signal counts as the first: a terminal and a launcher both send it
 
 
 class Interrupted(BaseException):
-    """Raised when `signal` has stopped the run, after its state was saved."""
+    """Raised when `signal` stops the run; after a first signal in training, its state has been saved."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -35,7 +35,7 @@ def _handle(number: int, _: FrameType | None) -> None:
 
 @contextmanager
 def heard() -> Iterator[None]:
-    """Have both signals raise `Interrupted`."""
+    """A context in which both signals raise `Interrupted`."""
     _Waiting.number = None
     before = {number: signal.signal(number, _handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -47,7 +47,7 @@ def heard() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Only note the first signal, for `requested`."""
+    """A context in which the first signal is only noted, for `requested`."""
     _Waiting.deferred = True
     try:
         yield
@@ -56,10 +56,10 @@ def deferred() -> Iterator[None]:
 
 
 def requested() -> bool:
-    """Return whether a signal has come."""
+    """Return whether a signal has arrived."""
     return _Waiting.number is not None
 
 
 def stop() -> None:
-    """Raise `Interrupted`, also where the signal has so far reached another process alone."""
+    """Raise `Interrupted`, even if the signal has so far reached only another process."""
     raise Interrupted(_Waiting.number or signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Starting a run's processes on this machine by torchrun's agent; each runs `fpt`, as if torchrun had been typed."""
+"""Starts a run's processes on this machine with torchrun's agent; each runs `fpt`, as under torchrun."""
 
 import logging
 import sys
@@ -22,7 +22,7 @@ USUAL_REASON = {
 def start(engine: EngineConfig, words: list[str]) -> None:
     """Run `fpt WORDS` in `engine.processes` processes to their end; raises `Failed` if one fails or is stopped."""
     open_device(engine)  # refused before any process starts
-    logging.disable(logging.CRITICAL)  # of what the agent logs, `Failed` says what matters
+    logging.disable(logging.CRITICAL)  # silences the agent's log; `Failed` says what matters
     with TemporaryDirectory(prefix="fpt-") as folder:
         agent = LaunchConfig(
             min_nodes=1,

@@ -1,4 +1,4 @@
-"""Measurements of a stage's updates: tokens per second, the share of what the card could do, and peak memory."""
+"""Measures a stage's updates: tokens per second, the share of the GPU's peak FLOP/s, and peak memory."""
 
 import re
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-# Multiplying dense matrices, in TFLOP/s, as NVIDIA's data sheets rate the cards; by a part of torch's name for them.
+# Peak TFLOP/s of dense matrix multiplication from NVIDIA's data sheets, by a part of torch's name for the GPU.
 RATED: Mapping[str, Mapping[str, float]] = {
     "B200": {"bfloat16": 2250, "tf32": 1100, "float32": 75},
     "H200": {"bfloat16": 989, "tf32": 495, "float32": 67},
@@ -24,7 +24,7 @@ RATED: Mapping[str, Mapping[str, float]] = {
 
 
 def rated(card: str, dtype: str, *, tf32: bool) -> float | None:
-    """Look up a card's peak FLOP/s in a precision, None if unknown; `tf32`: float32 may be rounded to it."""
+    """Look up a GPU's peak FLOP/s in a precision, None if unknown; `tf32` says whether float32 may use TF32."""
     precision = "tf32" if dtype == "float32" and tf32 else dtype
     for name, peaks in RATED.items():
         if re.search(rf"\b{name}\b(?!.*Laptop)", card):
@@ -41,23 +41,23 @@ def peak_flops(device: torch.device, dtype: str, processes: int) -> float | None
 
 
 class Meter:
-    """Measures updates stage by stage, since the run last went on."""
+    """Measures updates stage by stage, from where the run began or last resumed."""
 
     def __init__(self, device: torch.device, peak_flops: float | None) -> None:
         """Measure updates on a device; `peak_flops` are FLOP/s, None if unknown."""
         self._device, self._peak_flops = device, peak_flops
 
     def begin(self, flops: float, seconds: float) -> None:
-        """Begin a stage, or go on with it after that many seconds; `flops` are an update's."""
+        """Begin a stage, or resume it after `seconds` of training; `flops` are those of one update."""
         self._flops, self._at, self._peak = flops, seconds, 0
         self._updates = self._tokens = 0
         self._seconds = 0.0
         self._forget_peak()
 
     def updated(self, seconds: float, tokens: int) -> float | None:
-        """Count an update of that many tokens; returns the stage's tokens per second so far.
+        """Count an update of `tokens` tokens; returns the stage's tokens per second so far.
 
-        An update's own time is not known, since its loss is read when the next one is under way.
+        The time of a single update is not known, since its loss is read while the next one is running.
         """
         took, self._at = seconds - self._at, seconds
         self._updates, self._tokens, self._seconds = self._updates + 1, self._tokens + tokens, self._seconds + took
@@ -66,7 +66,7 @@ class Meter:
         return self._tokens / self._seconds if self._seconds > 0 else None
 
     def validated(self, seconds: float) -> None:
-        """Leave out a validation, which is over now: its time and memory are not the updates'."""
+        """Leave out a validation that has just ended: its time and memory are not those of updates."""
         self._at = seconds
         self._forget_peak()
 

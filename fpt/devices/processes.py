@@ -1,4 +1,4 @@
-"""How many processes a run has, whoever started them, and whether this is one of several."""
+"""Counts a run's processes, whichever launcher started them, and says whether this is one of several."""
 
 import os
 from dataclasses import replace
@@ -24,27 +24,27 @@ def is_worker() -> bool:
 
 
 def counted(engine: EngineConfig) -> Counts:
-    """Count the processes: those of engine.processes, or those that a launcher has started."""
+    """Count the run's processes: engine.processes if above 1, else those that a launcher has started."""
     return Counts(engine.processes, engine.processes) if engine.processes > 1 else _started()
 
 
 def are_typed(engine: EngineConfig) -> bool:
-    """Return whether another engine.processes would give another number of processes."""
+    """Return whether the number of processes is up to engine.processes, not to another launcher."""
     return _started().all == 1 or _started() == (engine.processes, engine.processes)
 
 
 def speaks() -> bool:
-    """Return whether this process prints and writes for all of them."""
+    """Return whether this process prints and writes for all processes."""
     return not is_worker() or os.environ.get("RANK") == "0"
 
 
 def must_be_launched(config: RunConfig) -> bool:
-    """Return whether the run needs processes that are still to be started."""
+    """Return whether the run needs several processes that have not been started yet."""
     return not is_worker() and config.engine.processes > 1
 
 
 def check_started(config: RunConfig) -> None:
-    """Refuse settings that do not fit the processes that a launcher has started."""
+    """Refuse settings that do not match the processes that a launcher has started."""
     engine, size, started = config.engine, config.train.batch_size, _started()
     if started.all == 1:
         return
@@ -71,7 +71,7 @@ def check_started(config: RunConfig) -> None:
 
 
 def alone(config: RunConfig) -> RunConfig:
-    """Take the configuration for a use of a prompt that runs in one process; refuse several."""
+    """Return the configuration for a use of a prompt that runs in one process; refuse several."""
     if config.engine.processes > 1:
         raise UserError(
             f"engine.processes={config.engine.processes}: only fpt train, fpt eval and fpt predict take several"
@@ -81,14 +81,14 @@ def alone(config: RunConfig) -> RunConfig:
 
 
 def together(config: RunConfig) -> RunConfig:
-    """Take the configuration for a use of a prompt: check the processes, and make engine=auto torch."""
+    """Return the configuration for a use of a prompt: processes are checked, and engine=auto becomes torch."""
     check_started(config)
     engine = config.engine
     return replace(config, engine=replace(engine, name="torch" if engine.name == "auto" else engine.name))
 
 
 def _started() -> Counts:
-    """Count the processes by the launcher's variables; LOCAL_SIZE is DeepSpeed's."""
+    """Count the processes by the launcher's environment variables; DeepSpeed's has LOCAL_SIZE for LOCAL_WORLD_SIZE."""
     here = _number("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", "1"))
     return Counts(_number("WORLD_SIZE", "1"), here) if is_worker() else Counts(1, 1)
 

@@ -1,1 +1,1 @@
-"""What is on disk?"""
+"""A run on disk: writing and reading its folder, and showing its progress."""

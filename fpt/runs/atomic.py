@@ -1,4 +1,4 @@
-"""Files and folders that are whole or as they were before: each is written aside and renamed."""
+"""Writes files and folders atomically: each is written under another name and then renamed."""
 
 import os
 import re
@@ -11,16 +11,16 @@ from typing import IO
 
 
 def replace_file(file: Path, data: bytes) -> None:
-    """Replace a file by these bytes, and make its folder if need be."""
+    """Replace a file's content by these bytes, and make its folder if need be."""
     with replaced_file(file) as stream:
         stream.write(data)
 
 
 @contextmanager
 def replaced_file(file: Path, *, aside: str | None = None) -> Iterator[IO[bytes]]:
-    """Open a file beside another, which takes the other's place at the end and is removed after an error.
+    """Open a temporary file next to `file`, which replaces it at the end and is removed after an error.
 
-    `aside` names it where several processes may write the same file.
+    `aside` is the temporary file's name, for when several processes may write the same file.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(aside or f".{file.name}.part")
@@ -30,14 +30,14 @@ def replaced_file(file: Path, *, aside: str | None = None) -> Iterator[IO[bytes]
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(file)
-    except BaseException:  # also a signal, which is no Exception
+    except BaseException:  # a signal's error too, which is not an Exception
         part.unlink(missing_ok=True)
         raise
 
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Give a path beside a folder to fill, which becomes the folder at the end and is removed after an error."""
+    """Yield the path of a temporary folder to fill, which is renamed to `folder` at the end, or removed on an error."""
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # left by a kill
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Have an error of the disk name a path: streams' errors name none, and Rust's libraries raise their own."""
+    """Make errors of the disk name a path: streams' errors name none, and libraries in Rust raise their own types."""
     try:
         yield
     except Exception as error:
@@ -67,7 +67,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def try_writing(folder: Path) -> None:
-    """Make a folder and a file in it, and remove both again; raises the OSError that says why this cannot be done."""
+    """Make a folder and a file in it, and remove both again; raises an OSError if either cannot be made."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""The run folder: every file is written aside and renamed, and checked against its recorded SHA-256.
+"""The run folder: every file is written atomically, and checked against its recorded SHA-256.
 
-The ledger, checksums.json, holds each file's hash and, behind it, the hash that it replaces (null: there was no file).
-It is written before the file is, so that a kill at any moment leaves each file at one of its two hashes; which one is
-found out when the folder is next opened.
+The ledger, checksums.json, holds each file's hash, followed by the hash of the file that it replaces (null if there was
+none). It is written before the file, so that a kill at any moment leaves the file with one of these two hashes; which
+one is found out when the folder is next opened.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ from fpt.runs.atomic import naming, replace_file, try_writing
 from fpt.runs.foreign import inside
 
 Ledger = dict[str, list[str | None]]  # the hashes that each file may have; None: it may be missing
-Mark = dict[str, Any]  # how much of metrics.jsonl a state has seen, and its hash
+Mark = dict[str, Any]  # the length and hash of metrics.jsonl when a state was saved
 
 LEDGER = "checksums.json"
 LOCK = ".lock"
@@ -27,10 +27,10 @@ DAMAGED = "is damaged: it is not what was written"
 
 
 class RunFolder:
-    """A folder whose files are whole or absent, and known by their hashes; one process at a time has it."""
+    """A run's folder, opened for writing by one process at a time; its files are recorded with their hashes."""
 
     def __init__(self, path: Path) -> None:
-        """Make the folder if need be and lock it; refuse one that is no run's, damaged, or another process's."""
+        """Lock the folder, made if need be; refuse one that is not a run's, is damaged, or is in use."""
         self.path = path
         _refuse_foreign(path)
         self._lock = _locked(path)
@@ -46,7 +46,7 @@ class RunFolder:
         self._metrics_hash = hashlib.sha256()
 
     def close(self) -> None:
-        """Write the ledger as it now is, and unlock the folder."""
+        """Write the ledger if it has changed, and unlock the folder."""
         if self._ledger != self._recorded:
             self._write_ledger()
         if self._metrics:
@@ -57,16 +57,16 @@ class RunFolder:
         return name in self._ledger
 
     def names(self) -> list[str]:
-        """The recorded files, in the order in which they were first written."""
+        """The names of all recorded files, in the order in which they were first written."""
         return list(self._ledger)
 
     def write(self, name: str, data: bytes) -> None:
-        """Replace a file, whole."""
+        """Replace a file atomically, and record its hash."""
         digest, file = hashlib.sha256(data).hexdigest(), inside(self.path, name, read_in=self.path)
         self._ledger[name] = [digest, self._ledger.get(name, [None])[0]]
         self._write_ledger()
         replace_file(file, data)
-        self._ledger[name] = [digest]  # on disk with the next write, or when the folder is closed
+        self._ledger[name] = [digest]  # reaches the disk with the next write, or when the folder is closed
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes; refuse a file that is missing or damaged."""
@@ -87,12 +87,12 @@ class RunFolder:
         self._write_ledger()
 
     def forget_metrics(self) -> Mark:
-        """Empty metrics.jsonl, whose lines are lost; returns the mark of an empty file."""
+        """Empty metrics.jsonl; returns the mark of an empty file."""
         replace_file(self.path / METRICS, b"")
         return {"bytes": 0, "sha256": hashlib.sha256().hexdigest()}
 
     def open_metrics(self, mark: Mark | None) -> list[dict[str, Any]]:
-        """Cut metrics.jsonl back to its marked part, or begin it anew; returns the lines that are kept."""
+        """Truncate metrics.jsonl to the mark (without one, to nothing); returns the lines that are kept."""
         file = self.path / METRICS
         kept = file.read_bytes()[: mark["bytes"]] if mark else b""
         replace_file(file, kept)
@@ -120,7 +120,7 @@ class RunFolder:
 
 
 def read_ledger(path: Path) -> Ledger:
-    """Read a run folder's ledger, empty where there is none; every name in it is of a file in the folder."""
+    """Read a run folder's ledger, empty if there is none; refuse one with names that lead out of the folder."""
     file = path / LEDGER
     try:
         ledger = json.loads(file.read_text(encoding="utf-8"))
@@ -136,7 +136,7 @@ def read_ledger(path: Path) -> Ledger:
 
 
 def as_found(path: Path, ledger: Ledger) -> Ledger:
-    """Reduce two possible hashes, which a kill or a run at work leaves, to the one that the file has."""
+    """Resolve entries with two possible hashes, left by a kill or a running process, to the one that the file has."""
     found = {}
     for name, hashes in ledger.items():
         digest = _digest(path / name)
@@ -148,7 +148,7 @@ def as_found(path: Path, ledger: Ledger) -> Ledger:
 
 
 def _check_place(path: Path, name: str) -> None:
-    """Refuse a folder where a file of the run belongs, or a file where a folder does: it may be somebody's."""
+    """Refuse a folder where a file of the run belongs, or a file in a folder's place: it may be the user's."""
     file = path / name
     for place in (file, *file.parents[: len(Path(name).parts) - 1]):
         if place.exists() and place.is_dir() != (place != file):
@@ -176,13 +176,13 @@ def metrics_problem(path: Path, mark: Mark) -> str | None:
 
 
 def described(state: bytes) -> dict[str, Any]:
-    """Read what a state file says besides its tensors, without torch; `metrics` is its mark in metrics.jsonl."""
+    """Read a state file's metadata without torch; `metrics` is its mark in metrics.jsonl."""
     header = json.loads(state[8 : 8 + int.from_bytes(state[:8], "little")])
     return dict(json.loads(header["__metadata__"]["state"]))
 
 
 def check_usable(path: Path, *, starts_over: bool) -> None:
-    """Refuse a folder that a run could not take, or not set aside where it starts over; nothing is left behind."""
+    """Refuse a folder that a run could not use, or, if it starts over, could not set aside; leaves nothing behind."""
     if starts_over:
         _refuse_no_run(path)
     else:
@@ -207,12 +207,12 @@ def set_aside(path: Path) -> Path | None:
 
 
 def _contents(path: Path) -> list[str]:
-    """What is in a folder, hidden files aside."""
+    """The names in a folder, except hidden ones."""
     return [item.name for item in path.iterdir() if item.name[0] != "."] if path.is_dir() else []
 
 
 def _refuse_foreign(path: Path) -> None:
-    """Refuse a folder with files but no ledger: it is no run's, or not a whole one's."""
+    """Refuse a folder with files but no ledger: it is not a run's, or not a complete one's."""
     others = _contents(path)
     if others and LEDGER not in others:
         listed = ", ".join(sorted(others)[:4])
@@ -221,7 +221,7 @@ def _refuse_foreign(path: Path) -> None:
 
 
 def _refuse_no_run(path: Path) -> None:
-    """Refuse to set aside what is no run's folder."""
+    """Refuse to set aside a folder that is not a run's."""
     if _contents(path) and not any((path / name).is_file() for name in (LEDGER, "config.yaml")):
         raise UserError(
             f"run.dir={path}: the folder is not a run, so resume=never leaves it alone; give another run.dir"
@@ -248,7 +248,7 @@ def _locked(path: Path) -> IO[str]:
 
 
 def _digest(file: Path) -> str | None:
-    """A file's SHA-256; None where there is none."""
+    """A file's SHA-256; None if there is no file."""
     try:
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):

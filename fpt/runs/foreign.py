@@ -1,10 +1,10 @@
-"""Care with what others wrote: what a file really is, and a name read from a file that stays in its folder."""
+"""Checks on files that others wrote: what kind of file one really is, and that names in it stay in their folder."""
 
 from pathlib import Path, PurePosixPath
 
 from fpt.errors import UserError
 
-LONGEST = 255  # bytes that file systems take as a file's name
+LONGEST = 255  # the most bytes of a name on common file systems
 FIRST_BYTES = {
     b"version https://git-lfs": "is a Git LFS pointer to the file, which git lfs pull fetches",
     b"\x1f\x8b": "is compressed with gzip; unpack it first",
@@ -19,7 +19,7 @@ FIRST_BYTES = {
 
 
 def other_kind(file: Path) -> str | None:
-    """Say what a file is that holds neither text nor tensors, and what to do; None if nothing speaks against it."""
+    """Say what kind of file this is, and what to do, if its first bytes show that it holds neither text nor tensors."""
     with file.open("rb") as stream:
         start = stream.read(32)
     if not start:
@@ -28,9 +28,9 @@ def other_kind(file: Path) -> str | None:
 
 
 def inside(folder: Path, name: object, *, read_in: Path, links: bool = False) -> Path:
-    """Make a path of a name that the file `read_in` gives, and refuse one that leads out of the folder.
+    """Return the path in a folder of a name that was read in `read_in`; refuse a name that leads out of the folder.
 
-    With `links`, symbolic links may lead out of it, for files that are only read.
+    With `links`, symbolic links may lead out of it; this is for files that are only read.
     """
     if not isinstance(name, str) or not name.isprintable() or not _stays(name):
         raise UserError(f"{read_in}: names {name!r:.100}, which is no file of that folder; nothing was touched")

@@ -1,4 +1,4 @@
-"""Progress for people: bars on a terminal, elsewhere a line for every validation."""
+"""Shows a run's progress: as bars on a terminal, otherwise as a line for every validation."""
 
 import logging
 import math
@@ -15,11 +15,12 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 
 from fpt.devices.processes import speaks
 
-WithBar = Callable[[Sequence[list[int]], str], Iterable[list[int]]]  # batches of indices and what is done with them
+# Yields batches of indices and shows a bar meanwhile; the text says what is being done with them.
+WithBar = Callable[[Sequence[list[int]], str], Iterable[list[int]]]
 
 
 class Progress:
-    """Progress of a run on standard error, since standard output is for results; of several processes, one shows it."""
+    """Shows a run's progress on standard error, as standard output is for results; only the main process shows it."""
 
     def __init__(self) -> None:
         """Prepare bars, which `running` draws."""
@@ -48,11 +49,11 @@ class Progress:
         self.console.print(text, markup=False, soft_wrap=True)
 
     def expect(self, flops: int, *, done: int) -> None:
-        """Set the whole run's FLOPs, so that the time left takes account of slower stages."""
+        """Set the whole run's FLOPs, so that the time left accounts for later stages being slower."""
         self._bars.reset(self._total, total=flops, completed=done, visible=True)
 
     def goes_on(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Take the last loss of a run that goes on from its lines of metrics.jsonl."""
+        """Take a resumed run's last loss from its lines of metrics.jsonl."""
         self._loss = next((line["loss"] for line in reversed(lines) if "loss" in line), math.nan)
 
     def updated(self, where: str, *, loss: float, done: int) -> None:
@@ -69,7 +70,7 @@ class Progress:
             self.say(f"{where}{loss}  score {score:.2f}")
 
     def with_bar(self, batches: Sequence[list[int]], what: str) -> Iterable[list[int]]:
-        """Give the batches, with a bar that moves on with each."""
+        """Yield the batches, with a bar that advances with each."""
         bar = self._bars.add_task(what, total=sum(map(len, batches)))
         try:
             for batch in batches:
@@ -87,12 +88,12 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """The seconds of wall-clock time."""
+        """The seconds of wall-clock time so far."""
         return time.perf_counter() - self._start
 
 
 def quiet_libraries() -> None:
-    """Silence the libraries' advice, before they are imported; errors and progress of downloads still show."""
+    """Silence the libraries' warnings before they are imported; their errors and download progress still show."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore")

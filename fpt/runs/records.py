@@ -1,4 +1,4 @@
-"""Records that fpt wrote, read back; one of another form is refused in one line."""
+"""Reads back the records that fpt wrote, and refuses files of another form with a one-line error."""
 
 import json
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ KEYS = {
 
 @contextmanager
 def reading(file: Path) -> Iterator[None]:
-    """Refuse a file in one line when reading it within fails, as it does where it is not what fpt writes."""
+    """A context for reading a file, in which errors become one line: the file is not what fpt writes."""
     try:
         yield
     except UserError:
@@ -41,7 +41,7 @@ def reading(file: Path) -> Iterator[None]:
 
 
 def configuration(file: Path, data: bytes) -> dict[str, Any]:
-    """Parse a config.yaml into plain values, in which nothing is resolved."""
+    """Parse a config.yaml into plain values; `${…}` in it is not resolved."""
     with reading(file):
         values = literal.parse(data.decode())
         for group in ("task", "model", "schedule"):

@@ -1,4 +1,4 @@
-"""A run's folder as others read it: configuration, result, plan, metrics, predictions and prompts, all checked."""
+"""Reads a run's folder: configuration, result, plan, metrics, predictions and prompts, all checked for damage."""
 
 import hashlib
 from collections.abc import Mapping
@@ -24,26 +24,26 @@ PROMPT = "prompt.safetensors"
 UPDATES = "updates.json"  # in a stage's folder
 SKIPPED = "skipped.txt"
 REPAIR = "the same fpt train with resume=repair mends it"
-LOOKS = 10  # at a file that a run at work may be replacing
-# What still matters once a prompt is learned.
+LOOKS = 10  # how often to read a file that a running process may be replacing
+# The prompt's keys that still matter once it is learned.
 LEARNED = [item.name for item in fields(PromptConfig) if not item.metadata.get("learning")]
 
 
 @dataclass(frozen=True)
 class RunStage:
-    """A stage that was begun: its folder's name, as in 1-6x24-704x2816, and what its stage.json says."""
+    """A stage that was begun: its folder's name, as in 1-6x24-704x2816, and the content of its stage.json."""
 
     name: str
     values: dict[str, Any]
 
     def file(self, name: str) -> str:
-        """Name a file of the stage as the ledger does."""
+        """Return the path of a stage's file within the run folder, as in the ledger."""
         return f"stages/{self.name}/{name}"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder, which is only read; every file is checked against its recorded hash when it is read."""
+    """A run's folder, opened for reading; every file is checked against its recorded hash when it is read."""
 
     path: Path
     ledger: Ledger
@@ -55,11 +55,11 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run came to its end."""
+        """Whether the run has finished."""
         return RESULT in self.ledger
 
     def read(self, name: str) -> bytes:
-        """Return a file's bytes; refuse a file that is not there yet, missing or damaged."""
+        """Return a file's bytes; refuse a file that is not written yet, missing or damaged."""
         file, ledger = self.path / name, self.ledger
         if name not in ledger:
             raise UserError(f"{file}: is not there yet; the run has not come so far")
@@ -76,12 +76,12 @@ class Run:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """config.yaml, as plain values."""
+        """The content of config.yaml as plain values."""
         return configuration(self.path / CONFIG, self.read(CONFIG))
 
     @cached_property
     def config(self) -> RunConfig:
-        """The configuration for uses of the learned prompt: one process, and nothing of how it was learned."""
+        """The configuration for using the learned prompt: one process, and no settings of how it was learned."""
         settings = self.settings
         try:
             tree = stored.found(settings, self.path)
@@ -94,7 +94,7 @@ class Run:
 
     @cached_property
     def result(self) -> dict[str, Any]:
-        """result.json, which a run has when it is finished."""
+        """The content of result.json, which only a finished run has."""
         if not self.is_finished:
             raise UserError(
                 f"run={self.path}: this run is not finished; the same fpt train command, with its overrides, goes on"
@@ -103,12 +103,12 @@ class Run:
 
     @cached_property
     def plan(self) -> dict[str, Any]:
-        """plan.json."""
+        """The content of plan.json."""
         return self.read_json(PLAN)
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, checked up to the last state; one that is still being written is left out."""
+        """The lines of metrics.jsonl, checked up to the last saved state; a line still being written is left out."""
         file = self.path / METRICS
         states = [name for stage in self.stages if (name := stage.file(STATE)) in self.ledger]
         if states:
@@ -131,13 +131,13 @@ class Run:
         return sorted(stages, key=lambda stage: int(stage.values["index"]))
 
     def stage(self, number: int) -> RunStage:
-        """Return the stage of that number, from 1."""
+        """Return the stage with this number, counted from 1."""
         if not 1 <= number <= len(self.stages):
             raise UserError(f"stage={number}: {self.path} has stages 1 to {len(self.stages)}")
         return self.stages[number - 1]
 
     def prompt(self, stage: RunStage | None = None) -> "Tensor":
-        """Return the run's best soft prompt [P, D], or the one with which a stage ended."""
+        """Return the run's best soft prompt [P, D], or the last one of a stage."""
         tensors = self.learned(stage)
         if list(tensors) != ["prompt"]:
             kind = f"{self.path}: holds a {self.config.prompt.kind} prompt"
@@ -145,8 +145,8 @@ class Run:
         return tensors["prompt"]
 
     def learned(self, stage: RunStage | None = None) -> "dict[str, Tensor]":
-        """Return the tensors of the run's best prompt, soft or late, or of the one with which a stage ended."""
-        from safetensors.torch import load  # here, as runs are read where torch is not imported
+        """Return the tensors of the run's best prompt, soft or late, or of the last one of a stage."""
+        from safetensors.torch import load  # imported here: most readers of runs do without torch
 
         file = stage.file(PROMPT) if stage else PROMPT
         with reading(self.path / file):
@@ -154,11 +154,11 @@ class Run:
 
 
 def open_run(path: str | Path) -> Run:
-    """Open a run's folder to read it."""
+    """Open a run's folder for reading."""
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise UserError(f"run={path}: no such folder; a run's is runs/<task>-<model>-<schedule>-s<seed> or its run.dir")
-    # A run at work has a file in its ledger before it has the file.
+    # A running process records a file in the ledger before it writes the file.
     ledger = {
         name: hashes for name, hashes in read_ledger(folder).items() if None not in hashes or (folder / name).exists()
     }
@@ -168,7 +168,7 @@ def open_run(path: str | Path) -> Run:
 
 
 def layers_and_neurons(sizes: Mapping[str, Any]) -> tuple[str, str]:
-    """Write a stage's blocks as 6+6 and its FFN widths as 704/2816, or those of a model's one stack alone."""
+    """Format a stage's blocks as 6+6 and its FFN widths as 704/2816; in models of one stack, as one number each."""
     layers = [size for size in (sizes["encoder_layers"], sizes["decoder_layers"]) if size]
     neurons = [sizes["ffn"], sizes["decoder_ffn"]][: len(layers)]
     return "+".join(map(str, layers)), "/".join(map(str, neurons))

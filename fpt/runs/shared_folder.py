@@ -12,7 +12,7 @@ from fpt.runs.trackers import Harmless, MetricsLine
 
 
 class SharedFolder:
-    """A `RunFolder` of the main process; all processes must call the same methods in the same order."""
+    """Gives all processes the main process's `RunFolder`; all must call the same methods in the same order."""
 
     def __init__(self, path: Path, open_folder: Callable[[], RunFolder]) -> None:
         """Open the folder, in the main process alone."""
@@ -26,7 +26,7 @@ class SharedFolder:
         distributed.broadcast_from_main(open_it)
 
     def ask(self, question: Callable[[RunFolder], Any]) -> Any:
-        """Put a question to the main process's folder, and return the answer in every process."""
+        """Call `question` with the folder in the main process, and return its answer in every process."""
 
         def answer() -> Any:
             assert self._folder is not None
@@ -53,18 +53,18 @@ class SharedFolder:
         return json_object(self.path / name, self.read(name))
 
     def write(self, name: str, data: bytes) -> None:
-        """Replace a file, whole."""
+        """Replace a file atomically."""
         if self._folder is not None:
             self._folder.write(name, data)
 
     def write_json(self, name: str, value: Any) -> None:
-        """Replace a JSON file, whole."""
+        """Replace a JSON file atomically."""
         self.write(name, (json.dumps(value, indent=2) + "\n").encode())
 
     def open_metrics(
         self, mark: dict[str, Any] | None, open_sink: Callable[[list[MetricsLine]], Harmless | None]
     ) -> None:
-        """Cut metrics.jsonl back to its marked part, or begin it anew, and open the tracker with the lines kept."""
+        """Truncate metrics.jsonl to the mark (without one, to nothing), and open the tracker with the lines kept."""
 
         def open_both(folder: RunFolder) -> None:
             self._sink = open_sink(folder.open_metrics(mark))
@@ -79,5 +79,5 @@ class SharedFolder:
             self._sink.log(line)
 
     def metrics_mark(self) -> dict[str, Any]:
-        """Return the length and hash of metrics.jsonl so far; empty where this is not the main process."""
+        """Return the length and hash of metrics.jsonl so far; an empty mapping in all but the main process."""
         return {} if self._folder is None else self._folder.metrics_mark()

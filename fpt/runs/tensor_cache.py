@@ -1,6 +1,6 @@
-"""A cache of tensors for later runs, by a key that says what they were made from.
+"""Caches tensors for later runs under keys that hash what they were made from.
 
-`cache_dir` has a folder for each kind: `tokens` (`fpt.data`) and the neurons' `importance` (`stages`).
+`cache_dir` has a folder for each kind: `tokens` (`fpt.data`) and neurons' `importance` (`stages`).
 """
 
 import hashlib
@@ -19,13 +19,13 @@ Tensors = dict[str, Tensor]
 
 
 def find_or_make(cache: Path, kind: str, key: str, make: Callable[[], Tensors]) -> Tensors:
-    """Return what the cache has under `key`; what it lacks is made and kept."""
+    """Return the tensors cached under `key`, or make and cache them."""
     there = find(cache, kind, key)
     return keep(cache, kind, key, make()) if there is None else there
 
 
 def find(cache: Path, kind: str, key: str) -> Tensors | None:
-    """Return what the cache has under `key`; None where the file is missing, damaged or another key's."""
+    """Return the tensors cached under `key`; None if the file is missing, damaged, or another key's."""
     file = _file(cache, kind, key)
     if file.is_file():
         with suppress(SafetensorError), safe_open(file, framework="pt") as handle:
@@ -37,8 +37,8 @@ def find(cache: Path, kind: str, key: str) -> Tensors | None:
 
 
 def keep(cache: Path, kind: str, key: str, tensors: Tensors) -> Tensors:
-    """Keep tensors under `key`, and return them."""
-    # safetensors itself writes aside and renames, under a name that no other process takes.
+    """Cache tensors under `key`, and return them."""
+    # safetensors itself writes atomically, under a temporary name that no other process uses.
     file = _file(cache, kind, key)
     with naming(file):
         save_file(tensors, file, {"key": key, "sha256": _digest(tensors)})

@@ -1,8 +1,8 @@
-"""Where a run's metrics go besides metrics.jsonl: TensorBoard or Weights & Biases.
+"""Sends a run's metrics to TensorBoard or Weights & Biases, besides metrics.jsonl.
 
-A tracker gets every line of metrics.jsonl once, although a resumed run drops the lines after its last state and writes
-them again: TensorBoard's file is made anew from the lines that are left; Weights & Biases, which cannot take anything
-back, says how far it has come, and gets what comes after.
+A tracker shows every line of metrics.jsonl once, although a resumed run drops the lines after its last state and writes
+them again. TensorBoard's file is rewritten from the lines that are kept. Weights & Biases cannot delete anything, so it
+is asked which update it has reached and gets only later ones.
 """
 
 import os
@@ -23,7 +23,7 @@ MetricsLine = dict[str, Any]  # a line of metrics.jsonl
 
 
 def chosen(tracking: str) -> str:
-    """Return which tracker `tracking=` means here, `none` included; refuse one that is not installed."""
+    """Return the tracker that `tracking=` means on this machine, or `none`; refuse one that is not installed."""
     if tracking == "auto":
         return "tensorboard" if find_spec("tensorboard") else "none"
     if tracking != "none" and find_spec(tracking) is None:
@@ -34,7 +34,7 @@ def chosen(tracking: str) -> str:
 
 
 def open_sink(config: RunConfig, kept: Sequence[MetricsLine], say: Callable[[str], None]) -> "Harmless | None":
-    """Open the run's tracker, if it has one, and send it the lines that the run goes on from."""
+    """Open the run's tracker, if it has one, and send it the lines that a resumed run keeps."""
     name = chosen(config.tracking)
     if name == "none":
         return None
@@ -58,7 +58,7 @@ def scalars(line: MetricsLine) -> dict[str, float]:
 
 
 class Harmless:
-    """A tracker that is given up with one line when it fails, since metrics.jsonl has everything."""
+    """A tracker that is dropped with a one-line message if it fails, since metrics.jsonl has everything."""
 
     def __init__(self, name: str, sink: "TensorBoard | Updates", say: Callable[[str], None]) -> None:
         self._name, self._say = name, say
@@ -84,21 +84,21 @@ class Harmless:
 
 
 class TensorBoard:
-    """One event file for the whole run, made anew when the run goes on, which TensorBoard takes for a restart.
+    """One event file for the whole run, rewritten when the run resumes, which TensorBoard treats as a restart.
 
-    It is written by TensorBoard's own record writer, an eighth of the time that torch's SummaryWriter takes.
+    It is written by TensorBoard's own record writer, which takes an eighth of the time of torch's SummaryWriter.
     """
 
     def __init__(self, folder: Path, *, seconds: float) -> None:
-        """Replace the files in the folder by a new one; `seconds` is how long the run has computed."""
+        """Replace the event files in the folder by a new one; `seconds` is how long the run has computed so far."""
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._event = Event
-        self._began = time.time() - seconds  # so that relative time leaves out pauses
+        self._began = time.time() - seconds  # so that relative times leave out pauses
         folder.mkdir(exist_ok=True)
         for file in folder.glob("*tfevents*"):
-            # Emptied, not removed: a TensorBoard that reads a removed file does not go on to the next one.
+            # Emptied, not removed: a running TensorBoard whose file is removed does not go on to the next one.
             file.write_bytes(b"") if file.stat().st_size else file.unlink()
         # TensorBoard reads its files in the order of their names.
         self._stream = (folder / f"events.out.tfevents.{time.time_ns()}").open("wb")
@@ -121,13 +121,13 @@ class TensorBoard:
 
 
 class Updates:
-    """Sends an update's loss and validation together to a tracker that cannot take anything back.
+    """Sends an update's loss and validation together to a tracker from which nothing can be deleted.
 
-    The last update is held back until its validation has come: the run that goes on from there sends both.
+    The last update is held back until its validation has come; otherwise the resumed run sends both.
     """
 
     def __init__(self, send: Callable[[dict[str, float], int], None], finish: Callable[[], None], first: int) -> None:
-        """Send no update before `first`, since the tracker has those."""
+        """Prepare to send updates from `first` on; the tracker has the earlier ones."""
         self._send, self._finish, self._first = send, finish, first
         self._update, self._values = 0, dict[str, float]()
 
@@ -154,7 +154,7 @@ def _wandb(config: RunConfig) -> Updates:
     import wandb
 
     folder = config.folder.resolve()
-    name = folder / ".wandb-id"  # by which Weights & Biases knows a run that goes on
+    name = folder / ".wandb-id"  # the id by which Weights & Biases recognises a resumed run
     if not name.is_file():
         replace_file(name, uuid.uuid4().hex[:12].encode())
     run = wandb.init(
