@@ -1,4 +1,4 @@
-"""The README's picture, score against FLOPs: `python -m bench.picture > docs/score-against-flops.svg`.
+"""The picture of docs/results.md, score against FLOPs: `python -m bench.picture > docs/score-against-flops.svg`.
 
 The runs are those of bench.rows that are kept in bench/results; this trains nothing. A line is the mean over the
 seeds, each in a land of its own, in a band from the least to the most.
