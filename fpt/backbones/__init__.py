@@ -1,1 +1,1 @@
-"""Frozen models: where their files are, what they are made of, and how they are read."""
+"""Frozen models: where their files are, how their parts are found, and how they are run."""

@@ -1,4 +1,4 @@
-"""The full PLM on disk: its configuration, its weight files and its tokenizer."""
+"""The full PLM on disk: its configuration, weight files and tokenizer."""
 
 import hashlib
 import json
@@ -26,9 +26,9 @@ VOCABULARIES = ("spiece.model", "tokenizer.json")
 
 @dataclass(frozen=True)
 class Backbone:
-    """The full PLM on disk; nothing here holds weights in memory.
+    """The full PLM on disk, without weights in memory.
 
-    `weights` is their folder, where it is another.
+    `weights` is the folder of the weight files, if it is not `folder`.
     """
 
     folder: Path
@@ -44,13 +44,13 @@ class Backbone:
 
     @cached_property
     def files(self) -> WeightFiles:
-        """The tensors on disk."""
+        """The weight files, from which tensors are read by name."""
         return WeightFiles(self.weights or self.folder)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The model's own tokenizer."""
-        if not self.has_tokenizer:  # for which transformers would make up an empty one
+        if not self.has_tokenizer:  # transformers would make up an empty tokenizer
             raise UserError(f"{self.folder}: no vocabulary; expected one of {', '.join(VOCABULARIES)}")
         try:
             return AutoTokenizer.from_pretrained(self.folder)
@@ -62,14 +62,14 @@ class Backbone:
 
     @property
     def has_tokenizer(self) -> bool:
-        """Whether there is a vocabulary, or a tokenizer that needs none."""
+        """Whether the folder has a vocabulary, or a tokenizer that needs none (ByT5)."""
         file = self.folder / "tokenizer_config.json"
         bytes_only = file.is_file() and '"ByT5Tokenizer' in file.read_text(encoding="utf-8", errors="replace")
         return bytes_only or any((self.folder / name).is_file() for name in VOCABULARIES)
 
     @cached_property
     def ends(self) -> list[int]:
-        """The tokens that end an output: the one that targets end with, and those that the model was trained with."""
+        """The tokens that end an output: those in config.json, generation_config.json and the tokenizer."""
         file = self.folder / GENERATION
         stated = read_values(self.folder, GENERATION).get("eos_token_id") if file.is_file() else None
         trained = self.tokenizer.eos_token_id if self.has_tokenizer else None
@@ -87,11 +87,11 @@ class Backbone:
 
     @cached_property
     def has_own_head(self) -> bool:
-        """Whether the weights have an untied head that the configuration does not tell of."""
+        """Whether the weights hold an untied head although the configuration does not say so."""
         return self.family.has_own_head(self.files)
 
     def embeddings(self, ids: list[int]) -> Tensor:
-        """The input embeddings of some token ids as the first block gets them, [len(ids), D], float32."""
+        """The input embeddings of token ids as the first block receives them, [len(ids), D], float32."""
         rows = self.files.read(self.family.embedding_name(self.files), rows=tuple(ids), dtype=torch.float32)
         return rows * self.sizes.width**0.5 if self.family.row.embedding_scale else rows
 
@@ -105,9 +105,9 @@ class Backbone:
 def open_backbone(
     config: ModelConfig, *, with_weights: bool = True, say: Callable[[str], None] = lambda _: None
 ) -> Backbone:
-    """The backbone that `model=` names; weights are found, not read, and without `with_weights` not looked for.
+    """The backbone that `model=` names; its weights are located but not read, and only `with_weights`.
 
-    Those in a format that can only be read whole are read once, and kept in another; `say` is told.
+    Weights in a format that cannot be memory-mapped are converted once to safetensors, which `say` is told.
     """
     folder = locate(config, with_weights=with_weights)
     values = read_values(folder)

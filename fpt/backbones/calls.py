@@ -1,7 +1,7 @@
-"""Records the arguments that transformers calls a stack's blocks with, by running its forward with probes for blocks.
+"""Records the arguments that transformers passes to a stack's blocks, by running its forward with probes for blocks.
 
-Masks, rotary angles, positions and types of layers are so the library's own, made once for a pass, and any part of a
-stack can run with them.
+Masks, rotary angles, positions and layer types thus come from the library itself, once per pass, and any part of a
+stack can be run with them.
 
 Letters: B batch, L positions, D model.
 """
@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Call = dict[str, Any]  # a block's arguments by name, without its states
+Call = dict[str, Any]  # a block's arguments by name, without the hidden states
 
 
 class _Probe(nn.Module):
-    """Records the arguments that a block is called with, and has the block's attributes."""
+    """Stands in for a block and records the arguments that it is called with; it has the block's attributes."""
 
     def __init__(self, block: nn.Module, seen: list[tuple[Tensor, Call]]) -> None:
         super().__init__()
-        self.__dict__["block"], self.__dict__["seen"] = block, seen  # not as submodules, which engines would follow
+        self.__dict__["block"], self.__dict__["seen"] = block, seen  # not as submodules, which engines would traverse
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["block"], name)
@@ -35,18 +35,18 @@ class _Probe(nn.Module):
 
 @cache
 def _names(forward: Callable[..., Any]) -> tuple[str, ...]:
-    """The names of a block's arguments after its states."""
+    """The names of a block's arguments after the hidden states."""
     return tuple(inspect.signature(forward).parameters)[2:]
 
 
 @torch.no_grad()
 def record(module: nn.Module, blocks: str, norm: str | None, **inputs: Any) -> tuple[Tensor, list[Call]]:
-    """The states [B, L, D] that a stack's first block takes in, and each block's other arguments.
+    """The input [B, L, D] of a stack's first block, and the other arguments of each block.
 
     Args:
-        module: the stack, which stays as it is.
-        blocks: the path of its blocks in it.
-        norm: the path of the norm after them, which is left out; None: it has none.
+        module: the stack, which is not changed.
+        blocks: the path of its blocks.
+        norm: the path of its final norm, which is skipped; None: it has none.
         inputs: the stack's arguments.
     """
     seen: list[tuple[Tensor, Call]] = []
@@ -59,7 +59,7 @@ def record(module: nn.Module, blocks: str, norm: str | None, **inputs: Any) -> t
 
 
 def _with(module: nn.Module, path: str, part: nn.Module) -> nn.Module:
-    """A copy of a module that shares all submodules but one."""
+    """A copy of a module with another submodule at `path`; all others are shared."""
     twin = object.__new__(type(module))
     twin.__dict__.update(module.__dict__)
     name, _, rest = path.partition(".")
@@ -70,7 +70,7 @@ def _with(module: nn.Module, path: str, part: nn.Module) -> nn.Module:
 
 
 def run(blocks: Sequence[nn.Module], calls: Sequence[Call], states: Tensor, **instead: Any) -> Tensor:
-    """Hidden states [B, L, D] after some blocks, called as recorded except for the arguments given `instead`."""
+    """Run blocks with their recorded arguments, except those given `instead`; returns hidden states [B, L, D]."""
     for block, call in zip(blocks, calls, strict=True):
         output = block(states, **(call | instead))
         states = output[0] if isinstance(output, tuple) else output

@@ -1,4 +1,4 @@
-"""Converts weights that cannot be mapped into memory to safetensors, once, in the Hugging Face Hub's assets cache."""
+"""Converts weights that cannot be memory-mapped to safetensors, once, in the Hugging Face Hub's assets cache."""
 
 import hashlib
 import json
@@ -16,11 +16,11 @@ from fpt.errors import UserError, reason
 from fpt.runs.atomic import new_folder
 from fpt.units import amount
 
-VERSION = 1  # to be raised whenever the same files are converted otherwise
+VERSION = 1  # to be raised whenever the conversion of the same files changes
 
 
 def mappable(folder: Path, say: Callable[[str], None]) -> Path:
-    """The folder, or one with its weights as safetensors if some of them cannot be mapped, which one process makes."""
+    """A folder with memory-mappable weights: this one, or a cached safetensors copy, which a single process makes."""
     files = files_in(folder)
     if all(map(can_be_mapped, files)):
         return folder
@@ -41,7 +41,7 @@ def mappable(folder: Path, say: Callable[[str], None]) -> Path:
 
 
 def _convert(files: list[Path], folder: Path, say: Callable[[str], None]) -> None:
-    """Write each file as safetensors, and their index; no more than one is in memory at a time."""
+    """Write each file as safetensors, and an index of them; only one is in memory at a time."""
     places: dict[str, str] = {}
     for number, file in enumerate(files, 1):
         size = f"{amount(file.stat().st_size)}B"
@@ -53,7 +53,7 @@ def _convert(files: list[Path], folder: Path, say: Callable[[str], None]) -> Non
 
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors without shared memory, which safetensors refuse: T5 1.0's embedding has four names."""
+    """The tensors without shared memory, which safetensors refuses; T5 1.0's embedding, for one, has four names."""
     seen: set[int] = set()
     apart = {}
     for name, tensor in tensors.items():
@@ -64,6 +64,6 @@ def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _name(files: list[Path]) -> str:
-    """A name for these files as they are now."""
+    """A cache name for these files, made of their paths, sizes and modification times."""
     known = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     return hashlib.sha256(json.dumps([VERSION, known]).encode()).hexdigest()[:32]

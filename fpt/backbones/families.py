@@ -1,4 +1,4 @@
-"""Finds the family that a model belongs to; `family` says what a family does."""
+"""The table of model families, and the family of a given model."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from fpt.backbones.family import Family
 from fpt.backbones.rows import ROWS
 from fpt.backbones.t5 import T5, UMT5
 
-CLASSES = {"t5": T5, "mt5": T5, "umt5": UMT5}  # of families that a row does not describe fully
+CLASSES = {"t5": T5, "mt5": T5, "umt5": UMT5}  # for families that a row alone cannot describe
 FAMILIES: dict[str, Family] = {name: CLASSES.get(name, Family)(row) for name, row in ROWS.items()}
 
 

@@ -1,4 +1,4 @@
-"""A family of models, described by its row: how it is built, run and read from weight files.
+"""Builds and runs models of a family that a row describes, and finds their tensors in weight files.
 
 Letters: B batch, S source, T target, L positions, D model, F neurons, V vocabulary.
 """
@@ -26,7 +26,7 @@ Places = tuple[str, ...]  # the names of one tensor in a model: several if it is
 
 
 class Family:
-    """A family of models. Models are Any, since transformers' classes are annotated only in part."""
+    """A family of models; their type is Any, as transformers annotates its classes only in part."""
 
     def __init__(self, row: Row) -> None:
         """Describe the family by this row."""
@@ -35,7 +35,7 @@ class Family:
     # What a model is made of.
 
     def read_config(self, values: dict[str, Any], where: str) -> PreTrainedConfig:
-        """The configuration with a config.json's values; `where` names their origin in errors."""
+        """The configuration made of a config.json's values; `where` names their origin in errors."""
         stated = {key: value for key, value in values.items() if value is not None}
         try:
             config = CONFIG_MAPPING[stated.pop("model_type")](**self._completed(stated))
@@ -45,13 +45,13 @@ class Family:
         return config
 
     def _completed(self, values: dict[str, Any]) -> dict[str, Any]:
-        """A config.json's values, with those that are missing or unsuited to prompt tuning."""
+        """A config.json's values, with missing ones added and those unsuited to prompt tuning replaced."""
         return values
 
     def skeleton(self, config: PreTrainedConfig, shape: Shape, kept: Selection | None = None) -> Any:
         """A frozen model of the given shape on the meta device; tied tensors are one parameter.
 
-        Its blocks have the types of the `kept` ones, or of the first ones.
+        Its blocks have the layer types of the `kept` blocks of the full model, or else of its first blocks.
         """
         config = copy.deepcopy(config)
         for name, stack in self.row.stacks.items():
@@ -66,14 +66,14 @@ class Family:
         return model.requires_grad_(False).eval()
 
     def _resize(self, config: Any, stack: StackRow, size: Stack, blocks: Any) -> None:
-        """Write another size into a stack's part of the configuration."""
+        """Set the size of a stack in the configuration."""
         if (types := getattr(config, "layer_types", None)) is not None:
             config.layer_types = [types[block] for block in blocks]
         setattr(config, stack.num_blocks, size.blocks)
         setattr(config, stack.num_neurons, size.neurons)
 
     def fill_buffers(self, model: Any, device: torch.device | str) -> None:
-        """Compute the tensors that are no weights, such as rotary frequencies, which a skeleton lacks."""
+        """Compute a skeleton's buffers: tensors that are not in weight files, such as rotary frequencies."""
         for module in model.modules():
             missing = [name for name, buffer in module.named_buffers(recurse=False) if buffer.is_meta]
             for name in missing:
@@ -83,7 +83,7 @@ class Family:
                 parent._init_weights(module)
 
     def _owners(self, model: Any) -> list[Any]:
-        """The modules that can initialise buffers, the innermost first."""
+        """The modules that can initialise buffers, innermost first."""
         return [module for module in model.modules() if hasattr(module, "_init_weights")][::-1]
 
     def width(self, config: PreTrainedConfig) -> int:
@@ -99,7 +99,7 @@ class Family:
         return int(value_at(config, self.row.start))
 
     def pad_token(self, config: PreTrainedConfig) -> int:
-        """The token that pads outputs behind their ends; some Llamas have -1 for none."""
+        """The token that outputs are padded with; an end token if the model has none, for which some Llamas say -1."""
         pad = config.pad_token_id
         return self.end_tokens(config)[0] if pad is None or pad < 0 else int(pad)
 
@@ -114,15 +114,15 @@ class Family:
         return list(model.get_submodule(row.module).get_submodule(row.blocks))
 
     def activations_of(self, model: Any, stack: str) -> list[nn.Module]:
-        """Each block's module whose input is the FFN activation after the gate, [B, L, F]."""
+        """Each block's FFN output layer, whose input is the activation after the gate, [B, L, F]."""
         ffn = self.row.stacks[stack].ffn
         return [block.get_submodule(f"{ffn.module}.{ffn.out}".lstrip(".")) for block in self.blocks_of(model, stack)]
 
     def checkpoint_blocks(self, model: Any) -> None:
-        """Have training keep only each block's input, and recompute the rest in the backward pass.
+        """Checkpoint activations: training stores only each block's input and recomputes the rest in the backward pass.
 
-        It is exact, as nothing in a block is random without dropout, and idle where there is no gradient.
-        transformers' own way would need train mode, in which generation loses its cache.
+        Gradients are the same, as blocks without dropout are not random; without gradients nothing changes.
+        transformers' own checkpointing needs train mode, in which generation loses its cache.
         """
         for stack in self.row.stacks:
             for block in self.blocks_of(model, stack):
@@ -132,24 +132,24 @@ class Family:
     # Passes.
 
     def states_before(self, model: Any, ids: Tensor, mask: Tensor, block: int) -> Tensor:
-        """The first stack's hidden states [B, L, D] before its block of that number, for ids [B, L]."""
+        """The first stack's hidden states [B, L, D] before block number `block`, for token ids [B, L]."""
         states, recorded = self._record(model, input_ids=ids, attention_mask=mask)
         return self.through(model, states, recorded, 0, block)
 
     def encoded_from(self, model: Any, states: Tensor, mask: Tensor, block: int) -> Tensor:
-        """The first stack's output [B, L, D] from the hidden states before its block of that number."""
+        """The first stack's output [B, L, D], from the hidden states before block number `block`."""
         return self.normed(model, self.through(model, states, self.arguments(model, states, mask), block, None))
 
     def embedded(self, model: Any, ids: Tensor, positions: Tensor) -> Tensor:
-        """The first stack's embedded input [B, L, D] for ids [B, L] at positions [B, L]."""
+        """The first stack's embedded input [B, L, D], for token ids [B, L] at positions [B, L]."""
         return self._record(model, input_ids=ids, position_ids=positions)[0]
 
     def arguments(self, model: Any, states: Tensor, mask: Tensor, positions: Tensor | None = None) -> list[calls.Call]:
-        """The arguments that transformers calls each block of the first stack with, for any states [B, L, D].
+        """The arguments that transformers passes to each block of the first stack, for hidden states [B, L, D].
 
-        Positions [B, L] are counted from 0 unless given.
+        Positions [B, L] count from 0 unless given.
         """
-        if self.row.positions is not None:  # the embedding has added them, and may have none for a prompt's
+        if self.row.positions is not None:  # added by the embedding already, which may have too few for a prompt
             positions = mask.new_zeros(mask.shape)
         given = {} if positions is None else {"position_ids": positions}
         return self._record(model, inputs_embeds=states, attention_mask=mask, **given)[1]
@@ -163,11 +163,11 @@ class Family:
         last: int | None,
         **instead: Any,
     ) -> Tensor:
-        """Hidden states [B, L, D] before block `last` of the first stack, from those before block `first`."""
+        """Run blocks `first` to `last` (exclusive) of the first stack on hidden states [B, L, D]."""
         return calls.run(self.blocks_of(model, self._first)[first:last], recorded[first:last], states, **instead)
 
     def normed(self, model: Any, states: Tensor) -> Tensor:
-        """The first stack's output from its last block's hidden states."""
+        """The first stack's output: its last block's hidden states after the final norm."""
         row = self.row.first
         return states if row.norm is None else model.get_submodule(row.module).get_submodule(row.norm)(states)
 
@@ -183,7 +183,7 @@ class Family:
     def decoded(self, model: Any, ids: Tensor, states: Tensor, mask: Tensor, texts: int = 1) -> Tensor:
         """The decoder's output [B, T, D] for its input ids [B, T], the encoder's output [B, S, D] and its mask.
 
-        The ids may be several equally long `texts` one after the other, each decoded as if it were alone.
+        The ids may be several equally long `texts`, one after the other, each decoded as if it were alone.
         """
         if texts > 1:
             parts = ids.view(len(ids), texts, -1).unbind(1)
@@ -200,7 +200,7 @@ class Family:
         return decoded
 
     def decoded_next(self, model: Any, ids: Tensor, states: Tensor, mask: Tensor, cache: Cache) -> Tensor:
-        """The decoder's output [B, 1, D] for the next id [B, 1]; the cache has the earlier ones, and takes this one."""
+        """The decoder's output [B, 1, D] for the next id [B, 1]; the cache has the earlier ones, and gets this one."""
         return model.get_submodule(self.row.stacks["decoder"].module)(
             input_ids=ids,
             encoder_hidden_states=states,
@@ -219,15 +219,15 @@ class Family:
     # Weights on disk.
 
     def sources(self, selection: Selection, model: Any) -> Iterator[tuple[Places, WeightSlice]]:
-        """Each tensor of a partial PLM: its names there, and its source in the full model.
+        """For each tensor of a partial PLM: its names there, and the part of the full model's weights that it is.
 
-        A module's tensors follow each other, after those of its submodules.
+        A module's tensors are next to each other, after those of its submodules.
         """
         for places in sorted(_places(model), key=lambda names: (-names[0].count("."), names[0].rpartition(".")[0])):
             yield places, self._slice(places[0], selection)
 
     def _slice(self, name: str, selection: Selection) -> WeightSlice:
-        """The source in the full model of a partial PLM's tensor."""
+        """The part of the full model's weights that a partial PLM's tensor is."""
         for stack, row in self.row.stacks.items():
             prefix = f"{row.module}.{row.blocks}."
             if not name.startswith(prefix):
@@ -241,7 +241,7 @@ class Family:
         return WeightSlice(name)
 
     def _cut(self, whole: str, ffn: Ffn, rest: str, neurons: tuple[int, ...]) -> WeightSlice:
-        """The rows or columns of a block's tensor that belong to its kept neurons; all of it if none do."""
+        """The rows or columns of a block's tensor for its kept FFN neurons; the whole tensor if it is no FFN weight."""
         layer, kind = rest.removeprefix(f"{ffn.module}.".lstrip(".")).rsplit(".", 1)
         if not rest.startswith(ffn.module) or layer not in (*ffn.into, ffn.out):
             return WeightSlice(whole)
@@ -252,11 +252,11 @@ class Family:
         return WeightSlice(whole, columns=neurons)
 
     def on_disk(self, files: WeightFiles, places: Places) -> str:
-        """The name in a checkpoint of a tensor that has these names in the full model."""
+        """The name in a checkpoint of the tensor that has these names in the full model."""
         return next((name for name in self._names(places) if name in files), places[0])
 
     def _names(self, places: Places) -> list[str]:
-        """The names that checkpoints may have for a tensor; older ones call a norm's weight gamma and its bias beta."""
+        """The names that a tensor may have in checkpoints; older ones call a norm's weight gamma and its bias beta."""
         names = list(places)
         for start, saved in self.row.saved:
             names += [saved + place.removeprefix(start) for place in places if place.startswith(start)]
@@ -264,7 +264,7 @@ class Family:
         return names + [name.replace("LayerNorm.bias", "LayerNorm.beta") for name in names if "LayerNorm" in name]
 
     def check_tied(self, config: PreTrainedConfig, files: WeightFiles, *, has_own_head: bool) -> None:
-        """Refuse weights that hold a tied tensor several times, with different numbers."""
+        """Refuse weights that hold several copies of a tied tensor with different values."""
         model = self.skeleton(config, Shape(**dict.fromkeys(self.row.stacks, Stack(1, 1))))
         self.set_head(model, is_own=has_own_head)
         for places in _places(model):
@@ -281,34 +281,34 @@ class Family:
         return self.on_disk(files, self.row.embedding)
 
     def has_own_head(self, files: WeightFiles) -> bool:
-        """Whether the weights have an untied head that their configuration does not tell of."""
+        """Whether the weights hold an untied head although their configuration does not say so."""
         return False
 
     def set_head(self, model: Any, *, is_own: bool) -> None:
-        """Tie or untie a skeleton's head as its weights have it, where its configuration cannot tell."""
+        """Tie or untie a skeleton's head as in its weights, in families whose configuration does not say which."""
 
     def add_tokens(self, model: Any, vectors: Tensor, first: int) -> None:
-        """Give a model input embeddings [N, D] for tokens from id `first` on, which it never generates.
+        """Add input embeddings [N, D] for new tokens from id `first` on, which the model never generates.
 
-        Unused rows of the table are filled before it grows. A new token's row in the head is the mean of the others'
-        rows, so that its logit is the mean of theirs, which the largest of them exceeds.
+        Unused rows of the embedding are filled before it grows. A new token's row in the head is the mean of all other
+        tokens' rows, so that its logit is the mean of theirs and never the largest.
         """
         raise UserError(f"to=tokens: is for T5, mT5 and UMT5, and this is {model.config.model_type}; to=hf takes it")
 
     def checkpoint_tensors(self, model: Any, files: WeightFiles) -> dict[str, Tensor]:
-        """The tensors of a partial PLM to save, in shapes that a configuration of transformers can describe."""
+        """The tensors of a partial PLM to save, in shapes that a transformers configuration can describe."""
         unread = {
             name: files.read(name) for path in self.row.unread for name in files.names if name.startswith(f"{path}.")
         }
         return {**model.state_dict(), **unread}
 
     def checkpoint_values(self, model: Any, original: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Values to set in a saved model's config.json and generation_config.json, given the backbone's `original`."""
+        """Values to set in a saved config.json and generation_config.json; `original` is the backbone's config.json."""
         return {}, {}
 
 
 def _places(model: Any) -> list[Places]:
-    """The names of each tensor of a model."""
+    """All names of each tensor in a model; a tied one has several."""
     places: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         places.setdefault(id(parameter), []).append(name)
@@ -316,7 +316,7 @@ def _places(model: Any) -> list[Places]:
 
 
 def num_inputs(layer: Any) -> int:
-    """A linear layer's input size, GPT-2's included; under ZeRO-3 its weight does not tell."""
+    """The input size of a linear layer, or of GPT-2's Conv1D; under ZeRO-3 the weight's shape does not tell it."""
     return int(layer.in_features if hasattr(layer, "in_features") else layer.nx)
 
 

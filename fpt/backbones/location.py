@@ -1,4 +1,4 @@
-"""Where a model's files are: the embedded folder, a local folder, or a snapshot from the Hub. Imports nothing heavy."""
+"""Locates a model's files: the embedded folder, a local folder, or a snapshot from the Hub. Imports nothing heavy."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ TOKENIZER_FILES = ("spiece.model", "tokenizer.json", "tokenizer_config.json", "s
 
 
 def config_values(config: ModelConfig) -> tuple[dict[str, Any], str]:
-    """The values of the model's config.json and where they were read; offline where conf/model or a folder has them."""
+    """The values of the model's config.json and their origin; only a Hub id not in conf/model needs a network."""
     if config.config is not None:
         return config.config, f"model={config.name}"
     folder = locate(config, with_weights=False)
@@ -29,7 +29,7 @@ def config_values(config: ModelConfig) -> tuple[dict[str, Any], str]:
 
 
 def read_values(folder: Path, name: str = "config.json") -> dict[str, Any]:
-    """The values in a model folder's config.json, or in another JSON file there."""
+    """The values in the config.json of a model folder, or in another JSON file there."""
     file = folder / name
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
@@ -55,17 +55,17 @@ def locate(config: ModelConfig, *, with_weights: bool = True) -> Path:
 
 
 def is_on_this_machine(config: ModelConfig) -> bool:
-    """Whether the model is the embedded one or a folder."""
+    """Whether the model is local: the embedded one or a folder."""
     return config.weights == "embedded" or Path(config.weights).expanduser().is_dir()
 
 
 def main_file(folder: Path) -> Path | None:
-    """The folder's weight file, or index of weight files, in the best format there is; None: it has none."""
+    """The weight file, or index of weight files, in the best format that the folder has; None: it has none."""
     return next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
 
 
 def _download(config: ModelConfig, with_weights: bool) -> Path:
-    """Download a Hub id to Hugging Face's own cache, weights in the best format that it has and no other."""
+    """Download a model to Hugging Face's own cache, with its weights only in the best format that it has."""
     from huggingface_hub import HfApi, snapshot_download
 
     try:
@@ -86,7 +86,7 @@ def _download(config: ModelConfig, with_weights: bool) -> Path:
 
 
 def _cached(config: ModelConfig, with_weights: bool) -> Path | None:
-    """An earlier download that has what is needed, for work without a network."""
+    """The folder of an earlier download with all files needed, for work offline; None: there is none."""
     from huggingface_hub import snapshot_download
 
     try:

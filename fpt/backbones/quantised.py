@@ -1,8 +1,8 @@
-"""Frozen linear layers that keep their weights in 8 or 4 bits, and unpack them only while they are used.
+"""Frozen linear layers that store their weights in 8 or 4 bits, and unpack them only while they are used.
 
-int8 has a scale for each output; nf4 is QLoRA's 4-bit NormalFloat, with a scale for each 64 numbers that is itself in 8
-bits (Dettmers et al. 2023, arXiv 2305.14314). Both are bitsandbytes' formats. Activations stay as they are, so that the
-gradient is that of the weights used, and the same formats hold on every device.
+int8 has one scale per output; nf4 is QLoRA's 4-bit NormalFloat, with one scale per 64 numbers, itself quantised to 8
+bits (Dettmers et al. 2023, arXiv 2305.14314). Both are bitsandbytes' formats, the same on every device. Activations are
+not quantised, so that gradients are exact for the weights used.
 
 Letters: O outputs, I inputs of a layer.
 """
@@ -18,18 +18,18 @@ from torch.nn import functional
 
 from fpt.config.clashes import check_quantize
 
-GROUP, GROUPS = 64, 256  # nf4: numbers with one scale, and scales with one scale of theirs
-TABLES = 4 * (16 + 256 + 1)  # bytes of the numbers that 4 and 8 bits stand for, and of the scales' mean
+GROUP, GROUPS = 64, 256  # nf4: numbers that share a scale, and scales that share a second-level scale
+TABLES = 4 * (16 + 256 + 1)  # bytes of the 4-bit and 8-bit code tables, and of the scales' mean
 
 
 class Linear(nn.Module):
     """A frozen linear layer [O, I] with a packed weight."""
 
-    # T5's feed-forward layer asks its last one for a tensor's precision, and gives it states of that.
+    # T5's feed-forward network casts its states to the dtype of this layer's weight, if that is a tensor.
     weight = None
 
     def __init__(self, packed: "Int8 | NF4", like: nn.Linear) -> None:
-        """Replace another layer, whose bias is taken over."""
+        """Replace the layer `like`, and take over its bias."""
         super().__init__()
         self.packed, self.bias = packed, like.bias
         self.in_features, self.out_features = like.in_features, like.out_features
@@ -41,7 +41,7 @@ class Linear(nn.Module):
 
 
 class _Product(torch.autograd.Function):
-    """States times a packed weight, which is unpacked again in the backward pass, where torch would keep it whole."""
+    """States times a packed weight, unpacked anew in the backward pass, for which torch would keep it unpacked."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, packed: "Int8 | NF4") -> Tensor:
@@ -56,7 +56,7 @@ class _Product(torch.autograd.Function):
 
 @dataclass(frozen=True, eq=False)
 class Int8:
-    """A weight as numbers from -127 to 127 [O, I] and the largest absolute weight of each output [O]."""
+    """A weight as integers from -127 to 127 [O, I], with each output's largest absolute weight [O] as scale."""
 
     codes: Tensor
     largest: Tensor
@@ -64,7 +64,7 @@ class Int8:
 
     @classmethod
     def of(cls, weight: Tensor, dtype: torch.dtype) -> "Int8":
-        """Pack a weight by rows, from float16 everywhere, as bitsandbytes takes nothing else on a GPU."""
+        """Quantise a weight row by row, from float16 on every device, as bitsandbytes takes nothing else on a GPU."""
         codes, largest, _ = _library("int8").int8_vectorwise_quant(weight.half())
         return cls(codes, largest, dtype)
 
@@ -76,7 +76,7 @@ class Int8:
 
 @dataclass(frozen=True, eq=False)
 class NF4:
-    """A weight as two numbers of 4 bits in each byte, with bitsandbytes' state, which has the scales, and its shape."""
+    """A weight as two 4-bit numbers per byte, with bitsandbytes' state, which holds the scales, and its shape."""
 
     codes: Tensor
     state: Any
@@ -84,9 +84,9 @@ class NF4:
 
     @classmethod
     def of(cls, weight: Tensor, dtype: torch.dtype) -> "NF4":
-        """Pack a weight in groups of GROUP numbers, row after row."""
+        """Quantise a weight in groups of GROUP numbers, row after row."""
         shape, weight = weight.shape, weight.contiguous()
-        if shape[1] % 2:  # for which bitsandbytes has no CPU kernel, and would compile one for each shape
+        if shape[1] % 2:  # bitsandbytes has no CPU kernel for odd widths, and would compile one for each shape
             weight = functional.pad(weight.flatten(), (0, shape.numel() % 2))
         codes, state = _library("nf4").quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
         state.dtype = dtype
@@ -102,18 +102,18 @@ FORMATS: dict[str, type[Int8] | type[NF4]] = {"int8": Int8, "nf4": NF4}  # by en
 
 
 def layers_of(family: Any, model: Any) -> list[nn.Linear]:
-    """The layers of a model that are packed: all linear ones in its blocks, neither embedding nor head."""
+    """The layers of a model to quantise: all linear layers in its blocks, but neither embedding nor head."""
     blocks = (block for stack in family.row.stacks for block in family.blocks_of(model, stack))
     return [module for block in blocks for module in block.modules() if isinstance(module, nn.Linear)]
 
 
 def packed(layer: nn.Linear, quantize: str, dtype: torch.dtype) -> Linear:
-    """A packed copy of a layer that computes in `dtype`, on the same device."""
+    """A quantised copy of a layer, on the same device, that computes in `dtype`."""
     return Linear(FORMATS[quantize].of(layer.weight.detach(), dtype), layer)
 
 
 def packed_bytes(layer: nn.Linear, quantize: str) -> int:
-    """The bytes of a layer's packed weight."""
+    """The bytes that a layer's quantised weight takes."""
     numbers = layer.weight.numel()
     if quantize == "int8":
         return numbers + 4 * layer.out_features
@@ -122,13 +122,13 @@ def packed_bytes(layer: nn.Linear, quantize: str) -> int:
 
 
 def bytes_at_once(layer: nn.Linear, quantize: str, width: int) -> int:
-    """The bytes that unpacking a layer takes, at `width` bytes a number; int8 goes through two steps in float32."""
+    """The bytes that unpacking a layer takes, at `width` bytes a number; int8 takes two steps through float32."""
     return layer.weight.numel() * (max(8, 4 + width) if quantize == "int8" else width)
 
 
 @cache
 def _library(quantize: str) -> Any:
     check_quantize(quantize)
-    from bitsandbytes import functional as library  # seconds, so only where it is used
+    from bitsandbytes import functional as library  # takes seconds to import, so only where it is used
 
     return library

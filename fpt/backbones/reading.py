@@ -1,7 +1,7 @@
-"""The three ways to read: what goes through which stack, where an answer belongs and how it comes out.
+"""The ways in which families read and answer: sequence to sequence, causal, or by filling in a mask.
 
-A family's row has one of them, which is asked, never tested for; `fpt/prompts/readers.py` has the passes of each.
-Imports nothing heavy.
+A family's row has one of them. Other code uses its attributes and never asks which one it is; the forward passes of
+each are in `fpt/prompts/readers.py`. Imports nothing heavy.
 """
 
 from dataclasses import dataclass, replace
@@ -13,15 +13,15 @@ class Reading:
     """How a family's models read an example and answer it.
 
     Attributes:
-        name: as the documentation has it.
+        name: its name in the documentation.
         auto_class: the class of transformers that opens such models.
         peft_task: what PEFT calls their task.
-        pool: the token whose state says most about a source, "first" or "last".
-        writes: whether an answer is written token by token up to an end; else one word is chosen at a mask.
-        reads_target: whether the target goes through the stack that the prompt enters, behind the source.
-        stands_alone: whether a target begins its stack, not behind a text.
-        sentinel: what targets begin with, as in pre-training; "": nothing.
-        mark: what stands in a source where a written answer belongs; "": it goes on there; None: there is no such mark.
+        pool: the token whose hidden state summarises a source best, "first" or "last".
+        writes: whether an answer is generated token by token up to an end token; else one word is chosen at a mask.
+        reads_target: whether the target follows the source through the stack that the prompt enters.
+        stands_alone: whether a target is the beginning of its stack's input, rather than following a text.
+        sentinel: the token that targets begin with, as in pre-training; "": none.
+        mark: the text that marks a generated answer's place in a source; "": it follows the source; None: no mark.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Reading:
     mark: str | None = None
 
     def positions(self, source: int, target: int) -> int:
-        """How many positions of an example go through the stack that a prompt enters, without the prompt's."""
+        """How many positions of an example go through the stack that a prompt enters, not counting the prompt."""
         return source + target - 1 if self.reads_target else source  # nothing is read from the last token
 
     def answered(self, target: int) -> int:
@@ -43,15 +43,15 @@ class Reading:
         return target if self.writes else 1
 
     def chooses(self, answer: str) -> bool:
-        """Whether label words are chosen between, given `task.answer`."""
+        """Whether the answer is chosen among label words, given `task.answer`."""
         return answer != "generate" or not self.writes
 
     def mark_of(self, tokenizer: Any) -> str | None:
-        """The mark of a model with this tokenizer."""
+        """The mark of an answer's place, for a model with this tokenizer."""
         return self.mark if self.writes else tokenizer.mask_token
 
     def wrong_mark(self, *, is_last: bool) -> str:
-        """What is wrong with a template that has `{mask}`, at its end or not; "": nothing."""
+        """Why a template cannot have `{mask}`, whether at its end (`is_last`) or not; "": it can."""
         if self.writes and self.mark is None:
             return "has no mark for an answer in its source: give a task.template without {mask}"
         if self.mark == "" and not is_last:

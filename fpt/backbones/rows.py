@@ -1,6 +1,6 @@
-"""A row for each family of models: the paths of its parts, config.json's keys for its sizes, its way to read.
+"""The table of model families: paths of a model's parts, config.json keys of its sizes, and its way to read.
 
-Paths are dotted, of modules in a model or of keys in a config.json. Imports nothing heavy.
+Paths are dotted: of modules in a model, or of keys in a config.json. Imports nothing heavy.
 
 Letters: D model, F FFN neurons of a block.
 """
@@ -17,9 +17,9 @@ class Ffn:
 
     Attributes:
         module: its path in a block.
-        into: its layers from D to F; a block has one of them, or an up and a gate.
+        into: its possible layers from D to F; a block has one of them, or two if it is gated.
         out: its layer from F back to D.
-        transposed: whether weights are [inputs, outputs], as GPT-2 has them.
+        transposed: whether weights are [inputs, outputs], as in GPT-2.
     """
 
     module: str
@@ -33,15 +33,15 @@ class StackRow:
     """A stack of blocks.
 
     Attributes:
-        module: the module that is called with token ids or embeddings, and a mask.
-        blocks: the path of its blocks, from there.
-        norm: the path of the norm after the last block, from there; None: it has none.
+        module: the path of the module whose forward takes token ids or embeddings, and a padding mask.
+        blocks: the path of its blocks, below `module`.
+        norm: the path of the norm after the last block, below `module`; None: it has none.
         ffn: the FFN of its blocks.
         width: the key of D.
         num_blocks: the key of its number of blocks.
         num_neurons: the key of F.
-        config: the path of its own part of the configuration; "": the whole.
-        otherwise: for keys that may be missing, the key to take in their place, and a factor.
+        config: the path of its part of the configuration; "": the whole configuration.
+        otherwise: for keys that may be missing, the key to use instead, and a factor.
     """
 
     module: str
@@ -55,7 +55,7 @@ class StackRow:
     otherwise: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def key(self, name: str) -> str:
-        """The path of a key of its part of the configuration."""
+        """The full path of a key in the stack's part of the configuration."""
         return f"{self.config}.{name}".lstrip(".")
 
 
@@ -69,18 +69,18 @@ class Row:
         num_heads: the key of the first stack's number of attention heads, in its part of the configuration.
         vocabulary: the key of the number of tokens, likewise.
         embedding: the names that the token embedding may be saved under.
-        saved: prefixes of tensors' names, each with the one that checkpoints may have in its place.
-        embedding_scale: whether embeddings are multiplied by D^½ before the first block.
-        head: the modules that make logits of the last stack's output, one after the other.
+        saved: prefixes of tensor names, each with another prefix that checkpoints may have instead.
+        embedding_scale: whether token embeddings are multiplied by √D before the first block.
+        head: the modules that turn the last stack's output into logits, applied in this order.
         start: the key of the token that a target begins with.
-        shares_width: whether config.json has one F for all stacks, the largest.
-        unread: modules that text does not pass through, whose weights are left on disk.
-        positions: where positions are embedded, the key of their number, and how many of them no token has; None:
-            blocks compute positions.
+        shares_width: whether config.json has one F for all stacks, the largest of theirs.
+        unread: modules that text does not pass through, such as a vision tower; their weights stay on disk.
+        positions: for learned position embeddings, the key of their number, and how many are reserved; None: positions
+            are computed in the blocks.
         asks_card: whether a pass reads something back from the GPU, so that it cannot be a CUDA graph.
-        no_peft: why PEFT's prompt tuning would differ from ours; "": it does not.
-        refused: for some keys, a value with which a part of the model would be wrong, and the reason.
-        transformers: the first release whose own model of this family is right; "": every release that fpt takes.
+        no_peft: why PEFT's prompt tuning would differ from fpt's; "": it does not.
+        refused: for some keys, a value with which a model is refused, and the reason.
+        transformers: the first release whose model of this family is correct; "": every release that fpt allows.
     """
 
     reads: Reading
@@ -229,7 +229,7 @@ REFUSED = {
 
 
 def value_at(values: Any, path: str) -> Any:
-    """A configuration's value at a path, or a config.json's; None: it has none."""
+    """The value at a dotted path in a configuration or in a config.json's values; None: there is none."""
     for key in path.split("."):
         values = values.get(key) if isinstance(values, dict) else getattr(values, key, None)
     return values

@@ -1,4 +1,4 @@
-"""A model's shape by its config.json, stack by stack, and the part of it to keep.
+"""A model's shape, stack by stack, as config.json gives it, and the part of a model to keep.
 
 Letters: L blocks of a stack, F FFN neurons of a block.
 """
@@ -12,8 +12,8 @@ from packaging.version import Version
 from fpt.backbones.rows import REFUSED, ROWS, SUPPORTED, Row, value_at
 from fpt.errors import UserError
 
-MOST_BLOCKS, MOST = 10_000, 100_000_000  # the largest number of blocks, and the largest other size, that are believed
-STACKS = ("encoder", "decoder")  # a model has both or either
+MOST_BLOCKS, MOST = 10_000, 100_000_000  # the largest number of blocks, and the largest other size, that are accepted
+STACKS = ("encoder", "decoder")  # a model has one of them or both
 Part = TypeVar("Part")
 
 
@@ -21,7 +21,7 @@ class ByStack(dict[str, Part]):
     """A value for each of a model's stacks, by name, in the order in which hidden states pass through them."""
 
     def __init__(self, encoder: Part | None = None, decoder: Part | None = None) -> None:
-        """Take the values of the stacks that the model has."""
+        """Hold a value for each stack that the model has; None: it does not have that one."""
         pairs = zip(STACKS, (encoder, decoder), strict=True)
         super().__init__({name: part for name, part in pairs if part is not None})
 
@@ -30,7 +30,7 @@ class ByStack(dict[str, Part]):
 
     @property
     def source(self) -> Part:
-        """The value of the stack that reads the source, the first, which a prompt enters."""
+        """The value of the first stack, which reads the source, and which a prompt enters."""
         return next(iter(self.values()))
 
     @property
@@ -69,7 +69,7 @@ class Sizes:
 
 
 def row_of(values: dict[str, Any], where: str) -> Row:
-    """The row of the family that a config.json's values belong to; `where` names their origin in errors."""
+    """The family table's row for a config.json's values; `where` names their origin in errors."""
     family = values.get("model_type")
     row = ROWS.get(str(family))
     if row is None:
@@ -87,7 +87,7 @@ def row_of(values: dict[str, Any], where: str) -> Row:
 
 
 def read_shape(values: dict[str, Any], where: str) -> Shape:
-    """The full model's shape by its config.json's values; `where` names their origin in errors."""
+    """The full model's shape, from its config.json's values; `where` names their origin in errors."""
     row, stacks = row_of(values, where), {}
     for key in (row.first.width, row.num_heads, row.vocabulary):
         _count(values, row.first.key(key), where)
@@ -104,7 +104,7 @@ def read_shape(values: dict[str, Any], where: str) -> Shape:
 
 
 def read_sizes(values: dict[str, Any], where: str) -> Sizes:
-    """The full model's other sizes by its config.json's values; `where` names their origin in errors."""
+    """The full model's other sizes, from its config.json's values; `where` names their origin in errors."""
     first, vocabulary = (row := row_of(values, where)).first, row.vocabulary
     return Sizes(_count(values, first.key(first.width), where), _count(values, first.key(vocabulary), where))
 
@@ -122,7 +122,7 @@ def _count(values: dict[str, Any], key: str, where: str, most: int = MOST) -> in
 class StackSelection:
     """The part of a stack to keep: block indices, ascending, and each kept block's neuron indices.
 
-    `neurons` None keeps all of every block; otherwise one ascending tuple per kept block, all of one length.
+    `neurons` is None to keep all neurons; otherwise one ascending tuple per kept block, all of equal length.
     """
 
     blocks: tuple[int, ...]
@@ -135,7 +135,7 @@ class Selection(ByStack[StackSelection]):
 
 @dataclass(frozen=True)
 class WeightSlice:
-    """A tensor of a partial PLM: a tensor of the full model, or some of its rows or columns."""
+    """Where a partial PLM's tensor comes from: a tensor of the full model, or some of its rows or columns."""
 
     name: str
     rows: tuple[int, ...] | None = None

@@ -1,4 +1,4 @@
-"""T5, mT5 and UMT5: what their rows cannot describe, and passes that compute T5's position bias once for all blocks.
+"""T5, mT5 and UMT5: what the family table cannot describe, and passes that compute T5's position bias only once.
 
 Letters: B batch, S source, T target, D model, F neurons, V vocabulary.
 """
@@ -23,14 +23,14 @@ HEAD = "lm_head.weight"  # its name on disk
 
 
 class UMT5(Family):
-    """All T5s: config.json has one FFN size for both stacks, and transformers takes every head for tied."""
+    """What all T5s share: one FFN size in config.json for both stacks, and heads that transformers takes to be tied."""
 
     def _completed(self, values: dict[str, Any]) -> dict[str, Any]:
-        # Dropout is captured when modules are built, and prompt tuning wants none. T5's start token has no default.
+        # Modules read the dropout rate when built, and prompt tuning uses none. T5's start token has no default.
         return {"decoder_start_token_id": 0, **values, "dropout_rate": 0.0}
 
     def skeleton(self, config: PreTrainedConfig, shape: Shape, kept: Selection | None = None) -> Any:
-        """As every family's; the stacks' FFN sizes may differ, of which a T5Config's d_ff is the larger one."""
+        """As every family's; the two stacks' FFN sizes may differ, and the T5Config's d_ff is the larger one."""
         config, wide = copy.deepcopy(config), max(stack.neurons for stack in shape.values())
         config.use_cache = False
         model = super().skeleton(config, Shape(**{name: Stack(size.blocks, wide) for name, size in shape.items()}))
@@ -48,7 +48,7 @@ class UMT5(Family):
         return [block.layer[-1].DenseReluDense for block in self.blocks_of(model, stack)]
 
     def has_own_head(self, files: WeightFiles) -> bool:
-        """Whether the head differs from the embedding; older T5 1.0 files hold the tied head a second time."""
+        """Whether the head differs from the embedding; older T5 1.0 files hold a second copy of the tied head."""
         embedding = self.on_disk(files, self.row.embedding)
         if HEAD not in files or embedding == HEAD:
             return False
@@ -64,7 +64,7 @@ class UMT5(Family):
         model.config.tie_word_embeddings = not is_own
 
     def head_logits(self, model: Any, states: torch.Tensor) -> torch.Tensor:
-        """Vocabulary logits [..., V] from the decoder's output [..., D], which some tied models scale by D^-½."""
+        """Vocabulary logits [..., V] from the decoder's output [..., D], which some tied models scale by 1/√D."""
         if self._scales(model.config):
             states = states * model.config.d_model**-0.5
         return model.lm_head(states)
@@ -78,7 +78,7 @@ class UMT5(Family):
         return True
 
     def add_tokens(self, model: Any, vectors: torch.Tensor, first: int) -> None:
-        """As every family's; a tied head, which would get the vectors as rows, is untied, its scale multiplied in."""
+        """As every family's; a tied head, which would get the vectors as rows, is untied, and its scale folded in."""
         table, head, last = model.shared.weight, model.lm_head.weight, first + len(vectors)
         rows = torch.cat([table, table.new_zeros(max(last - len(table), 0), table.shape[1])])
         rows[first:last] = vectors
@@ -93,7 +93,7 @@ class UMT5(Family):
         model.lm_head.weight = nn.Parameter(head, requires_grad=False)
 
     def checkpoint_tensors(self, model: Any, files: WeightFiles) -> dict[str, torch.Tensor]:
-        """As every family's; the smaller FFN is padded with zero neurons, as a config.json has one d_ff."""
+        """As every family's; the smaller FFNs are padded with zero neurons, as config.json has only one d_ff."""
         width = model.config.d_ff
         tensors = super().checkpoint_tensors(model, files)
         for name, tensor in tensors.items():
@@ -103,7 +103,7 @@ class UMT5(Family):
         return tensors
 
     def checkpoint_values(self, model: Any, original: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """As every family's: what building overrode, and what transformers 5 writes wrongly for an untied head."""
+        """As every family's: values that building overrode, and one that transformers 5 gets wrong for untied heads."""
         values = {
             "use_cache": original.get("use_cache", True),
             "dropout_rate": original.get("dropout_rate", 0.1),
@@ -119,12 +119,12 @@ def _resize(ffn: Any, neurons: int) -> None:
             setattr(ffn, name, nn.Linear(getattr(ffn, name).in_features, neurons, bias=False).requires_grad_(False))
     ffn.wo = nn.Linear(neurons, ffn.wo.out_features, bias=False).requires_grad_(False)
     if isinstance(ffn.act, NewGELUActivation):
-        ffn.act = nn.GELU(approximate="tanh")  # the same in one kernel, where transformers takes eight
+        ffn.act = nn.GELU(approximate="tanh")  # the same in one kernel instead of transformers' eight
 
 
 @cache
 def _fused(norm: type[Any]) -> type[Any]:
-    """A subclass of transformers' norm that is one kernel on a GPU, in place of eight; on a CPU eight are faster."""
+    """A subclass of transformers' norm that runs one kernel on a GPU instead of eight; on a CPU eight are faster."""
 
     class Norm(norm):  # type: ignore[misc]
         def forward(self, states: torch.Tensor) -> torch.Tensor:
@@ -136,30 +136,30 @@ def _fused(norm: type[Any]) -> type[Any]:
 
 
 class T5(UMT5):
-    """T5 and mT5, whose stacks have one position bias for all blocks, in the first one."""
+    """T5 and mT5, in whose stacks all blocks share the position bias of the first one."""
 
     def _scales(self, config: PreTrainedConfig) -> bool:
         return bool(getattr(config, "scale_decoder_outputs", False))
 
     def _unties(self, config: PreTrainedConfig) -> bool:
-        """T5 1.0 alone is tied, and scales its states."""
+        """Only T5 1.0 has a tied head, and it alone scales the head's input."""
         return not self._scales(config)
 
     def _slice(self, name: str, selection: Selection) -> WeightSlice:
         whole = super()._slice(name, selection)
         if "relative_attention_bias" not in name:
             return whole
-        return WeightSlice(name)  # in the full model too it is in the first block, whichever block is first here
+        return WeightSlice(name)  # it belongs to the full model's first block, whichever block is the first here
 
     def states_before(self, model: Any, ids: torch.Tensor, mask: torch.Tensor, block: int) -> torch.Tensor:
-        """Hidden states before a block of the encoder; before its first, the embeddings, without a position bias."""
+        """Hidden states before a block of the encoder; before the first they are the embeddings, without any bias."""
         states = model.shared(ids)
         return self.through(model, states, self.arguments(model, states, mask), 0, block) if block else states
 
     def arguments(
         self, model: Any, states: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor | None = None
     ) -> list[Call]:
-        """As every family's: all blocks share one bias, which depends on distances, so a prompt changes nothing."""
+        """As every family's: one bias for all blocks; it depends on distances alone, so it is right with a prompt."""
         bias = _masked(_position_bias(model.encoder, states), _attended(mask))
         return [{"position_bias": bias}] * len(model.encoder.block)
 
@@ -181,7 +181,7 @@ class T5(UMT5):
                 position_bias=bias,
                 encoder_hidden_states=states,
                 encoder_decoder_position_bias=cross,
-                is_causal=False,  # the bias says it, and once for all blocks
+                is_causal=False,  # the bias contains the causal mask, for all blocks
             )[0]
         return stack.final_layer_norm(inputs)
 
@@ -193,9 +193,9 @@ def _position_bias(stack: Any, states: torch.Tensor) -> torch.Tensor:
 
 
 def _attended(mask: torch.Tensor) -> torch.Tensor | None:
-    """The positions of a padded sequence that are attended to, [B, 1, 1, S]; None: all of them.
+    """The attention mask [B, 1, 1, S] of a padding mask; None: nothing is padded.
 
-    Only on a CPU is this looked up: a GPU would have to finish its work first.
+    Only a CPU checks for padding: on a GPU the check would have to wait for the work queued before it.
     """
     if mask.device.type == "cpu" and bool(mask.all()):
         return None
@@ -203,9 +203,9 @@ def _attended(mask: torch.Tensor) -> torch.Tensor | None:
 
 
 def _masked(bias: torch.Tensor, attended: torch.Tensor | None) -> torch.Tensor:
-    """A contiguous bias with the smallest number where nothing is attended to.
+    """A contiguous position bias with the lowest number at masked positions.
 
-    transformers makes it anew in every block, which keeps it for the backward pass; here all blocks share it.
+    In transformers every block makes its own and keeps it for the backward pass; here all blocks share one.
     """
     if attended is not None:
         bias = torch.where(attended, bias, torch.finfo(bias.dtype).min)

@@ -1,7 +1,7 @@
-"""Strict reading of checkpoint files: one tensor, or some rows or columns of it, at a time.
+"""Reads tensors, or some of their rows or columns, from checkpoint files, and refuses those that are damaged.
 
-Files are mapped into memory: a tensor that is kept whole in its own precision shares the page cache, and what a partial
-PLM leaves out is never read. The mapping is private, so that nothing can write to the files.
+Files are memory-mapped: a tensor used whole and in its stored precision shares the page cache, and what a partial PLM
+leaves out is never read. The mapping is private, so that nothing can write to the files.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ class WeightFiles:
     """The tensors of a checkpoint folder, by name."""
 
     def __init__(self, folder: Path) -> None:
-        """Find the files, and the file of each tensor."""
+        """Find the folder's weight files, and the file that holds each tensor."""
         self.folder = folder
         files = files_in(folder)
         self._pickled = {file: load_bin(file) for file in files if file.suffix == ".bin"}
@@ -66,7 +66,7 @@ class WeightFiles:
     def fingerprint(self) -> str:
         """A hash of the tensors' names and the files' sizes and bytes.
 
-        Of a file beyond 1 GiB a sample is hashed, 4096 pieces of 16 KiB: all of T5-XXL's 45 GB would take minutes.
+        Files beyond 1 GiB are sampled, 4096 pieces of 16 KiB each, as hashing all of T5-XXL's 45 GB would take minutes.
         """
         digest = hashlib.sha256("\n".join(sorted(self._file_of)).encode())
         for file in sorted(set(self._file_of.values())):
@@ -83,7 +83,7 @@ class WeightFiles:
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:
-    """Whether all numbers of a float tensor are finite, found in a quarter of the time that a copy takes."""
+    """Whether all numbers of a float tensor are finite; minimum and maximum take a quarter of the time of a copy."""
     if not tensor.is_floating_point() or tensor.itemsize == 1 or not tensor.numel():
         return True
     return all(end.isfinite() for end in tensor.aminmax())
@@ -107,7 +107,7 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def can_be_mapped(file: Path) -> bool:
-    """Whether a weight file can be mapped; what torch wrote before 1.6, no zip archive, has to be read whole."""
+    """Whether a weight file can be memory-mapped; torch before 1.6 wrote no zip archive, which must be read whole."""
     if file.suffix != ".bin":
         return True
     with file.open("rb") as stream:
@@ -115,7 +115,7 @@ def can_be_mapped(file: Path) -> bool:
 
 
 def load_bin(file: Path) -> dict[str, torch.Tensor]:
-    """A .bin file's tensors, mapped where its format allows; code in it is never run."""
+    """The tensors of a .bin file, memory-mapped if its format allows; code in it is never run."""
     if (other := other_kind(file)) and not can_be_mapped(file):
         raise UserError(f"{file}: {other}")
     try:
@@ -134,7 +134,7 @@ def _shards(index: Path) -> list[Path]:
         names = dict.fromkeys(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise UserError(f"{index}: not an index of weight files (JSON with a weight_map)") from None
-    # Links are how the Hub's cache keeps a model.
+    # The Hub's cache stores a model's files as links.
     files = [inside(index.parent, name, read_in=index, links=True) for name in names]
     if missing := [file for file in files if not file.is_file()]:
         raise UserError(f"{index}: names {missing[0].name}, which is missing")
