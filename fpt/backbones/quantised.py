@@ -25,7 +25,7 @@ TABLES = 4 * (16 + 256 + 1)  # bytes of the 4-bit and 8-bit code tables, and of 
 class Linear(nn.Module):
     """A frozen linear layer [O, I] with a packed weight."""
 
-    # T5's feed-forward network casts its states to the dtype of this layer's weight, if that is a tensor.
+    # None, or T5's feed-forward network would cast its states to this weight's dtype.
     weight = None
 
     def __init__(self, packed: "Int8 | NF4", like: nn.Linear) -> None:

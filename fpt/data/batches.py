@@ -58,8 +58,8 @@ class UpdateOrder:
         count = self._chunk_size * self._size
         drawn: list[int] = []
         for number, part in enumerate(self._drawn(chunk * count, count)):
-            # Epochs are sorted apart, so that an example's two copies do not meet, and one up, the next down, so that
-            # a batch at the seam holds similar lengths.
+            # Each epoch is sorted by itself, or copies of an example would meet; every second one in reverse, so that
+            # a batch that spans two epochs holds similar lengths.
             drawn += sorted(part, key=lambda index: self._data.lengths[index], reverse=number % 2 == 1)
         batches = [drawn[start : start + self._size] for start in range(0, count, self._size)]
         shuffled = torch.randperm(self._chunk_size, generator=stream(self._seed, "batches", chunk)).tolist()
