@@ -1,1 +1,1 @@
-"""What does a person type and see?"""
+"""The command line: what a user types, and what is printed."""

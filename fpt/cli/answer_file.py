@@ -1,4 +1,4 @@
-"""The file of answers of `fpt predict`: it grows under another name, and a half-written one is gone on with."""
+"""The file of answers that `fpt predict` writes: first as FILE.part, from which a stopped command resumes."""
 
 import csv
 import io
@@ -16,21 +16,21 @@ from fpt.tasks.predict_input import TABLES
 from fpt.tasks.task import Example
 
 ENDINGS = (".jsonl", ".txt", *TABLES)
-ADDED = ("prediction", "score")  # the columns of a table that has the answers
+ADDED = ("prediction", "score")  # the columns that a table of answers has besides the input's
 
 
 class AnswerFile:
-    """Answers as they come, in FILE.part: a line with what they depend on, then a line for each answer."""
+    """Collects answers in FILE.part: a first line with what they depend on, then a line for each answer."""
 
     def __init__(
         self, file: Path, basis: dict[str, Any], rows: Callable[[], Iterator[Record]] = lambda: iter(())
     ) -> None:
-        """Begin anew, or go on with what is there.
+        """Begin FILE.part, or resume the one that is there.
 
         Args:
-            file: .jsonl, .txt, .csv or .tsv.
-            basis: what the answers depend on besides the questions.
-            rows: the rows of the table that is answered, if it is one; a table of answers has their columns too.
+            file: the file to write: .jsonl, .txt, .csv or .tsv.
+            basis: all that the answers depend on besides the questions.
+            rows: yields the rows of the input table, if it is one; their columns go into a table of answers.
         """
         if file.suffix not in ENDINGS:
             raise UserError(f"output={file}: the name must end in {' or '.join(ENDINGS)}")
@@ -49,12 +49,12 @@ class AnswerFile:
         if begun != basis:
             raise self._foreign("was begun with another prompt, model or option")
         self._stream = self._part.open("ab")
-        self._stream.truncate(sum(map(len, lines)))  # a last line that was cut off goes
+        self._stream.truncate(sum(map(len, lines)))  # drops an incomplete last line
         if not lines:
             self._stream.write(_line(basis))
 
     def unanswered(self, questions: Iterable[list[Example]]) -> Iterator[list[Example]]:
-        """The questions without those that were answered, which are held against them."""
+        """The questions that have no answer yet; refuse a file whose answers are to other questions."""
         number = 0
         for window in questions:
             known = self._answered[number : number + len(window)]
@@ -77,7 +77,7 @@ class AnswerFile:
             self._stream.flush()
 
     def finish(self) -> None:
-        """Put the file in its place: the answers as they are, of each its text alone, or a table of what was asked."""
+        """Write the final file and remove FILE.part: all of each answer, its text alone, or a table with the input."""
         self._stream.close()
         with replaced_file(self._file) as stream:
             if self._file.suffix in TABLES:
@@ -87,14 +87,14 @@ class AnswerFile:
         self._part.unlink()
 
     def _text(self, answer: dict[str, Any], row: Record | None) -> bytes:
-        """An answer's line: itself, or in a table a row of what was asked and it."""
+        """An answer's line: its text or, in a table, the input's row followed by the answer."""
         if self._file.suffix not in TABLES:
-            return answer["answer"].replace("\n", " ").encode() + b"\n"  # or answers and lines would part
+            return answer["answer"].replace("\n", " ").encode() + b"\n"  # one line for each answer
         values = answer if row is None else row
         return self._row([*(values[name] for name in self._names), answer["answer"], f"{answer['score']:.6g}"])
 
     def _row(self, cells: Sequence[str]) -> bytes:
-        """A row of a table; of a TSV the cells cannot hold tabs and line ends."""
+        """A row of a table; in a TSV, tabs and line ends within cells become spaces."""
         if self._file.suffix == ".tsv":
             return "\t".join(re.sub(r"[\t\r\n]", " ", cell) for cell in cells).encode() + b"\n"
         text = io.StringIO()
@@ -107,6 +107,6 @@ def _line(value: dict[str, Any]) -> bytes:
 
 
 def _whole_lines(file: Path) -> Iterator[bytes]:
-    """The lines that were written to their end; a last one that was cut off is none."""
+    """The complete lines of a file; an incomplete last line is left out."""
     with file.open("rb") as stream:
         yield from (line for line in stream if line.endswith(b"\n"))

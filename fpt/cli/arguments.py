@@ -1,4 +1,4 @@
-"""What is typed after a verb: options of the verb, overrides of the configuration, and places (folders, files)."""
+"""Parses what is typed after a verb: its options, overrides of the configuration, and places (folders, files)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,12 +13,12 @@ SHORT = {"-h": "help", "-m": "multirun"}
 
 @dataclass(frozen=True)
 class Option:
-    """What a verb takes besides overrides, written `name=value`, `--name value` or `--name=value`.
+    """An option of a verb, written `name=value`, `--name value` or `--name=value`.
 
     Attributes:
-        name: with dashes where it has several words.
-        takes: what the value is, as in DIR; empty: the option is there or not.
-        help: what people are told; empty: nothing, as programs alone give it.
+        name: its name, with dashes between words.
+        takes: what its value is, as in DIR; empty for a flag.
+        help: its help; empty for options that only programs give, which are not listed.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Option:
 
     @property
     def spelling(self) -> str:
-        """All ways to write it, for people."""
+        """All ways to write the option, for its help."""
         if self.takes:
             return f"{self.name}={self.takes}  or  --{self.name} {self.takes}"
         return "  or  ".join([*(short for short, name in SHORT.items() if name == self.name), f"--{self.name}"])
@@ -39,21 +39,21 @@ HELP = Option("help", help="show this help")
 
 @dataclass(frozen=True)
 class Arguments:
-    """What was typed after a verb, taken apart."""
+    """What was typed after a verb, sorted into overrides, places and options."""
 
     overrides: list[str] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
     options: dict[str, str] = field(default_factory=dict)
 
     def number(self, name: str, default: int, *, least: int = 1, most: int = MOST) -> int:
-        """An option's whole number."""
+        """The whole number that an option gives, or the default; refuse one out of bounds."""
         text = self.options.get(name, str(default))
         if not text.isdecimal() or len(text) > len(str(most)) or not least <= int(text) <= most:
             raise UserError(f"{name}={text[:40]}: expected a whole number, at least {least} and at most {most}")
         return int(text)
 
     def listed(self, name: str, default: str) -> list[str]:
-        """An option's values, parted by commas."""
+        """The values of an option, separated by commas."""
         text = self.options.get(name, default)
         values = [value.strip() for value in text.split(",")]
         if not all(values) or len(set(values)) < len(values):
@@ -62,7 +62,7 @@ class Arguments:
 
 
 def parse(words: Sequence[str], options: Sequence[Option], *, takes_places: bool = False) -> Arguments:
-    """Take a verb's words apart; a word with = whose name is no option is an override."""
+    """Sort a verb's words into options, places and overrides; name=value is an override unless name is an option."""
     known = {option.name: option for option in (*options, JSON, HELP)}
     arguments, rest = Arguments(), list(words)
     while rest:

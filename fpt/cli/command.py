@@ -1,6 +1,6 @@
-"""One command line: its verb is found and called, or help is printed.
+"""Runs a command line: finds its verb and calls it, or prints help.
 
-What imports torch is imported in their functions, by the lines that setup.cfg lists: an error must not wait for it.
+Verbs import torch only inside their functions (setup.cfg lists where), so that errors in what was typed come at once.
 """
 
 import json
@@ -37,14 +37,14 @@ LOCAL_RANK = ("--local_rank=", "--local-rank=")  # DeepSpeed's launcher adds it;
 
 @dataclass(frozen=True)
 class Verb:
-    """What can be done, and how it is typed.
+    """A verb of the command line, with its help.
 
     Attributes:
-        example: its words in the list of all verbs.
-        usage: what goes between the verb and --json, in its own help.
-        options: what it takes besides overrides.
-        takes_places: whether words without = are folders or files of its.
-        takes_overrides: whether it has a configuration.
+        example: an example of its use, for the list of all verbs.
+        usage: the part between the verb and --json in its own help.
+        options: the options it takes besides overrides.
+        takes_places: whether it takes words without =, as folders or files.
+        takes_overrides: whether it takes overrides of a configuration.
     """
 
     call: Callable[[Arguments], None]
@@ -71,7 +71,7 @@ CALLS = {
 
 
 def _verb(name: str, options: dict[str, str] | None = None, **values: Any) -> Verb:
-    """A verb as verbs.yaml describes it."""
+    """Make a verb from its entry in verbs.yaml."""
     taken = [Option(*key.partition("=")[::2], help) for key, help in (options or {}).items()]
     return Verb(CALLS[name], options=tuple(taken), **values)
 
@@ -104,7 +104,7 @@ def run(typed: list[str]) -> int:
 
 
 def _in_utf8(word: str) -> str:
-    """A word of the command line, read as UTF-8 under every locale."""
+    """Decode a word of the command line as UTF-8, whatever the locale."""
     try:
         return word if word.isascii() else word.encode("utf-8", "surrogateescape").decode()
     except UnicodeError:

@@ -1,4 +1,4 @@
-"""What a task looks like to the model: examples, counts, lengths in tokens, and what is cut."""
+"""Describes a task's data as the model sees them: examples, counts, lengths in tokens, and how much is cut."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ QUANTILES = {"median": 0.5, "90 %": 0.9, "99 %": 0.99, "longest": 1.0}
 
 
 def described(config: RunConfig, task: Task, number: int, with_bar: WithBar) -> dict[str, Any]:
-    """The task's splits in numbers, and `number` training examples from all over them."""
+    """The task's splits in numbers, and `number` training examples evenly spread over the split."""
     backbone = open_backbone(config.model, with_weights=False)
     cache = Path(config.cache_dir).expanduser()
     parts = dict(zip(task.parts, tokenised(task, backbone, config.task, cache, with_bar), strict=True))
@@ -47,7 +47,7 @@ def described(config: RunConfig, task: Task, number: int, with_bar: WithBar) -> 
 
 
 def _notes(config: RunConfig, task: Task, backbone: Backbone) -> tuple[str, ...]:
-    """Why training would be refused or in vain: what the model cannot read or its tokenizer say."""
+    """Why training would be refused or useless: the model does not suit the task, or its tokenizer the texts."""
     tokens = Tokens(backbone.tokenizer, backbone.family.row, templates_of(task, config.task))
     try:
         fits.check(config, *config_values(config.model))
@@ -61,7 +61,7 @@ def _notes(config: RunConfig, task: Task, backbone: Backbone) -> tuple[str, ...]
 def _split(
     name: str, examples: Sequence[Example], data: Encoded, labels: Sequence[str], backbone: Backbone
 ) -> dict[str, Any]:
-    """A split in numbers; null for those of its labels and targets where it has none."""
+    """A split in numbers; those of labels and targets are None if it has none."""
     assert data.whole is not None
     answered = bool(examples[0].golds)
     counts = Counter(example.golds[0] for example in examples) if answered and labels else {}
@@ -82,7 +82,7 @@ def _split(
 
 
 def _unknown(examples: Sequence[Example], backbone: Backbone) -> dict[str, int]:
-    """How often sources and targets have each character that the tokenizer does not know, the most frequent first."""
+    """Counts of the characters in sources and targets that the tokenizer does not know, the most frequent first."""
     tokenizer, counts = backbone.tokenizer, Counter[str]()
     for example in examples:
         counts.update(example.marked("").source)
@@ -94,7 +94,7 @@ def _unknown(examples: Sequence[Example], backbone: Backbone) -> dict[str, int]:
 
 
 def _quantiles(lengths: "np.ndarray[Any, np.dtype[np.int32]]") -> dict[str, int]:
-    """Lengths in tokens before cutting, of which the given share of examples is no longer."""
+    """The QUANTILES of lengths in tokens, before cutting."""
     return {name: int(np.quantile(lengths, share, method="inverted_cdf")) for name, share in QUANTILES.items()}
 
 

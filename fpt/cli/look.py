@@ -1,4 +1,4 @@
-"""The verbs that look without training: at prices, data, finished runs, this machine."""
+"""The verbs that only inspect: a run's plan, a task's data, runs' results, this machine."""
 
 import re
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -22,7 +22,7 @@ OPTIONAL = ("bitsandbytes", "tensorboard", "wandb", "peft")
 
 
 def plan(arguments: Arguments) -> None:
-    """`fpt plan`."""
+    """Run `fpt plan`."""
     config = expected(compose.load(arguments.overrides))
     stages = schedule.of(config)
     from stages.planning.decide import described
@@ -31,7 +31,7 @@ def plan(arguments: Arguments) -> None:
 
 
 def show(arguments: Arguments) -> None:
-    """`fpt show`."""
+    """Run `fpt show`."""
     number = arguments.number("n", 3, least=0)
     config, progress = compose.load(arguments.overrides), Progress()
     task = read_task(config, progress)
@@ -43,7 +43,7 @@ def show(arguments: Arguments) -> None:
 
 
 def report(arguments: Arguments) -> None:
-    """`fpt report`."""
+    """Run `fpt report`."""
     places = [*arguments.places, *arguments.overrides]  # a folder's name may hold =
     runs, page = pages.open_runs(places), pages.output_of(places, arguments.options.get("output"))
     with Progress().console.status("drawing the report"):
@@ -52,7 +52,7 @@ def report(arguments: Arguments) -> None:
 
 
 def doctor(arguments: Arguments) -> None:
-    """`fpt doctor`."""
+    """Run `fpt doctor`."""
     with Progress().console.status("looking around"):
         findings = _examine()
     present(arguments, findings, _print_findings)
@@ -61,13 +61,13 @@ def doctor(arguments: Arguments) -> None:
 
 
 def _examine() -> dict[str, Any]:
-    """Versions, null where a package is not installed; `problems`, a sentence for each; and torch's report as text."""
+    """Collect package versions (None if not installed), a sentence for each problem, and torch's report as text."""
     needed = [re.split(r"[^\w-]", line)[0] for line in requires("fpt") or () if "extra ==" not in line]
     versions = {"fpt": __version__} | {name: _version(name) for name in (*needed, *OPTIONAL)}
     problems = [f"{name} is not installed" for name in needed if versions[name] is None]
     problems += [f"the embedded model's {name} {problem}" for name, problem in tiny.problems().items()]
     report = ""
-    try:  # a torch that cannot be imported is what the report is for
+    try:  # torch may fail to import, and that is then a problem to report
         from torch.utils.collect_env import get_pretty_env_info
 
         from fpt.devices.extensions import abandoned_locks

@@ -1,4 +1,4 @@
-"""What is there, for people: a run's price, and a task's data as the model sees them."""
+"""Prints plans and data sets for people: a run's cost, and a task's data as the model sees them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,15 +9,15 @@ from rich.text import Text
 from fpt.cli.tables import Output, in_bytes, say_share, stage_cells
 from fpt.units import amount
 
-MOST = 80  # tokens of a text that are shown
-LAST = 20  # of them, from its end
-UNKNOWN = 8  # characters that are named
+MOST = 80  # how many tokens of a text are shown
+LAST = 20  # how many of these are from its end
+UNKNOWN = 8  # how many unknown characters are listed
 SIZES = ("weights", "activations", "activations_checkpointed", "rest", "total")
 STATES = {"compute": "computed", "reuse": "those of the stage before", "off": "not kept"}
 
 
 def print_plan(plan: dict[str, Any]) -> None:
-    """Every stage's shape, size and price, and the sum against vanilla prompt tuning."""
+    """Print every stage's shape, size and FLOPs, and the sum compared with vanilla prompt tuning."""
     output, stages = Output(), list(enumerate(plan["stages"], 1))
     output.say(
         f"{plan['task']} on {plan['model']}, schedule {plan['schedule']}: {plan['updates']:,} updates of"
@@ -57,7 +57,7 @@ def _states(number: int, stage: dict[str, Any], does: str) -> dict[str, str]:
 
 
 def _print_memory(output: Output, plan: dict[str, Any]) -> None:
-    """What every stage takes on one device, and what would make the largest fit."""
+    """Print every stage's memory on one device and, if the largest does not fit, what would make it fit."""
     checkpointing = "on" if plan["activation_checkpointing"] else "off"
     processes = f"{plan['processes']} process{'es' if plan['processes'] > 1 else ''}"
     rows: list[dict[str, str]] = []
@@ -70,7 +70,7 @@ def _print_memory(output: Output, plan: dict[str, Any]) -> None:
         sizes = {key.rpartition("_")[2]: in_bytes(stage[key]) for key in SIZES}
         rows.append({"stage": str(number), **sizes, "fits": "yes" if stage["fits"] else "no"})
     output.show(rows)
-    for sentence in plan["reasons"][1:]:  # the first one is of the engine
+    for sentence in plan["reasons"][1:]:  # the first one says why this engine
         output.say(sentence)
     output.say(_verdict(plan), "bold")
 
@@ -90,7 +90,7 @@ def _verdict(plan: dict[str, Any]) -> str:
 
 
 def print_dataset(look: dict[str, Any]) -> None:
-    """A task's splits in numbers, then examples as the model sees them."""
+    """Print a task's splits in numbers, then examples as the model sees them."""
     output = Output()
     baseline = f"{look['baseline']['name']} scores {look['baseline']['score']:.2f}"
     output.say(
@@ -114,13 +114,13 @@ def print_dataset(look: dict[str, Any]) -> None:
 
 
 def _labels(split: dict[str, Any]) -> dict[str, str]:
-    """How many examples a split has, and of each label."""
+    """A split's row of counts: all its examples, and those of each label."""
     labels = {f"'{label}'": _share(count, split) for label, count in (split["labels"] or {}).items()}
     return {"split": split["name"], "examples": f"{split['examples']:,}", **labels}
 
 
 def _lengths(split: dict[str, Any], look: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """How long a split's texts are, and how many are cut; an answer can be lost by it where it is no label."""
+    """A split's rows of lengths in tokens, and how many texts are cut; cutting can lose answers that are not labels."""
     for side in ("source", "target") if split["target_tokens"] else ("source",):
         lost = f"{split['lost_answers']:,}" if side == "source" else ""
         yield {
@@ -137,7 +137,7 @@ def _share(count: int, split: dict[str, Any]) -> str:
 
 
 def _print_example(output: Output, example: dict[str, Any]) -> None:
-    """An example's texts and tokens, a row each."""
+    """Print an example's texts and tokens, each in a row."""
     cut = f" ({example['cut']:,} more cut)" if example["cut"] else ""
     lengths = f"{len(example['source_tokens']):,} source tokens{cut}, {len(example['target_tokens']):,} target tokens"
     output.say(f"\n{example['id']}: {lengths}", "bold")
@@ -150,7 +150,7 @@ def _print_example(output: Output, example: dict[str, Any]) -> None:
 
 
 def _tokens(tokens: list[str]) -> Text:
-    """Tokens apart from each other, the middle of many left out."""
+    """Tokens separated by spaces; if there are many, the middle is left out."""
     if len(tokens) > MOST:
         tokens = [*tokens[: MOST - LAST], f"… {len(tokens) - MOST:,} tokens …", *tokens[-LAST:]]
     return Text(" ".join(tokens), style="cyan")

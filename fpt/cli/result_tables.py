@@ -1,4 +1,4 @@
-"""What runs came to, for people: one run, a prompt's scores, several runs."""
+"""Prints results for people: of one run, of a prompt scored on a split, of several runs."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ UNSCORED = "without labels, so not scored"
 
 
 def print_result(result: dict[str, Any], folder: str) -> None:
-    """What each stage did, and the final score beside the baselines."""
+    """Print what each stage did, and the final score next to the baselines."""
     output, metric, data, best = Output(), result["metric"], result["data"], result["best_update"]
     output.say(
         f"{result['task']} ({data['origin']}, {data['train']:,} training and {data['validation']:,} validation"
@@ -42,7 +42,7 @@ def print_result(result: dict[str, Any], folder: str) -> None:
 
 
 def print_scores(scored: dict[str, Any]) -> None:
-    """What a prompt scores on a split."""
+    """Print a prompt's scores on a split."""
     output, metrics, main = Output(), scored["metrics"], scored["metric"]
     output.say(f"{scored['task']} ({scored['origin']}), {scored['split']} split, {scored['examples']:,} examples")
     output.say(f"{scored['prompt']} on {scored['model']}")
@@ -58,7 +58,7 @@ def print_scores(scored: dict[str, Any]) -> None:
 
 
 def print_comparison(kind: str, compared: dict[str, Any]) -> None:
-    """A row for each schedule, or kind of prompt: mean and deviation over the seeds."""
+    """Print a row for each schedule or kind of prompt: mean and deviation over the seeds."""
     output, seeds = Output(), ", ".join(map(str, compared["seeds"]))
     baseline = f"{compared['baseline']} {compared['majority']:.2f}"
     output.say(f"{compared['task']} on {compared['model']}, seeds {seeds}; {baseline}")
@@ -101,7 +101,7 @@ def _costs(row: dict[str, Any], compared: dict[str, Any]) -> dict[str, str]:
 
 
 def _spread(values: dict[str, float | None] | None, form: str = ".2f") -> str:
-    """Mean and deviation over the seeds."""
+    """Format a mean and a deviation over the seeds."""
     if values is None:
         return "–"
     deviation = "" if values["deviation"] is None else f" ± {values['deviation']:{form.lstrip('+')}}"
@@ -113,7 +113,7 @@ def _or_dash(value: float | None, form: str = ".2f") -> str:
 
 
 def print_sweep(rows: list[dict[str, Any]]) -> None:
-    """A row for each run: its values, then what it came to."""
+    """Print a row for each run of a sweep: the values swept, then its result."""
     cells = []
     for row in rows:
         outcome = ("failed", "–", "–", "–")
@@ -122,4 +122,4 @@ def print_sweep(rows: list[dict[str, Any]]) -> None:
             outcome = metric["name"], f"{metric['value']:.2f}", amount(row["flops"]), f"{row['seconds']:.1f}"
         named = dict(zip(("metric", "score", "FLOPs", "seconds"), outcome, strict=True))
         cells.append({**row["values"], **named, "folder": row["folder"]})
-    Output(width=1000).show(cells, words="folder")  # a folder's name is of use only whole
+    Output(width=1000).show(cells, words="folder")  # wide, because a folder's name that is cut is useless

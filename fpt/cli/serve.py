@@ -1,4 +1,4 @@
-"""The verb that has prompts answer over a network."""
+"""The verb `fpt serve`, with which prompts answer over a network."""
 
 import ipaddress
 from importlib.util import find_spec
@@ -12,12 +12,12 @@ from fpt.sharing.card import source_of
 from fpt.tasks.catalogue import rules_of
 
 NEEDED = ("fastapi", "uvicorn")
-CONNECTIONS = 256  # besides those whose questions wait
+CONNECTIONS = 256  # how many connections may be open besides those whose questions wait
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")
 
 
 def serve(arguments: Arguments) -> None:
-    """`fpt serve`."""
+    """Run `fpt serve`."""
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise UserError(f"fpt serve needs {' and '.join(missing)}: pip install 'fpt[serve]'")
     progress, subjects = Progress(), subjects_of(arguments)
@@ -29,7 +29,7 @@ def serve(arguments: Arguments) -> None:
     host, port = arguments.options.get("host", "127.0.0.1"), arguments.number("port", 8000, least=0, most=65_535)
     longest_queue, longest_body = arguments.number("queue", 256), arguments.number("max-body", 100_000)
     beams, limit = arguments.number("beams", 1, most=MOST_BEAMS), arguments.number("max-new-tokens", 0, least=0) or None
-    from fpt.serving import server  # here, as the libraries may be missing
+    from fpt.serving import server  # imported here, because its libraries may be missing
 
     own = server.bound(host, port)
     with progress.console.status("importing torch and transformers"):
@@ -51,13 +51,13 @@ def serve(arguments: Arguments) -> None:
 
 
 def _example(subject: Subject) -> str:
-    """A text to begin with."""
+    """An example text, to try the prompt with."""
     run, config = subject
     return rules_of(config.task).template.text if run is None else source_of(run)
 
 
 def _own_names(host: str) -> tuple[str, ...]:
-    """The hosts to be asked under, at an address that is this machine's alone; none: others reach it."""
+    """The host names that requests may use if the address is local to this machine; empty if others can reach it."""
     try:
         is_local = ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a verb works on: the examples of a task, and the prompts of one run, of several by name, or of a file."""
+"""Finds what a verb works on: a task's examples, and the prompts of one run, of several runs by name, or of a file."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from stages.using.learned import LearnedPrompt
 
 Subject = tuple[Run | None, RunConfig]
-ALONE = ""  # the name of the one prompt that needs none
+ALONE = ""  # the name of a single prompt, which needs none
 
 
 def subjects_of(arguments: Arguments) -> dict[str, Subject]:
-    """What is used by name: several finished runs, or one prompt alone."""
+    """The prompts to use, by name: those of several finished runs, or a single one."""
     paths = runs_of(arguments) if "run" in arguments.options else []
     if len(paths) < 2:
         if "names" in arguments.options:
@@ -36,7 +36,7 @@ def subjects_of(arguments: Arguments) -> dict[str, Subject]:
 
 
 def subject_of(arguments: Arguments, path: str | None = None) -> Subject:
-    """The run to use, from `path` or run=, or None with prompt.file; and the configuration."""
+    """The run to use, from `path` or run= (None with prompt.file=), and the configuration to use it with."""
     typed = {word.partition("=")[0] for word in arguments.overrides}
     if "run" in arguments.options:
         if "prompt.file" in typed:
@@ -57,18 +57,18 @@ def _checked(config: RunConfig) -> RunConfig:
 
 
 def runs_of(arguments: Arguments) -> list[str]:
-    """The folders that run= names: one, or several parted by commas, which a folder's name may have too."""
+    """The folders that run= names: one, or several separated by commas; a folder's own name may have commas too."""
     text = arguments.options["run"]
     return [text] if Path(text).expanduser().is_dir() else arguments.listed("run", "A,B")
 
 
 def names_of(arguments: Arguments) -> list[str] | None:
-    """What names= calls the prompts, if it is given."""
+    """The names that names= gives the prompts; None if it is not given."""
     return arguments.listed("names", "A,B") if "names" in arguments.options else None
 
 
 def stage_of(arguments: Arguments) -> int | None:
-    """The stage that stage= names, if it is given."""
+    """The number that stage= gives; None if it is not given."""
     return arguments.number("stage", 1) if "stage" in arguments.options else None
 
 
@@ -85,10 +85,10 @@ def learned_from(arguments: Arguments, run: Run | None, config: RunConfig) -> "L
 
 
 def read_task(config: RunConfig, progress: Progress) -> Task:
-    """The task's examples.
+    """Read the task's examples, after a look for the model.
 
-    The model's few small files come first: that it cannot be had is found out in a second or two, while the Hub is
-    asked for data again and again for half a minute, which is said.
+    The model's few small files are fetched first, because a missing model shows within two seconds, while requests for
+    data are repeated for half a minute if the Hub does not answer; the user is told so.
     """
     rules = rules_of(config.task)
     with progress.console.status("looking for the model"):

@@ -1,4 +1,4 @@
-"""How results, text and tables are printed on standard output."""
+"""Prints results, as JSON or as text and tables, on standard output."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -14,7 +14,7 @@ from fpt.units import amount
 
 
 def present(arguments: Arguments, value: Any, for_people: Callable[[Any], None]) -> None:
-    """Print a result for programs or for people, as the arguments say."""
+    """Print a result as JSON if --json is given, otherwise for people."""
     if "json" in arguments.options:
         print(json.dumps(value, indent=2, ensure_ascii=False))
     else:
@@ -22,24 +22,24 @@ def present(arguments: Arguments, value: Any, for_people: Callable[[Any], None])
 
 
 class Output(Console):
-    """Standard output that leaves a closed pipe to the door; rich would end the program with status 1."""
+    """Standard output, on which a closed pipe raises its error; rich would end the program with status 1."""
 
     def __init__(self, *, width: int = 120) -> None:
-        """A pipe or a file, which has no width to fit into, gets this one."""
+        """Open standard output; `width` is used for pipes and files, which have none of their own."""
         super().__init__(highlight=False, soft_wrap=True)
         if not self.is_terminal:
             self.width = width
 
     def on_broken_pipe(self) -> None:
-        """Let the error through."""
+        """Raise the error, which the command's caller handles."""
         raise
 
     def say(self, text: str = "", style: str = "") -> None:
-        """Text as it is, with nothing of rich's markup."""
+        """Print text as it is, without reading rich's markup in it."""
         self.print(Text(text, style=style))
 
     def show(self, rows: Iterable[dict[str, str]], *, words: str = "") -> None:
-        """A table with a column for each key, of numbers but for the column `words`."""
+        """Print a table with a column for each key; all are aligned right as numbers, except the column `words`."""
         table = Table(box=None, pad_edge=False, header_style="bold")
         for row in rows:
             for column in row if not table.columns else ():
@@ -49,20 +49,20 @@ class Output(Console):
 
 
 def stage_cells(number: int, stage: dict[str, Any]) -> dict[str, str]:
-    """The columns that say which stage of a run it is."""
+    """The first columns of a stage's row: its number, layers, FFN widths and updates."""
     layers, neurons = layers_and_neurons(stage)
     return {"stage": str(number), "layers enc+dec": layers, "FFN enc/dec": neurons, "updates": f"{stage['updates']:,}"}
 
 
 def in_bytes(number: float) -> str:
-    """An amount of memory."""
+    """Format a number of bytes, as in 1.5 GB."""
     return f"{amount(number)}B"
 
 
 def say_share(output: Output, values: dict[str, Any]) -> None:
-    """FLOPs, as a share of vanilla prompt tuning's, whose prompt is as long, and vectors before the input."""
+    """Print FLOPs, also as a share of those of vanilla prompt tuning with a soft prompt of the same length."""
     scoring = values["flops_importance"] / values["flops"]
     note = f"; {scoring:.1%} of them went into scoring neurons" if scoring else ""
     spent, share, vanilla = amount(values["flops"]), values["flops_ratio"], amount(values["flops_pt"])
-    prompt = f" ({values['vectors_pt']} vectors)" if values.get("vectors_pt") else ""  # not said by every fpt that was
+    prompt = f" ({values['vectors_pt']} vectors)" if values.get("vectors_pt") else ""  # earlier versions lack it
     output.say(f"{spent}FLOPs, {share:.1%} of vanilla prompt tuning's {vanilla}FLOPs{prompt}{note}", "bold")

@@ -1,4 +1,4 @@
-"""The verbs that train: one run, every combination of values, schedules against each other."""
+"""The verbs that train: one run, a sweep over values, a comparison of schedules or prompts."""
 
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ from stages.several import sweep as combinations
 
 
 def train(arguments: Arguments) -> None:
-    """`fpt train`, also as one process of another launcher's."""
+    """Run `fpt train`, also as one process that another launcher started."""
     if "multirun" in arguments.options:
         sweep(arguments)
         return
@@ -47,7 +47,7 @@ def train(arguments: Arguments) -> None:
 
 
 def _one(config: RunConfig, flags: list[str]) -> dict[str, Any] | None:
-    """Train one run to its end; None where several processes do it, whose main one prints the result."""
+    """Train one run; returns its result, or None if several processes were started, of which the main one prints it."""
     progress, stages = Progress(), _checked(config)
     if processes.must_be_launched(config):
         _launch(config, flags, progress)
@@ -60,16 +60,16 @@ def _one(config: RunConfig, flags: list[str]) -> dict[str, Any] | None:
 
 
 def _checked(config: RunConfig) -> Schedule:
-    """The run's schedule, when all is checked that can be before anything is read."""
+    """Check all that can be checked before data and weights are read; returns the run's schedule."""
     chosen(config.tracking)
     check_quantize(config.engine.quantize)
     stages = schedule.of(config)
     if start := files.prompt_to_start_from(config.prompt, read_sizes(*config_values(config.model)).width):
-        start.read()  # numbers that are not finite would be found when the run has its folder
+        start.read()  # finds numbers that are not finite now, not once the run has its folder
     folder.check_usable(config.folder, starts_over=config.resume == "never")
     cache = Path(config.cache_dir).expanduser()
     try:
-        if not cache.is_dir():  # one that is there may be only read
+        if not cache.is_dir():  # an existing one may be read-only
             try_writing(cache)
     except OSError as error:
         raise UserError(f"cache_dir={cache}: cannot be used ({error.strerror}); give another folder") from None
@@ -78,7 +78,7 @@ def _checked(config: RunConfig) -> Schedule:
 
 
 def _launch(config: RunConfig, flags: list[str], progress: Progress) -> None:
-    """Have several processes train the run."""
+    """Start the processes that train the run."""
     with progress.console.status("importing torch and transformers"):
         from fpt.devices.launch import start
     with TemporaryDirectory(prefix="fpt-") as place:
@@ -88,7 +88,7 @@ def _launch(config: RunConfig, flags: list[str], progress: Progress) -> None:
 
 
 def worker(arguments: Arguments) -> None:
-    """One process of several that `fpt train` starts: `fpt worker FILE`, with the resolved configuration."""
+    """Run `fpt worker FILE`: one of the processes that `fpt train` starts, with the resolved configuration in FILE."""
     _share(compose.read(Path(*arguments.places).read_text(encoding="utf-8")), arguments)
 
 
@@ -108,7 +108,7 @@ def _present(result: dict[str, Any], config: RunConfig, arguments: Arguments) ->
 
 
 def sweep(arguments: Arguments) -> None:
-    """`fpt train -m`: all combinations; one that fails does not stop the others."""
+    """Run `fpt train -m`: all combinations of values, one after the other; one that fails does not stop the others."""
     say, planned = Progress().say, combinations.plan(arguments.overrides)
     in_turn.check_all(planned)
     ended = []
@@ -123,7 +123,7 @@ def sweep(arguments: Arguments) -> None:
 
 
 def compare(arguments: Arguments) -> None:
-    """`fpt compare`."""
+    """Run `fpt compare`."""
     seeds, kind = arguments.listed("seeds", "0,1,2"), "prompt" if "prompts" in arguments.options else "schedule"
     if wrong := [seed for seed in seeds if not seed.isdecimal()]:
         raise UserError(f"seeds={','.join(seeds)}: {wrong[0]} is no whole number, at least 0")

@@ -1,4 +1,4 @@
-"""The verbs that use a learned prompt: score it, have it answer, take it elsewhere."""
+"""The verbs that use a learned prompt: score it, answer texts with it, export it."""
 
 import json
 import os
@@ -42,11 +42,11 @@ from fpt.tasks.task import Example
 if TYPE_CHECKING:
     from fpt.training.prediction import Prediction
 
-BATCHES_IN_WINDOW = 32  # batches whose texts are sorted by length together
+BATCHES_IN_WINDOW = 32  # the texts of so many batches are sorted by length together
 
 
 def evaluate(arguments: Arguments) -> None:
-    """`fpt eval`, also as one process of several."""
+    """Run `fpt eval`, also as one of several processes."""
     (run, config), progress = subject_of(arguments), Progress()
     split = arguments.options.get("split")
     config = without_training_file(with_split(config, split), split, run)
@@ -68,7 +68,7 @@ def evaluate(arguments: Arguments) -> None:
 
 
 def predict(arguments: Arguments) -> None:
-    """`fpt predict`, also as one process of several."""
+    """Run `fpt predict`, also as one of several processes."""
     subjects, progress = subjects_of(arguments), Progress()
     configs = {name: config for name, (_, config) in subjects.items()}
     config, *others = configs.values()
@@ -111,7 +111,7 @@ def _print_predictions(arguments: Arguments, predictions: "list[Prediction]") ->
 
 
 def _launch(verb: str, arguments: Arguments, config: RunConfig, progress: Progress) -> None:
-    """Have several processes do what was typed; the main one prints and writes."""
+    """Run the command as typed in several processes; the main one prints and writes."""
     with progress.console.status("importing torch and transformers"):
         from fpt.devices.launch import start
     options = [f"--{name}" if name == JSON.name else f"{name}={value}" for name, value in arguments.options.items()]
@@ -119,7 +119,7 @@ def _launch(verb: str, arguments: Arguments, config: RunConfig, progress: Progre
 
 
 def export(arguments: Arguments) -> None:
-    """`fpt export`."""
+    """Run `fpt export`."""
     options = arguments.options
     for name in ("run", "to"):
         if name not in options:
@@ -156,7 +156,7 @@ def _print_export(written: dict[str, Any]) -> None:
 
 
 def _say_empty(window: list[Example], progress: Progress) -> None:
-    """A model answers an empty text too, and what it says means nothing."""
+    """Warn of empty texts: a model answers them too, but its answers mean nothing."""
     if empty := sum(not example.source.strip() for example in window):
         progress.say(
             f"{empty:,} of {len(window):,} texts {'is' if empty == 1 else 'are'} empty; the answer says nothing"
@@ -164,14 +164,14 @@ def _say_empty(window: list[Example], progress: Progress) -> None:
 
 
 def _faults(configs: dict[str, RunConfig]) -> Faults:
-    """What is to happen to records that cannot be used: of several prompts, all must skip such."""
+    """How to treat records that cannot be used; with several prompts, they are skipped only if all tasks skip them."""
     return Faults(skip=all(config.task.on_error == "skip" for config in configs.values()))
 
 
 def _rows(
     arguments: Arguments, to_example: predict_input.ToExample, configs: dict[str, RunConfig]
 ) -> Callable[[], Iterator[Record]]:
-    """The rows of the table that is answered; none where it is no table."""
+    """A function that yields the rows of the input table; none if the input is not a table."""
     file = Path(arguments.options.get("input", "")).expanduser()
     if file.suffix.lower() not in predict_input.TABLES:
         return lambda: iter(())
@@ -179,7 +179,7 @@ def _rows(
 
 
 def _to_example(arguments: Arguments, configs: dict[str, RunConfig]) -> predict_input.ToExample:
-    """How a record becomes an example; where there are several prompts, one for the prompt that its field names."""
+    """The function that makes an example of a record; with several prompts, a field of the record names its prompt."""
     options, rules = arguments.options, {name: rules_of(config.task) for name, config in configs.items()}
     if len(rules) == 1:
         if field := options.get("prompt-field"):
@@ -197,7 +197,7 @@ def _to_example(arguments: Arguments, configs: dict[str, RunConfig]) -> predict_
 def _questions(
     arguments: Arguments, config: RunConfig, to_example: predict_input.ToExample, faults: Faults
 ) -> Iterator[list[Example]]:
-    """What is to be answered, window by window."""
+    """The examples to answer, window by window."""
     options, at_once = arguments.options, BATCHES_IN_WINDOW * config.train.eval_batch
     text, name = options.get("text"), options.get("input")
     if text is not None and name is not None:
@@ -215,7 +215,7 @@ def _questions(
 
 
 def _basis(arguments: Arguments, subjects: dict[str, Subject]) -> dict[str, Any]:
-    """What answers depend on besides the questions."""
+    """All that answers depend on besides the texts, so that a half-written file is only resumed if it is the same."""
     options = {name: arguments.options.get(name) for name in ("stage", "beams", "max-new-tokens")}
     prompts = {name: run and run.ledger[PROMPT] for name, (run, _) in subjects.items()}
     one = {"prompt": prompts[ALONE]} if ALONE in prompts else {"prompts": prompts}
@@ -224,7 +224,7 @@ def _basis(arguments: Arguments, subjects: dict[str, Subject]) -> dict[str, Any]
 
 
 def _output(name: str | Path) -> Path:
-    """The file that `output=` names."""
+    """The file that `output=` names; refuse one that cannot be written or belongs to a run."""
     file = Path(name).expanduser()
     if file.is_dir():
         raise UserError(f"output={file}: is a folder; give a file")
