@@ -83,7 +83,7 @@ def num_positions(row: Row, stack: StackRow, values: dict[str, Any]) -> float:
 
 
 def most_padded(values: dict[str, Any], where: str) -> float:
-    """How many positions a padded batch may have; only learned position embeddings set a limit."""
+    """How many positions a padded batch may have; only position embeddings set a limit."""
     row = row_of(values, where)
     return num_positions(row, row.first, values) if row.positions else inf
 

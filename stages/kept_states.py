@@ -194,7 +194,7 @@ class StatesBelow:
     def starts(self) -> NDArray[np.int64]:
         """Where each example's states begin, and where the last ones end.
 
-        They are the states of its source, and of its target too in a model of one stack.
+        They are those of its source and, if the prompt's stack also reads the target, of its target.
         """
         return self.data.joined_starts if self.model.reads.reads_target else self.data.sources.starts
 

@@ -1,4 +1,4 @@
-"""The report: runs on one self-contained page, with its plots beside it as PNG."""
+"""The report: one self-contained page about several runs, and its plots as PNG files in a folder beside it."""
 
 import errno
 from collections import Counter
@@ -12,7 +12,7 @@ from fpt.runs.run import open_run
 
 
 def open_runs(places: Sequence[str]) -> list[ReportedRun]:
-    """Open the runs in these folders, named after them, or after their paths where two have one name."""
+    """Open the runs in these folders; each is labelled by its name, or by its path if two have the same name."""
     if not places:
         raise UserError("fpt report: give the folders of one or more runs, as in fpt report runs/boolq-tiny-cr-s0")
     runs = [open_run(place) for place in places]
@@ -25,7 +25,7 @@ def open_runs(places: Sequence[str]) -> list[ReportedRun]:
 
 
 def output_of(places: Sequence[str], output: str | None) -> Path:
-    """Choose where the page goes: to `output`, into the folder of a single run, or beside the first of several.
+    """Choose where the page goes: to `output`, else into the folder of a single run or next to the first of several.
 
     Its name must end in .html, so that no file of a run can be overwritten.
     """
@@ -39,8 +39,8 @@ def output_of(places: Sequence[str], output: str | None) -> Path:
 
 
 def write(runs: Sequence[ReportedRun], page: Path) -> list[Path]:
-    """Write the page and, into a folder beside it, its plots; returns the paths, the page's first."""
-    from fpt.report.page import render  # here, so that an error does not wait for matplotlib
+    """Write the page, and its plots into a folder next to it; returns all paths, the page's first."""
+    from fpt.report.page import render  # imported here, so that errors do not wait for matplotlib
 
     folder = page.with_name(f"{page.stem}-plots")
     try:

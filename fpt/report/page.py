@@ -1,4 +1,4 @@
-"""The report's page: tables, plots and examples of the runs, put into page.html."""
+"""Renders the report's page: fills page.html with tables, plots and examples of the runs."""
 
 import base64
 import json
@@ -14,12 +14,12 @@ from fpt.report.plots import Plot, colour_of
 from fpt.report.runs import Group, ReportedRun, by_seed
 from fpt.units import amount
 
-EXAMPLES = 3  # of each kind
+EXAMPLES = 3  # how many right, wrong and other examples are shown
 
 
 def render(runs: Sequence[ReportedRun]) -> tuple[str, list[Plot]]:
-    """Render the page; returns it with its plots."""
-    examples = {run.number: run.examples(EXAMPLES) for run in runs}  # read first, as a damaged file ends the report
+    """Render the page; returns its HTML and its plots."""
+    examples = {run.number: run.examples(EXAMPLES) for run in runs}  # first, so that a damaged file is refused early
     groups = by_seed(runs)
     sections = list(_sections(groups))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -36,7 +36,7 @@ def render(runs: Sequence[ReportedRun]) -> tuple[str, list[Plot]]:
 
 
 def _sections(groups: Sequence[Group]) -> Iterator[tuple[str, list[Plot]]]:
-    """Draw the runs of each task and metric on shared axes; gives titles and plots."""
+    """Draw the runs of each task and metric on shared axes; yields titles and plots."""
     sections: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
         run = group.runs[0]
@@ -60,5 +60,5 @@ def _differences(runs: Sequence[ReportedRun]) -> list[tuple[str, list[str]]]:
 
 
 def _shown(value: Any) -> str:
-    """A setting's value, as one would type it."""
+    """Format a setting's value as one would type it."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""The report's figures, as SVG for the page and as PNG files."""
+"""Draws the report's figures, as SVG for the page and as PNG files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ from fpt.report.runs import Floats, Group, ReportedRun
 from fpt.runs.run import layers_and_neurons
 from fpt.units import amount
 
-# Okabe and Ito's colours, told apart by colour-blind people.
+# Okabe and Ito's colours, which colour-blind people can tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#666666")
 MARKERS = "osD^vPX"
 STYLE = Path(__file__).with_name("plots.mplstyle")
 INK = matplotlib.rc_params_from_file(STYLE, use_default_template=False)["text.color"]
 STYLED = matplotlib.style.context(["default", STYLE])
-MOST_POINTS = 600  # of a curve, as a plot is no wider
+MOST_POINTS = 600  # the most points of a curve; a plot has no more pixels across
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure in two formats; `name` is its file's, `caption` says what it shows."""
+    """A figure in two formats, with the name of its file and a caption that says what it shows."""
 
     name: str
     caption: str
@@ -38,7 +38,7 @@ class Plot:
 
 @STYLED
 def score(groups: Sequence[Group], name: str) -> Plot:
-    """Plot the main metric against FLOPs: for each group the mean over its seeds, in a band from minimum to maximum.
+    """Plot the main metric against FLOPs: for each group, the mean over its seeds and a band from minimum to maximum.
 
     Hollow points are scores on partial models, filled ones on the full model.
     """
@@ -81,7 +81,7 @@ def over_seeds(runs: Sequence[ReportedRun], is_full: bool) -> Floats:
 
 @STYLED
 def loss(groups: Sequence[Group], name: str) -> Plot:
-    """Plot the training loss against updates: a running mean within each stage, and for a single run every update."""
+    """Plot the training loss against updates: a running mean in each stage and, for a single run, every update too."""
     figure, axes = _figure(groups, "update")
     for group in groups:
         colour = colour_of(group)
@@ -99,7 +99,7 @@ def loss(groups: Sequence[Group], name: str) -> Plot:
 
 
 def _figure(groups: Sequence[Group], key: str) -> tuple[Figure, Axes]:
-    """Make axes with a legend below, or for a single run with its stages in a strip above."""
+    """Make axes with a legend below them or, for a single run, with a strip above them that shows its stages."""
     figure = Figure(figsize=(5.6, 3.4), layout="constrained")
     if not _is_alone(groups):
         axes = figure.subplots()
@@ -147,7 +147,7 @@ def _running_mean(values: Floats, size: int) -> Floats:
 
 
 def _plot(axes: Axes, x: Floats, y: Floats, **look: Any) -> None:
-    """Plot a curve, thinned to the minimum and maximum of each stretch where it has too many points."""
+    """Plot a curve; if it has too many points, only the minimum and maximum of each stretch are drawn."""
     places = np.arange(len(y))
     if len(y) > MOST_POINTS:
         stretches = np.array_split(places, MOST_POINTS // 2)

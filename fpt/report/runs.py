@@ -1,4 +1,4 @@
-"""Runs as the report shows them: curves, stages and examples, as far as each run has come."""
+"""Reads what the report shows of each run, finished or not: its curves, stages and examples."""
 
 import json
 import math
@@ -18,22 +18,22 @@ from fpt.runs.folder import METRICS
 from fpt.runs.records import MEASURED, PLAN
 from fpt.runs.run import PREDICTIONS, UPDATES, Run
 
-UNMEASURED = dict.fromkeys(("peak_memory", "tokens_per_second", "share_of_peak"))  # of a stage
-COUNTED = {"update", "stage", "flops", "seconds"}  # what every line of metrics.jsonl has
+UNMEASURED = dict.fromkeys(("peak_memory", "tokens_per_second", "share_of_peak"))  # of a stage without measurements
+COUNTED = {"update", "stage", "flops", "seconds"}  # the keys that every line of metrics.jsonl has
 Line = dict[str, Any]
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class ReportedRun:
-    """One run of a report; what it does not have yet is empty."""
+    """One run of a report; records that an unfinished run does not have yet are empty."""
 
     files: Run
-    number: int  # in the report, from 1
+    number: int  # its place in the report, from 1
     label: str
-    settings: dict[str, Any]  # by dotted key
-    updates: list[Line]  # of metrics.jsonl, with a loss
-    validations: list[Line]  # with scores
+    settings: dict[str, Any]  # the configuration's values by dotted key
+    updates: list[Line]  # the lines of metrics.jsonl with a loss
+    validations: list[Line]  # the lines of metrics.jsonl with scores
     plan: dict[str, Any]
     result: dict[str, Any]
 
@@ -51,11 +51,14 @@ class ReportedRun:
         return int(self.updates[-1]["update"]) if self.updates else 0
 
     def is_full(self, stage: int) -> bool:
-        """Return whether a stage, from 1, trains on the full model, which only the last one can."""
+        """Return whether a stage, counted from 1, trains on the full model; only the last one can."""
         return stage == len(self.plan["stages"]) and self.plan.get("ends_whole", True)
 
     def spans(self, key: str) -> Iterator[tuple[int, float, float]]:
-        """Give the start and end of each stage that was begun; the first one starts after the scoring of neurons."""
+        """Yield each stage that was begun with its start and end in updates, FLOPs or seconds, as `key` says.
+
+        The first stage starts after the scoring of neurons.
+        """
         if not self.updates:
             return
         before = self.files.read_json(MEASURED)["seconds"]
@@ -67,7 +70,7 @@ class ReportedRun:
 
     @cached_property
     def stages(self) -> list[Line]:
-        """Every planned stage: its costs, and what was done, measured and scored so far."""
+        """Every planned stage: its costs, and what has been done, measured and scored so far."""
         rows = []
         took = {stage: end - start for stage, start, end in self.spans("seconds")}
         for index, row in enumerate(self.plan.get("stages", []), 1):
@@ -79,7 +82,7 @@ class ReportedRun:
                 "flops": row["flops_per_update"] * done,
                 "seconds": took.get(index),
                 "score": scores[-1] if scores else None,
-                "memory": row if "total" in row else None,  # an older fpt had it elsewhere
+                "memory": row if "total" in row else None,  # earlier versions of fpt had it elsewhere
             }
             finished = self.result["stages"][index - 1] if self.result else {}
             final = {key: finished[key] for key in ("flops", "seconds") if key in finished}
@@ -97,7 +100,7 @@ class ReportedRun:
         return {**UNMEASURED, **found}
 
     def examples(self, number: int) -> dict[str, list[Line]]:
-        """Pick that many right, wrong and other examples from all over the file."""
+        """Pick `number` right, wrong and other examples each, evenly spread over the predictions."""
         rows = self.files.predictions if PREDICTIONS in self.files.ledger else []
         names = {True: "right", False: "wrong", None: "neither right nor wrong"}
         groups = {name: [row for row in rows if row["correct"] is value] for value, name in names.items()}
@@ -134,7 +137,7 @@ class Group(NamedTuple):
 
 
 def by_seed(runs: Sequence[ReportedRun]) -> list[Group]:
-    """Group runs that differ only in their seeds, in the order of each group's first."""
+    """Group runs that differ only in their seeds, in the order of each group's first run."""
     groups: dict[str, list[ReportedRun]] = {}
     for run in runs:
         differs = [key for key in run.settings if key in ("seed", *MAY_DIFFER) or key.startswith("engine.")]

@@ -1,1 +1,1 @@
-"""Who asks, over a network?"""
+"""The HTTP service that answers with prompts over a network."""

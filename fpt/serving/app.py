@@ -1,4 +1,4 @@
-"""The service: what may be asked at which address, and how a request is refused."""
+"""The web application: what can be asked at which address, and how requests are refused."""
 
 import asyncio
 import base64
@@ -26,8 +26,8 @@ from fpt.tasks.file_formats import unique
 from fpt.tasks.predict_input import RAW, by_template
 from fpt.tasks.task import TaskRules
 
-SENT = 10  # seconds in which a request's body must have come
-HEADERS = {  # of every answer, for browsers
+SENT = 10  # seconds within which a request's body must arrive
+HEADERS = {  # headers of every response, for browsers
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -43,7 +43,7 @@ REFUSALS = {
 
 
 class Served(NamedTuple):
-    """A prompt that answers: its task, how a record becomes a text, and a text to try it with."""
+    """A prompt that is served: its task, the task's rules for making a text of a record, and a text to try it with."""
 
     task: str
     rules: TaskRules
@@ -52,16 +52,16 @@ class Served(NamedTuple):
 
 @dataclass(frozen=True)
 class Service:
-    """The prompts of one model, and how they are asked."""
+    """The prompts of one model that are served, and the limits on requests."""
 
     model: str
     prompts: Mapping[str, Served]
-    field: str  # of a record, with its prompt's name
-    longest_body: int  # bytes
-    own_names: Sequence[str]  # the hosts to be asked under, against DNS rebinding; if empty, any
+    field: str  # the field of a record that names its prompt
+    longest_body: int  # the most bytes of a request's body
+    own_names: Sequence[str]  # the host names that requests may use, against DNS rebinding; any if empty
 
     def example_of(self, record: dict[str, Any]) -> Any:
-        """Make an example of a record, by the template of the prompt that it names."""
+        """Make an example of a record with the template of the prompt that the record names."""
         names = ", ".join(self.prompts)
         name = str(record.get(self.field, names if len(self.prompts) == 1 else None))
         if name not in self.prompts:
@@ -86,7 +86,7 @@ class Answer(BaseModel):
 
 
 def make(service: Service, waiting: Waiting) -> FastAPI:
-    """Make the application that answers with the service's prompts, through the queue before their model."""
+    """Make the application that answers with the service's prompts through the model's queue."""
 
     @asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
@@ -143,7 +143,7 @@ def _add_addresses(app: FastAPI, service: Service, waiting: Waiting) -> None:
 
 
 async def _body(request: Request, longest: int) -> bytes:
-    """Read a body no further than it is allowed to be long, and for no longer than it is allowed to take."""
+    """Read a request's body; refuse one that is too long or takes too long to arrive."""
     body = bytearray()
     try:
         async with asyncio.timeout(SENT):
@@ -160,7 +160,7 @@ async def _body(request: Request, longest: int) -> bytes:
 
 
 def _record(body: bytes) -> dict[str, Any]:
-    """Read a body as a JSON object of texts, numbers and truth values, with no key twice."""
+    """Parse a body as a JSON object of texts, numbers and truth values; no key may occur twice."""
     place = "body"
     try:
         return RECORD.validate_python(json.loads(body, object_pairs_hook=unique))
@@ -193,12 +193,12 @@ def _add_refusals(app: FastAPI) -> None:
 
 
 def _problem(code: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
-    encodable = text.encode(errors="backslashreplace").decode()  # it may quote half of a surrogate pair
+    encodable = text.encode(errors="backslashreplace").decode()  # the text may quote half of a surrogate pair
     return JSONResponse({"error": encodable}, code, headers)
 
 
 def _page(service: Service) -> tuple[str, str]:
-    """Render the page with a text field; its policy has a browser load nothing else and run nothing else."""
+    """Render the page with a text field; returns it with a policy by which browsers load and run nothing else."""
     folder = files(__package__)
     script = (folder / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,4 +1,4 @@
-"""The socket that a service listens on, from before its model is opened until it is told to stop."""
+"""Listens on a socket, opened before the model is, and serves an application on it until told to stop."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fpt.devices.interrupts import Interrupted, heard
 from fpt.errors import UserError
 
-PATIENCE = 30  # seconds to answer what was asked before the stop
+PATIENCE = 30  # seconds to answer the questions that arrived before the stop
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -25,14 +25,14 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 def address(own: socket.socket) -> str:
-    """Return the address of a socket as a browser takes it."""
+    """Return the address of a socket as typed in a browser."""
     host, port = own.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def run(app: FastAPI, own: socket.socket, *, most: int) -> None:
     """Serve up to `most` connections until SIGINT or SIGTERM; waiting questions are answered before it ends."""
-    # Its start and stop the caller says in our words; errors of handlers are logged.
+    # The caller announces start and stop itself, so uvicorn logs only errors.
     settings = uvicorn.Config(
         app, log_level="error", access_log=False, timeout_graceful_shutdown=PATIENCE, limit_concurrency=most
     )

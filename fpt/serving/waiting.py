@@ -1,4 +1,4 @@
-"""Questions that wait for a model: those that came while it computed are the next batch."""
+"""The queue of questions for a model: those that arrive while it computes become the next batch."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -11,18 +11,18 @@ Question = tuple[Example, asyncio.Future[Prediction]]
 
 
 class Waiting:
-    """A queue before one model, which computes in a thread of its own; no question waits for a batch to fill.
+    """A queue for one model, which computes in a thread of its own; no question waits for a batch to fill up.
 
     Attributes:
-        asked: how many questions came in.
-        answered: how many of them were answered.
-        batches: in how many batches.
+        asked: how many questions have arrived.
+        answered: how many of them have been answered.
+        batches: in how many batches they were answered.
     """
 
     def __init__(
         self, answer: Callable[[Sequence[Example]], list[Prediction]], *, batch_size: int, longest: int
     ) -> None:
-        """Give `answer` up to `batch_size` questions at once, of up to `longest` that wait."""
+        """Prepare a queue for up to `longest` questions, of which `answer` gets up to `batch_size` at once."""
         self._answer, self._batch_size = answer, batch_size
         self._queue = asyncio.Queue[Question](longest)
         self.asked = self.answered = self.batches = 0
@@ -31,20 +31,20 @@ class Waiting:
         return self._queue.qsize()
 
     async def ask(self, example: Example) -> Prediction:
-        """Wait for the prediction; raises asyncio.QueueFull where too many wait already."""
+        """Wait for the prediction; raises asyncio.QueueFull if too many questions wait already."""
         future = asyncio.get_running_loop().create_future()
         self._queue.put_nowait((example, future))
         self.asked += 1
         return await future
 
     async def work(self) -> None:
-        """Answer until cancelled; what goes wrong with a question is raised where it was asked."""
+        """Answer questions until cancelled; an error with a question is raised in the call of `ask` that asked it."""
         with ThreadPoolExecutor(1, thread_name_prefix="model") as thread:
             while True:
                 batch = [await self._queue.get()]
                 while len(batch) < self._batch_size and not self._queue.empty():
                     batch.append(self._queue.get_nowait())
-                if batch := [question for question in batch if not question[1].done()]:  # whoever left is not answered
+                if batch := [question for question in batch if not question[1].done()]:  # not for clients that left
                     await self._compute(thread, batch)
 
     async def _compute(self, thread: ThreadPoolExecutor, batch: list[Question]) -> None:
@@ -52,7 +52,7 @@ class Waiting:
         try:
             found = await asyncio.get_running_loop().run_in_executor(thread, self._answer, examples)
         except Exception as error:
-            if len(batch) > 1:  # one of them may be at fault: the others are answered without it
+            if len(batch) > 1:  # one question may have caused the error, so each is tried alone
                 for one in batch:
                     await self._compute(thread, [one])
             elif not batch[0][1].done():

@@ -1,1 +1,1 @@
-"""What leaves?"""
+"""Exports of prompts for others: formats, model cards, uploads to the Hub."""

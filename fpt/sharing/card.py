@@ -1,4 +1,4 @@
-"""The facts of an export's model card, which `card.md.jinja` puts into words."""
+"""Renders an export's model card: collects the facts that `card.md.jinja` puts into words."""
 
 import shlex
 from importlib.resources import files
@@ -19,7 +19,7 @@ from fpt.units import amount
 
 
 def text(request: ExportRequest) -> str:
-    """Render README.md: the Hub's metadata, then words for people."""
+    """Render an export's README.md: the Hub's metadata, then text for people."""
     config = request.run.config
     kind, rules = kind_of(config.prompt), rules_of(config.task)
     data = data_of(config, rules)
@@ -43,7 +43,7 @@ def text(request: ExportRequest) -> str:
 
 
 def rendered(template: str, metadata: dict[str, Any], **facts: Any) -> str:
-    """Render a card; a fact that a template lacks is an error, not an empty text."""
+    """Render a card from a template; a fact that is missing is an error, not an empty text."""
     from huggingface_hub import ModelCardData
 
     text = (files(__package__) / template).read_text(encoding="utf-8")
@@ -52,7 +52,7 @@ def rendered(template: str, metadata: dict[str, Any], **facts: Any) -> str:
 
 
 def _metadata(request: ExportRequest, data: str, records: Origin) -> dict[str, Any]:
-    """Collect the Hub's metadata; a licence is the user's to add."""
+    """Collect the Hub's metadata, except for a licence, which the user must add."""
     from huggingface_hub import EvalResult
 
     result, config = request.run.result, request.run.config
@@ -62,7 +62,7 @@ def _metadata(request: ExportRequest, data: str, records: Origin) -> dict[str, A
         "tags": ["prompt-tuning", f"{config.prompt.kind}-prompt", "fpt"],
         "metrics": [result["metric"]["name"]],
     }
-    if data != "hub" or is_drawn(config.task):  # generated data have no name there
+    if data != "hub" or is_drawn(config.task):  # only the Hub's own splits have a name there
         return metadata
     metadata["datasets"] = [records.hub[0]]
     if request.number is None and config.task.valid_examples is None and config.task.valid_split in records.splits:
@@ -82,7 +82,7 @@ def _metadata(request: ExportRequest, data: str, records: Origin) -> dict[str, A
 
 
 def source_of(run: Run) -> str:
-    """Return an example of a source: the shortest of validation, or only the template of data that may be private."""
+    """Return an example source: the shortest in validation, or only the template if the data may be private."""
     if data_of(run.config, rules_of(run.config.task)) in ("world", "hub"):
         return str(min((row["input"] for row in run.predictions), key=len))
     task = run.config.task
@@ -90,7 +90,7 @@ def source_of(run: Run) -> str:
 
 
 def model_name(request: ExportRequest) -> str:
-    """Name the model for people, without a folder of this machine."""
+    """Name the model for people, without naming a local folder."""
     config = request.run.config.model
     whole = config.name if is_local(config.weights) else config.weights
     if config.weights == "embedded":

@@ -1,4 +1,4 @@
-"""A request to export: which prompt, for which model, in which format, to where; checked before torch is imported."""
+"""Checks a request to export before torch is imported; writes PEFT adapters, and uploads exports to the Hub."""
 
 import json
 import re
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMATS = ("fpt", "peft", "npy", "hf", "tokens", "embeds")
-WITH_MODEL = ("hf", "tokens")  # the prompt's model comes along
-EMBEDS, TEXTS = "embeds.safetensors", "texts.jsonl"  # of to=embeds
+WITH_MODEL = ("hf", "tokens")  # the formats that include the prompt's model
+EMBEDS, TEXTS = "embeds.safetensors", "texts.jsonl"  # the files of to=embeds
 
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """One prompt to export, checked."""
+    """A checked request to export one prompt."""
 
     run: Run
     to: str  # the format
-    stage: RunStage  # on whose model the prompt was learned
-    number: int | None  # of the stage whose last prompt it is; None: the run's best prompt
-    folder: Path  # to write to
+    stage: RunStage  # the stage on whose model the prompt was learned
+    number: int | None  # the number of the stage whose last prompt to export; None: the run's best prompt
+    folder: Path  # the folder to write
     base: str  # a Hub id or a folder: the model that the prompt is for, or that its checkpoint is a part of
-    repo: str | None  # a repository of the Hub, to upload to
+    repo: str | None  # the Hub repository to upload to, if any
 
     @property
     def shape(self) -> Shape:
-        """The shape of that stage's model."""
+        """The shape of the stage's model."""
         sizes, full = self.stage.values, read_shape(self.values, "")
         widths = [sizes["ffn"], sizes["decoder_ffn"]]  # the first is the first stack's
         return Shape(**{name: Stack(sizes[f"{name}_layers"], width) for name, width in zip(full, widths, strict=False)})
@@ -72,26 +72,26 @@ class ExportRequest:
 
     @property
     def revision(self) -> str | None:
-        """The run's `model.revision`, which another `base` does not have."""
+        """The run's `model.revision`; None if `base` is another model."""
         model = self.run.config.model
         return model.revision if self.base == model.weights else None
 
     @property
     def what(self) -> str:
-        """The prompt, for people."""
+        """What the prompt is, in words for the user."""
         return "the run's best prompt" if self.number is None else f"the prompt at the end of stage {self.number}"
 
 
 def check_request(
     path: str, to: str, *, number: int | None = None, folder: str | None = None, base: str | None, repo: str | None
 ) -> ExportRequest:
-    """Check what is typed to export a prompt of the run in the folder `path`."""
+    """Check a typed request to export a prompt of the run in the folder `path`."""
     if to not in FORMATS:
         raise UserError(f"to={to}: allowed are {', '.join(FORMATS)}.{did_you_mean(to, FORMATS)}")
     if to in WITH_MODEL and base is not None:
         raise UserError(f"base={base}: is for fpt, peft and npy; with to={to} the prompt's model comes along")
     run = open_run(path)
-    _ = run.result  # what is not finished has none
+    _ = run.result  # refuses a run that is not finished
     row = row_of(config_values(run.config.model)[0], "")
     if why := kind_of(run.config.prompt).not_exported.get(to, _not_held(row, to)):
         raise UserError(f"to={to}: {why}; to=fpt writes it as fpt reads it, to=hf its model too")
@@ -111,7 +111,7 @@ def check_request(
 
 
 def _not_held(row: Row, to: str) -> str:
-    """Say why a format cannot hold prompts of a family; "" if it can."""
+    """Say why a format cannot hold prompts for a model family; "" if it can."""
     if to == "peft":
         return row.no_peft
     if to == "embeds" and not row.reads.reads_target:
@@ -122,17 +122,17 @@ def _not_held(row: Row, to: str) -> str:
 
 
 def is_local(base: str) -> bool:
-    """Return whether a model is a folder of this machine."""
+    """Return whether a model is a folder on this machine."""
     return Path(base).expanduser().is_dir()
 
 
 def _resolved(base: str) -> str:
-    """Make a folder's path absolute, so that `from_pretrained` finds it from anywhere; a Hub id stays."""
+    """Make a folder's path absolute, so that `from_pretrained` finds it from anywhere; a Hub id is left as it is."""
     return str(Path(base).expanduser().resolve()) if is_local(base) else base
 
 
 def _check_base(request: ExportRequest, base: str | None) -> None:
-    """Check that the prompt's model is named, has the prompt's shape, and can be had where the prompt is sent."""
+    """Check that the prompt's model is named, has the right shape, and is on the Hub if the prompt is pushed there."""
     if base is None and not request.is_whole:
         number = request.stage.values["index"]
         raise UserError(
@@ -141,7 +141,7 @@ def _check_base(request: ExportRequest, base: str | None) -> None:
         )
     if base is not None and is_local(base):
         values, wanted = read_values(Path(base).expanduser()), request.shape
-        if request.row.shares_width:  # a checkpoint has the wider stack's neurons in both
+        if request.row.shares_width:  # in a checkpoint both stacks are as wide as the wider one
             wide = max(stack.neurons for stack in wanted.values())
             wanted = Shape(**{name: Stack(stack.blocks, wide) for name, stack in wanted.items()})
         actual = read_shape(values, f"base={base}")

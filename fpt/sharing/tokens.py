@@ -1,4 +1,4 @@
-"""A request to export many prompts as added tokens of one checkpoint, and what they are called in a text."""
+"""Exports several prompts as added tokens of one checkpoint: checks the request, and names prompts in texts."""
 
 import re
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ NAME = re.compile(r"[a-zA-Z0-9][\w.-]*", re.ASCII)
 
 @dataclass(frozen=True)
 class TokensRequest:
-    """Prompts to export as tokens, by name, checked."""
+    """A checked request to export prompts, by name, as tokens."""
 
     prompts: dict[str, ExportRequest]
     folder: Path
@@ -36,14 +36,14 @@ def check_tokens(
     base: str | None = None,
     repo: str | None = None,
 ) -> TokensRequest:
-    """Check what is typed to export the prompts of runs; without names, each has its task's."""
+    """Check a typed request to export the prompts of runs; without names, each is named after its task."""
     requests = [check_request(run, "tokens", number=number, folder=folder, base=base, repo=repo) for run in runs]
     given = named([request.run.config for request in requests], runs, names)
     return TokensRequest(dict(zip(given, requests, strict=True)), requests[0].folder, repo)
 
 
 def named(configs: Sequence[RunConfig], runs: Sequence[str], names: Sequence[str] | None) -> list[str]:
-    """Name the prompts of runs as `names` says, or each as its task."""
+    """Name the prompts of runs by `names`, or each after its task."""
     given = [config.task.name for config in configs] if names is None else list(names)
     typed = f"names={','.join(given)}"
     if len(given) != len(configs):
@@ -56,14 +56,14 @@ def named(configs: Sequence[RunConfig], runs: Sequence[str], names: Sequence[str
 
 
 def written(name: str) -> str:
-    """Write a prompt's name as it stands in a text."""
+    """Write a prompt's name as it is used in a text."""
     return f"<prompt:{name}>"
 
 
 def with_prompts(tokenizer: "PreTrainedTokenizerBase", lengths: dict[str, int]) -> "PreTrainedTokenizerBase":
-    """Add prompts of so many tokens to a copy of a tokenizer, which puts them in the place of their names in a text.
+    """Add prompts, by name and number of tokens, to a copy of a tokenizer, which replaces their names in texts by them.
 
-    Its normaliser has a rule for each name, so that every program that reads its tokenizer.json knows them.
+    The rules for this are in its normaliser, so they hold in every program that reads its tokenizer.json.
     """
     from copy import deepcopy
 
@@ -78,7 +78,7 @@ def with_prompts(tokenizer: "PreTrainedTokenizerBase", lengths: dict[str, int]) 
     library, rules = tokenizer.backend_tokenizer, []
     for name, length in lengths.items():
         tokens = [f"<prompt:{name}:{number}>" for number in range(length)]
-        # Found after the rules have put them in, as normalized=True asks; special, so that decoding drops them.
+        # With normalized=True they are matched after the rules have inserted them; special tokens are not decoded.
         added = [AddedToken(token, normalized=True, special=True) for token in tokens]
         if tokenizer.add_tokens(added, special_tokens=True) < length:
             raise UserError(f"to=tokens: the model has a prompt called {name} already; give another name with names=…")
@@ -88,7 +88,7 @@ def with_prompts(tokenizer: "PreTrainedTokenizerBase", lengths: dict[str, int]) 
 
 
 def card_of_tokens(request: TokensRequest) -> str:
-    """Render README.md of such a checkpoint: the Hub's metadata, then words for people."""
+    """Render the README.md of a checkpoint with prompts as tokens: the Hub's metadata, then text for people."""
     one = next(iter(request.prompts.values()))
     metrics = sorted({prompt.run.result["metric"]["name"] for prompt in request.prompts.values()})
     return rendered(

@@ -61,7 +61,7 @@ def _write(request: ExportRequest, folder: Path, progress: Progress, texts: Iter
     """Write one prompt, and its model if the format includes one."""
     learned = from_run(request.run, request.number)
     model = request.run.config.model
-    if is_on_this_machine(model):  # a local folder may have changed; a revision on the Hub cannot
+    if is_on_this_machine(model):  # a local folder may have changed since the run; the Hub keeps what was there
         learned.check_tokenizer(open_backbone(model, with_weights=False))
     if request.to == "hf":
         with progress.console.status("writing the model"):
