@@ -61,7 +61,9 @@ def joined(config: EngineConfig, device: torch.device) -> Iterator[None]:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         if "OMP_NUM_THREADS" not in os.environ:  # otherwise each process has a thread for every core of the machine
-            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // _here[1]))
+            # macOS does not say which cores a process may use.
+            cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+            torch.set_num_threads(max(1, cores // _here[1]))
         store, own, number = _met(timedelta(seconds=max(JOINING, config.timeout or 0)))
         dist.init_process_group(backend, store=store, rank=own, world_size=number, timeout=timeout)
         _patient = dist.new_group(backend="gloo", timeout=PATIENCE)

@@ -64,8 +64,11 @@ def data_of(config: RunConfig, rules: TaskRules) -> str:
 
 def most_train_examples(config: RunConfig) -> int | None:
     """How many training examples there are at most; None where that is not known."""
-    task, rules = config.task, rules_of(config.task)
-    if is_own(task) or rules.each_gold:  # a record makes several examples
+    task = config.task
+    if is_own(task):
+        return task.train_examples
+    rules = rules_of(task)
+    if rules.each_gold:  # a record makes several examples
         return task.train_examples
     if task.shots is not None:
         return task.shots if task.protocol == "lpt" else task.shots * max(1, len(rules.labels))
