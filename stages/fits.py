@@ -1,4 +1,4 @@
-"""Can the model do this task, with these lengths and options? Checked from configurations alone, before any weights."""
+"""Checks, from configurations alone, that a model can do its task with the given lengths and options."""
 
 from dataclasses import replace
 from math import inf

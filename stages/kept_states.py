@@ -194,7 +194,7 @@ class StatesBelow:
     def starts(self) -> NDArray[np.int64]:
         """Where each example's states begin, and where the last ones end.
 
-        They are those of its source and, if the prompt's stack also reads the target, of its target.
+        An example has a state for every source token and, in causal models, for every target token that is read.
         """
         return self.data.joined_starts if self.model.reads.reads_target else self.data.sources.starts
 

@@ -37,7 +37,7 @@ def build(backbone: Backbone, selection: Selection, engine: Engine = IN_FLOAT32)
     """
     family, files, quantize = backbone.family, backbone.files, engine.config.quantize
     model = family.skeleton(backbone.config, shape_of(selection, backbone.shape), selection)
-    whole = family.skeleton(backbone.config, backbone.shape)  # as on disk
+    whole = family.skeleton(backbone.config, backbone.shape)  # with the shapes of the files
     packs = set(layers_of(family, model)) if quantize != "none" else set()
     for skeleton in (model, whole):
         family.set_head(skeleton, is_own=backbone.has_own_head)

@@ -59,7 +59,7 @@ def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
 
 
 def _check_use(typed: Sequence[Override]) -> None:
-    """Refuse settings of training in a use of a learned prompt, where they would be ignored."""
+    """Refuse settings that say how a prompt is learned: a prompt that is already learned would ignore them."""
     for override in typed:
         if override.key == "experiment":
             raise UserError("experiment=…: sets keys of several groups, and is for a new run; give the keys themselves")

@@ -52,4 +52,4 @@ def precision_of(engine: EngineConfig) -> str:
         return engine.dtype
     if engine.device != "cpu" and torch.cuda.is_available():
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    return "bfloat16" if engine.device.startswith("cuda") else "float32"  # a plan for a card that is elsewhere
+    return "bfloat16" if engine.device.startswith("cuda") else "float32"  # a plan for a GPU that is not here

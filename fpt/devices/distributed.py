@@ -67,7 +67,7 @@ def joined(config: EngineConfig, device: torch.device) -> Iterator[None]:
         store, own, number = _met(timedelta(seconds=max(JOINING, config.timeout or 0)))
         dist.init_process_group(backend, store=store, rank=own, world_size=number, timeout=timeout)
         _patient = dist.new_group(backend="gloo", timeout=PATIENCE)
-    elif config.name in ("auto", "deepspeed"):
+    elif config.name in ("auto", "deepspeed"):  # auto may become deepspeed
         dist.init_process_group(backend, store=_HashStore(), rank=0, world_size=1)
     failed = True
     try:

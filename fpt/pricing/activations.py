@@ -13,7 +13,7 @@ from torch import Tensor, UntypedStorage
 from torch.autograd.graph import get_gradient_edge
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode  # where torch documents it, for all its underscore
+from torch.utils._python_dispatch import TorchDispatchMode  # documented by torch, despite its underscore
 from transformers import PreTrainedConfig
 
 from fpt.backbones.families import family_of

@@ -47,7 +47,7 @@ def open_sink(config: RunConfig, kept: Sequence[MetricsLine], say: Callable[[str
         for line in kept:
             sink.log(line)
         return Harmless(name, sink, say)
-    except Exception as error:  # of any type
+    except Exception as error:  # trackers raise errors of all types
         raise UserError(f"tracking={name}: cannot be started ({reason(error)}); tracking=none does without") from None
 
 
@@ -76,7 +76,7 @@ class Harmless:
         try:
             if self._sink is not None:
                 call(self._sink)
-        except Exception as error:  # of any type
+        except Exception as error:  # trackers raise errors of all types
             self._sink = None
             self._say(
                 f"tracking={self._name}: failed ({reason(error)}); the run goes on without; metrics.jsonl has all"

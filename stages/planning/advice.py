@@ -90,7 +90,7 @@ def _is_idle(config: RunConfig, change: str, changes: Sequence[str]) -> bool:
     is_sharded_then = "deepspeed" in changes or is_sharded(engine)
     return {
         "micro_batch": is_auto(config),
-        "checkpointing": is_for_card(engine) if asked is None else asked,  # on a card it is on where it helps
+        "checkpointing": is_for_card(engine) if asked is None else asked,  # by default a GPU has it where it helps
         "dtype": engine.dtype == "bfloat16",
         "deepspeed": is_sharded(engine) or engine.quantize != "none",
         "processes": not is_sharded_then or not are_typed(engine),

@@ -22,7 +22,7 @@ class StagePlan:
 
     Attributes:
         name: the name of its folder, as in 1-6x24-704x2816.
-        weight_bytes: bytes of the whole frozen model, over all devices.
+        weight_bytes: bytes of the whole frozen model, even if devices share it.
         flops: FLOPs of the stage's updates and, before them, of the states below a late prompt (`flops_states`).
         flops_full: FLOPs of vanilla prompt tuning of the full model on the same batches.
         blocks_below: how many of its blocks lie below the prompt.
