@@ -116,7 +116,7 @@ def test_a_command_is_understood(command: Command, tmp_path: Path, monkeypatch: 
 
 def printed_by(command: Command) -> str:
     """What all pages say that a command prints."""
-    return "\n".join(other.prints for other in typed("fpt") if other.words == command.words)
+    return "\n".join(other.prints for other in typed("fpt") if other.words == command.words and other.prints)
 
 
 def first_of(word: str) -> str:
