@@ -18,7 +18,7 @@ from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.soft import TENSOR
-from fpt.runs.atomic import new_folder
+from fpt.runs.atomic import new_folder, try_writing
 from fpt.runs.progress import Progress
 from fpt.runs.run import PROMPT
 from fpt.sharing import card
@@ -39,8 +39,8 @@ def export(
     `texts` is for to=embeds, which writes their embeddings after the prompt's.
     """
     try:
-        request.folder.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
+        try_writing(request.folder.parent)
+    except OSError as error:
         raise UserError(f"output={request.folder}: cannot be made ({error.strerror})") from None
     with new_folder(request.folder) as aside:
         aside.mkdir()
