@@ -1,8 +1,11 @@
 """Listens on a socket, opened before the model is, and serves an application on it until told to stop."""
 
 import errno
+import logging
 import os
+import resource
 import socket
+from contextlib import suppress
 
 import uvicorn
 from fastapi import FastAPI
@@ -11,6 +14,8 @@ from fpt.devices.interrupts import Interrupted, heard
 from fpt.errors import UserError
 
 PATIENCE = 30  # seconds to answer the questions that arrived before the stop
+FILES = 65_536  # descriptors to ask for; half-open connections, which uvicorn never closes, take one each
+WAITING = 128  # connections that the system holds until they are accepted
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -34,10 +39,30 @@ def run(app: FastAPI, own: socket.socket, *, most: int) -> None:
     """Serve up to `most` connections until SIGINT or SIGTERM; waiting questions are answered before it ends."""
     # The caller announces start and stop itself, so uvicorn logs only errors.
     settings = uvicorn.Config(
-        app, log_level="error", access_log=False, timeout_graceful_shutdown=PATIENCE, limit_concurrency=most
+        app,
+        log_level="error",
+        access_log=False,
+        timeout_graceful_shutdown=PATIENCE,
+        limit_concurrency=most,
+        backlog=WAITING,
     )
+    _allow_files()
+    logging.getLogger("asyncio").addFilter(_is_no_repeated_lack)
     with own, heard():
         try:
             uvicorn.Server(settings).run(sockets=[own])
         except Interrupted:  # uvicorn raises it again when it has ended
             return
+
+
+def _allow_files() -> None:
+    """Raise the number of file descriptors that this process may open as far as the system allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (FILES if hard < 0 else min(FILES, hard), hard))
+
+
+def _is_no_repeated_lack(record: logging.LogRecord) -> bool:
+    """Drop what asyncio logs for each connection that it cannot accept without descriptors: a traceback every time."""
+    text = record.getMessage()
+    return "out of system resource" not in text and "_start_serving" not in text
