@@ -14,6 +14,7 @@ from fpt.data.rows import Rows
 from fpt.prompts.late import Late
 from fpt.prompts.modules import LatePrompt, SoftPrompt, drawn
 from fpt.prompts.prompted import PromptedModel
+from fpt.training.checkpoint import TrainState, load_state
 from stages import partial
 from stages.selection import everything
 from tests.conftest import SMALL, on_cpu, open_folder
@@ -56,3 +57,8 @@ def same(one: Path, other: Path) -> bool:
     tensors = [load_file(folder / "prompt.safetensors") for folder in (one, other)]
     assert tensors[0].keys() == tensors[1].keys()
     return all(torch.equal(tensor, tensors[1][name]) for name, tensor in tensors[0].items())
+
+
+def stage_states(run: Path) -> list[TrainState]:
+    """The last state that each stage of a run saved, in the order of the stages."""
+    return [load_state(file.read_bytes())[0] for file in sorted(run.glob("stages/*/state.safetensors"))]

@@ -3,6 +3,7 @@
 Letters: B batch, S source, T target, P prompt, L positions, D model.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ from fpt.prompts.modules import Prompt
 Encoded = tuple[Tensor, Tensor]  # output [B, P+L, D] of the stack that the prompt enters, and its mask [B, P+L]
 
 
-class Reader:
+class Reader(ABC):
     """The passes of a frozen model with a prompt; each way to read has a subclass."""
 
     def __init__(self, family: Family, body: Any, prompt: Prompt, begin_pass: Callable[[], None]) -> None:
@@ -31,16 +32,16 @@ class Reader:
         """Token ids [B, L] that the stack with the prompt reads in training, and their padding mask."""
         return batch.source, batch.mask
 
+    @abstractmethod
     def decode(self, batch: Batch, encoded: Encoded, texts: int = 1) -> Tensor:
         """States [B, T, D] that predict the batch's labels (teacher forcing), from the output of the prompt's stack.
 
         Each row of labels is one target, or `texts` targets of equal length one after the other.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def generate(self, batch: Batch, encoded: Encoded | None, most: int, *, beams: int, in_step: bool) -> Tensor:
         """Output ids [B, ≤ most + 1], the start token first; `encoded` is None in a causal model."""
-        raise NotImplementedError
 
     def logits(self, states: Tensor) -> Tensor:
         """Vocabulary logits [N, V] for states [N, D], in float32."""
@@ -144,6 +145,9 @@ class Mask(Reader):
     def decode(self, batch: Batch, encoded: Encoded, texts: int = 1) -> Tensor:
         places = batch.mask.sum(1) - 1 if batch.places is None else batch.places
         return _following(encoded[0], self.prompt.length + places, 1).expand(-1, batch.labels.shape[1], -1)
+
+    def generate(self, batch: Batch, encoded: Encoded | None, most: int, *, beams: int, in_step: bool) -> Tensor:
+        raise AssertionError("a masked model chooses among labels")
 
 
 READERS: dict[str, type[Reader]] = {"seq2seq": Seq2Seq, "causal": Causal, "mask": Mask}

@@ -232,7 +232,7 @@ def decided(*words: str, examples: int | None = 100, tokens: int = 1000, cost: P
 
 
 def room(monkeypatch: pytest.MonkeyPatch, memory: int, disk: int) -> None:
-    """So many bytes are free."""
+    """Have this many bytes of memory and disk be free."""
     monkeypatch.setattr(kept_states, "_free", lambda _, where: {"memory": memory, "disk": disk}[where])
 
 

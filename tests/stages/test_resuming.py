@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from fpt.__main__ import main
-from fpt.training.checkpoint import TrainState, load_state
 from tests.conftest import quick_words, stopped_after
 from tests.families import CASES, save_family
-from tests.models import same
+from tests.models import same, stage_states
 from tests.processes import Command
 
 pytestmark = pytest.mark.trains
@@ -44,11 +43,6 @@ def losses(folder: Path) -> list[tuple[int, float]]:
     return [(row["update"], row["loss"]) for row in lines(folder) if "loss" in row]
 
 
-def states(folder: Path) -> list[TrainState]:
-    """That of each stage, in order."""
-    return [load_state(file.read_bytes())[0] for file in sorted(folder.glob("stages/*/state.safetensors"))]
-
-
 def measured_nothing(result: dict[str, Any]) -> dict[str, Any]:
     """A result without what depends on the clock and the machine."""
     measured = ("seconds", "tokens_per_second", "peak_memory")
@@ -65,7 +59,7 @@ def assert_the_same(folder: Path, whole: Path) -> None:
     assert (folder / "predictions.jsonl").read_bytes() == (whole / "predictions.jsonl").read_bytes()
     ours, theirs = (json.loads((path / "result.json").read_text()) for path in (folder, whole))
     assert measured_nothing(ours) == measured_nothing(theirs)
-    for our, their in zip(states(folder), states(whole), strict=True):
+    for our, their in zip(stage_states(folder), stage_states(whole), strict=True):
         for name, tensor in their.kept_prompt.items():
             assert torch.equal(our.kept_prompt[name], tensor)
             assert torch.equal(our.prompt[name], their.prompt[name])

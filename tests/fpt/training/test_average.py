@@ -13,15 +13,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from fpt.__main__ import main
 from fpt.prompts.modules import SoftPrompt
 from fpt.training.average import Average
-from fpt.training.checkpoint import TrainState, load_state
 from tests.conftest import Outcome
+from tests.models import stage_states
 
 AVERAGED = "optim.average=0.5"
-
-
-def states(folder: Path) -> list[TrainState]:
-    """That of each stage, in order."""
-    return [load_state(file.read_bytes())[0] for file in sorted(folder.glob("stages/*/state.safetensors"))]
 
 
 def test_it_is_torchs_exponential_average() -> None:
@@ -57,13 +52,13 @@ def test_a_run_learns_the_same_and_scores_and_keeps_the_mean(
     learned.clear()
     assert main(["train", *words, f"run.dir={mean}", AVERAGED]) == 0
     assert len(learned) == 20
-    for ours, theirs in zip(states(mean), states(plain), strict=True):
+    for ours, theirs in zip(stage_states(mean), stage_states(plain), strict=True):
         assert torch.equal(ours.prompt["prompt"], theirs.prompt["prompt"])
         assert theirs.mean is None
     wanted = torch.zeros(5, 32)  # the start counts for a millionth by now
     for vectors in learned:
         wanted = wanted.lerp(vectors, 0.5)
-    *_, last = states(mean)
+    *_, last = stage_states(mean)
     torch.testing.assert_close(last.kept_prompt["prompt"], wanted, atol=1e-5, rtol=1e-4)
     assert last.best_prompt is not None
     assert torch.equal(last.best_prompt["prompt"], last.kept_prompt["prompt"])

@@ -33,7 +33,7 @@ def project(trains: None, checkpoint: Path, tmp_path_factory: pytest.TempPathFac
 
 
 def answers(cli: Cli, run: str) -> list[str]:
-    """What each use comes to."""
+    """The answers of every way to use a run, from the API and the command line."""
     with api.predictor(run) as answer:
         called = answer(["q: what is 3"])[0].answer
     asked = cli("predict", f"run={run}", "text=q: what is 3", "--json")
