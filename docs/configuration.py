@@ -14,7 +14,7 @@ from fpt.config.schema import Group
 INTRODUCTION = """\
 # Configuration
 
-Printed by `python docs/configuration.py` from `fpt/config/schema.py` and `conf/`. `fpt train --help` has the same keys
+Printed by `python docs/configuration.py` from `fpt/config/` and `conf/`. `fpt train --help` has the same keys
 with the values that a command would use. Set a key by `train.updates=500`, a group by the name of an option, as in
 `model=t5-large`. The command line overrides an experiment, that a group's option, and that the defaults here.
 """
@@ -78,7 +78,7 @@ def _keys(names: Iterable[str]) -> str:
     rows = []
     for key in names:
         setting = keys.settings()[key]
-        said = setting.metadata["help"].replace("<", "&lt;")  # or Markdown takes </s> for a tag
+        said = keys.helps()[key].replace("<", "&lt;")  # or Markdown takes </s> for a tag
         default = _default(setting, key.rpartition(".")[0])
         rows.append((f"`{key}`", _allowed(setting), default, said))
     return _table(("key", "value", "default", "what it is"), rows) + "\n"

@@ -12,12 +12,10 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fpt import __version__
 from fpt.cli import look, serve, train, use
 from fpt.cli.arguments import HELP, JSON, Arguments, Option, parse
-from fpt.config import compose, keys
+from fpt.config import compose, keys, literal
 from fpt.errors import UserError, did_you_mean
 from fpt.runs.progress import quiet_libraries
 
@@ -76,8 +74,9 @@ def _verb(name: str, options: dict[str, str] | None = None, **values: Any) -> Ve
     return Verb(CALLS[name], options=tuple(taken), **values)
 
 
-TABLE: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("verbs.yaml").read_text(encoding="utf-8"))
-VERBS = {name: _verb(name, **values) for name, values in TABLE.items()}
+VERBS = {
+    name: _verb(name, **values) for name, values in literal.own_table(Path(__file__).with_name("verbs.yaml")).items()
+}
 FOR_LAUNCHERS = {"worker": Verb(train.worker, takes_places=True, options=(Option("quiet"),))}  # not called by people
 
 
@@ -138,8 +137,8 @@ def _help(name: str, verb: Verb, overrides: list[str]) -> str:
         lines.append(f"  {group}={' | '.join(keys.group_options(group))}{more}")
     lines += ["", f"keys and what they are in {' '.join(['fpt', name, *overrides])}:"]
     config = compose.load(overrides)
-    for key, setting in keys.settings().items():
+    for key, help in keys.helps().items():
         value = attrgetter(key)(config)
         shown = "…" if isinstance(value, list | dict) else json.dumps(value)
-        lines += [f"  {key}={shown}", f"      {setting.metadata['help']}"]
+        lines += [f"  {key}={shown}", f"      {help}"]
     return "\n".join(lines) + "\n"

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 
+from fpt.config.literal import leaves, own_table
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import Group
 
@@ -33,6 +34,12 @@ def settings() -> dict[str, Field[Any]]:
         else:
             known[item.name] = item
     return known
+
+
+@cache
+def helps() -> dict[str, str]:
+    """What every key is, in one sentence for the user."""
+    return leaves(own_table(Path(__file__).with_name("help.yaml")))
 
 
 def is_text(key: str) -> bool:

@@ -4,6 +4,7 @@ OmegaConf resolves every string that it holds, even to environment variables; on
 """
 
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -11,6 +12,11 @@ from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader  # reads 1e-5 as a number and no dates; the public functions would resolve
 
 MARK = re.compile(r"(\\*)\$\{")
+
+
+def own_table(file: Path) -> Any:
+    """The values in a YAML file of fpt's own, read by libyaml where PyYAML has it: ten times as fast."""
+    return yaml.load(file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def parse(text: str) -> Any:

@@ -33,23 +33,10 @@ class RunConfig(Group):
     recycle: RecycleConfig
     engine: EngineConfig
     run: FolderConfig
-    seed: int = setting("the one seed; prompt, data order and samples draw from streams named after it", 0, least=0)
-    resume: str = setting(
-        "auto: go on with an unfinished run; never: start over; must: refuse to start anew;"
-        " repair: drop what is damaged and go on from the last good state",
-        "auto",
-        choices=("auto", "never", "must", "repair"),
-    )
-    tracking: str = setting(
-        "where metrics go besides metrics.jsonl; auto: TensorBoard's event files where it is installed",
-        "auto",
-        choices=("auto", "none", "tensorboard", "wandb"),
-    )
-    cache_dir: str = setting(
-        "where neuron scores and tokens are kept for the next run",
-        "~/.cache/fpt",
-        place=True,
-    )
+    seed: int = setting(0, least=0)
+    resume: str = setting("auto", choices=("auto", "never", "must", "repair"))
+    tracking: str = setting("auto", choices=("auto", "none", "tensorboard", "wandb"))
+    cache_dir: str = setting("~/.cache/fpt", place=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
