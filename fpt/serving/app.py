@@ -21,12 +21,12 @@ from starlette.requests import ClientDisconnect
 
 from fpt import __version__
 from fpt.errors import UserError, reason
+from fpt.serving import server
 from fpt.serving.waiting import Waiting
 from fpt.tasks.file_formats import unique
 from fpt.tasks.predict_input import RAW, by_template
 from fpt.tasks.task import TaskRules
 
-SENT = 10  # seconds within which a request's body must arrive
 HEADERS = {  # headers of every response, for browsers
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -146,13 +146,13 @@ async def _body(request: Request, longest: int) -> bytes:
     """Read a request's body; refuse one that is too long or takes too long to arrive."""
     body = bytearray()
     try:
-        async with asyncio.timeout(SENT):
+        async with asyncio.timeout(server.SENT):
             async for part in request.stream():
                 body += part
                 if len(body) > longest:
                     raise HTTPException(413, f"the body has more than {longest:,} bytes", {"Connection": "close"})
     except TimeoutError:
-        why = f"the body did not come within {SENT} seconds"
+        why = f"the body did not come within {server.SENT} seconds"
         raise HTTPException(408, why, {"Connection": "close"}) from None
     except ClientDisconnect:
         raise HTTPException(400, "the client has left") from None

@@ -1,5 +1,6 @@
 """Listens on a socket, opened before the model is, and serves an application on it until told to stop."""
 
+import asyncio
 import errno
 import logging
 import os
@@ -9,12 +10,14 @@ from contextlib import suppress
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from fpt.devices.interrupts import Interrupted, heard
 from fpt.errors import UserError
 
 PATIENCE = 30  # seconds to answer the questions that arrived before the stop
-FILES = 65_536  # descriptors to ask for; half-open connections, which uvicorn never closes, take one each
+SENT = 10  # seconds within which a request's headers must arrive, and then its body
+FILES = 65_536  # descriptors to ask for; connections that wait for a request take one each
 WAITING = 128  # connections that the system holds until they are accepted
 
 
@@ -35,22 +38,49 @@ def address(own: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def run(app: FastAPI, own: socket.socket, *, most: int) -> None:
-    """Serve up to `most` connections until SIGINT or SIGTERM; waiting questions are answered before it ends."""
+class TimedProtocol(H11Protocol):
+    """HTTP as uvicorn speaks it, but a connection whose request does not come in time is closed."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection, and wait for its first request."""
+        super().connection_made(transport)
+        self._limit_wait()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request of the connection, after an answer."""
+        self._limit_wait()
+        super().on_response_complete()
+
+    def _limit_wait(self) -> None:
+        self.loop.call_later(SENT, self._close_without_new_request, self.cycle)
+
+    def _close_without_new_request(self, before: object) -> None:
+        if self.cycle is before:
+            self.timeout_keep_alive_handler()
+
+
+def settings(app: FastAPI, most: int) -> uvicorn.Config:
+    """Configure uvicorn for up to `most` connections."""
     # The caller announces start and stop itself, so uvicorn logs only errors.
-    settings = uvicorn.Config(
+    return uvicorn.Config(
         app,
+        http=TimedProtocol,
+        ws="none",
         log_level="error",
         access_log=False,
         timeout_graceful_shutdown=PATIENCE,
         limit_concurrency=most,
         backlog=WAITING,
     )
+
+
+def run(app: FastAPI, own: socket.socket, *, most: int) -> None:
+    """Serve up to `most` connections until SIGINT or SIGTERM; waiting questions are answered before it ends."""
     _allow_files()
     logging.getLogger("asyncio").addFilter(_is_no_repeated_lack)
     with own, heard():
         try:
-            uvicorn.Server(settings).run(sockets=[own])
+            uvicorn.Server(settings(app, most)).run(sockets=[own])
         except Interrupted:  # uvicorn raises it again when it has ended
             return
 

@@ -35,7 +35,7 @@ class Here:
 def running(made: FastAPI) -> Iterator[str]:
     """Within, the service answers at this address."""
     own = server.bound("127.0.0.1", 0)
-    library = uvicorn.Server(uvicorn.Config(made, log_level="error"))
+    library = uvicorn.Server(server.settings(made, most=300))
     thread = threading.Thread(target=library.run, kwargs={"sockets": [own]})
     thread.start()
     while not library.started:

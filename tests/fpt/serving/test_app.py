@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from fpt.config.compose import load
-from fpt.serving import app
+from fpt.serving import server
 from fpt.serving.app import Served, Service, make
 from fpt.serving.waiting import Waiting
 from fpt.tasks.catalogue import rules_of
@@ -137,7 +137,7 @@ def test_every_answer_has_headers_for_browsers(client: httpx2.Client) -> None:
 
 
 def test_half_a_body_is_not_waited_for(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "SENT", 0.2)
+    monkeypatch.setattr(server, "SENT", 0.2)
     port = int(here.url.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), timeout=30) as asking:
         asking.sendall(b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n{")
@@ -215,7 +215,7 @@ def test_a_bad_question_fails_alone(here: Here, client: httpx2.Client) -> None:
 
 
 def test_who_has_left_is_not_computed() -> None:
-    seen = []
+    seen = list[str]()
 
     def answer(examples: Sequence[Example]) -> list[Prediction]:
         seen.extend(example.source for example in examples)

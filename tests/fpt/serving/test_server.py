@@ -1,5 +1,6 @@
-"""A service without file descriptors left says little, and answers again when connections are closed."""
+"""Connections on which no whole request comes are closed; without file descriptors left the service says little."""
 
+import asyncio
 import os
 import resource
 import socket
@@ -7,11 +8,13 @@ import time
 import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlparse
 
 import pytest
 from fastapi import FastAPI
 
 from fpt.serving import server
+from tests.fpt.serving.conftest import running
 from tests.processes import FORKS
 
 HALF_A_REQUEST = b"POST /predict HTTP/1.1\r\nHost: x\r\n"
@@ -41,3 +44,22 @@ def test_half_open_connections_fill_no_log_and_leave_a_service_that_answers(tmp_
     process.join(30)
     assert process.exitcode == 0
     assert (tmp_path / "said").stat().st_size < 1000
+
+
+def test_a_request_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a new connection or after an answer; one that came is answered, however long that takes."""
+    monkeypatch.setattr(server, "SENT", 1)
+    app = FastAPI()
+
+    @app.get("/slow")
+    async def slow() -> None:
+        await asyncio.sleep(1.5)
+
+    with running(app) as url, ExitStack() as connections:
+        place = "127.0.0.1", urlparse(url).port or 0
+        silent, half, again = [connections.enter_context(socket.create_connection(place, 10)) for _ in range(3)]
+        half.sendall(HALF_A_REQUEST)
+        again.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert again.recv(4096).startswith(b"HTTP/1.1 200")
+        again.sendall(HALF_A_REQUEST)
+        assert [one.recv(4096) for one in (silent, half, again)] == [b""] * 3
