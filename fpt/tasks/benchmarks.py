@@ -6,7 +6,7 @@ TREC's own lines (`DESC:manner How did …`).
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -19,36 +19,38 @@ from fpt.tasks.fields import PlacedRecord, Record
 from fpt.tasks.file_formats import NOT_UTF8, Reader, check_names, csv_rows, lines
 from fpt.tasks.origins import Origin, Split
 
+Texts = Sequence[str]
+Files = Mapping[str, Texts]  # the names that the files of each split may have
 BROKEN_LINES = 1000  # at most one broken line in so many is left out; GLUE's own QQP has some twenty in 364,000
 IDS = ("index", "id")  # possible names of a test file's id column, whose values a submission repeats
-TABLES = origins.named(train=("train.tsv",), validation=("dev.tsv",))
-TEST_TABLE = origins.named(test=("test.tsv",))
-LINES = origins.named(train=("train.jsonl",), validation=("val.jsonl",))
+TABLES = {"train": ["train.tsv"], "validation": ["dev.tsv"]}
+TEST_TABLE = {"test": ["test.tsv"]}
 LABELLED = ["label", "text"]  # the header that a sentence task's file may have
 ENDINGS = {".tsv": "label<TAB>text", ".csv": "label,text", ".txt": "a label, a space and a text"}
 
 
 def glue(
     name: str,
-    sizes: tuple[int, int],
+    sizes: Sequence[int],
     renamed: Mapping[str, str] | None = None,
     *,
-    header: tuple[str, ...] = (),
-    splits: Mapping[str, Split] = TABLES,
-    tests: Mapping[str, Split] = TEST_TABLE,
+    header: Sequence[str] = (),
+    splits: Files = TABLES,
+    tests: Files = TEST_TABLE,
+    on_hub: Mapping[str, str] | None = None,
     generated: str | None = None,
 ) -> Origin:
     """The origin of a GLUE task; `sizes` are its numbers of training and validation examples.
 
-    `renamed` maps a file's column names to the Hub's; `header` has the column names of a file without a header line.
+    `renamed` maps a file's column names to the Hub's, and `on_hub` the splits' names; `header` has the column names of
+    a file without a header line.
     """
-    read = partial(_glue_file, renamed=renamed or {}, header=header)
-    return Origin(("nyu-mll/glue", name), splits, read, tests, sizes=sizes, generated=generated)
+    read = partial(_glue_file, renamed=renamed or {}, header=list(header))
+    parts, hidden = (origins.named(files, on_hub) for files in (splits, tests))
+    return Origin(("nyu-mll/glue", name), parts, read, hidden, sizes=(sizes[0], sizes[1]), generated=generated)
 
 
-def _glue_file(
-    file: Path, faults: Faults, *, renamed: Mapping[str, str], header: tuple[str, ...]
-) -> Iterator[PlacedRecord]:
+def _glue_file(file: Path, faults: Faults, *, renamed: Mapping[str, str], header: list[str]) -> Iterator[PlacedRecord]:
     """Records of a GLUE table, or of the JSON lines that SuperGLUE publishes RTE in."""
     if file.suffix != ".jsonl":
         yield from _table(file, faults, renamed, header)
@@ -57,7 +59,7 @@ def _glue_file(
         yield where, {renamed.get(name, name): value for name, value in record.items()}
 
 
-def _table(file: Path, faults: Faults, renamed: Mapping[str, str], header: tuple[str, ...]) -> Iterator[PlacedRecord]:
+def _table(file: Path, faults: Faults, renamed: Mapping[str, str], header: list[str]) -> Iterator[PlacedRecord]:
     """Records of a table in which quotes are ordinary letters; a test file, without labels, has a column of ids."""
     rows: Iterator[tuple[int, list[str]]] = ((number, line.split("\t")) for number, line in lines(file, faults))
     start, names = next(rows, (1, [""]))
@@ -97,10 +99,11 @@ def _whole_rows(
         faults.left_out[f"{file}: broken lines"] += len(broken)
 
 
-def super_glue(name: str, sizes: tuple[int | None, int], read: Reader = file_formats.json_lines, **more: Any) -> Origin:
+def super_glue(name: str, sizes: Sequence[Any], read: Reader = file_formats.json_lines, **more: Any) -> Origin:
     """The origin of a SuperGLUE task; `sizes` are its numbers of training and validation examples."""
-    tests = origins.named(test=("test.jsonl",))
-    return Origin(("aps/super_glue", name), LINES, read, tests, sizes=sizes, **more)
+    splits = origins.named({"train": ["train.jsonl"], "validation": ["val.jsonl"]})
+    tests = origins.named({"test": ["test.jsonl"]})
+    return Origin(("aps/super_glue", name), splits, read, tests, sizes=(sizes[0], sizes[1]), **more)
 
 
 def multirc_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
@@ -143,19 +146,17 @@ def _span(text: str, index: Any, span: str, where: str) -> tuple[int, int]:
     return start, start + len(span) if text.startswith(span, start) else words[last].end()
 
 
-def sentences(
-    name: str, *, train: tuple[str, ...] = (), test: tuple[str, ...] = (), whole: tuple[str, ...] = ()
-) -> Origin:
+def sentences(name: str, *, train: Texts = (), test: Texts = (), whole: Texts = ()) -> Origin:
     """The origin of a sentence task: train, dev and test files with any of the endings, or files with other names.
 
     `whole` names files that are not split; without a validation file, a part of them is held out for validation.
     """
 
-    def split(*stems: str, others: tuple[str, ...]) -> Split:
+    def split(*stems: str, others: Texts) -> Split:
         return Split((*(stem + ending for stem in stems for ending in ENDINGS), *others), hub="")
 
     splits = {"train": split("train", others=(*train, *whole)), "validation": split("dev", "test", others=test)}
-    return Origin((name,), splits, _sentence_file, {"test": split("test", others=test)}, whole=whole)
+    return Origin((name,), splits, _sentence_file, {"test": split("test", others=test)}, whole=tuple(whole))
 
 
 def _sentence_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:

@@ -12,7 +12,6 @@ from fpt.tasks import fields, file_formats, metrics, origins
 from fpt.tasks.benchmarks import glue
 from fpt.tasks.faults import Faults
 from fpt.tasks.fields import PlacedRecord, Record
-from fpt.tasks.labels import SENTENCES
 from fpt.tasks.origins import Origin
 from fpt.tasks.task import Example, Golds, TaskRules, Template
 
@@ -102,11 +101,13 @@ RULES = {
         records=Origin(
             ("EdinburghNLP/xsum",),
             origins.named(
-                train=("train.jsonl", "train.source", "train.document"),
-                validation=("validation.jsonl", "val.jsonl", "val.source", "validation.document"),
+                {
+                    "train": ["train.jsonl", "train.source", "train.document"],
+                    "validation": ["validation.jsonl", "val.jsonl", "val.source", "validation.document"],
+                }
             ),
             _xsum_file,
-            origins.named(test=("test.jsonl", "test.source", "test.document")),
+            origins.named({"test": ["test.jsonl", "test.source", "test.document"]}),
             generated="xsum",
             sizes=(204_045, 11_332),
             revision="refs/convert/parquet",  # datasets no longer runs the script that made it
@@ -120,7 +121,7 @@ RULES = {
     ),
     "stsb": TaskRules(
         records=glue("stsb", (5_749, 1_500), {"score": "label"}),
-        template=SENTENCES,
+        template=Template("sentence1: {sentence1} sentence2: {sentence2}", spare=("sentence1", "sentence2")),
         answer=_rating,
         metrics=("pearson", "spearman"),
         metric="pearson",

@@ -3,7 +3,7 @@
 Every source yields records with the Hub data set's field names, each with its place for error messages.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -58,9 +58,9 @@ class Origin:
         return {"world": generated, "hub": f"Hub {'/'.join(self.hub)}"}.get(data, data)
 
 
-def named(**files: tuple[str, ...]) -> dict[str, Split]:
-    """Splits and their file names, for splits that have the same names on the Hub."""
-    return {name: Split(names, name) for name, names in files.items()}
+def named(files: Mapping[str, Sequence[str]], on_hub: Mapping[str, str] | None = None) -> dict[str, Split]:
+    """Splits by name, from the names that their files may have, and their names on the Hub where those are others."""
+    return {name: Split(tuple(names), (on_hub or {}).get(name, name)) for name, names in files.items()}
 
 
 def records(origin: Origin, data: str, split: str, faults: Faults) -> Iterator[PlacedRecord]:

@@ -160,7 +160,7 @@ def _origin(config: TaskConfig) -> Origin:
     # Predicting needs no data files, so whether they exist is checked only when they are read.
     return Origin(
         (),
-        origins.named(train=(config.train,), validation=(config.valid or config.train,)),
+        origins.named({"train": [config.train], "validation": [config.valid or config.train]}),
         lambda file, faults: READERS[file.suffix.lower()](file, faults),
-        {} if config.test is None else origins.named(test=(config.test,)),
+        {} if config.test is None else origins.named({"test": [config.test]}),
     )

@@ -117,7 +117,7 @@ RULES = {
     "squad_v2": TaskRules(
         records=Origin(
             ("rajpurkar/squad_v2",),
-            origins.named(train=("train-v2.0.json",), validation=("dev-v2.0.json",)),
+            origins.named({"train": ["train-v2.0.json"], "validation": ["dev-v2.0.json"]}),
             _squad_file,
             {"test": Split(("test-v2.0.json",), hub="")},
             generated="squad_v2",

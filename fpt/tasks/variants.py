@@ -13,36 +13,12 @@ from statistics import fmean
 from fpt.config import label_words
 from fpt.config.schema import TaskConfig
 from fpt.errors import UserError, did_you_mean
-from fpt.tasks import fields
-from fpt.tasks.task import MASK, Example, TaskRules, Template
+from fpt.tasks import fields, labels
+from fpt.tasks.task import Example, TaskRules
 
 BOTH = "both"  # the name of MNLI's two validation sets together
 MEAN = "mean"  # the name of the mean of all metrics
 Score = Callable[[Sequence[str], Sequence[Example]], dict[str, float]]
-
-
-def _pair(first: str, second: str, end: str = " ?") -> Template:
-    return Template(f"{{{first}}}{end} {MASK} , {{{second}}}", (first, second))
-
-
-def _praise(name: str) -> Template:
-    return Template(f"{{{name}}} . It was {MASK} .", (name,))
-
-
-KINDS = ("Description", "Entity", "Expression", "Human", "Location", "Number")
-LPT: dict[str, tuple[Template, tuple[str, ...]]] = {  # each task's template, and its words in the labels' order
-    "mnli": (_pair("premise", "hypothesis"), ("Yes", "Maybe", "No")),
-    "mrpc": (_pair("sentence1", "sentence2"), ("No", "Yes")),
-    "qnli": (_pair("question", "sentence"), ("Yes", "No")),
-    "qqp": (_pair("question1", "question2", end=""), ("No", "Yes")),
-    "rte": (_pair("sentence1", "sentence2"), ("Yes", "No")),
-    "sst2": (_praise("sentence"), ("terrible", "great")),
-    "mpqa": (_praise("text"), ("terrible", "great")),
-    "mr": (_praise("text"), ("terrible", "great")),
-    "subj": (_praise("text"), ("subjective", "objective")),
-    "trec": (Template(f"{MASK} : {{text}}", ("text",)), KINDS),
-}
-WORDINGS = {"lpt": LPT}
 
 
 def wanted(rules: TaskRules, task: TaskConfig) -> TaskRules:
@@ -53,7 +29,7 @@ def wanted(rules: TaskRules, task: TaskConfig) -> TaskRules:
 
 def _worded(rules: TaskRules, task: TaskConfig) -> TaskRules:
     """The rules with the template and label words that the settings name or spell out."""
-    named = {name: wordings[task.name] for name, wordings in WORDINGS.items() if task.name in wordings}
+    named = labels.wordings_of(task.name)
     template, spelt = named.get(task.template or "", (rules.template, rules.labels))
     if task.template is not None and task.template not in named:
         template = replace(template, text=task.template, key="task.template")

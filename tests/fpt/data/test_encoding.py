@@ -10,9 +10,9 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from fpt.backbones.backbone import Backbone
 from fpt.backbones.rows import ROWS
 from fpt.data.encoding import Tokens, decoded, encode
+from fpt.tasks.labels import TABLE, wordings_of
 from fpt.tasks.predict_input import raw_example
 from fpt.tasks.task import Example, Template
-from fpt.tasks.variants import WORDINGS
 from tests.conftest import open_folder
 from tests.families import save_byte_level
 
@@ -173,7 +173,7 @@ def test_a_source_without_a_token_is_the_end_token(no_pad: Backbone) -> None:
 
 
 def test_published_texts_have_one_mask_each() -> None:
-    assert {len(template.masks) for named in WORDINGS.values() for template, _ in named.values()} == {1}
+    assert {len(template.masks) for task in TABLE for template, _ in wordings_of(task).values()} == {1}
 
 
 @pytest.mark.parametrize(
