@@ -15,9 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from fpt.backbones.families import family_of
 from fpt.data.encoded import IGNORED, Batch
 from fpt.prompts.modules import Prompt
-from fpt.prompts.readers import READERS, Encoded
-
-LOGITS_AT_ONCE = 1024  # the most target positions whose logits [V] are in memory at once
+from fpt.prompts.readers import LOGITS_AT_ONCE, READERS, Encoded
 
 
 class PromptedModel(nn.Module):
@@ -109,27 +107,13 @@ class PromptedModel(nn.Module):
             encoded = self.encode(batch)
         else:
             self.begin_pass()
-        return labels, self._logs(batch, encoded)
+        return labels, self.reader.logs(batch, encoded)
 
     @torch.no_grad()
     def weigh(self, batch: Batch, targets: Tensor) -> Tensor:
         """Log-probabilities [B, N, T] of the tokens of N targets [N, T], 0 where a target is padded with IGNORED.
 
-        Their sum over T is minus the training loss of the source with that target. One pass takes all targets side by
-        side, except in causal models, whose stack reads source and target together: there each target takes a pass.
+        Their sum over T is minus the training loss of the source with that target. A source is read once for all.
         """
-        if self.reads.reads_target:
-            batches = [replace(batch, labels=target.expand(len(batch.source), -1), below=None) for target in targets]
-            return torch.stack([self._logs(each, self.encode(each)) for each in batches], 1)
-        labels = targets.flatten().expand(len(batch.source), -1)
-        logs = self._logs(replace(batch, labels=labels), self.encode(batch), len(targets))
-        return logs.view(-1, *targets.shape)
-
-    def _logs(self, batch: Batch, encoded: Encoded, texts: int = 1) -> Tensor:
-        """The log-probabilities of a batch's labels [B, T], 0 where they are IGNORED."""
-        labels = batch.labels
-        states, real = self.reader.decode(batch, encoded, texts), labels != IGNORED
-        logs = torch.zeros(labels.shape, device=labels.device)
-        parts = zip(torch.split(states[real], LOGITS_AT_ONCE), torch.split(labels[real], LOGITS_AT_ONCE), strict=True)
-        logs[real] = torch.cat([-cross_entropy(self.reader.logits(part), ids, reduction="none") for part, ids in parts])
-        return logs
+        encoded = None if self.reads.reads_target else self.encode(batch)
+        return self.reader.weigh(batch, encoded, targets)

@@ -5,19 +5,23 @@ Letters: B batch, S source, T target, P prompt, L positions, D model.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput
 
 from fpt.backbones.family import Family
 from fpt.data.encoded import IGNORED, Batch
 from fpt.devices import distributed
-from fpt.prompts.generation import Line, Outputs, at_places, padded_behind, padded_in_front
+from fpt.prompts.context import Context, at_places
+from fpt.prompts.generation import Outputs
 from fpt.prompts.modules import Prompt
 
+LOGITS_AT_ONCE = 1024  # the most positions whose logits [V] are in memory at once
 Encoded = tuple[Tensor, Tensor]  # output [B, P+L, D] of the stack that the prompt enters, and its mask [B, P+L]
 
 
@@ -42,6 +46,24 @@ class Reader(ABC):
     @abstractmethod
     def generate(self, batch: Batch, encoded: Encoded | None, most: int, *, beams: int, in_step: bool) -> Tensor:
         """Output ids [B, ≤ most + 1], the start token first; `encoded` is None in a causal model."""
+
+    def weigh(self, batch: Batch, encoded: Encoded | None, targets: Tensor) -> Tensor:
+        """Log-probabilities [B, N, T] of the tokens of N targets [N, T], 0 where a target is padded with IGNORED.
+
+        `encoded` is None in a causal model.
+        """
+        assert encoded is not None
+        batch = replace(batch, labels=targets.flatten().expand(len(batch.source), -1))
+        return self.logs(batch, encoded, len(targets)).view(-1, *targets.shape)
+
+    def logs(self, batch: Batch, encoded: Encoded, texts: int = 1) -> Tensor:
+        """Log-probabilities [B, T] of a batch's labels, 0 where they are IGNORED."""
+        labels = batch.labels
+        states, real = self.decode(batch, encoded, texts), labels != IGNORED
+        logs = torch.zeros(labels.shape, device=labels.device)
+        parts = zip(torch.split(states[real], LOGITS_AT_ONCE), torch.split(labels[real], LOGITS_AT_ONCE), strict=True)
+        logs[real] = torch.cat([-cross_entropy(self.logits(part), ids, reduction="none") for part, ids in parts])
+        return logs
 
     def logits(self, states: Tensor) -> Tensor:
         """Vocabulary logits [N, V] for states [N, D], in float32."""
@@ -113,30 +135,41 @@ class Causal(Reader):
         assert texts == 1  # as every target needs a pass of its own
         return _following(encoded[0], self.prompt.length + batch.mask.sum(1) - 1, batch.labels.shape[1])
 
-    def generate(self, batch: Batch, encoded: Encoded | None, most: int, *, beams: int, in_step: bool) -> Tensor:
-        """Greedy decoding with one cache; blocks below the prompt cache the tokens, those above also the P vectors."""
-        assert beams == 1
-        family, body, cache, position = self.family, self.body, DynamicCache(), self.prompt.position
-        outputs = Outputs(family, body.config, batch.mask, most, family.pad_token(body.config))
+    def read(self, batch: Batch, more: int) -> Context:
+        """Read source and prompt into a cache, behind which up to `more` tokens can follow."""
         self.begin_pass()
-        ids, lower = padded_in_front(batch.source, batch.mask), Line(family, body, batch.mask, most)
-        states = lower.through(family.embedded(body, ids, lower.positions(ids.shape[1])), 0, position, cache)
-        states, mask = self.prompt.prepend(padded_behind(states, batch.mask), batch.mask, batch.mask)
-        upper = Line(family, body, mask, most)
-        states = upper.through(padded_in_front(states, mask), position, None, cache)
+        return Context(self.family, self.body, self.prompt, batch, more)
+
+    def generate(self, batch: Batch, encoded: Encoded | None, most: int, *, beams: int, in_step: bool) -> Tensor:
+        assert beams == 1
+        context, config = self.read(batch, most), self.body.config
+        outputs = Outputs(self.family, config, batch.mask, most, self.family.pad_token(config))
         while True:
-            outputs.add(self.logits(family.normed(body, states[:, -1])).argmax(-1))
+            outputs.add(self.logits(context.last).argmax(-1))
             is_over = not distributed.any_process(not outputs.are_ended) if in_step else outputs.are_ended
             if is_over or outputs.are_full:
                 return outputs.ids
             if not in_step and (going := outputs.leave()) is not None:
-                lower.take(going)
-                upper.take(going)
-                cache.batch_select_indices(going)
+                context.take(going)
             self.begin_pass()
-            states = family.embedded(body, outputs.last[:, None], lower.positions(1))
-            states = lower.through(states, 0, position, cache)
-            states = upper.through(states, position, None, cache)
+            context.add(outputs.last)
+
+    def weigh(self, batch: Batch, encoded: Encoded | None, targets: Tensor) -> Tensor:
+        """The source is read once; all beginnings of targets, each once, follow it side by side in a second pass."""
+        texts = [tuple(row[row != IGNORED].tolist()) for row in targets]
+        begun = sorted({text[:end] for text in texts for end in range(1, len(text))})
+        place = {text: index for index, text in enumerate([(), *begun])}
+        places = torch.tensor([[place.get(text[:end], 0) for end in range(targets.shape[1])] for text in texts])
+        context = self.read(batch, targets.shape[1] - 1)
+        states = context.last[:, None]
+        if begun:
+            ids = torch.tensor([text[-1] for text in begun], device=targets.device)
+            sees = torch.tensor([[one[: len(other)] == other for other in begun] for one in begun])
+            self.begin_pass()
+            states = torch.cat([states, context.branch(ids, sees.to(targets.device))], 1)
+        parts = torch.split(states, max(1, LOGITS_AT_ONCE // states.shape[1]))
+        logs = [self.logits(part).log_softmax(-1)[:, places, targets.clamp(min=0)] for part in parts]
+        return torch.cat(logs).masked_fill(targets == IGNORED, 0)
 
 
 class Mask(Reader):

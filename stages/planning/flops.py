@@ -171,10 +171,8 @@ def of_validation(config: RunConfig, schedule: Schedule, price: Price, flops: in
     floor = ROWS
     if price.reads.chooses(task.answer):
         number, floor = len(rules_of(task).labels), 0
-        if price.reads.reads_target:  # each label is read after the source, in a pass of its own
-            asked = [(shape, count * number, times) for shape, count, times in asked]
-        else:  # the decoder scores all tokens of all labels in one pass
-            target *= number
+        # A source is read once; its labels follow side by side, and have their first tokens from one place if causal.
+        target = 1 + number * (target - 1) if price.reads.reads_target else number * target
 
     def cost(shape: Shape, rows: int, rows_of_decoder: int) -> int:
         """FLOPs of reading `rows` sources and of writing `rows_of_decoder` outputs."""

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from tests.processes import in_processes
 pytestmark = pytest.mark.dear
 PROMPT = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(0))
 ALL = [0, 1, 2, 3]
+TARGETS = torch.tensor([[30, 31, 1, -100], [30, 31, 32, 1], [32, 1, -100, -100], [33, -100, -100, -100]])
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -123,12 +125,11 @@ def test_answers_are_what_transformers_finds_likeliest(backbone: Backbone, their
     assert torch.equal(logits.argmax(-1), labels[labels != -100])
     expected = logits.log_softmax(-1).gather(1, labels[labels != -100][:, None])[:, 0]
     torch.testing.assert_close(logs[labels != -100], expected, rtol=1e-4, atol=1e-5)
-    targets = torch.tensor([[30, 31, 1], [32, 1, -100]])
-    weighed = model.weigh(data.batch(ALL), targets).sum(2)
-    for number, target in enumerate(targets):
-        alone = replace(data.batch(ALL), labels=target.expand(4, -1).contiguous())
-        expected = asked(theirs, family, alone, PROMPT).loss * 4 * (target != -100).sum()
-        torch.testing.assert_close(-weighed[:, number].sum(), expected)
+    weighed = model.weigh(data.batch(ALL), TARGETS).sum(2)
+    for index, (number, target) in product(ALL, enumerate(TARGETS)):
+        alone = replace(data.batch([index]), labels=target[target != -100][None])
+        expected = asked(theirs, family, alone, PROMPT).loss * alone.labels.numel()
+        torch.testing.assert_close(-weighed[index, number], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_pefts_prompt_is_ours_where_it_is_exported(theirs: Any, folder: Path, family: str) -> None:
@@ -217,7 +218,13 @@ def test_a_late_prompt_takes_no_notice_of_padding(backbone: Backbone, generator:
     with torch.no_grad():  # what was generated, with caches, is what a pass without finds likeliest
         states = model.reader.decode(told, model.encode(told))[labels != -100]
     assert torch.equal(model.reader.logits(states).argmax(-1), labels[labels != -100])
+    weighed = model.weigh(data.batch(ALL), TARGETS)
     for index in ALL:
+        torch.testing.assert_close(model.weigh(data.batch([index]), TARGETS)[0], weighed[index], rtol=1e-4, atol=1e-4)
+        for target, logs_of_one in zip(TARGETS, weighed[index], strict=True):
+            with torch.no_grad():
+                loss = model(replace(data.batch([index]), labels=target[target != -100][None]))
+            torch.testing.assert_close(-logs_of_one.sum(), loss, rtol=1e-4, atol=1e-4)
         of_one, log = model.answer(data.batch([index]), max_new_tokens=5)
         width = of_one.shape[1]
         assert torch.equal(labels[index, :width], of_one[0])

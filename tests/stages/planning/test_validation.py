@@ -44,6 +44,13 @@ def test_by_score_every_label_goes_through_the_decoder_and_none_waits_for_its_to
     assert planned(*words, few)["share"] > 2 * said["share"]
 
 
+def test_a_causal_model_reads_a_source_once_for_all_labels() -> None:
+    """MNLI has three, BoolQ two: a third label adds its own tokens."""
+    of_labels = [planned(f"task={task}", "model=gemma3-270m", "task.answer=score") for task in ("mnli", "boolq")]
+    flops = [found["flops"] / found["examples"] for found in of_labels]
+    assert flops[0] < 1.2 * flops[1]
+
+
 def test_where_the_number_of_examples_is_not_known_nothing_is_said(boolq: Path) -> None:
     config = load([f"task.data={boolq}", "model=t5-small"])
     assert described(config, schedule.of(config))["validation"] is None

@@ -1,0 +1,85 @@
+"""What follows a cache is what one whole pass says, whatever the padding, and the source is read once."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import DynamicCache
+
+from fpt.data.encoded import IGNORED, Encoded
+from fpt.data.rows import Rows
+from fpt.pricing.flops import Price
+from fpt.prompts.context import CachedBlocks, padded_in_front
+from fpt.prompts.modules import MixedPrompt, SoftPrompt
+from fpt.prompts.prompted import PromptedModel
+from stages import partial
+from stages.selection import everything
+from tests.conftest import open_folder
+from tests.families import WIDTH, data_of, save_family
+
+ALL = [0, 1, 2, 3]
+
+
+def vectors(length: int, *, scale: float = 1.0) -> Tensor:
+    return torch.randn(length, WIDTH, generator=torch.Generator().manual_seed(length)) * scale
+
+
+def model_of(folder: Path, family: str, prompt: SoftPrompt | MixedPrompt) -> PromptedModel:
+    backbone = open_folder(save_family(folder, family))
+    return PromptedModel(partial.build(backbone, everything(backbone.shape)), prompt)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "gemma3_text"])
+def test_states_behind_a_cache_and_their_gradient_are_those_of_a_whole_pass(tmp_path: Path, family: str) -> None:
+    model, batch = model_of(tmp_path / family, family, SoftPrompt(vectors(3))), data_of(family).batch(ALL)
+    words, body, more = model.family, model.body, 5
+    blocks = CachedBlocks(words, body, batch.mask, more, cache := DynamicCache())
+    ids = padded_in_front(batch.source, batch.mask)
+    with torch.no_grad():
+        embedded = words.embedded(body, ids, blocks.positions(ids.shape[1]))
+        blocks.read(embedded)
+    sees = torch.ones(more, more, dtype=torch.bool).tril()
+    given = [vectors(more, scale=0.5).requires_grad_() for _ in range(2)]
+    found = blocks.branch(given[0].expand(4, -1, -1), sees)
+    (found**2).sum().backward()
+    assert cache.get_seq_length() == ids.shape[1]  # nothing was added
+    wanted = []
+    for row, mask in zip(embedded, batch.mask, strict=True):
+        states = torch.cat([row[len(mask) - mask.sum() :], given[1]])[None]
+        whole = words.arguments(body, states, torch.ones(1, states.shape[1], dtype=torch.long))
+        wanted.append(words.through(body, states, whole, 0, None)[:, -more:])
+    torch.testing.assert_close(found, torch.cat(wanted), rtol=1e-4, atol=1e-5)
+    (torch.cat(wanted) ** 2).sum().backward()
+    torch.testing.assert_close(given[0].grad, given[1].grad, rtol=1e-3, atol=1e-3)
+
+
+def test_choosing_among_six_labels_reads_the_source_as_often_as_among_two(tmp_path: Path) -> None:
+    model = model_of(tmp_path / "llama", "llama", SoftPrompt(vectors(20)))
+    model.requires_grad_(False)  # or the counter stumbles over its views
+    model.body.set_attn_implementation("eager")  # the counter does not see into the CPU's fused attention
+    data = Encoded(Rows.of([[5 + place for place in range(20)]]), Rows.of([[30, 1]]))
+    labels = torch.tensor([[30, 1, -100], [31, 32, 1], [33, 1, -100], [34, 35, 1], [36, 1, -100], [37, 38, 1]])
+    flops, priced, price, shape = [], [], Price(model.body.config), open_folder(tmp_path / "llama").shape
+    for count in (2, 6):
+        with FlopCounterMode(display=False) as counter:
+            model.weigh(data.batch([0]), labels[:count])
+        flops.append(counter.get_total_flops())
+        tokens = int((labels[:count] != IGNORED).sum())
+        priced.append(price.forward(shape, batch=1, source=40, target=1 + tokens - count))
+    assert flops[1] < 1.3 * flops[0]
+    assert flops == pytest.approx(priced, rel=0.05)
+
+
+def test_prompts_of_unlike_lengths_in_a_batch_answer_as_alone(tmp_path: Path) -> None:
+    """The shorter is padded before its vectors, and its source behind: padding on both sides of what is read."""
+    prompts, of_rows = [SoftPrompt(vectors(5)), SoftPrompt(vectors(2))], [0, 1, 1, 0]
+    model = model_of(tmp_path / "llama", "llama", MixedPrompt(prompts, of_rows))
+    data, targets = data_of("llama"), torch.tensor([[30, 31, 1], [32, 1, -100]])
+    ids, logs = model.generate(data.batch(ALL), max_new_tokens=5), model.weigh(data.batch(ALL), targets)
+    for index, own in enumerate(of_rows):
+        alone = model.with_prompt(prompts[own])
+        wanted = alone.generate(data.batch([index]), max_new_tokens=5)[0]
+        assert torch.equal(ids[index, : len(wanted)], wanted)
+        torch.testing.assert_close(logs[index], alone.weigh(data.batch([index]), targets)[0], rtol=1e-4, atol=1e-4)
