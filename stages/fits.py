@@ -4,8 +4,8 @@ from dataclasses import replace
 from math import inf
 from typing import Any
 
+from fpt.backbones.family_table import FamilyRow, StackRow, value_at
 from fpt.backbones.location import config_values
-from fpt.backbones.rows import Row, StackRow, value_at
 from fpt.backbones.shapes import row_of
 from fpt.config.run_config import RunConfig
 from fpt.errors import UserError
@@ -33,7 +33,7 @@ def check(config: RunConfig, values: dict[str, Any], where: str) -> None:
     _check_mask(model, row, rules.template)
 
 
-def _check_mask(model: str, row: Row, template: Template) -> None:
+def _check_mask(model: str, row: FamilyRow, template: Template) -> None:
     """Refuse a template whose mask stands where the model cannot answer."""
     masks = template.masks
     if len(masks) > 1:
@@ -66,7 +66,7 @@ def check_positions(config: RunConfig, values: dict[str, Any], where: str) -> No
         raise UserError(f"{key}={written}: {model} writes up to {known} tokens; give {key}={known} or less")
 
 
-def num_positions(row: Row, stack: StackRow, values: dict[str, Any]) -> float:
+def num_positions(row: FamilyRow, stack: StackRow, values: dict[str, Any]) -> float:
     """How many positions a stack has, counted up to where rotary angles begin to depend on the length that is read.
 
     Beyond that point a long source would change the angles of the whole batch, so an answer would depend on its batch.

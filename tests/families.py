@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import CONFIG_MAPPING, AutoTokenizer, PreTrainedTokenizerFast
 
 from fpt.backbones import tiny
-from fpt.backbones.rows import ROWS
+from fpt.backbones.family_table import FAMILY_TABLE
 from fpt.backbones.shapes import Selection, Shape, StackSelection
 from fpt.data.encoded import IGNORED, Batch, Encoded
 from fpt.data.rows import Rows
@@ -63,7 +63,7 @@ CASES = {
 }
 INSTALLED = Version(transformers.__version__)
 # Families whose model the installed release computes wrongly are refused.
-REFUSED = {name for name, row in ROWS.items() if Version(row.transformers or "0") > INSTALLED}
+REFUSED = {name for name, row in FAMILY_TABLE.items() if Version(row.transformers or "0") > INSTALLED}
 CASES = {name: case for name, case in CASES.items() if name not in REFUSED}
 COUNTED = pytest.mark.skipif(Version("5.18") > INSTALLED, reason="older releases multiply in other places")
 
@@ -72,7 +72,7 @@ def save_family(folder: Path, family: str, **values: Any) -> Path:
     """A random model of a family, with the embedded model's tokenizer beside it; `values` are of its config.json."""
     case = CASES[family]
     torch.manual_seed(7)
-    model = getattr(transformers, ROWS[family].reads.auto_class).from_config(
+    model = getattr(transformers, FAMILY_TABLE[family].reads.auto_class).from_config(
         CONFIG_MAPPING[family](**{**case.values, **values}), dtype=torch.float32
     )
     if case.own_head:
@@ -84,7 +84,7 @@ def save_family(folder: Path, family: str, **values: Any) -> Path:
     if case.own_head:
         file = folder / "config.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), "tie_word_embeddings": False}))
-    more = {"mask_token": "<extra_id_9>"} if ROWS[family].reads.name == "mask" else {}
+    more = {"mask_token": "<extra_id_9>"} if FAMILY_TABLE[family].reads.name == "mask" else {}
     AutoTokenizer.from_pretrained(tiny.FOLDER, **more).save_pretrained(folder)
     return folder
 
@@ -113,7 +113,9 @@ def save_byte_level(folder: Path, family: str, *, end: str = "<|endoftext|>", **
 
 def opened(folder: Path, family: str) -> Any:
     """transformers' own model of a checkpoint."""
-    model = getattr(transformers, ROWS[family].reads.auto_class).from_pretrained(folder, dtype=torch.float32).eval()
+    model = (
+        getattr(transformers, FAMILY_TABLE[family].reads.auto_class).from_pretrained(folder, dtype=torch.float32).eval()
+    )
     if family == "umt5":  # which transformers takes for tied, and scales: no published checkpoint is
         model.config.tie_word_embeddings = False
     return model.requires_grad_(False)
@@ -121,7 +123,7 @@ def opened(folder: Path, family: str) -> Any:
 
 def data_of(family: str) -> Encoded:
     """Four examples of unlike lengths; a masked model's have a word each, which stands where the mask is."""
-    if ROWS[family].reads.name != "mask":
+    if FAMILY_TABLE[family].reads.name != "mask":
         return DATA
     sources = [
         [2, 5, 6, BLANK, 7, 1],
@@ -142,12 +144,12 @@ class Inputs(NamedTuple):
 
 def inputs_of(family: str, batch: Batch) -> Inputs:
     """The source, or in a causal model source and target one after the other."""
-    if ROWS[family].reads.name == "seq2seq":
+    if FAMILY_TABLE[family].reads.name == "seq2seq":
         return Inputs(batch.source, batch.mask, batch.labels)
     rows, answers = [], []
     for source, mask, target in zip(batch.source, batch.mask, batch.labels, strict=True):
         own, said = source[mask.bool()], target[target != IGNORED]
-        if ROWS[family].reads.name == "causal":
+        if FAMILY_TABLE[family].reads.name == "causal":
             rows.append(torch.cat([own, said]))
             answers.append(torch.cat([torch.full_like(own, IGNORED), said]))
         else:

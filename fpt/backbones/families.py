@@ -5,11 +5,11 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from fpt.backbones.family import Family
-from fpt.backbones.rows import ROWS
+from fpt.backbones.family_table import FAMILY_TABLE
 from fpt.backbones.t5 import T5, UMT5
 
 CLASSES = {"t5": T5, "mt5": T5, "umt5": UMT5}  # for families that a row alone cannot describe
-FAMILIES: dict[str, Family] = {name: CLASSES.get(name, Family)(row) for name, row in ROWS.items()}
+FAMILIES: dict[str, Family] = {name: CLASSES.get(name, Family)(row) for name, row in FAMILY_TABLE.items()}
 
 
 def family_of(config: PreTrainedConfig) -> Family:

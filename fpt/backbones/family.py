@@ -17,7 +17,7 @@ from transformers import CONFIG_MAPPING, Cache, PreTrainedConfig
 from transformers.initialization import no_init_weights
 
 from fpt.backbones import calls
-from fpt.backbones.rows import Ffn, Row, StackRow, value_at
+from fpt.backbones.family_table import FamilyRow, Ffn, StackRow, value_at
 from fpt.backbones.shapes import Selection, Shape, Stack, WeightSlice
 from fpt.backbones.weights import WeightFiles
 from fpt.errors import UserError, reason
@@ -28,7 +28,7 @@ Places = tuple[str, ...]  # the names of one tensor in a model: several if it is
 class Family:
     """A family of models; their type is Any, as transformers annotates its classes only in part."""
 
-    def __init__(self, row: Row) -> None:
+    def __init__(self, row: FamilyRow) -> None:
         """Describe the family by this row."""
         self.row = row
 

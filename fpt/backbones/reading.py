@@ -1,7 +1,7 @@
 """The ways in which families read and answer: sequence to sequence, causal, or by filling in a mask.
 
-A family's row has one of them. Other code uses its attributes and never asks which one it is; the forward passes of
-each are in `fpt/prompts/readers.py`. Imports nothing heavy.
+A family has one of them. Other code uses its attributes and never asks which one it is; the forward passes of each are
+in `fpt/prompts/readers.py`. Imports nothing heavy.
 """
 
 from dataclasses import dataclass, replace
@@ -10,29 +10,19 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Reading:
-    """How a family's models read an example and answer it.
+    """How a family's models read an example and answer it."""
 
-    Attributes:
-        name: its name in the documentation.
-        auto_class: the class of transformers that opens such models.
-        peft_task: what PEFT calls their task.
-        pool: the token whose hidden state summarises a source best, "first" or "last".
-        writes: whether an answer is generated token by token up to an end token; else one word is chosen at a mask.
-        reads_target: whether the target follows the source through the stack that the prompt enters.
-        stands_alone: whether a target is the beginning of its stack's input, rather than following a text.
-        sentinel: the token that targets begin with, as in pre-training; "": none.
-        mark: the text that marks a generated answer's place in a source; "": it follows the source; None: no mark.
-    """
-
-    name: str
-    auto_class: str
-    peft_task: str = ""
-    pool: str = "first"
-    writes: bool = True
-    reads_target: bool = False
-    stands_alone: bool = False
-    sentinel: str = ""
-    mark: str | None = None
+    name: str  # its name in the documentation
+    auto_class: str  # the class of transformers that opens such models
+    peft_task: str = ""  # what PEFT calls their task
+    pool: str = "first"  # the token whose hidden state summarises a source best, "first" or "last"
+    writes: bool = True  # whether an answer is generated up to an end token; else one word is chosen at a mask
+    reads_target: bool = False  # whether the target follows the source through the stack that the prompt enters
+    stands_alone: bool = False  # whether a target is the beginning of its stack's input, rather than following a text
+    sentinel: str = ""  # the token that targets begin with, as in pre-training; "": none
+    mark: str | None = (
+        None  # what marks a generated answer's place in a source; "": it follows the source; None: nothing
+    )
 
     def positions(self, source: int, target: int) -> int:
         """How many positions of an example go through the stack that a prompt enters, not counting the prompt."""
@@ -63,3 +53,4 @@ SEQ2SEQ = Reading("seq2seq", "AutoModelForSeq2SeqLM", "SEQ_2_SEQ_LM", stands_alo
 SPANS = replace(SEQ2SEQ, sentinel="<extra_id_0>", mark="<extra_id_0>")  # T5's way, in which an answer fills a gap
 CAUSAL = Reading("causal", "AutoModelForCausalLM", "CAUSAL_LM", pool="last", reads_target=True, mark="")
 MASK = Reading("mask", "AutoModelForMaskedLM", writes=False)
+READINGS = {"seq2seq": SEQ2SEQ, "spans": SPANS, "causal": CAUSAL, "mask": MASK}  # by the name in families.yaml

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 
 from packaging.version import Version
 
-from fpt.backbones.rows import REFUSED, ROWS, SUPPORTED, Row, value_at
+from fpt.backbones.family_table import FAMILY_TABLE, REFUSED, SUPPORTED, FamilyRow, value_at
 from fpt.errors import UserError
 
 MOST_BLOCKS, MOST = 10_000, 100_000_000  # the largest number of blocks, and the largest other size, that are accepted
@@ -68,10 +68,10 @@ class Sizes:
     vocabulary: int
 
 
-def row_of(values: dict[str, Any], where: str) -> Row:
+def row_of(values: dict[str, Any], where: str) -> FamilyRow:
     """The family table's row for a config.json's values; `where` names their origin in errors."""
     family = values.get("model_type")
-    row = ROWS.get(str(family))
+    row = FAMILY_TABLE.get(str(family))
     if row is None:
         reason = REFUSED.get(str(family), f"its model_type is '{family}'")
         raise UserError(f"{where}: not a supported model: {reason}. Supported are {SUPPORTED}")

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from fpt.backbones.rows import ROWS, Row
+from fpt.backbones.family_table import FAMILY_TABLE, FamilyRow
 from fpt.config.schema import TaskConfig
 from fpt.data.encoded import IGNORED, Encoded
 from fpt.data.rows import Rows
@@ -81,7 +81,7 @@ class Tokens:
     """
 
     tokenizer: PreTrainedTokenizerBase
-    row: Row = ROWS["t5"]
+    row: FamilyRow = FAMILY_TABLE["t5"]
     templates: str = ""
 
     @cached_property

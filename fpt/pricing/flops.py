@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedConfig
 
 from fpt.backbones.families import family_of
+from fpt.backbones.family_table import FamilyRow
 from fpt.backbones.quantised import bytes_at_once, layers_of, packed_bytes
-from fpt.backbones.rows import Row
 from fpt.backbones.shapes import Shape, Stack
 from fpt.config.schema import PromptConfig
 from fpt.pricing.activations import OnMeta, peaks
@@ -142,7 +142,7 @@ class Price:
         return _count(partial(self._family.head_logits, model), _states(1, self._family.last_width(self._config)))
 
 
-def _blocks(row: Row, neurons: int) -> Shape:
+def _blocks(row: FamilyRow, neurons: int) -> Shape:
     """The shape with one block in each stack."""
     return Shape(**dict.fromkeys(row.stacks, Stack(1, neurons)))
 

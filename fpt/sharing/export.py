@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpt.backbones import tiny
+from fpt.backbones.family_table import FamilyRow, value_at
 from fpt.backbones.location import config_values, read_values
-from fpt.backbones.rows import Row, value_at
 from fpt.backbones.shapes import Shape, Stack, read_shape, read_sizes, row_of
 from fpt.config.stored import is_hub_id
 from fpt.errors import UserError, did_you_mean, reason
@@ -50,7 +50,7 @@ class ExportRequest:
         return config_values(self.run.config.model)[0]
 
     @property
-    def row(self) -> Row:
+    def row(self) -> FamilyRow:
         """The row of the model's family."""
         return row_of(self.values, "")
 
@@ -110,7 +110,7 @@ def check_request(
     return request
 
 
-def _not_held(row: Row, to: str) -> str:
+def _not_held(row: FamilyRow, to: str) -> str:
     """Say why a format cannot hold prompts for a model family; "" if it can."""
     if to == "peft":
         return row.no_peft

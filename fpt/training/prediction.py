@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from fpt.backbones.rows import ROWS, Row
+from fpt.backbones.family_table import FAMILY_TABLE, FamilyRow
 from fpt.data.batches import batches_by_length
 from fpt.data.encoded import IGNORED, Batch, Encoded
 from fpt.data.encoding import Tokens, decoded, encode
@@ -74,7 +74,7 @@ class Predictor:
     batch_size: int
     beams: int = 1
     choice: Choice | None = None
-    row: Row = ROWS["t5"]
+    row: FamilyRow = FAMILY_TABLE["t5"]
     templates: str = ""
 
     def __call__(self, texts: Sequence[str]) -> list[Prediction]:

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fpt.__main__ import main
 from fpt.backbones.backbone import Backbone
-from fpt.backbones.rows import ROWS
+from fpt.backbones.family_table import FAMILY_TABLE
 from fpt.backbones.shapes import Selection
 from fpt.config.schema import PromptConfig
 from fpt.data.encoded import Batch
@@ -78,7 +78,7 @@ def asked(model: Any, family: str, batch: Batch, prompt: Tensor) -> Any:
     vectors = prompt / WIDTH**0.5 if family == "t5gemma" else prompt  # whose stacks scale what is put in
     mask = torch.cat([torch.ones(count, len(prompt), dtype=torch.long), given.mask], 1)
     labels = given.labels
-    if ROWS[family].reads.name != "seq2seq":
+    if FAMILY_TABLE[family].reads.name != "seq2seq":
         labels = torch.cat([torch.full((count, len(prompt)), -100), labels], 1)
     with embedding_of(model, family) as embedded:
         vectors = torch.cat([vectors.expand(count, -1, -1), embedded(given.ids)], 1)
@@ -102,17 +102,17 @@ def said(model: Any, family: str, batch: Batch) -> Tensor:
     """transformers' own logits of a batch's labels [number of labels, V], with the prompt."""
     with torch.no_grad():
         logits = asked(model, family, batch, PROMPT).logits
-    if ROWS[family].reads.name == "seq2seq":
+    if FAMILY_TABLE[family].reads.name == "seq2seq":
         return logits[batch.labels != -100]
     labels = inputs_of(family, batch).labels
-    if ROWS[family].reads.name == "causal":
+    if FAMILY_TABLE[family].reads.name == "causal":
         return logits[:, len(PROMPT) - 1 : -1][labels != -100]
     return logits[:, len(PROMPT) :][labels != -100]
 
 
 def test_answers_are_what_transformers_finds_likeliest(backbone: Backbone, theirs: Any, family: str) -> None:
     model, data = prompted(backbone, SoftPrompt(PROMPT)), data_of(family)
-    if ROWS[family].reads.name == "mask":
+    if FAMILY_TABLE[family].reads.name == "mask":
         words = torch.tensor([[30], [31], [32], [33]])
         logs = model.weigh(data.batch(ALL), words)[..., 0]
         expected = said(theirs, family, data.batch(ALL)).log_softmax(-1)[:, words[:, 0]]
@@ -133,11 +133,11 @@ def test_answers_are_what_transformers_finds_likeliest(backbone: Backbone, their
 
 
 def test_pefts_prompt_is_ours_where_it_is_exported(theirs: Any, folder: Path, family: str) -> None:
-    if ROWS[family].no_peft:
+    if FAMILY_TABLE[family].no_peft:
         return
     given = inputs_of(family, data_of(family).batch(ALL))
     config = PromptTuningConfig(
-        task_type={"seq2seq": TaskType.SEQ_2_SEQ_LM, "causal": TaskType.CAUSAL_LM}[ROWS[family].reads.name],
+        task_type={"seq2seq": TaskType.SEQ_2_SEQ_LM, "causal": TaskType.CAUSAL_LM}[FAMILY_TABLE[family].reads.name],
         num_virtual_tokens=len(PROMPT),
         num_transformer_submodules=1,
         tokenizer_name_or_path=str(folder),
@@ -155,7 +155,7 @@ def logits(model: Any, family: str) -> Tensor:
     given = inputs_of(family, data_of(family).batch(ALL))
     with torch.no_grad():
         found = model(input_ids=given.ids, attention_mask=given.mask, labels=given.labels).logits
-    return found[given.labels != -100] if ROWS[family].reads.name == "seq2seq" else found[given.mask.bool()]
+    return found[given.labels != -100] if FAMILY_TABLE[family].reads.name == "seq2seq" else found[given.mask.bool()]
 
 
 def test_a_saved_partial_opens_in_transformers(backbone: Backbone, theirs: Any, family: str, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_late_prompt_takes_no_notice_of_padding(backbone: Backbone, generator:
     kept = StatesBelow(model, data, 2, ON_CPU, lambda batches, _: batches).in_memory()
     with torch.no_grad():
         torch.testing.assert_close(model(replace(data, below=kept).batch(ALL)), together)
-    if ROWS[family].reads.name == "mask":
+    if FAMILY_TABLE[family].reads.name == "mask":
         return
     labels, logs = model.answer(data.batch(ALL), max_new_tokens=5)
     told = replace(data.batch(ALL), labels=labels)
@@ -233,7 +233,7 @@ def test_a_late_prompt_takes_no_notice_of_padding(backbone: Backbone, generator:
 
 def test_sources_get_vectors_of_their_own(backbone: Backbone, family: str) -> None:
     """Also where they begin alike, as behind a token that a tokenizer puts first."""
-    pool = Late(PromptConfig(kind="late")).resolved(ROWS[family].reads, 4).pool
+    pool = Late(PromptConfig(kind="late")).resolved(FAMILY_TABLE[family].reads, 4).pool
     model, batch = prompted(backbone, late(2, pool=pool)), data_of(family).batch(ALL)
     batch.source[:, 0] = 2
     vectors = model.prompt(model.below(batch)[:, : batch.source.shape[1]], batch.mask)
@@ -248,11 +248,13 @@ def test_its_price_is_torchs_count(backbone: Backbone, folder: Path, family: str
         asked(model, family, batch, PROMPT)
     source, target = batch.source.shape[1] + len(PROMPT), batch.labels.shape[1]
     priced = price.forward(backbone.shape, batch=4, source=source, target=target)
-    if ROWS[family].reads.name != "seq2seq":  # transformers has logits of every position, and of the last token's
+    if (
+        FAMILY_TABLE[family].reads.name != "seq2seq"
+    ):  # transformers has logits of every position, and of the last token's
         positions = source + len(inputs_of(family, batch).ids[0]) - batch.source.shape[1]
         whole = price.below(backbone.shape, batch=4, source=positions, target=1, blocks=4)
         read = price.below(backbone.shape, batch=4, source=source, target=target, blocks=4)
-        priced += whole - read + 4 * (positions - ROWS[family].reads.answered(target)) * price.head()
+        priced += whole - read + 4 * (positions - FAMILY_TABLE[family].reads.answered(target)) * price.head()
     assert priced == counter.get_total_flops()
     body = parts.build(backbone, everything(backbone.shape))
     assert price.parameters(backbone.shape) == sum(parameter.numel() for parameter in body.parameters())
@@ -276,4 +278,4 @@ def test_two_processes_under_zero_3_give_the_prompt_of_one(folder: Path, boolq: 
 
 
 def test_there_is_a_case_of_every_family() -> None:
-    assert set(CASES) | REFUSED | {"t5"} == set(ROWS)
+    assert set(CASES) | REFUSED | {"t5"} == set(FAMILY_TABLE)

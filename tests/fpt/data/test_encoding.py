@@ -8,7 +8,7 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from fpt.backbones.backbone import Backbone
-from fpt.backbones.rows import ROWS
+from fpt.backbones.family_table import FAMILY_TABLE
 from fpt.data.encoding import Tokens, decoded, encode
 from fpt.tasks.labels import TABLE, wordings_of
 from fpt.tasks.predict_input import raw_example
@@ -121,14 +121,14 @@ def test_every_way_to_read_has_its_own_mark_where_the_template_says_and_nowhere_
     example = Template(text, ("a",)).fill({"a": "the lamp {mask}"})._replace(target="<extra_id_0> old")
     (source,), (target,) = (
         list(rows)
-        for data in [encode([example], Tokens(tokenizer, ROWS[family]), source_length=99, target_length=9)]
+        for data in [encode([example], Tokens(tokenizer, FAMILY_TABLE[family]), source_length=99, target_length=9)]
         for rows in (data.sources, data.targets)
     )
     assert source == tokenizer(seen).input_ids
     if family == "gpt2":
         assert [*source, *target[:-1]] == tokenizer(f"{seen} old").input_ids
     long = Template(text, ("a",)).fill({"a": "the lamp " * 90})
-    (cut,) = encode([long], Tokens(tokenizer, ROWS[family]), source_length=60, target_length=9).sources
+    (cut,) = encode([long], Tokens(tokenizer, FAMILY_TABLE[family]), source_length=60, target_length=9).sources
     assert len(cut) == 60
     assert cut.count(byte_level.mask_token_id) == (family == "roberta")
 
@@ -157,7 +157,7 @@ def test_a_target_goes_on_as_the_text_would(kind: str) -> None:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=library, unk_token="<unk>", eos_token="</s>", mask_token="<mask>"
     )
-    tokens = Tokens(tokenizer, ROWS[family])
+    tokens = Tokens(tokenizer, FAMILY_TABLE[family])
     end = [tokenizer.eos_token_id] * tokens.ends
     for word in ("great", "not great", "terrible"):
         (target,), (source,) = tokens.of_targets([f"<extra_id_0> {word}"]), tokens.of_sources(["it was"])

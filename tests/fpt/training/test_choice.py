@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fpt.backbones.rows import ROWS
+from fpt.backbones.family_table import FAMILY_TABLE
 from fpt.config.compose import load
 from fpt.data.encoding import Tokens, encode
 from fpt.data.sayable import check_labels
@@ -32,7 +32,7 @@ def test_of_all_labels_the_one_of_least_loss_is_taken(checkpoint: Path, boolq: P
     more = (ON_CPU, lambda batches, _: batches, 7, 4)
     said = Evaluator(task, data, backbone.tokenizer, *more).answers(model, data, "validation")
     assert not {"no", "yes"} & set(said.read)  # a random model says neither
-    choice = choice_of(task.labels, check_labels(task, Tokens(backbone.tokenizer, ROWS["t5"]), chosen=True))
+    choice = choice_of(task.labels, check_labels(task, Tokens(backbone.tokenizer, FAMILY_TABLE["t5"]), chosen=True))
     chosen = Evaluator(task, data, backbone.tokenizer, *more, choice=choice).answers(model, data, "validation")
     assert set(chosen.read) == {"no", "yes"}
     for index, word in enumerate(chosen.outputs):
@@ -52,7 +52,7 @@ def test_a_labels_length_counts_as_it_is_said(answer: str, tmp_path: Path) -> No
     backbone, prompt = open_folder(folder), torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(1))
     sources, theirs = [f"is it number {number}" for number in range(6)], opened(folder, "llama")
     examples = [Example(source, source, "", ()) for source in sources]
-    tokenizer, row = backbone.tokenizer, ROWS["llama"]
+    tokenizer, row = backbone.tokenizer, FAMILY_TABLE["llama"]
     batch = encode(examples, Tokens(tokenizer, row), source_length=64, target_length=2).batch(list(range(6)))
     model = PromptedModel(partial.build(backbone, everything(backbone.shape)), SoftPrompt(prompt))
     chosen, _, _ = choice_of(words, Tokens(tokenizer, row).of_targets(words), answer).made(model, batch)

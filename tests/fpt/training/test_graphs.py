@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fpt.backbones.rows import ROWS
+from fpt.backbones.family_table import FAMILY_TABLE
 from fpt.config.schema import EngineConfig
 from fpt.data.encoded import Encoded
 from fpt.data.rows import Rows
@@ -111,7 +111,7 @@ def test_they_are_those_of_kernels_started_one_by_one(
     data, model = data_of(family), model_of(folders(family), soft() if kind == "soft" else late(2, generator="mppg"))
     model.to(device)
     graphed = Graphs(model, largest_batch(data, 3, no_dropout), record)
-    if ROWS[family].asks_card and device != CPU:
+    if FAMILY_TABLE[family].asks_card and device != CPU:
         with pytest.raises(NoGraphError):
             added_up(model, data, graphed.add)
         return
