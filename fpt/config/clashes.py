@@ -12,15 +12,12 @@ from fpt.units import bytes_of
 
 def check(model: ModelConfig, task: TaskConfig, prompt: PromptConfig, train: TrainConfig, engine: EngineConfig) -> None:
     """Refuse settings that clash."""
-    _check_start(prompt)
-    _check_prompt(prompt)
     if not model.weights:
         raise UserError("model.weights is empty: give 'embedded', a local folder, or a Hub id")
-    if prompt.file and not Path(prompt.file).expanduser().exists():
-        raise UserError(f"prompt.file={prompt.file}: no such file or folder")
+    _check_prompt(prompt)
     _check_samples(task)
-    _check_micro_batch(train)
-    _check_engine(engine, train.batch_size)
+    _check_batch(train, engine)
+    _check_engine(engine)
 
 
 def check_quantize(quantize: str) -> None:
@@ -32,24 +29,15 @@ def check_quantize(quantize: str) -> None:
         )
 
 
-def _check_start(prompt: PromptConfig) -> None:
-    for name, value in (("text", prompt.text), ("file", prompt.file)):
+def _check_prompt(prompt: PromptConfig) -> None:
+    _check_kind(prompt)
+    for name in ("text", "file"):
+        if (value := getattr(prompt, name)) and prompt.init != name:
+            raise UserError(f"prompt.{name} is given but prompt.init={prompt.init}: add prompt.init={name}")
         if prompt.init == name and not value:
             raise UserError(f"prompt.init={name} needs prompt.{name}=…")
-        if value and prompt.init != name:
-            raise UserError(f"prompt.{name} is given but prompt.init={prompt.init}: add prompt.init={name}")
-
-
-def _check_prompt(prompt: PromptConfig) -> None:
-    known = {item.name: item for item in fields(prompt)}
-    for item in known.values():
-        value, only = getattr(prompt, item.name), item.metadata.get("only", prompt.kind)
-        if isinstance(only, str) and only != prompt.kind and value != item.default:
-            raise UserError(f"prompt.{item.name}={value}: is for prompt={only}; this is prompt={prompt.kind}")
-    starts, only = (known["init"].metadata[name] for name in ("choices", "only"))
-    if (kind := only.get(prompt.init, prompt.kind)) != prompt.kind:
-        other = " or ".join(name for name in starts if only.get(name, prompt.kind) == prompt.kind)
-        raise UserError(f"prompt.init={prompt.init}: is for prompt={kind}; a {prompt.kind} prompt starts from {other}")
+    if prompt.file and not Path(prompt.file).expanduser().exists():
+        raise UserError(f"prompt.file={prompt.file}: no such file or folder")
     if prompt.init == "normal" and prompt.kind == "late" and prompt.generator != "none":
         raise UserError(
             f"prompt.init=normal: is for vectors; the layers of prompt.generator={prompt.generator} start uniform, as"
@@ -57,39 +45,52 @@ def _check_prompt(prompt: PromptConfig) -> None:
         )
     if prompt.pool not in ("auto", "first") and prompt.generator != "npg":
         raise UserError(f"prompt.pool={prompt.pool}: is for prompt.generator=npg; this is {prompt.generator}")
-    if prompt.bottleneck != known["bottleneck"].default and prompt.generator == "none":
+    if prompt.bottleneck != PromptConfig.bottleneck and prompt.generator == "none":
         raise UserError(f"prompt.bottleneck={prompt.bottleneck}: prompt.generator=none has no hidden layer")
     if isinstance(prompt.layer, float) and prompt.layer > 1:
         raise UserError(f"prompt.layer={prompt.layer}: expected a count of blocks (12), or a fraction up to 1.0")
 
 
+def _check_kind(prompt: PromptConfig) -> None:
+    """Refuse keys, and ways to start, that are for the other kind of prompt."""
+    for item in fields(prompt):
+        value, only = getattr(prompt, item.name), item.metadata.get("only", prompt.kind)
+        if isinstance(only, str) and only != prompt.kind and value != item.default:
+            raise UserError(f"prompt.{item.name}={value}: is for prompt={only}; this is prompt={prompt.kind}")
+        if isinstance(only, dict) and (kind := only.get(value, prompt.kind)) != prompt.kind:
+            fit = " or ".join(each for each in item.metadata["choices"] if only.get(each, prompt.kind) == prompt.kind)
+            raise UserError(f"prompt.{item.name}={value}: is for prompt={kind}; a {prompt.kind} prompt takes {fit}")
+
+
 def _check_samples(task: TaskConfig) -> None:
-    if task.protocol == "lpt":
-        if task.shots is None:
-            raise UserError("task.protocol=lpt: says how task.shots are drawn; give task.shots=N, as 100, 200 or 500")
-        if task.test_split is not None:
-            raise UserError(
-                f"task.test_split={task.test_split}: with task.protocol=lpt the validation split is the test; leave it"
-                " out"
-            )
-    elif task.valid_shots is not None:
+    if task.protocol != "lpt" and task.valid_shots is not None:
         raise UserError(f"task.valid_shots={task.valid_shots}: is for task.protocol=lpt")
+    if task.protocol == "lpt" and task.shots is None:
+        raise UserError("task.protocol=lpt: says how task.shots are drawn; give task.shots=N, as 100, 200 or 500")
+    if task.protocol == "lpt" and task.test_split is not None:
+        raise UserError(
+            f"task.test_split={task.test_split}: with task.protocol=lpt the validation split is the test; leave it out"
+        )
     if task.sample_seed is not None and task.shots is None:
         raise UserError(f"task.sample_seed={task.sample_seed}: is the seed of task.shots; give task.shots=N")
 
 
-def _check_micro_batch(train: TrainConfig) -> None:
+def _check_batch(train: TrainConfig, engine: EngineConfig) -> None:
     if isinstance(train.micro_batch, str) and train.micro_batch != "auto":
         raise UserError(f"train.micro_batch={train.micro_batch}: expected a whole number, auto or null")
     if isinstance(train.micro_batch, int) and train.micro_batch > train.batch_size:
         raise UserError(f"train.micro_batch={train.micro_batch}: must be at most train.batch_size={train.batch_size}")
+    if engine.processes > train.batch_size:
+        raise UserError(
+            f"engine.processes={engine.processes}: must be at most train.batch_size={train.batch_size}, so that each"
+            " has an example; give fewer, or a larger batch"
+        )
 
 
-def _check_engine(engine: EngineConfig, batch_size: int) -> None:
+def _check_engine(engine: EngineConfig) -> None:
     if engine.device_memory is not None:
         bytes_of(engine.device_memory)
-    sharded = engine.name != "torch" and engine.zero_stage == 3
-    if engine.offload != "none" and not sharded:
+    if engine.offload != "none" and (engine.name == "torch" or engine.zero_stage != 3):
         raise UserError(
             f"engine.offload={engine.offload}: is for engine=deepspeed with engine.zero_stage=3;"
             f" this is engine={engine.name} with engine.zero_stage={engine.zero_stage}"
@@ -98,11 +99,6 @@ def _check_engine(engine: EngineConfig, batch_size: int) -> None:
         raise UserError(
             f"engine.quantize={engine.quantize}: is for engine=torch, as DeepSpeed shares out only what is not packed;"
             f" this is engine={engine.name} with engine.offload={engine.offload}"
-        )
-    if engine.processes > batch_size:
-        raise UserError(
-            f"engine.processes={engine.processes}: these are more processes than train.batch_size={batch_size} has"
-            " examples; give fewer, or a larger batch"
         )
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", engine.device):
         raise UserError(f"engine.device={engine.device}: allowed are auto, cpu, cuda and cuda:N")

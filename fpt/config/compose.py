@@ -17,9 +17,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from fpt.config import label_words, literal, meant, overrides
+from fpt.config import label_words, literal, overrides
 from fpt.config.file_names import place
-from fpt.config.keys import GROUPS, conf_dir, group_options, settings, type_in_words
+from fpt.config.keys import GROUPS, conf_dir, group_options, hint, settings, type_in_words
 from fpt.config.label_words import LABELS, LABELS_FILE
 from fpt.config.overrides import Override
 from fpt.config.run_config import RunConfig
@@ -98,14 +98,12 @@ def _option(override: Override) -> tuple[str, dict[str, Any]]:
         return "schedule=pt", _schedule_file(place(value, group))
     if value in options:
         return f"{group}={value}", {}
-    hint = did_you_mean(value, options)
+    allowed, close = ", ".join(options), did_you_mean(value, options)
     if group != "model":
-        raise UserError(f"{group}={value}: allowed are {', '.join(options)}.{hint}")
+        raise UserError(f"{group}={value}: allowed are {allowed}.{close}")
     if "/" in value or value.startswith((".", "~")) or (value and place(value, group).is_dir()):
         return "model=custom", {"model.weights": value, "model.name": place(value, group).resolve().name}
-    raise UserError(
-        f"model={value}: neither one of {', '.join(options)}, nor a local folder, nor a Hub id (owner/name).{hint}"
-    )
+    raise UserError(f"model={value}: neither one of {allowed}, nor a local folder, nor a Hub id (owner/name).{close}")
 
 
 def _schedule_file(file: Path) -> dict[str, Any]:
@@ -124,16 +122,11 @@ def _schedule_file(file: Path) -> dict[str, Any]:
 
 
 def _check_key(override: Override) -> None:
-    key, known = override.key, settings()
+    key = override.key
     if key == "prompt.kind":
         raise UserError(f"{override.word}: write prompt={override.value}, which brings its length and optimizer too")
-    if key in known:
-        return
-    by_last = {name.rpartition(".")[2]: name for name in reversed(known)}
-    other = by_last.get(key.rpartition(".")[2])
-    close = f" Did you mean '{other}'?" if other else did_you_mean(key, [*known, *GROUPS])
-    hint = meant.hint(key) or close
-    raise UserError(f"{override.word}: unknown key '{key}'.{hint or ' See fpt train --help.'}")
+    if key not in settings():
+        raise UserError(f"{override.word}: unknown key '{key}'.{hint(key) or ' See fpt train --help.'}")
 
 
 def _compose(words: list[str]) -> DictConfig:

@@ -9,8 +9,10 @@ from typing import Any, get_args, get_origin
 from fpt.config.literal import leaves, own_table
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import Group
+from fpt.errors import did_you_mean
 
 GROUPS = ("task", "model", "schedule", "prompt", "engine", "experiment")
+SEVERAL_MACHINES = "several machines"  # in other_names.yaml: what torchrun does, for which there is no key
 
 
 def conf_dir() -> Path:
@@ -58,3 +60,21 @@ def type_in_words(key: str) -> str:
 def _kinds(key: str) -> tuple[Any, ...]:
     kind = settings()[key].type
     return get_args(kind) if isinstance(kind, UnionType) else (kind,)
+
+
+@cache
+def other_names() -> dict[str, list[str]]:
+    """What other trainers call each key or group."""
+    return own_table(Path(__file__).with_name("other_names.yaml"))
+
+
+def hint(key: str) -> str:
+    """The end of an error message that says what to write for an unknown key; empty if nothing is known."""
+    last = key.rpartition(".")[2]
+    meant = next((own for own, names in other_names().items() if last.lower().replace("-", "_") in names), None)
+    if meant == SEVERAL_MACHINES:
+        return " torchrun starts a run on several machines; docs/recipes.md shows how."
+    by_last = {name.rpartition(".")[2]: name for name in reversed(settings())}
+    if meant := meant or by_last.get(last):
+        return f" Did you mean '{meant}'?"
+    return did_you_mean(key, [*settings(), *GROUPS])

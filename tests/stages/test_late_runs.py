@@ -195,7 +195,7 @@ def test_a_soft_prompt_is_no_start_for_a_late_one(cli: Cli, quick: list[str], fi
     assert "holds a soft prompt, and this run has a late one; give prompt=soft" in done.err
     done = cli("train", *quick, *LATE, "prompt.init=vocab")
     assert (
-        "prompt.init=vocab: is for prompt=soft; a late prompt starts from auto or uniform or normal or file" in done.err
+        "prompt.init=vocab: is for prompt=soft; a late prompt takes auto or uniform or normal or file" in done.err
     )
 
 

@@ -12,7 +12,6 @@ import pytest
 from omegaconf import OmegaConf
 
 from fpt.config import compose, keys, label_words, literal, overrides
-from fpt.config.meant import KEYS
 from fpt.config.stored import differences
 from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
@@ -359,8 +358,8 @@ def test_a_name_that_others_have_for_a_key_is_understood(typed: str, meant: str)
 
 
 def test_what_is_meant_is_a_key_or_a_group() -> None:
-    assert set(KEYS) <= {*keys.settings(), *keys.GROUPS}
-    names = [name for others in KEYS.values() for name in others]
+    assert set(keys.other_names()) <= {*keys.settings(), *keys.GROUPS, keys.SEVERAL_MACHINES}
+    names = [name for others in keys.other_names().values() for name in others]
     assert len(names) == len(set(names))
 
 

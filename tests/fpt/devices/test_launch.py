@@ -247,7 +247,7 @@ def test_a_launchers_own_argument_is_left_out(cli: Cli) -> None:
     ("word", "said"),
     [
         ("engine.processes=0", "engine.processes=0: must be at least 1"),
-        ("engine.processes=5", "engine.processes=5: these are more processes than train.batch_size=4"),
+        ("engine.processes=5", "engine.processes=5: must be at most train.batch_size=4, so that each has an example"),
         ("engine.offload=nvme", "engine.offload=nvme: allowed are none, cpu. Weights on a disk"),
         ("engine=deepspeed engine.offload=nvme", "engine.offload=cpu keeps them in the machine's memory"),
         ("engine.nvme_dir=/mnt", "engine.nvme_dir=/mnt: unknown key"),
