@@ -55,7 +55,8 @@ def _to_learn_and_validate(config: RunConfig, splits: "_Splits") -> tuple[list[E
         file = task.train or origins.file_of(rules.records, splits.data, "train")
         without = "there is no task.valid" if is_own(task) else "there is no other file"
         notes.append(f"{file}: {share} are for validation, drawn with the seed, as {without}")
-        valid = valid[: task.valid_examples]
+        if (few := task.valid_examples or len(valid)) < len(valid):  # a file that is sorted begins with one label
+            valid = sampling.shots_of_each(valid, few, config.seed, labels=())
     else:
         valid = splits.first(task.valid_split, task.valid_examples)
     if task.shots is not None and not is_drawn(task):

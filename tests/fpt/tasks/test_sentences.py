@@ -74,6 +74,14 @@ def test_of_one_file_alone_a_part_is_for_validation(tmp_path: Path, task: str, f
     assert found.train[0].golds == (expected,)
 
 
+def test_few_validation_examples_of_a_sorted_file_have_every_label(tmp_path: Path) -> None:
+    (tmp_path / "subj.all").write_text("".join(f"{number // 200} number {number}\n" for number in range(400)))
+    whole, few = opened("subj", tmp_path), opened("subj", tmp_path, "task.valid_examples=20")
+    assert len(few.valid) == 20
+    assert {example.golds for example in few.valid} == {("subjective",), ("objective",)}
+    assert set(few.valid) < set(whole.valid)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
