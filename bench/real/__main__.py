@@ -1,0 +1,67 @@
+"""Does what is missing, the most telling first, one run after the other, and prints what is there.
+
+`python -m bench.real --models DIR --data DIR`: a folder with converted models (`python -m bench.real.convert`), and one
+with the tasks' files. Rows are kept in bench/results/real.jsonl, so that the same command goes on where it was stopped.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.real import runs, tables
+from bench.real.arms import ARMS, MODELS, TASKS, TUNED_ON, Kind, in_turn
+from fpt.runs.progress import quiet_libraries
+
+UPDATES = 200
+
+
+def chosen(options: argparse.Namespace) -> list[Kind]:
+    """The runs that the options ask for."""
+    if options.tune:
+        tried = [(arm, rate) for arm in options.only for rate in ARMS[arm].rates]
+        return [
+            Kind(model, task, arm, TUNED_ON, options.updates, rate)
+            for model in options.model
+            for task in options.tasks
+            for arm, rate in tried
+        ]
+    return [
+        kind
+        for model in options.model
+        for kind in in_turn(model, options.tasks, options.only, range(options.seeds), options.updates)
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(prog="python -m bench.real", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--models", type=Path, default=Path("models"), help="folder of the models")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder with a folder of files for each task")
+    parser.add_argument("--model", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
+    parser.add_argument("--only", nargs="+", default=list(ARMS), choices=list(ARMS), help="arms (default: all)")
+    parser.add_argument("--seeds", type=int, default=3, help="how many (default %(default)s)")
+    parser.add_argument("--updates", type=int, default=UPDATES, help="of a run (default %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="of a run (default %(default)s)")
+    parser.add_argument("--tune", action="store_true", help="try each arm's rates, on a seed of their own")
+    parser.add_argument("--json", action="store_true", help="print what the tables are made of")
+    parser.add_argument("--done", action="store_true", help="run nothing")
+    options = parser.parse_args(arguments)
+    quiet_libraries()
+    for kind in chosen(options):
+        if not options.done and not runs.is_done(kind):
+            print(kind.name, file=sys.stderr, flush=True)
+            runs.make(kind, options.models, options.data, options.threads)
+    rows = runs.kept()
+    if options.json:
+        by_model = {model: tables.of_model(rows, model, options.updates) for model in options.model}
+        found = {model: {arm: tables.summary(arm, of) for arm in of} for model, of in by_model.items()}
+        print(json.dumps(found, indent=2))
+    else:
+        print("\n".join(tables.printed(rows, model, options.updates) for model in options.model), end="")
+
+
+if __name__ == "__main__":
+    main()

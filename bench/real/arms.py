@@ -1,0 +1,81 @@
+"""What is held against vanilla prompt tuning on real models: an arm is a few words of `fpt train`, or of PEFT's side.
+
+Every arm is asked for at fpt's own defaults but where its words say otherwise; `python -m bench.real --tune` tries
+its three rates on a seed of their own, and the best goes into its words.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+VANILLA, PEFT = "pt", "peft"
+BATCH_SIZE, LOOKS, LOOKED_AT, SCORED = 8, 10, 100, 500  # validations of a run, examples of each, and at its end
+TUNED_ON = 7  # the seed of `--tune`
+TASKS = ("trec", "sst2", "subj")
+MODELS = {"smollm2": TASKS, "gemma3": ("trec",)}  # folders of `--models`, and the tasks that each is tried on
+
+
+class Arm(NamedTuple):
+    """One way to train a prompt."""
+
+    words: tuple[str, ...]
+    rates: tuple[float, ...] = ()  # that `--tune` tries
+
+
+ARMS = {  # the most telling first
+    VANILLA: Arm(("schedule=pt",), (0.003, 0.01, 0.03)),
+    PEFT: Arm(("optim.lr=0.01", "engine.dtype=bfloat16"), (0.003, 0.01, 0.03)),
+    "late": Arm(("prompt=late",), (0.001, 0.003, 0.01)),
+    "cr": Arm(("schedule=cr",)),
+    "fr": Arm(("schedule=fr",)),
+    "ld": Arm(("schedule=ld",)),
+    "cr-half": Arm(("schedule=cr-half",)),
+    "fast": Arm(("schedule=fast",)),
+}
+
+
+class Kind(NamedTuple):
+    """A run, but for where models, data and its folder are."""
+
+    model: str
+    task: str
+    arm: str
+    seed: int
+    updates: int
+    rate: float | None = None  # of `--tune`; None: the arm's own
+
+    @property
+    def name(self) -> str:
+        """The run's name, in results and on disk."""
+        return f"{self.model}-{self.task}-{self.arm}{'' if self.rate is None else f'@{self.rate:g}'}-s{self.seed}"
+
+    @property
+    def words(self) -> list[str]:
+        """What decides the result."""
+        every = max(1, self.updates // LOOKS)
+        words = [f"task={self.task}", *ARMS[self.arm].words, f"seed={self.seed}", f"train.updates={self.updates}"]
+        words += [f"train.batch_size={BATCH_SIZE}", f"train.eval_every={every}", f"train.eval_examples={LOOKED_AT}"]
+        words += [f"task.valid_examples={SCORED}"]
+        return words if self.rate is None else [*words, f"optim.lr={self.rate}"]
+
+    def command(self, models: Path, data: Path, folder: Path) -> list[str]:
+        """The words and where things are; with a cache of its own, so that seconds are those of a first run."""
+        places = [f"model={models / self.model}", f"task.data={data / self.task}", f"run.dir={folder}"]
+        module = ["bench.real.peft_side"] if self.arm == PEFT else ["fpt", "train"]
+        return [*module, *self.words, *places, f"cache_dir={folder}/cache", "resume=never"]
+
+
+def in_turn(model: str, tasks: Sequence[str], arms: Sequence[str], seeds: Sequence[int], updates: int) -> list[Kind]:
+    """A model's runs, the most telling first: PEFT beside vanilla, all of vanilla's, then each arm's first seed."""
+
+    def each(names: Sequence[str], some: Sequence[int]) -> Iterator[Kind]:
+        return (
+            Kind(model, task, arm, seed, updates)
+            for seed in some
+            for arm in names
+            for task in tasks
+            if arm in arms and task in MODELS[model]
+        )
+
+    by_task = sorted(each((VANILLA, PEFT), seeds[:1]), key=lambda kind: tasks.index(kind.task))
+    return list(dict.fromkeys([*by_task, *each((VANILLA,), seeds), *each(list(ARMS), seeds)]))

@@ -1,0 +1,114 @@
+"""Does one run as a command of its own, notes when each score is there, and keeps a line of JSON of it."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from bench.real.arms import Kind
+from bench.records import RESULTS
+from bench.runs import claimed
+
+FILE, FOLDER = RESULTS / "real.jsonl", Path("runs") / "real"
+PAUSE = 0.2  # seconds between two looks at a run's metrics
+SETTINGS = ("optim", "prompt")  # groups of its config.yaml that are kept of a run
+Row = dict[str, Any]
+
+
+def kept() -> dict[str, Row]:
+    """The rows that there are, by the run's name; the last of several."""
+    lines = FILE.read_text().splitlines() if FILE.exists() else []
+    return {row["name"]: row for row in map(json.loads, lines)}
+
+
+def is_done(kind: Kind) -> bool:
+    """Whether there is a row of that name that was made with the same words."""
+    row = kept().get(kind.name)
+    return row is not None and row["words"] == kind.words
+
+
+def make(kind: Kind, models: Path, data: Path, threads: int) -> None:
+    """Do a run from its beginning, unless another process is at it."""
+    folder = FOLDER / kind.name
+    with claimed(folder) as is_ours:
+        if is_ours and not is_done(kind):
+            folder.joinpath("metrics.jsonl").unlink(missing_ok=True)
+            folder.joinpath("result.json").unlink(missing_ok=True)
+            timed = _watched(kind.command(models, data, folder), folder, threads)
+            FILE.parent.mkdir(exist_ok=True)
+            with FILE.open("a") as stream:
+                stream.write(json.dumps(_row(kind, folder, timed, threads)) + "\n")
+
+
+def _watched(command: list[str], folder: Path, threads: int) -> list[tuple[float, float]]:
+    """CPU and wall seconds from the command to each of its validations, and to its end."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(Path.cwd())}
+    folder.mkdir(parents=True, exist_ok=True)
+    began, found, spent = time.perf_counter(), list[tuple[float, float]](), 0.0
+    with (folder / "output.txt").open("wb") as output:
+        process = psutil.Popen([sys.executable, "-m", *command], env=environment, stdout=output, stderr=output)
+        while process.poll() is None:
+            try:
+                spent = sum(process.cpu_times()[:2])
+            except psutil.Error:  # it has just ended
+                break
+            found += [(spent, time.perf_counter() - began)] * (len(_validations(folder)) - len(found))
+            time.sleep(PAUSE)
+    if process.wait():
+        raise SystemExit(f"{' '.join(command)}: failed\n{(folder / 'output.txt').read_text()[-2000:]}")
+    end = spent, time.perf_counter() - began
+    return [*found, *[end] * (len(_validations(folder)) - len(found)), end]
+
+
+def _validations(folder: Path) -> list[Row]:
+    """The lines of metrics.jsonl that have a score; one that is still being written is left out."""
+    file = folder / "metrics.jsonl"
+    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n") and '"split"' in line]
+
+
+def _row(kind: Kind, folder: Path, timed: list[tuple[float, float]], threads: int) -> Row:
+    """What is kept of a run."""
+    result = json.loads((folder / "result.json").read_text())
+    metric, config = result["metric"], folder / "config.yaml"
+    looks = [
+        [line["update"], line["stage"], line["flops"], line[metric["name"]], round(cpu, 1), round(wall, 1)]
+        for line, (cpu, wall) in zip(_validations(folder), timed, strict=False)
+    ]
+    chosen: Mapping[str, Any] = yaml.safe_load(config.read_text()) if config.exists() else {}
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return {
+        "name": kind.name,
+        **kind._asdict(),
+        "words": kind.words,
+        "metric": metric,
+        "majority": result["majority"],
+        "dtype": result["dtype"],
+        "flops": result["flops"],
+        "stages": len(result["stages"]),
+        "looks": looks,
+        "seconds": [round(each, 1) for each in timed[-1]],
+        "threads": threads,
+        "settings": {group: chosen[group] for group in SETTINGS if group in chosen},
+        "processor": processor(),
+        "versions": result["versions"],
+        "commit": commit.stdout.strip(),
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+    }
+
+
+def processor() -> str:
+    """What this machine computes with."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
