@@ -68,7 +68,7 @@ class Side:
         layer = LATE.position(backbone.shape.encoder.blocks)
         tensors = LATE.initial(backbone, labels=(), seed=0)
         prompt = untrained(backbone) if name == "soft" else LATE.build(tensors, layer)
-        self.optim = OptimConfig() if name == "soft" else LATE_OPTIM
+        self.optim = OptimConfig(name="adafactor", lr=0.3) if name == "soft" else LATE_OPTIM
         self.model, self.is_kept = PromptedModel(body, prompt), name == SIDES[2]
         self._optimizer = make(self.model.prompt.parameters(), self.optim)
 

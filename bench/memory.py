@@ -36,7 +36,7 @@ def batch_of(length: int) -> Encoded:
 
 def ours(folder: Path, data: Encoded, shape: Shape) -> None:
     """A stage's model, and two updates as the loop makes them."""
-    model, optim = part(open_backbone(folder), shape), OptimConfig()
+    model, optim = part(open_backbone(folder), shape), OptimConfig(name="adafactor", lr=0.3)
     optimizer = make(model.prompt.parameters(), optim)
     for _ in range(2):
         step(model, optimizer, Share.of(data, list(range(len(data)))), optim, torch.device("cpu"))
@@ -46,7 +46,7 @@ def plain(data: Encoded, shape: Shape) -> None:
     """Transformers' model of this shape and two updates of a prompt before it, by hand."""
     model = standalone(shape)
     prompt = torch.nn.Parameter(torch.randn(PROMPT, model.config.d_model))
-    optimizer = make([prompt], OptimConfig())
+    optimizer = make([prompt], OptimConfig(name="adafactor", lr=0.3))
     batch = data.batch(range(len(data)))
     mask = torch.cat([torch.ones(BATCH, PROMPT, dtype=torch.long), batch.mask], 1)
     for _ in range(2):

@@ -24,7 +24,7 @@ from fpt.training.loop import step
 from fpt.training.optimizer import make
 
 Found = dict[str, Any]
-OPTIM = OptimConfig()
+OPTIM = OptimConfig(name="adafactor", lr=0.3)
 TURNS, AT_ONCE = 3, 3  # of what is timed on a card, and updates in each
 PRECISIONS = {
     "float32": (torch.float32, "highest"),

@@ -52,7 +52,7 @@ SHALLOW = Shape(Stack(4, 1024), Stack(4, 1024))  # T5-small's width at half its 
 SMALL = Shape(Stack(8, 1024), Stack(8, 1024))  # T5 1.1 small
 PRESETS = ("pt", "ld", "fr", "cr")
 CPU = torch.device("cpu")
-OPTIM = OptimConfig()
+OPTIM = OptimConfig(name="adafactor", lr=0.3)
 TIMED = {"boolq": 3, "mnli": 4, "xsum": 2}  # batches of each side that are timed, a systematic sample of its epoch
 SCHEDULED = {"mnli": (16, 2), "xsum": (8, 1)}  # batch size, batches timed; encoder reduced alone, and both stacks
 TINY = Shape(Stack(1, 64), Stack(1, 64))  # a model that is not run

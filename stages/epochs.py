@@ -1,4 +1,4 @@
-"""Resolves what a configuration leaves open until the model and the data are known: epochs, and the prompt's `auto`."""
+"""Resolves what a configuration leaves open until the model and the data are known: epochs, and how a prompt learns."""
 
 import math
 from dataclasses import replace
@@ -13,15 +13,24 @@ from fpt.tasks.opening import open_task
 
 
 def in_updates(config: RunConfig) -> RunConfig:
-    """The configuration with `train.updates` in place of `train.epochs`, and every `auto` of the prompt resolved."""
-    values, where = config_values(config.model)
-    reads, blocks = row_of(values, where).reads, read_shape(values, where).source.blocks
-    config = replace(config, prompt=kind_of(config.prompt).resolved(reads, blocks))
+    """The configuration with `train.updates` in place of `train.epochs`, and with what suits the model's family."""
+    config = _of_family(config)
     return config if config.train.epochs is None else _of(config, len(open_task(config).train))
 
 
+def _of_family(config: RunConfig) -> RunConfig:
+    """The configuration with every `auto` of prompt and optimizer resolved; a rate that needs weights stays null."""
+    values, where = config_values(config.model)
+    reads, blocks, optim = row_of(values, where).reads, read_shape(values, where).source.blocks, config.optim
+    name = reads.learning.optimizer if optim.name == "auto" else optim.name
+    rate = reads.learning.lr if optim.lr is None else optim.lr
+    prompt = kind_of(config.prompt).resolved(reads, blocks)
+    return replace(config, prompt=prompt, optim=replace(optim, name=name, lr=rate))
+
+
 def expected(config: RunConfig) -> RunConfig:
-    """The configuration with `train.updates` in place of `train.epochs`, before any data are read."""
+    """As `in_updates`, before any data are read."""
+    config = _of_family(config)
     if config.train.epochs is None:
         return config
     number = most_train_examples(config)

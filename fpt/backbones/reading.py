@@ -9,6 +9,19 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Learning:
+    """How a soft prompt learns on a family's models where nothing is said."""
+
+    init: str  # what it starts from, a value of `prompt.init`
+    optimizer: str  # a value of `optim.name`
+    lr: float | None  # the learning rate; None: relative to the embeddings' size, which differs tenfold between models
+
+
+PUBLISHED = Learning("uniform", "adafactor", 0.3)  # Huang et al. 2022, for T5
+MEASURED = Learning("vocab", "adamw", None)
+
+
+@dataclass(frozen=True)
 class Reading:
     """How a family's models read an example and answer it."""
 
@@ -23,6 +36,7 @@ class Reading:
     mark: str | None = (
         None  # what marks a generated answer's place in a source; "": it follows the source; None: nothing
     )
+    learning: Learning = MEASURED  # how a soft prompt learns where nothing is said
 
     def positions(self, source: int, target: int) -> int:
         """How many positions of an example go through the stack that a prompt enters, not counting the prompt."""
@@ -50,7 +64,9 @@ class Reading:
 
 
 SEQ2SEQ = Reading("seq2seq", "AutoModelForSeq2SeqLM", "SEQ_2_SEQ_LM", stands_alone=True)
-SPANS = replace(SEQ2SEQ, sentinel="<extra_id_0>", mark="<extra_id_0>")  # T5's way, in which an answer fills a gap
+SPANS = replace(  # T5's way, in which an answer fills a gap
+    SEQ2SEQ, sentinel="<extra_id_0>", mark="<extra_id_0>", learning=PUBLISHED
+)
 CAUSAL = Reading("causal", "AutoModelForCausalLM", "CAUSAL_LM", pool="last", reads_target=True, mark="")
 MASK = Reading("mask", "AutoModelForMaskedLM", writes=False)
 READINGS = {"seq2seq": SEQ2SEQ, "spans": SPANS, "causal": CAUSAL, "mask": MASK}  # by the name in families.yaml

@@ -36,7 +36,7 @@ def print_plan(plan: dict[str, Any]) -> None:
         for number, stage in stages
     )
     say_share(output, plan)
-    output.say(f"{plan['trainable_parameters']:,} trainable parameters")
+    output.say(f"{plan['trainable_parameters']:,} trainable parameters; {plan['learning']}")
     if validation := plan["validation"]:
         output.say(
             f"validation: {validation['times']:,} times in training, {validation['examples']:,} outputs in all,"

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from fpt.config.file_names import place
 from fpt.errors import UserError, did_you_mean
 
+RELATIVE_LR = 0.07  # of the embeddings' root mean square: the rate that is measured best in docs/recipes.md
 MOST = 2**31 - 1  # the limit of whole numbers that have none of their own
 
 
@@ -146,8 +147,8 @@ class OptimConfig(Group):
     """The prompt's optimizer and learning-rate schedule."""
 
     key: ClassVar[str] = "optim"
-    name: str = setting("adafactor", choices=("adafactor", "adamw"))
-    lr: float = setting(0.3, above=0.0)
+    name: str = setting("auto", choices=("auto", "adafactor", "adamw"))
+    lr: float | None = setting(None, above=0.0)
     schedule: str = setting("constant", choices=("constant", "linear"))
     warmup: float = setting(0.0, least=0.0, most=1.0)
     weight_decay: float = setting(1e-5, least=0.0)

@@ -73,7 +73,8 @@ class Late:
                 f"prompt.layer={self.config.layer}: before the first block the {pool} token sees no other, so that all"
                 " examples of a template would have the same vectors; give prompt.pool=mean, or a higher prompt.layer"
             )
-        return replace(self.config, pool=pool)
+        published = "normal" if self.config.generator == "none" else "uniform"
+        return replace(self.config, pool=pool, init=published if self.config.init == "auto" else self.config.init)
 
     def shapes(self, d_model: int) -> dict[str, tuple[int, ...]]:
         """The vectors' shape, or a generator's: layers `down` [M, D] and `up` [D, M] (npg: [P·D, M]) with biases."""
@@ -96,9 +97,7 @@ class Late:
     def initial(self, backbone: "Backbone", *, labels: tuple[str, ...], seed: int) -> "Tensors":
         from fpt.prompts.modules import drawn
 
-        config = self.config
-        normal = config.init == "normal" or (config.init == "auto" and config.generator == "none")
-        return drawn(self.shapes(backbone.sizes.width), seed, normal=normal)
+        return drawn(self.shapes(backbone.sizes.width), seed, normal=self.config.init == "normal")
 
     def build(self, tensors: "Tensors", position: int) -> "LatePrompt":
         from fpt.prompts.modules import LatePrompt

@@ -5,7 +5,7 @@ torch is imported only when tensors are made, so that settings are checked first
 Letters: P prompt, D model.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fpt.config.schema import PromptConfig
@@ -45,7 +45,8 @@ class Soft:
 
     def resolved(self, reads: "Reading", num_blocks: int) -> PromptConfig:
         """The settings with `auto` resolved for a model's way to read and its first stack's number of blocks."""
-        return self.config
+        init = reads.learning.init if self.config.init == "auto" else self.config.init
+        return replace(self.config, init=init)
 
     def shapes(self, d_model: int) -> dict[str, tuple[int, ...]]:
         """The shapes of the learned tensors, by name."""
@@ -64,7 +65,7 @@ class Soft:
         from fpt.prompts.modules import drawn
 
         config = self.config
-        if config.init in ("auto", "uniform", "normal"):
+        if config.init in ("uniform", "normal"):
             return drawn(self.shapes(backbone.sizes.width), seed, normal=config.init == "normal")
         if config.init == "text":
             pieces = _pieces(backbone.tokenizer, str(config.text))

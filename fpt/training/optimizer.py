@@ -19,6 +19,8 @@ def make(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim
     A tensor with one axis is a bias and has no weight decay. Adafactor's momentum averages steps that are scaled
     already; AdamW's averages gradients.
     """
+    assert config.name != "auto"  # a run's settings are resolved already
+    assert config.lr is not None
     groups = [
         {"params": [parameter], "weight_decay": config.weight_decay if parameter.ndim > 1 else 0.0}
         for parameter in parameters
@@ -39,6 +41,7 @@ def make(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim
 
 def rate(config: OptimConfig, update: int, updates: int) -> float:
     """The learning rate of the next update when `update` of a run's `updates` are done."""
+    assert config.lr is not None
     rising = round(config.warmup * updates)
     if update < rising:
         return config.lr * (update + 1) / rising

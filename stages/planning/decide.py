@@ -28,6 +28,7 @@ from stages.planning.flops import Costs, Work, of_validation, work_at_limits, wo
 from stages.planning.memory import Memory, device_of, is_auto
 from stages.planning.plan import Plan, StagePlan
 from stages.schedule import Schedule
+from stages.start import rate_of
 
 # A plan depends on these settings, and on those that may not change while a run goes on.
 ASKED = (
@@ -53,9 +54,10 @@ def plan_run(config: RunConfig, schedule: Schedule, inputs: Inputs, folder: Shar
         return before
 
     def decide_here() -> Plan:
-        own = config
+        rate = before.lr if before else rate_of(config.optim, inputs.backbone)
+        own = replace(config, optim=replace(config.optim, lr=rate))
         if before and config.engine.dtype == "auto":  # a run that began on another machine keeps its precision
-            own = replace(config, engine=replace(config.engine, dtype=before.dtype))
+            own = replace(own, engine=replace(config.engine, dtype=before.dtype))
         plan = decide(own, schedule, work_on(config, schedule, inputs), before, update)
         check_fits(config, plan)
         return plan
@@ -127,6 +129,9 @@ def decide(config: RunConfig, schedule: Schedule, work: Work, before: Plan | Non
         activation_checkpointing=fit.checkpointing,
         graphs=graphs_here(engine, fit.checkpointing),
         states=states,
+        init=config.prompt.init,
+        optimizer=config.optim.name,
+        lr=config.optim.lr,
         device_memory=device.of_each(counted(engine).here),
         reasons=[reason, *memory.why_checkpointing(config, fit)],
         advice=[] if all(stage.fits for stage in stages) else advise(memory, config),

@@ -11,6 +11,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from fpt.config.run_config import RunConfig
+from fpt.config.schema import RELATIVE_LR
 from fpt.devices.device import named
 from fpt.errors import UserError
 from stages.kept_states import StatesPlan
@@ -81,6 +82,9 @@ class Plan:
         activation_checkpointing: whether the run has it.
         graphs: whether updates run as CUDA graphs.
         states: what is done about the states below a late prompt; None for a soft prompt.
+        init: what the prompt starts from.
+        optimizer: its optimizer.
+        lr: its highest learning rate; None: RELATIVE_LR of the embeddings' size, and these have not been read.
         device_memory: bytes of one device; on a CPU, a process's share of the free memory.
         reasons: in words for the user, why this engine, and what was turned on because nothing fits without it.
         advice: settings with which a run that does not fit would, first without quantised weights, then with them.
@@ -101,6 +105,9 @@ class Plan:
     activation_checkpointing: bool
     graphs: bool
     states: StatesPlan | None
+    init: str
+    optimizer: str
+    lr: float | None
     device_memory: int
     reasons: list[str]
     advice: list[Advice]
@@ -157,23 +164,29 @@ class Plan:
             activation_checkpointing=self.activation_checkpointing,
         )
         engine = replace(config.engine, name=self.engine, dtype=self.dtype, graphs=self.graphs)
-        return replace(config, train=train, engine=engine)
+        return replace(config, train=train, engine=engine, optim=replace(config.optim, lr=self.lr))
+
+    @property
+    def learning(self) -> str:
+        """How the prompt learns, as settings."""
+        rate = f"{RELATIVE_LR} of its embeddings' root mean square" if self.lr is None else f"{self.lr:g}"
+        return f"prompt.init={self.init}, optim.name={self.optimizer}, optim.lr={rate}"
 
     def sentences(self, device: str) -> list[str]:
-        """The plan in words for the user: the engine and why, and what is done about the states below the prompt."""
+        """The plan in words for the user: the engine and why, the states below the prompt, and how it learns."""
         number = torch.get_num_threads()
         threads = f"; {number} thread{'s' if number > 1 else ''}" if named(device).type == "cpu" else ""
         packed = "" if self.quantize == "none" else f", its blocks' linear layers in {self.quantize}"
         graphs = "; updates are CUDA graphs" if self.graphs else ""
         reason, *others = self.reasons
         engine = f"{reason}; the model is in {self.dtype}{packed}{threads}{graphs}"
-        return [engine, *others, *([self.states.sentence] if self.states else [])]
+        return [engine, *others, *([self.states.sentence] if self.states else []), self.learning]
 
     def to_json(self) -> dict[str, Any]:
-        """The content of plan.json: the plan, the sums over its stages, and its sentence about states."""
+        """The content of plan.json: the plan, the sums over its stages, and its sentences about states and learning."""
         sums = {name: getattr(self, name) for name in ("updates", "flops", "flops_pt", "flops_ratio", "fits")}
         states = self.states and {**asdict(self.states), "sentence": self.states.sentence}
-        return {**asdict(self), **sums, "states": states}
+        return {**asdict(self), **sums, "states": states, "learning": self.learning}
 
     @classmethod
     def from_json(cls, values: dict[str, Any], where: str) -> "Plan":

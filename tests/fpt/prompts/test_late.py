@@ -10,6 +10,7 @@ from scipy.stats import ks_2samp
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fpt.backbones.reading import CAUSAL
 from fpt.config.schema import OptimConfig, PromptConfig
 from fpt.data.supply import Share
 from fpt.prompts.late import Late
@@ -96,7 +97,8 @@ def test_it_starts_from_the_seed(generator: str) -> None:
 @pytest.mark.parametrize("generator", GENERATORS)
 def test_each_start_is_the_published_distribution(generator: str, checkpoint: Path) -> None:
     """The published code leaves its layers as torch makes them, and without a generator takes torch's embedding."""
-    config = PromptConfig(kind="late", generator=generator, bottleneck=64, length=100)
+    config = PromptConfig(kind="late", generator=generator, bottleneck=64, length=100, pool="mean")
+    config = Late(config).resolved(CAUSAL, 4)
     found = Late(config).initial(open_folder(checkpoint), labels=(), seed=0)
     torch.manual_seed(1)
     if generator == "none":
@@ -147,7 +149,7 @@ def test_dropout_is_the_same_however_an_update_is_parted(checkpoint: Path) -> No
         optimizer = make(model.prompt.parameters(), OptimConfig(name="adamw", lr=0.01))
         kept = partial(dropped_out, model.prompt, 32, 0, update=0)
         share = Share.of(DATA, [3, 1, 0, 2], micro_batch, kept)
-        loss, _ = step(model, optimizer, share, OptimConfig(), torch.device("cpu"))
+        loss, _ = step(model, optimizer, share, OptimConfig(name="adafactor", lr=0.3), torch.device("cpu"))
         losses.append(loss.item())
         learned.append(model.prompt.tensors)
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)

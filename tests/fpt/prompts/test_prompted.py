@@ -114,8 +114,8 @@ def test_logits_equal_pefts_prompt_tuning(checkpoint: Path) -> None:
 def test_only_the_prompt_gets_a_gradient_and_moves(checkpoint: Path) -> None:
     model = prompted(checkpoint)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    optimizer = make([model.prompt.vectors], OptimConfig())
-    step(model, optimizer, Share.of(DATA, [0, 1, 2, 3]), OptimConfig(), torch.device("cpu"))
+    optimizer = make([model.prompt.vectors], OptimConfig(name="adafactor", lr=0.3))
+    step(model, optimizer, Share.of(DATA, [0, 1, 2, 3]), OptimConfig(name="adafactor", lr=0.3), torch.device("cpu"))
     moved = [name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])]
     assert moved == ["prompt.prompt"]
 
@@ -127,7 +127,7 @@ def test_the_gradient_does_not_depend_on_the_micro_batches(checkpoint: Path, siz
     prompts = []
     for micro_batch in (None, size):
         model = prompted(checkpoint)
-        config = OptimConfig(lr=0.01)
+        config = OptimConfig(name="adafactor", lr=0.01)
         optimizer = make([model.prompt.vectors], config)
         share = Share.of(DATA, [3, 1, 0, 2], micro_batch)
         loss, _ = step(model, optimizer, share, config, torch.device("cpu"))
@@ -141,7 +141,7 @@ def test_the_gradient_does_not_depend_on_the_micro_batches(checkpoint: Path, siz
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_an_update_asks_the_device_nothing(checkpoint: Path, name: str, checkpointing: bool) -> None:
     """The meta device has no values to answer with; a card would have to finish its work first, and then be idle."""
-    optim = OptimConfig(name=name)
+    optim = OptimConfig(name=name, lr=0.3)
     model = prompted(checkpoint, checkpointing=checkpointing).to("meta")
     optimizer = make(model.prompt.parameters(), optim)
     for _ in range(2):

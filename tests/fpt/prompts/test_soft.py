@@ -22,13 +22,13 @@ def table(checkpoint: Path) -> torch.Tensor:
 
 
 def test_uniform_is_the_papers(checkpoint: Path) -> None:
-    prompt = start(checkpoint, length=400)
+    prompt = start(checkpoint, init="uniform", length=400)
     bound = 32**-0.5
     assert prompt.shape == (400, 32)
     assert prompt.abs().max() <= bound
     assert prompt.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
-    assert torch.equal(prompt, start(checkpoint, length=400))
-    assert not torch.equal(prompt, start(checkpoint, length=400, seed=1))
+    assert torch.equal(prompt, start(checkpoint, init="uniform", length=400))
+    assert not torch.equal(prompt, start(checkpoint, init="uniform", length=400, seed=1))
 
 
 def test_vocab_rows_are_distinct_common_pieces(checkpoint: Path) -> None:

@@ -60,7 +60,7 @@ def test_the_learning_rate_is_a_function_of_the_update() -> None:
     rates = [rate(config, update, 20) for update in range(20)]
     assert rates[:4] == pytest.approx([0.5, 1.0, 1.5, 2.0])
     assert rates[4:] == pytest.approx([2.0 * (16 - index) / 16 for index in range(16)])
-    assert [rate(OptimConfig(), update, 20) for update in range(20)] == [0.3] * 20
+    assert [rate(OptimConfig(name="adafactor", lr=0.3), update, 20) for update in range(20)] == [0.3] * 20
     assert rate(OptimConfig(lr=1.0, warmup=1.0, schedule="linear"), 19, 20) == 1.0
 
 
@@ -71,7 +71,7 @@ def test_the_first_step_is_adafactors(momentum: float | None, share: float) -> N
     With momentum it is the new one's share of a mean that began with 0.
     """
     parameter, gradient = nn.Parameter(torch.zeros(3, 5)), torch.randn(3, 5)
-    optimizer = make([parameter], OptimConfig(lr=0.3, weight_decay=0.0, momentum=momentum))
+    optimizer = make([parameter], OptimConfig(name="adafactor", lr=0.3, weight_decay=0.0, momentum=momentum))
     parameter.grad = gradient.clone()
     optimizer.step()
     square = gradient**2 + 1e-30

@@ -92,6 +92,7 @@ def test_what_is_read_back_is_what_was_decided(quick: list[str], tmp_path: Path,
         assert (plan.states is None) == (more == [])
         resolved = plan.resolved(config)
         assert (resolved.engine.name, resolved.engine.dtype, resolved.engine.graphs) == ("torch", "float32", False)
+        assert resolved.optim.lr == plan.lr is not None
         assert (resolved.train.micro_batch, resolved.train.activation_checkpointing) == (4, False)
         folder.write_json("plan.json", values | {"stages": [{"name": "1-6x6-24x24"}]})
         with pytest.raises(UserError, match=r"run/plan\.json: is the plan of another version of fpt"):

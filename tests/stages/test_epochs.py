@@ -1,0 +1,60 @@
+"""What a configuration leaves open is resolved from the model's family: where a prompt starts and how it learns."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from fpt.config.compose import load
+from fpt.config.schema import RELATIVE_LR, OptimConfig
+from stages.epochs import expected
+from stages.start import rate_of
+from tests.conftest import open_folder
+from tests.families import CASES, save_family
+
+PAPERS, OWN, LATE = ("uniform", "adafactor", 0.3), ("vocab", "adamw", None), ("adamw", 0.001)
+LEARNING = {
+    "mt5": PAPERS,
+    "umt5": PAPERS,
+    "t5gemma": OWN,
+    "gpt2": OWN,
+    "llama": OWN,
+    "gemma3_text": OWN,
+    "roberta": OWN,
+}
+GIVEN = {
+    "": OWN,
+    "optim.lr=0.02": ("vocab", "adamw", 0.02),
+    "optim.name=adafactor prompt.init=uniform": ("uniform", "adafactor", None),
+    "prompt=late": ("uniform", *LATE),
+    "prompt=late prompt.generator=none": ("normal", *LATE),
+    "prompt=late optim.lr=0.1": ("uniform", "adamw", 0.1),
+}
+
+
+def learning(folder: Path, family: str, *words: str) -> tuple[str, str, float | None]:
+    (folder / "config.json").write_text(json.dumps({"model_type": family, **CASES[family].values}))
+    config = expected(load([f"model={folder}", "schedule=pt", *words]))
+    return config.prompt.init, config.optim.name, config.optim.lr
+
+
+@pytest.mark.parametrize("family", [family for family in LEARNING if family in CASES])
+def test_where_nothing_is_said_the_family_decides_how_a_prompt_learns(family: str, tmp_path: Path) -> None:
+    assert learning(tmp_path, family) == LEARNING[family]
+
+
+@pytest.mark.parametrize("words", GIVEN)
+def test_what_is_typed_stays(words: str, tmp_path: Path) -> None:
+    assert learning(tmp_path, "llama", *words.split()) == GIVEN[words]
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def test_the_rate_is_relative_to_what_the_first_block_sees(family: str, tmp_path: Path) -> None:
+    folder = save_family(tmp_path, family)
+    with torch.no_grad():
+        table = AutoModelForCausalLM.from_pretrained(folder).get_input_embeddings()
+        size = table(torch.arange(min(5000, table.num_embeddings))).square().mean().sqrt().item()
+    assert rate_of(OptimConfig(), open_folder(folder)) == float(f"{RELATIVE_LR * size:.2g}")
+    assert rate_of(OptimConfig(lr=0.5), open_folder(folder)) == 0.5
