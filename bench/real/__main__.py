@@ -14,7 +14,7 @@ from bench.real import runs, tables
 from bench.real.arms import ARMS, MODELS, TASKS, TUNED_ON, Kind, in_turn
 from fpt.runs.progress import quiet_libraries
 
-UPDATES = 200
+UPDATES = 240
 
 
 def chosen(options: argparse.Namespace) -> list[Kind]:
@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", default=list(ARMS), choices=list(ARMS), help="arms (default: all)")
     parser.add_argument("--seeds", type=int, default=3, help="how many (default %(default)s)")
     parser.add_argument("--updates", type=int, default=UPDATES, help="of a run (default %(default)s)")
+    parser.add_argument("--dtype", default="auto", help="the models' precision; auto: fpt's choice, PEFT in float32")
     parser.add_argument("--threads", type=int, default=1, help="of a run (default %(default)s)")
     parser.add_argument("--tune", action="store_true", help="try each arm's rates, on a seed of their own")
     parser.add_argument("--json", action="store_true", help="print what the tables are made of")
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for kind in chosen(options):
         if not options.done and not runs.is_done(kind):
             print(kind.name, file=sys.stderr, flush=True)
-            runs.make(kind, options.models, options.data, options.threads)
+            runs.make(kind, options.models, options.data, options.dtype, options.threads)
     rows = runs.kept()
     if options.json:
         by_model = {model: tables.of_model(rows, model, options.updates) for model in options.model}

@@ -24,7 +24,7 @@ class Arm(NamedTuple):
 
 ARMS = {  # the most telling first
     VANILLA: Arm(("schedule=pt",), (0.003, 0.01, 0.03)),
-    PEFT: Arm(("optim.lr=0.01", "engine.dtype=bfloat16"), (0.003, 0.01, 0.03)),
+    PEFT: Arm(("optim.lr=0.01",), (0.003, 0.01, 0.03)),
     "late": Arm(("prompt=late",), (0.001, 0.003, 0.01)),
     "cr": Arm(("schedule=cr",)),
     "fr": Arm(("schedule=fr",)),
@@ -58,11 +58,12 @@ class Kind(NamedTuple):
         words += [f"task.valid_examples={SCORED}"]
         return words if self.rate is None else [*words, f"optim.lr={self.rate}"]
 
-    def command(self, models: Path, data: Path, folder: Path) -> list[str]:
-        """The words and where things are; with a cache of its own, so that seconds are those of a first run."""
+    def command(self, models: Path, data: Path, dtype: str, folder: Path) -> list[str]:
+        """The words, precision and places; it has a cache of its own, so that seconds are those of a first run."""
         places = [f"model={models / self.model}", f"task.data={data / self.task}", f"run.dir={folder}"]
+        places += [f"cache_dir={folder}/cache", f"engine.dtype={dtype}", "resume=never"]
         module = ["bench.real.peft_side"] if self.arm == PEFT else ["fpt", "train"]
-        return [*module, *self.words, *places, f"cache_dir={folder}/cache", "resume=never"]
+        return [*module, *self.words, *places]
 
 
 def in_turn(model: str, tasks: Sequence[str], arms: Sequence[str], seeds: Sequence[int], updates: int) -> list[Kind]:

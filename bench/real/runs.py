@@ -6,13 +6,11 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 
 from bench.real.arms import Kind
 from bench.records import RESULTS
@@ -20,7 +18,6 @@ from bench.runs import claimed
 
 FILE, FOLDER = RESULTS / "real.jsonl", Path("runs") / "real"
 PAUSE = 0.2  # seconds between two looks at a run's metrics
-SETTINGS = ("optim", "prompt")  # groups of its config.yaml that are kept of a run
 Row = dict[str, Any]
 
 
@@ -36,14 +33,14 @@ def is_done(kind: Kind) -> bool:
     return row is not None and row["words"] == kind.words
 
 
-def make(kind: Kind, models: Path, data: Path, threads: int) -> None:
+def make(kind: Kind, models: Path, data: Path, dtype: str, threads: int) -> None:
     """Do a run from its beginning, unless another process is at it."""
     folder = FOLDER / kind.name
     with claimed(folder) as is_ours:
         if is_ours and not is_done(kind):
             folder.joinpath("metrics.jsonl").unlink(missing_ok=True)
             folder.joinpath("result.json").unlink(missing_ok=True)
-            timed = _watched(kind.command(models, data, folder), folder, threads)
+            timed = _watched(kind.command(models, data, dtype, folder), folder, threads)
             FILE.parent.mkdir(exist_ok=True)
             with FILE.open("a") as stream:
                 stream.write(json.dumps(_row(kind, folder, timed, threads)) + "\n")
@@ -79,12 +76,12 @@ def _validations(folder: Path) -> list[Row]:
 def _row(kind: Kind, folder: Path, timed: list[tuple[float, float]], threads: int) -> Row:
     """What is kept of a run."""
     result = json.loads((folder / "result.json").read_text())
-    metric, config = result["metric"], folder / "config.yaml"
+    metric, plan = result["metric"], folder / "plan.json"
     looks = [
         [line["update"], line["stage"], line["flops"], line[metric["name"]], round(cpu, 1), round(wall, 1)]
         for line, (cpu, wall) in zip(_validations(folder), timed, strict=False)
     ]
-    chosen: Mapping[str, Any] = yaml.safe_load(config.read_text()) if config.exists() else {}
+    learning = json.loads(plan.read_text())["learning"] if plan.exists() else " ".join(kind.words)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return {
         "name": kind.name,
@@ -98,7 +95,7 @@ def _row(kind: Kind, folder: Path, timed: list[tuple[float, float]], threads: in
         "looks": looks,
         "seconds": [round(each, 1) for each in timed[-1]],
         "threads": threads,
-        "settings": {group: chosen[group] for group in SETTINGS if group in chosen},
+        "learning": learning,
         "processor": processor(),
         "versions": result["versions"],
         "commit": commit.stdout.strip(),
