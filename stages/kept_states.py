@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fpt.backbones.shapes import Selection, Stack
+from fpt.backbones.shapes import Selection
 from fpt.config.run_config import RunConfig
 from fpt.data.batches import batches_by_length, in_turn
 from fpt.data.encoded import Encoded, KeptStates
@@ -37,7 +37,6 @@ from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import WithBar
 from fpt.units import amount
 from stages.schedule import Schedule, Stage
-from stages.selection import around
 
 SHARE = {"memory": 0.25, "disk": 0.5}  # the share of free memory or disk that `auto` may take
 # On a GPU `auto` caches states only where copying them is faster than computing them: bytes per second from a process's
@@ -93,7 +92,7 @@ def decide(
     if kind_of(config.prompt).is_input:
         return None
     layer, asked = schedule.block, config.prompt.cache
-    below = [_below(stage, schedule.full.source, layer) for stage in schedule.stages]
+    below = [(schedule.below(stage), stage.shape.source.neurons) for stage in schedule.stages]
     size = None if examples is None else tokens * cost.d_model * getattr(torch, config.engine.dtype).itemsize
     off = StatesPlan("off", "", size, _stages(below, [False] * len(below)))
     if asked == "off":
@@ -154,17 +153,11 @@ def _folder(config: RunConfig) -> Path:
     return Path(config.cache_dir).expanduser().absolute()
 
 
-Below = tuple[tuple[int, ...], int]  # a stage's blocks below the prompt, and how many neurons each has
+def _stages(below: list[tuple[int, int]], wanted: list[bool]) -> tuple[str, ...]:
+    """For every stage, whether its states are computed, taken over from the stage before, or not kept.
 
-
-def _below(stage: Stage, full: Stack, layer: int) -> Below:
-    """The blocks that a stage keeps below the prompt, and its number of neurons, which determines their choice."""
-    kept = around(stage.shape.source.blocks, full.blocks, layer)
-    return tuple(block for block in kept if block < layer), stage.shape.source.neurons
-
-
-def _stages(below: list[Below], wanted: list[bool]) -> tuple[str, ...]:
-    """For every stage, whether its states are computed, taken over from the stage before, or not kept."""
+    `below` are the numbers of its blocks below the prompt and of their neurons, which determine what is chosen.
+    """
     rows, held = [], None
     for is_wanted, lower in zip(wanted, below, strict=True):
         rows.append("reuse" if lower == held else "compute" if is_wanted else "off")

@@ -54,7 +54,7 @@ def selection_of(stage: Stage, folder: SharedFolder, schedule: Schedule, scores:
     """The blocks and neurons that a stage keeps: chosen once, then read from the run folder."""
     name, row = f"{stage.folder}/selection.safetensors", f"{stage.folder}/{STAGE}"
     if name not in folder or row not in folder:
-        chosen = selection.choose(stage.shape, schedule.full, scores, layer=schedule.block)
+        chosen = selection.choose(stage.shape, schedule.full, scores, layer=schedule.block, rule=schedule.keeps)
         blocks = {f"{stack}_blocks": kept.blocks for stack, kept in chosen.items()}
         span = {"first_update": stage.first_update, "updates": stage.updates}
         folder.write(name, selection.dump(chosen))

@@ -59,12 +59,14 @@ class Stage:
 class Schedule:
     """Stages in order; the last is the full model unless schedule.partial_end is set.
 
-    The prompt enters before block `block` of the full model's first stack.
+    The prompt enters before block `block` of the full model's first stack. `keeps` names the rule by which the blocks
+    of a stage are chosen.
     """
 
     stages: tuple[Stage, ...]
     full: Shape
     block: int = 0
+    keeps: str = "evenly"
 
     @property
     def last(self) -> Stage:
@@ -100,9 +102,11 @@ def of(config: RunConfig) -> Schedule:
     full = read_shape(values, where)
     fits.check(config, values, where)
     kind, reduces = kind_of(config.prompt), config.task.reduce_decoder
-    kind.resolved(row_of(values, where).reads, full.source.blocks)
+    reads, keeps = row_of(values, where).reads, config.schedule.blocks
+    kind.resolved(reads, full.source.blocks)
     schedule = build(config.schedule, full=full, updates=config.train.updates, reduce_decoder=reduces)
-    schedule = replace(schedule, block=kind.position(full.source.blocks))
+    keeps = reads.blocks if keeps == "auto" else keeps
+    schedule = replace(schedule, block=kind.position(full.source.blocks), keeps=keeps)
     _check_seen(schedule, config.prompt.layer)
     return schedule
 

@@ -1,5 +1,7 @@
 """Chooses which blocks and neurons a stage keeps; these functions handle indices, not modules."""
 
+from collections.abc import Callable
+
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -26,19 +28,36 @@ def evenly(kept: int, total: int) -> tuple[int, ...]:
     return tuple(sum(gaps[:index]) for index in range(kept))
 
 
-def around(kept: int, total: int, layer: int) -> tuple[int, ...]:
-    """`kept` of `total` block indices, spread evenly below and above a prompt that enters before block `layer`.
+def outer(kept: int, total: int) -> tuple[int, ...]:
+    """`kept` of `total` block indices: the first and the last ones, as many of each or one more of the first."""
+    return (*range(kept - kept // 2), *range(total - kept // 2, total))
+
+
+RULES = {"evenly": evenly, "outer": outer}  # by their names in `schedule.blocks`
+
+
+def around(kept: int, total: int, layer: int, rule: Callable[[int, int], tuple[int, ...]] = evenly) -> tuple[int, ...]:
+    """`kept` of `total` block indices, chosen by the rule below and above a prompt that enters before block `layer`.
 
     Both sides keep the same share of their blocks, and at least one if `kept` allows. The block just below the prompt
-    is always kept, and so is the last block if any above the prompt is. With `layer` 0 this is `evenly`.
+    is always kept, and so is the last block if any above the prompt is. With `layer` 0 the rule chooses from all.
     """
     if layer == 0:
-        return evenly(kept, total)
+        return rule(kept, total)
     below = num_below(kept, total, layer)
-    lower = evenly(below, layer) if below > 1 else (layer - 1,)
+    lower = rule(below, layer) if below > 1 else (layer - 1,)
     above = kept - below
-    upper = evenly(above, total - layer) if above > 1 else (total - layer - 1,) * above
+    upper = rule(above, total - layer) if above > 1 else (total - layer - 1,) * above
     return (*lower, *(layer + block for block in upper))
+
+
+def blocks_of(shape: Shape, full: Shape, layer: int, rule: str) -> dict[str, tuple[int, ...]]:
+    """The blocks of each stack that a stage keeps; the prompt enters before block `layer` of the first stack."""
+    first = next(iter(shape))
+    return {
+        name: around(size.blocks, full[name].blocks, layer if name == first else 0, RULES[rule])
+        for name, size in shape.items()
+    }
 
 
 def most_important(scores: Tensor, kept: int) -> tuple[int, ...]:
@@ -47,17 +66,15 @@ def most_important(scores: Tensor, kept: int) -> tuple[int, ...]:
     return tuple(sorted(order[:kept].tolist()))
 
 
-def choose(shape: Shape, full: Shape, scores: dict[str, Tensor], *, layer: int = 0) -> Selection:
+def choose(shape: Shape, full: Shape, scores: dict[str, Tensor], *, layer: int = 0, rule: str = "evenly") -> Selection:
     """The blocks and neurons that a stage of this shape keeps; `scores` [L, F] rank the neurons of reduced stacks.
 
-    The prompt enters before block `layer` of the first stack.
+    The prompt enters before block `layer` of the first stack, and blocks are chosen by a rule of `schedule.blocks`.
     """
-    first = next(iter(shape))
-    chosen = {
-        name: _choose_stack(size, full[name], scores.get(name), layer if name == first else 0)
-        for name, size in shape.items()
-    }
-    return Selection(**chosen)
+    blocks = blocks_of(shape, full, layer, rule)
+    return Selection(
+        **{name: _choose_neurons(blocks[name], size, full[name], scores.get(name)) for name, size in shape.items()}
+    )
 
 
 def everything(full: Shape) -> Selection:
@@ -65,8 +82,7 @@ def everything(full: Shape) -> Selection:
     return choose(full, full, {})
 
 
-def _choose_stack(kept: Stack, full: Stack, scores: Tensor | None, layer: int) -> StackSelection:
-    blocks = around(kept.blocks, full.blocks, layer)
+def _choose_neurons(blocks: tuple[int, ...], kept: Stack, full: Stack, scores: Tensor | None) -> StackSelection:
     if kept.neurons == full.neurons:
         return StackSelection(blocks)
     assert scores is not None

@@ -1,6 +1,7 @@
 """Prints plans and data sets for people: a run's cost, and a task's data as the model sees them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 from rich.table import Table
@@ -35,6 +36,10 @@ def print_plan(plan: dict[str, Any]) -> None:
         }
         for number, stage in stages
     )
+    for number, blocks in enumerate(plan["blocks"], 1):
+        if blocks:
+            parts = (f"{stack} blocks {_ranges(kept)}" for stack, kept in blocks.items())
+            output.say(f"stage {number} keeps {' and '.join(parts)}")
     say_share(output, plan)
     output.say(f"{plan['trainable_parameters']:,} trainable parameters; {plan['learning']}")
     if validation := plan["validation"]:
@@ -47,6 +52,12 @@ def print_plan(plan: dict[str, Any]) -> None:
         if states["where"] != "off":
             output.show(_states(number, stage, states["stages"][number - 1]) for number, stage in stages)
     _print_memory(output, plan)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Format ascending numbers, as in 0–2, 5."""
+    runs = [[number for _, number in run] for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
+    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def _states(number: int, stage: dict[str, Any], does: str) -> dict[str, str]:

@@ -115,6 +115,7 @@ class ScheduleConfig(Group):
     name: str = setting(folder_name=True)
     stages: list[Any] = field(default_factory=list)
     reduce: str = setting("task", choices=("task", "encoder", "both"))
+    blocks: str = setting("auto", choices=("auto", "evenly", "outer"))
     partial_end: bool = False
     importance_examples: int = setting(1000, least=1)
 

@@ -27,7 +27,8 @@ from stages.planning.advice import advise
 from stages.planning.flops import Costs, Work, of_validation, work_at_limits, work_on
 from stages.planning.memory import Memory, device_of, is_auto
 from stages.planning.plan import Plan, StagePlan
-from stages.schedule import Schedule
+from stages.schedule import Schedule, Stage
+from stages.selection import blocks_of
 from stages.start import rate_of
 
 # A plan depends on these settings, and on those that may not change while a run goes on.
@@ -84,8 +85,15 @@ def described(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
         "source_length": config.task.source_length + config.prompt.length,
         "target_length": config.task.target_length,
         **plan.to_json(),
+        "blocks": [_blocks(stage, schedule) for stage in schedule.stages],
         "validation": of_validation(config, schedule, price, plan.flops),
     }
+
+
+def _blocks(stage: Stage, schedule: Schedule) -> dict[str, tuple[int, ...]]:
+    """The blocks that a stage keeps of each stack of which it leaves some out."""
+    kept = blocks_of(stage.shape, schedule.full, schedule.block, schedule.keeps)
+    return {name: blocks for name, blocks in kept.items() if len(blocks) < schedule.full[name].blocks}
 
 
 def ended_at(plan: Plan, config: RunConfig, schedule: Schedule, inputs: Inputs, update: int) -> Plan:

@@ -194,9 +194,7 @@ def test_a_soft_prompt_is_no_start_for_a_late_one(cli: Cli, quick: list[str], fi
     assert (done.status, len(done.err.splitlines())) == (2, 1)
     assert "holds a soft prompt, and this run has a late one; give prompt=soft" in done.err
     done = cli("train", *quick, *LATE, "prompt.init=vocab")
-    assert (
-        "prompt.init=vocab: is for prompt=soft; a late prompt takes auto or uniform or normal or file" in done.err
-    )
+    assert "prompt.init=vocab: is for prompt=soft; a late prompt takes auto or uniform or normal or file" in done.err
 
 
 def test_more_blocks_than_there_are_is_an_error_before_any_weight(cli: Cli, quick: list[str]) -> None:

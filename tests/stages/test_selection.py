@@ -1,14 +1,16 @@
-"""Blocks are spread evenly, neurons are the most important ones, and a saved selection reads back the same."""
+"""Blocks are chosen by a rule, neurons by importance, and a saved selection reads back the same."""
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
 import torch
 
 from fpt.backbones.shapes import Selection, Shape, Stack, StackSelection
-from stages import selection
+from fpt.config.compose import load
+from stages import schedule, selection
 from stages.schedule import num_below
-from stages.selection import around, choose, evenly, everything, most_important
+from stages.selection import around, blocks_of, choose, evenly, everything, most_important, outer
 
 PAPER = {  # Huang et al. 2022, T5-Large's 24 layers
     6: (0, 4, 8, 13, 18, 23),
@@ -41,12 +43,56 @@ def test_evenly_refuses_what_is_not_there(kept: int, total: int) -> None:
         evenly(kept, total)
 
 
+def test_outer_leaves_out_a_gap_in_the_middle() -> None:
+    for total in range(1, 31):
+        for kept in range(1, total + 1):
+            picked = outer(kept, total)
+            left_out = [block for block in range(total) if block not in picked]
+            assert len(picked) == kept
+            assert left_out == list(range(total))[(kept + 1) // 2 :][: total - kept]
+    assert outer(24, 30) == (*range(12), *range(18, 30))
+    assert outer(3, 6) == (0, 1, 5)
+
+
+def test_every_stack_is_chosen_from_by_the_rule() -> None:
+    """A prompt inside the first stack has a gap below it and one above it."""
+    full, half = Shape(Stack(24, 8), Stack(6, 8)), Shape(Stack(12, 8), Stack(3, 8))
+    rows = {
+        ("evenly", 0): {"encoder": evenly(12, 24), "decoder": (0, 2, 5)},
+        ("outer", 0): {"encoder": (*range(6), *range(18, 24)), "decoder": (0, 1, 5)},
+        ("outer", 12): {"encoder": (0, 1, 2, 9, 10, 11, 12, 13, 14, 21, 22, 23), "decoder": (0, 1, 5)},
+    }
+    for (rule, layer), expected in rows.items():
+        assert blocks_of(half, full, layer, rule) == expected
+        chosen = choose(half, full, {}, layer=layer, rule=rule)
+        assert {name: stack.blocks for name, stack in chosen.items()} == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "rule"),
+    [
+        ("t5-large", (), "evenly"),
+        ("roberta-base", (), "evenly"),
+        ("llama-3.2-1b", (), "outer"),
+        ("llama-3.2-1b", ("schedule.blocks=evenly",), "evenly"),
+        ("t5-large", ("schedule.blocks=outer",), "outer"),
+    ],
+)
+def test_causal_models_leave_out_the_middle_unless_told_otherwise(
+    model: str, words: tuple[str, ...], rule: str
+) -> None:
+    assert schedule.of(load([f"model={model}", "task=boolq", "schedule=ld", *words])).keeps == rule
+
+
+@pytest.mark.parametrize("rule", [evenly, outer])
 @pytest.mark.parametrize("total", [1, 2, 3, 6, 13, 24])
-def test_the_block_below_a_prompt_is_kept_at_every_depth(total: int) -> None:
+def test_the_block_below_a_prompt_is_kept_at_every_depth(
+    total: int, rule: Callable[[int, int], tuple[int, ...]]
+) -> None:
     for layer in range(total + 1):
         before = 0, 0
         for kept in range(1, total + 1):
-            picked = around(kept, total, layer)
+            picked = around(kept, total, layer, rule)
             assert list(picked) == sorted(set(picked))
             assert (len(picked), layer == 0 or layer - 1 in picked) == (kept, True)
             below = sum(block < layer for block in picked)
@@ -56,7 +102,7 @@ def test_the_block_below_a_prompt_is_kept_at_every_depth(total: int) -> None:
             assert below >= before[0]  # both sides grow
             assert kept - below >= before[1]
             before = below, kept - below
-        assert around(total, total, layer) == tuple(range(total))
+        assert around(total, total, layer, rule) == tuple(range(total))
     assert around(12, 24, 12) == (0, 2, 4, 6, 8, 11, 12, 14, 16, 18, 20, 23)
 
 
