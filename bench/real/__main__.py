@@ -6,6 +6,7 @@ with the tasks' files. Rows are kept in bench/results/real.jsonl, so that the sa
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--done", action="store_true", help="run nothing")
     options = parser.parse_args(arguments)
     quiet_libraries()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the run at hand is stopped too
     for kind in chosen(options):
         if not options.done and not runs.is_done(kind):
             print(kind.name, file=sys.stderr, flush=True)

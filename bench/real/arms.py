@@ -60,8 +60,8 @@ class Kind(NamedTuple):
 
     def command(self, models: Path, data: Path, dtype: str, folder: Path) -> list[str]:
         """The words, precision and places; it has a cache of its own, so that seconds are those of a first run."""
-        places = [f"model={models / self.model}", f"task.data={data / self.task}", f"run.dir={folder}"]
-        places += [f"cache_dir={folder}/cache", f"engine.dtype={dtype}", "resume=never"]
+        places = [f"model={models / self.model}", f"task.data={data / self.task}", f"run.dir={folder}/run"]
+        places += [f"cache_dir={folder}/cache", f"engine.dtype={dtype}"]
         module = ["bench.real.peft_side"] if self.arm == PEFT else ["fpt", "train"]
         return [*module, *self.words, *places]
 

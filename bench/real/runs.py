@@ -3,9 +3,11 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,32 +40,33 @@ def make(kind: Kind, models: Path, data: Path, dtype: str, threads: int) -> None
     folder = FOLDER / kind.name
     with claimed(folder) as is_ours:
         if is_ours and not is_done(kind):
-            folder.joinpath("metrics.jsonl").unlink(missing_ok=True)
-            folder.joinpath("result.json").unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
             timed = _watched(kind.command(models, data, dtype, folder), folder, threads)
             FILE.parent.mkdir(exist_ok=True)
             with FILE.open("a") as stream:
-                stream.write(json.dumps(_row(kind, folder, timed, threads)) + "\n")
+                stream.write(json.dumps(_row(kind, folder / "run", timed, threads)) + "\n")
 
 
 def _watched(command: list[str], folder: Path, threads: int) -> list[tuple[float, float]]:
     """CPU and wall seconds from the command to each of its validations, and to its end."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(Path.cwd())}
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True)
     began, found, spent = time.perf_counter(), list[tuple[float, float]](), 0.0
     with (folder / "output.txt").open("wb") as output:
         process = psutil.Popen([sys.executable, "-m", *command], env=environment, stdout=output, stderr=output)
-        while process.poll() is None:
-            try:
-                spent = sum(process.cpu_times()[:2])
-            except psutil.Error:  # it has just ended
-                break
-            found += [(spent, time.perf_counter() - began)] * (len(_validations(folder)) - len(found))
-            time.sleep(PAUSE)
+        try:
+            while process.poll() is None:
+                with suppress(psutil.Error):  # it has just ended
+                    spent = sum(process.cpu_times()[:2])
+                found += [(spent, time.perf_counter() - began)] * (len(_validations(folder / "run")) - len(found))
+                time.sleep(PAUSE)
+        finally:
+            if process.is_running():  # this one is told to stop
+                process.terminate()
     if process.wait():
         raise SystemExit(f"{' '.join(command)}: failed\n{(folder / 'output.txt').read_text()[-2000:]}")
     end = spent, time.perf_counter() - began
-    return [*found, *[end] * (len(_validations(folder)) - len(found)), end]
+    return [*found, *[end] * (len(_validations(folder / "run")) - len(found)), end]
 
 
 def _validations(folder: Path) -> list[Row]:
