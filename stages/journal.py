@@ -1,5 +1,7 @@
 """Writes metrics.jsonl and saved states, and shows progress, while a stage trains."""
 
+from statistics import mean
+
 from fpt.devices import distributed
 from fpt.devices.meter import Meter, peak_flops
 from fpt.runs.run import PROMPT, UPDATES
@@ -8,6 +10,9 @@ from fpt.training.loop import Changed, Event, Saved, Updated, Validated
 from stages import resume
 from stages.schedule import Stage
 from stages.setup import Setup
+
+WATCHED = 60  # the first updates of a stage, in which its loss should not rise
+RISE = 0.5  # nats that the last ten of them may be above the first, as losses of single batches differ
 
 
 class Journal:
@@ -24,7 +29,7 @@ class Journal:
     def begin(self, stage: Stage, seconds: float, *, before: float) -> None:
         """Begin a stage, or resume it after `seconds` of training; `before` are the seconds before the first stage."""
         earlier = self._schedule.stages[: stage.index - 1]
-        self._stage = stage
+        self._stage, self._losses = stage, list[float]()
         self._seconds = before + sum(resume.read_state(self._folder, one)[0].seconds for one in earlier)
         self._meter.begin(self._plan.stages[stage.index - 1].flops_per_update, seconds)
 
@@ -48,10 +53,23 @@ class Journal:
             speed = {"tokens_per_second": round(rate)} if rate else {}
             self._folder.log({**line, "loss": event.loss, "lr": event.lr, **speed})
             self._progress.updated(where, loss=event.loss, done=flops)
+            self._watch(event)
         else:
             self._folder.log({**line, "split": "validation", **event.evaluation.metrics})
             self._progress.scored(where, score=event.evaluation.score)
             self._meter.validated(event.seconds)
+
+    def _watch(self, event: Updated) -> None:
+        """Say so if the loss of a stage's first updates has risen; a stage that was resumed among them is let be."""
+        if event.update - self._stage.first_update != len(self._losses) + 1 or len(self._losses) == WATCHED:
+            return
+        self._losses.append(event.loss)
+        first, last = self._losses[0], mean(self._losses[-10:])
+        if len(self._losses) == WATCHED and last > first + RISE:
+            self._progress.say(
+                f"the training loss rose from {first:.1f} to {last:.1f} in the first {WATCHED} updates of stage"
+                f" {self._stage.index}: try a lower optim.lr (now {event.lr:g})"
+            )
 
     def _save(self, state: TrainState) -> None:
         if state.done:  # written before the state, which tells a resumed run that nothing is left to do

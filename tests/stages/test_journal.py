@@ -1,0 +1,46 @@
+"""What a stage's journal notices while it trains."""
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from fpt.config.compose import load
+from fpt.runs.folder import RunFolder
+from fpt.runs.progress import Progress
+from fpt.runs.shared_folder import SharedFolder
+from fpt.tasks.opening import open_task
+from fpt.training.loop import Updated
+from stages import schedule
+from stages.epochs import in_updates
+from stages.inputs import open_inputs
+from stages.journal import WATCHED, Journal
+from stages.setup import prepare
+
+TOLD = "the training loss rose from 2.1 to 6.3 in the first 60 updates of stage 1: try a lower optim.lr (now 0.3)"
+CASES: dict[str, tuple[Callable[[int], float], int, bool]] = {
+    "rises": (lambda update: 2.1 if update == 1 else 6.3, 1, True),
+    "rises by less than batches differ": (lambda update: 2.1 if update == 1 else 2.5, 1, False),
+    "rises, and falls again": (lambda update: 6.3 if 1 < update < 50 else 2.1, 1, False),
+    "falls": (lambda update: 12.0 if update == 1 else 6.3, 1, False),
+    "was resumed": (lambda update: 2.1 if update == 5 else 6.3, 5, False),
+}
+
+
+@pytest.mark.trains
+def test_a_loss_that_rises_in_a_stages_first_updates_is_told_once(
+    quick: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = in_updates(load([*quick, "schedule=pt", "train.updates=100"]))
+    stages, inputs = schedule.of(config), open_inputs(config, open_task(config), Progress())
+    with closing(SharedFolder(config.folder, lambda: RunFolder(Path(config.folder)))) as folder:
+        setup = prepare(config, stages, inputs, folder, Progress())
+        assert setup is not None
+        journal = Journal(setup)
+        for name, (loss, first, is_told) in CASES.items():
+            journal.begin(stages.last, 0.0, before=0.0)
+            capsys.readouterr()
+            for update in range(first, WATCHED + 20):
+                journal.record(Updated(update, update * 0.1, loss(update), 0.3, 8))
+            assert capsys.readouterr().err.count(TOLD) == is_told, name
