@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import layer_norm
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from fpt.backbones.conversion import mappable
@@ -93,6 +94,10 @@ class Backbone:
     def embeddings(self, ids: list[int]) -> Tensor:
         """The input embeddings of token ids as the first block receives them, [len(ids), D], float32."""
         rows = self.files.read(self.family.embedding_name(self.files), rows=tuple(ids), dtype=torch.float32)
+        if norm := self.family.row.embedding_norm:  # positions, which it sees too, are small beside the tokens
+            names = (self.family.on_disk(self.files, (f"{norm}.{part}",)) for part in ("weight", "bias"))
+            weight, bias = (self.files.read(name, dtype=torch.float32) for name in names)
+            return layer_norm(rows, rows.shape[1:], weight, bias, self.config.layer_norm_eps)
         return rows * self.sizes.width**0.5 if self.family.row.embedding_scale else rows
 
     @cached_property

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from fpt.config.compose import load
 from fpt.config.schema import RELATIVE_LR, OptimConfig
 from stages.epochs import expected
 from stages.start import rate_of
 from tests.conftest import open_folder
-from tests.families import CASES, save_family
+from tests.families import CASES, opened, save_family
 
 PAPERS, OWN, LATE = ("uniform", "adafactor", 0.3), ("vocab", "adamw", None), ("adamw", 0.001)
 LEARNING = {
@@ -50,11 +49,15 @@ def test_what_is_typed_stays(words: str, tmp_path: Path) -> None:
     assert learning(tmp_path, "llama", *words.split()) == GIVEN[words]
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "bert", "roberta"])
 def test_the_rate_is_relative_to_what_the_first_block_sees(family: str, tmp_path: Path) -> None:
     folder = save_family(tmp_path, family)
     with torch.no_grad():
-        table = AutoModelForCausalLM.from_pretrained(folder).get_input_embeddings()
-        size = table(torch.arange(min(5000, table.num_embeddings))).square().mean().sqrt().item()
+        model = opened(folder, family)
+        table = model.get_input_embeddings()
+        seen = table(torch.arange(min(5000, table.num_embeddings)))
+        if family in ("bert", "roberta"):
+            seen = getattr(model, family).embeddings.LayerNorm(seen)
+        size = seen.square().mean().sqrt().item()
     assert rate_of(OptimConfig(), open_folder(folder)) == float(f"{RELATIVE_LR * size:.2g}")
     assert rate_of(OptimConfig(lr=0.5), open_folder(folder)) == 0.5

@@ -23,6 +23,7 @@ from fpt.pricing.flops import Price
 from fpt.prompts.late import Late
 from fpt.prompts.modules import LatePrompt, SoftPrompt
 from fpt.prompts.prompted import PromptedModel
+from fpt.prompts.soft import Soft
 from stages import partial as parts
 from stages.kept_states import StatesBelow
 from stages.selection import everything
@@ -96,6 +97,14 @@ def test_loss_and_gradient_are_transformers_own(backbone: Backbone, theirs: Any,
     torch.testing.assert_close(loss, expected.detach())
     torch.testing.assert_close(ours.prompt.tensors["prompt"].grad, prompt.grad, rtol=1e-4, atol=1e-5)
     assert all(parameter.grad is None for parameter in ours.body.parameters())
+
+
+def test_a_prompt_from_the_vocabulary_is_no_worse_a_start_than_none(
+    backbone: Backbone, theirs: Any, family: str
+) -> None:
+    start = Soft(PromptConfig(init="vocab")).initial(backbone, labels=(), seed=0)["prompt"]
+    batch = data_of(family).batch(ALL)
+    assert asked(theirs, family, batch, start).loss < asked(theirs, family, batch, start[:0]).loss + 1
 
 
 def said(model: Any, family: str, batch: Batch) -> Tensor:
