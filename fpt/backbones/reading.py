@@ -34,9 +34,9 @@ class Reading:
     stands_alone: bool = False  # whether a target is the beginning of its stack's input, rather than following a text
     sentinel: str = ""  # the token that targets begin with, as in pre-training; "": none
     blocks: str = "evenly"  # the blocks that partial PLMs keep unless `schedule.blocks` says otherwise
-    mark: str | None = (
-        None  # what marks a generated answer's place in a source; "": it follows the source; None: nothing
-    )
+    # What marks a generated answer's place in a source; "": it follows the source; None: nothing.
+    mark: str | None = None
+    cue: str = ""  # what a source ends with, before the answer, if its template does not say where the answer belongs
     learning: Learning = MEASURED  # how a soft prompt learns where nothing is said
 
     def positions(self, source: int, target: int) -> int:
@@ -68,6 +68,15 @@ SEQ2SEQ = Reading("seq2seq", "AutoModelForSeq2SeqLM", "SEQ_2_SEQ_LM", stands_alo
 SPANS = replace(  # T5's way, in which an answer fills a gap
     SEQ2SEQ, sentinel="<extra_id_0>", mark="<extra_id_0>", learning=PUBLISHED
 )
-CAUSAL = Reading("causal", "AutoModelForCausalLM", "CAUSAL_LM", pool="last", reads_target=True, blocks="outer", mark="")
+CAUSAL = Reading(
+    "causal",
+    "AutoModelForCausalLM",
+    "CAUSAL_LM",
+    pool="last",
+    reads_target=True,
+    blocks="outer",
+    mark="",
+    cue=" answer:",
+)
 MASK = Reading("mask", "AutoModelForMaskedLM", writes=False)
 READINGS = {"seq2seq": SEQ2SEQ, "spans": SPANS, "causal": CAUSAL, "mask": MASK}  # by the name in families.yaml

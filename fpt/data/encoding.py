@@ -122,18 +122,21 @@ class Tokens:
     def marked(self, example: Example) -> Example:
         """The example with the model's own mark where its answer belongs; a masked model's is added if missing.
 
-        A causal model needs no mark, as its answer follows the source. Other text that the tokenizer would take for
-        special tokens is escaped.
+        A causal model needs no mark, as its answer follows the source, with a cue before it if the template does not
+        say where. Other text that the tokenizer would take for special tokens is escaped.
         """
-        example = self._escaped(example)
-        mark = self.row.reads.mark_of(self.tokenizer)
-        if not self.row.reads.writes:
+        example, reads = self._escaped(example), self.row.reads
+        mark = reads.mark_of(self.tokenizer)
+        if not reads.writes:
             if mark is None:
                 raise UserError(
                     "model: its tokenizer has no mask token, and the model answers by one; take another tokenizer"
                 )
             if example.mask < 0:
                 example = example._replace(source=f"{example.source} {MASK}", mask=len(example.source) + 1)
+        if reads.cue and example.mask < 0:
+            spare = example.spare if any(example.spare) else (0, len(example.source))
+            return example._replace(source=example.source + reads.cue, spare=spare)
         if mark is None or example.mask < 0:
             return example
         marked = example.marked(mark)
@@ -147,10 +150,11 @@ class Tokens:
         def moved(place: int) -> int:
             return place + sum(start < place for start in starts)
 
-        (start, end), source = example.spare, self._plain(example.source)
+        (start, end), source = example.spare, self.plain(example.source)
         return example._replace(source=source, spare=(moved(start), moved(end)), mask=moved(example.mask))
 
-    def _plain(self, text: str) -> str:
+    def plain(self, text: str) -> str:
+        """The text with its special tokens escaped."""
         return self.special.sub(lambda found: f"{found[0][0]}{ESCAPE}{found[0][1:]}", text)
 
     def of_targets(self, texts: list[str]) -> list[list[int]]:
@@ -175,7 +179,7 @@ class Tokens:
 
     def _said(self, text: str) -> str:
         """A target's text, escaped; T5's sentinel before it is kept only for models that were pre-trained with it."""
-        word = self._plain(text.removeprefix(SENTINEL))
+        word = self.plain(text.removeprefix(SENTINEL))
         return SENTINEL + word if self.row.reads.sentinel and text.startswith(SENTINEL) else word
 
     def of_parts(self, texts: list[str]) -> list[list[int]]:

@@ -2,7 +2,6 @@
 
 from fpt.data.encoding import Tokens, decoded
 from fpt.errors import UserError
-from fpt.tasks.predict_input import raw_example
 from fpt.tasks.task import ANSWER, SENTINEL, Example, Task, TaskRules
 
 LOOKED_AT = 500  # so many training examples are checked, evenly spaced
@@ -47,7 +46,7 @@ def _read_as_text(some: list[Example], tokens: Tokens) -> list[str]:
     found = [names[0] for names in map(tokens.special.findall, texts) if names]
     if not found:
         return []
-    (ids,) = tokens.of_sources([tokens.marked(raw_example(found[0])).source])
+    (ids,) = tokens.of_parts([tokens.plain(found[0])])
     said = tokens.tokenizer.decode(ids, skip_special_tokens=True).strip()
     return [
         f"{len(found):,} of {len(some):,} training examples hold special tokens of the model's tokenizer, as"

@@ -31,7 +31,7 @@ def tokenised(
     """The task's splits as token ids (training, validation, and the test split if any), from the cache if possible."""
     tokens = Tokens(backbone.tokenizer, backbone.family.row, templates_of(task, config))
     settings = [backbone.vocabulary, config.source_length, config.target_length, not task.labels, tokens.templates]
-    settings += [] if tokens.row.reads.sentinel else [tokens.row.reads.name]
+    settings += [] if tokens.row.reads.sentinel else [tokens.row.reads.name, tokens.row.reads.cue]
     make = partial(
         encode,
         tokens=tokens,

@@ -109,7 +109,8 @@ def byte_level(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerB
         ("roberta", "{mask} : {a}", "<mask> : the lamp {mask}"),
         ("roberta", "{a}", "the lamp {mask} <mask>"),
         ("gpt2", "{a} . It was {mask}", "the lamp {mask} . It was"),
-        ("llama", "{a}", "the lamp {mask}"),
+        ("llama", "{a}", "the lamp {mask} answer:"),
+        ("llama", "{a}{mask}", "the lamp {mask}"),
         ("t5gemma", "{a}", "the lamp {mask}"),
         ("t5", "{a} . It was {mask} .", "the lamp {mask} . It was <extra_id_0> ."),
     ],
@@ -130,6 +131,7 @@ def test_every_way_to_read_has_its_own_mark_where_the_template_says_and_nowhere_
     long = Template(text, ("a",)).fill({"a": "the lamp " * 90})
     (cut,) = encode([long], Tokens(tokenizer, FAMILY_TABLE[family]), source_length=60, target_length=9).sources
     assert len(cut) == 60
+    assert cut[-1] == source[-1] or not seen.endswith("answer:")
     assert cut.count(byte_level.mask_token_id) == (family == "roberta")
 
 
@@ -167,9 +169,16 @@ def test_a_target_goes_on_as_the_text_would(kind: str) -> None:
 
 def test_a_source_without_a_token_is_the_end_token(no_pad: Backbone) -> None:
     """Nothing can be read from no position, nor a late prompt be made of one."""
-    examples = [raw_example(""), raw_example("{mask}"), raw_example("lamp")]
+    examples = [raw_example("{mask}"), raw_example(" {mask}"), raw_example("lamp")]
     data = encode(examples, Tokens(no_pad.tokenizer, no_pad.family.row), source_length=9, target_length=9)
     assert [*data.sources][:2] == [[no_pad.tokenizer.eos_token_id]] * 2
+
+
+def test_a_cue_outlasts_a_text_that_is_too_long(no_pad: Backbone) -> None:
+    tokens = Tokens(no_pad.tokenizer, no_pad.family.row)
+    (source,) = encode([raw_example("lamp " * 90)], tokens, source_length=20, target_length=9).sources
+    (cue,) = tokens.of_parts([" answer:"])
+    assert (len(source), source[-len(cue) :]) == (20, cue)
 
 
 def test_published_texts_have_one_mask_each() -> None:
@@ -193,7 +202,7 @@ def test_special_tokens_of_a_record_are_text_and_those_of_a_template_special(
     tokenizer, row = backbone.tokenizer, backbone.family.row
     data = encode([raw_example(source)], Tokens(tokenizer, row, templates), source_length=99, target_length=99)
     ids = data.sources[0][: -1 if family == "t5" else None]
-    assert tokenizer.decode(ids) == read
+    assert tokenizer.decode(ids) == read + row.reads.cue
     names = [tokenizer.convert_ids_to_tokens(token) for token in ids if token in set(tokenizer.all_special_ids) - {2}]
     assert names == ["<extra_id_0>"] * ("{mask}" in source) + ["</s>", "<|eot|>"][family == "gpt2" :][: bool(templates)]
 

@@ -17,7 +17,7 @@ from stages.selection import everything
 from tests.conftest import open_folder
 from tests.families import WIDTH, opened, save_byte_level
 
-TEXTS = ["the lamp is red", "a", "a stone is old, and the lamp", "Привет мир"]
+TEXTS = ["the lamp is red{mask}", "a{mask}", "a stone is old, and the lamp{mask}", "Привет мир{mask}"]
 EOT = 299  # <|eot|>, which stands behind all pieces and <|endoftext|>
 
 
