@@ -13,17 +13,11 @@ SHORT = {"-h": "help", "-m": "multirun"}
 
 @dataclass(frozen=True)
 class Option:
-    """An option of a verb, written `name=value`, `--name value` or `--name=value`.
+    """An option of a verb, written `name=value`, `--name value` or `--name=value`."""
 
-    Attributes:
-        name: its name, with dashes between words.
-        takes: what its value is, as in DIR; empty for a flag.
-        help: its help; empty for options that only programs give, which are not listed.
-    """
-
-    name: str
-    takes: str = ""
-    help: str = ""
+    name: str  # with dashes between words
+    takes: str = ""  # what its value is, as in DIR; empty for a flag
+    help: str = ""  # empty for options that only programs give, which are not listed
 
     @property
     def spelling(self) -> str:

@@ -35,23 +35,15 @@ LOCAL_RANK = ("--local_rank=", "--local-rank=")  # DeepSpeed's launcher adds it;
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb of the command line, with its help.
-
-    Attributes:
-        example: an example of its use, for the list of all verbs.
-        usage: the part between the verb and --json in its own help.
-        options: the options it takes besides overrides.
-        takes_places: whether it takes words without =, as folders or files.
-        takes_overrides: whether it takes overrides of a configuration.
-    """
+    """A verb of the command line, with its help."""
 
     call: Callable[[Arguments], None]
     summary: str = ""
-    example: str = ""
-    usage: str = ""
-    options: tuple[Option, ...] = ()
-    takes_places: bool = False
-    takes_overrides: bool = True
+    example: str = ""  # of its use, for the list of all verbs
+    usage: str = ""  # the part between the verb and --json in its own help
+    options: tuple[Option, ...] = ()  # besides overrides
+    takes_places: bool = False  # whether it takes words without =, as folders or files
+    takes_overrides: bool = True  # whether it takes overrides of a configuration
 
 
 CALLS = {
@@ -74,9 +66,8 @@ def _verb(name: str, options: dict[str, str] | None = None, **values: Any) -> Ve
     return Verb(CALLS[name], options=tuple(taken), **values)
 
 
-VERBS = {
-    name: _verb(name, **values) for name, values in literal.own_table(Path(__file__).with_name("verbs.yaml")).items()
-}
+TABLE: dict[str, Any] = literal.own_table(Path(__file__).with_name("verbs.yaml"))
+VERBS = {name: _verb(name, **values) for name, values in TABLE.items()}
 FOR_LAUNCHERS = {"worker": Verb(train.worker, takes_places=True, options=(Option("quiet"),))}  # not called by people
 
 

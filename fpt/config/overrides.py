@@ -20,19 +20,12 @@ _FUNCTION = re.compile(r"(choice|glob|shuffle|sort)\(.*\)")  # Hydra's functions
 
 @dataclass(frozen=True)
 class Override:
-    """A setting that was typed.
+    """A setting that was typed."""
 
-    Attributes:
-        word: what was typed.
-        key: a key of the schema, a group, or `task.labels.LABEL`.
-        value: what it is set to.
-        is_literal: whether the value is the text as typed, in which `${…}` is never resolved.
-    """
-
-    word: str
-    key: str
+    word: str  # what was typed
+    key: str  # a key of the schema, a group, or `task.labels.LABEL`
     value: Any
-    is_literal: bool
+    is_literal: bool  # whether the value is the text as typed, in which `${…}` is never resolved
 
 
 def parse(word: str) -> Override:

@@ -29,17 +29,11 @@ OF_TWO_LABELS = ("f1", "f1a", "matthews")
 def label_rules(template: Template, words: Mapping[Any, str], records: Origin, metric_names: Texts) -> TaskRules:
     """The rules of a label task; `words` maps each value of a record's label to its word. The main metric is first."""
     labels = tuple(dict.fromkeys(words.values()))
-
-    def relabelled(other: Mapping[str, str]) -> TaskRules:
-        renamed = {value: other.get(word, word) for value, word in words.items()}
-        return label_rules(template, renamed, records, metric_names)
-
     return TaskRules(
         records=records,
         template=template,
         answer=partial(_answer, words),
-        labels=labels,
-        relabelled=relabelled,
+        words=words,
         metrics=tuple(metric_names),
         metric=metric_names[0],
         from_text=partial(_from_text, {label.casefold(): label for label in labels}),

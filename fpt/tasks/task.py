@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fpt.errors import UserError, did_you_mean
 from fpt.tasks.fields import Record, texts_of
@@ -90,14 +90,14 @@ class Template:
         spared = (name for name in self.spare if name in self.fields)
         longest = max(spared, key=lambda name: len(values[name]), default=None)
         text, spare, mask = "", (0, 0), -1
-        for number, (plain, field) in enumerate(self.parts):
+        for number, (plain, name_of_field) in enumerate(self.parts):
             text += plain
             if number in self.masks:
                 mask, text = len(text), text + MASK
-            elif field is not None:
-                text += values[field]
-                if field == longest:
-                    spare = (len(text) - len(values[field]), len(text))
+            elif name_of_field is not None:
+                text += values[name_of_field]
+                if name_of_field == longest:
+                    spare = (len(text) - len(values[name_of_field]), len(text))
         return Example(name, text, "", (), spare, group, mask)
 
 
@@ -112,8 +112,7 @@ class TaskRules:
     unknown: Sequence[object] = (-1, [])  # values that mean no answer: the Hub's label in test splits, an empty list
     id_fields: tuple[str, ...] = ("id", "idx")  # the first that a record has is its id; without one, its place is
     each_gold: bool = False  # whether training makes an example of every gold, not of the first alone
-    labels: tuple[str, ...] = ()  # the label words; empty where the answer is free text
-    relabelled: "Callable[[Mapping[str, str]], TaskRules] | None" = None  # the rules with some label words replaced
+    words: Mapping[Any, str] = field(default_factory=dict)  # label words by the data's values; none for free text
     metrics: tuple[str, ...] = ()  # the metrics that may be chosen as the main one; empty where it is fixed
     metric: str  # the main metric's name, a key of what `score` returns
     from_text: Callable[[str], str] = str.strip  # reads an answer from a decoded output
@@ -121,6 +120,11 @@ class TaskRules:
     correct: Callable[[str, Example], bool] | None = None  # None: answers are not simply right or wrong
     # Of training and validation examples: the name of a baseline without a model, and its answers.
     baseline: Callable[[Sequence[Example], Sequence[Example]], tuple[str, list[str]]]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label words; none where the answer is free text."""
+        return tuple(dict.fromkeys(self.words.values()))
 
     def has_answer(self, record: Record) -> bool:
         """Whether a test split's record has its answer."""

@@ -39,9 +39,10 @@ def _worded(rules: TaskRules, task: TaskConfig) -> TaskRules:
     label_words.check(words.values())
     if twice := next((word for word, count in Counter(words.values()).items() if count > 1), None):
         raise UserError(f"task.labels: two labels have the word '{twice}'; give each its own")
-    if rules.relabelled is not None:
-        rules = replace(rules.relabelled(words), records=rules.records)
-    return replace(rules, template=template)
+    if not rules.labels:
+        return replace(rules, template=template)
+    renamed = {value: words[word] for value, word in rules.words.items()}
+    return labels.label_rules(template, renamed, rules.records, rules.metrics)
 
 
 def _given_words(rules: TaskRules, task: TaskConfig) -> dict[str, str]:
