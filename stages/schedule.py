@@ -10,7 +10,7 @@ from fpt.backbones.location import config_values
 from fpt.backbones.shapes import Shape, Stack, read_shape, row_of
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import ScheduleConfig
-from fpt.errors import UserError, did_you_mean
+from fpt.errors import UserError, check_among
 from fpt.prompts.kinds import kind_of
 from stages import fits
 
@@ -154,8 +154,7 @@ def _checked(row: Any, key: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise UserError(f"{key}={row}: expected {{depth: …, width: …, share: …}}")
     for name in row:
-        if name not in KEYS:
-            raise UserError(f"{key}: unknown key '{name}'; allowed are {', '.join(KEYS)}.{did_you_mean(name, KEYS)}")
+        check_among(name, KEYS, f"{key}: unknown key '{name}'; allowed are")
     if ("share" in row) == ("updates" in row):
         raise UserError(f"{key}: give either share (a fraction of train.updates) or updates (a number)")
     for name, kinds in {"share": (int, float), "updates": (int,)}.items():

@@ -93,7 +93,8 @@ class Backbone:
 
     def embeddings(self, ids: list[int]) -> Tensor:
         """The input embeddings of token ids as the first block receives them, [len(ids), D], float32."""
-        rows = self.files.read(self.family.embedding_name(self.files), rows=tuple(ids), dtype=torch.float32)
+        name = self.family.on_disk(self.files, self.family.row.embedding)
+        rows = self.files.read(name, rows=tuple(ids), dtype=torch.float32)
         if norm := self.family.row.embedding_norm:  # positions, which it sees too, are small beside the tokens
             names = (self.family.on_disk(self.files, (f"{norm}.{part}",)) for part in ("weight", "bias"))
             weight, bias = (self.files.read(name, dtype=torch.float32) for name in names)

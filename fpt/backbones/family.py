@@ -17,7 +17,7 @@ from transformers import CONFIG_MAPPING, Cache, PreTrainedConfig
 from transformers.initialization import no_init_weights
 
 from fpt.backbones import calls
-from fpt.backbones.family_table import FamilyRow, Ffn, StackRow, value_at
+from fpt.backbones.family_table import FamilyRow, Ffn, value_at
 from fpt.backbones.shapes import Selection, Shape, Stack, WeightSlice
 from fpt.backbones.weights import WeightFiles
 from fpt.errors import UserError, reason
@@ -55,8 +55,11 @@ class Family:
         """
         config = copy.deepcopy(config)
         for name, stack in self.row.stacks.items():
-            blocks = kept[name].blocks if kept else range(shape[name].blocks)
-            self._resize(value_at(config, stack.config) if stack.config else config, stack, shape[name], blocks)
+            own: Any = value_at(config, stack.config)
+            if types := getattr(own, "layer_types", None):
+                own.layer_types = [types[block] for block in (kept[name].blocks if kept else range(shape[name].blocks))]
+            setattr(own, stack.num_blocks, shape[name].blocks)
+            setattr(own, stack.num_neurons, shape[name].neurons)
         with torch.device("meta"), no_init_weights():
             model = getattr(transformers, self.row.reads.auto_class).from_config(config, dtype=torch.float32)
             for path in self.row.unread:
@@ -65,34 +68,15 @@ class Family:
             model.tie_weights()
         return model.requires_grad_(False).eval()
 
-    def _resize(self, config: Any, stack: StackRow, size: Stack, blocks: Any) -> None:
-        """Set the size of a stack in the configuration."""
-        if (types := getattr(config, "layer_types", None)) is not None:
-            config.layer_types = [types[block] for block in blocks]
-        setattr(config, stack.num_blocks, size.blocks)
-        setattr(config, stack.num_neurons, size.neurons)
-
     def fill_buffers(self, model: Any, device: torch.device | str) -> None:
         """Compute a skeleton's buffers: tensors that are not in weight files, such as rotary frequencies."""
+        owners = [module for module in model.modules() if hasattr(module, "_init_weights")][::-1]  # innermost first
         for module in model.modules():
             missing = [name for name, buffer in module.named_buffers(recurse=False) if buffer.is_meta]
             for name in missing:
                 module._buffers[name] = torch.empty_like(module._buffers[name], device=device)
             if missing:
-                parent = next(owner for owner in self._owners(model) if module in set(owner.modules()))
-                parent._init_weights(module)
-
-    def _owners(self, model: Any) -> list[Any]:
-        """The modules that can initialise buffers, innermost first."""
-        return [module for module in model.modules() if hasattr(module, "_init_weights")][::-1]
-
-    def width(self, config: PreTrainedConfig) -> int:
-        """The width D of the stack that a prompt enters."""
-        return _width(config, self.row.first)
-
-    def last_width(self, config: PreTrainedConfig) -> int:
-        """The width D of the stack before the head."""
-        return _width(config, self.row.last)
+                next(owner for owner in owners if module in set(owner.modules()))._init_weights(module)
 
     def start_token(self, config: PreTrainedConfig) -> int:
         """The token that a target begins with."""
@@ -135,10 +119,6 @@ class Family:
         """The first stack's hidden states [B, L, D] before block number `block`, for token ids [B, L]."""
         states, recorded = self._record(model, input_ids=ids, attention_mask=mask)
         return self.through(model, states, recorded, 0, block)
-
-    def encoded_from(self, model: Any, states: Tensor, mask: Tensor, block: int) -> Tensor:
-        """The first stack's output [B, L, D], from the hidden states before block number `block`."""
-        return self.normed(model, self.through(model, states, self.arguments(model, states, mask), block, None))
 
     def embedded(self, model: Any, ids: Tensor, positions: Tensor) -> Tensor:
         """The first stack's embedded input [B, L, D], for token ids [B, L] at positions [B, L]."""
@@ -276,10 +256,6 @@ class Family:
                         " weights; if the head is one of its own, write tie_word_embeddings: false there"
                     )
 
-    def embedding_name(self, files: WeightFiles) -> str:
-        """The input embedding's name on disk."""
-        return self.on_disk(files, self.row.embedding)
-
     def has_own_head(self, files: WeightFiles) -> bool:
         """Whether the weights hold an untied head although their configuration does not say so."""
         return False
@@ -318,10 +294,6 @@ def _places(model: Any) -> list[Places]:
 def num_inputs(layer: Any) -> int:
     """The input size of a linear layer, or of GPT-2's Conv1D; under ZeRO-3 the weight's shape does not tell it."""
     return int(layer.in_features if hasattr(layer, "in_features") else layer.nx)
-
-
-def _width(config: PreTrainedConfig, stack: StackRow) -> int:
-    return int(value_at(config, stack.key(stack.width)))
 
 
 def _run_checkpointed(reference: Any, *inputs: Any, **more: Any) -> Any:

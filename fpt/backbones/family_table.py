@@ -42,6 +42,10 @@ class StackRow:
         """The full path of a key in the stack's part of the configuration."""
         return f"{self.config}.{name}".lstrip(".")
 
+    def width_in(self, config: Any) -> int:
+        """The width D of the stack's hidden states in a model with this configuration."""
+        return int(value_at(config, self.key(self.width)))
+
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyRow:
@@ -98,7 +102,7 @@ REFUSED: dict[str, str] = FILE["refused"]
 
 
 def value_at(values: Any, path: str) -> Any:
-    """The value at a dotted path in a configuration or in a config.json's values; None: there is none."""
-    for key in path.split("."):
+    """The value at a dotted path in a configuration or in a config.json's values, which "" stands for; None: none."""
+    for key in filter(None, path.split(".")):
         values = values.get(key) if isinstance(values, dict) else getattr(values, key, None)
     return values

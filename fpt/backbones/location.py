@@ -1,6 +1,8 @@
 """Locates a model's files: the embedded folder, a local folder, or a snapshot from the Hub. Imports nothing heavy."""
 
 import json
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,7 @@ def _download(config: ModelConfig, with_weights: bool) -> Path:
     """Download a model to Hugging Face's own cache, with its weights only in the best format that it has."""
     from huggingface_hub import HfApi, snapshot_download
 
+    fetched = partial(snapshot_download, config.weights, revision=config.revision)
     try:
         wanted = ["config.json", GENERATION, *TOKENIZER_FILES]
         if with_weights:
@@ -75,23 +78,13 @@ def _download(config: ModelConfig, with_weights: bool) -> Path:
             weights = next((name for name in WEIGHT_FILES if name in listed), None)
             shards = ["model-*.safetensors"] if str(weights).startswith("model") else ["pytorch_model-*.bin"]
             wanted += [str(weights), *shards]
-        return Path(snapshot_download(config.weights, revision=config.revision, allow_patterns=wanted))
+        return Path(fetched(allow_patterns=wanted))
     except Exception as error:  # the Hub client raises httpx, OS and its own errors
-        if cached := _cached(config, with_weights):
-            return cached
+        with suppress(Exception):  # an earlier download that has all files serves offline
+            folder = Path(fetched(local_files_only=True))
+            if (folder / "config.json").is_file() and (main_file(folder) or not with_weights):
+                return folder
         raise UserError(
             f"model={config.weights}: is no folder here, and cannot be fetched from the Hub ({reason(error)})."
             " Give a local folder, or log in with 'hf auth login' if the model is private"
         ) from None
-
-
-def _cached(config: ModelConfig, with_weights: bool) -> Path | None:
-    """The folder of an earlier download with all files needed, for work offline; None: there is none."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = Path(snapshot_download(config.weights, revision=config.revision, local_files_only=True))
-    except Exception:  # there is none
-        return None
-    has_weights = main_file(folder) is not None
-    return folder if (folder / "config.json").is_file() and (has_weights or not with_weights) else None

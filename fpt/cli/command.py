@@ -16,7 +16,7 @@ from fpt import __version__
 from fpt.cli import look, serve, train, use
 from fpt.cli.arguments import HELP, JSON, Arguments, Option, parse
 from fpt.config import compose, keys, literal
-from fpt.errors import UserError, did_you_mean
+from fpt.errors import UserError, check_among
 from fpt.runs.progress import quiet_libraries
 
 USAGE = """\
@@ -85,11 +85,10 @@ def run(typed: list[str]) -> int:
         verbs = "\n".join(f"  fpt {verb.example:36}{verb.summary}" for verb in VERBS.values())
         print(USAGE.format(verbs=verbs), end="", file=sys.stdout if flags else sys.stderr)
         return 0 if flags else 2
-    verb = (VERBS | FOR_LAUNCHERS).get(name)
-    if verb is None:
-        raise UserError(f"{name}: unknown verb; allowed are {', '.join(VERBS)}.{did_you_mean(name, VERBS)}")
+    if name not in FOR_LAUNCHERS:
+        check_among(name, VERBS, f"{name}: unknown verb; allowed are")
     words.remove(name)
-    _call(name, verb, words)
+    _call(name, (VERBS | FOR_LAUNCHERS)[name], words)
     return 0
 
 

@@ -62,7 +62,7 @@ def peaks(
     kind, family = kind_of(prompt), family_of(config)
     body, (first, second, *_) = family.skeleton(config, shape).to(getattr(torch, dtype)), (*shape, "")
     with torch.device("meta"):
-        tensors = {name: torch.empty(size) for name, size in kind.shapes(family.width(config)).items()}
+        tensors = {name: torch.empty(size) for name, size in kind.shapes(family.row.first.width_in(config)).items()}
     ids, labels = (torch.ones(batch, length, dtype=torch.long) for length in (source - prompt.length, target))
     inputs = Batch(ids, torch.ones_like(ids), labels).to("meta")
     # A late prompt is put before the first block too: only blocks above it are run here.

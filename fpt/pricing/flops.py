@@ -39,7 +39,7 @@ class Price:
     def __init__(self, config: PreTrainedConfig) -> None:
         self._config, self._family = config, family_of(config)
         self._skeleton = partial(self._family.skeleton, config)
-        self.d_model, self.reads = self._family.width(config), self._family.row.reads
+        self.d_model, self.reads = self._family.row.first.width_in(config), self._family.row.reads
         self._source = cache(self._source_block)
         self._decoder = cache(self._decoder_block)
         self.head = cache(self._head_position)
@@ -124,7 +124,7 @@ class Price:
 
     def _decoder_block(self, neurons: int) -> tuple[int, int, int, int]:
         """Coefficients of T, T², S and S·T in the FLOPs of a decoder block."""
-        row, widths = self._family.row, (self.d_model, self._family.last_width(self._config))
+        row, widths = self._family.row, (self.d_model, self._family.row.last.width_in(self._config))
         decoder = self._skeleton(_blocks(row, neurons)).get_submodule(row.last.module)
 
         def count(source: int, target: int) -> int:
@@ -139,7 +139,8 @@ class Price:
     def _head_position(self) -> int:
         """FLOPs of the logits of one position."""
         model = self._skeleton(_blocks(self._family.row, 1))
-        return _count(partial(self._family.head_logits, model), _states(1, self._family.last_width(self._config)))
+        width = self._family.row.last.width_in(self._config)
+        return _count(partial(self._family.head_logits, model), _states(1, width))
 
 
 def _blocks(row: FamilyRow, neurons: int) -> Shape:

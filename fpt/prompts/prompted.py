@@ -31,7 +31,7 @@ class PromptedModel(nn.Module):
         super().__init__()
         self.family = family_of(body.config)
         self.reads = self.family.row.reads
-        self.width = self.family.width(body.config)
+        self.width = self.family.row.first.width_in(body.config)
         if checkpointing:
             self.family.checkpoint_blocks(body)
         self.body: Any = body
@@ -49,7 +49,9 @@ class PromptedModel(nn.Module):
         states = self._below(batch) if batch.below is None else batch.below
         _, mask = self.reader.inputs(batch)
         states, mask = self.prompt.prepend(states, mask[:, : states.shape[1]], batch.mask, batch.factors)
-        return self.family.encoded_from(self.body, states, mask, self.prompt.position), mask
+        recorded = self.family.arguments(self.body, states, mask)
+        states = self.family.through(self.body, states, recorded, self.prompt.position, None)
+        return self.family.normed(self.body, states), mask
 
     def below(self, batch: Batch) -> Tensor:
         """The states [B, L, D] that the prompt goes before; they depend only on the example, so they can be stored."""

@@ -12,7 +12,7 @@ from fpt.backbones.family_table import FamilyRow, value_at
 from fpt.backbones.location import config_values, read_values
 from fpt.backbones.shapes import Shape, Stack, read_shape, read_sizes, row_of
 from fpt.config.stored import is_hub_id
-from fpt.errors import UserError, did_you_mean, reason
+from fpt.errors import UserError, check_among, reason
 from fpt.prompts.files import ADAPTER, ADAPTER_CONFIG, ADAPTER_TENSOR
 from fpt.prompts.kinds import kind_of
 from fpt.runs.run import Run, RunStage, open_run
@@ -86,8 +86,7 @@ def check_request(
     path: str, to: str, *, number: int | None = None, folder: str | None = None, base: str | None, repo: str | None
 ) -> ExportRequest:
     """Check a typed request to export a prompt of the run in the folder `path`."""
-    if to not in FORMATS:
-        raise UserError(f"to={to}: allowed are {', '.join(FORMATS)}.{did_you_mean(to, FORMATS)}")
+    check_among(to, FORMATS, f"to={to}: allowed are")
     if to in WITH_MODEL and base is not None:
         raise UserError(f"base={base}: is for fpt, peft and npy; with to={to} the prompt's model comes along")
     run = open_run(path)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import TaskConfig
-from fpt.errors import UserError, did_you_mean
+from fpt.errors import UserError, check_among
 from fpt.tasks import free_answers, labels, own_task, reading, variants
 from fpt.tasks.fields import readable
 from fpt.tasks.task import TaskRules
@@ -28,8 +28,7 @@ def rules_of(task: TaskConfig) -> TaskRules:
 
 
 def _named_rules(task: TaskConfig) -> TaskRules:
-    if task.name not in RULES:
-        raise UserError(f"task.name={task.name}: allowed are {', '.join(RULES)}.{did_you_mean(task.name, RULES)}")
+    check_among(task.name, RULES, f"task.name={task.name}: allowed are")
     own_task.check_unused(task)
     rules = RULES[task.name]
     if task.world != "plain" and rules.records.generated:

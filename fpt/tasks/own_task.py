@@ -8,7 +8,7 @@ from typing import Any
 
 from fpt.config import label_words
 from fpt.config.schema import TaskConfig
-from fpt.errors import UserError, did_you_mean
+from fpt.errors import UserError, check_among
 from fpt.tasks import fields, free_answers, labels, metrics, origins, reading
 from fpt.tasks.fields import Record
 from fpt.tasks.file_formats import READERS
@@ -58,9 +58,9 @@ def check_unused(config: TaskConfig) -> None:
 
 def _text_rules(metric: str) -> TaskRules:
     """Rules for free-text or number answers, scored by the given metric."""
-    if metric not in OF_TEXT:
-        hint = " Those of labels need task.labels" if metric in OF_LABELS else did_you_mean(metric, OF_TEXT)
-        raise UserError(f"task.metric={metric}: without task.labels, allowed are {', '.join(OF_TEXT)}.{hint}")
+    if metric in OF_LABELS and metric not in OF_TEXT:
+        raise UserError(f"task.metric={metric}: is for labels; give task.labels, or one of {', '.join(OF_TEXT)}")
+    check_among(metric, OF_TEXT, f"task.metric={metric}: without task.labels, allowed are")
     if metric in OF_NUMBERS:
         return replace(free_answers.RULES["stsb"], metric=metric, score=partial(free_answers.correlations, limits=None))
     if metric.startswith("rouge"):
@@ -103,11 +103,7 @@ def _label_rules(metric: str | None, words: Mapping[str, str]) -> TaskRules:
     if num < 2:
         raise UserError(f"task.labels={{{', '.join(words)}}}: expected at least two label words; {label_words.FORMS}")
     allowed = [name for name in OF_LABELS if num == 2 or name not in labels.OF_TWO_LABELS]
-    if metric not in allowed:
-        raise UserError(
-            f"task.metric={metric}: with {num} label words, allowed are {', '.join(allowed)}."
-            f"{did_you_mean(metric, allowed)}"
-        )
+    check_among(metric, allowed, f"task.metric={metric}: with {num} label words, allowed are")
     return labels.label_rules(
         Template(""), words, Origin((), {}, READERS[".jsonl"]), tuple(dict.fromkeys((metric, "accuracy")))
     )

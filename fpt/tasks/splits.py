@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import TaskConfig
-from fpt.errors import UserError, did_you_mean
+from fpt.errors import UserError, check_among
 from fpt.runs.run import Run
 from fpt.tasks.catalogue import data_of, is_own, rules_of
 from fpt.tasks.task import TaskRules
@@ -41,8 +41,7 @@ def check_validation_split(config: RunConfig, rules: TaskRules) -> None:
 
 def _check_split(config: RunConfig, rules: TaskRules, key: str, split: str, known: Collection[str]) -> None:
     """Refuse an unknown split, and in the customs world one about things, as customs are about people alone."""
-    if split not in known:
-        raise UserError(f"task.{key}={split}: {config.task.name} has {', '.join(known)}.{did_you_mean(split, known)}")
+    check_among(split, known, f"task.{key}={split}: {config.task.name} has")
     is_about_things = split.endswith("mismatched") or split == BOTH
     if is_about_things and rules.records.land is not None and data_of(config, rules) == "world":
         other = "matched" if split == BOTH else split.replace("mismatched", "matched")
@@ -87,9 +86,8 @@ def with_split(config: RunConfig, split: str | None) -> RunConfig:
     valid, tests = validation_splits(rules), rules.records.tests
     if split in tests:
         return replace(config, task=replace(task, test_split=split))
-    if split not in (None, "train", "validation", *valid):
-        known = ["train", *valid, *tests]
-        raise UserError(f"split={split}: {task.name} has {', '.join(known)}.{did_you_mean(split, known)}")
+    if split not in (None, "validation"):
+        check_among(split, ["train", *valid, *tests], f"split={split}: {task.name} has")
     valid_split = split if split in valid else task.valid_split
     return replace(config, task=replace(task, test_split=None, test=None, valid_split=valid_split))
 

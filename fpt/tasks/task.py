@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from fpt.errors import UserError, did_you_mean
+from fpt.errors import UserError, check_among
 from fpt.tasks.fields import Record, texts_of
 from fpt.tasks.origins import Origin
 
@@ -79,11 +79,8 @@ class Template:
             raise UserError(
                 f"{self.key}={self.text}: names no field; {what} has {', '.join(known)}, written {{{known[0]}}}"
             )
-        if unknown := next((name for name in self.fields if name not in known), None):
-            raise UserError(
-                f"{self.key}={self.text}: {what} has no '{unknown}'; it has {', '.join(known)}."
-                f"{did_you_mean(unknown, known)}"
-            )
+        for name in self.fields:
+            check_among(name, known, f"{self.key}={self.text}: {what} has no '{name}'; it has")
 
     def fill(self, values: Mapping[str, str], name: str = "", group: str = "") -> Example:
         """An example without its answer, whose source is the template filled with the fields' values."""

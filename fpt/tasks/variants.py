@@ -12,7 +12,7 @@ from statistics import fmean
 
 from fpt.config import label_words
 from fpt.config.schema import TaskConfig
-from fpt.errors import UserError, did_you_mean
+from fpt.errors import UserError, check_among, did_you_mean
 from fpt.tasks import fields, labels
 from fpt.tasks.task import Example, TaskRules
 
@@ -66,8 +66,7 @@ def _measured(rules: TaskRules, task: TaskConfig) -> TaskRules:
     metric, names = task.metric, (*rules.metrics, MEAN) if rules.metrics else (rules.metric,)
     if metric is None or (metric == MEAN and len(rules.metrics) == 1):
         return rules
-    if metric not in names:
-        raise UserError(f"task.metric={metric}: {task.name} has {', '.join(names)}.{did_you_mean(metric, names)}")
+    check_among(metric, names, f"task.metric={metric}: {task.name} has")
     score = partial(_with_mean, rules.score, rules.metrics) if metric == MEAN else rules.score
     return replace(rules, metric=metric, score=score)
 

@@ -16,7 +16,7 @@ from fpt.config import compose
 from fpt.config.keys import group_options
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import FolderConfig, PromptConfig
-from fpt.errors import UserError, did_you_mean
+from fpt.errors import UserError, check_among
 from fpt.runs.run import Run
 from stages import schedule
 from stages.epochs import in_updates
@@ -57,8 +57,7 @@ def _words(kind: str, name: str, keys: Mapping[str, str]) -> list[str]:
     if kind == "schedule":
         return [f"schedule={name}"]
     allowed = [*group_options("prompt"), *GENERATORS]
-    if name not in allowed:
-        raise UserError(f"prompts={name}: allowed are {', '.join(allowed)}.{did_you_mean(name, allowed)}")
+    check_among(name, allowed, f"prompts={name}: allowed are")
     full = [] if {"schedule", "schedule.stages"} & set(keys) else [f"schedule={VANILLA}"]
     return [*(["prompt=late", f"prompt.generator={name}"] if name in GENERATORS else [f"prompt={name}"]), *full]
 

@@ -262,7 +262,7 @@ def test_a_record_that_cannot_be_used_says_how_to_leave_it_out(tmp_path: Path) -
         (["task.valid=/nowhere.csv"], "task.valid=/nowhere.csv: no such file"),
         (["task.train=a.txt"], "task.train=a.txt: the name must end in one of .jsonl"),
         (["task.metric=rouge"], "task.metric=rouge: without task.labels, allowed are exact_match, f1"),
-        (["task.metric=accuracy"], "Those of labels need task.labels"),
+        (["task.metric=accuracy"], "is for labels; give task.labels, or one of exact_match"),
         (["task.labels={0: a, 1: b, 2: c}", "task.metric=f1"], "with 3 label words, allowed are accuracy, macro_f1"),
         (["task.labels={0: a, 1: a}"], "expected at least two label words"),
         (["task.spare=passages"], "task.source has no 'passages'; it has question, passage. Did you mean 'passage'?"),
