@@ -6,6 +6,7 @@ from fpt.devices import distributed
 from fpt.devices.meter import Meter, peak_flops
 from fpt.runs.run import PROMPT, UPDATES
 from fpt.training.checkpoint import TrainState, dump_state
+from fpt.training.evaluation import Evaluation
 from fpt.training.loop import Changed, Event, Saved, Updated, Validated
 from stages import resume
 from stages.schedule import Stage
@@ -16,7 +17,14 @@ RISE = 0.5  # nats that the last ten of them may be above the first, as losses o
 
 
 class Journal:
-    """Records the training of each stage in the run folder and shows it in the terminal."""
+    """Records the training of each stage in the run folder and shows it in the terminal.
+
+    Attributes:
+        best: the evaluation that chose the best prompt; None if there was none since the run was started or resumed.
+    """
+
+    best: Evaluation | None = None
+    _last: Evaluation | None = None
 
     def __init__(self, setup: Setup) -> None:
         """Begin a run's journal; call it before the first model is built, because memory is measured from here on."""
@@ -55,6 +63,7 @@ class Journal:
             self._progress.updated(where, loss=event.loss, done=flops)
             self._watch(event)
         else:
+            self._last = event.evaluation
             self._folder.log({**line, "split": "validation", **event.evaluation.metrics})
             self._progress.scored(where, score=event.evaluation.score)
             self._meter.validated(event.seconds)
@@ -72,6 +81,8 @@ class Journal:
             )
 
     def _save(self, state: TrainState) -> None:
+        if state.best_update == state.judged:
+            self.best = self._last
         if state.done:  # written before the state, which tells a resumed run that nothing is left to do
             prompt = self._start.dump(state.kept_prompt, stage=self._stage.name)
             self._folder.write(f"{self._stage.folder}/{PROMPT}", prompt)

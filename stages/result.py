@@ -11,7 +11,7 @@ from fpt.runs.run import PREDICTIONS, PROMPT, TEST_PREDICTIONS, UPDATES
 from fpt.runs.shared_folder import SharedFolder
 from fpt.tasks.task import Task
 from fpt.training.checkpoint import TrainState
-from fpt.training.evaluation import Answers, predictions
+from fpt.training.evaluation import Answers, Evaluation, predictions
 from stages.measured import Measured
 from stages.planning.decide import ended_at
 from stages.planning.plan import StagePlan
@@ -23,16 +23,22 @@ LIBRARIES = ("torch", "transformers", "safetensors", "omegaconf", "hydra-core")
 COSTS = ("flops", "flops_importance", "flops_pt", "flops_ratio", "vectors_pt")
 
 
-def finish(setup: Setup, measured: Measured, model: PromptedModel, state: TrainState) -> dict[str, Any]:
-    """Score the best prompt on the last stage's model and write the run's results; returns result.json."""
+def finish(
+    setup: Setup, measured: Measured, model: PromptedModel, state: TrainState, best: Evaluation | None
+) -> dict[str, Any]:
+    """Score the best prompt on the last stage's model and write the run's results; returns result.json.
+
+    `best` is the evaluation by which it was chosen, if this process made it.
+    """
     assert state.best_prompt is not None
     config, inputs, folder, evaluator = setup.config, setup.inputs, setup.folder, setup.evaluator
     task, plan, last = inputs.task, setup.plan, state.score
     if evaluator.some is not None:  # validations in training used a sample of the examples
         model.prompt.learn(state.kept_prompt)
-        last = evaluator.validate(model).score
+        ended = evaluator.validate(model)
+        last, best = ended.score, ended if state.best_update == state.update else None
     model.prompt.learn(state.best_prompt)
-    evaluation = evaluator.validate(model)
+    evaluation = best or evaluator.validate(model)
     tested = evaluator.answers(model, inputs.test, "test") if inputs.test else None
     if state.update < plan.updates:  # training stopped early, out of patience
         plan = ended_at(plan, config, setup.schedule, inputs, state.update)

@@ -62,6 +62,6 @@ def _through_stages(setup: Setup) -> dict[str, Any]:
                 state = event.state if isinstance(event, Saved) else state
                 recipe = event.recipe if isinstance(event, Changed) else recipe
             if stage is schedule.last:
-                return finish(setup, measured, model, state)
+                return finish(setup, measured, model, state, journal.best)
         del model  # frees the smaller model before the larger one is built
     raise AssertionError("a schedule has a last stage")

@@ -78,6 +78,7 @@ def plan_ahead(config: RunConfig, schedule: Schedule) -> Plan:
 def described(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
     """The object that `fpt plan --json` prints: the plan, what it was made for, and what validations cost besides."""
     plan, price = plan_ahead(config, schedule), price_of(read_config(*config_values(config.model)))
+    here = replace(config, engine=_of_this_machine(config.engine))
     return {
         "task": config.task.name,
         "model": config.model.name,
@@ -86,7 +87,7 @@ def described(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
         "target_length": config.task.target_length,
         **plan.to_json(),
         "blocks": [_blocks(stage, schedule) for stage in schedule.stages],
-        "validation": of_validation(config, schedule, price, plan.flops),
+        "validation": of_validation(here, schedule, price, plan.flops),
     }
 
 

@@ -152,12 +152,12 @@ def of_validation(config: RunConfig, schedule: Schedule, price: Price, flops: in
     """What all validations cost, next to training's `flops`; None if the number of validation examples is not known.
 
     Returns:
-        times: how many validations training has. After it the best prompt is scored once more, and the last one too if
-            training validated on a sample.
+        times: how many validations training has. If they are on a sample, the best prompt and the last one are scored
+            on all examples after it.
         examples: how many outputs they have in all.
         flops: of all these outputs, each as long as a target may be; if labels are scored, of every label.
-        share: the validations' share of the time of training and validation together. A token generated for fewer
-            than ROWS outputs at once is counted as long as one for ROWS.
+        share: the validations' share of the time of training and validation together. On a GPU a token generated for
+            fewer than ROWS outputs at once is counted as long as one for ROWS.
     """
     total = most_valid_examples(config)
     if total is None:
@@ -166,9 +166,9 @@ def of_validation(config: RunConfig, schedule: Schedule, price: Price, flops: in
     source, target = task.source_length + config.prompt.length, task.target_length
     looked, batch = min(total, train.eval_examples or total), train.eval_batch
     asked = [(stage.shape, looked, times) for stage in schedule.stages if (times := _times(stage, schedule, config))]
-    asked.append((schedule.last.shape, total, 2 if looked < total else 1))
-    in_training = sum(times for *_, times in asked[:-1])
-    floor = ROWS
+    in_training = sum(times for *_, times in asked)
+    asked += [(schedule.last.shape, total, 2)] * (looked < total)
+    floor = ROWS if config.engine.device == "cuda" else 0
     if price.reads.chooses(task.answer):
         number, floor = len(rules_of(task).labels), 0
         # A source is read once; its labels follow side by side, and have their first tokens from one place if causal.

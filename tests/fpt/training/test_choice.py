@@ -13,6 +13,7 @@ from fpt.data.encoding import Tokens, encode
 from fpt.data.sayable import check_labels
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
+from fpt.runs.progress import Progress
 from fpt.tasks.opening import open_task
 from fpt.tasks.task import Example
 from fpt.training.choice import choice_of
@@ -72,10 +73,14 @@ def test_a_labels_length_counts_as_it_is_said(answer: str, tmp_path: Path) -> No
 
 
 @pytest.mark.trains
-def test_a_run_validates_evaluates_and_predicts_by_score(cli: Cli, quick: list[str], tmp_path: Path) -> None:
-    run, answers = tmp_path / "run", tmp_path / "answers.jsonl"
+def test_a_run_validates_evaluates_and_predicts_by_score(
+    cli: Cli, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, answers, bars, with_bar = tmp_path / "run", tmp_path / "answers.jsonl", [], Progress.with_bar
+    monkeypatch.setattr(Progress, "with_bar", lambda own, *given: bars.append(given[1]) or with_bar(own, *given))
     words = [*quick, "task.answer=score", "train.updates=2", "schedule=pt", "train.eval_every=1"]
     assert cli("train", *words).status == 0
+    assert bars.count("validation") == 2  # the best prompt is not scored once more in the end
     lines = (run / "predictions.jsonl").read_bytes()
     rows = [json.loads(line) for line in lines.splitlines()]
     assert {row["answer"] for row in rows} == {"no", "yes"}

@@ -19,14 +19,14 @@ def planned(*words: str) -> dict[str, float]:
 @pytest.mark.parametrize("task", ["mnli", "qqp", "squad_v2", "record", "xsum"])
 @pytest.mark.parametrize("name", ["pt", "cr"])
 def test_the_papers_recipe_spends_under_a_tenth_of_the_time_on_it(task: str, name: str) -> None:
-    assert planned(f"task={task}", f"experiment=large-{name}")["share"] < 0.1
+    assert planned(f"task={task}", f"experiment=large-{name}", "engine.device_memory=80GB")["share"] < 0.1
 
 
 def test_outputs_are_counted_one_by_one() -> None:
     """MNLI's 9,815: 60 times a thousand, then all, for the best prompt and the last one; or always all."""
     words = ["task=mnli", "experiment=large-pt"]
     assert planned(*words)["examples"] == 60 * 1000 + 2 * 9815
-    assert planned(*words, "train.eval_examples=null")["examples"] == 61 * 9815
+    assert planned(*words, "train.eval_examples=null")["examples"] == 60 * 9815
     # CR has its last 12,000 updates on the full model, and its partial models' 18,000 besides.
     words[1] = "experiment=large-cr"
     assert (planned(*words)["times"], planned(*words, "train.eval_partial=true")["times"]) == (24, 60)
@@ -34,7 +34,7 @@ def test_outputs_are_counted_one_by_one() -> None:
 
 def test_by_score_every_label_goes_through_the_decoder_and_none_waits_for_its_tokens() -> None:
     """Of MNLI three; the encoder, which takes most, reads a source once."""
-    words = ["task=mnli", "experiment=large-pt"]
+    words = ["task=mnli", "experiment=large-pt", "engine.device_memory=80GB"]  # of a GPU
     said, scored = planned(*words), planned(*words, "task.answer=score")
     assert scored["examples"] == said["examples"]
     assert 1 < scored["flops"] / said["flops"] < 1.1
@@ -42,6 +42,7 @@ def test_by_score_every_label_goes_through_the_decoder_and_none_waits_for_its_to
     few = "train.eval_batch=8"
     assert planned(*words, "task.answer=score", few)["share"] == pytest.approx(scored["share"], rel=0.05)
     assert planned(*words, few)["share"] > 2 * said["share"]
+    assert planned(*words[:2], few)["share"] < said["share"]  # on a CPU no token waits for others
 
 
 def test_a_causal_model_reads_a_source_once_for_all_labels() -> None:
