@@ -4,6 +4,7 @@ from statistics import mean
 
 from fpt.devices import distributed
 from fpt.devices.meter import Meter, peak_flops
+from fpt.runs import expansions
 from fpt.runs.run import PROMPT, UPDATES
 from fpt.training.checkpoint import TrainState, dump_state
 from fpt.training.evaluation import Evaluation
@@ -62,6 +63,8 @@ class Journal:
             self._folder.log({**line, "loss": event.loss, "lr": event.lr, **speed})
             self._progress.updated(where, loss=event.loss, done=flops)
             self._watch(event)
+            if event.update == self._stage.first_update + expansions.AFTER:
+                self._say_if_lost(self._stage.index)
         else:
             self._last = event.evaluation
             self._folder.log({**line, "split": "validation", **event.evaluation.metrics})
@@ -79,6 +82,10 @@ class Journal:
                 f"the training loss rose from {first:.1f} to {last:.1f} in the first {WATCHED} updates of stage"
                 f" {self._stage.index}: try a lower optim.lr (now {event.lr:g})"
             )
+
+    def _say_if_lost(self, stage: int) -> None:
+        if lost := self._folder.ask(lambda own: expansions.lost_at(stage, own.metrics())):
+            self._progress.say(expansions.sentence(stage, lost))
 
     def _save(self, state: TrainState) -> None:
         if state.best_update == state.judged:

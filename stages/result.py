@@ -6,6 +6,7 @@ from typing import Any
 
 from fpt import __version__
 from fpt.prompts.prompted import PromptedModel
+from fpt.runs.expansions import lost_at
 from fpt.runs.records import RESULT
 from fpt.runs.run import PREDICTIONS, PROMPT, TEST_PREDICTIONS, UPDATES
 from fpt.runs.shared_folder import SharedFolder
@@ -44,6 +45,7 @@ def finish(
         plan = ended_at(plan, config, setup.schedule, inputs, state.update)
     stages = setup.schedule.stages
     ends = [read_state(folder, stage)[0] for stage in stages]
+    lost = folder.ask(lambda own: [lost_at(stage.index, own.metrics()) for stage in stages])
     result = {
         "task": task.name,
         "model": config.model.name,
@@ -66,7 +68,7 @@ def finish(
         "seconds": measured.seconds + sum(end.seconds for end in ends),
         "seconds_importance": measured.seconds,
         "data": {"origin": task.origin, "train": len(inputs.train), "validation": len(inputs.valid)},
-        "stages": [_stage(folder, *rows) for rows in zip(stages, plan.stages, ends, strict=True)],
+        "stages": [_stage(folder, *rows) for rows in zip(stages, plan.stages, ends, lost, strict=True)],
         "versions": {
             "fpt": __version__,
             "python": platform.python_version(),
@@ -85,8 +87,10 @@ def _test_scores(task: Task, answers: Answers) -> dict[str, Any]:
     return {"split": task.test_split, "examples": len(task.test), "metrics": task.score_test(answers.read)}
 
 
-def _stage(folder: SharedFolder, stage: Stage, plan: StagePlan, end: TrainState) -> dict[str, Any]:
-    """A stage's row in result.json: its sizes, its costs, and its last score on its own partial PLM."""
-    done = {"updates": plan.updates, "flops": plan.flops, "seconds": end.seconds, "score": end.score}
+def _stage(
+    folder: SharedFolder, stage: Stage, plan: StagePlan, end: TrainState, lost: dict[str, float] | None
+) -> dict[str, Any]:
+    """A stage's row in result.json: sizes, costs, its last score on its own partial PLM, what its expansion lost."""
+    done = {"updates": plan.updates, "flops": plan.flops, "seconds": end.seconds, "score": end.score, "lost": lost}
     name = f"{stage.folder}/{UPDATES}"  # missing if an earlier version of fpt trained the stage
     return {**stage.sizes, **done, **(folder.read_json(name) if name in folder else {})}

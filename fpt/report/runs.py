@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fpt.config import literal
 from fpt.config.stored import MAY_DIFFER
 from fpt.errors import UserError
+from fpt.runs.expansions import lost_at
 from fpt.runs.folder import METRICS
 from fpt.runs.records import MEASURED, PLAN
 from fpt.runs.run import PREDICTIONS, UPDATES, Run
@@ -82,6 +83,7 @@ class ReportedRun:
                 "flops": row["flops_per_update"] * done,
                 "seconds": took.get(index),
                 "score": scores[-1] if scores else None,
+                "lost": lost_at(index, self.updates),
                 "memory": row if "total" in row else None,  # earlier versions of fpt had it elsewhere
             }
             finished = self.result["stages"][index - 1] if self.result else {}

@@ -98,7 +98,11 @@ class RunFolder:
         replace_file(file, kept)
         self._metrics = file.open("ab")
         self._metrics_hash = hashlib.sha256(kept)
-        return [json.loads(line) for line in kept.splitlines()]
+        return self.metrics()
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the lines of metrics.jsonl."""
+        return [json.loads(line) for line in (self.path / METRICS).read_bytes().splitlines()]
 
     def log(self, values: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl."""

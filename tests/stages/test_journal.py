@@ -1,10 +1,12 @@
 """What a stage's journal notices while it trains."""
 
+import json
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from fpt.config.compose import load
 from fpt.runs.folder import RunFolder
@@ -17,7 +19,10 @@ from stages.epochs import in_updates
 from stages.inputs import open_inputs
 from stages.journal import WATCHED, Journal
 from stages.setup import prepare
+from tests.conftest import Outcome, quick_words
+from tests.families import save_family
 
+SAID = "the expansion to stage 2 lost what the prompt had learned"
 TOLD = "the training loss rose from 2.1 to 6.3 in the first 60 updates of stage 1: try a lower optim.lr (now 0.3)"
 CASES: dict[str, tuple[Callable[[int], float], int, bool]] = {
     "rises": (lambda update: 2.1 if update == 1 else 6.3, 1, True),
@@ -44,3 +49,26 @@ def test_a_loss_that_rises_in_a_stages_first_updates_is_told_once(
             for update in range(first, WATCHED + 20):
                 journal.record(Updated(update, update * 0.1, loss(update), 0.3, 8))
             assert capsys.readouterr().err.count(TOLD) == is_told, name
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize(("first", "is_lost"), [("depth: 0.5", True), ("width: 47", False)])
+def test_an_expansion_that_loses_the_prompt_is_said(
+    first: str, is_lost: bool, cli: Callable[..., Outcome], boolq: Path, tmp_path: Path
+) -> None:
+    """Half of a random model's blocks are another model, all but one of its neurons are nearly the same."""
+    model, run = save_family(tmp_path / "llama", "llama"), tmp_path / "run"
+    weights = load_file(model / "model.safetensors")
+    save_file(
+        {**weights, "lm_head.weight": 4 * weights["lm_head.weight"]}, model / "model.safetensors", {"format": "pt"}
+    )
+    stages = f"schedule.stages=[{{{first}, updates: 15}}, {{updates: 4}}]"
+    steady = ["train.batch_size=48", "task.valid_examples=6", "train.eval_every=50", "optim.lr=0.3"]
+    done = cli("train", *quick_words(model, boolq, run), stages, *steady)
+    assert done.status == 0, done.err
+    assert done.err.count(SAID) == is_lost
+    lost = json.loads((run / "result.json").read_text())["stages"][1]["lost"]
+    assert (lost is not None) == is_lost
+    assert not is_lost or lost["after"] > lost["before"] + 0.5
+    page = Path(cli("report", str(run)).out.splitlines()[0]).read_text()
+    assert page.count(SAID) == is_lost

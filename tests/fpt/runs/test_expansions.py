@@ -1,0 +1,28 @@
+"""An expansion is lost if the loss jumps by more than updates differ anyway; a stage that is too short says nothing."""
+
+import pytest
+
+from fpt.runs.expansions import lost_at
+
+STEADY = [0.9, 1.1, 1.0, 1.2, 0.8, 1.0, 0.9, 1.1]
+CASES = {
+    "thrown back": (STEADY, [7.0, 6.0, 5.0], {"before": 1.0, "after": 6.0}),
+    "thrown back while it still learned": ([14.0, *STEADY], [9.0, 8.0, 7.0], {"before": 1.0, "after": 8.0}),
+    "as before": (STEADY, [1.2, 1.1, 1.0], None),
+    "better": (STEADY, [0.5, 0.4, 0.3], None),
+    "one hard batch": (STEADY, [1.9, 1.0, 0.9], None),
+    "still falling": ([9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0], [5.0, 4.0, 3.0], None),
+    "too short before": (STEADY[:7], [7.0, 6.0, 5.0], None),
+    "too early to tell": (STEADY, [7.0, 6.0], None),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_jump_of_the_loss_is_a_lost_expansion(case: str) -> None:
+    before, after, expected = CASES[case]
+    rows = [(1, 20.0), *((2, loss) for loss in before), *((3, loss) for loss in after)]
+    lines = [{"stage": stage, "loss": loss} for stage, loss in rows]
+    lines.insert(5, {"stage": 2, "split": "validation", "accuracy": 50.0})
+    assert lost_at(3, lines) == (expected and pytest.approx(expected))
+    assert lost_at(1, lines) is None
+    assert lost_at(4, lines) is None
