@@ -5,7 +5,6 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any
 
 from fpt import __version__
-from fpt import report as pages
 from fpt.backbones import tiny
 from fpt.cli.arguments import Arguments
 from fpt.cli.look_tables import print_dataset, print_plan
@@ -44,6 +43,8 @@ def show(arguments: Arguments) -> None:
 
 def report(arguments: Arguments) -> None:
     """Run `fpt report`."""
+    from fpt import report as pages  # here, as no other verb needs what it imports
+
     places = [*arguments.places, *arguments.overrides]  # a folder's name may hold =
     runs, page = pages.open_runs(places), pages.output_of(places, arguments.options.get("output"))
     with Progress().console.status("drawing the report"):

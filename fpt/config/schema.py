@@ -26,7 +26,11 @@ def setting(default: Any = MISSING, **limits: Any) -> Any:
 class Group:
     """A group of settings that checks its own fields when it is made."""
 
-    key: ClassVar[str] = ""
+    key: ClassVar[str]  # the part of its keys before the dot
+
+    def __init_subclass__(cls, key: str = "") -> None:
+        """Take the group's key from the class statement."""
+        cls.key = key
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -60,10 +64,9 @@ def _check_limits(name: str, value: Any, limits: dict[str, Any]) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig(Group):
+class ModelConfig(Group, key="model"):
     """The pre-trained model that the prompt is for."""
 
-    key: ClassVar[str] = "model"
     name: str = setting(folder_name=True)
     weights: str = setting(place=True, words=("embedded",))
     revision: str | None = None
@@ -71,10 +74,9 @@ class ModelConfig(Group):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskConfig(Group):
+class TaskConfig(Group, key="task"):
     """The data to train on, how long texts may be, and whether stages shrink the decoder too."""
 
-    key: ClassVar[str] = "task"
     name: str = setting(folder_name=True)
     data: str = setting("auto", place=True, words=("auto", "world", "hub"))
     world: str | None = setting(None, choices=("plain", "customs"))
@@ -108,10 +110,9 @@ class TaskConfig(Group):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScheduleConfig(Group):
+class ScheduleConfig(Group, key="schedule"):
     """The partial PLMs to train on, one after the other."""
 
-    key: ClassVar[str] = "schedule"
     name: str = setting(folder_name=True)
     stages: list[Any] = field(default_factory=list)
     reduce: str = setting("task", choices=("task", "encoder", "both"))
@@ -121,10 +122,9 @@ class ScheduleConfig(Group):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptConfig(Group):
+class PromptConfig(Group, key="prompt"):
     """The prompt: its kind and size, where it enters the model, and how it is initialised."""
 
-    key: ClassVar[str] = "prompt"
     kind: str = setting("soft", choices=("soft", "late"))
     length: int = setting(20, least=1, most=10_000)
     init: str = setting(
@@ -144,10 +144,9 @@ class PromptConfig(Group):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimConfig(Group):
+class OptimConfig(Group, key="optim"):
     """The prompt's optimizer and learning-rate schedule."""
 
-    key: ClassVar[str] = "optim"
     name: str = setting("auto", choices=("auto", "adafactor", "adamw"))
     lr: float | None = setting(None, above=0.0)
     schedule: str = setting("constant", choices=("constant", "linear"))
@@ -159,10 +158,9 @@ class OptimConfig(Group):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(Group):
+class TrainConfig(Group, key="train"):
     """How long to train, how many examples at a time, and how often to validate and save."""
 
-    key: ClassVar[str] = "train"
     updates: int = setting(30000, least=1)
     epochs: float | None = setting(None, above=0.0, most=100_000)
     batch_size: int = setting(32, least=1)
@@ -178,18 +176,16 @@ class TrainConfig(Group):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecycleConfig(Group):
+class RecycleConfig(Group, key="recycle"):
     """What is kept, besides the prompt, when the model of one stage is expanded to that of the next."""
 
-    key: ClassVar[str] = "recycle"
     optimizer: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineConfig(Group):
+class EngineConfig(Group, key="engine"):
     """The device and precision of the frozen model, and how many processes share the work."""
 
-    key: ClassVar[str] = "engine"
     name: str = setting("auto", choices=("auto", "torch", "deepspeed"))
     device: str = "auto"
     dtype: str = setting(
@@ -217,8 +213,7 @@ class EngineConfig(Group):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FolderConfig(Group):
+class FolderConfig(Group, key="run"):
     """Where the run is kept."""
 
-    key: ClassVar[str] = "run"
     dir: str | None = setting(None, place=True)

@@ -4,8 +4,6 @@ import shlex
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
 from fpt.backbones.shapes import read_sizes
 from fpt.config import label_words
 from fpt.prompts.kinds import kind_of
@@ -45,6 +43,7 @@ def text(request: ExportRequest) -> str:
 def rendered(template: str, metadata: dict[str, Any], **facts: Any) -> str:
     """Render a card from a template; a fact that is missing is an error, not an empty text."""
     from huggingface_hub import ModelCardData
+    from jinja2 import Environment, StrictUndefined
 
     text = (files(__package__) / template).read_text(encoding="utf-8")
     environment = Environment(undefined=StrictUndefined)
