@@ -1,4 +1,4 @@
-"""Where the records of GLUE, SuperGLUE and four sentence tasks are, and how the original files are read.
+"""Reads the original files of GLUE, SuperGLUE and four sentence tasks.
 
 MPQA, MR, Subj and TREC have no canonical data set on the Hub. They circulate as the tables of Liu et al. 2022
 (`label<TAB>text`, no header), the CSV of Gao et al. 2021 (`label,text`), the lines of Kim 2014 (`label text`) and
@@ -6,48 +6,33 @@ TREC's own lines (`DESC:manner How did …`).
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from fpt.errors import UserError
-from fpt.tasks import fields, file_formats, origins
+from fpt.tasks import fields, file_formats
 from fpt.tasks.faults import Faults
 from fpt.tasks.fields import PlacedRecord, Record
 from fpt.tasks.file_formats import NOT_UTF8, Reader, check_names, csv_rows, lines
-from fpt.tasks.origins import Origin, Split
 
-Texts = Sequence[str]
-Files = Mapping[str, Texts]  # the names that the files of each split may have
 BROKEN_LINES = 1000  # at most one broken line in so many is left out; GLUE's own QQP has some twenty in 364,000
 IDS = ("index", "id")  # possible names of a test file's id column, whose values a submission repeats
-TABLES = {"train": ["train.tsv"], "validation": ["dev.tsv"]}
-TEST_TABLE = {"test": ["test.tsv"]}
 LABELLED = ["label", "text"]  # the header that a sentence task's file may have
 ENDINGS = {".tsv": "label<TAB>text", ".csv": "label,text", ".txt": "a label, a space and a text"}
 
 
-def glue(
-    name: str,
-    sizes: Sequence[int],
-    renamed: Mapping[str, str] | None = None,
-    *,
-    header: Sequence[str] = (),
-    splits: Files = TABLES,
-    tests: Files = TEST_TABLE,
-    on_hub: Mapping[str, str] | None = None,
-    generated: str | None = None,
-) -> Origin:
-    """The origin of a GLUE task; `sizes` are its numbers of training and validation examples.
-
-    `renamed` maps a file's column names to the Hub's, and `on_hub` the splits' names; `header` has the column names of
-    a file without a header line.
-    """
-    read = partial(_glue_file, renamed=renamed or {}, header=list(header))
-    parts, hidden = (origins.named(files, on_hub) for files in (splits, tests))
-    return Origin(("nyu-mll/glue", name), parts, read, hidden, sizes=(sizes[0], sizes[1]), generated=generated)
+def reader(name: str, records: Mapping[str, Any]) -> Reader:
+    """The function that reads the files of a label task, whose row in tasks.yaml says so of its `records`."""
+    if name == "multirc":
+        return _multirc_file
+    if records.get("format") == "sentences":
+        return _sentence_file
+    if records.get("format") == "glue":
+        return partial(_glue_file, renamed=records.get("renamed", {}), header=records.get("header", []))
+    return file_formats.json_lines
 
 
 def _glue_file(file: Path, faults: Faults, *, renamed: Mapping[str, str], header: list[str]) -> Iterator[PlacedRecord]:
@@ -99,14 +84,7 @@ def _whole_rows(
         faults.left_out[f"{file}: broken lines"] += len(broken)
 
 
-def super_glue(name: str, sizes: Sequence[Any], read: Reader = file_formats.json_lines, **more: Any) -> Origin:
-    """The origin of a SuperGLUE task; `sizes` are its numbers of training and validation examples."""
-    splits = origins.named({"train": ["train.jsonl"], "validation": ["val.jsonl"]})
-    tests = origins.named({"test": ["test.jsonl"]})
-    return Origin(("aps/super_glue", name), splits, read, tests, sizes=(sizes[0], sizes[1]), **more)
-
-
-def multirc_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
+def _multirc_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
     """Read a record for each answer of each question of each passage."""
     for where, line in file_formats.json_lines(file, faults):
         with faults:
@@ -144,19 +122,6 @@ def _span(text: str, index: Any, span: str, where: str) -> tuple[int, int]:
         raise UserError(f"{where}: span index {index!r} marks no word in a text of {len(words)} words")
     start, last = words[index].start(), min(index + len(span.split()), len(words)) - 1
     return start, start + len(span) if text.startswith(span, start) else words[last].end()
-
-
-def sentences(name: str, *, train: Texts = (), test: Texts = (), whole: Texts = ()) -> Origin:
-    """The origin of a sentence task: train, dev and test files with any of the endings, or files with other names.
-
-    `whole` names files that are not split; without a validation file, a part of them is held out for validation.
-    """
-
-    def split(*stems: str, others: Texts) -> Split:
-        return Split((*(stem + ending for stem in stems for ending in ENDINGS), *others), hub="")
-
-    splits = {"train": split("train", others=(*train, *whole)), "validation": split("dev", "test", others=test)}
-    return Origin((name,), splits, _sentence_file, {"test": split("test", others=test)}, whole=tuple(whole))
 
 
 def _sentence_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:

@@ -8,12 +8,11 @@ from itertools import zip_longest
 from pathlib import Path
 
 from fpt.errors import UserError
-from fpt.tasks import fields, file_formats, metrics, origins
-from fpt.tasks.benchmarks import glue
+from fpt.tasks import benchmarks, fields, file_formats, metrics
 from fpt.tasks.faults import Faults
 from fpt.tasks.fields import PlacedRecord, Record
-from fpt.tasks.origins import Origin
-from fpt.tasks.task import Example, Golds, TaskRules, Template
+from fpt.tasks.table import TABLE, origin_of, template_of
+from fpt.tasks.task import Example, Golds, TaskRules
 
 PAIRS = {".source": ".target", ".document": ".summary"}  # files with these endings match line by line
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
@@ -98,21 +97,8 @@ def correlations(
 
 RULES = {
     "xsum": TaskRules(
-        records=Origin(
-            ("EdinburghNLP/xsum",),
-            origins.named(
-                {
-                    "train": ["train.jsonl", "train.source", "train.document"],
-                    "validation": ["validation.jsonl", "val.jsonl", "val.source", "validation.document"],
-                }
-            ),
-            _xsum_file,
-            origins.named({"test": ["test.jsonl", "test.source", "test.document"]}),
-            generated="xsum",
-            sizes=(204_045, 11_332),
-            revision="refs/convert/parquet",  # datasets no longer runs the script that made it
-        ),
-        template=Template("summarize: {document}", spare=("document",)),  # T5's own
+        records=origin_of(TABLE["xsum"], _xsum_file),
+        template=template_of(TABLE["xsum"]),
         answer=_summary,
         answer_fields=("summary",),
         metric="rougeL",
@@ -120,8 +106,8 @@ RULES = {
         baseline=_first_sentence,
     ),
     "stsb": TaskRules(
-        records=glue("stsb", (5_749, 1_500), {"score": "label"}),
-        template=Template("sentence1: {sentence1} sentence2: {sentence2}", spare=("sentence1", "sentence2")),
+        records=origin_of(TABLE["stsb"], benchmarks.reader("stsb", TABLE["stsb"]["records"])),
+        template=template_of(TABLE["stsb"]),
         answer=_rating,
         metrics=("pearson", "spearman"),
         metric="pearson",

@@ -1,16 +1,14 @@
-"""Tasks whose answer is one of a few label words; labels.yaml has a row for each."""
+"""Tasks whose answer is one of a few label words: all rows of tasks.yaml that have words."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from fpt.config import literal
 from fpt.errors import UserError
-from fpt.tasks import benchmarks, metrics
+from fpt.tasks import benchmarks, metrics, table
 from fpt.tasks.fields import Record, as_text
 from fpt.tasks.origins import Origin
+from fpt.tasks.table import TABLE
 from fpt.tasks.task import Example, Golds, TaskRules, Template
 
 Texts = Sequence[str]
@@ -72,39 +70,12 @@ def _most_common_label(train: Sequence[Example], valid: Sequence[Example]) -> tu
     return "most common label", [metrics.most_common(_golds(train))] * len(valid)
 
 
-def wordings_of(task: str) -> dict[str, tuple[Template, tuple[str, ...]]]:
-    """The templates and label words that papers use for a task, by the paper's name in task.template."""
-    wordings: dict[str, dict[str, Any]] = TABLE.get(task, {}).get("wordings", {})
-    return {name: (_template(wording), tuple(wording["words"])) for name, wording in wordings.items()}
-
-
-def _template(row: dict[str, Any]) -> Template:
-    template = Template(row["template"])
-    return replace(template, spare=tuple(row.get("spare", template.fields)))
-
-
-def _words(row: dict[str, Any]) -> dict[Any, str]:
-    """Label words by the values that the data may have."""
-    numbered, named = row.get("numbered", []), row.get("named", [])
-    as_text = {str(number): word for number, word in enumerate(numbered)}
-    return dict(enumerate(numbered or named)) | as_text | {word: word for word in named} | row.get("words", {})
-
-
 def _rules(name: str, row: dict[str, Any]) -> TaskRules:
     """The rules of a task in the table."""
-    source = next(source for source in ORIGINS if source in row)
-    records = ORIGINS[source](name, **row[source], **PREPARED.get(name, {}))
-    return label_rules(_template(row), _words(row), records, tuple(row.get("metrics", ["accuracy"])))
+    prepare = {"prepare": PREPARED[name]} if name in PREPARED else {}
+    records = table.origin_of(row, benchmarks.reader(name, row["records"]), **prepare)
+    return label_rules(table.template_of(row), table.words_of(row), records, tuple(row.get("metrics", ["accuracy"])))
 
 
-TABLE: dict[str, dict[str, Any]] = literal.own_table(Path(__file__).with_name("labels.yaml"))
-ORIGINS: dict[str, Callable[..., Origin]] = {
-    "glue": benchmarks.glue,
-    "super_glue": benchmarks.super_glue,
-    "sentences": benchmarks.sentences,
-}
-PREPARED: dict[str, dict[str, Any]] = {  # records that must be changed before a template takes them
-    "multirc": {"read": benchmarks.multirc_file, "prepare": benchmarks.without_markup},
-    "wsc": {"prepare": benchmarks.with_marked_spans},
-}
-RULES = {name: _rules(name, row) for name, row in TABLE.items()}
+PREPARED = {"multirc": benchmarks.without_markup, "wsc": benchmarks.with_marked_spans}
+RULES = {name: _rules(name, row) for name, row in TABLE.items() if table.words_of(row)}

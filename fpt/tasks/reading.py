@@ -7,12 +7,11 @@ from statistics import fmean
 from typing import Any
 
 from fpt.errors import UserError
-from fpt.tasks import fields, file_formats, metrics, origins
-from fpt.tasks.benchmarks import super_glue
+from fpt.tasks import fields, file_formats, metrics
 from fpt.tasks.faults import Faults
 from fpt.tasks.fields import PlacedRecord, Record
-from fpt.tasks.origins import Origin, Split
-from fpt.tasks.task import Example, Golds, TaskRules, Template
+from fpt.tasks.table import TABLE, origin_of, template_of
+from fpt.tasks.task import Example, Golds, TaskRules
 
 NO_ANSWER = "no answer"
 NOTHING = "∅"  # the answer read from an output without words, which is always wrong
@@ -115,15 +114,8 @@ def most_common_answer(train: Sequence[Example], valid: Sequence[Example]) -> tu
 
 RULES = {
     "squad_v2": TaskRules(
-        records=Origin(
-            ("rajpurkar/squad_v2",),
-            origins.named({"train": ["train-v2.0.json"], "validation": ["dev-v2.0.json"]}),
-            _squad_file,
-            {"test": Split(("test-v2.0.json",), hub="")},
-            generated="squad_v2",
-            sizes=(130_319, 11_873),
-        ),
-        template=Template("question: {question} context: {context}", spare=("context",)),
+        records=origin_of(TABLE["squad_v2"], _squad_file),
+        template=template_of(TABLE["squad_v2"]),
         answer=_squad_answer,
         answer_fields=("answers",),
         metric="exact_match",
@@ -133,8 +125,8 @@ RULES = {
         baseline=most_common_answer,
     ),
     "record": TaskRules(
-        records=super_glue("record", (None, 10_000), _record_file, prepare=_in_one_text_each, generated="record"),
-        template=Template("query: {query} entities: {entities} passage: {passage}", spare=("passage",)),
+        records=origin_of(TABLE["record"], _record_file, prepare=_in_one_text_each),
+        template=template_of(TABLE["record"]),
         answer=_record_answer,
         answer_fields=("answers",),
         each_gold=True,

@@ -14,6 +14,7 @@ from fpt.config import label_words
 from fpt.config.schema import TaskConfig
 from fpt.errors import UserError, check_among, did_you_mean
 from fpt.tasks import fields, labels
+from fpt.tasks.table import wordings_of
 from fpt.tasks.task import Example, TaskRules
 
 BOTH = "both"  # the name of MNLI's two validation sets together
@@ -29,7 +30,7 @@ def wanted(rules: TaskRules, task: TaskConfig) -> TaskRules:
 
 def _worded(rules: TaskRules, task: TaskConfig) -> TaskRules:
     """The rules with the template and label words that the settings name or spell out."""
-    named = labels.wordings_of(task.name)
+    named = wordings_of(task.name)
     template, spelt = named.get(task.template or "", (rules.template, rules.labels))
     if task.template is not None and task.template not in named:
         template = replace(template, text=task.template, key="task.template")
