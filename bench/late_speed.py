@@ -38,8 +38,7 @@ from bench.synthetic import (  # noqa: E402
 )
 from fpt.backbones.backbone import Backbone  # noqa: E402
 from fpt.config.schema import EngineConfig, OptimConfig, PromptConfig  # noqa: E402
-from fpt.data.encoded import Encoded  # noqa: E402
-from fpt.data.rows import Rows  # noqa: E402
+from fpt.data.encoded import Encoded, RaggedRows  # noqa: E402
 from fpt.data.supply import Share  # noqa: E402
 from fpt.devices.engine import Engine  # noqa: E402
 from fpt.pricing.flops import Price  # noqa: E402
@@ -119,7 +118,7 @@ def _speeds_of(task: str, sides: dict[str, Side], rounds: int) -> list[Record]:
 
 
 def _only(data: Encoded, indices: Sequence[int]) -> Encoded:
-    sources, targets = (Rows.of(rows[index] for index in indices) for rows in (data.sources, data.targets))
+    sources, targets = (RaggedRows.of(rows[index] for index in indices) for rows in (data.sources, data.targets))
     return Encoded(sources, targets)
 
 

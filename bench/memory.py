@@ -16,8 +16,7 @@ import torch
 from bench.synthetic import PROMPT, open_backbone, part, standalone
 from fpt.backbones.shapes import Shape, Stack
 from fpt.config.schema import OptimConfig
-from fpt.data.encoded import Encoded
-from fpt.data.rows import Rows
+from fpt.data.encoded import Encoded, RaggedRows
 from fpt.data.supply import Share
 from fpt.training.loop import step
 from fpt.training.optimizer import make
@@ -31,7 +30,7 @@ def batch_of(length: int) -> Encoded:
     random = torch.Generator().manual_seed(0)
     lengths = [length - (index % 2) * (length // 10) for index in range(BATCH)]
     sources = [torch.randint(5, 32_000, (count,), generator=random).tolist() for count in lengths]
-    return Encoded(Rows.of(sources), Rows.of([[32_099, 4273, 1]] * BATCH))
+    return Encoded(RaggedRows.of(sources), RaggedRows.of([[32_099, 4273, 1]] * BATCH))
 
 
 def ours(folder: Path, data: Encoded, shape: Shape) -> None:

@@ -16,8 +16,7 @@ from fpt.backbones.backbone import Backbone
 from fpt.backbones.families import read_config
 from fpt.backbones.location import read_values
 from fpt.backbones.shapes import STACKS, Shape, read_shape, read_sizes
-from fpt.data.encoded import Encoded
-from fpt.data.rows import Rows
+from fpt.data.encoded import Encoded, RaggedRows
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
 from stages import partial, selection
@@ -61,8 +60,8 @@ def examples(lengths: Lengths, count: int, seed: int = 0) -> Encoded:
     return Encoded(_rows(random, sources), _rows(random, targets))
 
 
-def _rows(random: np.random.Generator, lengths: NDArray[Any]) -> Rows:
-    return Rows.of([*random.integers(5, 32_000, int(length) - 1).tolist(), 1] for length in lengths)
+def _rows(random: np.random.Generator, lengths: NDArray[Any]) -> RaggedRows:
+    return RaggedRows.of([*random.integers(5, 32_000, int(length) - 1).tolist(), 1] for length in lengths)
 
 
 def config_of(shape: Shape, width: int = 512, heads: int = 6) -> T5Config:

@@ -32,7 +32,7 @@ def write(folder: Path, pairs: int) -> None:
 def ready(words: Sequence[str]) -> tuple[float, float, int]:
     """Seconds to read and to tokenise a task's examples, and their tokens."""
     from fpt.backbones.backbone import open_backbone
-    from fpt.data.token_cache import tokenised
+    from fpt.data.encoding import tokenised
 
     config, progress = compose.load(words), Progress()
     backbone = open_backbone(config.model, with_weights=False)
@@ -41,7 +41,7 @@ def ready(words: Sequence[str]) -> tuple[float, float, int]:
     task = open_task(config)
     read, tokenising = reading.seconds, Stopwatch()
     with progress.running():
-        train, _ = tokenised(task, backbone, config.task, Path(config.cache_dir), progress.with_bar)
+        train, _ = tokenised(task, backbone, config.task, progress.with_bar)
     return read, tokenising.seconds, len(train.sources.ids)
 
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.tasks", description=__doc__)
     parser.add_argument("--pairs", type=int, default=PAIRS)
-    parser.add_argument("--folder", type=Path, help="where the files and the cache are kept")
+    parser.add_argument("--folder", type=Path, help="where the files are kept")
     options, words = parser.parse_known_args(arguments)
     quiet_libraries()
     with tempfile.TemporaryDirectory() as temporary:
@@ -57,15 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write(folder, options.pairs)
         table = Table(box=None, pad_edge=False)
-        for column in ("", "reading", "tokenising", "ready after", "tokens", "peak memory"):
+        for column in ("reading", "tokenising", "ready after", "tokens", "peak memory"):
             table.add_column(column, justify="right")
-        for name in ("first time", "next time"):
-            read, tokenised, tokens = ready(
-                ["task=mnli", f"task.data={folder}", f"cache_dir={folder / 'cache'}", *words]
-            )
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-            seconds = (f"{value:.1f} s" for value in (read, tokenised, read + tokenised))
-            table.add_row(name, *seconds, f"{tokens / 1e6:.1f} M", f"{peak / 1e9:.2f} GB")
+        read, tokenised, tokens = ready(["task=mnli", f"task.data={folder}", *words])
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        seconds = (f"{value:.1f} s" for value in (read, tokenised, read + tokenised))
+        table.add_row(*seconds, f"{tokens / 1e6:.1f} M", f"{peak / 1e9:.2f} GB")
     console = Console(width=110)
     console.print(f"{options.pairs:,} generated pairs in MNLI's files")
     console.print(table)

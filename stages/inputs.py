@@ -3,7 +3,6 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,9 +12,8 @@ from fpt.backbones.location import read_values
 from fpt.config.run_config import RunConfig
 from fpt.config.stored import fixed, fixed_of
 from fpt.data.encoded import Encoded
-from fpt.data.encoding import Tokens, templates_of
+from fpt.data.encoding import Tokens, templates_of, tokenised
 from fpt.data.sayable import check_labels, notes
-from fpt.data.token_cache import tokenised
 from fpt.devices import distributed
 from fpt.devices.device import named
 from fpt.devices.engine import Engine
@@ -53,9 +51,8 @@ def open_inputs(config: RunConfig, task: Task, progress: Progress) -> Inputs:
     backbone = distributed.main_first(lambda: open_backbone(config.model, say=progress.say))
     values = read_values(backbone.folder), str(backbone.folder)
     fits.check_positions(config, *values)
-    cache = Path(config.cache_dir).expanduser()
     with progress.running():
-        splits = distributed.main_first(lambda: tokenised(task, backbone, config.task, cache, progress.with_bar))
+        splits = tokenised(task, backbone, config.task, progress.with_bar)
     _check_vocabulary(backbone, splits)
     choice_for(config, task, backbone)
     if task.labels and any(data.num_cut[1] for data in splits):

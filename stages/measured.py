@@ -63,11 +63,11 @@ def _scores(setup: Setup) -> dict[str, Tensor]:
     decisive = (setup.inputs.backbone.fingerprint, *settings)
     key = importance.key(decisive, prompt=setup.start.identity, examples=sample)
     cache = Path(config.cache_dir).expanduser()
-    scores: dict[str, Tensor] | None = distributed.broadcast_from_main(lambda: find(cache, "importance", key))
+    scores: dict[str, Tensor] | None = distributed.broadcast_from_main(lambda: find(cache, key))
     if scores is None:
         with _full_model(setup) as model:
             with_bar = setup.progress.with_bar
             scores = importance.measure(model, sample, batch_size=batch_size, engine=engine, with_bar=with_bar)
         if distributed.is_main():
-            keep(cache, "importance", key, scores)
+            keep(cache, key, scores)
     return {name: scores[name] for name in setup.schedule.scored()}

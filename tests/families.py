@@ -19,8 +19,7 @@ from transformers import CONFIG_MAPPING, AutoTokenizer, PreTrainedTokenizerFast
 from fpt.backbones import tiny
 from fpt.backbones.family_table import FAMILY_TABLE
 from fpt.backbones.shapes import Selection, Shape, StackSelection
-from fpt.data.encoded import IGNORED, Batch, Encoded
-from fpt.data.rows import Rows
+from fpt.data.encoded import IGNORED, Batch, Encoded, RaggedRows
 from tests.conftest import VOCABULARY
 from tests.models import DATA
 
@@ -131,7 +130,7 @@ def data_of(family: str) -> Encoded:
         [2, BLANK, 15, 1],
         [2, 16, BLANK, 1],
     ]
-    return Encoded(Rows.of(sources), Rows.of([[30], [31], [32], [34]]), blank=BLANK)
+    return Encoded(RaggedRows.of(sources), RaggedRows.of([[30], [31], [32], [34]]), blank=BLANK)
 
 
 class Inputs(NamedTuple):

@@ -9,8 +9,7 @@ from transformers import T5Config
 
 from fpt.backbones.families import FAMILIES
 from fpt.config.schema import PromptConfig
-from fpt.data.encoded import Encoded
-from fpt.data.rows import Rows
+from fpt.data.encoded import Encoded, RaggedRows
 from fpt.prompts.late import Late
 from fpt.prompts.modules import LatePrompt, SoftPrompt, drawn
 from fpt.prompts.prompted import PromptedModel
@@ -25,10 +24,10 @@ PRICED = T5Config(
     d_model=64, d_ff=96, d_kv=16, num_heads=4, vocab_size=500, decoder_start_token_id=0, num_layers=5, dropout_rate=0.0
 )
 DATA = Encoded(
-    sources=Rows.of(
+    sources=RaggedRows.of(
         [[5, 6, 7, 1], [8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 1], [15, 1], [16, 17, 18, 19, 20, 1]]
     ),
-    targets=Rows.of([[1100, 30, 1], [1100, 1], [1100, 31, 32, 33, 1], [1100, 34, 1]]),
+    targets=RaggedRows.of([[1100, 30, 1], [1100, 1], [1100, 31, 32, 33, 1], [1100, 34, 1]]),
 )
 
 

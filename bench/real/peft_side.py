@@ -24,7 +24,7 @@ from fpt.backbones.backbone import open_backbone
 from fpt.config import compose
 from fpt.config.run_config import RunConfig
 from fpt.data.encoded import IGNORED, Encoded
-from fpt.data.token_cache import tokenised
+from fpt.data.encoding import tokenised
 from fpt.random_streams import drawn
 from fpt.runs.progress import quiet_libraries
 from fpt.tasks.opening import open_task
@@ -67,7 +67,7 @@ def train(config: RunConfig) -> dict[str, Any]:
     folder = Path(str(config.run.dir))
     folder.mkdir(parents=True, exist_ok=True)
     task, backbone = open_task(config), open_backbone(config.model)
-    data, valid, *_ = tokenised(task, backbone, config.task, Path(config.cache_dir), lambda parts, _: parts)
+    data, valid, *_ = tokenised(task, backbone, config.task, lambda parts, _: parts)
     model = AutoModelForCausalLM.from_pretrained(config.model.weights, dtype=DTYPES[config.engine.dtype])
     kind = PromptTuningConfig(
         task_type=TaskType.CAUSAL_LM, num_virtual_tokens=config.prompt.length, prompt_tuning_init="SAMPLE_VOCAB"

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,8 @@ from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.location import config_values
 from fpt.config.run_config import RunConfig
 from fpt.data.encoded import Encoded
-from fpt.data.encoding import Tokens, templates_of
+from fpt.data.encoding import Tokens, templates_of, tokenised
 from fpt.data.sayable import check_labels, notes
-from fpt.data.token_cache import tokenised
 from fpt.errors import UserError
 from fpt.runs.progress import WithBar
 from fpt.tasks.task import SENTINEL, Example, Task
@@ -25,8 +23,7 @@ QUANTILES = {"median": 0.5, "90 %": 0.9, "99 %": 0.99, "longest": 1.0}
 def described(config: RunConfig, task: Task, number: int, with_bar: WithBar) -> dict[str, Any]:
     """The task's splits in numbers, and `number` training examples evenly spread over the split."""
     backbone = open_backbone(config.model, with_weights=False)
-    cache = Path(config.cache_dir).expanduser()
-    parts = dict(zip(task.parts, tokenised(task, backbone, config.task, cache, with_bar), strict=True))
+    parts = dict(zip(task.parts, tokenised(task, backbone, config.task, with_bar), strict=True))
     train, number = parts["train"], min(number, len(task.train))
     return {
         "task": task.name,

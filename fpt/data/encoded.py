@@ -3,10 +3,12 @@
 Letters: B batch, S source, T target, D model, N tokens of all sources.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from math import inf
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
-
-from fpt.data.rows import Rows
 
 IGNORED = -100  # the label at padded target positions
 ALIGNED = 8  # a GPU's attention copies biases of other widths in every block; its matrix units prefer these too
@@ -71,6 +71,42 @@ class Batch:
         return Batch(change(self.source), change(self.mask), change(self.labels), *more)
 
 
+@dataclass(frozen=True, eq=False)
+class RaggedRows:
+    """Token ids of many texts in one array, which saves memory: text i has ids[starts[i] : starts[i + 1]]."""
+
+    ids: NDArray[Any]
+    starts: NDArray[np.int64]  # followed by the end of the last row
+
+    @classmethod
+    def of(cls, rows: Iterable[Sequence[int]]) -> "RaggedRows":
+        """Store these lists of token ids, one per row."""
+        lists = list(rows)
+        return cls(np.fromiter(chain.from_iterable(lists), np.int32), np.cumsum([0, *map(len, lists)]))
+
+    @classmethod
+    def joined(cls, parts: Sequence["RaggedRows"]) -> "RaggedRows":
+        """The rows of all parts, one after another."""
+        ids = np.concatenate([np.empty(0, np.int32), *(part.ids for part in parts)])
+        return cls(ids, np.cumsum([0, *(length for part in parts for length in part.lengths)]))
+
+    @property
+    def lengths(self) -> list[int]:
+        """Each row's number of ids."""
+        lengths: list[int] = np.diff(self.starts).tolist()
+        return lengths
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> list[int]:
+        row: list[int] = self.ids[self.starts[index] : self.starts[index + 1]].tolist()
+        return row
+
+
 @dataclass(frozen=True)
 class KeptStates:
     """Stored hidden states below a late prompt; those of source i are rows[starts[i] : starts[i + 1]]."""
@@ -91,8 +127,8 @@ class Encoded:
     Padded widths are multiples of `multiple`: a target's, and a source's together with `before` prompt positions.
     """
 
-    sources: Rows
-    targets: Rows
+    sources: RaggedRows
+    targets: RaggedRows
     whole: NDArray[np.int32] | None = None  # lengths before cutting, [examples, 2]; None: nothing was cut
     lost_answers: int = 0  # how many sources lost their gold answer when they were cut
     pad: int = 0  # the id that sources are padded with
@@ -125,7 +161,7 @@ class Encoded:
 
     def taken(self, indices: Sequence[int]) -> "Encoded":
         """The token ids of the examples at `indices`, without stored states."""
-        sources, targets = (Rows.of(rows[index] for index in indices) for rows in (self.sources, self.targets))
+        sources, targets = (RaggedRows.of(rows[index] for index in indices) for rows in (self.sources, self.targets))
         return Encoded(sources, targets, pad=self.pad, multiple=self.multiple, before=self.before, blank=self.blank)
 
     def for_card(self, before: int, most: float = inf) -> "Encoded":
@@ -160,5 +196,5 @@ class Encoded:
 
 
 def padded(rows: list[list[int]], value: int, width: int) -> Tensor:
-    """Rows of ids as one tensor of the given width, padded with `value`."""
+    """RaggedRows of ids as one tensor of the given width, padded with `value`."""
     return torch.tensor([row + [value] * (width - len(row)) for row in rows])

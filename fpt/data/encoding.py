@@ -8,14 +8,14 @@ from functools import cached_property
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from fpt.backbones.backbone import Backbone
 from fpt.backbones.family_table import FAMILY_TABLE, FamilyRow
 from fpt.config.schema import TaskConfig
-from fpt.data.encoded import IGNORED, Encoded
-from fpt.data.rows import Rows
+from fpt.data.encoded import IGNORED, Encoded, RaggedRows
 from fpt.errors import UserError
 from fpt.runs.progress import WithBar
 from fpt.tasks.metrics import normalise
-from fpt.tasks.task import MASK, SENTINEL, Example, TaskRules
+from fpt.tasks.task import MASK, SENTINEL, Example, Task, TaskRules
 
 PART = 2000  # so many examples are tokenised at once
 ESCAPE = "\0"  # put after a special token's first letter, it makes plain text of it; users' texts cannot hold it
@@ -36,7 +36,7 @@ def encode(
     A source is cut at the end of its spare part, and only when that is used up at its own end; a target at its end.
     `find_answers` counts the sources whose cut lost the gold, for tasks whose golds are spans of their source.
     """
-    sources, targets = list[Rows](), list[Rows]()
+    sources, targets = list[RaggedRows](), list[RaggedRows]()
     whole, lost = np.empty((len(examples), 2), np.int32), 0
     parts = [list(range(start, min(start + PART, len(examples)))) for start in range(0, len(examples), PART)]
     for indices in with_bar(parts, "tokenising"):
@@ -52,11 +52,20 @@ def encode(
                 len(before) > source_length and _is_lost(example, after, tokens.tokenizer)
                 for example, before, after in zip(part, whole_sources, cut, strict=True)
             )
-        sources.append(Rows.of(cut))
-        targets.append(Rows.of(_cut(ids, target_length, tokens.ends) for ids in whole_targets))
+        sources.append(RaggedRows.of(cut))
+        targets.append(RaggedRows.of(_cut(ids, target_length, tokens.ends) for ids in whole_targets))
     # GPT-2's and Llama 3's tokenizers have no padding token; as padding is masked, any token will do.
     pad = tokens.tokenizer.pad_token_id or 0
-    return Encoded(Rows.joined(sources), Rows.joined(targets), whole, lost, pad=pad, blank=tokens.blank)
+    return Encoded(RaggedRows.joined(sources), RaggedRows.joined(targets), whole, lost, pad=pad, blank=tokens.blank)
+
+
+def tokenised(task: Task, backbone: Backbone, config: TaskConfig, with_bar: WithBar) -> tuple[Encoded, ...]:
+    """The task's splits as token ids: training, validation, and the test split if any."""
+    tokens = Tokens(backbone.tokenizer, backbone.family.row, templates_of(task, config))
+    limits = {"source_length": config.source_length, "target_length": config.target_length}
+    return tuple(
+        encode(part, tokens, **limits, find_answers=not task.labels, with_bar=with_bar) for part in task.parts.values()
+    )
 
 
 def templates_of(rules: TaskRules, task: TaskConfig) -> str:

@@ -1,10 +1,6 @@
-"""Caches tensors for later runs under keys that hash what they were made from.
-
-`cache_dir` has a folder for each kind: `tokens` (`fpt.data`) and neurons' `importance` (`stages`).
-"""
+"""Caches neurons' importance for later runs, in `cache_dir`, under keys that hash what it was made from."""
 
 import hashlib
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,15 +14,9 @@ from fpt.runs.atomic import naming
 Tensors = dict[str, Tensor]
 
 
-def find_or_make(cache: Path, kind: str, key: str, make: Callable[[], Tensors]) -> Tensors:
-    """Return the tensors cached under `key`, or make and cache them."""
-    there = find(cache, kind, key)
-    return keep(cache, kind, key, make()) if there is None else there
-
-
-def find(cache: Path, kind: str, key: str) -> Tensors | None:
+def find(cache: Path, key: str) -> Tensors | None:
     """Return the tensors cached under `key`; None if the file is missing, damaged, or another key's."""
-    file = _file(cache, kind, key)
+    file = _file(cache, key)
     if file.is_file():
         with suppress(SafetensorError), safe_open(file, framework="pt") as handle:
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - no dict
@@ -36,17 +26,17 @@ def find(cache: Path, kind: str, key: str) -> Tensors | None:
     return None
 
 
-def keep(cache: Path, kind: str, key: str, tensors: Tensors) -> Tensors:
+def keep(cache: Path, key: str, tensors: Tensors) -> Tensors:
     """Cache tensors under `key`, and return them."""
     # safetensors itself writes atomically, under a temporary name that no other process uses.
-    file = _file(cache, kind, key)
+    file = _file(cache, key)
     with naming(file):
         save_file(tensors, file, {"key": key, "sha256": _digest(tensors)})
     return tensors
 
 
-def _file(cache: Path, kind: str, key: str) -> Path:
-    file = cache / kind / f"{key}.safetensors"
+def _file(cache: Path, key: str) -> Path:
+    file = cache / "importance" / f"{key}.safetensors"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

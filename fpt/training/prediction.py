@@ -11,9 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from fpt.backbones.family_table import FAMILY_TABLE, FamilyRow
 from fpt.data.batches import batches_by_length
-from fpt.data.encoded import IGNORED, Batch, Encoded
+from fpt.data.encoded import IGNORED, Batch, Encoded, RaggedRows
 from fpt.data.encoding import Tokens, decoded, encode
-from fpt.data.rows import Rows
 from fpt.prompts.modules import MixedPrompt
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import WithBar
@@ -162,7 +161,7 @@ class MixedPredictor:
             assert data.whole is not None
             found |= dict(zip(own, zip(data.sources, data.targets, data.whole.tolist(), strict=True), strict=True))
         sources, targets, whole = zip(*(found[index] for index in range(len(examples))), strict=True)
-        return Encoded(Rows.of(sources), Rows.of(targets), np.array(whole), pad=data.pad, blank=data.blank)
+        return Encoded(RaggedRows.of(sources), RaggedRows.of(targets), np.array(whole), pad=data.pad, blank=data.blank)
 
 
 def _way(predictor: Predictor) -> tuple[Sequence[str], Sequence[int], int]:

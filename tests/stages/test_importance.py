@@ -7,8 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM
 
-from fpt.data.encoded import Encoded
-from fpt.data.rows import Rows
+from fpt.data.encoded import Encoded, RaggedRows
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
 from stages import importance, partial
@@ -16,8 +15,8 @@ from stages.selection import everything
 from tests.conftest import FAMILIES, ON_CPU, open_folder, save_checkpoint
 
 EXAMPLES = Encoded(
-    sources=Rows.of([[5, 6, 7, 1], [8, 9, 10, 11, 12, 13, 14, 1], [15, 1], [16, 17, 18, 19, 20, 1]]),
-    targets=Rows.of([[1100, 30, 1], [1100, 1], [1100, 31, 32, 33, 1], [1100, 34, 1]]),
+    sources=RaggedRows.of([[5, 6, 7, 1], [8, 9, 10, 11, 12, 13, 14, 1], [15, 1], [16, 17, 18, 19, 20, 1]]),
+    targets=RaggedRows.of([[1100, 30, 1], [1100, 1], [1100, 31, 32, 33, 1], [1100, 34, 1]]),
 )
 
 
@@ -71,7 +70,7 @@ def test_the_key_follows_whatever_the_scores_depend_on() -> None:
 
 
 def test_a_sample_is_seeded_and_without_repetition() -> None:
-    data = Encoded(Rows.of([index] for index in range(100)), Rows.of([[1]] * 100))
+    data = Encoded(RaggedRows.of([index] for index in range(100)), RaggedRows.of([[1]] * 100))
     first = list(importance.sample(data, 30, seed=1).sources)
     assert len({tuple(source) for source in first}) == 30
     assert first == list(importance.sample(data, 30, seed=1).sources)

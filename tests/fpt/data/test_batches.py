@@ -7,13 +7,12 @@ import pytest
 import torch
 
 from fpt.data.batches import CHUNK, UpdateOrder, batches_by_length, in_turn, micro_batches
-from fpt.data.encoded import Encoded
-from fpt.data.rows import Rows
+from fpt.data.encoded import Encoded, RaggedRows
 from fpt.random_streams import stream
 
 
 def of_lengths(sizes: Sequence[int]) -> Encoded:
-    return Encoded(Rows.of([7] * size for size in sizes), Rows.of([[8, 9, 1]] * len(sizes)))
+    return Encoded(RaggedRows.of([7] * size for size in sizes), RaggedRows.of([[8, 9, 1]] * len(sizes)))
 
 
 def lengths_like_boolq(count: int) -> Encoded:

@@ -6,13 +6,12 @@ import pytest
 import torch
 
 from fpt.data.batches import UpdateOrder
-from fpt.data.encoded import Encoded
-from fpt.data.rows import Rows
+from fpt.data.encoded import Encoded, RaggedRows
 from fpt.data.supply import Share, Supply
 
 DATA = Encoded(
-    sources=Rows.of([7] * (1 + index % 9) for index in range(50)),
-    targets=Rows.of([8] * (1 + index % 3) for index in range(50)),
+    sources=RaggedRows.of([7] * (1 + index % 9) for index in range(50)),
+    targets=RaggedRows.of([8] * (1 + index % 3) for index in range(50)),
 )
 
 

@@ -8,8 +8,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
-from fpt.data.encoded import IGNORED, Encoded
-from fpt.data.rows import Rows
+from fpt.data.encoded import IGNORED, Encoded, RaggedRows
 from fpt.pricing.flops import Price
 from fpt.prompts.context import CachedBlocks, padded_in_front
 from fpt.prompts.modules import MixedPrompt, SoftPrompt
@@ -59,7 +58,7 @@ def test_choosing_among_six_labels_reads_the_source_as_often_as_among_two(tmp_pa
     model = model_of(tmp_path / "llama", "llama", SoftPrompt(vectors(20)))
     model.requires_grad_(False)  # or the counter stumbles over its views
     model.body.set_attn_implementation("eager")  # the counter does not see into the CPU's fused attention
-    data = Encoded(Rows.of([[5 + place for place in range(20)]]), Rows.of([[30, 1]]))
+    data = Encoded(RaggedRows.of([[5 + place for place in range(20)]]), RaggedRows.of([[30, 1]]))
     labels = torch.tensor([[30, 1, -100], [31, 32, 1], [33, 1, -100], [34, 35, 1], [36, 1, -100], [37, 38, 1]])
     flops, priced, price, shape = [], [], Price(model.body.config), open_folder(tmp_path / "llama").shape
     for count in (2, 6):

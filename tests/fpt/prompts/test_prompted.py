@@ -15,8 +15,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForSeq2SeqLM
 
 from fpt.config.schema import OptimConfig, PromptConfig
-from fpt.data.encoded import IGNORED, Encoded
-from fpt.data.rows import Rows
+from fpt.data.encoded import IGNORED, Encoded, RaggedRows
 from fpt.data.supply import Share
 from fpt.prompts.late import Late
 from fpt.prompts.modules import MixedPrompt, Prompt, SoftPrompt, drawn
@@ -28,8 +27,8 @@ from stages.selection import everything
 from tests.conftest import FAMILIES, on_cpu, open_folder, save_checkpoint
 
 DATA = Encoded(
-    sources=Rows.of([[5, 6, 7, 1], [8, 9, 10, 11, 12, 13, 14, 1], [15, 1], [16, 17, 18, 19, 20, 1]]),
-    targets=Rows.of([[1100, 30, 1], [1100, 1], [1100, 31, 32, 33, 1], [1100, 34, 1]]),
+    sources=RaggedRows.of([[5, 6, 7, 1], [8, 9, 10, 11, 12, 13, 14, 1], [15, 1], [16, 17, 18, 19, 20, 1]]),
+    targets=RaggedRows.of([[1100, 30, 1], [1100, 1], [1100, 31, 32, 33, 1], [1100, 34, 1]]),
 )
 GENERATORS = ("npg", "mppg", "none")
 PROMPT = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from fpt.__main__ import main
-from fpt.data.encoded import Batch, Encoded
+from fpt.data.encoded import Batch, Encoded, RaggedRows
 from fpt.data.encoding import Tokens, encode
-from fpt.data.rows import Rows
 from fpt.errors import UserError
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
@@ -109,7 +108,7 @@ def test_free_text_may_be_twice_as_long_as_in_training(checkpoint: Path, tmp_pat
     assert longest_answer(task, data, 512) == 2 * len(tokenizer("<extra_id_0> the lamp").input_ids)
     assert longest_answer(task, data, 5) == 5
     for count, longest in ((200, 20), (50, 512)):  # one long target among many, and among few
-        targets = Rows.of([[8] * 10] * (count - 1) + [[8] * 300])
+        targets = RaggedRows.of([[8] * 10] * (count - 1) + [[8] * 300])
         assert longest_answer(task, Encoded(targets, targets), 512) == longest
 
 

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from fpt.backbones.family_table import FAMILY_TABLE
 from fpt.config.schema import EngineConfig
-from fpt.data.encoded import Encoded
-from fpt.data.rows import Rows
+from fpt.data.encoded import Encoded, RaggedRows
 from fpt.devices.engine import Engine
 from fpt.prompts.modules import Prompt, SoftPrompt, dropped_out
 from fpt.prompts.prompted import PromptedModel
@@ -162,7 +161,7 @@ def test_more_sizes_than_are_worth_it_are_refused(
 @pytest.mark.parametrize("at_once", [1, 2, 4])
 def test_no_batch_is_larger_than_the_largest(folders: Callable[[str], Path], at_once: int) -> None:
     """Also where the longest source, the longest target and the longest of both are three examples."""
-    data = Encoded(Rows.of([[5] * 9, [5] * 2, [5] * 8, [5]]), Rows.of([[6], [6] * 7, [6] * 6, [6]]))
+    data = Encoded(RaggedRows.of([[5] * 9, [5] * 2, [5] * 8, [5]]), RaggedRows.of([[6], [6] * 7, [6] * 6, [6]]))
     model = model_of(folders("gpt2"), late(2, generator="npg"))
     kept = StatesBelow(model, data, 2, IN_FLOAT32, lambda batches, _: batches).in_memory()
     largest = largest_batch(replace(data, below=kept), at_once, no_dropout)

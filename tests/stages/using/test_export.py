@@ -18,8 +18,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from fpt.__main__ import main
 from fpt.backbones import tiny
 from fpt.backbones.backbone import open_backbone
-from fpt.data.encoded import Batch, Encoded
-from fpt.data.rows import Rows
+from fpt.data.encoded import Batch, Encoded, RaggedRows
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.run import open_run
@@ -50,7 +49,7 @@ def prompted(run: Path, number: int | None = None) -> PromptedModel:
 def batch(folder: Path | str) -> Batch:
     """Sources of unlike lengths, so that two of three are padded."""
     sources = AutoTokenizer.from_pretrained(folder)(TEXTS).input_ids
-    return Encoded(Rows.of(sources), Rows.of(TARGETS)).batch([0, 1, 2])
+    return Encoded(RaggedRows.of(sources), RaggedRows.of(TARGETS)).batch([0, 1, 2])
 
 
 def logits(model: PromptedModel, given: Batch) -> torch.Tensor:
@@ -162,7 +161,7 @@ def test_the_cards_python_answers_as_the_prompt_does(
     exec(code, {})
     (text,) = re.findall(r"text = '(.*)'", code)
     tokenizer = open_backbone(open_run(run).config.model).tokenizer
-    source = Encoded(Rows.of(tokenizer([text]).input_ids), Rows.of([[1]])).batch([0])
+    source = Encoded(RaggedRows.of(tokenizer([text]).input_ids), RaggedRows.of([[1]])).batch([0])
     longest = open_run(run).result["max_new_tokens"]
     answer = prompted(run, 1 if more else None).generate(source, max_new_tokens=longest)[0]
     assert capsys.readouterr().out == tokenizer.decode(answer, skip_special_tokens=True) + "\n"
