@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -18,6 +19,7 @@ from fpt.data.encoded import IGNORED, Encoded
 from fpt.devices import distributed
 from fpt.devices.engine import Engine
 from fpt.prompts.prompted import PromptedModel
+from fpt.prompts.readers import mean_weights
 from fpt.random_streams import drawn
 from fpt.runs.progress import WithBar
 
@@ -48,23 +50,22 @@ def measure(
     weights: dict[str, Tensor] = {}
     with ExitStack() as hooks:
         for name in totals:
-            for block, module in enumerate(model.family.activations_of(model.body, name)):
+            for module in model.family.activations_of(model.body, name):
                 total = torch.zeros(num_inputs(module), dtype=torch.float64, device=engine.device)
                 totals[name].append(total)
-                part = "below" if name == first and block < model.prompt.position else name
-                hooks.enter_context(module.register_forward_pre_hook(partial(_record, total, weights, part)))
+                hooks.enter_context(module.register_forward_pre_hook(partial(_record, total, weights, name)))
         batches = batches_by_length(examples, batch_size)
         for indices in with_bar(in_turn(batches, distributed.rank(), distributed.size()), "neuron importance"):
             if not indices and not engine.is_sharded:
                 continue
             batch = examples.batch(indices or batches[0]).to(engine.device)
-            _, mask = model.reader.inputs(batch)
-            prompt = mask.new_ones(len(mask), model.prompt.length)
+            below, rest = model.reader.weights(batch)
             # A process without a batch of its own runs one with weight 0, because its shard of the model is needed.
             counts = float(bool(indices))
-            weights["decoder"] = _mean_weights(batch.labels != IGNORED) * counts
-            weights["below"] = _mean_weights(mask) * counts
-            weights[first] = _mean_weights(torch.cat([prompt, mask], 1)) * counts
+            weights["decoder"] = mean_weights(batch.labels != IGNORED) * counts
+            weights[first] = below * counts
+            batch = replace(batch, below=model.below(batch))
+            weights[first] = rest * counts
             model.reader.decode(batch, model.encode(batch))
     means = {name: torch.stack(rows) / len(examples) for name, rows in totals.items()}
     distributed.all_reduce_sum_(list(means.values()))
@@ -74,8 +75,3 @@ def measure(
 def _record(total: Tensor, weights: dict[str, Tensor], part: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     """Add a batch's weighted absolute activations to the neurons' totals [F]."""
     total += torch.einsum("bpf,bp->f", inputs[0].float().abs(), weights[part]).double()
-
-
-def _mean_weights(real: Tensor) -> Tensor:
-    """Weights [B, positions] with which a sum over a batch's positions is the sum of its examples' means."""
-    return real.float() / real.sum(1, keepdim=True)

@@ -1,8 +1,8 @@
-"""Decides whether the hidden states below a late prompt are cached, and where; computes them and hands them to stages.
+"""Decides whether states that the prompt does not change are kept, and where; computes them and hands them to stages.
 
-Nothing below the prompt learns, so an example has the same states every time a stage comes back to it, until an
-expansion puts other blocks below the prompt. Computing them once takes under a hundredth of a run, so they are not kept
-for the next run.
+They are the hidden states below a late prompt, or a source's keys and values where the prompt stands behind it. An
+example has the same ones every time a stage comes back to it, until an expansion changes the blocks that they come
+from. Computing them once takes under a hundredth of a run, so they are not kept for the next run.
 
 Letters: D model, N tokens read of all examples together.
 """
@@ -32,7 +32,6 @@ from fpt.devices.processes import counted
 from fpt.errors import UserError
 from fpt.pricing.flops import Price
 from fpt.pricing.memory import is_for_card
-from fpt.prompts.kinds import kind_of
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import WithBar
 from fpt.units import amount
@@ -48,7 +47,7 @@ SENT = 2**24  # how many numbers the processes exchange at once
 
 @dataclass(frozen=True)
 class StatesPlan:
-    """What a run does about the states below its late prompt.
+    """What a run does about the states that its prompt does not change.
 
     Attributes:
         where: memory, disk or off.
@@ -72,15 +71,16 @@ class StatesPlan:
     def sentence(self) -> str:
         """The plan in words for the user."""
         if self.where == "off" or self.bytes is None:
-            return f"states below the prompt are computed with every update: {self.reason}"
+            return f"states that the prompt does not change are computed with every update: {self.reason}"
         place = {"memory": "in memory", "disk": "on disk"}[self.where]
-        return f"states below the prompt are kept {place}, {amount(self.bytes)}B for each process: {self.reason}"
+        size = f"{amount(self.bytes)}B for each process"
+        return f"states that the prompt does not change are kept {place}, {size}: {self.reason}"
 
 
 def decide(
     config: RunConfig, schedule: Schedule, *, examples: int | None, tokens: int, cost: Price
 ) -> StatesPlan | None:
-    """Decide what every stage does about the states below the prompt; None for a soft prompt, which has none below it.
+    """Decide what every stage does about states that the prompt does not change; None for one before the source.
 
     Args:
         config: the run's configuration, in which neither precision nor device is auto.
@@ -89,15 +89,15 @@ def decide(
         tokens: how many tokens are read of all training examples together.
         cost: the model's price.
     """
-    if kind_of(config.prompt).is_input:
+    if schedule.fixed is None:
         return None
-    layer, asked = schedule.block, config.prompt.cache
-    below = [(schedule.below(stage), stage.shape.source.neurons) for stage in schedule.stages]
-    size = None if examples is None else tokens * cost.d_model * getattr(torch, config.engine.dtype).itemsize
+    asked, width = config.prompt.cache, cost.kept_width(schedule.last.shape, config.prompt)
+    below = [(schedule.unchanged(stage), stage.shape.source.neurons) for stage in schedule.stages]
+    size = None if examples is None else tokens * width * getattr(torch, config.engine.dtype).itemsize
     off = StatesPlan("off", "", size, _stages(below, [False] * len(below)))
     if asked == "off":
         return replace(off, reason="prompt.cache=off as given")
-    if layer == 0:
+    if schedule.fixed == 0:
         return replace(off, reason="nothing lies below the prompt")
     if examples is None or size is None:
         return replace(off, reason="how many examples there are is known when the data are read")
@@ -106,7 +106,7 @@ def decide(
     stages = _stages(below, [stage.updates * config.train.batch_size > examples for stage in schedule.stages])
     if "compute" not in stages:
         return replace(off, reason=f"no stage comes back to any of {examples:,} examples")
-    flops = tokens * cost.below(schedule.full, batch=1, source=1, target=0, blocks=layer)
+    flops = tokens * cost.below(schedule.full, batch=1, source=1, target=0, blocks=schedule.fixed)
     is_card, needed = is_for_card(config.engine), size * counted(config.engine).here
     for where, share in SHARE.items():
         if is_card and size / COPIED[where] > flops / COMPUTED:
@@ -136,7 +136,7 @@ def check_room(config: RunConfig, plan: StatesPlan | None) -> None:
     if needed > free:
         other = "disk" if plan.where == "memory" else "memory"
         raise UserError(
-            f"prompt.cache={plan.where}: the states below the prompt take {amount(needed)}B, and {amount(free)}B is"
+            f"prompt.cache={plan.where}: the states to keep take {amount(needed)}B, and {amount(free)}B is"
             f" free; prompt.cache={other} may have room, and with prompt.cache=off the same command goes on without"
         )
 
@@ -156,7 +156,7 @@ def _folder(config: RunConfig) -> Path:
 def _stages(below: list[tuple[int, int]], wanted: list[bool]) -> tuple[str, ...]:
     """For every stage, whether its states are computed, taken over from the stage before, or not kept.
 
-    `below` are the numbers of its blocks below the prompt and of their neurons, which determine what is chosen.
+    `below` are the numbers of the blocks that states are kept of and of their neurons, which determine what is chosen.
     """
     rows, held = [], None
     for is_wanted, lower in zip(wanted, below, strict=True):
@@ -170,7 +170,7 @@ Selected = tuple[tuple[int, ...], tuple[tuple[int, ...], ...] | None]
 
 @dataclass(frozen=True)
 class StatesBelow:
-    """Computes the states below the prompt for all examples; the processes share the work and exchange the results."""
+    """Computes the states to keep for all examples; the processes share the work and exchange the results."""
 
     model: PromptedModel
     data: Encoded
@@ -181,15 +181,15 @@ class StatesBelow:
     @property
     def shape(self) -> tuple[int, int]:
         """The shape of all states together [N, D]."""
-        return int(self.starts[-1]), self.model.width
+        return int(self.starts[-1]), self.model.reader.kept_width
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
         """Where each example's states begin, and where the last ones end.
 
-        An example has a state for every source token and, in causal models, for every target token that is read.
+        An example has a state for every source token and, below a causal model's prompt, for every target token read.
         """
-        return self.data.joined_starts if self.model.reads.reads_target else self.data.sources.starts
+        return self.data.joined_starts if self.model.reader.keeps_target else self.data.sources.starts
 
     def in_memory(self) -> KeptStates:
         """The states in this process's own memory."""
@@ -216,7 +216,7 @@ class StatesBelow:
         """Fill `rows` (zeros at first) with the states of all tokens except padding."""
         batches = batches_by_length(self.data, self.batch_size)
         own = in_turn(batches, distributed.rank(), distributed.size())
-        for indices in self.with_bar(own, "states below the prompt"):
+        for indices in self.with_bar(own, "states to keep"):
             if not indices and not self.engine.is_sharded:
                 continue
             states = self.model.below(self.data.batch(indices or batches[0]).to(self.engine.device)).cpu()
@@ -231,13 +231,13 @@ class StatesBelow:
 
 
 class StateKeeper:
-    """Gives every stage its training data, with cached states below the prompt where the plan keeps them.
+    """Gives every stage its training data, with states that the prompt does not change where the plan keeps them.
 
     The states of one stage are held at a time; a stage that needs the same ones takes them over.
     """
 
     def __init__(self, config: RunConfig, plan: StatesPlan | None, block: int) -> None:
-        """`block` is the block of the backbone that the prompt enters before."""
+        """`block` is the number of the backbone's blocks that states are kept of."""
         self._plan, self._block, self._folder = plan, block, _folder(config)
         self._held: tuple[Selected, KeptStates] | None = None
 

@@ -59,14 +59,16 @@ class Stage:
 class Schedule:
     """Stages in order; the last is the full model unless schedule.partial_end is set.
 
-    The prompt enters before block `block` of the full model's first stack. `keeps` names the rule by which the blocks
-    of a stage are chosen.
+    The prompt enters before block `block` of the full model's first stack, and does not change the states of `fixed`
+    blocks, which can therefore be kept; None: that is not asked. `keeps` names the rule by which the blocks of a stage
+    are chosen.
     """
 
     stages: tuple[Stage, ...]
     full: Shape
     block: int = 0
     keeps: str = "evenly"
+    fixed: int | None = None
 
     @property
     def last(self) -> Stage:
@@ -87,6 +89,10 @@ class Schedule:
         """How many of a stage's blocks lie below the prompt."""
         return num_below(stage.shape.source.blocks, self.full.source.blocks, self.block)
 
+    def unchanged(self, stage: Stage) -> int:
+        """How many of a stage's blocks have states that the prompt does not change."""
+        return num_below(stage.shape.source.blocks, self.full.source.blocks, self.fixed or 0)
+
     def scored(self) -> list[str]:
         """The stacks of which some stage leaves out neurons, so that their neurons must be scored."""
         return [
@@ -105,8 +111,8 @@ def of(config: RunConfig) -> Schedule:
     reads, keeps = row_of(values, where).reads, config.schedule.blocks
     kind.resolved(reads, full.source.blocks)
     schedule = build(config.schedule, full=full, updates=config.train.updates, reduce_decoder=reduces)
-    keeps = reads.blocks if keeps == "auto" else keeps
-    schedule = replace(schedule, block=kind.position(full.source.blocks), keeps=keeps)
+    keeps, blocks = reads.blocks if keeps == "auto" else keeps, full.source.blocks
+    schedule = replace(schedule, block=kind.position(blocks), fixed=kind.kept_blocks(blocks), keeps=keeps)
     _check_seen(schedule, config.prompt.layer)
     return schedule
 

@@ -58,7 +58,7 @@ class Setup:
         return evaluator_of(self.config, self.inputs, self.engine, self.progress)
 
     def states_below(self, model: PromptedModel) -> StatesBelow:
-        """An object that computes the hidden states below a stage's prompt for all training examples."""
+        """An object that computes the states that a stage's prompt does not change, for all training examples."""
         train, size = self.inputs.train, self.config.train.batch_size
         return StatesBelow(model, train, size, self.engine, self.progress.with_bar)
 

@@ -15,7 +15,7 @@ from bench.real import runs, tables
 from bench.real.arms import ARMS, MODELS, TASKS, TUNED_ON, Kind, in_turn
 from fpt.runs.progress import quiet_libraries
 
-UPDATES = 150
+UPDATES = 240
 
 
 def chosen(options: argparse.Namespace) -> list[Kind]:

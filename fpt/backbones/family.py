@@ -115,23 +115,26 @@ class Family:
 
     # Passes.
 
-    def states_before(self, model: Any, ids: Tensor, mask: Tensor, block: int) -> Tensor:
+    def states_before(self, model: Any, ids: Tensor, mask: Tensor, block: int | None, **instead: Any) -> Tensor:
         """The first stack's hidden states [B, L, D] before block number `block`, for token ids [B, L]."""
         states, recorded = self._record(model, input_ids=ids, attention_mask=mask)
-        return self.through(model, states, recorded, 0, block)
+        return self.through(model, states, recorded, 0, block, **instead)
 
     def embedded(self, model: Any, ids: Tensor, positions: Tensor) -> Tensor:
         """The first stack's embedded input [B, L, D], for token ids [B, L] at positions [B, L]."""
         return self._record(model, input_ids=ids, position_ids=positions)[0]
 
-    def arguments(self, model: Any, states: Tensor, mask: Tensor, positions: Tensor | None = None) -> list[calls.Call]:
+    def arguments(
+        self, model: Any, states: Tensor, mask: Tensor, positions: Tensor | None = None, **given: Any
+    ) -> list[calls.Call]:
         """The arguments that transformers passes to each block of the first stack, for hidden states [B, L, D].
 
-        Positions [B, L] count from 0 unless given.
+        Positions [B, L] count from 0 unless given. With past_key_values the mask covers what these hold, too.
         """
         if self.row.positions is not None:  # added by the embedding already, which may have too few for a prompt
-            positions = mask.new_zeros(mask.shape)
-        given = {} if positions is None else {"position_ids": positions}
+            positions = mask.new_zeros(states.shape[:2])
+        if positions is not None:
+            given["position_ids"] = positions
         return self._record(model, inputs_embeds=states, attention_mask=mask, **given)[1]
 
     def through(

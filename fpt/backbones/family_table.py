@@ -81,6 +81,13 @@ class FamilyRow:
         """The stack before the head."""
         return list(self.stacks.values())[-1]
 
+    def key_heads_in(self, config: Any) -> tuple[int, int]:
+        """How many heads of a first stack's block have keys and values of their own, and the width of each."""
+        heads, grouped, width = (
+            value_at(config, self.first.key(key)) for key in (self.num_heads, "num_key_value_heads", "head_dim")
+        )
+        return grouped or heads, width or self.first.width_in(config) // heads
+
 
 def _family(reads: str, stacks: dict[str, dict[str, Any]], **more: Any) -> FamilyRow:
     """A family from its entry in the file."""

@@ -151,13 +151,17 @@ class T5(UMT5):
             return whole
         return WeightSlice(name)  # it belongs to the full model's first block, whichever block is the first here
 
-    def states_before(self, model: Any, ids: torch.Tensor, mask: torch.Tensor, block: int) -> torch.Tensor:
+    def states_before(
+        self, model: Any, ids: torch.Tensor, mask: torch.Tensor, block: int | None, **instead: Any
+    ) -> torch.Tensor:
         """Hidden states before a block of the encoder; before the first they are the embeddings, without any bias."""
         states = model.shared(ids)
-        return self.through(model, states, self.arguments(model, states, mask), 0, block) if block else states
+        if block == 0:
+            return states
+        return self.through(model, states, self.arguments(model, states, mask), 0, block, **instead)
 
     def arguments(
-        self, model: Any, states: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor | None = None
+        self, model: Any, states: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor | None = None, **given: Any
     ) -> list[Call]:
         """As every family's: one bias for all blocks; it depends on distances alone, so it is right with a prompt."""
         bias = _masked(_position_bias(model.encoder, states), _attended(mask))

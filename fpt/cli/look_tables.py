@@ -61,10 +61,10 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 
 def _states(number: int, stage: dict[str, Any], does: str) -> dict[str, str]:
-    """Whether a stage computes the states below a late prompt, or reuses them."""
+    """Whether a stage computes the states that the prompt does not change, or reuses them."""
     anew = " anew" if number > 1 and does == "compute" else ""
     below, flops = str(stage["blocks_below"]), amount(stage["flops_states"])
-    return {"stage": str(number), "blocks below": below, "their states are": STATES[does] + anew, "FLOPs": flops}
+    return {"stage": str(number), "blocks": below, "their states are": STATES[does] + anew, "FLOPs": flops}
 
 
 def _print_memory(output: Output, plan: dict[str, Any]) -> None:

@@ -38,6 +38,11 @@ def _check_prompt(prompt: PromptConfig) -> None:
             raise UserError(f"prompt.init={name} needs prompt.{name}=…")
     if prompt.file and not Path(prompt.file).expanduser().exists():
         raise UserError(f"prompt.file={prompt.file}: no such file or folder")
+    if prompt.cache != "auto" and (prompt.kind, prompt.place) == ("soft", "prefix"):
+        raise UserError(
+            f"prompt.cache={prompt.cache}: is for prompt=late and prompt.place=suffix; what a prompt before the source"
+            " lets through cannot be kept"
+        )
     if prompt.init == "normal" and prompt.kind == "late" and prompt.generator != "none":
         raise UserError(
             f"prompt.init=normal: is for vectors; the layers of prompt.generator={prompt.generator} start uniform, as"

@@ -135,12 +135,13 @@ class PromptConfig(Group, key="prompt"):
     )
     text: str | None = setting(None, only="soft", learning=True)
     file: str | None = setting(None, place=True, learning=True)
+    place: str = setting("prefix", choices=("prefix", "suffix"), only="soft")
     layer: int | float = setting(0.5, least=0, only="late")
     generator: str = setting("npg", choices=("npg", "appg", "mppg", "none"), only="late")
     bottleneck: int = setting(128, least=1, only="late")
     pool: str = setting("auto", choices=("auto", "first", "last", "mean"), only="late")
     dropout: float | None = setting(None, least=0.0, most=0.9, only="late", learning=True)
-    cache: str = setting("auto", choices=("auto", "off", "memory", "disk"), only="late", learning=True)
+    cache: str = setting("auto", choices=("auto", "off", "memory", "disk"), learning=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,8 @@ ALIGNED = 8  # a GPU's attention copies biases of other widths in every block; i
 class Batch:
     """Padded token ids: source [B, S], its padding mask [B, S], and labels [B, T] with IGNORED where padded.
 
-    `below` are the hidden states [B, S, D] below a late prompt, zero where padded; a causal model's cover the target.
+    `below` are states that the prompt does not change, [B, S, …], zero where padded; below a causal model's late prompt
+    they cover the target too.
     """
 
     source: Tensor
@@ -109,7 +110,7 @@ class RaggedRows:
 
 @dataclass(frozen=True)
 class KeptStates:
-    """Stored hidden states below a late prompt; those of source i are rows[starts[i] : starts[i + 1]]."""
+    """Stored states that the prompt does not change; those of source i are rows[starts[i] : starts[i + 1]]."""
 
     rows: Tensor  # [N, D], perhaps mapped from a file, of which a batch reads only its part
     starts: NDArray[np.int64]  # followed by the end of the last source
@@ -132,7 +133,7 @@ class Encoded:
     whole: NDArray[np.int32] | None = None  # lengths before cutting, [examples, 2]; None: nothing was cut
     lost_answers: int = 0  # how many sources lost their gold answer when they were cut
     pad: int = 0  # the id that sources are padded with
-    below: KeptStates | None = None  # the sources' hidden states below a late prompt, where they are stored
+    below: KeptStates | None = None  # the sources' states that the prompt does not change, where they are stored
     multiple: int = 1
     before: int = 0
     blank: int | None = None  # the mask token's id in a masked model, which answers there; None: other models

@@ -95,7 +95,7 @@ class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def measured(self, end: Tensor, stack: str) -> Peaks:
         """The peaks of the forward pass that gave `end`, and of the backward pass from it, which is run here."""
         forward, kept = self.peak, self.now
-        marks = self._marks.get(stack, [])[:BLOCKS] or [0]
+        marks = self._marks.get(stack, [])  # of BLOCKS blocks; of twice as many if two passes go through them
         seed = torch.empty_like(end)
         for tensor in (end, seed):  # freed as soon as the backward pass has used them
             if subtract := self._seen.get(tensor.untyped_storage()):
@@ -103,7 +103,7 @@ class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.peak = self.now
         # From a gradient edge: given a tensor, torch would disable _AsTrained for the whole backward pass.
         torch.autograd.backward(get_gradient_edge(end), seed)
-        return Peaks(forward, kept, self.peak, marks[-1] - marks[0])
+        return Peaks(forward, kept, self.peak, sum(marks[1::BLOCKS]) - sum(marks[::BLOCKS]))
 
     def __exit__(self, *raised: Any) -> None:
         for hook in self._hooks:

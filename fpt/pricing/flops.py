@@ -6,10 +6,11 @@ lengths. An update is priced at twice its forward pass: the backward pass throug
 gradients of activations, which are as many matrix products again. In attention, the products of queries with keys and
 of weights with values take twice as many in the backward pass. That excess is not counted (3 to 4 % of an update of
 T5-Large at 512 tokens); the paper leaves these products out altogether. Blocks below a late prompt are priced once,
-because they have no backward pass.
+because they have no backward pass; so is the source before a prompt that stands behind it.
 """
 
 from functools import cache, partial
+from math import prod
 from typing import Any
 
 import torch
@@ -54,11 +55,11 @@ class Price:
 
         `source` includes the prompt's positions; the `below` blocks below the prompt have only the others.
         """
-        bare, making = source - prompt.length, sum(kind_of(prompt).flops(source - prompt.length, self.d_model))
-        lower = self.below(shape, batch=batch, source=bare, target=target, blocks=below)
-        upper = self.below(shape, batch=batch, source=source, target=target, blocks=shape.source.blocks - below)
+        making = sum(kind_of(prompt).flops(source - prompt.length, self.d_model))
+        sizes: dict[str, Any] = {"batch": batch, "source": source, "target": target, "below": below, "prompt": prompt}
         head = self.reads.answered(target) * self.head()
-        return lower + upper + batch * (making + self._said(shape, source, target) + head)
+        own = batch * (making + self._said(shape, source, target) + head)
+        return self.fixed(shape, **sizes) + self._changed(shape, **sizes) + own
 
     def update(
         self,
@@ -76,11 +77,33 @@ class Price:
         With `is_kept`, the states below the prompt are cached and cost nothing.
         """
         both = 2 * self.forward(shape, batch=batch, source=source, target=target, below=below, prompt=prompt)
-        lower = self.below(shape, batch=batch, source=source - prompt.length, target=target, blocks=below)
+        lower = self.fixed(shape, batch=batch, source=source, target=target, below=below, prompt=prompt)
         # A prompt generator is trained: its second layer needs gradients of both weights and input, its first layer
         # only of its weights.
         _, second = kind_of(prompt).flops(source - prompt.length, self.d_model)
         return both - (2 if is_kept else 1) * lower + batch * second
+
+    def fixed(self, shape: Shape, *, batch: int, source: int, target: int, below: int, prompt: PromptConfig) -> int:
+        """FLOPs of the part of a forward pass that the prompt does not change; the arguments are those of `forward`."""
+        bare = source - prompt.length
+        if kind_of(prompt).is_behind:
+            return self.below(shape, batch=batch, source=bare, target=1, blocks=shape.source.blocks)
+        return self.below(shape, batch=batch, source=bare, target=target, blocks=below)
+
+    def _changed(self, shape: Shape, *, batch: int, source: int, target: int, below: int, prompt: PromptConfig) -> int:
+        """FLOPs of the first stack in the other part of a forward pass."""
+        if not kind_of(prompt).is_behind:
+            return self.below(shape, batch=batch, source=source, target=target, blocks=shape.source.blocks - below)
+        linear, square = self._source(shape.source.neurons)
+        whole = self.reads.positions(source, target)
+        own = whole - (source - prompt.length)
+        return batch * shape.source.blocks * (linear * own + square * own * whole)
+
+    def kept_width(self, shape: Shape, prompt: PromptConfig) -> int:
+        """How many numbers are kept for a token of what the prompt does not change: a state, or keys and values."""
+        if not kind_of(prompt).is_behind:
+            return self.d_model
+        return 2 * shape.source.blocks * prod(self._family.row.key_heads_in(self._config))
 
     def below(self, shape: Shape, *, batch: int, source: int, target: int, blocks: int) -> int:
         """FLOPs of a forward pass through `blocks` blocks of the stack that the prompt enters."""

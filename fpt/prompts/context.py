@@ -69,7 +69,7 @@ class CachedBlocks:
         `sees` [N, N] says which of them attend to which: each to itself and to those before it in its own text. Several
         texts can thus follow side by side, or a single one, for which it is lower triangular.
         """
-        return self._run(states, partial(_branch, done=self._done, sees=sees), _ReadOnly(self._cache))
+        return self._run(states, partial(_branch, done=self._done, sees=sees), ReadOnly(self._cache))
 
     def _run(self, states: Tensor, part: Callable[[str, Any], Any], cache: Any) -> Tensor:
         """Pass states through the blocks with some positions' part of the arguments."""
@@ -105,7 +105,7 @@ class Context:
         self._lower = blocks(mask=batch.mask, last=prompt.position)
         ids = padded_in_front(batch.source, batch.mask)
         states = self._lower.read(family.embedded(body, ids, self._lower.positions(ids.shape[1])))
-        states, mask = prompt.prepend(padded_behind(states, batch.mask), batch.mask, batch.mask)
+        states, mask = prompt.joined(padded_behind(states, batch.mask), batch.mask, batch.mask)
         self._upper = blocks(mask=mask, first=prompt.position)
         self.last = family.normed(body, self._upper.read(padded_in_front(states, mask))[:, -1])
 
@@ -129,13 +129,14 @@ class Context:
         self._cache.batch_select_indices(going)
 
 
-class _ReadOnly:
+class ReadOnly:
     """A cache that blocks read, and add nothing to."""
 
     def __init__(self, cache: DynamicCache) -> None:
         self._layers = cache.layers
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, H, L, …] of a block with those in the cache before them."""
         cached = self._layers[layer_idx]
         return torch.cat([cached.keys, keys], -2), torch.cat([cached.values, values], -2)
 

@@ -20,7 +20,7 @@ from fpt.backbones.location import TOKENIZER_FILES
 from fpt.config.schema import PromptConfig
 from fpt.errors import UserError
 from fpt.prompts.kinds import KINDS, kind_of
-from fpt.prompts.soft import TENSOR, Soft
+from fpt.prompts.soft import TENSOR
 from fpt.runs.folder import LEDGER
 from fpt.runs.foreign import other_kind
 from fpt.runs.records import INPUTS
@@ -156,8 +156,8 @@ def _in_safetensors(file: Path, stored: str) -> PromptFile:
     except (SafetensorError, OSError) as error:
         other = other_kind(file) if file.is_file() else None
         raise UserError(f"{file}: {other or f'cannot be read as safetensors ({error}); expected {FORMS}'}") from None
-    # A soft prompt's kind is not recorded, so that fpt's files and those of other tools are read alike.
-    if kind := next((name for name in KINDS if name != Soft.name and f'"{name}"' in description), None):
+    # A prompt before the input has no kind recorded, so that fpt's files and those of other tools are read alike.
+    if kind := next((name for name in KINDS if f'"{name}"' in description), None):
         are_floats = all("F" in dtype for dtype in dtypes.values())
         config = _described(file, kind, description if are_floats else "", shapes)
         return PromptFile(file, config, shapes, partial(_load, file, {name: name for name in shapes}))

@@ -26,6 +26,7 @@ class Late:
     config: PromptConfig
     name: ClassVar[str] = "late"
     is_input: ClassVar[bool] = False
+    is_behind: ClassVar[bool] = False
     not_exported: ClassVar[dict[str, str]] = {
         "peft": "PEFT has no late prompts",
         "npy": "an array cannot hold a late prompt",
@@ -58,6 +59,9 @@ class Late:
         if below > num_blocks:
             raise UserError(f"prompt.layer={layer}: the model reads with {num_blocks} blocks; give 0 to {num_blocks}")
         return below
+
+    def kept_blocks(self, num_blocks: int) -> int | None:
+        return self.position(num_blocks)
 
     def resolved(self, reads: "Reading", num_blocks: int) -> PromptConfig:
         pool, is_pooled = self.config.pool, self.config.generator == "npg"

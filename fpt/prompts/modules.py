@@ -18,6 +18,8 @@ Tensors = dict[str, Tensor]  # learned tensors, by name
 class Prompt(nn.Module):
     """The learned tensors that a prompt's vectors are made from; in float32, as small updates vanish in bfloat16."""
 
+    is_behind = False  # whether the vectors stand behind the source rather than before it
+
     def __init__(self, tensors: Tensors, *, length: int, position: int, dropout: float = 0.0) -> None:
         """Start from `tensors`; `length` vectors enter after `position` blocks, with `dropout` in training."""
         super().__init__()
@@ -40,28 +42,31 @@ class Prompt(nn.Module):
         for name, tensor in self.named_parameters():
             tensor.copy_(tensors[name])
 
-    def prepend(
+    def joined(
         self, states: Tensor, mask: Tensor, source: Tensor, factors: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Put each example's vectors before its states [B, L, D] and mask [B, L]: [B, P+L, D] and [B, P+L].
+        """Each example's vectors with its states [B, L, D] and mask [B, L], at their place: [B, P+L, D] and [B, P+L].
 
         The vectors may depend on the source's states, the first S, whose padding mask [B, S] is `source`. They are
         multiplied by dropout's `factors` [B, P, D].
         """
         vectors = self(states[:, : source.shape[1]], source)
         vectors = vectors if factors is None else vectors * factors
-        ones = mask.new_ones(vectors.shape[:2])
-        return torch.cat([vectors.to(states.dtype), states], 1), torch.cat([ones, mask], 1)
+        return self._in_order(vectors.to(states.dtype), states), self._in_order(mask.new_ones(vectors.shape[:2]), mask)
+
+    def _in_order(self, own: Tensor, others: Tensor) -> Tensor:
+        return torch.cat([others, own] if self.is_behind else [own, others], 1)
 
 
 class SoftPrompt(Prompt):
-    """P learned vectors that go before the embedded source."""
+    """P learned vectors that go before the embedded source, or behind it."""
 
     prompt: nn.Parameter  # its name in files
 
-    def __init__(self, vectors: Tensor) -> None:
+    def __init__(self, vectors: Tensor, *, is_behind: bool = False) -> None:
         """Start from vectors [P, D]."""
         super().__init__({"prompt": vectors}, length=len(vectors), position=0)
+        self.is_behind = is_behind
 
     @property
     def vectors(self) -> nn.Parameter:
@@ -109,10 +114,10 @@ class MixedPrompt(Prompt):
         assert len(places) == 1
         super().__init__({}, length=max(prompt.length for prompt, _ in self._rows), position=places.pop())
 
-    def prepend(
+    def joined(
         self, states: Tensor, mask: Tensor, source: Tensor, factors: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """As `Prompt.prepend`; shorter prompts are padded in front, so that distances to the source do not change."""
+        """As `Prompt.joined`; shorter prompts are padded in front, so that distances to the source do not change."""
         assert factors is None  # dropout is for training
         vectors = states.new_zeros(len(states), self.length, states.shape[2])
         real = mask.new_zeros(vectors.shape[:2])

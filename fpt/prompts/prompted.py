@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fpt.backbones.families import family_of
 from fpt.data.encoded import IGNORED, Batch
+from fpt.prompts.behind import BEHIND
 from fpt.prompts.modules import Prompt
 from fpt.prompts.readers import LOGITS_AT_ONCE, READERS, Encoded
 
@@ -37,7 +38,8 @@ class PromptedModel(nn.Module):
         self.body: Any = body
         self.prompt = prompt
         self.begin_pass = begin_pass
-        self.reader = READERS[self.reads.name](self.family, body, prompt, begin_pass)
+        readers = BEHIND if prompt.is_behind else READERS
+        self.reader = readers[self.reads.name](self.family, body, prompt, begin_pass)
 
     def with_prompt(self, prompt: Prompt) -> "PromptedModel":
         """The same frozen model with another prompt."""
@@ -46,21 +48,15 @@ class PromptedModel(nn.Module):
     def encode(self, batch: Batch) -> Encoded:
         """Output [B, P+L, D] of the stack that the prompt enters, and its padding mask [B, P+L]; passes begin here."""
         self.begin_pass()
-        states = self._below(batch) if batch.below is None else batch.below
-        _, mask = self.reader.inputs(batch)
-        states, mask = self.prompt.prepend(states, mask[:, : states.shape[1]], batch.mask, batch.factors)
-        recorded = self.family.arguments(self.body, states, mask)
-        states = self.family.through(self.body, states, recorded, self.prompt.position, None)
-        return self.family.normed(self.body, states), mask
-
-    def below(self, batch: Batch) -> Tensor:
-        """The states [B, L, D] that the prompt goes before; they depend only on the example, so they can be stored."""
-        self.begin_pass()
-        return self._below(batch)
+        with torch.no_grad():
+            below = self.reader.below(batch) if batch.below is None else batch.below
+        return self.reader.encode(batch, below)
 
     @torch.no_grad()
-    def _below(self, batch: Batch) -> Tensor:
-        return self.family.states_before(self.body, *self.reader.inputs(batch), self.prompt.position)
+    def below(self, batch: Batch) -> Tensor:
+        """What of a pass depends on the examples alone, so that it can be stored: numbers [B, L, …] for each token."""
+        self.begin_pass()
+        return self.reader.below(batch)
 
     def forward(self, batch: Batch) -> Tensor:
         """Cross-entropy summed over the batch's real target tokens; only their positions go through the head."""

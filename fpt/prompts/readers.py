@@ -32,9 +32,34 @@ class Reader(ABC):
         """Read with this model; `begin_pass` is called before each pass through it."""
         self.family, self.body, self.prompt, self.begin_pass = family, body, prompt, begin_pass
 
+    keeps_target = False  # whether `below` has states of the target too
+
+    @property
+    def kept_width(self) -> int:
+        """How many numbers `below` has for each token."""
+        return self.family.row.first.width_in(self.body.config)
+
     def inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Token ids [B, L] that the stack with the prompt reads in training, and their padding mask."""
+        """Token ids [B, L] that `below` is of in training, and their padding mask."""
         return batch.source, batch.mask
+
+    def below(self, batch: Batch) -> Tensor:
+        """The states [B, L, D] that the prompt goes before, which depend on the examples alone."""
+        return self.family.states_before(self.body, *self.inputs(batch), self.prompt.position)
+
+    def encode(self, batch: Batch, below: Tensor) -> Encoded:
+        """The output of the stack that the prompt enters, and its mask, from what the method `below` gave."""
+        _, mask = self.inputs(batch)
+        states, mask = self.prompt.joined(below, mask[:, : below.shape[1]], batch.mask, batch.factors)
+        recorded = self.family.arguments(self.body, states, mask)
+        states = self.family.through(self.body, states, recorded, self.prompt.position, None)
+        return self.family.normed(self.body, states), mask
+
+    def weights(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Weights [B, L] of the positions that pass in `below` and of those in `encode`, for means over an example."""
+        _, mask = self.inputs(batch)
+        prompt = mask.new_ones(len(mask), self.prompt.length)
+        return mean_weights(mask), mean_weights(torch.cat([prompt, mask], 1))
 
     @abstractmethod
     def decode(self, batch: Batch, encoded: Encoded, texts: int = 1) -> Tensor:
@@ -123,6 +148,8 @@ class Seq2Seq(Reader):
 class Causal(Reader):
     """Reads with a decoder-only stack, which has the prompt, and which source and target pass one after the other."""
 
+    keeps_target = True
+
     def inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         given = batch.labels[:, :-1]  # nothing is read from the last token
         lengths, places = batch.mask.sum(1, keepdim=True), torch.arange(given.shape[1], device=given.device)
@@ -184,6 +211,11 @@ class Mask(Reader):
 
 
 READERS: dict[str, type[Reader]] = {"seq2seq": Seq2Seq, "causal": Causal, "mask": Mask}
+
+
+def mean_weights(real: Tensor) -> Tensor:
+    """Weights [B, L] with which a sum over a batch's positions is the sum of its examples' means."""
+    return real.float() / real.sum(1, keepdim=True)
 
 
 def _following(states: Tensor, starts: Tensor, number: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The soft prompt: P learned vectors [P, D] before the embedded input (Lester et al. 2021).
+"""The soft prompt: P learned vectors [P, D] before the embedded source (Lester et al. 2021), or behind it.
 
 torch is imported only when tensors are made, so that settings are checked first; `modules` has the trained module.
 
@@ -26,13 +26,34 @@ NUM_COMMON = 5000  # Lester et al. sample from the 5,000 most frequent pieces; T
 class Soft:
     """A soft prompt, described by its settings; every prompt kind has the same methods.
 
-    A kind that writes `metadata` into its files also has `of_file`, which reads them.
+    `of_file` reads the `metadata` in its files.
     """
 
     config: PromptConfig
     name: ClassVar[str] = "soft"
-    is_input: ClassVar[bool] = True  # whether it goes before the embedded input, which other libraries support
-    not_exported: ClassVar[dict[str, str]] = {}  # the export formats that cannot hold it, each with the reason
+
+    @staticmethod
+    def of_file(metadata: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> PromptConfig:
+        """The settings of a prompt in a file, from the file's `metadata` and its tensors' shapes."""
+        return PromptConfig(place=metadata["place"], length=shapes[TENSOR][0])
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether it stands behind the source, so that the source's states do not depend on it."""
+        return self.config.place == "suffix"
+
+    @property
+    def is_input(self) -> bool:
+        """Whether it goes before the embedded input, which other libraries support."""
+        return not self.is_behind
+
+    @property
+    def not_exported(self) -> dict[str, str]:
+        """The export formats that cannot hold it, each with the reason."""
+        if not self.is_behind:
+            return {}
+        where = "a prompt before the source, and prompt.place=suffix puts this one behind it"
+        return {"peft": f"PEFT has {where}", "npy": f"an array is read as {where}", "tokens": f"tokens are {where}"}
 
     @staticmethod
     def width(shapes: dict[str, tuple[int, ...]]) -> int:
@@ -43,8 +64,17 @@ class Soft:
         """The number of blocks below the prompt, in a first stack of `num_blocks`."""
         return 0
 
+    def kept_blocks(self, num_blocks: int) -> int | None:
+        """How many of a first stack's blocks have states that can be kept; None: it is not asked of such a prompt."""
+        return num_blocks if self.is_behind else None
+
     def resolved(self, reads: "Reading", num_blocks: int) -> PromptConfig:
         """The settings with `auto` resolved for a model's way to read and its first stack's number of blocks."""
+        if self.is_behind and not reads.reads_target:
+            raise UserError(
+                "prompt.place=suffix: is for causal models, in which the source does not see what stands behind it;"
+                " leave it out, or take a causal model"
+            )
         init = reads.learning.init if self.config.init == "auto" else self.config.init
         return replace(self.config, init=init)
 
@@ -80,11 +110,11 @@ class Soft:
         """The tensors as a trainable module that enters after the first `position` blocks."""
         from fpt.prompts.modules import SoftPrompt
 
-        return SoftPrompt(tensors[TENSOR])
+        return SoftPrompt(tensors[TENSOR], is_behind=self.is_behind)
 
     def metadata(self, layer: int) -> dict[str, Any]:
         """The metadata of the prompt's file; its vectors enter before block `layer` of the full model."""
-        return {}
+        return {"kind": self.name, "place": self.config.place} if self.is_behind else {}
 
     def mismatch(self, shapes: dict[str, tuple[int, ...]], other: PromptConfig, d_model: int) -> str | None:
         """Why this prompt cannot start from the tensors of another one of its kind; None: it can."""
@@ -95,7 +125,8 @@ class Soft:
 
     def described(self, d_model: int, layer: int, model: str) -> str:
         """A sentence for the user that describes the prompt; `layer` blocks of `model` lie below it."""
-        return f"{self.config.length} vectors of {d_model} numbers that go before the embedded input of {model}"
+        where = "stand behind the embedded source" if self.is_behind else "go before the embedded input"
+        return f"{self.config.length} vectors of {d_model} numbers that {where} of {model}"
 
 
 def _pieces(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:

@@ -110,7 +110,7 @@ def decide(config: RunConfig, schedule: Schedule, work: Work, before: Plan | Non
     values = read_config(*config_values(config.model))
     family, price, kind = family_of(values), price_of(values), kind_of(config.prompt)
     asked = _asked(config)
-    graphs = config.engine.graphs and not family.row.asks_card
+    graphs = config.engine.graphs and not family.row.asks_card and not kind.is_behind
     config = replace(config, engine=replace(_of_this_machine(config.engine), graphs=graphs))
     states = kept_states.decide(config, schedule, examples=work.examples, tokens=work.tokens, cost=price)
     if states and before and before.states:

@@ -14,6 +14,7 @@ from fpt.data.batches import UpdateOrder, batches_by_length, micro_batches
 from fpt.data.encoded import Encoded
 from fpt.devices import distributed
 from fpt.pricing.flops import SOFT, Price
+from fpt.prompts.kinds import kind_of
 from fpt.tasks.catalogue import most_valid_examples, rules_of
 from stages import importance
 from stages.inputs import Inputs
@@ -36,7 +37,7 @@ class Work:
     Attributes:
         update: from an update's number and the micro-batch size, the micro-batches of that update.
         scoring: the batches on which neurons are scored, if any are.
-        once: the batches in which the states below a late prompt are computed for all examples.
+        once: the batches in which the states that the prompt does not change are computed for all examples.
         examples: the number of training examples; None if it is not known.
         tokens: how many tokens are read of all training examples together.
         longest: the longest source, without the prompt, and the longest target.
@@ -60,13 +61,14 @@ def work_at_limits(config: RunConfig, schedule: Schedule, positions: Positions, 
         scoring=[(min(scored, number or scored), whole, target)] if is_scored else [],
         once=lambda: [(number, whole, target)],
         examples=examples,
-        tokens=number * positions(source, target),
+        tokens=number * positions(source, 1 if kind_of(config.prompt).is_behind else target),
         longest=longest,
     )
 
 
 def work_on(config: RunConfig, schedule: Schedule, inputs: Inputs) -> Work:
     """The work of a run on exactly the batches that training will see."""
+    is_behind = kind_of(config.prompt).is_behind
     train, positions, processes = inputs.train, inputs.backbone.family.row.reads.positions, distributed.size()
     order = UpdateOrder(train, batch_size=config.train.batch_size, seed=config.seed)
 
@@ -88,7 +90,7 @@ def work_on(config: RunConfig, schedule: Schedule, inputs: Inputs) -> Work:
         scored,
         lambda: sizes(train, batches_by_length(train, config.train.batch_size)),
         examples=len(train),
-        tokens=sum(positions(source, max(target, 1)) for source, target in train.lengths),
+        tokens=sum(positions(source, 1 if is_behind else max(target, 1)) for source, target in train.lengths),
         longest=inputs.longest,
     )
 
@@ -117,7 +119,7 @@ class Costs:
         return {
             "name": stage.name,
             "parameters": price.parameters(stage.shape),
-            "blocks_below": below,
+            "blocks_below": self.schedule.unchanged(stage),
             "first_update": stage.first_update,
             "updates": stage.updates,
             "flops_per_update": updates // stage.updates,
@@ -133,11 +135,8 @@ class Costs:
         return _total(self.price.forward, self.schedule.full, batches, below=below, prompt=self.prompt)
 
     def _states(self, shape: Shape, below: int) -> int:
-        """FLOPs of the states below the prompt; the prompt's own positions, which sizes include, are taken off."""
-        return sum(
-            self.price.below(shape, batch=batch, source=source - self.prompt.length, target=target, blocks=below)
-            for batch, source, target in self.work.once()
-        )
+        """FLOPs of what the prompt does not change, computed once for all examples."""
+        return _total(self.price.fixed, shape, Counter(self.work.once()), below=below, prompt=self.prompt)
 
 
 def _total(cost: Callable[..., int], shape: Shape, batches: Counter[Size], **more: Any) -> int:

@@ -24,9 +24,10 @@ class StagePlan:
     Attributes:
         name: the name of its folder, as in 1-6x24-704x2816.
         weight_bytes: bytes of the whole frozen model, even if devices share it.
-        flops: FLOPs of the stage's updates and, before them, of the states below a late prompt (`flops_states`).
+        flops: FLOPs of the stage's updates and, before them, of the states that are kept (`flops_states`).
         flops_full: FLOPs of vanilla prompt tuning of the full model on the same batches.
-        blocks_below: how many of its blocks lie below the prompt.
+        blocks_below: how many of its blocks have states that the prompt does not change: those below a late prompt,
+            or all in which the source does not see the prompt behind it.
         weights: bytes of the frozen model on one device.
         activations: bytes of activations without activation checkpointing.
         activations_checkpointed: bytes of activations with it.
@@ -81,7 +82,7 @@ class Plan:
         micro_batch: examples per forward pass of a process.
         activation_checkpointing: whether the run has it.
         graphs: whether updates run as CUDA graphs.
-        states: what is done about the states below a late prompt; None for a soft prompt.
+        states: what is done about states that the prompt does not change; None for a prompt before the source.
         init: what the prompt starts from.
         optimizer: its optimizer.
         lr: its highest learning rate; None: RELATIVE_LR of the embeddings' size, and these have not been read.
@@ -173,7 +174,7 @@ class Plan:
         return f"prompt.init={self.init}, optim.name={self.optimizer}, optim.lr={rate}"
 
     def sentences(self, device: str) -> list[str]:
-        """The plan in words for the user: the engine and why, the states below the prompt, and how it learns."""
+        """The plan in words for the user: the engine and why, the states that are kept, and how the prompt learns."""
         number = torch.get_num_threads()
         threads = f"; {number} thread{'s' if number > 1 else ''}" if named(device).type == "cpu" else ""
         packed = "" if self.quantize == "none" else f", its blocks' linear layers in {self.quantize}"

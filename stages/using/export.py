@@ -119,7 +119,8 @@ def _write_embeds(
         with progress.running():
             for (index,) in progress.with_bar([[index] for index in range(len(window))], "embedding"):
                 batch, number = data.batch([index]), str(len(asked))
-                states, _ = model.prompt.prepend(model.below(batch), batch.mask, batch.mask)
+                states = backbone.family.states_before(body, batch.source, batch.mask, 0)
+                states, _ = model.prompt.joined(states, batch.mask, batch.mask)
                 embedded[number] = states[0].detach().to(dtype).contiguous()
                 asked.append({"id": number, "input": window[index].source})
     (folder / EMBEDS).write_bytes(save(embedded, {"format": "pt"}))  # `save_file` lets nobody else read it

@@ -1,6 +1,6 @@
 """Reads learned prompts from runs and files, and checks that a model is the one a prompt was trained on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fpt.backbones.backbone import Backbone
@@ -37,6 +37,7 @@ class LearnedPrompt:
         if held != width:
             raise UserError(f"{self.name}: holds vectors of {held}, but {backbone.folder} has states of {width}")
         kind.position(backbone.shape.source.blocks)
+        kind.resolved(backbone.family.row.reads, backbone.shape.source.blocks)
         self.check_tokenizer(backbone)
         if self.fingerprint not in (None, backbone.fingerprint):
             raise UserError(
@@ -73,7 +74,10 @@ def from_file(config: RunConfig) -> LearnedPrompt:
     """Read the prompt in `prompt.file`, which is for the whole model."""
     path = Path(str(config.prompt.file)).expanduser()
     stored, known = open_prompt(path), _trained_on(open_run(path)) if (path / LEDGER).is_file() else (None, None)
-    return LearnedPrompt(f"prompt.file={config.prompt.file}", stored.read(), stored.config, None, *known)
+    own = stored.config
+    if config.prompt.place != PromptConfig.place:  # other tools' files cannot say so
+        own = replace(own, place=config.prompt.place)
+    return LearnedPrompt(f"prompt.file={config.prompt.file}", stored.read(), own, None, *known)
 
 
 def _trained_on(run: Run) -> tuple[str, str | None]:

@@ -284,7 +284,7 @@ def test_what_was_asked_for_and_has_no_room_is_an_error_before_anything_is_compu
     room(monkeypatch, 9999, 9999)
     failed = cli("train", *quick, *LATE, f"prompt.cache={where}")
     assert failed.status == 2
-    said = f"prompt.cache={where}: the states below the prompt take .*B, and 10 kB is free; prompt.cache={other} may"
+    said = f"prompt.cache={where}: the states to keep take .*B, and 10 kB is free; prompt.cache={other} may"
     assert re.search(said, failed.err.splitlines()[-1])
     assert not (tmp_path / "run/measured.json").exists()
 
@@ -332,4 +332,4 @@ def test_how_many_examples_there_are_at_most() -> None:
 def test_it_is_for_late_prompts_alone(cli: Cli, quick: list[str]) -> None:
     done = cli("train", *quick, "prompt.cache=memory")
     assert (done.status, len(done.err.splitlines())) == (2, 1)
-    assert "prompt.cache=memory: is for prompt=late; this is prompt=soft" in done.err
+    assert "prompt.cache=memory: is for prompt=late and prompt.place=suffix" in done.err

@@ -31,6 +31,8 @@ KINDS = {
     "averaged": ["optim.average=0.5"],
     "late": [*LATE, "prompt.cache=off"],
     "late, states kept": [*LATE, "prompt.cache=disk"],
+    "behind the source": ["prompt.place=suffix", "prompt.cache=off"],
+    "behind the source, states kept": ["prompt.place=suffix", "prompt.cache=disk"],
 }
 OFTEN = ("t5gemma2", "gpt2", "roberta")  # one of each way to read
 
@@ -89,7 +91,8 @@ def test_stopped_after_any_updates_it_is_the_same(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_prompt_goes_on(kind: str, checkpoint: Path, boolq: Path, tmp_path: Path) -> None:
-    words = {name: [*quick_words(checkpoint, boolq, tmp_path / name), *SHORT, *KINDS[kind]] for name in ("whole", "on")}
+    model = save_family(tmp_path / "model", "llama") if kind.startswith("behind") else checkpoint
+    words = {name: [*quick_words(model, boolq, tmp_path / name), *SHORT, *KINDS[kind]] for name in ("whole", "on")}
     assert main(["train", *words["whole"]]) == 0
     stop_and_go_on(words["on"], BOUNDARY, INSIDE, LAST)
     assert_the_same(tmp_path / "on", tmp_path / "whole")

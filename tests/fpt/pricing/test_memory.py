@@ -135,7 +135,7 @@ def test_nothing_below_a_late_prompt_is_counted(generator: str, below: int, dtyp
     sizes, price = (4, 128, 10), price_of(config)
     needed = need(price, shape, engine, sizes, prompt=prompt, below=below, checkpointing=False)
     model = real(config, shape, getattr(torch, dtype), checkpointing=False)
-    model.prompt = Late(prompt).build(drawn(Late(prompt).shapes(64), 0), below)
+    model = model.with_prompt(Late(prompt).build(drawn(Late(prompt).shapes(64), 0), below))
     assert needed.activations == pytest.approx(allocated(model, batch_of(*sizes)), rel=0.15)
     soft = need(price, shape, engine, sizes, prompt=PromptConfig(length=PROMPT), checkpointing=False)
     assert needed.activations < soft.activations

@@ -16,6 +16,7 @@ from tests.conftest import open_folder
 
 PROMPTS = {
     "soft": PromptConfig(length=7),
+    "soft, behind": PromptConfig(length=7, place="suffix"),
     "late, npg": PromptConfig(kind="late", length=7, layer=3, bottleneck=5, pool="mean"),
     "late, appg": PromptConfig(kind="late", length=7, layer=3, bottleneck=5, generator="appg"),
     "late, mppg": PromptConfig(kind="late", length=7, layer=3, bottleneck=5, generator="mppg"),
@@ -52,7 +53,8 @@ def test_its_module_learns_what_it_says(name: str, checkpoint: Path) -> None:
     assert {key: tuple(tensor.shape) for key, tensor in module.tensors.items()} == kind.shapes(32)
     assert sum(parameter.numel() for parameter in module.parameters()) == kind.num_learned(32)
     assert sum(math.prod(shape) for shape in kind.shapes(32).values()) == kind.num_learned(32)
-    assert kind.is_input == (kind.position(6) == 0)
+    assert kind.is_input == (not module.is_behind and kind.position(6) == 0)
+    assert kind.kept_blocks(6) == (6 if module.is_behind else kind.position(6) or None)
 
 
 def test_kinds_answer_without_torch() -> None:

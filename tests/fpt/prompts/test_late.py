@@ -136,7 +136,7 @@ def test_dropout_leaves_out_its_share_and_makes_up_for_it() -> None:
     states, mask = torch.randn(2, 7, 32), torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
     kept = dropped_out(prompt, 32, 0, [0, 1], 0)
     assert kept is not None
-    put_in, _ = prompt.prepend(states, mask, mask, kept)
+    put_in, _ = prompt.joined(states, mask, mask, kept)
     torch.testing.assert_close(put_in[:, :LENGTH], prompt(states, mask) * kept)
     assert dropped_out(late(generator="npg", dropout=0.0), 32, 0, [0], 0) is None
 

@@ -14,21 +14,21 @@ from tests.conftest import Outcome, boolq_lines, quick_words
 from tests.families import save_family
 
 Cli = Callable[..., Outcome]
-FAMILIES = ("llama", "gemma3_text")  # whose embeddings are scaled
+FAMILIES = {"llama": "prefix", "gemma3_text": "suffix"}  # with the prompt's place; Gemma's embeddings are scaled
 COUNT = 6
 
 
-def trained(family: str, boolq: Path, folder: Path) -> Path:
+def trained(family: str, boolq: Path, folder: Path, place: str = "prefix") -> Path:
     """The run folder of two updates, with a prompt that says something."""
     model = save_family(folder / family, family)
     few = ["train.updates=2", "train.eval_every=2", "schedule=pt", "optim.lr=0.3", "task.valid_examples=6"]
-    assert main(["train", *quick_words(model, boolq, folder / "run"), *few]) == 0
+    assert main(["train", *quick_words(model, boolq, folder / "run"), *few, f"prompt.place={place}"]) == 0
     return folder / "run"
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def run(request: pytest.FixtureRequest, trains: None, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(request.param, boolq, tmp_path_factory.mktemp(request.param))
+    return trained(request.param, boolq, tmp_path_factory.mktemp(request.param), FAMILIES[request.param])
 
 
 def test_transformers_answers_as_the_run_does(cli: Cli, run: Path, tmp_path: Path) -> None:
@@ -56,7 +56,23 @@ def test_transformers_answers_as_the_run_does(cli: Cli, run: Path, tmp_path: Pat
     assert len(said) > 1  # not one answer to all
     plain = tokenizer(f"{texts[0]['input']} answer:", return_tensors="pt", add_special_tokens=False).input_ids
     assert embeds["0"].shape == (5 + plain.shape[1], model.config.hidden_size)
-    torch.testing.assert_close(embeds["0"][5:], model.get_input_embeddings()(plain)[0])
+    text = embeds["0"][5:] if "llama" in str(model_folder) else embeds["0"][:-5]
+    torch.testing.assert_close(text, model.get_input_embeddings()(plain)[0])
+
+
+def test_a_prompt_behind_the_source_is_where_it_was_learned_or_nowhere(cli: Cli, boolq: Path, run: Path) -> None:
+    if "llama" in str(run):
+        return
+    for to in ("peft", "npy", "tokens"):
+        done = cli("export", f"run={run}", f"to={to}")
+        assert (done.status, f"to={to}: " in done.err, "prompt.place=suffix puts" in done.err) == (2, True, True)
+    model, asked = f"model={run.parent / 'gemma3_text'}", ["task.answer=score", "--json", "text=a lamp is red"]
+    own = cli("predict", f"run={run}", *asked).out
+    words = [model, f"task.data={boolq}", "task=boolq", *asked]
+    again = cli("predict", f"prompt.file={run / 'prompt.safetensors'}", *words).out
+    assert own == again != ""
+    elsewhere = cli("predict", f"prompt.file={run / 'prompt.safetensors'}", *words[1:], "model=tiny")
+    assert elsewhere.status == 2
 
 
 @pytest.mark.parametrize(

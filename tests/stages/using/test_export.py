@@ -54,7 +54,7 @@ def batch(folder: Path | str) -> Batch:
 
 def logits(model: PromptedModel, given: Batch) -> torch.Tensor:
     """[B, T, V] with the target given, from our embedded prompt and source."""
-    embedded, mask = model.prompt.prepend(model.body.get_input_embeddings()(given.source), given.mask, given.mask)
+    embedded, mask = model.prompt.joined(model.body.get_input_embeddings()(given.source), given.mask, given.mask)
     found: torch.Tensor = model.body(inputs_embeds=embedded, attention_mask=mask, labels=given.labels).logits
     return found
 

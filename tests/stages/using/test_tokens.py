@@ -137,7 +137,7 @@ def test_every_family_computes_what_it_did(family: str, spare: int, tmp_path: Pa
         "attention_mask": torch.cat([torch.ones_like(prompt), batch.mask], 1),
     }
     with torch.no_grad():
-        embedded, mask = model.prompt.prepend(model.body.get_input_embeddings()(batch.source), batch.mask, batch.mask)
+        embedded, mask = model.prompt.joined(model.body.get_input_embeddings()(batch.source), batch.mask, batch.mask)
         wanted = model.body(inputs_embeds=embedded, attention_mask=mask, labels=labels).logits[..., :VOCABULARY]
         found = theirs(**inputs, labels=labels).logits[..., :VOCABULARY]
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
