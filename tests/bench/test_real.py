@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from bench.real.arms import ARMS, PEFT, TASKS, VANILLA, Kind, in_turn
-from bench.real.peft_side import accuracy
 from bench.real.picture import drawn
 from bench.real.tables import of_model, printed, summary
 from fpt.config import compose
@@ -62,7 +61,10 @@ def test_the_page_and_the_picture_are_made_of_the_rows_that_there_are() -> None:
     assert drawn(of_model(rows, "smollm2", UPDATES)).count("</svg>") == 1
 
 
+@pytest.mark.dear
 def test_an_answer_counts_if_every_token_is_said() -> None:
+    from bench.real.peft_side import accuracy  # PEFT's import takes seconds
+
     gold = np.array([[IGNORED, IGNORED, 5, 1, IGNORED], [IGNORED, IGNORED, 6, 7, 1]])
     said = np.array([[0, 5, 1, 9, 9], [0, 6, 8, 1, 9]])
     assert accuracy(SimpleNamespace(predictions=said, label_ids=gold)) == {"accuracy": 50.0}
