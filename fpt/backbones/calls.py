@@ -41,13 +41,10 @@ def _names(forward: Callable[..., Any]) -> tuple[str, ...]:
 
 @torch.no_grad()
 def record(module: nn.Module, blocks: str, norm: str | None, **inputs: Any) -> tuple[Tensor, list[Call]]:
-    """The input [B, L, D] of a stack's first block, and the other arguments of each block.
+    """The input [B, L, D] of a stack's first block, and the other arguments of each block, for the stack's `inputs`.
 
-    Args:
-        module: the stack, which is not changed.
-        blocks: the path of its blocks.
-        norm: the path of its final norm, which is skipped; None: it has none.
-        inputs: the stack's arguments.
+    `blocks` and `norm` are the paths of its blocks and of its final norm, which is skipped if there is one. The stack
+    is not changed.
     """
     seen: list[tuple[Tensor, Call]] = []
     own: Any = module.get_submodule(blocks)

@@ -36,16 +36,13 @@ class UMT5(Family):
         model = super().skeleton(config, Shape(**{name: Stack(size.blocks, wide) for name, size in shape.items()}))
         with torch.device("meta"):
             for name, size in shape.items():
-                for ffn in self._ffns(model, name):
-                    _resize(ffn, size.neurons)
+                for block in self.blocks_of(model, name):
+                    _resize(block.layer[-1].DenseReluDense, size.neurons)
         for module in model.modules():
             if type(module).__name__.endswith("LayerNorm"):
                 module.__class__ = _fused(type(module))  # type: ignore[arg-type]
         self.set_head(model, is_own=self._unties(config))  # a fresh model is always tied
         return model
-
-    def _ffns(self, model: Any, stack: str) -> list[Any]:
-        return [block.layer[-1].DenseReluDense for block in self.blocks_of(model, stack)]
 
     def has_own_head(self, files: WeightFiles) -> bool:
         """Whether the head differs from the embedding; older T5 1.0 files hold a second copy of the tied head."""

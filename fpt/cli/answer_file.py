@@ -25,12 +25,10 @@ class AnswerFile:
     def __init__(
         self, file: Path, basis: dict[str, Any], rows: Callable[[], Iterator[Record]] = lambda: iter(())
     ) -> None:
-        """Begin FILE.part, or resume the one that is there.
+        """Begin FILE.part, or resume the one that is there if it has the same `basis`.
 
-        Args:
-            file: the file to write: .jsonl, .txt, .csv or .tsv.
-            basis: all that the answers depend on besides the questions.
-            rows: yields the rows of the input table, if it is one; their columns go into a table of answers.
+        The basis is all that answers depend on besides the questions. `rows` yields the rows of the input table, if it
+        is one; their columns go into a table of answers.
         """
         if file.suffix not in ENDINGS:
             raise UserError(f"output={file}: the name must end in {' or '.join(ENDINGS)}")

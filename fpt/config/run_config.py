@@ -3,36 +3,24 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fpt.config import clashes
+from fpt.config import clashes, schema
 from fpt.config.file_names import place
-from fpt.config.schema import (
-    EngineConfig,
-    FolderConfig,
-    Group,
-    ModelConfig,
-    OptimConfig,
-    PromptConfig,
-    RecycleConfig,
-    ScheduleConfig,
-    TaskConfig,
-    TrainConfig,
-    setting,
-)
+from fpt.config.schema import Group, PromptConfig, setting
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(Group):
     """All settings of a run, checked against each other when it is made."""
 
-    model: ModelConfig
-    task: TaskConfig
-    schedule: ScheduleConfig
-    prompt: PromptConfig
-    optim: OptimConfig
-    train: TrainConfig
-    recycle: RecycleConfig
-    engine: EngineConfig
-    run: FolderConfig
+    model: schema.ModelConfig
+    task: schema.TaskConfig
+    schedule: schema.ScheduleConfig
+    prompt: schema.PromptConfig
+    optim: schema.OptimConfig
+    train: schema.TrainConfig
+    recycle: schema.RecycleConfig
+    engine: schema.EngineConfig
+    run: schema.FolderConfig
     seed: int = setting(0, least=0)
     resume: str = setting("auto", choices=("auto", "never", "must", "repair"))
     tracking: str = setting("auto", choices=("auto", "none", "tensorboard", "wandb"))

@@ -62,15 +62,15 @@ def _to_learn_and_validate(config: RunConfig, splits: "_Splits") -> tuple[list[E
     if task.shots is not None and not is_drawn(task):
         train = sampling.shots_of_each(train, task.shots, seed, labels=rules.labels)
     if rules.each_gold:
-        train = [example for whole in train for example in _one_for_each_gold(whole)][: task.train_examples]
+        each = ((example, gold) for example in train for gold in example.golds)
+        train = [
+            example._replace(target=ANSWER.format(answer=gold), golds=(gold,))
+            for example, gold in islice(each, task.train_examples)
+        ]
     if is_own(task) and len(valid) < FEW:
         points = f"of {len(valid)} validation examples one answer is {100 / len(valid):.1f} points of the score"
         notes.append(f"{points}; more say more: task.valid, or a larger task.valid_share")
     return train, valid, notes
-
-
-def _one_for_each_gold(example: Example) -> list[Example]:
-    return [example._replace(target=ANSWER.format(answer=gold), golds=(gold,)) for gold in example.golds]
 
 
 @dataclass(frozen=True)
