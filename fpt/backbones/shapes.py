@@ -112,9 +112,8 @@ def read_sizes(values: dict[str, Any], where: str) -> Sizes:
 def _count(values: dict[str, Any], key: str, where: str, most: int = MOST) -> int:
     value = value_at(values, key)
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise UserError(
-            f"{where}: config.json says {key}={value!r:.40}; expected a whole number above 0, at most {most}"
-        )
+        expected = f"expected a whole number above 0, at most {most}"
+        raise UserError(f"{where}: config.json says {key}={value!r:.40}; {expected}")
     return value
 
 

@@ -37,23 +37,17 @@ def _check_prompt(prompt: PromptConfig) -> None:
         if prompt.init == name and not value:
             raise UserError(f"prompt.init={name} needs prompt.{name}=…")
     if prompt.file and not Path(prompt.file).expanduser().exists():
-        raise UserError(f"prompt.file={prompt.file}: no such file or folder")
+        raise prompt.error("file", "no such file or folder")
     if prompt.cache != "auto" and (prompt.kind, prompt.place) == ("soft", "prefix"):
-        raise UserError(
-            f"prompt.cache={prompt.cache}: is for prompt=late and prompt.place=suffix; what a prompt before the source"
-            " lets through cannot be kept"
-        )
+        raise prompt.error("cache", "is for prompt=late and prompt.place=suffix; here no states are below the prompt")
     if prompt.init == "normal" and prompt.kind == "late" and prompt.generator != "none":
-        raise UserError(
-            f"prompt.init=normal: is for vectors; the layers of prompt.generator={prompt.generator} start uniform, as"
-            " published; leave it out"
-        )
+        raise prompt.error("init", f"is for vectors; the layers of prompt.generator={prompt.generator} start uniform")
     if prompt.pool not in ("auto", "first") and prompt.generator != "npg":
-        raise UserError(f"prompt.pool={prompt.pool}: is for prompt.generator=npg; this is {prompt.generator}")
+        raise prompt.error("pool", f"is for prompt.generator=npg; this is {prompt.generator}")
     if prompt.bottleneck != PromptConfig.bottleneck and prompt.generator == "none":
-        raise UserError(f"prompt.bottleneck={prompt.bottleneck}: prompt.generator=none has no hidden layer")
+        raise prompt.error("bottleneck", "prompt.generator=none has no hidden layer")
     if isinstance(prompt.layer, float) and prompt.layer > 1:
-        raise UserError(f"prompt.layer={prompt.layer}: expected a count of blocks (12), or a fraction up to 1.0")
+        raise prompt.error("layer", "expected a count of blocks (12), or a fraction up to 1.0")
 
 
 def _check_kind(prompt: PromptConfig) -> None:
@@ -61,53 +55,42 @@ def _check_kind(prompt: PromptConfig) -> None:
     for item in fields(prompt):
         value, only = getattr(prompt, item.name), item.metadata.get("only", prompt.kind)
         if isinstance(only, str) and only != prompt.kind and value != item.default:
-            raise UserError(f"prompt.{item.name}={value}: is for prompt={only}; this is prompt={prompt.kind}")
+            raise prompt.error(item.name, f"is for prompt={only}; this is prompt={prompt.kind}")
         if isinstance(only, dict) and (kind := only.get(value, prompt.kind)) != prompt.kind:
             fit = " or ".join(each for each in item.metadata["choices"] if only.get(each, prompt.kind) == prompt.kind)
-            raise UserError(f"prompt.{item.name}={value}: is for prompt={kind}; a {prompt.kind} prompt takes {fit}")
+            raise prompt.error(item.name, f"is for prompt={kind}; a {prompt.kind} prompt takes {fit}")
 
 
 def _check_samples(task: TaskConfig) -> None:
     if task.protocol != "lpt" and task.valid_shots is not None:
-        raise UserError(f"task.valid_shots={task.valid_shots}: is for task.protocol=lpt")
+        raise task.error("valid_shots", "is for task.protocol=lpt")
     if task.protocol == "lpt" and task.shots is None:
-        raise UserError("task.protocol=lpt: says how task.shots are drawn; give task.shots=N, as 100, 200 or 500")
+        raise task.error("protocol", "says how task.shots are drawn; give task.shots=N, as 100, 200 or 500")
     if task.protocol == "lpt" and task.test_split is not None:
-        raise UserError(
-            f"task.test_split={task.test_split}: with task.protocol=lpt the validation split is the test; leave it out"
-        )
+        raise task.error("test_split", "with task.protocol=lpt the validation split is the test; leave it out")
     if task.sample_seed is not None and task.shots is None:
-        raise UserError(f"task.sample_seed={task.sample_seed}: is the seed of task.shots; give task.shots=N")
+        raise task.error("sample_seed", "is the seed of task.shots; give task.shots=N")
 
 
 def _check_batch(train: TrainConfig, engine: EngineConfig) -> None:
     if isinstance(train.micro_batch, str) and train.micro_batch != "auto":
-        raise UserError(f"train.micro_batch={train.micro_batch}: expected a whole number, auto or null")
+        raise train.error("micro_batch", "expected a whole number, auto or null")
     if isinstance(train.micro_batch, int) and train.micro_batch > train.batch_size:
-        raise UserError(f"train.micro_batch={train.micro_batch}: must be at most train.batch_size={train.batch_size}")
+        raise train.error("micro_batch", f"must be at most train.batch_size={train.batch_size}")
     if engine.processes > train.batch_size:
-        raise UserError(
-            f"engine.processes={engine.processes}: must be at most train.batch_size={train.batch_size}, so that each"
-            " has an example; give fewer, or a larger batch"
-        )
+        why = f"must be at most train.batch_size={train.batch_size}, so that each has an example; give fewer"
+        raise engine.error("processes", why)
 
 
 def _check_engine(engine: EngineConfig) -> None:
     if engine.device_memory is not None:
         bytes_of(engine.device_memory)
+    now = f"this is engine={engine.name} with engine.zero_stage={engine.zero_stage}, engine.offload={engine.offload}"
     if engine.offload != "none" and (engine.name == "torch" or engine.zero_stage != 3):
-        raise UserError(
-            f"engine.offload={engine.offload}: is for engine=deepspeed with engine.zero_stage=3;"
-            f" this is engine={engine.name} with engine.zero_stage={engine.zero_stage}"
-        )
+        raise engine.error("offload", f"is for engine=deepspeed with engine.zero_stage=3; {now}")
     if engine.quantize != "none" and (engine.name == "deepspeed" or engine.offload != "none"):
-        raise UserError(
-            f"engine.quantize={engine.quantize}: is for engine=torch, as DeepSpeed shares out only what is not packed;"
-            f" this is engine={engine.name} with engine.offload={engine.offload}"
-        )
+        raise engine.error("quantize", f"is for engine=torch, as DeepSpeed shares out no packed weights; {now}")
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", engine.device):
-        raise UserError(f"engine.device={engine.device}: allowed are auto, cpu, cuda and cuda:N")
+        raise engine.error("device", "allowed are auto, cpu, cuda and cuda:N")
     if engine.processes > 1 and ":" in engine.device:
-        raise UserError(
-            f"engine.device={engine.device}: is one device, for engine.processes=1; engine.device=cuda is all"
-        )
+        raise engine.error("device", "is one device, for engine.processes=1; engine.device=cuda is all")

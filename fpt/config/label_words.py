@@ -76,10 +76,8 @@ def check(words: Iterable[str]) -> None:
         if not word or word != word.strip():
             raise UserError(f"task.labels: the label word {word!r} is empty, or has white space around it")
         if (other := spelt.setdefault(word.casefold(), word)) != word:
-            raise UserError(
-                f"task.labels: {other!r} and {word!r} are one label word, as answers are read without case; spell them"
-                " alike, or give two words"
-            )
+            why = "differ only in case, in which answers are not compared; spell them alike, or give two words"
+            raise UserError(f"task.labels: {other!r} and {word!r} {why}")
 
 
 def split(text: str) -> list[str]:

@@ -32,6 +32,10 @@ class Group:
         """Take the group's key from the class statement."""
         cls.key = key
 
+    def error(self, name: str, why: str) -> UserError:
+        """The error that refuses one of the group's settings: its key, its value, and why."""
+        return UserError(f"{self.key}.{name}={getattr(self, name)}: {why}")
+
     def __post_init__(self) -> None:
         for item in fields(self):
             name = f"{self.key}.{item.name}".lstrip(".")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import TaskConfig
-from fpt.errors import UserError, check_among
+from fpt.errors import check_among
 from fpt.tasks import free_answers, labels, own_task, reading, variants
 from fpt.tasks.fields import readable
 from fpt.tasks.task import TaskRules
@@ -21,9 +21,7 @@ def rules_of(task: TaskConfig) -> TaskRules:
         readable(text, f"task={task.name}: {text!r}")
     if task.answer != "generate" and not rules.labels:
         way_out = ", or give task.labels" if is_own(task) else ""
-        raise UserError(
-            f"task.answer={task.answer}: chooses between labels, and {task.name} has none; leave it out{way_out}"
-        )
+        raise task.error("answer", f"chooses between labels, and {task.name} has none; leave it out{way_out}")
     return rules
 
 
@@ -34,7 +32,7 @@ def _named_rules(task: TaskConfig) -> TaskRules:
     if task.world != "plain" and rules.records.generated:
         rules = replace(rules, records=replace(rules.records, land=task.land or 0))
     elif task.land is not None:
-        raise UserError(f"task.land={task.land}: only customs have lands; leave it out, or give task.world=customs")
+        raise task.error("land", "only customs have lands; leave it out, or give task.world=customs")
     return variants.wanted(rules, task)
 
 
@@ -51,12 +49,11 @@ def data_of(config: RunConfig, rules: TaskRules) -> str:
     data = auto if task.data == "auto" else task.data
     if data == "world":
         return data
-    for key, value in (("world", task.world), ("land", task.land)):
-        if value is not None:
+    for key in ("world", "land"):
+        if getattr(task, key) is not None:
             given = "files of your own" if is_own(task) else rules.records.describe(data)
-            raise UserError(
-                f"task.{key}={value}: is of generated data, and these are {given};"
-                " leave it out, or give task.data=world"
+            raise task.error(
+                key, f"is for generated data, and these are {given}; leave it out, or give task.data=world"
             )
     return data
 

@@ -71,9 +71,8 @@ def records(origin: Origin, data: str, split: str, faults: Faults) -> Iterator[P
 def _from_hub(origin: Origin, split: str) -> Iterator[PlacedRecord]:
     name, hub = origin.split(split).hub, "/".join(origin.hub)
     if not name:
-        raise UserError(
-            f"task.data=hub: {hub} is not read from the Hub; give a folder with {origin.files} as task.data=DIR"
-        )
+        give = f"give a folder with {origin.files} as task.data=DIR"
+        raise UserError(f"task.data=hub: {hub} is not read from the Hub; {give}")
     import datasets
 
     try:

@@ -146,13 +146,13 @@ def _template(config: TaskConfig, key: str) -> Template:
 
 def _origin(config: TaskConfig) -> Origin:
     if config.data != "auto":
-        raise UserError(f"task.data={config.data}: is for the named tasks; for task=files give task.train=FILE")
+        raise config.error("data", "is for the named tasks; for task=files give task.train=FILE")
     if config.train is None:
         raise UserError(f"task=files needs task.train=FILE: {', '.join(READERS)}")
     files = {"train": config.train, "valid": config.valid or config.train, "test": config.test}
     for key, name in files.items():
         if name is not None and Path(name).suffix.lower() not in READERS:
-            raise UserError(f"task.{key}={name}: the name must end in one of {', '.join(READERS)}")
+            raise config.error(key, f"the name must end in one of {', '.join(READERS)}")
     # Predicting needs no data files, so whether they exist is checked only when they are read.
     return Origin(
         (),

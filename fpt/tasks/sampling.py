@@ -35,10 +35,8 @@ def shots_of_each(examples: Sequence[Example], shots: int, seed: int, *, labels:
     label, fewest = min(members.items(), key=lambda member: len(member[1]))
     if len(fewest) < shots:
         of = f" of '{label}'" if labels else ""
-        raise UserError(
-            f"task.shots={shots}: more than there are training examples{of} ({len(fewest)}); give a smaller number, or"
-            " add some"
-        )
+        there = f"there are only {len(fewest)} training examples{of}"
+        raise UserError(f"task.shots={shots}: {there}; give a smaller number, or add some")
     return [examples[index] for index in _sample(members, dict.fromkeys(members, shots), seed, "shots of {}")]
 
 
@@ -53,10 +51,8 @@ def as_lpt_draws(examples: Sequence[Example], shots: int, valid_shots: int, seed
     if not labels:
         raise UserError("task.protocol=lpt: draws in proportion to labels, and this task has none; leave it out")
     if shots >= len(examples):
-        raise UserError(
-            f"task.shots={shots}: there are only {len(examples)} training examples, and some are for validation; give a"
-            " smaller number"
-        )
+        there = f"only {len(examples)} training examples, and some are for validation"
+        raise UserError(f"task.shots={shots}: there are {there}; give a smaller number")
     order = np.random.RandomState(seed).permutation(len(examples)).tolist()
     members = _by_label(examples, order, list(dict.fromkeys(examples[index].golds[0] for index in order)))
     taken = _rounded([len(indices) for indices in members.values()], shots)

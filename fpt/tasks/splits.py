@@ -45,9 +45,7 @@ def _check_split(config: RunConfig, rules: TaskRules, key: str, split: str, know
     is_about_things = split.endswith("mismatched") or split == BOTH
     if is_about_things and rules.records.land is not None and data_of(config, rules) == "world":
         other = "matched" if split == BOTH else split.replace("mismatched", "matched")
-        raise UserError(
-            f"task.{key}={split}: a land's customs are about people alone; give {other}, or task.world=plain"
-        )
+        raise config.task.error(key, f"a land's customs are about people alone; give {other}, or task.world=plain")
 
 
 def asked_test_split(config: RunConfig, rules: TaskRules) -> str | None:
@@ -55,21 +53,16 @@ def asked_test_split(config: RunConfig, rules: TaskRules) -> str | None:
     task, tests, own = config.task, rules.records.tests, is_own(config.task)
     if is_drawn(task):
         if own and (task.valid is None or task.test is not None):
-            raise UserError(
-                "task.protocol=lpt: the validation file is the test; give task.valid=FILE, and leave out task.test"
-            )
+            raise task.error("protocol", "the validation file is the test; give task.valid=FILE, and no task.test")
         return task.valid_split
     split = "test" if own and task.test and task.test_split is None else task.test_split
     if split is None:
         return None
     if own and not tests:
-        raise UserError(f"task.test_split={split}: for task=files give task.test=FILE, or leave it out")
+        raise task.error("test_split", "for task=files give task.test=FILE, or leave it out")
     _check_split(config, rules, "test_split", split, tests)
     if not tests[split].hub and data_of(config, rules) == "hub":
-        raise UserError(
-            f"task.test_split={split}: {task.name} has no public test split; leave it out, or give questions of yours"
-            " as task=files with task.test=FILE"
-        )
+        raise task.error("test_split", f"{task.name} has no public test split; leave it out, or give a folder with it")
     return split
 
 
@@ -79,10 +72,8 @@ def with_split(config: RunConfig, split: str | None) -> RunConfig:
     if is_drawn(task):
         if split in (None, "train", "validation", "test"):
             return config
-        raise UserError(
-            f"split={split}: with task.protocol=lpt there are train, validation, which is drawn from the training"
-            f" split, and test, which is {task.valid_split}"
-        )
+        of = f"train, validation (drawn from it) and test (the split {task.valid_split})"
+        raise UserError(f"split={split}: with task.protocol=lpt there are {of}")
     valid, tests = validation_splits(rules), rules.records.tests
     if split in tests:
         return replace(config, task=replace(task, test_split=split))

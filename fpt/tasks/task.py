@@ -52,10 +52,8 @@ class Template:
         parts, text = list[tuple[str, str | None]](), ""
         for piece in PIECES.finditer(self.text):
             if piece[0] in ("{", "}"):
-                raise UserError(
-                    f"{self.key}={self.text}: not a template (expected a name between two braces; {{{{ and }}}} stand"
-                    " for braces)"
-                )
+                form = "expected a name between two braces; {{ and }} stand for braces"
+                raise UserError(f"{self.key}={self.text}: not a template ({form})")
             if piece["name"] is None:
                 text += piece[0][0] if piece[0] in ("{{", "}}") else piece[0]
             else:
@@ -76,9 +74,8 @@ class Template:
     def check_fields(self, known: Sequence[str], what: str) -> None:
         """Refuse a template that names no field, or one that `what` (a task or setting) does not have."""
         if not self.fields:
-            raise UserError(
-                f"{self.key}={self.text}: names no field; {what} has {', '.join(known)}, written {{{known[0]}}}"
-            )
+            has = f"{what} has {', '.join(known)}, written {{{known[0]}}}"
+            raise UserError(f"{self.key}={self.text}: names no field; {has}")
         for name in self.fields:
             check_among(name, known, f"{self.key}={self.text}: {what} has no '{name}'; it has")
 

@@ -271,7 +271,7 @@ def test_a_record_that_cannot_be_used_says_how_to_leave_it_out(tmp_path: Path) -
         (["task.train=null", "task.source=null"], "task=files needs task.train=FILE"),
         (["task.labels={0: a, 1: ' b'}"], "task.labels: the label word ' b' is empty, or has white space around it"),
         (["task.labels={0: a, 1: ''}"], "task.labels: the label word '' is empty"),
-        (["task.labels={0: Yes, 1: yes}"], "task.labels: 'Yes' and 'yes' are one label word"),
+        (["task.labels={0: Yes, 1: yes}"], "task.labels: 'Yes' and 'yes' differ only in case"),
         (["task=boolq"], "task.train is for task=files, not for boolq."),
         (["task.test=/nowhere.csv"], "task.test=/nowhere.csv: no such file"),
         (["task.test=a.txt"], "task.test=a.txt: the name must end in one of .jsonl"),

@@ -126,7 +126,7 @@ def test_a_labels_word_is_a_setting() -> None:
         ),
         (
             ["task=mnli", "task.labels.neutral=Entailment"],
-            "'entailment' and 'Entailment' are one label word, as answers are read without case",
+            "'entailment' and 'Entailment' differ only in case",
         ),
         (["task=mnli", "task.labels.neutral=entailment"], "two labels have the word 'entailment'"),
         (["task=mnli", "task.labels.neutral=' x'"], "the label word ' x' is empty, or has white space around it"),
