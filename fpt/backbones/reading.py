@@ -18,7 +18,7 @@ class Learning:
 
 
 PUBLISHED = Learning("uniform", "adafactor", 0.3)  # Huang et al. 2022, for T5
-MEASURED = Learning("vocab", "adamw", None)
+MEASURED = Learning("labels", "adamw", None)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ CAUSAL = Reading(
     reads_target=True,
     blocks="outer",
     mark="",
-    cue=" answer:",
+    cue="\nanswer:",
 )
 MASK = Reading("mask", "AutoModelForMaskedLM", writes=False)
 READINGS = {"seq2seq": SEQ2SEQ, "spans": SPANS, "causal": CAUSAL, "mask": MASK}  # by the name in families.yaml

@@ -13,7 +13,7 @@ from stages.start import rate_of
 from tests.conftest import open_folder
 from tests.families import CASES, opened, save_family
 
-PAPERS, OWN, LATE = ("uniform", "adafactor", 0.3), ("vocab", "adamw", None), ("adamw", 0.001)
+PAPERS, OWN, LATE = ("uniform", "adafactor", 0.3), ("labels", "adamw", None), ("adamw", 0.001)
 LEARNING = {
     "mt5": PAPERS,
     "umt5": PAPERS,
@@ -25,7 +25,7 @@ LEARNING = {
 }
 GIVEN = {
     "": OWN,
-    "optim.lr=0.02": ("vocab", "adamw", 0.02),
+    "optim.lr=0.02": ("labels", "adamw", 0.02),
     "optim.name=adafactor prompt.init=uniform": ("uniform", "adafactor", None),
     "prompt=late": ("uniform", *LATE),
     "prompt=late prompt.generator=none": ("normal", *LATE),

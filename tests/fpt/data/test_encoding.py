@@ -109,7 +109,7 @@ def byte_level(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerB
         ("roberta", "{mask} : {a}", "<mask> : the lamp {mask}"),
         ("roberta", "{a}", "the lamp {mask} <mask>"),
         ("gpt2", "{a} . It was {mask}", "the lamp {mask} . It was"),
-        ("llama", "{a}", "the lamp {mask} answer:"),
+        ("llama", "{a}", "the lamp {mask}\nanswer:"),
         ("llama", "{a}{mask}", "the lamp {mask}"),
         ("t5gemma", "{a}", "the lamp {mask}"),
         ("t5", "{a} . It was {mask} .", "the lamp {mask} . It was <extra_id_0> ."),
@@ -177,7 +177,7 @@ def test_a_source_without_a_token_is_the_end_token(no_pad: Backbone) -> None:
 def test_a_cue_outlasts_a_text_that_is_too_long(no_pad: Backbone) -> None:
     tokens = Tokens(no_pad.tokenizer, no_pad.family.row)
     (source,) = encode([raw_example("lamp " * 90)], tokens, source_length=20, target_length=9).sources
-    (cue,) = tokens.of_parts([" answer:"])
+    (cue,) = tokens.of_parts(["\nanswer:"])
     assert (len(source), source[-len(cue) :]) == (20, cue)
 
 

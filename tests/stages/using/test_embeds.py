@@ -54,7 +54,7 @@ def test_transformers_answers_as_the_run_does(cli: Cli, run: Path, tmp_path: Pat
         assert tokens == [token["token"] for token in answer["tokens"]]
         said.add(tuple(tokens))
     assert len(said) > 1  # not one answer to all
-    plain = tokenizer(f"{texts[0]['input']} answer:", return_tensors="pt", add_special_tokens=False).input_ids
+    plain = tokenizer(f"{texts[0]['input']}\nanswer:", return_tensors="pt", add_special_tokens=False).input_ids
     assert embeds["0"].shape == (5 + plain.shape[1], model.config.hidden_size)
     text = embeds["0"][5:] if "llama" in str(model_folder) else embeds["0"][:-5]
     torch.testing.assert_close(text, model.get_input_embeddings()(plain)[0])
