@@ -10,7 +10,7 @@ import torch
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.location import read_values
 from fpt.config.run_config import RunConfig
-from fpt.config.stored import fixed, fixed_of
+from fpt.config.stored import fixed_settings, stored
 from fpt.data.encoded import Encoded
 from fpt.data.encoding import Tokens, templates_of, tokenised
 from fpt.data.sayable import check_labels, notes
@@ -115,7 +115,7 @@ def check_unchanged(config: RunConfig, inputs: Inputs, start: bytes, folder: Sha
         "tokenizer": inputs.backbone.vocabulary,
         "data": _digest(*filter(None, (inputs.train, inputs.valid, inputs.test))),
         "prompt's start": hashlib.sha256(start).hexdigest(),
-        "configuration": _digest_of(fixed(config)),
+        "configuration": _digest_of(fixed_settings(stored(config))),
     }
     if len(set(distributed.all_gather(json.dumps(digests)))) > 1:
         raise UserError("the processes read different models or data; give all machines the same files")
@@ -125,7 +125,7 @@ def check_unchanged(config: RunConfig, inputs: Inputs, start: bytes, folder: Sha
         return
     began = folder.read_json(INPUTS)
     written = configuration(folder.path / CONFIG, folder.read(CONFIG))
-    digests["configuration"] = _digest_of(fixed_of(written))
+    digests["configuration"] = _digest_of(fixed_settings(written))
     for name, value in digests.items():
         if began.get(name, value) != value:  # earlier versions did not record the tokenizer
             raise UserError(

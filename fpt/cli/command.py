@@ -19,17 +19,6 @@ from fpt.config import compose, keys, literal
 from fpt.errors import UserError, check_among
 from fpt.runs.progress import quiet_libraries
 
-USAGE = """\
-fpt trains prompts for frozen language models: on a small part of the model first, then on larger ones.
-
-usage: fpt VERB [key=value …] [--json]
-
-{verbs}
-  fpt VERB --help                         what it takes: options, and every key with its default
-
-Overrides are Hydra's: group=option picks a file of conf/, key.sub=value sets one value.
---json prints the result for programs.  --version prints the version.
-"""
 LOCAL_RANK = ("--local_rank=", "--local-rank=")  # DeepSpeed's launcher adds it; the environment says the same
 
 
@@ -67,6 +56,7 @@ def _verb(name: str, options: dict[str, str] | None = None, **values: Any) -> Ve
 
 
 TABLE: dict[str, Any] = literal.own_table(Path(__file__).with_name("verbs.yaml"))
+USAGE: str = TABLE.pop("fpt")
 VERBS = {name: _verb(name, **values) for name, values in TABLE.items()}
 FOR_LAUNCHERS = {"worker": Verb(train.worker, takes_places=True, options=(Option("quiet"),))}  # not called by people
 

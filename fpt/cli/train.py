@@ -89,7 +89,7 @@ def _launch(config: RunConfig, flags: list[str], progress: Progress) -> None:
 
 def worker(arguments: Arguments) -> None:
     """Run `fpt worker FILE`: one of the processes that `fpt train` starts, with the resolved configuration in FILE."""
-    _share(compose.read(Path(*arguments.places).read_text(encoding="utf-8")), arguments)
+    _share(compose.from_yaml(Path(*arguments.places).read_text(encoding="utf-8")), arguments)
 
 
 def _share(config: RunConfig, arguments: Arguments) -> None:

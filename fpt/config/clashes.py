@@ -10,7 +10,9 @@ from fpt.errors import UserError
 from fpt.units import bytes_of
 
 
-def check(model: ModelConfig, task: TaskConfig, prompt: PromptConfig, train: TrainConfig, engine: EngineConfig) -> None:
+def refuse_clashes(
+    model: ModelConfig, task: TaskConfig, prompt: PromptConfig, train: TrainConfig, engine: EngineConfig
+) -> None:
     """Refuse settings that clash."""
     if not model.weights:
         raise UserError("model.weights is empty: give 'embedded', a local folder, or a Hub id")

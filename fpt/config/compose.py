@@ -180,11 +180,11 @@ def to_yaml(config: RunConfig) -> str:
     return literal.dump(asdict(config))
 
 
-def read(text: str) -> RunConfig:
+def from_yaml(text: str) -> RunConfig:
     """Read a resolved configuration from the YAML that `to_yaml` wrote."""
-    return of_values(literal.parse(text))
+    return from_values(literal.parse(text))
 
 
-def of_values(values: dict[str, Any]) -> RunConfig:
+def from_values(values: dict[str, Any]) -> RunConfig:
     """Make a resolved configuration from its groups and keys as plain values."""
     return cast(RunConfig, OmegaConf.to_object(OmegaConf.merge(_schema(), literal.escaped(values))))

@@ -69,7 +69,7 @@ def shown(labels: Mapping[str, str]) -> str:
     return shlex.quote(f"task.labels={in_braces(labels)}")
 
 
-def check(words: Iterable[str]) -> None:
+def check_spelling(words: Iterable[str]) -> None:
     """Refuse words that no answer could match: answers are compared without case and outer white space."""
     spelt: dict[str, str] = {}
     for word in words:

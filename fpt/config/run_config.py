@@ -29,7 +29,7 @@ class RunConfig(Group):
     def __post_init__(self) -> None:
         super().__post_init__()
         place(str(self.folder), "run.dir")  # the names of task, model and schedule are parts of it
-        clashes.check(self.model, self.task, self.prompt, self.train, self.engine)
+        clashes.refuse_clashes(self.model, self.task, self.prompt, self.train, self.engine)
 
     @property
     def folder(self) -> Path:

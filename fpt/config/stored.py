@@ -32,15 +32,15 @@ def is_hub_id(weights: str) -> bool:
 
 def stored(config: RunConfig) -> dict[str, Any]:
     """The configuration as plain values, with absolute paths."""
-    return rooted({**asdict(config), "run": {"dir": str(config.folder)}})
+    return with_absolute_paths({**asdict(config), "run": {"dir": str(config.folder)}})
 
 
-def rooted(tree: dict[str, Any]) -> dict[str, Any]:
+def with_absolute_paths(tree: dict[str, Any]) -> dict[str, Any]:
     """Plain values with their paths made absolute; they may be relative to the working directory."""
     return _with_paths(tree, lambda path: path if path.startswith("~") else os.path.abspath(path))
 
 
-def found(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
+def relocated(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A stored configuration whose run folder is now `folder`: paths of files that moved with it are corrected."""
     then = (tree.get("run") or {}).get("dir") or ""
 
@@ -70,13 +70,8 @@ def _with_paths(tree: dict[str, Any], change: Callable[[str], str]) -> dict[str,
     return tree
 
 
-def fixed(config: RunConfig) -> dict[str, Any]:
+def fixed_settings(tree: dict[str, Any]) -> dict[str, Any]:
     """The settings, by key, that may not change when a run is resumed or its result is read."""
-    return fixed_of(stored(config))
-
-
-def fixed_of(tree: dict[str, Any]) -> dict[str, Any]:
-    """The settings, by key, that may not change, from a configuration as plain values."""
     return {
         key: value
         for key, value in leaves(tree).items()
@@ -86,7 +81,6 @@ def fixed_of(tree: dict[str, Any]) -> dict[str, Any]:
 
 def differences(then: dict[str, Any], now: RunConfig) -> list[str]:
     """What differs from a run's stored settings, as in `optim.lr: 0.3 then, 0.1 now`; stored paths may be relative."""
-    before = leaves(rooted(then))
-    return [
-        f"{key}: {before.get(key)} then, {value} now" for key, value in fixed(now).items() if before.get(key) != value
-    ]
+    before = leaves(with_absolute_paths(then))
+    after = fixed_settings(stored(now))
+    return [f"{key}: {before.get(key)} then, {value} now" for key, value in after.items() if before.get(key) != value]

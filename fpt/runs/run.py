@@ -84,11 +84,11 @@ class Run:
         """The configuration for using the learned prompt: one process, and no settings of how it was learned."""
         settings = self.settings
         try:
-            tree = stored.found(settings, self.path)
+            tree = stored.relocated(settings, self.path)
             kept = {name: tree["engine"][name] for name in ("device", "dtype", "quantize") if name in tree["engine"]}
             tree["engine"] = {**kept, "name": "torch"}
             tree["prompt"] = {name: tree["prompt"][name] for name in LEARNED if name in tree["prompt"]}
-            return compose.of_values(tree)
+            return compose.from_values(tree)
         except Exception as error:  # OmegaConf has many types
             raise UserError(f"{self.path / CONFIG}: is not a configuration of this fpt ({reason(error)})") from None
 

@@ -37,7 +37,7 @@ def _worded(rules: TaskRules, task: TaskConfig) -> TaskRules:
         other = f"{task.name}, whose named texts are {', '.join(named)}," if named else task.name
         template.check_fields(rules.template.fields, other)
     words = dict(zip(rules.labels, spelt, strict=True)) | _given_words(rules, task)
-    label_words.check(words.values())
+    label_words.check_spelling(words.values())
     if twice := next((word for word, count in Counter(words.values()).items() if count > 1), None):
         raise UserError(f"task.labels: two labels have the word '{twice}'; give each its own")
     if not rules.labels:

@@ -165,7 +165,7 @@ def test_a_late_prompt_has_its_papers_recipe_and_the_users_word_wins() -> None:
     for words in (["optim.lr=0.5", "prompt=late"], ["prompt=late", "optim.lr=0.5"]):
         assert compose.load([*words, "prompt.length=7", "prompt.layer=12"]).optim.lr == 0.5
     again = compose.load(["prompt=late", "prompt.layer=12"])
-    assert compose.read(compose.to_yaml(again)) == again
+    assert compose.from_yaml(compose.to_yaml(again)) == again
     assert kind_of(again.prompt).position(24) == 12
 
 
@@ -213,7 +213,7 @@ def test_nothing_is_resolved_in_a_text_nor_in_what_was_read_from_a_file(tmp_path
     config = replace(config, task=replace(config.task, labels={0: text, text: "yes"}))
     assert config.task.template == text
     assert config.schedule.stages == [{"depth": text, "share": 1.0}]
-    again = compose.load(["seed=3"], base=compose.read(compose.to_yaml(config)))
+    again = compose.load(["seed=3"], base=compose.from_yaml(compose.to_yaml(config)))
     assert replace(again, seed=0) == config
     assert literal.leaves(literal.parse(compose.to_yaml(config)))["task.template"] == text
     assert not differences(literal.parse(compose.to_yaml(config)), config)
@@ -258,7 +258,7 @@ def test_label_words_are_texts(tmp_path: Path, typed: str, labels: dict[str, str
     """None of them is what YAML takes it for, whether typed, in a file, or read back from a run."""
     config = compose.load([f"task.labels={typed}"])
     assert config.task.labels == labels
-    assert compose.read(compose.to_yaml(config)) == config
+    assert compose.from_yaml(compose.to_yaml(config)) == config
     if labels:
         assert compose.load([*shlex.split(label_words.shown(labels))]) == config
         for encoding in ("utf-8", "utf-16"):

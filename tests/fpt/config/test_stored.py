@@ -1,4 +1,4 @@
-"""Paths are stored so that they are found from anywhere, also when the run has moved with what they name."""
+"""Paths are stored so that they are relocated from anywhere, also when the run has moved with what they name."""
 
 import os
 from dataclasses import replace
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fpt.config import compose, literal
-from fpt.config.stored import differences, found, stored
+from fpt.config.stored import differences, relocated, stored
 
 
 def test_paths_are_stored_from_the_root_and_other_words_as_they_are(
@@ -47,9 +47,9 @@ def test_what_moved_with_its_run_is_found(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path / "here")
     tree = stored(compose.load(["model=./model", "run.dir=runs/a", "cache_dir=../other"]))
     monkeypatch.chdir("/")
-    assert found(tree, tmp_path / "here" / "runs" / "a") == tree
+    assert relocated(tree, tmp_path / "here" / "runs" / "a") == tree
     (tmp_path / "here").rename(tmp_path / "there")
-    moved = found(tree, tmp_path / "there" / "runs" / "a")
+    moved = relocated(tree, tmp_path / "there" / "runs" / "a")
     assert moved["model"]["weights"] == f"{tmp_path}/there/model"
     assert moved["cache_dir"] == os.path.abspath(f"{tmp_path}/other")
-    assert found(tree, tmp_path / "elsewhere")["model"]["weights"] == f"{tmp_path}/here/model"
+    assert relocated(tree, tmp_path / "elsewhere")["model"]["weights"] == f"{tmp_path}/here/model"
