@@ -131,7 +131,7 @@ def _sentence_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
     which the first, coarse one is used.
     """
     index, separator = 0, "\t" if file.suffix == ".tsv" else None
-    numbered = lines(file, Faults(), errors="surrogateescape")
+    numbered = lines(file, Faults(), lenient=True)
     in_lines = ((number, number, line.split(separator, 1)) for number, line in numbered)
     for number, _, cells in csv_rows(file) if file.suffix == ".csv" else in_lines:
         if not any(map(str.strip, cells)) or (cells == LABELLED and not index):

@@ -9,9 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
-from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from fpt.errors import UserError, reason
 from fpt.runs.foreign import other_kind
@@ -52,42 +51,35 @@ def check_utf8(text: str, where: str) -> None:
         raise UserError(f"{where}: not UTF-8; {TO_UTF8}")
 
 
-def lines(file: Path, faults: Faults, errors: str = "strict") -> Iterator[tuple[int, str]]:
-    """Read lines one by one, each with its number; bytes that are not UTF-8 are a fault unless `errors` is lenient."""
+def lines(file: Path, faults: Faults, *, lenient: bool = False) -> Iterator[tuple[int, str]]:
+    """Read lines one by one, each with its number; bytes that are not UTF-8 are a fault, or, if lenient, escaped."""
     try:
-        for number, line in enumerate(_raw_lines(file), 1):
-            try:
-                decoded = line.decode("utf-8", errors)
-            except UnicodeDecodeError as error:
-                faults.add(
-                    UserError(f"{file}, line {number}: not UTF-8 (byte {error.start}: {error.reason}); {TO_UTF8}")
-                )
-            else:
-                yield number, decoded.removesuffix("\n").removesuffix("\r")
+        with _opened(file) as text:
+            for number, line in enumerate(text, 1):
+                with faults:
+                    if not lenient:
+                        check_utf8(line, f"{file}, line {number}")
+                    yield number, line.removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: not UTF-16, which its first bytes say it is ({error.reason})") from None
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
 
 
-def _raw_lines(file: Path) -> Iterator[bytes]:
-    """A text file's lines as UTF-8 bytes; UTF-16 is known by its first bytes, and fpt's own files are gzipped."""
-    is_gzipped = file.suffix == ".gz"
-    if not is_gzipped and (other := other_kind(file)) and file.stat().st_size:
+def _opened(file: Path) -> TextIO:
+    """A file in UTF-8, or in UTF-16 if its first bytes say so; fpt's own files are gzipped."""
+    if file.suffix == ".gz":
+        return gzip.open(file, "rt", encoding="utf-8", newline="\n")
+    if (other := other_kind(file)) and file.stat().st_size:
         raise UserError(f"{file}: {other}")
-    with gzip.open(file) if is_gzipped else file.open("rb") as stream:
-        start = stream.peek(4)
-        if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
-            raise UserError(f"{file}: is UTF-32; save it as UTF-8")
-        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            with TextIOWrapper(stream, "utf-16", newline="\n") as text:
-                try:
-                    yield from (line.encode() for line in text)
-                except UnicodeDecodeError as error:
-                    raise UserError(f"{file}: not UTF-16, which its first bytes say it is ({error.reason})") from None
-            return
-        stream.seek(len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0)
-        if b"\0" in start[:2]:
-            raise UserError(f"{file}: begins with NUL, as UTF-16 does; save it as UTF-8")
-        yield from stream
+    with file.open("rb") as stream:
+        start = stream.read(4)
+    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        raise UserError(f"{file}: is UTF-32; save it as UTF-8")
+    if b"\0" in start[:2]:
+        raise UserError(f"{file}: begins with NUL, as UTF-16 does; save it as UTF-8")
+    encoding = "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    return file.open(encoding=encoding, errors="surrogateescape", newline="\n")
 
 
 def _parse(content: str, where: str) -> Record:
@@ -136,7 +128,7 @@ def _separated(file: Path, faults: Faults, *, rows: Callable[[Path], Iterator[Ro
 
 def csv_rows(file: Path) -> Iterator[Row]:
     """Read a CSV's rows; fields may be quoted, span several lines and have any length. Broken UTF-8 is escaped."""
-    text = (f"{line}\n" for _, line in lines(file, Faults(), errors="surrogateescape"))
+    text = (f"{line}\n" for _, line in lines(file, Faults(), lenient=True))
     rows = csv.reader(text, strict=True)
     while True:
         first, limit = rows.line_num + 1, csv.field_size_limit(2**31 - 1)
@@ -157,7 +149,7 @@ def csv_rows(file: Path) -> Iterator[Row]:
 
 def _tsv_rows(file: Path) -> Iterator[Row]:
     """Read a TSV's rows, one per line; quotes are letters like any other."""
-    for number, line in lines(file, Faults(), errors="surrogateescape"):
+    for number, line in lines(file, Faults(), lenient=True):
         yield number, number, line.split("\t") if line else []
 
 

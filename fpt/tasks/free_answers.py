@@ -32,7 +32,7 @@ def _xsum_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
     other = file.with_suffix(PAIRS[file.suffix])
     files = {"document": file, "summary": other} if other.exists() else {"document": file}
     without = "" if other.exists() else f", without {other.name}"
-    for rows in zip_longest(*(file_formats.lines(each, Faults(), "surrogateescape") for each in files.values())):
+    for rows in zip_longest(*(file_formats.lines(each, Faults(), lenient=True) for each in files.values())):
         number = next(row[0] for row in rows if row)
         if None in rows:
             # An error even with task.on_error=skip: nobody knows from which line on the two files are out of step.
