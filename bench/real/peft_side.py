@@ -1,7 +1,7 @@
 """PEFT's prompt tuning in transformers' Trainer, on what `fpt train` would train on.
 
 `python -m bench.real.peft_side WORDS` takes the words of `fpt train`, has fpt read and tokenise the data, and goes on
-as one writes it with PEFT: vectors of the vocabulary to begin with, batches grouped by length and padded on the right,
+as one writes it with PEFT: label words to begin with, batches grouped by length and padded on the right,
 Trainer's AdamW and its rate that falls to 0. A validation is one pass over the gold answers: where the model would have
 said every token of one, greedy decoding says it too, so that this is the accuracy of `task.answer=generate`, at less
 than its cost. The run folder gets a metrics.jsonl and a result.json with what the bench reads of fpt's own.
@@ -70,7 +70,11 @@ def train(config: RunConfig) -> dict[str, Any]:
     data, valid, *_ = tokenised(task, backbone, config.task, lambda parts, _: parts)
     model = AutoModelForCausalLM.from_pretrained(config.model.weights, dtype=DTYPES[config.engine.dtype])
     kind = PromptTuningConfig(
-        task_type=TaskType.CAUSAL_LM, num_virtual_tokens=config.prompt.length, prompt_tuning_init="SAMPLE_VOCAB"
+        task_type=TaskType.CAUSAL_LM,
+        num_virtual_tokens=config.prompt.length,
+        prompt_tuning_init="TEXT",
+        prompt_tuning_init_text=" ".join(task.labels),
+        tokenizer_name_or_path=config.model.weights,
     )
     backbone.tokenizer.padding_side = "right"
     backbone.tokenizer.pad_token = backbone.tokenizer.pad_token or backbone.tokenizer.eos_token
