@@ -5,7 +5,9 @@ from statistics import mean, stdev
 from typing import Any
 
 BEFORE, AFTER = 8, 3  # updates on each side of an expansion whose losses are compared
-SPREAD = 3  # a loss is worse if it is higher than before by so many standard deviations of single updates'
+# A loss is worse than before by so many standard deviations of single updates', and by so many nats at least, as losses
+# that hardly differ deviate by nothing.
+SPREAD, NATS = 3, 0.1
 
 
 def lost_at(stage: int, lines: Iterable[dict[str, Any]]) -> dict[str, float] | None:
@@ -17,10 +19,12 @@ def lost_at(stage: int, lines: Iterable[dict[str, Any]]) -> dict[str, float] | N
     for line in lines:
         if "loss" in line and line["stage"] in losses:
             losses[line["stage"]].append(line["loss"])
-    before, after = losses[stage - 1][-BEFORE:], losses[stage][:AFTER]
-    if len(before) < BEFORE or len(after) < AFTER or mean(after) <= mean(before) + SPREAD * stdev(before):
+    last, first = losses[stage - 1][-BEFORE:], losses[stage][:AFTER]
+    if len(last) < BEFORE or len(first) < AFTER:
         return None
-    return {"before": mean(before), "after": mean(after)}
+    before, after = mean(last), mean(first)
+    is_lost = after > before + max(SPREAD * stdev(last), NATS)
+    return {"before": before, "after": after} if is_lost else None
 
 
 def sentence(stage: int, lost: dict[str, float]) -> str:

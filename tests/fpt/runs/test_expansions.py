@@ -11,6 +11,7 @@ CASES = {
     "as before": (STEADY, [1.2, 1.1, 1.0], None),
     "better": (STEADY, [0.5, 0.4, 0.3], None),
     "one hard batch": (STEADY, [1.9, 1.0, 0.9], None),
+    "a little worse than steady": ([0.23, 0.24] * 4, [0.27, 0.28, 0.27], None),
     "still falling": ([9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0], [5.0, 4.0, 3.0], None),
     "too short before": (STEADY[:7], [7.0, 6.0, 5.0], None),
     "too early to tell": (STEADY, [7.0, 6.0], None),
