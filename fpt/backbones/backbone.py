@@ -113,7 +113,7 @@ def open_backbone(
 ) -> Backbone:
     """The backbone that `model=` names; its weights are located but not read, and only `with_weights`.
 
-    Weights in a format that cannot be memory-mapped are converted once to safetensors, which `say` is told.
+    Weights in a format that cannot be memory-mapped are converted once, which `say` tells the user.
     """
     folder = locate(config, with_weights=with_weights)
     values = read_values(folder)

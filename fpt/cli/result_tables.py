@@ -65,15 +65,17 @@ def print_comparison(kind: str, compared: dict[str, Any]) -> None:
     variants, cells = compared[f"{kind}s"], _costs if kind == "prompt" else _gains
     output.show(({kind: row[kind], **cells(row, compared)} for row in variants), words=kind)
     if kind == "prompt":
-        output.say("* planned, of the largest stage on one device; ** of updates alone", "dim")
+        output.say("* planned, for the largest stage on one device; ** in updates, without validation", "dim")
         output.say(f"FLOPs and time are shares of {variants[0][kind]}'s", "dim")
         return
     output.say(
-        f"* share of vanilla prompt tuning's FLOPs until validations have its last ones' {compared['vanilla']:.2f} for"
-        " good; FLOPs, time and what a score is at are shares of its too",
+        f"* FLOPs until validations reach and hold vanilla prompt tuning's last score, {compared['vanilla']:.2f}."
+        " They, FLOPs, time and the points of 'at 25%' are shares of vanilla's",
         "dim",
     )
-    output.say("** over the best of its validations (train.eval_every) with no more FLOPs; – before its first", "dim")
+    output.say(
+        "** score above vanilla's best validation with no more FLOPs; –: there is none yet (train.eval_every)", "dim"
+    )
 
 
 def _scores(row: dict[str, Any], compared: dict[str, Any]) -> dict[str, str]:

@@ -94,6 +94,6 @@ def read_task(config: RunConfig, progress: Progress) -> Task:
     with progress.console.status("looking for the model"):
         locate(config.model, with_weights=False)
     if (data := data_of(config, rules)) == "hub":
-        progress.say(f"reading {rules.records.describe(data)}; a Hub that does not answer is asked for half a minute")
+        progress.say(f"reading {rules.records.describe(data)}; if the Hub does not answer, this takes half a minute")
     with progress.console.status("reading the data"):
         return open_task(config)

@@ -74,7 +74,7 @@ def predict(arguments: Arguments) -> None:
     config, *others = configs.values()
     beams, limit = arguments.number("beams", 1, most=MOST_BEAMS), arguments.number("max-new-tokens", 0, least=0) or None
     faults, to_example = _faults(configs), _to_example(arguments, configs)
-    asked = _questions(arguments, config, to_example, faults)
+    windows = _questions(arguments, config, to_example, faults)
     file = _output(arguments.options["output"]) if "output" in arguments.options else None
     if processes.must_be_launched(config):
         _launch("predict", arguments, config, progress)
@@ -83,13 +83,13 @@ def predict(arguments: Arguments) -> None:
         output = None
         if file is not None and processes.speaks():
             output = AnswerFile(file, _basis(arguments, subjects), _rows(arguments, to_example, configs))
-            asked = output.unanswered(asked)
+            windows = output.unanswered(windows)
         with progress.console.status("importing torch and transformers"):
             from stages.using.predict import mixed_predictor, windows_of_main
         prompts = {name: (config, learned_from(arguments, run, config)) for name, (run, config) in subjects.items()}
         with mixed_predictor(prompts, beams=beams, max_new_tokens=limit) as mixed:
             answer = mixed.answer if others else mixed.predictors[ALONE].answer
-            for window in windows_of_main(asked):
+            for window in windows_of_main(windows):
                 _say_empty(window, progress)
                 with progress.running():
                     predictions = answer(window, progress.with_bar)
@@ -198,7 +198,7 @@ def _questions(
     arguments: Arguments, config: RunConfig, to_example: predict_input.ToExample, faults: Faults
 ) -> Iterator[list[Example]]:
     """The examples to answer, window by window."""
-    options, at_once = arguments.options, BATCHES_IN_WINDOW * config.train.eval_batch
+    options, size = arguments.options, BATCHES_IN_WINDOW * config.train.eval_batch
     text, name = options.get("text"), options.get("input")
     if text is not None and name is not None:
         raise UserError("text=… and input=… both say what to answer; give one of them")
@@ -207,11 +207,11 @@ def _questions(
     if name is not None:
         file = Path(name).expanduser()
         predict_input.check_input(file)
-        asked = (example for _, example in predict_input.rows_and_examples(file, to_example, faults))
-        return predict_input.in_groups(asked, at_once)
+        examples = (example for _, example in predict_input.rows_and_examples(file, to_example, faults))
+        return predict_input.in_groups(examples, size)
     if sys.stdin.isatty() and processes.speaks() and not processes.must_be_launched(config):
         print("a text a line; Ctrl-D ends", file=sys.stderr)
-    return predict_input.examples_on_stream(sys.stdin.fileno(), at_once)
+    return predict_input.examples_on_stream(sys.stdin.fileno(), size)
 
 
 def _basis(arguments: Arguments, subjects: dict[str, Subject]) -> dict[str, Any]:

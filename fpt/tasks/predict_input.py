@@ -84,15 +84,15 @@ def rows_and_examples(file: Path, to_example: ToExample, faults: Faults) -> Iter
             yield record, to_example(record, where)
 
 
-def examples_on_stream(descriptor: int, at_once: int) -> Iterator[list[Example]]:
+def examples_on_stream(descriptor: int, size: int) -> Iterator[list[Example]]:
     """Read lines as they arrive, so that a person at the keyboard or a program at a pipe is answered at once.
 
-    The lines that have arrived together are given together, in lists of up to `at_once`.
+    The lines that have arrived together are given together, in lists of up to `size`.
     """
     rest, numbers = b"", count(1)
     while data := os.read(descriptor, 1 << 16):
         *whole, rest = (rest + data).split(b"\n")
-        yield from in_groups((_line(line, next(numbers)) for line in whole), at_once)
+        yield from in_groups((_line(line, next(numbers)) for line in whole), size)
     if rest:
         yield [_line(rest, next(numbers))]
 
