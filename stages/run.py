@@ -57,7 +57,7 @@ def _through_stages(setup: Setup) -> dict[str, Any]:
             state = replace(state, seconds=state.seconds + stopwatch.seconds)
             journal.begin(stage, state.seconds, before=measured.seconds)
             span = Span(stage.end, schedule.updates, keep_best=stage is schedule.last)
-            for event in train(model, data, state, span, setup.evaluator.look, recipe):
+            for event in train(model, data, state, span, setup.evaluator.validate_in_training, recipe):
                 journal.record(event)
                 state = event.state if isinstance(event, Saved) else state
                 recipe = event.recipe if isinstance(event, Changed) else recipe

@@ -71,7 +71,7 @@ def predict(arguments: Arguments) -> None:
     """Run `fpt predict`, also as one of several processes."""
     subjects, progress = subjects_of(arguments), Progress()
     configs = {name: config for name, (_, config) in subjects.items()}
-    config, *others = configs.values()
+    config = next(iter(configs.values()))
     beams, limit = arguments.number("beams", 1, most=MOST_BEAMS), arguments.number("max-new-tokens", 0, least=0) or None
     faults, to_example = _faults(configs), _to_example(arguments, configs)
     windows = _questions(arguments, config, to_example, faults)
@@ -88,11 +88,10 @@ def predict(arguments: Arguments) -> None:
             from stages.using.predict import mixed_predictor, windows_of_main
         prompts = {name: (config, learned_from(arguments, run, config)) for name, (run, config) in subjects.items()}
         with mixed_predictor(prompts, beams=beams, max_new_tokens=limit) as mixed:
-            answer = mixed.answer if others else mixed.predictors[ALONE].answer
             for window in windows_of_main(windows):
                 _say_empty(window, progress)
                 with progress.running():
-                    predictions = answer(window, progress.with_bar)
+                    predictions = mixed.answer(window, progress.with_bar)
                 if output is not None:
                     output.add(prediction.to_json() for prediction in predictions)
                 elif processes.speaks():

@@ -36,6 +36,11 @@ class Batch:
     factors: Tensor | None = None  # [B, P, D]: dropout's factors for the prompt's vectors
     places: Tensor | None = None  # [B]: where in the source a masked model answers; None: at its last token
 
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """All tensors of the batch, in the order of its attributes."""
+        return self.source, self.mask, self.labels, self.below, self.factors, self.places
+
     @cached_property
     def real(self) -> Tensor:
         """Indices [N] of the real target tokens in the flattened labels."""
@@ -68,8 +73,7 @@ class Batch:
         return copied
 
     def _with_each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        more = (None if part is None else change(part) for part in (self.below, self.factors, self.places))
-        return Batch(change(self.source), change(self.mask), change(self.labels), *more)
+        return Batch(*(None if tensor is None else change(tensor) for tensor in self.tensors))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,15 +36,13 @@ class CachedBlocks:
         *,
         first: int = 0,
         last: int | None = None,
-        done: int = 0,
     ) -> None:
         """Take blocks `first` to `last` (exclusive), which share a cache with any others of the stack.
 
-        `mask` [B, L] is the padding mask of the first L positions, in any order; up to `more` can follow. The cache
-        has `done` of them already.
+        `mask` [B, L] is the padding mask of the first L positions, in any order; up to `more` can follow.
         """
         self._family, self._body, self._cache = family, body, cache
-        self._first, self._last, self._done = first, last, done
+        self._first, self._last, self._done = first, last, 0
         self._mask = torch.cat([mask.sort(1).values, mask.new_ones(len(mask), more)], 1)
         self._positions = (self._mask.cumsum(1) - 1).clamp(min=0)
         self._calls: list[Call] = []

@@ -66,18 +66,15 @@ class Evaluator:
     some: Sequence[int] | None = None
     choice: Choice | None = None
 
-    def validate(self, model: PromptedModel) -> Evaluation:
-        """Score the answers to all validation examples."""
-        return self._evaluation(self.answers(model, self.valid, "validation"), self.task.valid)
-
-    def look(self, model: PromptedModel) -> Evaluation:
+    def validate_in_training(self, model: PromptedModel) -> Evaluation:
         """Score the answers to the validation examples that are used during training."""
-        if self.some is None:
-            return self.validate(model)
-        answers = self.answers(model, self.valid.taken(self.some), "validation")
-        return self._evaluation(answers, [self.task.valid[index] for index in self.some])
+        return self.validate(model, self.some)
 
-    def _evaluation(self, answers: Answers, examples: Sequence[Example]) -> Evaluation:
+    def validate(self, model: PromptedModel, some: Sequence[int] | None = None) -> Evaluation:
+        """Score the answers to validation examples, those at the indices `some` or all."""
+        data = self.valid if some is None else self.valid.taken(some)
+        examples = self.task.valid if some is None else [self.task.valid[index] for index in some]
+        answers = self.answers(model, data, "validation")
         metrics = self.task.score(answers.read, examples)
         return Evaluation(metrics, metrics[self.task.metric], answers)
 

@@ -106,7 +106,7 @@ class Graphs:
             self._tokens = torch.ones_like(loss)
             self._inputs = [
                 None if tensor is None else torch.empty(tensor.numel(), dtype=tensor.dtype, device=loss.device)
-                for tensor in _tensors(self._largest)
+                for tensor in self._largest.tensors
             ]
             self._graph_of(self._largest)
         graph = self._graph_of(batch)
@@ -123,10 +123,9 @@ class Graphs:
 
     def _graph_of(self, batch: Batch) -> _Graph:
         """The graph for the batch's size, after copying the batch to the graph's input."""
-        tensors = _tensors(batch)
-        sizes = tuple(None if tensor is None else tensor.shape for tensor in tensors)
+        sizes = tuple(None if tensor is None else tensor.shape for tensor in batch.tensors)
         places = [_part(whole, size) for whole, size in zip(self._inputs, sizes, strict=True)]
-        for place, tensor in zip(places, tensors, strict=True):
+        for place, tensor in zip(places, batch.tensors, strict=True):
             if place is not None and tensor is not None:
                 place.copy_(tensor, non_blocking=True)
         if sizes not in self._graphs:
@@ -146,10 +145,6 @@ def largest_batch(data: Encoded, at_once: int, dropout: Callable[[Sequence[int]]
 def _first(error: BaseException) -> BaseException:
     """The first error in a chain; ending a failed recording raises another one, which says less."""
     return error if error.__context__ is None else _first(error.__context__)
-
-
-def _tensors(batch: Batch) -> tuple[Tensor | None, ...]:
-    return batch.source, batch.mask, batch.labels, batch.below, batch.factors, batch.places
 
 
 def _part(whole: Tensor | None, size: torch.Size | None) -> Tensor | None:

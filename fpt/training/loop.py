@@ -16,11 +16,10 @@ from fpt.errors import UserError
 from fpt.prompts.modules import dropped_out
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import Stopwatch
-from fpt.training.average import Average
 from fpt.training.checkpoint import Tensors, TrainState
 from fpt.training.evaluation import Evaluation
 from fpt.training.graphs import Graphs, NoGraphError, Recorder, largest_batch
-from fpt.training.optimizer import make, pack, rate, restore
+from fpt.training.optimizer import Average, make, pack, rate, restore
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ def train(
                     group["lr"] = lr
                 share = supply.share(state.update, recipe.micro_batch)
                 try:
-                    loss, is_told = step(model, optimizer, share, optim, device, recipe.in_step, add)
+                    loss, is_stopped = step(model, optimizer, share, optim, device, recipe.in_step, add)
                 except (NoRoomError, torch.OutOfMemoryError, NoGraphError) as error:
                     optimizer.zero_grad(set_to_none=True)
                     changed = _changed(recipe, error)
@@ -149,13 +148,13 @@ def train(
                 average.update()
                 state = replace(state, update=state.update + 1)
                 unread = partial(_updated, state.update, loss, lr, share.all_tokens)
-                if is_told or _is_due(state, span, config) or state.update % config.save_every == 0:
+                if is_stopped or _is_due(state, span, config) or state.update % config.save_every == 0:
                     seconds = before + stopwatch.seconds
                     yield unread(seconds)
                     unread, learned, packed = None, model.prompt.learned(), pack(optimizer)
                     state = replace(state, prompt=learned, mean=average.copy(), optimizer=packed, seconds=seconds)
                     yield Saved(state)
-                if is_told:
+                if is_stopped:
                     interrupts.stop()
             if _is_due(state, span, config):
                 if _validates(span, config):
@@ -210,12 +209,19 @@ def step(
         NoRoomError: a process ran out of memory; the prompt is unchanged. With `in_step` torch's own error is raised,
             as the other processes are waiting.
     """
-    is_told, loss = interrupts.requested(), torch.zeros(1, device=device)
-    is_short = not _backward(add or partial(_add, model), share, loss, in_step)
-    flags = torch.tensor([float(is_told), float(is_short)])  # on the host, as they are read there
+    add, loss, is_short = add or partial(_add, model), torch.zeros(1, device=device), False
+    is_stopped = interrupts.requested()
+    try:
+        for batch in share.batches:
+            add(batch, share.tokens, loss)
+    except torch.OutOfMemoryError:
+        if in_step:
+            raise
+        is_short = True
+    flags = torch.tensor([float(is_stopped), float(is_short)])  # on the host, as they are read there
     distributed.all_reduce_sum_([flags])
-    told, short = flags.tolist()
-    if short:
+    any_stopped, any_short = flags.tolist()
+    if any_short:
         optimizer.zero_grad(set_to_none=True)
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -228,19 +234,7 @@ def step(
     torch.nn.utils.clip_grad_norm_(model.prompt.parameters(), optim.clip)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return loss, told > 0
-
-
-def _backward(add: Add, share: Share, loss: torch.Tensor, in_step: bool) -> bool:
-    """Accumulate the gradients and loss of this process's share; returns whether the memory sufficed."""
-    for batch in share.batches:
-        try:
-            add(batch, share.tokens, loss)
-        except torch.OutOfMemoryError:
-            if in_step:
-                raise
-            return False
-    return True
+    return loss, any_stopped > 0
 
 
 def _adder(

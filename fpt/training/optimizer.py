@@ -1,4 +1,4 @@
-"""The prompt's optimizer, its learning rate as a function of the update, and its state as plain tensors and numbers."""
+"""The prompt's optimizer, its learning rate, its state as plain tensors and numbers, and the prompt's running mean."""
 
 from collections.abc import Iterable
 from copy import deepcopy
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers.optimization import Adafactor
 
 from fpt.config.schema import OptimConfig
+from fpt.prompts.modules import Prompt, Tensors
 
 State = dict[str, Tensor | float | int]
 
@@ -67,3 +68,31 @@ def restore(optimizer: torch.optim.Optimizer, state: State) -> None:
         parts.setdefault(int(index or 0), {})[name] = deepcopy(value)
     if parts:
         optimizer.load_state_dict({**optimizer.state_dict(), "state": parts})
+
+
+class Average:
+    """An exponential moving average of the prompt with decay `weight`; with 0 there is none.
+
+    Polyak and Juditsky 1992 average uniformly; a prompt moves too far for that. The mean starts at the initial prompt.
+
+    Attributes:
+        kept: the prompt that is validated and saved: the mean where there is one, else the learned prompt.
+    """
+
+    def __init__(self, prompt: Prompt, weight: float, mean: Tensors | None) -> None:
+        """Continue from a saved mean, or start at the prompt as it is."""
+        self._prompt, self._weight = prompt, weight
+        self.kept = deepcopy(prompt) if weight else prompt
+        if weight and mean is not None:
+            self.kept.learn(mean)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the mean towards the prompt after an update."""
+        if self._weight:
+            for name, tensor in self.kept.tensors.items():
+                tensor.lerp_(self._prompt.tensors[name], 1 - self._weight)
+
+    def copy(self) -> Tensors | None:
+        """A copy of the mean on the CPU, by name; None: there is none."""
+        return self.kept.learned() if self._weight else None

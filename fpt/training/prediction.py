@@ -82,14 +82,7 @@ class Predictor:
 
     def answer(self, examples: Sequence[Example], with_bar: WithBar = lambda batches, _: batches) -> list[Prediction]:
         """Predictions in the examples' order; the examples' targets are not used."""
-        data = self.encoded(examples)
-
-        def answered(indices: list[int]) -> Iterator[Prediction]:
-            outputs = self.outputs(data.batch(indices), [self.max_new_tokens] * len(indices))
-            for index, output in zip(indices, outputs, strict=True):
-                yield self.prediction(examples[index].source, _cut(data, index), *output)
-
-        return shared_out(batches_by_length(data, self.batch_size), answered, with_bar, "predicting")
+        return MixedPredictor({"": self}).answer([example._replace(group="") for example in examples], with_bar)
 
     def encoded(self, examples: Sequence[Example]) -> Encoded:
         """The examples' sources as token ids, cut as in training."""
@@ -112,12 +105,12 @@ class Predictor:
             texts = decoded(ids.tolist(), self.tokenizer)
         return zip(texts, ids.tolist(), logs.tolist(), strict=True)
 
-    def prediction(self, text: str, cut: int, output: str, ids: list[int], logs: list[float]) -> Prediction:
-        """The prediction for a text, made of an output, its token ids and their log-probabilities."""
+    def prediction(self, example: Example, cut: int, output: str, ids: list[int], logs: list[float]) -> Prediction:
+        """The prediction for an example, made of an output, its token ids and their log-probabilities."""
         names = self.tokenizer.convert_ids_to_tokens([token for token in ids if token != IGNORED])
-        probabilities = map(math.exp, logs[: len(names)])
-        tokens = tuple(zip(names, probabilities, strict=True))
-        return Prediction(text, cut, output, self.from_text(output), sum(logs), tokens)
+        tokens = tuple((name, math.exp(log)) for name, log in zip(names, logs, strict=False))
+        answer = self.from_text(output)
+        return Prediction(example.source, cut, output, answer, sum(logs), tokens, example.group or None)
 
 
 @dataclass(frozen=True)
@@ -131,26 +124,19 @@ class MixedPredictor:
 
     def answer(self, examples: Sequence[Example], with_bar: WithBar = lambda batches, _: batches) -> list[Prediction]:
         """Predictions in the examples' order; an example's `group` names the prompt that answers it."""
-        one, names = next(iter(self.predictors.values())), list(self.predictors)
-        prompts = [predictor.model.prompt for predictor in self.predictors.values()]
+        prompts = {name: predictor.model.prompt for name, predictor in self.predictors.items()}
+        owners = [self.predictors[example.group] for example in examples]
         data = self._encoded(examples)
 
         def answered(indices: list[int]) -> Iterator[Prediction]:
-            asked = [examples[index].group for index in indices]
-            own = [self.predictors[name] for name in asked]
-            model = one.model.with_prompt(MixedPrompt(prompts, list(map(names.index, asked))))
-            together = replace(own[0], model=model)  # the predictors of one batch answer in the same way
+            own, names = [owners[index] for index in indices], [examples[index].group for index in indices]
+            mixed = MixedPrompt([*prompts.values()], [*map([*prompts].index, names)])
+            together = own[0] if len(prompts) == 1 else replace(own[0], model=own[0].model.with_prompt(mixed))
             outputs = together.outputs(data.batch(indices), [predictor.max_new_tokens for predictor in own])
             for index, predictor, output in zip(indices, own, outputs, strict=True):
-                found = predictor.prediction(examples[index].source, _cut(data, index), *output)
-                yield replace(found, prompt=examples[index].group)
+                yield predictor.prediction(examples[index], _num_cut(data, index), *output)
 
-        ways, batches = [_way(self.predictors[example.group]) for example in examples], []
-        for way in sorted(set(ways)):
-            some = [index for index in range(len(examples)) if ways[index] == way]
-            by_length = batches_by_length(data.taken(some), one.batch_size)
-            batches += [[some[index] for index in indices] for indices in by_length]
-        return shared_out(batches, answered, with_bar, "predicting")
+        return shared_out(_batches(data, owners), answered, with_bar, "predicting")
 
     def _encoded(self, examples: Sequence[Example]) -> Encoded:
         """The examples as token ids; each is cut by its prompt's predictor, as limits may differ."""
@@ -164,18 +150,24 @@ class MixedPredictor:
         return Encoded(RaggedRows.of(sources), RaggedRows.of(targets), np.array(whole), pad=data.pad, blank=data.blank)
 
 
-def _way(predictor: Predictor) -> tuple[Sequence[str], Sequence[int], int]:
-    """What all predictors of a batch must share: the labels to choose from and, in a beam search, the length limit.
+def _batches(data: Encoded, owners: Sequence[Predictor]) -> list[list[int]]:
+    """Batches of examples whose predictors choose among the same labels or generate alike, longest first.
 
-    A beam search's result depends on the limit; a greedy output can be cut to its own limit afterwards.
+    A beam search depends on its length limit; greedy outputs can be cut to their own limits afterwards.
     """
-    choice, limit = predictor.choice, predictor.max_new_tokens if predictor.beams > 1 else 0
-    if choice is None:
-        return (), (), limit
-    return tuple(choice.words), (*choice.ids.flatten().tolist(), *choice.lengths.tolist()), limit
+    alike: dict[str, list[int]] = {}
+    for index, owner in enumerate(owners):
+        choice, limit = owner.choice, owner.max_new_tokens if owner.beams > 1 else 0
+        labels = choice and (choice.words, choice.ids.tolist(), choice.lengths.tolist())
+        alike.setdefault(repr((labels, limit)), []).append(index)
+    return [
+        [some[index] for index in indices]
+        for some in alike.values()
+        for indices in batches_by_length(data.taken(some), owners[0].batch_size)
+    ]
 
 
-def _cut(data: Encoded, index: int) -> int:
+def _num_cut(data: Encoded, index: int) -> int:
     """How many tokens of a source were cut off."""
     assert data.whole is not None
     return int(data.whole[index, 0]) - data.lengths[index][0]

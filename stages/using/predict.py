@@ -86,12 +86,13 @@ def _check_alike(
     """Refuse a prompt that cannot answer in one batch with the first one."""
     check_same_model(prompt, first)
     prompt.check_tokenizer(backbone)
-    if prompt is not first and len(backbone.shape) == 1:
-        raise UserError(f"model={config.model.name}: has one stack, and takes one prompt at a time; give one run")
-    places = [kind_of(one.config).position(backbone.shape.source.blocks) for one in (prompt, first)]
+    kinds = [kind_of(one.config) for one in (prompt, first)]
+    if prompt is not first and any(kind.is_behind for kind in kinds):
+        raise UserError("prompt.place=suffix: a prompt behind the source answers alone; give one run")
+    places = [kind.position(backbone.shape.source.blocks) for kind in kinds]
     if places[0] != places[1]:
         raise UserError(
-            f"{prompt.name}: its prompt enters after {places[0]} encoder blocks, and that of {first.name} after"
+            f"{prompt.name}: its prompt enters after {places[0]} blocks, and that of {first.name} after"
             f" {places[1]}; in one batch all enter at one place"
         )
     if config.engine.dtype != other.engine.dtype:

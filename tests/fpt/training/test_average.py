@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fpt.__main__ import main
 from fpt.prompts.modules import SoftPrompt
-from fpt.training.average import Average
+from fpt.training.optimizer import Average
 from tests.conftest import Outcome
 from tests.models import stage_states
 

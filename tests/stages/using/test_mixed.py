@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from fpt.__main__ import main
 from fpt.config.compose import load
+from fpt.config.schema import PromptConfig
+from fpt.errors import UserError
 from fpt.runs.run import open_run
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.faults import Faults
-from fpt.tasks.predict_input import by_prompt, rows_and_examples
-from stages.using.learned import from_run
+from fpt.tasks.predict_input import by_prompt, raw_example, rows_and_examples
+from stages.using.learned import LearnedPrompt, from_run
 from stages.using.predict import mixed_predictor
 from tests.conftest import Outcome
+from tests.families import WIDTH, save_family
 from tests.processes import Command, in_processes
 
 Cli = Callable[..., Outcome]
@@ -212,3 +216,21 @@ def test_prompts_of_another_model_or_precision_are_refused(
     assert "is for another model, or another part of it" in cli(*words).err
     assert "names=…: is for run=A,B" in cli("predict", f"run={finished}", "names=a", "text=x").err
     assert "prompt-field=a: is for run=A,B" in cli("predict", f"run={finished}", "prompt-field=a", "text=x").err
+
+
+def test_a_causal_model_takes_several_prompts_but_not_behind_the_source(tmp_path: Path) -> None:
+    folder = save_family(tmp_path / "llama", "llama")
+    config = load([f"model={folder}", "task=boolq"])
+
+    def of_lengths(place: str, *lengths: int) -> dict[str, tuple[Any, LearnedPrompt]]:
+        settings = {length: PromptConfig(length=length, place=place) for length in lengths}
+        tensors = {length: {"prompt": torch.randn(length, WIDTH)} for length in lengths}
+        return {str(length): (config, LearnedPrompt("p", tensors[length], settings[length])) for length in lengths}
+
+    texts = [raw_example(text)._replace(group=name) for text in ("a lamp", "it is red") for name in ("2", "5")]
+    with mixed_predictor(of_lengths("prefix", 2, 5)) as mixed:
+        alone = [mixed.predictors[text.group].answer([text])[0].output for text in texts]
+        assert [one.output for one in mixed.answer(texts)] == alone
+    refused = pytest.raises(UserError, match=r"prompt\.place=suffix: a prompt behind the source answers alone")
+    with refused, mixed_predictor(of_lengths("suffix", 2, 5)):
+        pass
