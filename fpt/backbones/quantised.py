@@ -7,8 +7,8 @@ not quantised, so that gradients are exact for the weights used.
 Letters: O outputs, I inputs of a layer.
 """
 
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -22,21 +22,24 @@ GROUP, GROUPS = 64, 256  # nf4: numbers that share a scale, and scales that shar
 TABLES = 4 * (16 + 256 + 1)  # bytes of the 4-bit and 8-bit code tables, and of the scales' mean
 
 
+Unpack = Callable[[], Tensor]  # makes the weight [O, I] that a layer's bits stand for
+
+
 class Linear(nn.Module):
     """A frozen linear layer [O, I] with a packed weight."""
 
     # None, or T5's feed-forward network would cast its states to this weight's dtype.
     weight = None
 
-    def __init__(self, packed: "Int8 | NF4", like: nn.Linear) -> None:
+    def __init__(self, unpack: Unpack, like: nn.Linear) -> None:
         """Replace the layer `like`, and take over its bias."""
         super().__init__()
-        self.packed, self.bias = packed, like.bias
+        self.unpack, self.bias = unpack, like.bias
         self.in_features, self.out_features = like.in_features, like.out_features
 
     def forward(self, states: Tensor) -> Tensor:
         """States [..., O] from states [..., I]."""
-        product: Tensor = _Product.apply(states, self.packed)  # type: ignore[no-untyped-call]
+        product: Tensor = _Product.apply(states, self.unpack)  # type: ignore[no-untyped-call]
         return product if self.bias is None else product + self.bias
 
 
@@ -44,61 +47,45 @@ class _Product(torch.autograd.Function):
     """States times a packed weight, unpacked anew in the backward pass, for which torch would keep it unpacked."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, packed: "Int8 | NF4") -> Tensor:
-        ctx.packed = packed
-        return functional.linear(states, packed.whole())
+    def forward(ctx: Any, states: Tensor, unpack: Unpack) -> Tensor:
+        ctx.unpack = unpack
+        return functional.linear(states, unpack())
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient.matmul(ctx.packed.whole()), None
+        return gradient.matmul(ctx.unpack()), None
 
 
-@dataclass(frozen=True, eq=False)
-class Int8:
-    """A weight as integers from -127 to 127 [O, I], with each output's largest absolute weight [O] as scale."""
-
-    codes: Tensor
-    largest: Tensor
-    dtype: torch.dtype
-
-    @classmethod
-    def of(cls, weight: Tensor, dtype: torch.dtype) -> "Int8":
-        """Quantise a weight row by row, from float16 on every device, as bitsandbytes takes nothing else on a GPU."""
-        codes, largest, _ = _library("int8").int8_vectorwise_quant(weight.half())
-        return cls(codes, largest, dtype)
-
-    def whole(self) -> Tensor:
-        """The weight [O, I] that the bits stand for."""
-        weight: Tensor = _library("int8").int8_vectorwise_dequant(self.codes, self.largest)
-        return weight.to(self.dtype)
+def _int8(weight: Tensor, dtype: torch.dtype) -> Unpack:
+    """Pack a weight row by row, from float16 on every device, as bitsandbytes takes nothing else on a GPU."""
+    codes, largest, _ = _library("int8").int8_vectorwise_quant(weight.half())
+    return partial(_from_int8, codes, largest, dtype)
 
 
-@dataclass(frozen=True, eq=False)
-class NF4:
-    """A weight as two 4-bit numbers per byte, with bitsandbytes' state, which holds the scales, and its shape."""
-
-    codes: Tensor
-    state: Any
-    shape: torch.Size
-
-    @classmethod
-    def of(cls, weight: Tensor, dtype: torch.dtype) -> "NF4":
-        """Quantise a weight in groups of GROUP numbers, row after row."""
-        shape, weight = weight.shape, weight.contiguous()
-        if shape[1] % 2:  # bitsandbytes has no CPU kernel for odd widths, and would compile one for each shape
-            weight = functional.pad(weight.flatten(), (0, shape.numel() % 2))
-        codes, state = _library("nf4").quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
-        state.dtype = dtype
-        return cls(codes, state, shape)
-
-    def whole(self) -> Tensor:
-        """The weight [O, I] that the bits stand for."""
-        weight: Tensor = _library("nf4").dequantize_4bit(self.codes, self.state)
-        return weight.flatten()[: self.shape.numel()].view(self.shape)
+def _from_int8(codes: Tensor, largest: Tensor, dtype: torch.dtype) -> Tensor:
+    """A weight from integers from -127 to 127 [O, I] and each output's largest absolute weight [O]."""
+    weight: Tensor = _library("int8").int8_vectorwise_dequant(codes, largest)
+    return weight.to(dtype)
 
 
-FORMATS: dict[str, type[Int8] | type[NF4]] = {"int8": Int8, "nf4": NF4}  # by engine.quantize
+def _nf4(weight: Tensor, dtype: torch.dtype) -> Unpack:
+    """Pack a weight in groups of GROUP numbers, row after row."""
+    shape, weight = weight.shape, weight.contiguous()
+    if shape[1] % 2:  # bitsandbytes has no CPU kernel for odd widths, and would compile one for each shape
+        weight = functional.pad(weight.flatten(), (0, shape.numel() % 2))
+    codes, state = _library("nf4").quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
+    state.dtype = dtype
+    return partial(_from_nf4, codes, state, shape)
+
+
+def _from_nf4(codes: Tensor, state: Any, shape: torch.Size) -> Tensor:
+    """A weight from two 4-bit numbers a byte, and bitsandbytes' state, which has the scales."""
+    weight: Tensor = _library("nf4").dequantize_4bit(codes, state)
+    return weight.flatten()[: shape.numel()].view(shape)
+
+
+FORMATS = {"int8": _int8, "nf4": _nf4}  # by engine.quantize
 
 
 def layers_of(family: Any, model: Any) -> list[nn.Linear]:
@@ -109,7 +96,7 @@ def layers_of(family: Any, model: Any) -> list[nn.Linear]:
 
 def packed(layer: nn.Linear, quantize: str, dtype: torch.dtype) -> Linear:
     """A quantised copy of a layer, on the same device, that computes in `dtype`."""
-    return Linear(FORMATS[quantize].of(layer.weight.detach(), dtype), layer)
+    return Linear(FORMATS[quantize](layer.weight.detach(), dtype), layer)
 
 
 def packed_bytes(layer: nn.Linear, quantize: str) -> int:

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import AutoModelForSeq2SeqLM
 
 from fpt.backbones import quantised
-from fpt.backbones.quantised import FORMATS, Int8, Linear, layers_of, packed, packed_bytes
+from fpt.backbones.quantised import FORMATS, Linear, layers_of, packed, packed_bytes
 from fpt.backbones.shapes import Selection, StackSelection
 from fpt.config import clashes
 from fpt.errors import UserError
@@ -34,11 +34,11 @@ def layer_of(outputs: int, inputs: int) -> nn.Linear:
 
 def bytes_of(layer: Linear) -> int:
     """The bytes of a packed weight's tensors."""
-    weight = layer.packed
-    if isinstance(weight, Int8):
-        return weight.codes.nbytes + weight.largest.nbytes
-    state, scales = weight.state, weight.state.state2
-    tensors = (weight.codes, state.absmax, state.code, state.offset, scales.absmax, scales.code)
+    codes, scales, _ = layer.unpack.args  # type: ignore[attr-defined]
+    if isinstance(scales, torch.Tensor):
+        return int(codes.nbytes + scales.nbytes)
+    of_scales = scales.state2
+    tensors = (codes, scales.absmax, scales.code, scales.offset, of_scales.absmax, of_scales.code)
     return sum(tensor.nbytes for tensor in tensors)
 
 
@@ -48,7 +48,7 @@ def test_states_and_gradient_are_those_of_the_weights_the_bits_stand_for(quantiz
     torch.manual_seed(0)
     layer = layer_of(96, 40)
     ours = packed(layer, quantize, dtype)
-    theirs = ours.packed.whole()
+    theirs = ours.unpack()
     assert theirs.dtype == dtype
     lost = (theirs.float() - layer.weight).abs().mean() / layer.weight.abs().mean()
     assert 0 < lost < LOST[quantize]
@@ -64,7 +64,7 @@ def test_int8_is_off_by_half_a_step_at_most() -> None:
     """A step is a 127th of the output's largest weight."""
     layer = layer_of(50, 64)
     layer.weight[7] = 0
-    off = (packed(layer, "int8", torch.float32).packed.whole() - layer.weight).abs()
+    off = (packed(layer, "int8", torch.float32).unpack() - layer.weight).abs()
     step = layer.weight.abs().amax(1, keepdim=True) / 127
     assert bool((off <= 0.51 * step + 2**-11 * layer.weight.abs()).all())
     assert not bool(off[7].any())
@@ -90,7 +90,7 @@ def dequantised(model: Any) -> Any:
     for name, module in list(model.named_modules()):
         if isinstance(module, Linear):
             layer = nn.Linear(module.in_features, module.out_features, bias=False)
-            layer.weight = nn.Parameter(module.packed.whole(), requires_grad=False)
+            layer.weight = nn.Parameter(module.unpack(), requires_grad=False)
             model.set_submodule(name, layer)
     return model
 
@@ -122,7 +122,7 @@ def test_a_full_model_computes_what_transformers_computes_with_the_same_weights(
     ours = partial.build(backbone, everything(backbone.shape), on_cpu(quantize="nf4"))
     for name, module in ours.named_modules():
         if isinstance(module, Linear):
-            theirs.get_submodule(name).weight = nn.Parameter(module.packed.whole())
+            theirs.get_submodule(name).weight = nn.Parameter(module.unpack())
     torch.testing.assert_close(logits(ours), logits(theirs), rtol=1e-5, atol=1e-5)
 
 
