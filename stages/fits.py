@@ -17,10 +17,8 @@ def check(config: RunConfig, values: dict[str, Any], where: str) -> None:
     """Refuse a run whose model cannot do its task; `values` are the model's config.json."""
     row, task, model = row_of(values, where), config.task, f"model={config.model.name}"
     if config.engine.quantize != "none" and row.first.ffn.transposed:
-        raise UserError(
-            f"engine.quantize={config.engine.quantize}: packs linear layers, and {model} has layers of another kind;"
-            " leave it out"
-        )
+        why = f"packs linear layers, and {model} has layers of another kind; leave it out"
+        raise config.engine.error("quantize", why)
     check_positions(config, values, where)
     if is_own(task) and task.train is None:  # a plan needs no training file
         return
@@ -57,10 +55,8 @@ def check_positions(config: RunConfig, values: dict[str, Any], where: str) -> No
         ]
         left = known - target - vectors
         way = f"task.source_length={left} or less" if left >= 2 else f"a lower {key if target else 'prompt.length'}"
-        raise UserError(
-            f"task.source_length={task.source_length}: {model} has {known} positions"
-            f"{', of which ' * bool(parts)}{' and '.join(parts)}; give {way}"
-        )
+        has = f"{model} has {known} positions{', of which ' * bool(parts)}{' and '.join(parts)}"
+        raise task.error("source_length", f"{has}; give {way}")
     known = num_positions(row, row.last, values)
     if len(row.stacks) > 1 and written > known:
         raise UserError(f"{key}={written}: {model} writes up to {known} tokens; give {key}={known} or less")

@@ -54,29 +54,20 @@ def check_started(config: RunConfig) -> None:
             " torchrun or engine.processes=N, or unset WORLD_SIZE"
         )
     if counted(engine) != started:
-        raise UserError(
-            f"engine.processes={engine.processes}: the launcher starts {started.all} processes, {started.here} on this"
-            " machine; leave out engine.processes"
-        )
+        starts = f"the launcher starts {started.all} processes, {started.here} on this machine"
+        raise engine.error("processes", f"{starts}; leave out engine.processes")
     if started.all > size:
-        raise UserError(
-            f"train.batch_size={size}: has fewer examples than the launcher starts processes, {started.all}; start"
-            " fewer, or give a larger batch"
-        )
+        few = f"has fewer examples than the launcher starts processes, {started.all}"
+        raise config.train.error("batch_size", f"{few}; start fewer, or give a larger batch")
     if started.here > 1 and ":" in engine.device:
-        raise UserError(
-            f"engine.device={engine.device}: is one device, and the launcher starts {started.here} processes here;"
-            " engine.device=cuda is all"
-        )
+        one = f"is one device, and the launcher starts {started.here} processes here"
+        raise engine.error("device", f"{one}; engine.device=cuda is all")
 
 
 def alone(config: RunConfig) -> RunConfig:
     """Return the configuration for a use of a prompt that runs in one process; refuse several."""
     if config.engine.processes > 1:
-        raise UserError(
-            f"engine.processes={config.engine.processes}: only fpt train, fpt eval and fpt predict take several"
-            " processes; leave it out"
-        )
+        raise config.engine.error("processes", "only fpt train, eval and predict take several processes; leave it out")
     return together(config)
 
 

@@ -88,12 +88,9 @@ def prompt_to_start_from(config: PromptConfig, d_model: int) -> PromptFile | Non
     stored = open_prompt(Path(config.file).expanduser())
     holds = stored.config.kind
     if holds != config.kind:
-        raise UserError(
-            f"prompt.file={config.file}: holds a {holds} prompt, and this run has a {config.kind} one;"
-            f" give prompt={holds}"
-        )
+        raise config.error("file", f"holds a {holds} prompt, and this run has a {config.kind} one; give prompt={holds}")
     if problem := kind_of(config).mismatch(stored.shapes, stored.config, d_model):
-        raise UserError(f"prompt.file={config.file}: {problem}")
+        raise config.error("file", problem)
     return stored
 
 

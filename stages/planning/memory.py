@@ -10,7 +10,6 @@ import torch
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import EngineConfig
 from fpt.devices.processes import counted
-from fpt.errors import UserError
 from fpt.pricing.flops import Price
 from fpt.pricing.memory import Need, is_for_card, need, weights
 from fpt.units import amount, bytes_of
@@ -51,10 +50,8 @@ def device_of(engine: EngineConfig, *, kept_in_memory: int = 0) -> Device:
     if not is_for_card(engine):
         return Device(int(psutil.virtual_memory().available), is_shared=True, taken=taken)
     if not torch.cuda.is_available():
-        raise UserError(
-            f"engine.device={engine.device}: there is no card here to plan for; give the memory of the one that is"
-            " meant, as in engine.device_memory=80GiB"
-        )
+        give = "give the memory of the one that is meant, as in engine.device_memory=80GiB"
+        raise engine.error("device", f"there is no card here to plan for; {give}")
     free, _ = torch.cuda.mem_get_info(engine.device if ":" in engine.device else 0)
     return Device(max(free - RESERVE, 0), is_shared=False)
 

@@ -59,7 +59,7 @@ def test_it_answers_and_ends_in_order(finished: Path, tmp_path: Path) -> None:
         (["host=300.1.1.1"], "host=300.1.1.1 port=8000: cannot be served at"),
         (["port=99999"], "port=99999: expected a whole number, at least 0 and at most 65535"),
         (["queue=0"], "queue=0: expected a whole number, at least 1"),
-        (["engine.processes=2"], "engine.processes=2: only fpt train, fpt eval and fpt predict take several processes"),
+        (["engine.processes=2"], "engine.processes=2: only fpt train, eval and predict take several processes"),
         (["prompt.file=x"], "both name a prompt"),
     ],
 )
