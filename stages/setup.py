@@ -90,7 +90,7 @@ def prepare(
         progress.say(f"train.batch_size={size}: an update takes all {len(inputs.train):,} training examples, once")
     for sentence in plan.sentences(config.engine.device):
         progress.say(sentence)
-    _open_metrics(config, folder, mark, progress)
+    _open_metrics(resolved, folder, mark, progress)
     engine = Engine(resolved.engine, open_device(resolved.engine))
     return Setup(resolved, schedule, inputs, start, plan, engine, folder, progress, state)
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from fpt.config.file_names import place
 from fpt.errors import UserError, did_you_mean
 
-RELATIVE_LR = 0.07  # of the embeddings' root mean square: the rate that is measured best in docs/recipes.md
+RELATIVE_LR = 0.07  # of the embeddings' root mean square: see docs/models.md
 MOST = 2**31 - 1  # the limit of whole numbers that have none of their own
 
 

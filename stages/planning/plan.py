@@ -170,7 +170,7 @@ class Plan:
     @property
     def learning(self) -> str:
         """How the prompt learns, as settings."""
-        rate = f"{RELATIVE_LR} of its embeddings' root mean square" if self.lr is None else f"{self.lr:g}"
+        rate = f"{self.lr:g}" if self.lr else f"{RELATIVE_LR} of the root mean square of the model's embeddings"
         return f"prompt.init={self.init}, optim.name={self.optimizer}, optim.lr={rate}"
 
     def sentences(self, device: str) -> list[str]:

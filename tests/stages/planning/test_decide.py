@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fpt.config.compose import load
-from fpt.config.schema import EngineConfig
+from fpt.config.schema import RELATIVE_LR, EngineConfig, OptimConfig
 from fpt.devices import device as devices
 from fpt.errors import UserError
 from fpt.runs.folder import RunFolder
@@ -23,7 +23,9 @@ from stages.planning import memory
 from stages.planning.decide import decide, plan_run
 from stages.planning.flops import work_on
 from stages.planning.plan import Plan
-from tests.conftest import Outcome, stopped_after
+from stages.start import rate_of
+from tests.conftest import Outcome, open_folder, quick_words, stopped_after
+from tests.families import save_family
 
 Cli = Callable[..., Outcome]
 LATE = ["prompt=late", "prompt.cache=memory"]
@@ -113,6 +115,27 @@ def test_a_run_that_goes_on_elsewhere_keeps_its_precision(
     assert cli("train", *words, "train.micro_batch=1", "resume=must").status == 0
     assert json.loads((tmp_path / "run/plan.json").read_text())["dtype"] == "bfloat16"
     assert json.loads((tmp_path / "run/result.json").read_text())["dtype"] == "bfloat16"
+
+
+@pytest.mark.trains
+def test_a_run_that_goes_on_keeps_the_rate_that_its_models_embeddings_gave_it(
+    cli: Cli, boolq: Path, tmp_path: Path
+) -> None:
+    model = save_family(tmp_path / "llama", "llama")
+    words = [*quick_words(model, boolq, tmp_path / "run"), "schedule=pt", "train.updates=5", "tracking=none"]
+    ahead = cli("plan", *words, "--json").out
+    assert json.loads(ahead)["learning"].endswith(
+        f"optim.lr={RELATIVE_LR} of the root mean square of the model's embeddings"
+    )
+    with stopped_after(3):
+        cli("train", *words)
+    assert cli("train", *words, "train.micro_batch=1", "resume=must").status == 0
+    plan = json.loads((tmp_path / "run/plan.json").read_text())
+    assert (plan["init"], plan["optimizer"], plan["micro_batch"]) == ("labels", "adamw", 1)
+    lines = map(json.loads, (tmp_path / "run/metrics.jsonl").read_text().splitlines())
+    assert (
+        {line["lr"] for line in lines if "lr" in line} == {plan["lr"]} == {rate_of(OptimConfig(), open_folder(model))}
+    )
 
 
 @pytest.mark.parametrize(
