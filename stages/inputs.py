@@ -13,7 +13,7 @@ from fpt.config.run_config import RunConfig
 from fpt.config.stored import fixed_settings, stored
 from fpt.data.encoded import Encoded
 from fpt.data.encoding import Tokens, templates_of, tokenised
-from fpt.data.sayable import check_labels, notes
+from fpt.data.readback import check_labels, tokenizer_notes
 from fpt.devices import distributed
 from fpt.devices.device import named
 from fpt.devices.engine import Engine
@@ -61,7 +61,7 @@ def open_inputs(config: RunConfig, task: Task, progress: Progress) -> Inputs:
             f" ({', '.join(task.labels)}), and a label that is cut is never right. Give a larger one"
         )
     tokens = Tokens(backbone.tokenizer, backbone.family.row, templates_of(task, config.task))
-    for note in (*task.notes, *notes(task, tokens)):
+    for note in (*task.notes, *tokenizer_notes(task, tokens)):
         progress.say(note)
     for split, data in zip(("training", "validation", "test"), splits, strict=False):
         sources, targets = data.num_cut

@@ -11,7 +11,7 @@ from fpt.backbones.location import config_values
 from fpt.config.run_config import RunConfig
 from fpt.data.encoded import Encoded
 from fpt.data.encoding import Tokens, templates_of, tokenised
-from fpt.data.sayable import check_labels, notes
+from fpt.data.readback import check_labels, tokenizer_notes
 from fpt.errors import UserError
 from fpt.runs.progress import WithBar
 from fpt.tasks.task import SENTINEL, Example, Task
@@ -52,7 +52,7 @@ def _notes(config: RunConfig, task: Task, backbone: Backbone) -> tuple[str, ...]
             check_labels(task, tokens, chosen=tokens.row.reads.chooses(config.task.answer))
     except UserError as error:
         return (str(error),)
-    return notes(task, tokens)
+    return tokenizer_notes(task, tokens)
 
 
 def _split(

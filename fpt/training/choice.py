@@ -29,7 +29,7 @@ class Choice:
     ids: Tensor
     lengths: Tensor
 
-    def made(self, model: PromptedModel, batch: Batch) -> tuple[list[str], Tensor, Tensor]:
+    def choose(self, model: PromptedModel, batch: Batch) -> tuple[list[str], Tensor, Tensor]:
         """Each source's likeliest label word, its target's ids [B, T], and the log-probability of each id.
 
         A label's probability is that of its whole target, with the end token: undivided, the likeliest label has the

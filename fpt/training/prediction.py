@@ -96,7 +96,7 @@ class Predictor:
         """
         batch = batch.to(self.device)
         if self.choice is not None:
-            texts, ids, logs = self.choice.made(self.model, batch)
+            texts, ids, logs = self.choice.choose(self.model, batch)
         else:
             ids, logs = self.model.answer(batch, max_new_tokens=max(limits), beams=self.beams)
             number = torch.arange(ids.shape[1], device=ids.device)

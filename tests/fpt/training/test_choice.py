@@ -10,7 +10,7 @@ import torch
 from fpt.backbones.family_table import FAMILY_TABLE
 from fpt.config.compose import load
 from fpt.data.encoding import Tokens, encode
-from fpt.data.sayable import check_labels
+from fpt.data.readback import check_labels
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import Progress
@@ -56,7 +56,7 @@ def test_a_labels_length_counts_as_it_is_said(answer: str, tmp_path: Path) -> No
     tokenizer, row = backbone.tokenizer, FAMILY_TABLE["llama"]
     batch = encode(examples, Tokens(tokenizer, row), source_length=64, target_length=2).batch(list(range(6)))
     model = PromptedModel(partial.build(backbone, everything(backbone.shape)), SoftPrompt(prompt))
-    chosen, _, _ = choice_of(words, Tokens(tokenizer, row).of_targets(words), answer).made(model, batch)
+    chosen, _, _ = choice_of(words, Tokens(tokenizer, row).of_targets(words), answer).choose(model, batch)
     expected = []
     for source in sources:
         losses = {}

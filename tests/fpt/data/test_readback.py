@@ -9,7 +9,7 @@ from fpt.backbones import tiny
 from fpt.backbones.backbone import Backbone
 from fpt.config.compose import load
 from fpt.data.encoding import Tokens, templates_of
-from fpt.data.sayable import check_labels, notes
+from fpt.data.readback import check_labels, tokenizer_notes
 from fpt.errors import UserError
 from fpt.runs.progress import Progress
 from fpt.tasks.opening import open_task
@@ -82,10 +82,10 @@ def test_free_targets_that_do_not_read_back_are_counted(
 ) -> None:
     words = [*words_of(tmp_path, *["the lamp", "是 lamp", "a 否"] * 200), f"task.metric={metric}"]
     task = open_task(load(words))
-    (note,) = notes(task, tokens_of(embedded))
+    (note,) = tokenizer_notes(task, tokens_of(embedded))
     assert note.startswith("200 of 300 training targets do not read back from the model's tokenizer")
     assert note.endswith(("'是 lamp' becomes 'lamp'", "'a 否' becomes 'a'"))
-    assert notes(task, tokens_of(byte_level)) == ()
+    assert tokenizer_notes(task, tokens_of(byte_level)) == ()
 
 
 def test_special_tokens_in_records_are_told(byte_level: Backbone, embedded: Backbone, tmp_path: Path) -> None:
@@ -94,14 +94,16 @@ def test_special_tokens_in_records_are_told(byte_level: Backbone, embedded: Back
     words = words_of(tmp_path, "0", "1")
     (tmp_path / "a.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     task = open_task(load([*words, labels]))
-    assert notes(task, tokens_of(embedded)) == (
+    assert tokenizer_notes(task, tokens_of(embedded)) == (
         "1 of 4 training examples hold special tokens of the model's tokenizer, as '</s>'; they are read as text, as"
         " '< /s>'",
     )
-    (note,) = notes(task, tokens_of(byte_level))
+    (note,) = tokenizer_notes(task, tokens_of(byte_level))
     assert note.endswith("as '<|eot|>'; they are read as text, as '<|eot|>'")
     words[4] = "task.source={q}<|eot|>"
     config = load([*words, labels])
     task = open_task(config)
     tokens = Tokens(byte_level.tokenizer, byte_level.family.row, templates_of(task, config.task))
-    assert notes(task, tokens) == ("1 of 4 sources hold '<|eot|>', as the template does: it is special in all",)
+    assert tokenizer_notes(task, tokens) == (
+        "1 of 4 sources hold '<|eot|>', as the template does: it is special in all",
+    )

@@ -4,8 +4,8 @@ from fpt.data.encoding import Tokens, decoded
 from fpt.errors import UserError
 from fpt.tasks.task import ANSWER, SENTINEL, Example, Task, TaskRules
 
-LOOKED_AT = 500  # so many training examples are checked, evenly spaced
-SHOWN = 60  # letters of a target that a note quotes
+NUM_CHECKED = 500  # training examples, evenly spaced
+MOST_LETTERS = 60  # of a target that a note quotes
 
 
 def check_labels(rules: TaskRules, tokens: Tokens, *, chosen: bool) -> list[list[int]]:
@@ -33,9 +33,9 @@ def check_labels(rules: TaskRules, tokens: Tokens, *, chosen: bool) -> list[list
     return rows
 
 
-def notes(task: Task, tokens: Tokens) -> tuple[str, ...]:
+def tokenizer_notes(task: Task, tokens: Tokens) -> tuple[str, ...]:
     """Notes for the user on training examples that the tokenizer would alter."""
-    some = [task.train[index] for index in range(0, len(task.train), -(-len(task.train) // LOOKED_AT))]
+    some = [task.train[index] for index in range(0, len(task.train), -(-len(task.train) // NUM_CHECKED))]
     unsaid = [] if task.labels else _unsaid(some, task, tokens)
     return (*_read_as_text(some, tokens), *_special_by_template(some, task.template.text, tokens), *unsaid)
 
@@ -76,6 +76,6 @@ def _unsaid(some: list[Example], task: Task, tokens: Tokens) -> list[str]:
     ]
     return [
         f"{len(lost):,} of {len(some):,} training targets do not read back from the model's tokenizer, which cannot say"
-        f" them: {target[:SHOWN]!r} becomes {said[:SHOWN]!r}"
+        f" them: {target[:MOST_LETTERS]!r} becomes {said[:MOST_LETTERS]!r}"
         for target, said in lost[:1]
     ]
