@@ -21,6 +21,7 @@ from fpt.prompts.context import Context, at_places
 from fpt.prompts.generation import Outputs
 from fpt.prompts.modules import Prompt
 
+TARGETS_AT_ONCE = 32  # the most targets side by side behind a source, which attention computes with each other
 LOGITS_AT_ONCE = 1024  # the most positions whose logits [V] are in memory at once
 Encoded = tuple[Tensor, Tensor]  # output [B, P+L, D] of the stack that the prompt enters, and its mask [B, P+L]
 
@@ -182,12 +183,16 @@ class Causal(Reader):
             context.add(outputs.last)
 
     def weigh(self, batch: Batch, encoded: Encoded | None, targets: Tensor) -> Tensor:
-        """The source is read once; all beginnings of targets, each once, follow it side by side in a second pass."""
+        """The source is read once, and some targets at a time follow it side by side."""
+        context = self.read(batch, targets.shape[1] - 1)
+        return torch.cat([self._weighed(context, some) for some in torch.split(targets, TARGETS_AT_ONCE)], 1)
+
+    def _weighed(self, context: Context, targets: Tensor) -> Tensor:
+        """Log-probabilities [B, N, T] of targets behind a context; what several begin with is read once for all."""
         texts = [tuple(row[row != IGNORED].tolist()) for row in targets]
         begun = sorted({text[:end] for text in texts for end in range(1, len(text))})
         place = {text: index for index, text in enumerate([(), *begun])}
         places = torch.tensor([[place.get(text[:end], 0) for end in range(targets.shape[1])] for text in texts])
-        context = self.read(batch, targets.shape[1] - 1)
         states = context.last[:, None]
         if begun:
             ids = torch.tensor([text[-1] for text in begun], device=targets.device)

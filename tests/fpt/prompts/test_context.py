@@ -71,6 +71,14 @@ def test_choosing_among_six_labels_reads_the_source_as_often_as_among_two(tmp_pa
     assert flops == pytest.approx(priced, rel=0.05)
 
 
+def test_many_labels_follow_some_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = model_of(tmp_path / "llama", "llama", SoftPrompt(vectors(3))), data_of("llama").batch(ALL)
+    labels = torch.tensor([[30, 1, -100], [31, 32, 1], [31, 34, 1], [30, 35, 1], [36, -100, -100]])
+    together = model.weigh(batch, labels)
+    monkeypatch.setattr("fpt.prompts.readers.TARGETS_AT_ONCE", 2)
+    torch.testing.assert_close(model.weigh(batch, labels), together, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("family", ["gpt2", "gemma3_text", "bert"])
 def test_prompts_of_unlike_lengths_in_a_batch_answer_as_alone(tmp_path: Path, family: str) -> None:
     """The shorter is padded before its vectors, and its source behind: padding on both sides of what is read."""
