@@ -172,25 +172,17 @@ class Family:
             parts = ids.view(len(ids), texts, -1).unbind(1)
             return torch.cat([self.decoded(model, part, states, mask) for part in parts], 1)
         # Padding comes last and the decoder looks back only, so padding needs no mask.
-        decoder = model.get_submodule(self.row.stacks["decoder"].module)
-        decoded: Tensor = decoder(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            encoder_hidden_states=states,
-            encoder_attention_mask=mask,
-            use_cache=False,
-        ).last_hidden_state
-        return decoded
+        return self._decode(model, ids, states, mask, attention_mask=torch.ones_like(ids), use_cache=False)
 
     def decoded_next(self, model: Any, ids: Tensor, states: Tensor, mask: Tensor, cache: Cache) -> Tensor:
         """The decoder's output [B, 1, D] for the next id [B, 1]; the cache has the earlier ones, and gets this one."""
-        return model.get_submodule(self.row.stacks["decoder"].module)(
-            input_ids=ids,
-            encoder_hidden_states=states,
-            encoder_attention_mask=mask,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
+        return self._decode(model, ids, states, mask, past_key_values=cache, use_cache=True)
+
+    def _decode(self, model: Any, ids: Tensor, states: Tensor, mask: Tensor, **more: Any) -> Tensor:
+        decoder = model.get_submodule(self.row.stacks["decoder"].module)
+        source = {"encoder_hidden_states": states, "encoder_attention_mask": mask}
+        decoded: Tensor = decoder(input_ids=ids, **source, **more).last_hidden_state
+        return decoded
 
     def head_logits(self, model: Any, states: Tensor) -> Tensor:
         """Vocabulary logits [..., V] from the last stack's output [..., D]."""
@@ -228,11 +220,10 @@ class Family:
         layer, kind = rest.removeprefix(f"{ffn.module}.".lstrip(".")).rsplit(".", 1)
         if not rest.startswith(ffn.module) or layer not in (*ffn.into, ffn.out):
             return WeightSlice(whole)
-        if kind == "bias":
-            return WeightSlice(whole, rows=neurons) if layer in ffn.into else WeightSlice(whole)
-        if (layer in ffn.into) != ffn.transposed:
-            return WeightSlice(whole, rows=neurons)
-        return WeightSlice(whole, columns=neurons)
+        if kind == "bias" and layer == ffn.out:
+            return WeightSlice(whole)
+        is_by_row = kind == "bias" or (layer in ffn.into) != ffn.transposed
+        return WeightSlice(whole, rows=neurons) if is_by_row else WeightSlice(whole, columns=neurons)
 
     def on_disk(self, files: WeightFiles, places: Places) -> str:
         """The name in a checkpoint of the tensor that has these names in the full model."""
