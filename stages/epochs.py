@@ -23,9 +23,10 @@ def _of_family(config: RunConfig) -> RunConfig:
     values, where = config_values(config.model)
     reads, blocks, optim = row_of(values, where).reads, read_shape(values, where).source.blocks, config.optim
     name = reads.learning.optimizer if optim.name == "auto" else optim.name
+    schedule = reads.learning.schedule if optim.schedule == "auto" else optim.schedule
     rate = reads.learning.lr if optim.lr is None else optim.lr
     prompt = kind_of(config.prompt).resolved(reads, blocks)
-    return replace(config, prompt=prompt, optim=replace(optim, name=name, lr=rate))
+    return replace(config, prompt=prompt, optim=replace(optim, name=name, schedule=schedule, lr=rate))
 
 
 def expected(config: RunConfig) -> RunConfig:

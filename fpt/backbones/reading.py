@@ -14,11 +14,12 @@ class Learning:
 
     init: str  # what it starts from, a value of `prompt.init`
     optimizer: str  # a value of `optim.name`
+    schedule: str  # a value of `optim.schedule`
     lr: float | None  # the learning rate; None: relative to the embeddings' size, which differs tenfold between models
 
 
-PUBLISHED = Learning("uniform", "adafactor", 0.3)  # Huang et al. 2022, for T5
-MEASURED = Learning("labels", "adamw", None)
+PUBLISHED = Learning("uniform", "adafactor", "constant", 0.3)  # Huang et al. 2022, for T5
+MEASURED = Learning("labels", "adamw", "linear", None)
 
 
 @dataclass(frozen=True)

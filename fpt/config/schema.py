@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from fpt.config.file_names import place
 from fpt.errors import UserError, did_you_mean
 
-RELATIVE_LR = 0.07  # of the embeddings' root mean square: see docs/models.md
+RELATIVE_LR = 0.16  # of the embeddings' root mean square: see docs/models.md
 MOST = 2**31 - 1  # the limit of whole numbers that have none of their own
 
 
@@ -154,7 +154,7 @@ class OptimConfig(Group, key="optim"):
 
     name: str = setting("auto", choices=("auto", "adafactor", "adamw"))
     lr: float | None = setting(None, above=0.0)
-    schedule: str = setting("constant", choices=("constant", "linear"))
+    schedule: str = setting("auto", choices=("auto", "constant", "linear"))
     warmup: float = setting(0.0, least=0.0, most=1.0)
     weight_decay: float = setting(1e-5, least=0.0)
     clip: float = setting(1.0, above=0.0)

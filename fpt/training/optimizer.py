@@ -43,6 +43,7 @@ def make(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim
 def rate(config: OptimConfig, update: int, updates: int) -> float:
     """The learning rate of the next update when `update` of a run's `updates` are done."""
     assert config.lr is not None
+    assert config.schedule != "auto"
     rising = round(config.warmup * updates)
     if update < rising:
         return config.lr * (update + 1) / rising

@@ -140,6 +140,7 @@ def decide(config: RunConfig, schedule: Schedule, work: Work, before: Plan | Non
         states=states,
         init=config.prompt.init,
         optimizer=config.optim.name,
+        lr_schedule=config.optim.schedule,
         lr=config.optim.lr,
         device_memory=device.of_each(counted(engine).here),
         reasons=[reason, *memory.why_checkpointing(config, fit)],

@@ -85,6 +85,7 @@ class Plan:
         states: what is done about states that the prompt does not change; None for a prompt before the source.
         init: what the prompt starts from.
         optimizer: its optimizer.
+        lr_schedule: what the learning rate does after warm-up, constant or linear.
         lr: its highest learning rate; None: RELATIVE_LR of the embeddings' size, and these have not been read.
         device_memory: bytes of one device; on a CPU, a process's share of the free memory.
         reasons: in words for the user, why this engine, and what was turned on because nothing fits without it.
@@ -108,6 +109,7 @@ class Plan:
     states: StatesPlan | None
     init: str
     optimizer: str
+    lr_schedule: str
     lr: float | None
     device_memory: int
     reasons: list[str]
@@ -170,8 +172,10 @@ class Plan:
     @property
     def learning(self) -> str:
         """How the prompt learns, as settings."""
-        rate = f"{self.lr:g}" if self.lr else f"{RELATIVE_LR} of the root mean square of the model's embeddings"
-        return f"prompt.init={self.init}, optim.name={self.optimizer}, optim.lr={rate}"
+        peak = f"{self.lr:g}" if self.lr else f"{RELATIVE_LR} of the root mean square of the model's embeddings"
+        return (
+            f"prompt.init={self.init}, optim.name={self.optimizer}, optim.schedule={self.lr_schedule}, optim.lr={peak}"
+        )
 
     def sentences(self, device: str) -> list[str]:
         """The plan in words for the user: the engine and why, the states that are kept, and how the prompt learns."""

@@ -13,7 +13,8 @@ from stages.start import rate_of
 from tests.conftest import open_folder
 from tests.families import CASES, opened, save_family
 
-PAPERS, OWN, LATE = ("uniform", "adafactor", 0.3), ("labels", "adamw", None), ("adamw", 0.001)
+PAPERS, OWN = ("uniform", "adafactor", "constant", 0.3), ("labels", "adamw", "linear", None)
+LATE = ("adamw", "linear", 0.001)
 LEARNING = {
     "mt5": PAPERS,
     "umt5": PAPERS,
@@ -25,18 +26,19 @@ LEARNING = {
 }
 GIVEN = {
     "": OWN,
-    "optim.lr=0.02": ("labels", "adamw", 0.02),
-    "optim.name=adafactor prompt.init=uniform": ("uniform", "adafactor", None),
+    "optim.lr=0.02": ("labels", "adamw", "linear", 0.02),
+    "optim.name=adafactor prompt.init=uniform": ("uniform", "adafactor", "linear", None),
     "prompt=late": ("uniform", *LATE),
     "prompt=late prompt.generator=none": ("normal", *LATE),
-    "prompt=late optim.lr=0.1": ("uniform", "adamw", 0.1),
+    "prompt=late optim.lr=0.1": ("uniform", "adamw", "linear", 0.1),
+    "optim.schedule=constant": ("labels", "adamw", "constant", None),
 }
 
 
-def learning(folder: Path, family: str, *words: str) -> tuple[str, str, float | None]:
+def learning(folder: Path, family: str, *words: str) -> tuple[str, str, str, float | None]:
     (folder / "config.json").write_text(json.dumps({"model_type": family, **CASES[family].values}))
     config = expected(load([f"model={folder}", "schedule=pt", *words]))
-    return config.prompt.init, config.optim.name, config.optim.lr
+    return config.prompt.init, config.optim.name, config.optim.schedule, config.optim.lr
 
 
 @pytest.mark.parametrize("family", [family for family in LEARNING if family in CASES])

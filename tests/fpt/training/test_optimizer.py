@@ -60,7 +60,7 @@ def test_the_learning_rate_is_a_function_of_the_update() -> None:
     rates = [rate(config, update, 20) for update in range(20)]
     assert rates[:4] == pytest.approx([0.5, 1.0, 1.5, 2.0])
     assert rates[4:] == pytest.approx([2.0 * (16 - index) / 16 for index in range(16)])
-    assert [rate(OptimConfig(name="adafactor", lr=0.3), update, 20) for update in range(20)] == [0.3] * 20
+    assert [rate(OptimConfig(lr=0.3, schedule="constant"), update, 20) for update in range(20)] == [0.3] * 20
     assert rate(OptimConfig(lr=1.0, warmup=1.0, schedule="linear"), 19, 20) == 1.0
 
 
