@@ -26,10 +26,14 @@ def fetched_ahead(device: str) -> int:
 
 @dataclass(frozen=True)
 class Held:
-    """A frozen model that an engine holds; every process calls `begin_pass` before each forward (and backward) pass."""
+    """A frozen model that an engine holds; every process calls `begin_pass` before each forward (and backward) pass.
+
+    With `in_step` each process has a share of the weights, so that all call the same modules equally often.
+    """
 
     body: Any
     begin_pass: Callable[[], None] = lambda: None
+    in_step: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class Engine:
                 held, *_ = self._deepspeed.initialize(model=body, config=self._settings)
             try:
                 if self.is_sharded:  # without an optimizer, `optimizer` is DeepSpeed's parameter offload
-                    yield Held(held.module, partial(_begin_pass, held.optimizer.param_coordinator))
+                    yield Held(held.module, partial(_begin_pass, held.optimizer.param_coordinator), in_step=True)
                 else:
                     yield Held(held.module)
             finally:

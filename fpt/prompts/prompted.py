@@ -16,18 +16,25 @@ from fpt.backbones.families import family_of
 from fpt.data.encoded import IGNORED, Batch
 from fpt.prompts.behind import BEHIND
 from fpt.prompts.modules import Prompt
-from fpt.prompts.readers import LOGITS_AT_ONCE, READERS, Encoded
+from fpt.prompts.readers import READERS, Encoded
 
 
 class PromptedModel(nn.Module):
     """A frozen model with a prompt before its embedded input, or before the hidden states inside its first stack."""
 
     def __init__(
-        self, body: Any, prompt: Prompt, *, checkpointing: bool = False, begin_pass: Callable[[], None] = lambda: None
+        self,
+        body: Any,
+        prompt: Prompt,
+        *,
+        checkpointing: bool = False,
+        begin_pass: Callable[[], None] = lambda: None,
+        in_step: bool = False,
     ) -> None:
         """Join the two; `body` stays frozen and in eval mode. `checkpointing` recomputes activations to save memory.
 
-        `begin_pass` is called before each pass through the body, for the engine that holds its weights.
+        `begin_pass` is called before each pass through the body, for the engine that holds its weights; `in_step` says
+        that all processes call its modules equally often.
         """
         super().__init__()
         self.family = family_of(body.config)
@@ -37,13 +44,13 @@ class PromptedModel(nn.Module):
             self.family.checkpoint_blocks(body)
         self.body: Any = body
         self.prompt = prompt
-        self.begin_pass = begin_pass
+        self.begin_pass, self.in_step = begin_pass, in_step
         readers = BEHIND if prompt.is_behind else READERS
-        self.reader = readers[self.reads.name](self.family, body, prompt, begin_pass)
+        self.reader = readers[self.reads.name](self.family, body, prompt, begin_pass, in_step)
 
     def with_prompt(self, prompt: Prompt) -> "PromptedModel":
         """The same frozen model with another prompt."""
-        return PromptedModel(self.body, prompt, begin_pass=self.begin_pass)
+        return PromptedModel(self.body, prompt, begin_pass=self.begin_pass, in_step=self.in_step)
 
     def encode(self, batch: Batch) -> Encoded:
         """Output [B, P+L, D] of the stack that the prompt enters, and its padding mask [B, P+L]; passes begin here."""
@@ -66,12 +73,12 @@ class PromptedModel(nn.Module):
         """The loss of a batch from the states and the padding mask that `encode` returned for it."""
         states = self.reader.decode(batch, (states, mask)).flatten(0, 1)[batch.real]
         labels = batch.labels.flatten()[batch.real]
-        if len(states) <= LOGITS_AT_ONCE:
+        parts = self.reader.parts(len(states))
+        if len(parts) == 1:
             return self._entropy(states, labels)
-        parts = zip(torch.split(states, LOGITS_AT_ONCE), torch.split(labels, LOGITS_AT_ONCE), strict=True)
         # With 250,000 tokens a batch's logits take gigabytes, so they are recomputed in the backward pass, in parts.
         again: Any = {"use_reentrant": False, "preserve_rng_state": False}
-        return torch.stack([checkpoint(self._entropy, *part, **again) for part in parts]).sum()
+        return torch.stack([checkpoint(self._entropy, states[part], labels[part], **again) for part in parts]).sum()
 
     def _entropy(self, states: Tensor, labels: Tensor) -> Tensor:
         """Summed cross-entropy of labels [N], the tokens that states [N, D] should predict."""

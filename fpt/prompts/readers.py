@@ -29,9 +29,11 @@ Encoded = tuple[Tensor, Tensor]  # output [B, P+L, D] of the stack that the prom
 class Reader(ABC):
     """The passes of a frozen model with a prompt; each way to read has a subclass."""
 
-    def __init__(self, family: Family, body: Any, prompt: Prompt, begin_pass: Callable[[], None]) -> None:
-        """Read with this model; `begin_pass` is called before each pass through it."""
-        self.family, self.body, self.prompt, self.begin_pass = family, body, prompt, begin_pass
+    def __init__(
+        self, family: Family, body: Any, prompt: Prompt, begin_pass: Callable[[], None], in_step: bool
+    ) -> None:
+        """Read with this model, as `PromptedModel` does."""
+        self.family, self.body, self.prompt, self.begin_pass, self.in_step = family, body, prompt, begin_pass, in_step
 
     keeps_target = False  # whether `below` has states of the target too
 
@@ -86,10 +88,22 @@ class Reader(ABC):
         """Log-probabilities [B, T] of a batch's labels, 0 where they are IGNORED."""
         labels = batch.labels
         states, real = self.decode(batch, encoded, texts), labels != IGNORED
-        logs = torch.zeros(labels.shape, device=labels.device)
-        parts = zip(torch.split(states[real], LOGITS_AT_ONCE), torch.split(labels[real], LOGITS_AT_ONCE), strict=True)
-        logs[real] = torch.cat([-cross_entropy(self.logits(part), ids, reduction="none") for part, ids in parts])
+        logs, states, ids = torch.zeros(labels.shape, device=labels.device), states[real], labels[real]
+        parts = [
+            -cross_entropy(self.logits(states[part]), ids[part], reduction="none") for part in self.parts(len(ids))
+        ]
+        logs[real] = torch.cat(parts)
         return logs
+
+    def parts(self, number: int, at_once: int | None = None) -> list[slice]:
+        """Slices of up to `at_once` of `number` positions, whose logits are computed one slice after the other.
+
+        Each calls the head, so that with sharded weights every process has equally many, the last ones perhaps empty.
+        """
+        at_once = at_once or LOGITS_AT_ONCE
+        count = max(1, -(-number // at_once))
+        count = max(distributed.all_gather(count)) if self.in_step else count
+        return [slice(index * at_once, (index + 1) * at_once) for index in range(count)]
 
     def logits(self, states: Tensor) -> Tensor:
         """Vocabulary logits [N, V] for states [N, D], in float32."""
@@ -199,8 +213,8 @@ class Causal(Reader):
             sees = torch.tensor([[one[: len(other)] == other for other in begun] for one in begun])
             self.begin_pass()
             states = torch.cat([states, context.branch(ids, sees.to(targets.device))], 1)
-        parts = torch.split(states, max(1, LOGITS_AT_ONCE // states.shape[1]))
-        logs = [self.logits(part).log_softmax(-1)[:, places, targets.clamp(min=0)] for part in parts]
+        parts = self.parts(len(states), max(1, LOGITS_AT_ONCE // states.shape[1]))
+        logs = [self.logits(states[part]).log_softmax(-1)[:, places, targets.clamp(min=0)] for part in parts]
         return torch.cat(logs).masked_fill(targets == IGNORED, 0)
 
 

@@ -86,6 +86,14 @@ def validate(model: PromptedModel, seen: list[Any]) -> None:
     seen.append(model.generate(BATCH, max_new_tokens=3 + len(seen) % 3, in_step=True).tolist())
 
 
+def in_parts(model: PromptedModel) -> list[Any]:
+    """Loss, gradient and labels' log-probabilities of batches that differ in size among the processes."""
+    batch = BATCH if distributed.is_main() else BATCH.rows([0])
+    loss = model(batch)
+    (gradient,) = torch.autograd.grad(loss, list(model.prompt.parameters()))
+    return [loss.item(), gradient.tolist(), model.weigh(batch, torch.tensor([[8, 9, 1], [10, 1, -100]])).tolist()]
+
+
 def measure(words: list[str], result: Path) -> None:
     """Updates, validations with updates between them, and updates again: as on a CPU, and as on a GPU."""
     config, told = compose.load(words), {}
@@ -103,10 +111,14 @@ def measure(words: list[str], result: Path) -> None:
                     first = [counted(model, update) for _ in range(TIMES)]
                     between = [counted(model, validation, update, update) for _ in range(times)]
                     last = [counted(model, update) for _ in range(TIMES)]
+                    parts = []
+                    for at_once in (1024, 3):
+                        patch.setattr("fpt.prompts.readers.LOGITS_AT_ONCE", at_once)
+                        parts.append(in_parts(model))
                     model.answer(BATCH, max_new_tokens=3)  # ends amid what is gathered ahead
                     largest = max(weight.ds_numel for weight in model.body.parameters())
                 told[name] = {"first": first, "between": between, "last": last, "largest": largest}
-                told[name] |= {"learned": learned, "said": said}
+                told[name] |= {"learned": learned, "said": said, "parts": parts}
         if distributed.is_main():
             result.write_text(json.dumps(told))
 
@@ -125,6 +137,12 @@ def test_on_a_cpu_only_what_is_shared_out_is_gathered(told: dict[str, Any]) -> N
     """The embedding for each stack, the head both ways; norms, FFNs and attention of a model this small stay whole."""
     settled = [counts["gathers"] for counts in (*told["CPU"]["first"][2:], *told["CPU"]["last"][3:])]
     assert settled == [4] * len(settled)
+
+
+def test_logits_in_unlike_numbers_of_parts_do_not_part_the_processes(told: dict[str, Any]) -> None:
+    """Or one would wait in the head for the others, which are past it."""
+    for whole, parted in zip(*told["CPU"]["parts"], strict=True):
+        torch.testing.assert_close(torch.tensor(parted), torch.tensor(whole), rtol=1e-4, atol=1e-5)
 
 
 def test_what_a_gpu_needs_is_mostly_there_before(told: dict[str, Any]) -> None:

@@ -292,7 +292,7 @@ def test_logits_of_many_targets_are_never_there_at_once(checkpoint: Path, monkey
     whole.backward()
     vectors = model.prompt.tensors["prompt"]
     gradient, vectors.grad = vectors.grad, None
-    monkeypatch.setattr("fpt.prompts.prompted.LOGITS_AT_ONCE", 3)
+    monkeypatch.setattr("fpt.prompts.readers.LOGITS_AT_ONCE", 3)
     rows: list[int] = []
     model.body.lm_head.register_forward_hook(lambda *call: rows.append(len(call[2])))
     parts = model(batch)
