@@ -72,8 +72,9 @@ def opened(
     with engine.holding(build(backbone, selection, engine)) as held:
         distributed.barrier()  # one process may take longer than another to read the weights
         prompt = prompt.to(engine.device)
-        more = {"begin_pass": held.begin_pass, "in_step": held.in_step}
-        yield PromptedModel(held.body, prompt, checkpointing=checkpointing, **more)
+        yield PromptedModel(
+            held.body, prompt, checkpointing=checkpointing, begin_pass=held.begin_pass, in_step=held.in_step
+        )
 
 
 def prompt_in(backbone: Backbone, selection: Selection, config: PromptConfig, tensors: Tensors) -> Prompt:
