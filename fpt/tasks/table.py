@@ -34,9 +34,9 @@ def words_of(row: dict[str, Any]) -> dict[Any, str]:
 
 def origin_of(row: dict[str, Any], read: Reader, **more: Any) -> Origin:
     """Where the records of a task's row are, and how they are read."""
-    row = {**row["records"]}
-    splits = origins.named(row["files"], row.get("on_hub"))
-    tests = {name: splits.pop(name) for name in row["files"] if name.startswith("test")}
-    more |= {key: row[key] for key in ("generated", "revision") if key in row}
-    more |= {key: tuple(row[key]) for key in ("sizes", "whole") if key in row}
-    return Origin(tuple(row["hub"]), splits, read, tests, **more)
+    records: dict[str, Any] = row["records"]
+    splits = origins.named(records["files"], records.get("on_hub"))
+    tests = {name: splits.pop(name) for name in records["files"] if name.startswith("test")}
+    more |= {key: records[key] for key in ("generated", "revision") if key in records}
+    more |= {key: tuple(records[key]) for key in ("sizes", "whole") if key in records}
+    return Origin(tuple(records["hub"]), splits, read, tests, **more)

@@ -10,6 +10,7 @@ import pytest
 from fpt.config import compose
 from fpt.errors import UserError
 from fpt.tasks.opening import open_task
+from fpt.tasks.table import TABLE, words_of
 from fpt.tasks.task import Task
 from tests.conftest import Outcome, quick_words
 
@@ -217,3 +218,18 @@ def test_a_run_says_what_is_left_out_and_refuses_labels_that_are_cut(
     assert done.status == 0, done.err
     assert "dev_matched.tsv: lines without a gold label: 1 left out" in done.err
     assert "most common label 100.00" in done.out
+
+
+ROW = {"template", "spare", "words", "numbered", "named", "metrics", "wordings", "records"}
+RECORDS = ["hub", "files", "on_hub", "sizes", "generated", "whole", "revision", "format", "renamed", "header"]
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_row_of_the_table_has_no_key_that_nothing_reads(name: str) -> None:
+    row = TABLE[name]
+    assert set(row) <= ROW
+    assert set(row["records"]) <= set(RECORDS)
+    assert "train" in row["records"]["files"]
+    for wording in row.get("wordings", {}).values():
+        assert set(wording) <= {"template", "spare", "words"}
+        assert len(wording["words"]) == len(set(words_of(row).values()))
