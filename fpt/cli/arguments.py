@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fpt.config.file_names import place
-from fpt.config.schema import MOST
+from fpt.config.schema import MOST, place
 from fpt.errors import UserError, did_you_mean
 
 MOST_BEAMS = 1000

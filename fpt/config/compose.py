@@ -18,12 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from fpt.config import label_words, literal, overrides
-from fpt.config.file_names import place
 from fpt.config.keys import GROUPS, conf_dir, group_options, hint, settings, type_in_words
 from fpt.config.label_words import LABELS, LABELS_FILE
 from fpt.config.overrides import Override
 from fpt.config.run_config import RunConfig
-from fpt.config.schema import Group, ScheduleConfig
+from fpt.config.schema import Group, ScheduleConfig, place
 from fpt.errors import UserError, did_you_mean, reason
 
 LEARNING = ("prompt", "schedule", "optim", "recycle")

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fpt.config.file_names import place
+from fpt.config.schema import place
 from fpt.errors import UserError, reason
 
 LABELS, LABELS_FILE = "task.labels", "task.labels_file"

@@ -4,8 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fpt.config import clashes, schema
-from fpt.config.file_names import place
-from fpt.config.schema import Group, PromptConfig, setting
+from fpt.config.schema import Group, PromptConfig, place, setting
 
 
 @dataclass(frozen=True, kw_only=True)

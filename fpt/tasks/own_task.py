@@ -47,13 +47,10 @@ def rules(config: TaskConfig) -> TaskRules:
 
 def check_unused(config: TaskConfig) -> None:
     """Refuse settings that only task=files has in any other task."""
-    key = next((key for key in KEYS if getattr(config, key) is not None), None)
-    if key is not None:
-        other = {
-            "source": " Another wording for the task's source is task.template",
-            "test": " Its own test split is task.test_split=test",
-        }
-        raise UserError(f"task.{key} is for task=files, not for {config.name}.{other.get(key, '')}")
+    instead = {"source": "; give task.template for another wording", "test": "; give task.test_split=test for its own"}
+    for key in KEYS:
+        if getattr(config, key) is not None:
+            raise config.error(key, f"is for task=files, not for {config.name}{instead.get(key, '')}")
 
 
 def _text_rules(metric: str) -> TaskRules:

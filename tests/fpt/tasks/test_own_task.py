@@ -272,7 +272,7 @@ def test_a_record_that_cannot_be_used_says_how_to_leave_it_out(tmp_path: Path) -
         (["task.labels={0: a, 1: ' b'}"], "task.labels: the label word ' b' is empty, or has white space around it"),
         (["task.labels={0: a, 1: ''}"], "task.labels: the label word '' is empty"),
         (["task.labels={0: Yes, 1: yes}"], "task.labels: 'Yes' and 'yes' differ only in case"),
-        (["task=boolq"], "task.train is for task=files, not for boolq."),
+        (["task=boolq"], "a.jsonl: is for task=files, not for boolq"),
         (["task.test=/nowhere.csv"], "task.test=/nowhere.csv: no such file"),
         (["task.test=a.txt"], "task.test=a.txt: the name must end in one of .jsonl"),
         (["task.test_split=test"], "task.test_split=test: for task=files give task.test=FILE"),

@@ -231,7 +231,7 @@ def test_what_is_wrong_in_it_is_named(tmp_path: Path, name: str, content: str, r
         (
             "boolq",
             {"test": "a.jsonl"},
-            "task.test is for task=files, not for boolq. Its own test split is task.test_sp",
+            "task.test=a.jsonl: is for task=files, not for boolq; give task.test_split=test",
         ),
     ],
 )
