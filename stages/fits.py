@@ -19,6 +19,9 @@ def check(config: RunConfig, values: dict[str, Any], where: str) -> None:
     if config.engine.quantize != "none" and row.first.ffn.transposed:
         why = f"packs linear layers, and {model} has layers of another kind; leave it out"
         raise config.engine.error("quantize", why)
+    widths = {value_at(values, stack.key(stack.width)) for stack in row.stacks.values()}
+    if config.prompt.place == "suffix" and len(widths) > 1:
+        raise config.prompt.error("place", f"the stacks of {model} have states of unlike widths; leave it out")
     check_positions(config, values, where)
     if is_own(task) and task.train is None:  # a plan needs no training file
         return
@@ -96,5 +99,5 @@ def check_options(config: RunConfig, *, beams: int, max_new_tokens: int | None) 
     if row.reads.chooses(answer):
         why = "a masked model" if answer == "generate" else f"task.answer={answer}"
         raise UserError(f"{option}: is of generation; with {why} nothing is generated, so leave it out")
-    if beams > 1 and len(row.stacks) == 1:
-        raise UserError(f"{option}: models of one stack answer greedily; leave it out")
+    if beams > 1 and (len(row.stacks) == 1 or config.prompt.place == "suffix"):
+        raise UserError(f"{option}: models of one stack, and prompts behind the source, answer greedily; leave it out")

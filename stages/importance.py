@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fpt.backbones.family import num_inputs
 from fpt.data.batches import batches_by_length, in_turn
-from fpt.data.encoded import IGNORED, Encoded
+from fpt.data.encoded import Encoded
 from fpt.devices import distributed
 from fpt.devices.engine import Engine
 from fpt.prompts.prompted import PromptedModel
@@ -62,7 +62,7 @@ def measure(
             below, rest = model.reader.weights(batch)
             # A process without a batch of its own runs one with weight 0, because its shard of the model is needed.
             counts = float(bool(indices))
-            weights["decoder"] = mean_weights(batch.labels != IGNORED) * counts
+            weights["decoder"] = mean_weights(model.reader.said(batch)) * counts
             weights[first] = below * counts
             batch = replace(batch, below=model.below(batch))
             weights[first] = rest * counts

@@ -163,25 +163,48 @@ class Family:
         more = {"use_cache": False} if self.row.reads.reads_target else {}
         return calls.record(model.get_submodule(row.module), row.blocks, row.norm, **inputs, **more)
 
-    def decoded(self, model: Any, ids: Tensor, states: Tensor, mask: Tensor, texts: int = 1) -> Tensor:
+    def decoded(
+        self,
+        model: Any,
+        ids: Tensor,
+        states: Tensor,
+        mask: Tensor,
+        texts: int = 1,
+        prompt: Tensor | None = None,
+    ) -> Tensor:
         """The decoder's output [B, T, D] for its input ids [B, T], the encoder's output [B, S, D] and its mask.
 
-        The ids may be several equally long `texts`, one after the other, each decoded as if it were alone.
+        The ids may be several equally long `texts`, one after the other, each decoded as if it were alone, and with the
+        vectors of a `prompt` [B, P, D] in front of it, if they are given.
         """
         if texts > 1:
             parts = ids.view(len(ids), texts, -1).unbind(1)
-            return torch.cat([self.decoded(model, part, states, mask) for part in parts], 1)
+            return torch.cat([self.decoded(model, part, states, mask, prompt=prompt) for part in parts], 1)
         # Padding comes last and the decoder looks back only, so padding needs no mask.
-        return self._decode(model, ids, states, mask, attention_mask=torch.ones_like(ids), use_cache=False)
+        length = ids.shape[1] if prompt is None else prompt.shape[1] + ids.shape[1]
+        real = ids.new_ones(len(ids), length)
+        return self._decode(model, ids, states, mask, prompt, attention_mask=real, use_cache=False)
 
-    def decoded_next(self, model: Any, ids: Tensor, states: Tensor, mask: Tensor, cache: Cache) -> Tensor:
-        """The decoder's output [B, 1, D] for the next id [B, 1]; the cache has the earlier ones, and gets this one."""
-        return self._decode(model, ids, states, mask, past_key_values=cache, use_cache=True)
+    def decoded_next(
+        self, model: Any, ids: Tensor, states: Tensor, mask: Tensor, cache: Cache, prompt: Tensor | None = None
+    ) -> Tensor:
+        """The decoder's output for the next id [B, 1], behind a `prompt` [B, P, D] that comes with the first one.
 
-    def _decode(self, model: Any, ids: Tensor, states: Tensor, mask: Tensor, **more: Any) -> Tensor:
+        The cache has the earlier ones, and gets this one.
+        """
+        return self._decode(model, ids, states, mask, prompt, past_key_values=cache, use_cache=True)
+
+    def _decode(
+        self, model: Any, ids: Tensor, states: Tensor, mask: Tensor, prompt: Tensor | None, **more: Any
+    ) -> Tensor:
         decoder = model.get_submodule(self.row.stacks["decoder"].module)
+        inputs = {"input_ids": ids}
+        if prompt is not None:
+            embedded = decoder.embed_tokens(ids)
+            vectors = prompt / prompt.shape[2] ** 0.5 if self.row.scales_inputs else prompt
+            inputs = {"inputs_embeds": torch.cat([vectors.to(embedded.dtype), embedded], 1)}
         source = {"encoder_hidden_states": states, "encoder_attention_mask": mask}
-        decoded: Tensor = decoder(input_ids=ids, **source, **more).last_hidden_state
+        decoded: Tensor = decoder(**inputs, **source, **more).last_hidden_state
         return decoded
 
     def head_logits(self, model: Any, states: Tensor) -> Tensor:

@@ -59,6 +59,7 @@ class FamilyRow:
     embedding: tuple[str, ...]  # the names that the token embedding may be saved under
     saved: tuple[tuple[str, str], ...] = ()  # prefixes of tensor names, and what checkpoints may have instead
     embedding_scale: bool = False  # whether token embeddings are multiplied by √D before the first block
+    scales_inputs: bool = False  # whether a stack does that to `inputs_embeds` too
     embedding_norm: str = ""  # the LayerNorm that token embeddings pass before the first block; "": none
     head: tuple[str, ...] = ("lm_head",)  # the modules that turn the last stack's output into logits, in this order
     start: str = "decoder_start_token_id"  # the key of the token that a target begins with

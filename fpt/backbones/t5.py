@@ -165,11 +165,21 @@ class T5(UMT5):
         return [{"position_bias": bias}] * len(model.encoder.block)
 
     def decoded(
-        self, model: Any, ids: torch.Tensor, states: torch.Tensor, mask: torch.Tensor, texts: int = 1
+        self,
+        model: Any,
+        ids: torch.Tensor,
+        states: torch.Tensor,
+        mask: torch.Tensor,
+        texts: int = 1,
+        prompt: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """As every family's; several texts share the keys and values of the encoder's output."""
-        stack, length = model.decoder, ids.shape[1]
+        stack = model.decoder
         inputs = stack.embed_tokens(ids)
+        if prompt is not None:
+            vectors = prompt.to(inputs.dtype)[:, None].expand(-1, texts, -1, -1)
+            inputs = torch.cat([vectors, inputs.unflatten(1, (texts, -1))], 2).flatten(1, 2)
+        length = inputs.shape[1]
         # Padding comes last and the decoder looks back only, so padding needs no mask.
         one = torch.ones(length // texts, length // texts, device=ids.device).tril()
         bias = _position_bias(stack, inputs[:, : len(one)]).repeat(1, 1, texts, texts)

@@ -71,7 +71,7 @@ def peaks(
         with _Living(model) as living:
             states, mask = model.encode(inputs)
             read = living.measured(states, first)
-        leaf = states.detach().requires_grad_()
+        leaf = states.detach().requires_grad_(states.requires_grad)
         with _Living(model, leaf, mask) as living:
             rest = living.measured(model.loss(inputs, leaf, mask), second)
     return read, rest
@@ -96,6 +96,8 @@ class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The peaks of the forward pass that gave `end`, and of the backward pass from it, which is run here."""
         forward, kept = self.peak, self.now
         marks = self._marks.get(stack, [])  # of BLOCKS blocks; of twice as many if two passes go through them
+        if not end.requires_grad:
+            return Peaks(forward, kept, 0, 0)
         seed = torch.empty_like(end)
         for tensor in (end, seed):  # freed as soon as the backward pass has used them
             if subtract := self._seen.get(tensor.untyped_storage()):

@@ -58,8 +58,7 @@ class Price:
         making = sum(kind_of(prompt).flops(source - prompt.length, self.d_model))
         sizes: dict[str, Any] = {"batch": batch, "source": source, "target": target, "below": below, "prompt": prompt}
         head = self.reads.answered(target) * self.head()
-        own = batch * (making + self._said(shape, source, target) + head)
-        return self.fixed(shape, **sizes) + self._changed(shape, **sizes) + own
+        return self.fixed(shape, **sizes) + self._changed(shape, **sizes) + batch * (making + head)
 
     def update(
         self,
@@ -76,8 +75,11 @@ class Price:
 
         With `is_kept`, the states below the prompt are cached and cost nothing.
         """
-        both = 2 * self.forward(shape, batch=batch, source=source, target=target, below=below, prompt=prompt)
-        lower = self.fixed(shape, batch=batch, source=source, target=target, below=below, prompt=prompt)
+        sizes: dict[str, Any] = {"batch": batch, "source": source, "target": target, "below": below, "prompt": prompt}
+        both, lower = 2 * self.forward(shape, **sizes), self.fixed(shape, **sizes)
+        if kind_of(prompt).is_behind and len(shape) > 1:  # a decoder's keys and values of the encoder need no gradient
+            _, _, cross, _ = self._decoder(shape.decoder.neurons)
+            both -= batch * shape.decoder.blocks * cross * (source - prompt.length)
         # A prompt generator is trained: its second layer needs gradients of both weights and input, its first layer
         # only of its weights.
         _, second = kind_of(prompt).flops(source - prompt.length, self.d_model)
@@ -91,17 +93,20 @@ class Price:
         return self.below(shape, batch=batch, source=bare, target=target, blocks=below)
 
     def _changed(self, shape: Shape, *, batch: int, source: int, target: int, below: int, prompt: PromptConfig) -> int:
-        """FLOPs of the first stack in the other part of a forward pass."""
+        """FLOPs of the stacks in the other part of a forward pass."""
+        bare = source - prompt.length
         if not kind_of(prompt).is_behind:
-            return self.below(shape, batch=batch, source=source, target=target, blocks=shape.source.blocks - below)
+            upper = self.below(shape, batch=batch, source=source, target=target, blocks=shape.source.blocks - below)
+            return upper + batch * self._said(shape, source, target)
+        if len(shape) > 1:
+            return batch * self._said(shape, bare, prompt.length + target)
         linear, square = self._source(shape.source.neurons)
         whole = self.reads.positions(source, target)
-        own = whole - (source - prompt.length)
-        return batch * shape.source.blocks * (linear * own + square * own * whole)
+        return batch * shape.source.blocks * (linear + square * whole) * (whole - bare)
 
     def kept_width(self, shape: Shape, prompt: PromptConfig) -> int:
         """How many numbers are kept for a token of what the prompt does not change: a state, or keys and values."""
-        if not kind_of(prompt).is_behind:
+        if not kind_of(prompt).is_behind or len(shape) > 1:
             return self.d_model
         return 2 * shape.source.blocks * prod(self._family.row.key_heads_in(self._config))
 

@@ -4,14 +4,18 @@ Letters: B batch, S source, T target, P prompt, D model.
 """
 
 import math
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from fpt.backbones.family import Family
 from fpt.data.encoded import IGNORED, Batch
-from fpt.prompts.context import ReadOnly, padded_in_front
-from fpt.prompts.readers import Causal, Encoded, Reader, mean_weights
+from fpt.prompts.context import CachedBlocks, Context, ReadOnly, padded_in_front
+from fpt.prompts.modules import Prompt
+from fpt.prompts.readers import Causal, Encoded, Reader, Seq2Seq, mean_weights
 
 
 class CausalBehind(Causal):
@@ -62,9 +66,48 @@ class CausalBehind(Causal):
         """The keys and values in `rows` [B, S, …], which `below` gave, as the blocks take them."""
         return DynamicCache(rows.view(*rows.shape[:2], *self._shape).permute(2, 3, 0, 4, 1, 5).unbind(0))
 
+    def read(self, batch: Batch, more: int) -> Context:
+        below = self.below(batch) if batch.below is None else batch.below
+        self.begin_pass()
+        source = self._source(padded_in_front(below, batch.mask))
+        return _BehindSource(self.family, self.body, self.prompt, batch, more, source)
+
     def decode(self, batch: Batch, encoded: Encoded, texts: int = 1) -> Tensor:
         assert texts == 1
         return encoded[0][:, self.prompt.length - 1 :]
 
 
-BEHIND: dict[str, type[Reader]] = {"causal": CausalBehind}  # by way to read, as `READERS`
+class _BehindSource(Context):
+    """A context whose source is in a cache already, so that only the prompt is read."""
+
+    def __init__(
+        self, family: Family, body: Any, prompt: Prompt, batch: Batch, more: int, source: DynamicCache
+    ) -> None:
+        self._family, self._body, self._cache = family, body, source
+        keys, mask = source.layers[0].keys, batch.mask
+        blocks = partial(CachedBlocks, family, body, more=more, cache=source, done=mask.shape[1])
+        vectors = prompt(keys.new_zeros(len(mask), 1, family.row.first.width_in(body.config)), mask).to(keys.dtype)
+        self._lower = blocks(mask=mask, last=0)
+        self._upper = blocks(mask=torch.cat([mask, mask.new_ones(vectors.shape[:2])], 1))
+        self.last = family.normed(body, self._upper.read(vectors)[:, -1])
+
+
+class Seq2SeqBehind(Seq2Seq):
+    """Reads the source alone with the encoder, without gradients; the prompt is in front of the decoder's input."""
+
+    def below(self, batch: Batch) -> Tensor:
+        """The encoder's output [B, S, D]."""
+        return self.family.normed(self.body, self.family.states_before(self.body, *self.inputs(batch), None))
+
+    def encode(self, batch: Batch, below: Tensor) -> Encoded:
+        return below, batch.mask
+
+    def said(self, batch: Batch) -> Tensor:
+        real = batch.labels != IGNORED
+        return torch.cat([real.new_ones(len(real), self.prompt.length), real], 1)
+
+    def in_front(self, encoded: Encoded) -> Tensor:
+        return self.prompt(*encoded)
+
+
+BEHIND: dict[str, type[Reader]] = {"causal": CausalBehind, "seq2seq": Seq2SeqBehind}  # by way to read, as `READERS`

@@ -36,13 +36,15 @@ class CachedBlocks:
         *,
         first: int = 0,
         last: int | None = None,
+        done: int = 0,
     ) -> None:
         """Take blocks `first` to `last` (exclusive), which share a cache with any others of the stack.
 
-        `mask` [B, L] is the padding mask of the first L positions, in any order; up to `more` can follow.
+        `mask` [B, L] is the padding mask of the first L positions, in any order; up to `more` can follow. The cache
+        has `done` of them already.
         """
         self._family, self._body, self._cache = family, body, cache
-        self._first, self._last, self._done = first, last, 0
+        self._first, self._last, self._done = first, last, done
         self._mask = torch.cat([mask.sort(1).values, mask.new_ones(len(mask), more)], 1)
         self._positions = (self._mask.cumsum(1) - 1).clamp(min=0)
         self._calls: list[Call] = []
@@ -57,9 +59,13 @@ class CachedBlocks:
 
     def read(self, states: Tensor) -> Tensor:
         """Pass the next positions' hidden states [B, N, D] through the blocks; their keys and values are cached."""
-        start, self._done = self._done, self._done + states.shape[1]
-        assert start == 0 or states.shape[1] == 1  # of several, each would see all if there is no mask
-        return self._run(states, partial(_window, start=start, end=self._done), self._cache)
+        start, number = self._done, states.shape[1]
+        self._done += number
+        part: Callable[[str, Any], Any] = partial(_window, start=start, end=self._done)
+        if start and number > 1:  # of several, each would see all if there is no mask
+            sees = torch.ones(number, number, dtype=torch.bool, device=states.device).tril()
+            part = partial(_branch, done=start, sees=sees)
+        return self._run(states, part, self._cache)
 
     def branch(self, states: Tensor, sees: Tensor) -> Tensor:
         """Pass hidden states [B, N, D] that follow what is cached through the blocks; the cache stays as it is.

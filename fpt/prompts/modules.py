@@ -110,23 +110,28 @@ class MixedPrompt(Prompt):
         """Use prompts[of_rows[i]] for example i of the batch."""
         number = {index: [row for row, own in enumerate(of_rows) if own == index] for index in sorted(set(of_rows))}
         self._rows = [(prompts[index], rows) for index, rows in number.items()]
-        places = {prompt.position for prompt, _ in self._rows}
+        places = {(prompt.position, prompt.is_behind) for prompt, _ in self._rows}
         assert len(places) == 1
-        super().__init__({}, length=max(prompt.length for prompt, _ in self._rows), position=places.pop())
+        position, is_behind = places.pop()
+        super().__init__({}, length=max(prompt.length for prompt, _ in self._rows), position=position)
+        self.is_behind = is_behind
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """The vectors [B, P, D] of each example's prompt; shorter prompts are padded in front."""
+        vectors = states.new_zeros(len(states), self.length, states.shape[2])
+        for prompt, rows in self._rows:
+            vectors[rows, self.length - prompt.length :] = prompt(states[rows], mask[rows]).to(states.dtype)
+        return vectors
 
     def joined(
         self, states: Tensor, mask: Tensor, source: Tensor, factors: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """As `Prompt.joined`; shorter prompts are padded in front, so that distances to the source do not change."""
+        """As `Prompt.joined`; with padding in front of a shorter prompt, distances to the source do not change."""
         assert factors is None  # dropout is for training
-        vectors = states.new_zeros(len(states), self.length, states.shape[2])
-        real = mask.new_zeros(vectors.shape[:2])
+        vectors, mask_and_prompt = super().joined(states, mask, source)
         for prompt, rows in self._rows:
-            vectors[rows, self.length - prompt.length :] = prompt(states[rows, : source.shape[1]], source[rows]).to(
-                states.dtype
-            )
-            real[rows, self.length - prompt.length :] = 1
-        return torch.cat([vectors, states], 1), torch.cat([real, mask], 1)
+            mask_and_prompt[rows, : self.length - prompt.length] = 0
+        return vectors, mask_and_prompt
 
 
 def sampled(ids: list[int], count: int, seed: int) -> list[int]:

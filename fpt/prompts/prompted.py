@@ -65,6 +65,13 @@ class PromptedModel(nn.Module):
         self.begin_pass()
         return self.reader.below(batch)
 
+    def read_once(self, batch: Batch) -> Batch:
+        """The batch with `below`, for which sources that occur several times are read once."""
+        texts = batch.source.masked_fill(batch.mask == 0, IGNORED).tolist()
+        number = {text: index for index, text in reversed(list(enumerate(map(tuple, texts))))}
+        rows = sorted(number.values())
+        return replace(batch, below=self.below(batch.rows(rows))[[rows.index(number[tuple(text)]) for text in texts]])
+
     def forward(self, batch: Batch) -> Tensor:
         """Cross-entropy summed over the batch's real target tokens; only their positions go through the head."""
         return self.loss(batch, *self.encode(batch))

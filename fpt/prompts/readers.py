@@ -64,6 +64,10 @@ class Reader(ABC):
         prompt = mask.new_ones(len(mask), self.prompt.length)
         return mean_weights(mask), mean_weights(torch.cat([prompt, mask], 1))
 
+    def said(self, batch: Batch) -> Tensor:
+        """Which positions [B, L] of a decoder are real in training."""
+        return batch.labels != IGNORED
+
     @abstractmethod
     def decode(self, batch: Batch, encoded: Encoded, texts: int = 1) -> Tensor:
         """States [B, T, D] that predict the batch's labels (teacher forcing), from the output of the prompt's stack.
@@ -118,15 +122,23 @@ class Seq2Seq(Reader):
         inputs = batch.labels.reshape(len(states), texts, -1).roll(1, 2)
         inputs[:, :, 0] = self.family.start_token(self.body.config)
         inputs = inputs.masked_fill(inputs == IGNORED, 0).flatten(1)
-        return self.family.decoded(self.body, inputs, states, mask, texts)
+        prompt = self.in_front(encoded)
+        decoded = self.family.decoded(self.body, inputs, states, mask, texts, prompt)
+        if prompt is None:
+            return decoded
+        return decoded.view(len(states), texts, -1, decoded.shape[2])[:, :, prompt.shape[1] :].flatten(1, 2)
+
+    def in_front(self, encoded: Encoded) -> Tensor | None:
+        """Vectors [B, P, D] in front of the decoder's input; None: there are none."""
+        return None
 
     def generate(self, batch: Batch, encoded: Encoded | None, most: int, *, beams: int, in_step: bool) -> Tensor:
         assert encoded is not None
         states, mask = encoded
         # transformers would size the cache by the encoder's depth, which fails for a deeper decoder.
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        if beams == 1 and not in_step:
-            return self._greedy(states, mask, most, cache)
+        if beams == 1:
+            return self._greedy(states, mask, most, cache, in_step)
         family, config = self.family, self.body.config
         settings = GenerationConfig(
             max_new_tokens=most,
@@ -145,16 +157,18 @@ class Seq2Seq(Reader):
             past_key_values=cache,
         )
 
-    def _greedy(self, states: Tensor, mask: Tensor, most: int, cache: EncoderDecoderCache) -> Tensor:
+    def _greedy(self, states: Tensor, mask: Tensor, most: int, cache: EncoderDecoderCache, in_step: bool) -> Tensor:
         """Greedy decoding up to each example's end token; finished examples are dropped from the batch now and then."""
-        config = self.body.config
+        config, prompt = self.body.config, self.in_front((states, mask))
         outputs = Outputs(self.family, config, mask, most, self.family.start_token(config))
         for _ in range(most):
-            decoded = self.family.decoded_next(self.body, outputs.last[:, None], states, mask, cache)
+            decoded = self.family.decoded_next(self.body, outputs.last[:, None], states, mask, cache, prompt)
+            prompt = None  # its keys and values are in the cache now
             outputs.add(self.logits(decoded[:, -1]).argmax(-1))
-            if outputs.are_ended:
+            if not distributed.any_process(not outputs.are_ended) if in_step else outputs.are_ended:
                 break
-            if (going := outputs.leave()) is not None:
+            self.begin_pass()
+            if not in_step and (going := outputs.leave()) is not None:
                 states, mask = states[going], mask[going]
                 cache.batch_select_indices(going)
         return outputs.ids

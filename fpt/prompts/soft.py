@@ -70,11 +70,9 @@ class Soft:
 
     def resolved(self, reads: "Reading", num_blocks: int) -> PromptConfig:
         """The settings with `auto` resolved for a model's way to read and its first stack's number of blocks."""
-        if self.is_behind and not reads.reads_target:
-            raise UserError(
-                "prompt.place=suffix: is for causal models, in which the source does not see what stands behind it;"
-                " leave it out, or take a causal model"
-            )
+        if self.is_behind and not reads.writes:
+            why = "a masked model's source sees what stands behind it; leave it out, or take a model that writes"
+            raise self.config.error("place", why)
         init = reads.learning.init if self.config.init == "auto" else self.config.init
         return replace(self.config, init=init)
 
@@ -92,7 +90,6 @@ class Soft:
 
     def initial(self, backbone: "Backbone", *, labels: tuple[str, ...], seed: int) -> "Tensors":
         """The float32 tensors to start from; with prompt.init=labels they are embeddings of the task's label words."""
-        from fpt.data.encoding import Tokens
         from fpt.prompts.modules import drawn
 
         config = self.config
@@ -102,8 +99,7 @@ class Soft:
             pieces = _pieces(backbone.tokenizer, str(config.text))
             ids = [pieces[index % len(pieces)] for index in range(config.length)]
         else:
-            tokens = Tokens(backbone.tokenizer, backbone.family.row)
-            words = [piece for ids in tokens.of_targets(list(labels)) for piece in ids[: len(ids) - tokens.ends]]
+            words = [piece for label in labels for piece in _pieces(backbone.tokenizer, label)]
             ids = words[: config.length] if config.init == "labels" else []
             ids += _common(backbone.tokenizer, config.length - len(ids), seed)
         return {TENSOR: backbone.embeddings(ids)}
@@ -127,8 +123,8 @@ class Soft:
 
     def described(self, d_model: int, layer: int, model: str) -> str:
         """A sentence for the user that describes the prompt; `layer` blocks of `model` lie below it."""
-        where = "stand behind the embedded source" if self.is_behind else "go before the embedded input"
-        return f"{self.config.length} vectors of {d_model} numbers that {where} of {model}"
+        where = "stand between source and target in" if self.is_behind else "go before the embedded input of"
+        return f"{self.config.length} vectors of {d_model} numbers that {where} {model}"
 
 
 def _pieces(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:

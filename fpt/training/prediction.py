@@ -95,6 +95,8 @@ class Predictor:
         A generated output has at most as many tokens as its source's limit.
         """
         batch = batch.to(self.device)
+        if self.model.prompt.is_behind:
+            batch = self.model.read_once(batch)
         if self.choice is not None:
             texts, ids, logs = self.choice.choose(self.model, batch)
         else:
@@ -153,13 +155,15 @@ class MixedPredictor:
 def _batches(data: Encoded, owners: Sequence[Predictor]) -> list[list[int]]:
     """Batches of examples whose predictors choose among the same labels or generate alike, longest first.
 
-    A beam search depends on its length limit; greedy outputs can be cut to their own limits afterwards.
+    A beam search depends on its length limit; greedy outputs can be cut to their own limits afterwards. Behind a source
+    there is no room for padding, so prompts there have one length.
     """
     alike: dict[str, list[int]] = {}
     for index, owner in enumerate(owners):
         choice, limit = owner.choice, owner.max_new_tokens if owner.beams > 1 else 0
         labels = choice and (choice.words, choice.ids.tolist(), choice.lengths.tolist())
-        alike.setdefault(repr((labels, limit)), []).append(index)
+        length = owner.model.prompt.length if owner.model.prompt.is_behind else 0
+        alike.setdefault(repr((labels, limit, length)), []).append(index)
     return [
         [some[index] for index in indices]
         for some in alike.values()

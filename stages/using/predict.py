@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.config.run_config import RunConfig
@@ -39,8 +40,8 @@ def mixed_predictor(
 ) -> Iterator[MixedPredictor]:
     """A context in which several prompts, by name, answer with the model they share; it runs on the first's engine."""
     config, first = next(iter(prompts.values()))
-    for own, _ in prompts.values():
-        check_options(own, beams=beams, max_new_tokens=max_new_tokens)
+    for own, prompt in prompts.values():
+        check_options(replace(own, prompt=prompt.config), beams=beams, max_new_tokens=max_new_tokens)
     device = open_device(config.engine)
     with distributed.joined(config.engine, device):
         backbone, engine = distributed.main_first(lambda: open_backbone(config.model)), Engine(config.engine, device)
@@ -87,8 +88,8 @@ def _check_alike(
     check_same_model(prompt, first)
     prompt.check_tokenizer(backbone)
     kinds = [kind_of(one.config) for one in (prompt, first)]
-    if prompt is not first and any(kind.is_behind for kind in kinds):
-        raise UserError("prompt.place=suffix: a prompt behind the source answers alone; give one run")
+    if kinds[0].is_behind != kinds[1].is_behind:
+        raise UserError(f"{prompt.name}, {first.name}: one has prompt.place=suffix; in one batch all have, or none has")
     places = [kind.position(backbone.shape.source.blocks) for kind in kinds]
     if places[0] != places[1]:
         raise UserError(

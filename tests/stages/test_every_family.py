@@ -268,13 +268,16 @@ def test_its_price_is_torchs_count(backbone: Backbone, folder: Path, family: str
 
 
 @pytest.mark.slow
-def test_two_processes_under_zero_3_give_the_prompt_of_one(folder: Path, boolq: Path, tmp_path: Path) -> None:
+def test_two_processes_under_zero_3_give_the_prompt_of_one(
+    family: str, folder: Path, boolq: Path, tmp_path: Path
+) -> None:
     # From ±1/sqrt(d_model) steps this long double any rounding, so the prompt starts from embeddings.
     small = ["optim.lr=0.01", "prompt.init=vocab", "train.updates=4", "train.eval_every=4", "task.valid_examples=4"]
     stages = "schedule.stages=[{depth: 0.5, width: 0.5, share: 0.5}, {share: 0.5}]"
+    place = ["prompt.place=suffix", "prompt.cache=memory"] if family in ("qwen3", "mt5") else []
     runs = [tmp_path / name / "run" for name in ("torch", "deepspeed")]
     for run, engine in zip(runs, ("torch", "deepspeed"), strict=True):
-        words = [*quick_words(folder, boolq, run), *small, stages, f"engine={engine}"]
+        words = [*quick_words(folder, boolq, run), *small, *place, stages, f"engine={engine}"]
         if engine == "torch":
             assert main(["train", *words]) == 0
         else:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from fpt.backbones.location import config_values
 from fpt.config import compose
 from fpt.errors import UserError
-from stages import schedule
+from stages import fits, schedule
 from stages.epochs import in_updates
 
 REFUSED = {
@@ -30,6 +31,7 @@ REFUSED = {
     "model=gpt2-large prompt=late prompt.pool=first": "the first token of a causal model sees no other",
     "model=roberta-large task=sst2 prompt=late prompt.layer=0": "before the first block the first token",
     "prompt=late prompt.layer=0 prompt.pool=last": "give prompt.pool=mean, or a higher prompt.layer",
+    "model=bert-large task=sst2 prompt.place=suffix": "a masked model's source sees what stands behind it",
     "model=gpt2-large prompt=late prompt.layer=0.01": "prompt.layer=0.01: before the first block the last token",
 }
 
@@ -38,6 +40,25 @@ REFUSED = {
 def test_what_does_not_go_together_is_refused(words: str) -> None:
     with pytest.raises(UserError, match=REFUSED[words]):
         schedule.of(compose.load(words.split()))
+
+
+def test_a_prompt_in_front_of_a_decoder_is_as_wide_as_its_states() -> None:
+    config = compose.load(["model=t5gemma-s", "prompt.place=suffix"])
+    values, _ = config_values(config.model)
+    fits.check(config, values, "")
+    wider = {**values, "decoder": {**values["decoder"], "hidden_size": 640}}
+    with pytest.raises(UserError, match=r"prompt\.place=suffix: the stacks of model=t5gemma-s have states of unlike"):
+        fits.check(config, wider, "")
+
+
+@pytest.mark.parametrize("place", ["prefix", "suffix"])
+def test_only_an_encoder_decoder_with_its_prompt_before_the_source_searches(place: str) -> None:
+    config = compose.load(["model=t5-small", f"prompt.place={place}"])
+    if place == "prefix":
+        fits.check_options(config, beams=2, max_new_tokens=None)
+        return
+    with pytest.raises(UserError, match="beams=2: models of one stack, and prompts behind the source, answer greedily"):
+        fits.check_options(config, beams=2, max_new_tokens=None)
 
 
 SEEN = (

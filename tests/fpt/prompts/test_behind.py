@@ -1,5 +1,6 @@
 """A prompt behind the source gives transformers' own loss, gradient and answers, without gradients in the source."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,24 +11,26 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from fpt.backbones.backbone import Backbone
+from fpt.backbones.families import FAMILIES
+from fpt.backbones.family_table import FAMILY_TABLE
 from fpt.config.schema import PromptConfig
 from fpt.data.encoded import IGNORED, Batch
 from fpt.pricing.flops import Price
-from fpt.prompts.modules import SoftPrompt
+from fpt.prompts.modules import MixedPrompt, SoftPrompt
 from fpt.prompts.prompted import PromptedModel
 from stages import partial as parts
 from stages.importance import measure
 from stages.kept_states import StatesBelow
 from stages.selection import everything
 from tests.conftest import ON_CPU, open_folder
-from tests.families import WIDTH, embedding_of, opened, save_family
+from tests.families import CASES, WIDTH, embedding_of, opened, save_family
 from tests.models import DATA
 
 PROMPT = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(0))
 ALL, SUFFIX = [0, 1, 2, 3], PromptConfig(length=3, place="suffix")
 
 
-@pytest.fixture(scope="module", params=["llama", "gemma3_text", "gpt2", "qwen3"])
+@pytest.fixture(scope="module", params=[name for name in CASES if FAMILY_TABLE[name].reads.writes])
 def family(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -54,9 +57,15 @@ def behind(backbone: Backbone, **more: bool) -> PromptedModel:
 
 def logits(model: Any, family: str, batch: Batch, prompt: Tensor) -> Tensor:
     """transformers' own logits of the labels of each example alone [number of labels, V]: source, prompt, target."""
-    rows = []
+    rows, row = [], FAMILY_TABLE[family]
     for source, mask, target in zip(batch.source, batch.mask, batch.labels, strict=True):
         own, said = source[mask.bool()], target[target != IGNORED]
+        if row.reads.name == "seq2seq":
+            start = torch.tensor([FAMILIES[family].start_token(model.config)])
+            vectors = model.get_submodule(row.last.module).embed_tokens(torch.cat([start, said[:-1]]))
+            vectors = torch.cat([prompt / WIDTH**0.5 if row.scales_inputs else prompt, vectors])
+            rows.append(model(input_ids=own[None], decoder_inputs_embeds=vectors[None]).logits[0, len(prompt) :])
+            continue
         with embedding_of(model, family) as embedded:
             vectors = embedded(torch.cat([own, said])[None])[0]
             vectors = torch.cat([vectors[: len(own)], prompt, vectors[len(own) :]])
@@ -117,21 +126,55 @@ def test_states_are_kept_whatever_the_padding_and_priced_as_torch_counts(backbon
     unread = (batch.labels.numel() - len(batch.real)) * price.head()  # of padded targets the price has logits too
     assert counts[0] == price.fixed(backbone.shape, **sizes)
     assert counts[2] == counts[0] + counts[1] == price.forward(backbone.shape, **sizes) - unread
-    assert price.update(backbone.shape, **sizes, is_kept=True) == 2 * (counts[1] + unread)
+    once = 0  # the decoder's keys and values of the encoder's output
+    if len(backbone.shape) > 1:
+        keys = math.prod(backbone.family.row.key_heads_in(backbone.config))
+        once = batch.source.numel() * backbone.shape.decoder.blocks * 2 * (2 * WIDTH * keys)
+    assert price.update(backbone.shape, **sizes, is_kept=True) == 2 * (counts[1] + unread) - once
     with torch.no_grad():
         torch.testing.assert_close(sum(model(DATA.batch([index])) for index in ALL), model(batch))
 
 
 def test_neurons_are_scored_as_on_the_whole_sequence(backbone: Backbone, theirs: Any, family: str) -> None:
     scores = measure(behind(backbone), DATA, batch_size=4, engine=ON_CPU, with_bar=lambda batches, _: batches)
-    seen, layers = [], backbone.family.activations_of(theirs, "decoder")
-    hooks = [layer.register_forward_pre_hook(lambda _, given: seen.append(given[0])) for layer in layers]
+    seen = {name: [] for name in backbone.shape}
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, given, name=name: seen[name].append(given[0]))
+        for name in backbone.shape
+        for layer in backbone.family.activations_of(theirs, name)
+    ]
     for index in ALL:
         batch = DATA.batch([index])
         with torch.no_grad():
             logits(theirs, family, batch, PROMPT)
     for hook in hooks:
         hook.remove()
-    means = [states[0, : states.shape[1] - 1].abs().mean(0) for states in seen]  # the last token is not read
-    expected = torch.stack([sum(means[block :: len(layers)]) / 4 for block in range(len(layers))])
-    torch.testing.assert_close(scores["decoder"], expected, rtol=1e-4, atol=1e-5)
+    last = -1 if len(backbone.shape) == 1 else None  # a causal model's last token is not read
+    for name, size in backbone.shape.items():
+        means = [states[0, :last].abs().mean(0) for states in seen[name]]
+        expected = torch.stack([sum(means[block :: size.blocks]) / 4 for block in range(size.blocks)])
+        torch.testing.assert_close(scores[name], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_several_prompts_read_a_source_once(backbone: Backbone) -> None:
+    """And answer as each does alone, generating or choosing."""
+    prompts = [SoftPrompt(PROMPT * size, is_behind=True) for size in (1, 2)]
+    model, rows, of_rows = behind(backbone), [0, 1, 0, 2, 1], [0, 0, 1, 1, 1]
+    mixed, sizes, targets = (
+        model.with_prompt(MixedPrompt(prompts, of_rows)),
+        [],
+        torch.tensor([[30, 31, 1], [32, 1, -100]]),
+    )
+    first = backbone.family.blocks_of(model.body, next(iter(backbone.shape)))[0]
+    hook = first.register_forward_pre_hook(lambda _, given: sizes.append(tuple(given[0].shape[:2])))
+    batch = mixed.read_once(DATA.batch(rows))
+    hook.remove()
+    assert sizes == [(3, batch.source.shape[1])]
+    labels, logs = mixed.answer(batch, max_new_tokens=4)
+    weighed = mixed.weigh(batch, targets)
+    for index, (row, own) in enumerate(zip(rows, of_rows, strict=True)):
+        alone, one = model.with_prompt(prompts[own]), DATA.batch([row])
+        found, log = alone.answer(one, max_new_tokens=4)
+        assert torch.equal(labels[index, : found.shape[1]], found[0])
+        torch.testing.assert_close(logs[index, : found.shape[1]], log[0], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(weighed[index], alone.weigh(one, targets)[0], rtol=1e-4, atol=1e-4)

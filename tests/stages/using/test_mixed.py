@@ -218,7 +218,7 @@ def test_prompts_of_another_model_or_precision_are_refused(
     assert "prompt-field=a: is for run=A,B" in cli("predict", f"run={finished}", "prompt-field=a", "text=x").err
 
 
-def test_a_causal_model_takes_several_prompts_but_not_behind_the_source(tmp_path: Path) -> None:
+def test_a_causal_model_takes_several_prompts_that_stand_alike(tmp_path: Path) -> None:
     folder = save_family(tmp_path / "llama", "llama")
     config = load([f"model={folder}", "task=boolq"])
 
@@ -228,9 +228,10 @@ def test_a_causal_model_takes_several_prompts_but_not_behind_the_source(tmp_path
         return {str(length): (config, LearnedPrompt("p", tensors[length], settings[length])) for length in lengths}
 
     texts = [raw_example(text)._replace(group=name) for text in ("a lamp", "it is red") for name in ("2", "5")]
-    with mixed_predictor(of_lengths("prefix", 2, 5)) as mixed:
-        alone = [mixed.predictors[text.group].answer([text])[0].output for text in texts]
-        assert [one.output for one in mixed.answer(texts)] == alone
-    refused = pytest.raises(UserError, match=r"prompt\.place=suffix: a prompt behind the source answers alone")
-    with refused, mixed_predictor(of_lengths("suffix", 2, 5)):
+    for place in ("prefix", "suffix"):
+        with mixed_predictor(of_lengths(place, 2, 5)) as mixed:
+            alone = [mixed.predictors[text.group].answer([text])[0].output for text in texts]
+            assert [one.output for one in mixed.answer(texts)] == alone
+    refused = pytest.raises(UserError, match=r"p, p: one has prompt\.place=suffix; in one batch all have, or none has")
+    with refused, mixed_predictor(of_lengths("suffix", 2) | of_lengths("prefix", 5)):
         pass
