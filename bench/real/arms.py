@@ -23,11 +23,9 @@ class Arm(NamedTuple):
 
 
 ARMS = {  # the most telling first
-    VANILLA: Arm(("schedule=pt",), (0.003, 0.01, 0.03)),
-    PEFT: Arm(("optim.lr=0.01",), (0.003, 0.01, 0.03)),
-    "pt-linear": Arm(("schedule=pt", "optim.schedule=linear")),  # as Trainer's default
+    VANILLA: Arm(("schedule=pt",), (0.01, 0.02, 0.03)),
+    PEFT: Arm(("optim.lr=0.01",), (0.01, 0.02, 0.03)),
     "suffix": Arm(("schedule=pt", "prompt.place=suffix")),
-    "suffix-linear": Arm(("schedule=pt", "prompt.place=suffix", "optim.schedule=linear")),
     "late": Arm(("prompt=late",), (0.001, 0.003, 0.01)),
     "cr": Arm(("schedule=cr",)),
     "cr-evenly": Arm(("schedule=cr", "schedule.blocks=evenly")),  # the paper's choice of blocks

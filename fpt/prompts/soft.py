@@ -90,6 +90,7 @@ class Soft:
 
     def initial(self, backbone: "Backbone", *, labels: tuple[str, ...], seed: int) -> "Tensors":
         """The float32 tensors to start from; with prompt.init=labels they are embeddings of the task's label words."""
+        from fpt.data.encoding import Tokens
         from fpt.prompts.modules import drawn
 
         config = self.config
@@ -99,7 +100,8 @@ class Soft:
             pieces = _pieces(backbone.tokenizer, str(config.text))
             ids = [pieces[index % len(pieces)] for index in range(config.length)]
         else:
-            words = [piece for label in labels for piece in _pieces(backbone.tokenizer, label)]
+            tokens = Tokens(backbone.tokenizer, backbone.family.row)
+            words = [piece for ids in tokens.of_targets(list(labels)) for piece in ids[: len(ids) - tokens.ends]]
             ids = words[: config.length] if config.init == "labels" else []
             ids += _common(backbone.tokenizer, config.length - len(ids), seed)
         return {TENSOR: backbone.embeddings(ids)}

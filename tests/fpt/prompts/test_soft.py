@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from fpt.config.schema import PromptConfig
 from fpt.prompts.files import initial
 from tests.conftest import open_folder
+from tests.families import save_byte_level
 
 
 def start(checkpoint: Path, seed: int = 0, **config: Any) -> torch.Tensor:
@@ -45,6 +46,15 @@ def test_labels_start_with_the_label_words(checkpoint: Path) -> None:
     tokenizer = open_folder(checkpoint).tokenizer
     words = [id for word in ("no", "yes") for id in tokenizer(word, add_special_tokens=False).input_ids]
     assert torch.equal(start(checkpoint, init="labels")[: len(words)], table(checkpoint)[words])
+
+
+def test_labels_start_with_the_tokens_that_the_model_says(tmp_path: Path) -> None:
+    """In a causal model's vocabulary the word behind a space is another token than the word alone."""
+    folder = save_byte_level(tmp_path, "gpt2")
+    tokenizer, rows = open_folder(folder).tokenizer, load_file(folder / "model.safetensors")["transformer.wte.weight"]
+    words = [id for word in (" no", " yes") for id in tokenizer(word).input_ids]
+    assert words != [id for word in ("no", "yes") for id in tokenizer(word).input_ids]
+    assert torch.equal(start(folder, init="labels")[: len(words)], rows[words])
 
 
 def test_text_is_repeated_to_the_length(checkpoint: Path) -> None:
