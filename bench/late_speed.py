@@ -75,7 +75,7 @@ class Side:
         """The data as this side trains on them."""
         if not self.is_kept:
             return data
-        engine = Engine(EngineConfig(name="torch"), CPU)
+        engine = Engine(EngineConfig(name="torch", dtype="float32"), CPU)
         states = StatesBelow(self.model, data, BATCH, engine, lambda batches, _: batches)
         return replace(data, below=states.in_memory())
 

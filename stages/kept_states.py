@@ -27,6 +27,7 @@ from fpt.config.run_config import RunConfig
 from fpt.data.batches import batches_by_length, in_turn
 from fpt.data.encoded import Encoded, KeptStates
 from fpt.devices import distributed
+from fpt.devices.device import states_precision
 from fpt.devices.engine import Engine
 from fpt.devices.processes import counted
 from fpt.errors import UserError
@@ -93,7 +94,8 @@ def decide(
         return None
     asked, width = config.prompt.cache, cost.kept_width(schedule.last.shape, config.prompt)
     below = [(schedule.unchanged(stage), stage.shape.source.neurons) for stage in schedule.stages]
-    size = None if examples is None else tokens * width * getattr(torch, config.engine.dtype).itemsize
+    itemsize = getattr(torch, states_precision(config.engine)).itemsize
+    size = None if examples is None else tokens * width * itemsize
     off = StatesPlan("off", "", size, _stages(below, [False] * len(below)))
     if asked == "off":
         return replace(off, reason="prompt.cache=off as given")
@@ -193,11 +195,11 @@ class StatesBelow:
 
     def in_memory(self) -> KeptStates:
         """The states in this process's own memory."""
-        return self._computed(torch.zeros(self.shape, dtype=self.engine.dtype))
+        return self._computed(torch.zeros(self.shape, dtype=self.engine.states_dtype))
 
     def on_disk(self, folder: Path) -> KeptStates:
         """The states in an unnamed file, which the system deletes when they are released or the process ends."""
-        size = math.prod(self.shape) * self.engine.dtype.itemsize
+        size = math.prod(self.shape) * self.engine.states_dtype.itemsize
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with TemporaryFile(dir=folder) as file:
@@ -210,7 +212,7 @@ class StatesBelow:
                 f"prompt.cache=disk: {amount(size)}B of states cannot be kept in {folder} ({error.strerror});"
                 " the same command with prompt.cache=off goes on without, or give another cache_dir"
             ) from None
-        return self._computed(torch.frombuffer(mapped, dtype=self.engine.dtype).view(self.shape))
+        return self._computed(torch.frombuffer(mapped, dtype=self.engine.states_dtype).view(self.shape))
 
     def _computed(self, rows: Tensor) -> KeptStates:
         """Fill `rows` (zeros at first) with the states of all tokens except padding."""

@@ -17,6 +17,7 @@ from transformers.utils import logging
 
 from fpt.backbones.backbone import Backbone
 from fpt.backbones.location import read_values
+from fpt.backbones.precision import compute_states_in_float32
 from fpt.backbones.quantised import layers_of, packed
 from fpt.backbones.shapes import Selection, Shape, Stack, StackSelection
 from fpt.config.schema import EngineConfig, PromptConfig
@@ -69,7 +70,10 @@ def opened(
     backbone: Backbone, selection: Selection, engine: Engine, prompt: Prompt, *, checkpointing: bool = False
 ) -> Iterator[PromptedModel]:
     """Within, the engine holds the partial PLM, with the prompt in it."""
-    with engine.holding(build(backbone, selection, engine)) as held:
+    body = build(backbone, selection, engine)
+    if engine.states_dtype != engine.dtype:
+        compute_states_in_float32(body)
+    with engine.holding(body) as held:
         distributed.barrier()  # one process may take longer than another to read the weights
         prompt = prompt.to(engine.device)
         yield PromptedModel(

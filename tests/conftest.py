@@ -34,7 +34,9 @@ from fpt.runs.trackers import MetricsLine
 
 
 def on_cpu(**settings: Any) -> Engine:
-    return Engine(EngineConfig(**{"name": "torch", "device": "cpu", **settings}), torch.device("cpu"))
+    return Engine(
+        EngineConfig(**{"name": "torch", "device": "cpu", "dtype": "float32", **settings}), torch.device("cpu")
+    )
 
 
 ON_CPU = on_cpu()

@@ -9,6 +9,8 @@ from fpt.config.schema import EngineConfig
 from fpt.devices.processes import counted, is_worker
 from fpt.errors import UserError
 
+WIDE = 512  # a narrower model's updates gain little or nothing from bfloat16 on a CPU
+
 
 def open_device(config: EngineConfig) -> torch.device:
     """Return this process's device among those that `engine.device` names; refuse one that is not here."""
@@ -41,15 +43,38 @@ def named(name: str) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
-def with_precision(engine: EngineConfig) -> EngineConfig:
-    """Replace `engine.dtype=auto` by the precision that it means here."""
-    return replace(engine, dtype=precision_of(engine))
-
-
-def precision_of(engine: EngineConfig) -> str:
-    """Name the model's precision: auto is bfloat16 on a GPU, where that is fastest, and float32 on a CPU."""
+def with_precision(engine: EngineConfig, width: int) -> EngineConfig:
+    """Replace `engine.dtype=auto`, for a model of this width: bfloat16 where the device computes faster in it."""
     if engine.dtype != "auto":
-        return engine.dtype
-    if engine.device != "cpu" and torch.cuda.is_available():
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    return "bfloat16" if engine.device.startswith("cuda") else "float32"  # a plan for a GPU that is not here
+        return engine
+    if named(engine.device).type == "cpu":
+        is_faster = width >= WIDE and multiplies_bfloat16()
+    else:  # a plan may be for a GPU that is not here
+        is_faster = not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
+    return replace(engine, dtype="bfloat16" if is_faster else "float32")
+
+
+def states_precision(engine: EngineConfig) -> str:
+    """Name the precision of hidden states: the model's, but on a CPU float32, which costs nothing there.
+
+    DeepSpeed computes states in its shards' precision on every device.
+    """
+    return "float32" if engine.name != "deepspeed" and named(engine.device).type == "cpu" else engine.dtype
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this machine's CPU multiplies bfloat16 several times as fast as float32: with AMX, in oneDNN's kernels.
+
+    AVX512-BF16 alone is not enough: the same kernels were slower than float32's with it.
+    """
+    has_kernels: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return has_kernels and torch.cpu._is_amx_tile_supported()
+
+
+def cpu_precision() -> str:
+    """Return in words what `engine.dtype=auto` means on this machine's CPU, and why."""
+    if not multiplies_bfloat16():
+        return "engine.dtype=auto: float32 on this CPU, which has no AMX to multiply bfloat16 faster"
+    return (
+        f"engine.dtype=auto: bfloat16 on this CPU, whose AMX multiplies it faster, for models of width {WIDE} and more"
+    )

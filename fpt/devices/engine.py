@@ -4,7 +4,7 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from fpt.config.schema import EngineConfig
-from fpt.devices.device import precision_of
+from fpt.devices.device import states_precision
 from fpt.devices.extensions import check_locks
 
 KEPT_WHOLE = 10**5  # tensors with fewer parameters, such as norms and bias tables, DeepSpeed keeps whole everywhere
@@ -38,7 +38,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Engine:
-    """Holds the frozen models of a run, one after the other; `config.name` is torch or deepspeed, not auto."""
+    """Holds the frozen models of a run, one after the other; neither name nor precision is auto."""
 
     config: EngineConfig
     device: torch.device
@@ -46,7 +46,12 @@ class Engine:
     @property
     def dtype(self) -> torch.dtype:
         """The frozen model's precision."""
-        return getattr(torch, precision_of(self.config))
+        return getattr(torch, self.config.dtype)
+
+    @property
+    def states_dtype(self) -> torch.dtype:
+        """The precision of the model's hidden states."""
+        return getattr(torch, states_precision(replace(self.config, device=self.device.type)))
 
     @property
     def is_sharded(self) -> bool:

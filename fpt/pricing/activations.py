@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # documented by torc
 from transformers import PreTrainedConfig
 
 from fpt.backbones.families import family_of
+from fpt.backbones.precision import compute_states_in_float32
 from fpt.backbones.shapes import Shape
 from fpt.config.schema import PromptConfig
 from fpt.data.encoded import Batch
@@ -50,6 +51,7 @@ def peaks(
     target: int,
     *,
     dtype: str,
+    states_dtype: str,
     checkpointing: bool,
     sharded: bool,
     on_card: bool,
@@ -61,6 +63,8 @@ def peaks(
     """
     kind, family = kind_of(prompt), family_of(config)
     body, (first, second, *_) = family.skeleton(config, shape).to(getattr(torch, dtype)), (*shape, "")
+    if states_dtype != dtype:
+        compute_states_in_float32(body)
     with torch.device("meta"):
         tensors = {name: torch.empty(size) for name, size in kind.shapes(family.row.first.width_in(config)).items()}
     ids, labels = (torch.ones(batch, length, dtype=torch.long) for length in (source - prompt.length, target))

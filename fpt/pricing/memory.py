@@ -6,6 +6,7 @@ import torch
 
 from fpt.backbones.shapes import Shape, Stack
 from fpt.config.schema import EngineConfig, PromptConfig
+from fpt.devices.device import states_precision
 from fpt.devices.engine import KEPT_WHOLE, fetched_ahead
 from fpt.devices.processes import counted
 from fpt.pricing.activations import BLOCKS
@@ -76,7 +77,8 @@ def _activations(
     """Bytes at the peak of a micro-batch of these sizes."""
     small = Shape(**{name: Stack(min(size.blocks, BLOCKS), size.neurons) for name, size in shape.items()})
     is_on = {"checkpointing": check, "sharded": is_sharded(engine), "on_card": is_for_card(engine)}
-    stacks = price.peaks(small, prompt, *sizes, dtype=engine.dtype, **is_on)
+    precisions = {"dtype": engine.dtype, "states_dtype": states_precision(engine)}
+    stacks = price.peaks(small, prompt, *sizes, **precisions, **is_on)
     read, rest = (peak.of(size.blocks) for peak, size in zip(stacks, (*shape.values(), NONE), strict=False))
     return max(read.forward, read.kept + max(rest.forward, rest.backward), read.backward)
 

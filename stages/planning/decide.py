@@ -11,7 +11,7 @@ from fpt.backbones.location import config_values
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import EngineConfig
 from fpt.devices import distributed
-from fpt.devices.device import named, with_precision
+from fpt.devices.device import cpu_precision, named, with_precision
 from fpt.devices.processes import counted
 from fpt.errors import UserError
 from fpt.pricing.flops import price_of
@@ -78,7 +78,6 @@ def plan_ahead(config: RunConfig, schedule: Schedule) -> Plan:
 def described(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
     """The object that `fpt plan --json` prints: the plan, what it was made for, and what validations cost besides."""
     plan, price = plan_ahead(config, schedule), price_of(read_config(*config_values(config.model)))
-    here = replace(config, engine=_of_this_machine(config.engine))
     return {
         "task": config.task.name,
         "model": config.model.name,
@@ -87,7 +86,7 @@ def described(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
         "target_length": config.task.target_length,
         **plan.to_json(),
         "blocks": [_blocks(stage, schedule) for stage in schedule.stages],
-        "validation": of_validation(here, schedule, price, plan.flops),
+        "validation": of_validation(_with_device(config), schedule, price, plan.flops),
     }
 
 
@@ -111,7 +110,9 @@ def decide(config: RunConfig, schedule: Schedule, work: Work, before: Plan | Non
     family, price, kind = family_of(values), price_of(values), kind_of(config.prompt)
     asked = _asked(config)
     graphs = config.engine.graphs and not family.row.asks_card and not kind.is_behind
-    config = replace(config, engine=replace(_of_this_machine(config.engine), graphs=graphs))
+    engine = replace(_with_device(config).engine, graphs=graphs)
+    config = replace(config, engine=with_precision(engine, price.d_model))
+    was_chosen = engine.device == "cpu" and engine.dtype != config.engine.dtype == "bfloat16"
     states = kept_states.decide(config, schedule, examples=work.examples, tokens=work.tokens, cost=price)
     if states and before and before.states:
         states = kept_states.going_on(config, schedule, states, before.states, update)
@@ -143,7 +144,7 @@ def decide(config: RunConfig, schedule: Schedule, work: Work, before: Plan | Non
         lr_schedule=config.optim.schedule,
         lr=config.optim.lr,
         device_memory=device.of_each(counted(engine).here),
-        reasons=[reason, *memory.why_checkpointing(config, fit)],
+        reasons=[reason, *[cpu_precision()][:was_chosen], *memory.why_checkpointing(config, fit)],
         advice=[] if all(stage.fits for stage in stages) else advise(memory, config),
         flops_importance=costs.scoring(),
         trainable_parameters=kind.num_learned(price.d_model),
@@ -153,11 +154,12 @@ def decide(config: RunConfig, schedule: Schedule, work: Work, before: Plan | Non
     )
 
 
-def _of_this_machine(engine: EngineConfig) -> EngineConfig:
-    """The engine with precision and device in place of auto; if engine.device_memory is given, the device is a GPU."""
+def _with_device(config: RunConfig) -> RunConfig:
+    """The configuration with a device in place of auto: a GPU if there is one, or if engine.device_memory is given."""
+    engine = config.engine
     has_card = engine.device_memory is not None or named("auto").type == "cuda"
     device = ("cuda" if has_card else "cpu") if engine.device == "auto" else engine.device
-    return replace(with_precision(engine), device=device)
+    return replace(config, engine=replace(engine, device=device))
 
 
 def _asked(config: RunConfig) -> dict[str, Any]:
@@ -171,7 +173,7 @@ def graphs_here(engine: EngineConfig, checkpointing: bool) -> bool:
 
 def check_fits(config: RunConfig, plan: Plan) -> None:
     """Refuse to begin if the micro-batch is to be as large as fits, and not even one example fits."""
-    if not is_auto(replace(config, engine=_of_this_machine(config.engine))) or plan.fits:
+    if not is_auto(_with_device(config)) or plan.fits:
         return
     ways = [" ".join(way.words) for way in plan.advice]
     advice = f"{', or '.join(ways)} fits" if ways else "No setting of fpt makes it fit; take a smaller model"

@@ -5,7 +5,7 @@ from typing import Any
 
 from fpt.config.run_config import RunConfig
 from fpt.devices import distributed
-from fpt.devices.device import open_device
+from fpt.devices.device import open_device, with_precision
 from fpt.devices.engine import Engine
 from fpt.runs.progress import Progress
 from fpt.tasks.splits import is_drawn, name_of_validation
@@ -26,7 +26,8 @@ def evaluate(
     device = open_device(config.engine)
     with distributed.joined(config.engine, device):
         task = distributed.main_first(read)
-        inputs, engine = open_inputs(config, task, progress), Engine(config.engine, device)
+        inputs = open_inputs(config, task, progress)
+        engine = Engine(with_precision(config.engine, inputs.backbone.sizes.width), device)
         evaluator = evaluator_of(config, inputs, engine, progress)
         data, examples = inputs.valid, task.valid
         if split == "train":

@@ -8,7 +8,7 @@ from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.config.run_config import RunConfig
 from fpt.data.encoding import Tokens, templates_of
 from fpt.devices import distributed
-from fpt.devices.device import open_device
+from fpt.devices.device import open_device, with_precision
 from fpt.devices.engine import Engine
 from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
@@ -44,7 +44,8 @@ def mixed_predictor(
         check_options(replace(own, prompt=prompt.config), beams=beams, max_new_tokens=max_new_tokens)
     device = open_device(config.engine)
     with distributed.joined(config.engine, device):
-        backbone, engine = distributed.main_first(lambda: open_backbone(config.model)), Engine(config.engine, device)
+        backbone = distributed.main_first(lambda: open_backbone(config.model))
+        engine = Engine(with_precision(config.engine, backbone.sizes.width), device)
         if engine.is_sharded and distributed.size() > 1:
             raise UserError("engine=deepspeed: several processes of fpt predict take engine=torch, the default")
         selection = first.selection(backbone)

@@ -19,7 +19,7 @@ from fpt.backbones.shapes import STACKS, Shape
 from fpt.config import compose
 from fpt.data.encoded import Batch
 from fpt.devices import distributed
-from fpt.devices.device import open_device
+from fpt.devices.device import open_device, with_precision
 from fpt.devices.engine import Engine
 from stages import schedule
 from stages.partial import build
@@ -201,7 +201,8 @@ def measure_memory(words: list[str], result: Path) -> None:
     device, shapes = open_device(config.engine), [stage.shape for stage in schedule.of(config).stages]
     batch = Batch(torch.full((2, 24), 8), torch.ones(2, 24, dtype=torch.long), torch.full((2, 4), 8))
     with distributed.joined(config.engine, device):
-        engine, backbone = Engine(config.engine, device), open_backbone(config.model)
+        backbone = open_backbone(config.model)
+        engine = Engine(with_precision(config.engine, backbone.sizes.width), device)
         vectors, random = torch.randn(5, backbone.config.d_model), torch.Generator().manual_seed(0)
         stacks = {name: backbone.shape[name] for name in STACKS}
         scores = {name: torch.rand(stack.blocks, stack.neurons, generator=random) for name, stack in stacks.items()}

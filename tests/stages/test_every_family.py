@@ -27,7 +27,7 @@ from fpt.prompts.soft import Soft
 from stages import partial as parts
 from stages.kept_states import StatesBelow
 from stages.selection import everything
-from tests.conftest import ON_CPU, open_folder, quick_words
+from tests.conftest import ON_CPU, on_cpu, open_folder, quick_words
 from tests.families import (
     CASES,
     COUNTED,
@@ -207,6 +207,16 @@ def test_the_kept_neurons_alone_are_read(backbone: Backbone, theirs: Any, family
         hook.remove()
     model = parts.build(backbone, kept)
     torch.testing.assert_close(logits(model, family), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_in_bfloat16_a_cpu_computes_all_but_products_in_float32(backbone: Backbone, family: str) -> None:
+    batch, gradients = data_of(family).batch(ALL), []
+    for dtype in ("float32", "bfloat16"):
+        with parts.opened(backbone, everything(backbone.shape), on_cpu(dtype=dtype), SoftPrompt(PROMPT)) as model:
+            assert model.encode(batch)[0].dtype == torch.float32
+            model(batch).backward()
+            gradients.append(model.prompt.vectors.grad.flatten())
+    assert 0.998 < torch.cosine_similarity(*gradients, dim=0) < 1
 
 
 @pytest.mark.parametrize("generator", ["npg", "mppg"])

@@ -16,7 +16,7 @@ from fpt.config import compose
 from fpt.data.encoded import Batch
 from fpt.devices import distributed
 from fpt.devices import engine as engines
-from fpt.devices.device import open_device
+from fpt.devices.device import open_device, with_precision
 from fpt.devices.engine import Engine
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
@@ -105,7 +105,8 @@ def measure(words: list[str], result: Path) -> None:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(engines, "fetched_ahead", {device.type: ahead}.__getitem__)
                 patch.setattr(engines, "KEPT_WHOLE", whole)
-                engine, learned, said = Engine(config.engine, device), [], []
+                engine = Engine(with_precision(config.engine, backbone.sizes.width), device)
+                learned, said = [], []
                 update, validation = partial(learn, seen=learned), partial(validate, seen=said)
                 with opened(backbone, everything(backbone.shape), engine, SoftPrompt(start)) as model:
                     first = [counted(model, update) for _ in range(TIMES)]

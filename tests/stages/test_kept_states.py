@@ -162,13 +162,13 @@ def filler(model: PromptedModel, engine: Engine = ON_CPU) -> StatesBelow:
     return StatesBelow(model, DATA, 2, engine, lambda batches, _: batches)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_what_is_kept_are_the_states_of_real_tokens(checkpoint: Path, tmp_path: Path, dtype: str) -> None:
-    engine = Engine(EngineConfig(name="torch", dtype=dtype), torch.device("cpu"))
+@pytest.mark.parametrize(("name", "dtype"), [("torch", "float32"), ("deepspeed", "bfloat16")])
+def test_what_is_kept_are_the_states_of_real_tokens(checkpoint: Path, tmp_path: Path, name: str, dtype: str) -> None:
+    engine = Engine(EngineConfig(name=name, dtype=dtype), torch.device("cpu"))
     model = prompted(checkpoint, late(3), dtype=engine.config.dtype)
     filled = filler(model, engine)
     for kept in (filled.in_memory(), filled.on_disk(tmp_path / "new")):
-        assert kept.rows.dtype == engine.dtype
+        assert kept.rows.dtype == getattr(torch, dtype)
         assert len(kept.rows) == sum(DATA.sources.lengths)
         for index in range(len(DATA)):
             alone = model.below(DATA.batch([index]))
@@ -290,9 +290,9 @@ def test_what_was_asked_for_and_has_no_room_is_an_error_before_anything_is_compu
 
 
 def test_plan_tells_the_size_and_every_expansion(cli: Cli) -> None:
-    words = ["task=boolq", "schedule=ld", "prompt=late", "engine.dtype=bfloat16"]
+    words = ["task=boolq", "schedule=ld", "prompt=late", "engine.device=cpu"]
     told = cli("plan", *words, "prompt.cache=disk").out
-    assert "kept on disk, 131 MB for each process" in told  # 4,000 examples, 128 positions, 128 numbers, 2 bytes
+    assert "kept on disk, 262 MB for each process" in told  # 4,000 examples, 128 positions, 128 numbers, 4 bytes
     assert re.findall(r"\n +\d +(\d) +(computed(?: anew)?) ", told) == [
         (str(blocks), "computed anew" if blocks > 1 else "computed") for blocks in range(1, 5)
     ]

@@ -25,7 +25,12 @@ def test_it_tells_what_a_bug_report_needs(cli: Cli) -> None:
     assert report["problems"] == []
     assert report["versions"]["deepspeed"]
     people = cli("doctor").out
-    for line in ("PyTorch version: ", f"deepspeed {report['versions']['deepspeed']}", "nothing is broken"):
+    for line in (
+        "PyTorch version: ",
+        "engine.dtype=auto: ",
+        f"deepspeed {report['versions']['deepspeed']}",
+        "nothing is broken",
+    ):
         assert line in people
 
 

@@ -13,7 +13,7 @@ from fpt.config.schema import EngineConfig
 from fpt.devices.distributed import joined
 from fpt.devices.engine import Engine
 
-CONFIG, CPU = EngineConfig(name="deepspeed"), torch.device("cpu")
+CONFIG, CPU = EngineConfig(name="deepspeed", dtype="float32"), torch.device("cpu")
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("stage", [0, 3])
 def test_one_process_computes_on_the_card_that_was_named(asked: list[str], stage: int) -> None:
-    config = EngineConfig(name="deepspeed", device="cuda:1", zero_stage=stage)
+    config = EngineConfig(name="deepspeed", device="cuda:1", dtype="float32", zero_stage=stage)
     with joined(CONFIG, CPU):
         engine, body = Engine(config, torch.device("cuda:1")), nn.Linear(4, 4).requires_grad_(False)
         engine.shard(body)

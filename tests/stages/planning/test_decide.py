@@ -20,7 +20,7 @@ from fpt.tasks.opening import open_task
 from stages import schedule
 from stages.inputs import open_inputs
 from stages.planning import memory
-from stages.planning.decide import decide, plan_run
+from stages.planning.decide import decide, plan_ahead, plan_run
 from stages.planning.flops import work_on
 from stages.planning.plan import Plan
 from stages.start import rate_of
@@ -107,10 +107,11 @@ def test_what_is_read_back_is_what_was_decided(quick: list[str], tmp_path: Path,
 def test_a_run_that_goes_on_elsewhere_keeps_its_precision(
     cli: Cli, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What auto stood for where it began, here as on a card that computes in bfloat16."""
+    """What auto stood for where it began, here on a CPU with AMX."""
     words = [*quick, "schedule=pt", "engine.device=cpu"]
     with monkeypatch.context() as patch, stopped_after(3):
-        patch.setattr(devices, "precision_of", lambda _: "bfloat16")
+        patch.setattr(devices, "WIDE", 1)
+        patch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
         cli("train", *words)
     assert cli("train", *words, "train.micro_batch=1", "resume=must").status == 0
     assert json.loads((tmp_path / "run/plan.json").read_text())["dtype"] == "bfloat16"
@@ -139,19 +140,35 @@ def test_a_run_that_goes_on_keeps_the_rate_that_its_models_embeddings_gave_it(
 
 
 @pytest.mark.parametrize(
-    ("device", "has_card", "computes", "dtype"),
+    ("device", "has_card", "computes", "has_amx", "width", "dtype"),
     [
-        ("auto", True, True, "bfloat16"),
-        ("cuda:1", True, True, "bfloat16"),
-        ("auto", True, False, "float32"),
-        ("cpu", True, True, "float32"),
-        ("auto", False, False, "float32"),
+        ("auto", True, True, False, 32, "bfloat16"),
+        ("cuda:1", True, True, False, 32, "bfloat16"),
+        ("auto", True, False, True, 1024, "float32"),
+        ("cuda", False, False, False, 32, "bfloat16"),  # a plan for a card that is not here
+        ("cpu", True, True, False, 1024, "float32"),
+        ("auto", False, False, False, 1024, "float32"),
+        ("auto", False, False, True, 512, "bfloat16"),
+        ("cpu", True, True, True, 512, "bfloat16"),
+        ("auto", False, False, True, 511, "float32"),
     ],
 )
-def test_auto_is_bfloat16_where_a_card_computes_in_it(
-    monkeypatch: pytest.MonkeyPatch, device: str, has_card: bool, computes: bool, dtype: str
+def test_auto_is_bfloat16_where_the_device_computes_faster_in_it(
+    monkeypatch: pytest.MonkeyPatch, device: str, has_card: bool, computes: bool, has_amx: bool, width: int, dtype: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_card)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: computes or including_emulation)
-    assert devices.with_precision(EngineConfig(device=device)).dtype == dtype
-    assert devices.with_precision(EngineConfig(device=device, dtype="float32")).dtype == "float32"
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx)
+    assert devices.with_precision(EngineConfig(device=device), width).dtype == dtype
+    assert devices.with_precision(EngineConfig(device=device, dtype="float32"), width).dtype == "float32"
+
+
+@pytest.mark.parametrize(("words", "dtype"), [((), "bfloat16"), (("engine.dtype=float32",), "float32")])
+def test_a_plan_for_a_cpu_says_why_it_takes_bfloat16(
+    monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], dtype: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    config = load(["task=boolq", "model=t5-small", "schedule=pt", "engine.device=cpu", *words])
+    plan = plan_ahead(config, schedule.of(config))
+    assert plan.dtype == dtype
+    assert ("engine.dtype=auto: bfloat16" in " ".join(plan.sentences("cpu"))) == (dtype == "bfloat16")

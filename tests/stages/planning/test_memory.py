@@ -13,7 +13,7 @@ from stages.planning.plan import Plan
 
 pytestmark = pytest.mark.dear
 
-XXL = ("model=t5-xxl", "schedule=ld")
+XXL = ("model=t5-xxl", "schedule=ld", "engine.dtype=float32")
 PLAIN = "train.activation_checkpointing=false"
 
 
@@ -93,7 +93,8 @@ def test_whoever_starts_the_processes_the_plan_is_for_as_many(monkeypatch: pytes
 
 
 def test_auto_stays_with_torch_where_sharing_wins_nothing() -> None:
-    plan = memory("model=t5-large", "schedule=ld", "engine.device_memory=24GiB", "train.micro_batch=32", PLAIN)
+    large = ("model=t5-large", "schedule=ld", "engine.dtype=float32", "engine.device_memory=24GiB")
+    plan = memory(*large, "train.micro_batch=32", PLAIN)
     assert plan.engine == "torch"
     assert re.fullmatch(r"train\.micro_batch=\d+", *plan.advice[0].words)
 
@@ -159,7 +160,7 @@ def test_large_models_fit_into_a_card_by_default(model: str, size: str) -> None:
 @pytest.mark.parametrize("words", [["engine.device_memory=24GB"], ["engine.device_memory=12GiB", "engine=deepspeed"]])
 def test_packed_weights_are_proposed_beside_what_changes_no_weight(words: list[str]) -> None:
     """And never taken unasked."""
-    words = [*XXL, "engine.device=cuda", *words]
+    words = [*XXL, "engine.device=cuda", "engine.dtype=bfloat16", *words]
     plan = memory(*words)
     assert not plan.fits
     assert plan.quantize == "none"
@@ -173,7 +174,7 @@ def test_packed_weights_are_proposed_beside_what_changes_no_weight(words: list[s
 
 def test_what_packed_weights_take_is_counted() -> None:
     """And on a CPU blocks are computed again only where that is asked for."""
-    words = [*XXL, "engine.device=cuda", "engine.device_memory=80GB", "train.micro_batch=1"]
+    words = [*XXL, "engine.dtype=bfloat16", "engine.device_memory=80GB", "train.micro_batch=1"]
     plain, eight, four = (memory(*words, f"engine.quantize={how}").stages[-1] for how in ("none", "int8", "nf4"))
     assert plain.activations == eight.activations == four.activations
     assert eight.weights == pytest.approx(plain.weights / 2, rel=0.07)
