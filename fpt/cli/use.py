@@ -1,7 +1,6 @@
 """The verbs that use a learned prompt: score it, answer texts with it, export it."""
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +25,7 @@ from fpt.config.run_config import RunConfig
 from fpt.devices import processes
 from fpt.devices.ending import one_of_several
 from fpt.errors import UserError
-from fpt.runs.atomic import replace_file
+from fpt.runs.atomic import replace_file, try_writing
 from fpt.runs.folder import LEDGER
 from fpt.runs.progress import Progress
 from fpt.runs.run import PROMPT
@@ -231,8 +230,7 @@ def _output(name: str | Path) -> Path:
         raise UserError(f"output={file}: is a record of the run in that folder; give another file")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        try_writing(file.parent)
     except OSError as error:
-        raise UserError(f"output={file}: its folder cannot be made ({error.strerror})") from None
-    if not os.access(file.parent, os.W_OK):
-        raise UserError(f"output={file}: its folder cannot be written to; give another output=FILE")
+        raise UserError(f"output={file}: cannot be written ({error.strerror}); give another output=FILE") from None
     return file
