@@ -10,6 +10,7 @@ from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
 from fpt.tasks.catalogue import most_train_examples
 from fpt.tasks.opening import open_task
+from stages.schedule import settled
 
 
 def in_updates(config: RunConfig) -> RunConfig:
@@ -19,14 +20,16 @@ def in_updates(config: RunConfig) -> RunConfig:
 
 
 def _of_family(config: RunConfig) -> RunConfig:
-    """The configuration with every `auto` of prompt and optimizer resolved; a rate that needs weights stays null."""
+    """The configuration without `auto` in prompt, schedule and optimizer; a rate that needs weights stays null."""
     values, where = config_values(config.model)
     reads, blocks, optim = row_of(values, where).reads, read_shape(values, where).source.blocks, config.optim
     name = reads.learning.optimizer if optim.name == "auto" else optim.name
     schedule = reads.learning.schedule if optim.schedule == "auto" else optim.schedule
     rate = reads.learning.lr if optim.lr is None else optim.lr
     prompt = kind_of(config.prompt).resolved(reads, blocks)
-    return replace(config, prompt=prompt, optim=replace(optim, name=name, schedule=schedule, lr=rate))
+    stages = settled(config.schedule, reads)
+    optim = replace(optim, name=name, schedule=schedule, lr=rate)
+    return replace(config, prompt=prompt, schedule=stages, optim=optim)
 
 
 def expected(config: RunConfig) -> RunConfig:

@@ -7,7 +7,9 @@ from math import inf
 from typing import Any
 
 from fpt.backbones.location import config_values
+from fpt.backbones.reading import Reading
 from fpt.backbones.shapes import Shape, Stack, read_shape, row_of
+from fpt.config.keys import stages_of
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import ScheduleConfig
 from fpt.errors import UserError, check_among
@@ -102,6 +104,13 @@ class Schedule:
         ]
 
 
+def settled(config: ScheduleConfig, reads: Reading) -> ScheduleConfig:
+    """The schedule that `auto` stands for on models that read in this way; any other as it is."""
+    if config.name != "auto" or config.stages:
+        return config
+    return replace(config, name=reads.schedule, stages=stages_of(reads.schedule))
+
+
 def of(config: RunConfig) -> Schedule:
     """The schedule of a run, from the model's shape alone: no weights are read, and nothing heavy is imported."""
     values, where = config_values(config.model)
@@ -110,7 +119,8 @@ def of(config: RunConfig) -> Schedule:
     kind, reduces = kind_of(config.prompt), config.task.reduce_decoder
     reads, keeps = row_of(values, where).reads, config.schedule.blocks
     kind.resolved(reads, full.source.blocks)
-    schedule = build(config.schedule, full=full, updates=config.train.updates, reduce_decoder=reduces)
+    own = settled(config.schedule, reads)
+    schedule = build(own, full=full, updates=config.train.updates, reduce_decoder=reduces)
     keeps, blocks = reads.blocks if keeps == "auto" else keeps, full.source.blocks
     schedule = replace(schedule, block=kind.position(blocks), fixed=kind.kept_blocks(blocks), keeps=keeps)
     _check_seen(schedule, config.prompt.layer)

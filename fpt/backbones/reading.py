@@ -34,6 +34,7 @@ class Reading:
     reads_target: bool = False  # whether the target follows the source through the stack that the prompt enters
     stands_alone: bool = False  # whether a target is the beginning of its stack's input, rather than following a text
     sentinel: str = ""  # the token that targets begin with, as in pre-training; "": none
+    schedule: str = "cr"  # what `schedule=auto` stands for
     blocks: str = "evenly"  # the blocks that partial PLMs keep unless `schedule.blocks` says otherwise
     # What marks a generated answer's place in a source; "": it follows the source; None: nothing.
     mark: str | None = None
@@ -75,6 +76,7 @@ CAUSAL = Reading(
     "CAUSAL_LM",
     pool="last",
     reads_target=True,
+    schedule="pt",
     blocks="outer",
     mark="",
     cue="\nanswer:",

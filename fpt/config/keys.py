@@ -26,6 +26,11 @@ def group_options(group: str) -> list[str]:
     return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml") if path.stem != "custom")
 
 
+def stages_of(schedule: str) -> list[Any]:
+    """The stages of a schedule in conf/."""
+    return list(own_table(conf_dir() / "schedule" / f"{schedule}.yaml")["stages"])
+
+
 @cache
 def settings() -> dict[str, Field[Any]]:
     """Every key a user may set, with its field, in the schema's order."""

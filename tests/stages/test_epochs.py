@@ -1,4 +1,4 @@
-"""What a configuration leaves open is resolved from the model's family: where a prompt starts and how it learns."""
+"""What a configuration leaves open is resolved from the model: its schedule, where a prompt starts, how it learns."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ import torch
 from fpt.config.compose import load
 from fpt.config.schema import RELATIVE_LR, OptimConfig
 from stages.epochs import expected
+from stages.schedule import of
 from stages.start import rate_of
 from tests.conftest import open_folder
 from tests.families import CASES, opened, save_family
@@ -63,3 +64,25 @@ def test_the_rate_is_relative_to_what_the_first_block_sees(family: str, tmp_path
         size = seen.square().mean().sqrt().item()
     assert rate_of(OptimConfig(), open_folder(folder)) == float(f"{RELATIVE_LR * size:.2g}")
     assert rate_of(OptimConfig(lr=0.5), open_folder(folder)) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "name", "stages"),
+    [
+        ("tiny", [], "cr", 4),
+        ("roberta-base", [], "cr", 4),
+        ("llama-3.2-1b", [], "pt", 1),
+        ("llama-3.2-1b", ["schedule.blocks=evenly"], "pt", 1),
+        ("llama-3.2-1b", ["schedule=cr"], "cr", 4),
+        ("llama-3.2-1b", ["schedule.stages=[{depth: 0.5, share: 0.5}, {share: 0.5}]"], "custom", 2),
+    ],
+)
+def test_causal_models_are_trained_whole_where_nothing_is_said(
+    model: str, words: list[str], name: str, stages: int
+) -> None:
+    config = load([f"model={model}", *words])
+    resolved = expected(config)
+    assert (resolved.schedule.name, len(resolved.schedule.stages)) == (name, stages)
+    assert resolved.schedule.blocks == config.schedule.blocks
+    assert resolved.folder.name == f"boolq-{model}-{name}-s0"
+    assert of(config) == of(resolved)

@@ -70,7 +70,7 @@ MISTAKES = {
     "resume=maybe": ["resume=maybe", "auto, never, must"],
     "task=bolq": ["task=bolq", "'boolq'"],
     "model=t5-lage": ["model=t5-lage", "'t5-large'"],
-    "schedule=dl": ["schedule=dl", "cr, cr-half, fast, fr, ld, pt"],
+    "schedule=dl": ["schedule=dl", "auto, cr, cr-half, fast, fr, ld, pt"],
     "schedule.stages=3": ["schedule.stages=3", "list"],
     "task.reduce_decoder=maybe": ["task.reduce_decoder=maybe", "true or false"],
     "prompt.init=text": ["prompt.init=text", "prompt.text"],
@@ -177,7 +177,7 @@ def test_the_kind_of_prompt_comes_with_its_recipe_or_not_at_all() -> None:
 def test_a_folder_or_hub_id_is_a_model(tmp_path: Path) -> None:
     assert compose.load(["model=./模型 (1)"]).model.name == "模型 (1)"
     assert compose.load([f"model={tmp_path}"]).model.weights == str(tmp_path)
-    loaded = compose.load(["model=google/mt5-small", "seed=3"])
+    loaded = compose.load(["model=google/mt5-small", "schedule=cr", "seed=3"])
     assert (loaded.model.weights, loaded.model.name) == ("google/mt5-small", "mt5-small")
     assert loaded.folder == Path("runs/boolq-mt5-small-cr-s3")
 

@@ -182,7 +182,7 @@ def test_before_vanillas_first_validation_there_is_no_gain(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ("schedules=pt,crr", "schedule=crr: allowed are cr, cr-half, fast, fr, ld, pt. Did you mean 'cr'?"),
+        ("schedules=pt,crr", "schedule=crr: allowed are auto, cr, cr-half, fast, fr, ld, pt. Did you mean 'cr'?"),
         ("schedules=cr,cr", "schedules=cr,cr: expected values parted by commas, each once"),
         ("schedules=nope.yaml", "schedule=nope.yaml: no such file"),
         ("seeds=", "seeds=: expected values parted by commas"),
