@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fpt.config.schema import MOST, place
+from fpt.config.schema import MOST, MOST_TOKENS, place
 from fpt.errors import UserError, did_you_mean
 
-MOST_BEAMS = 1000
 SHORT = {"-h": "help", "-m": "multirun"}
 
 
@@ -44,6 +43,10 @@ class Arguments:
         if not text.isdecimal() or len(text) > len(str(most)) or not least <= int(text) <= most:
             raise UserError(f"{name}={text[:40]}: expected a whole number, at least {least} and at most {most}")
         return int(text)
+
+    def output_limits(self) -> tuple[int, int | None]:
+        """How many beams are searched, and how many tokens an output may have; None: as many as in training."""
+        return self.number("beams", 1, most=1000), self.number("max-new-tokens", 0, least=0, most=MOST_TOKENS) or None
 
     def listed(self, name: str, default: str) -> list[str]:
         """The values of an option, separated by commas."""

@@ -3,7 +3,7 @@
 import ipaddress
 from importlib.util import find_spec
 
-from fpt.cli.arguments import MOST_BEAMS, Arguments
+from fpt.cli.arguments import Arguments
 from fpt.cli.subjects import ALONE, Subject, learned_from, subjects_of
 from fpt.devices import processes
 from fpt.errors import UserError
@@ -28,7 +28,7 @@ def serve(arguments: Arguments) -> None:
         processes.alone(config)
     host, port = arguments.options.get("host", "127.0.0.1"), arguments.number("port", 8000, least=0, most=65_535)
     longest_queue, longest_body = arguments.number("queue", 256), arguments.number("max-body", 100_000)
-    beams, limit = arguments.number("beams", 1, most=MOST_BEAMS), arguments.number("max-new-tokens", 0, least=0) or None
+    beams, limit = arguments.output_limits()
     from fpt.serving import server  # imported here, because its libraries may be missing
 
     own = server.bound(host, port)

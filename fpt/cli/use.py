@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpt.cli.answer_file import AnswerFile
-from fpt.cli.arguments import JSON, MOST_BEAMS, Arguments
+from fpt.cli.arguments import JSON, Arguments
 from fpt.cli.result_tables import print_scores
 from fpt.cli.subjects import (
     ALONE,
@@ -71,7 +71,7 @@ def predict(arguments: Arguments) -> None:
     subjects, progress = subjects_of(arguments), Progress()
     configs = {name: config for name, (_, config) in subjects.items()}
     config = next(iter(configs.values()))
-    beams, limit = arguments.number("beams", 1, most=MOST_BEAMS), arguments.number("max-new-tokens", 0, least=0) or None
+    beams, limit = arguments.output_limits()
     faults, to_example = _faults(configs), _to_example(arguments, configs)
     windows = _questions(arguments, config, to_example, faults)
     file = _output(arguments.options["output"]) if "output" in arguments.options else None

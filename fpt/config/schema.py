@@ -10,6 +10,7 @@ from fpt.errors import UserError, did_you_mean
 RELATIVE_LR = 0.16  # of the embeddings' root mean square: see docs/models.md
 LONGEST = 255  # the most bytes of a file's name on common file systems
 MOST = 2**31 - 1  # the limit of whole numbers that have none of their own
+MOST_TOKENS = 100_000  # the limit of an output's tokens
 
 
 def place(text: str, key: str) -> Path:
@@ -107,8 +108,8 @@ class TaskConfig(Group, key="task"):
     valid_split: str = "validation"
     test_split: str | None = None
     source_length: int = setting(492, least=2)
-    target_length: int = setting(least=2)
-    max_new_tokens: int | None = setting(None, least=1)
+    target_length: int = setting(least=2, most=MOST_TOKENS)
+    max_new_tokens: int | None = setting(None, least=1, most=MOST_TOKENS)
     reduce_decoder: bool
     train_examples: int | None = setting(None, least=1)
     valid_examples: int | None = setting(None, least=1)

@@ -225,6 +225,11 @@ def test_a_text_too_long_is_cut_as_in_training(cli: Cli, finished: Path, tmp_pat
         (["text=x", "beams=100000"], "beams=100000: expected a whole number, at least 1 and at most 1000"),
         (["text=x", "beams=0"], "beams=0: expected a whole number, at least 1"),
         (["text=x", "--max-new-tokens", "few"], "max-new-tokens=few: expected a whole number"),
+        (
+            ["text=x", "max-new-tokens=1000000"],
+            "max-new-tokens=1000000: expected a whole number, at least 0 and at most 1",
+        ),
+        (["text=x", "task.max_new_tokens=1000000"], "task.max_new_tokens=1000000: must be at most 100000"),
         (["text=x", "--beam", "3"], "--beam: unknown option"),
         (
             ["input={folder}/asked.jsonl"],
