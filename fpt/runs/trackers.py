@@ -1,8 +1,8 @@
 """Sends a run's metrics to TensorBoard or Weights & Biases, besides metrics.jsonl.
 
 A tracker shows every line of metrics.jsonl once, although a resumed run drops the lines after its last state and writes
-them again. TensorBoard's file is rewritten from the lines that are kept. Weights & Biases cannot delete anything, so it
-is asked which update it has reached and gets only later ones.
+them again. TensorBoard gets the lines that are kept again in a new file, and forgets the old one's. Weights & Biases
+cannot delete anything, so it is asked which update it has reached and gets only later ones.
 """
 
 import os
@@ -84,40 +84,23 @@ class Harmless:
 
 
 class TensorBoard:
-    """One event file for the whole run, rewritten when the run resumes, which TensorBoard treats as a restart.
-
-    It is written by TensorBoard's own record writer, which takes an eighth of the time of torch's SummaryWriter.
-    """
+    """Writes the whole run anew when it resumes, and TensorBoard forgets what was written before."""
 
     def __init__(self, folder: Path, *, seconds: float) -> None:
-        """Replace the event files in the folder by a new one; `seconds` is how long the run has computed so far."""
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.summary.writer.record_writer import RecordWriter
+        """Open a new event file in the folder; `seconds` is how long the run has computed so far."""
+        from torch.utils.tensorboard import SummaryWriter
 
-        self._event = Event
         self._began = time.time() - seconds  # so that relative times leave out pauses
-        folder.mkdir(exist_ok=True)
-        for file in folder.glob("*tfevents*"):
-            # Emptied, not removed: a running TensorBoard whose file is removed does not go on to the next one.
-            file.write_bytes(b"") if file.stat().st_size else file.unlink()
-        # TensorBoard reads its files in the order of their names.
-        self._stream = (folder / f"events.out.tfevents.{time.time_ns()}").open("wb")
-        self._writer = RecordWriter(self._stream)
-        self._add(file_version="brain.Event:2", seconds=0)
-        self._add(session_log={"status": "START"}, step=0, seconds=0)
+        self._writer = SummaryWriter(str(folder), purge_step=0, flush_secs=10)
 
     def log(self, line: MetricsLine) -> None:
         """Take a line of metrics.jsonl."""
-        values = [{"tag": tag, "simple_value": value} for tag, value in scalars(line).items()]
-        self._add(summary={"value": values}, step=line["update"], seconds=line.get("seconds", 0))
-        self._stream.flush()
+        for tag, value in scalars(line).items():
+            self._writer.add_scalar(tag, value, line["update"], self._began + line.get("seconds", 0))
 
     def close(self) -> None:
         """End the tracking."""
-        self._stream.close()
-
-    def _add(self, *, seconds: float, **fields: Any) -> None:
-        self._writer.write(self._event(wall_time=self._began + seconds, **fields).SerializeToString())
+        self._writer.close()
 
 
 class Updates:
