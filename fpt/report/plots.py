@@ -23,7 +23,6 @@ MARKERS = "osD^vPX"
 STYLE = Path(__file__).with_name("plots.mplstyle")
 INK = matplotlib.rc_params_from_file(STYLE, use_default_template=False)["text.color"]
 STYLED = matplotlib.style.context(["default", STYLE])
-MOST_POINTS = 600  # the most points of a curve; a plot has no more pixels across
 
 
 @dataclass(frozen=True)
@@ -88,11 +87,11 @@ def loss(groups: Sequence[Group], name: str) -> Plot:
         for run in group.runs:
             x, y, stages = (np.array([line[key] for line in run.updates], float) for key in ("update", "loss", "stage"))
             if _is_alone(groups):
-                _plot(axes, x, y, color=colour, linewidth=0.7, alpha=0.3)
+                axes.plot(x, y, color=colour, linewidth=0.7, alpha=0.3)
             for stage in np.unique(stages):
                 inside = stages == stage
                 mean = _running_mean(y[inside], max(3, len(run.updates) // 40))
-                _plot(axes, x[inside], mean, color=colour, linewidth=1.8)
+                axes.plot(x[inside], mean, color=colour, linewidth=1.8)
     axes.set_xlabel("updates")
     axes.set_ylabel("loss, training")
     return _drawn(figure, name, "loss against updates")
@@ -144,15 +143,6 @@ def _running_mean(values: Floats, size: int) -> Floats:
     """Average the `size` values around each value, fewer at the ends."""
     kernel = np.ones(min(size, len(values)))
     return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
-
-
-def _plot(axes: Axes, x: Floats, y: Floats, **look: Any) -> None:
-    """Plot a curve; if it has too many points, only the minimum and maximum of each stretch are drawn."""
-    places = np.arange(len(y))
-    if len(y) > MOST_POINTS:
-        stretches = np.array_split(places, MOST_POINTS // 2)
-        places = np.unique([stretch[end(y[stretch])] for stretch in stretches for end in (np.argmin, np.argmax)])
-    axes.plot(x[places], y[places], **look)
 
 
 def _drawn(figure: Figure, name: str, caption: str) -> Plot:

@@ -91,7 +91,8 @@ def test_curves_end_where_the_records_do_and_stages_meet(runs: dict[str, Path]) 
     assert list(run.spans("update")) == [(1, 0, 4), (2, 4, 8), (3, 8, 12), (4, 12, 20)]
     assert list(run.spans("flops"))[-1][2] == run.result["flops"]
     seconds = [end - start for _, start, end in run.spans("seconds")]
-    assert seconds == pytest.approx([row["seconds"] for row in run.result["stages"]], abs=0.5)
+    assert min(seconds) > 0
+    assert sum(seconds) <= sum(row["seconds"] for row in run.result["stages"]) + 0.01  # up to the last update
     assert [run.is_full(stage) for stage in (1, 2, 3, 4)] == [False, False, False, True]
 
 
