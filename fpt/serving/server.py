@@ -4,9 +4,7 @@ import asyncio
 import errno
 import logging
 import os
-import resource
 import socket
-from contextlib import suppress
 
 import uvicorn
 from fastapi import FastAPI
@@ -17,7 +15,6 @@ from fpt.errors import UserError
 
 PATIENCE = 30  # seconds to answer the questions that arrived before the stop
 SENT = 10  # seconds within which a request's headers must arrive, and then its body
-FILES = 65_536  # descriptors to ask for; connections that wait for a request take one each
 WAITING = 128  # connections that the system holds until they are accepted
 
 
@@ -76,20 +73,12 @@ def settings(app: FastAPI, most: int) -> uvicorn.Config:
 
 def run(app: FastAPI, own: socket.socket, *, most: int) -> None:
     """Serve up to `most` connections until SIGINT or SIGTERM; waiting questions are answered before it ends."""
-    _allow_files()
     logging.getLogger("asyncio").addFilter(_is_no_repeated_lack)
     with own, heard():
         try:
             uvicorn.Server(settings(app, most)).run(sockets=[own])
         except Interrupted:  # uvicorn raises it again when it has ended
             return
-
-
-def _allow_files() -> None:
-    """Raise the number of file descriptors that this process may open as far as the system allows."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (FILES if hard < 0 else min(FILES, hard), hard))
 
 
 def _is_no_repeated_lack(record: logging.LogRecord) -> bool:
