@@ -30,7 +30,6 @@ def mappable(folder: Path, say: Callable[[str], None]) -> Path:
         with FileLock(place.with_suffix(".lock")):
             if not place.is_dir():
                 with new_folder(place) as aside:
-                    aside.mkdir()
                     _convert(files, aside, say)
     except UserError:  # of the weights; it is a ValueError too
         raise

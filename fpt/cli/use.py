@@ -130,19 +130,21 @@ def export(arguments: Arguments) -> None:
     for name in ("text", "input"):
         if name in options and to != "embeds":
             raise UserError(f"{name}={options[name]}: is for to=embeds, which embeds texts behind the prompt")
-    several = to == "tokens"
-    request = check_tokens(runs, names_of(arguments), **rest) if several else exports.check_request(runs[0], to, **rest)
+    if to == "tokens":
+        prompts = check_tokens(runs, names_of(arguments), **rest)
+    else:
+        prompts = {ALONE: exports.check_request(runs[0], to, **rest)}
     texts: Iterator[list[Example]] = iter(())
     faults = Faults(skip=False)
-    if isinstance(request, exports.ExportRequest) and to == "embeds":
+    if to == "embeds":
         if "text" not in options and "input" not in options:
             raise UserError("to=embeds: give input=FILE or text=…, what is to be embedded behind the prompt")
-        config = request.run.config
+        config = prompts[ALONE].run.config
         faults = _faults({ALONE: config})
         texts = _questions(arguments, config, predict_input.by_template(rules_of(config.task)), faults)
     with progress.console.status("importing torch and transformers"):
         from stages.using.export import export as write
-    present(arguments, write(request, progress, texts), _print_export)
+    present(arguments, write(prompts, progress, texts), _print_export)
     for note in faults.notes:
         progress.say(note)
 

@@ -17,13 +17,10 @@ def replace_file(file: Path, data: bytes) -> None:
 
 
 @contextmanager
-def replaced_file(file: Path, *, aside: str | None = None) -> Iterator[IO[bytes]]:
-    """Open a temporary file next to `file`, which replaces it at the end and is removed after an error.
-
-    `aside` is the temporary file's name, for when several processes may write the same file.
-    """
+def replaced_file(file: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file next to `file`, which replaces it at the end and is removed after an error."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(aside or f".{file.name}.part")
+    part = file.with_name(f".{file.name}.part")
     try:
         with naming(file), part.open("wb") as stream:
             yield stream
@@ -37,10 +34,10 @@ def replaced_file(file: Path, *, aside: str | None = None) -> Iterator[IO[bytes]
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield the path of a temporary folder to fill, which is renamed to `folder` at the end, or removed on an error."""
+    """Yield a temporary folder to fill, which is renamed to `folder` at the end, or removed after an error."""
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # left by a kill
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    part.mkdir(parents=True)
     try:
         with naming(folder):
             yield part

@@ -1,10 +1,8 @@
 """Exports several prompts as added tokens of one checkpoint: checks the request, and names prompts in texts."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from fpt.config.run_config import RunConfig
 from fpt.errors import UserError
@@ -18,28 +16,13 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[a-zA-Z0-9][\w.-]*", re.ASCII)
 
 
-@dataclass(frozen=True)
-class TokensRequest:
-    """A checked request to export prompts, by name, as tokens."""
+def check_tokens(runs: Sequence[str], names: Sequence[str] | None, **options: Any) -> dict[str, ExportRequest]:
+    """Check a typed request to export the prompts of runs, by name; without names, each is named after its task.
 
-    prompts: dict[str, ExportRequest]
-    folder: Path
-    repo: str | None
-
-
-def check_tokens(
-    runs: Sequence[str],
-    names: Sequence[str] | None,
-    *,
-    number: int | None = None,
-    folder: str | None = None,
-    base: str | None = None,
-    repo: str | None = None,
-) -> TokensRequest:
-    """Check a typed request to export the prompts of runs; without names, each is named after its task."""
-    requests = [check_request(run, "tokens", number=number, folder=folder, base=base, repo=repo) for run in runs]
-    given = named([request.run.config for request in requests], runs, names)
-    return TokensRequest(dict(zip(given, requests, strict=True)), requests[0].folder, repo)
+    `options` are the further arguments of `check_request`.
+    """
+    requests = [check_request(run, "tokens", **options) for run in runs]
+    return dict(zip(named([request.run.config for request in requests], runs, names), requests, strict=True))
 
 
 def named(configs: Sequence[RunConfig], runs: Sequence[str], names: Sequence[str] | None) -> list[str]:
@@ -87,17 +70,18 @@ def with_prompts(tokenizer: "PreTrainedTokenizerBase", lengths: dict[str, int]) 
     return tokenizer
 
 
-def card_of_tokens(request: TokensRequest) -> str:
+def card_of_tokens(prompts: Mapping[str, ExportRequest]) -> str:
     """Render the README.md of a checkpoint with prompts as tokens: the Hub's metadata, then text for people."""
-    one = next(iter(request.prompts.values()))
-    metrics = sorted({prompt.run.result["metric"]["name"] for prompt in request.prompts.values()})
+    one = next(iter(prompts.values()))
+    metrics = sorted({prompt.run.result["metric"]["name"] for prompt in prompts.values()})
     return rendered(
         "tokens.md.jinja",
         {"library_name": "transformers", "tags": ["prompt-tuning", "soft-prompt", "fpt"], "metrics": metrics},
-        request=request,
+        prompts=prompts,
+        repo=one.repo,
         model_name=model_name(one),
-        examples={name: f"{written(name)} {source_of(prompt.run)}" for name, prompt in request.prompts.items()},
-        longest=max(prompt.run.result["max_new_tokens"] for prompt in request.prompts.values()),
+        examples={name: f"{written(name)} {source_of(prompt.run)}" for name, prompt in prompts.items()},
+        longest=max(prompt.run.result["max_new_tokens"] for prompt in prompts.values()),
         versions=one.run.result["versions"],
         written=written,
         amount=amount,

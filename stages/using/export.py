@@ -1,7 +1,7 @@
 """Exports prompts of one or several runs, with their partial PLM or without, in formats that other libraries read."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from fpt.runs.progress import Progress
 from fpt.runs.run import PROMPT
 from fpt.sharing import card
 from fpt.sharing.export import EMBEDS, TEXTS, ExportRequest, push, write_adapter
-from fpt.sharing.tokens import TokensRequest, card_of_tokens, with_prompts, written
+from fpt.sharing.tokens import card_of_tokens, with_prompts, written
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.task import Example
 from fpt.training.checkpoint import dump_prompt
@@ -32,29 +32,30 @@ from stages.using.learned import LearnedPrompt, check_same_model, from_run
 
 
 def export(
-    request: ExportRequest | TokensRequest, progress: Progress, texts: Iterable[list[Example]] = ()
+    prompts: Mapping[str, ExportRequest], progress: Progress, texts: Iterable[list[Example]] = ()
 ) -> dict[str, Any]:
-    """Write the export with its model card, and push it to the Hub if the request names a repository.
+    """Write the prompts' export with its model card, and push it to the Hub if the request names a repository.
 
-    `texts` is for to=embeds, which writes their embeddings after the prompt's.
+    Only to=tokens takes several prompts, which it names. `texts` is for to=embeds, which writes their embeddings
+    after the prompt's.
     """
+    request = next(iter(prompts.values()))
     try:
         try_writing(request.folder.parent)
     except OSError as error:
         raise UserError(f"output={request.folder}: cannot be made ({error.strerror})") from None
     with new_folder(request.folder) as aside:
-        aside.mkdir()
-        if isinstance(request, TokensRequest):
-            to, what = "tokens", _write_tokens(request, aside, progress)
+        what = request.what
+        if request.to == "tokens":
+            what = _write_tokens(prompts, aside, progress)
         else:
-            to, what = request.to, request.what
             _write(request, aside, progress, texts)
     url = None
     if request.repo:
         with progress.console.status(f"sending it to {request.repo}"):
             url = push(request.folder, request.repo)
     names = sorted(file.name for file in request.folder.iterdir())
-    return {"to": to, "prompt": what, "folder": str(request.folder), "files": names, "url": url}
+    return {"to": request.to, "prompt": what, "folder": str(request.folder), "files": names, "url": url}
 
 
 def _write(request: ExportRequest, folder: Path, progress: Progress, texts: Iterable[list[Example]]) -> None:
@@ -80,24 +81,24 @@ def _write(request: ExportRequest, folder: Path, progress: Progress, texts: Iter
     (folder / "README.md").write_text(card.text(request), encoding="utf-8")
 
 
-def _write_tokens(request: TokensRequest, folder: Path, progress: Progress) -> str:
+def _write_tokens(prompts: Mapping[str, ExportRequest], folder: Path, progress: Progress) -> str:
     """Write a checkpoint in which every prompt is a row of added tokens; returns a description for the user."""
-    learned = {name: from_run(one.run, one.number) for name, one in request.prompts.items()}
+    learned = {name: from_run(one.run, one.number) for name, one in prompts.items()}
     first = next(iter(learned))
     for prompt in learned.values():
         check_same_model(prompt, learned[first])
-    prompts = {name: prompt.tensors[TENSOR].float() for name, prompt in learned.items()}
+    vectors = {name: prompt.tensors[TENSOR].float() for name, prompt in learned.items()}
     with progress.console.status("writing the model"):
-        backbone = open_backbone(request.prompts[first].run.config.model)
+        backbone = open_backbone(prompts[first].run.config.model)
         selected, *_ = [prompt.selection(backbone) for prompt in learned.values()]
-        tokenizer = with_prompts(backbone.tokenizer, {name: len(vectors) for name, vectors in prompts.items()})
-        vectors, start = torch.cat(list(prompts.values())), len(backbone.tokenizer)
+        tokenizer = with_prompts(backbone.tokenizer, {name: len(own) for name, own in vectors.items()})
+        added, start = torch.cat(list(vectors.values())), len(backbone.tokenizer)
         model = partial.build(backbone, selected)
-        backbone.family.add_tokens(model, vectors, start)
-        partial.save(model, backbone, folder, tokenizer=tokenizer, unsaid=range(start, start + len(vectors)))
+        backbone.family.add_tokens(model, added, start)
+        partial.save(model, backbone, folder, tokenizer=tokenizer, unsaid=range(start, start + len(added)))
     _keep_rules(folder)
-    (folder / "README.md").write_text(card_of_tokens(request), encoding="utf-8")
-    return ", ".join(f"{written(name)} ({one.what} of {one.run.path})" for name, one in request.prompts.items())
+    (folder / "README.md").write_text(card_of_tokens(prompts), encoding="utf-8")
+    return ", ".join(f"{written(name)} ({one.what} of {one.run.path})" for name, one in prompts.items())
 
 
 def _write_embeds(

@@ -19,7 +19,6 @@ def _fail_in_a_file(file: Path) -> None:
 
 def _fail_in_a_folder(folder: Path) -> None:
     with new_folder(folder) as aside:
-        aside.mkdir()
         (aside / "half").touch()
         raise OSError(28, "No space left on device")
 
@@ -40,7 +39,6 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         _fail_in_a_folder(folder)
     assert list(folder.parent.iterdir()) == []
     with new_folder(folder) as aside:
-        aside.mkdir()
         (aside / "config.json").write_text("{}")
         assert not folder.exists()
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.json")] == ["exports/hf/config.json"]
