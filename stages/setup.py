@@ -3,7 +3,6 @@
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from fpt.backbones.shapes import Selection
 from fpt.config.run_config import RunConfig
@@ -15,7 +14,7 @@ from fpt.runs.progress import Progress
 from fpt.runs.records import RESULT
 from fpt.runs.run import SKIPPED
 from fpt.runs.shared_folder import SharedFolder
-from fpt.runs.trackers import Harmless, MetricsLine, open_sink
+from fpt.runs.trackers import open_sink
 from fpt.training.checkpoint import TrainState
 from fpt.training.evaluation import Evaluator
 from fpt.training.loop import Recipe
@@ -90,16 +89,6 @@ def prepare(
         progress.say(f"train.batch_size={size}: an update takes all {len(inputs.train):,} training examples, once")
     for sentence in plan.sentences(config.engine.device):
         progress.say(sentence)
-    _open_metrics(resolved, folder, mark, progress)
+    folder.open_metrics(mark, lambda kept: open_sink(resolved, kept, progress.say))
     engine = Engine(resolved.engine, open_device(resolved.engine))
     return Setup(resolved, schedule, inputs, start, plan, engine, folder, progress, state)
-
-
-def _open_metrics(config: RunConfig, folder: SharedFolder, mark: dict[str, Any] | None, progress: Progress) -> None:
-    """Keep the lines of metrics.jsonl up to the saved state, drop later ones, and have the tracker do the same."""
-
-    def sink(kept: list[MetricsLine]) -> Harmless | None:
-        progress.goes_on(kept)
-        return open_sink(config, kept, progress.say)
-
-    folder.open_metrics(mark, sink)

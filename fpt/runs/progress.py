@@ -5,9 +5,8 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from rich import progress as rich_progress
 from rich.console import Console
@@ -51,10 +50,6 @@ class Progress:
     def expect(self, flops: int, *, done: int) -> None:
         """Set the whole run's FLOPs, so that the time left accounts for later stages being slower."""
         self._bars.reset(self._total, total=flops, completed=done, visible=True)
-
-    def goes_on(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Take a resumed run's last loss from its lines of metrics.jsonl."""
-        self._loss = next((line["loss"] for line in reversed(lines) if "loss" in line), math.nan)
 
     def updated(self, where: str, *, loss: float, done: int) -> None:
         """Show an update, and the FLOPs that the run has done."""
