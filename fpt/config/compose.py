@@ -136,6 +136,8 @@ def _compose(words: list[str]) -> DictConfig:
             return compose("config", overrides=words)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explain(error, words)) from None
+    except RecursionError as error:
+        raise overrides.unreadable(max(words, key=len), error) from None
 
 
 def _typed(tree: DictConfig, fill: Mapping[str, Any], words: Sequence[str]) -> RunConfig:

@@ -113,8 +113,15 @@ def _in_hydras_grammar(word: str) -> HydraOverride:
             else " Quote a value with brackets, commas, colons or letters beyond ASCII: 'key=\"…\"'."
         )
         raise UserError(f"{word}: not an override ({said}).{way_out}") from None
+    except (ValueError, RecursionError) as error:
+        raise unreadable(word, error) from None
     if override.package is not None:
         raise UserError(f"{word}: packages (@) are not used here. Write {override.key_or_group}=…")
     if override.is_delete():
         raise UserError(f"{word}: settings cannot be deleted. Set {word.lstrip('~')}=null if it may be empty.")
     return override
+
+
+def unreadable(word: str, error: Exception) -> UserError:
+    """The error for a value that Hydra gives up on: thousands of digits, or hundreds of brackets in brackets."""
+    return UserError(f"{word:.40}…: cannot be read ({type(error).__name__}); shorten it")

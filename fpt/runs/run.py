@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fpt.config import compose, stored
 from fpt.config.run_config import RunConfig
-from fpt.config.schema import PromptConfig
+from fpt.config.schema import PromptConfig, place
 from fpt.errors import UserError, reason
 from fpt.runs.folder import METRICS, STATE, Ledger, described, metrics_problem, problem_of, read_ledger
 from fpt.runs.records import PLAN, RESULT, STAGE, configuration, json_lines, json_object, reading
@@ -155,7 +155,7 @@ class Run:
 
 def open_run(path: str | Path) -> Run:
     """Open a run's folder for reading."""
-    folder = Path(path).expanduser()
+    folder = place(str(path), "run")
     if not folder.is_dir():
         raise UserError(f"run={path}: no such folder; a run's is runs/<task>-<model>-<schedule>-s<seed> or its run.dir")
     # A running process records a file in the ledger before it writes the file.

@@ -112,6 +112,8 @@ MISTAKES = {
     "train.updates=1e31": ["train.updates=1e31", "whole number"],
     "train.epochs=1e30": ["train.epochs=1e+30", "at most 100000"],
     f"seed={10**30}": [f"seed={10**30}", "at most"],
+    f"seed={'9' * 5000}": ["seed=999", "cannot be read (ValueError)"],
+    f"schedule.stages={'[' * 300}{']' * 300}": ["schedule.stages=[[[", "cannot be read (RecursionError)"],
     "model=\ud800/x": ["model=", "no file can have this name in utf-8", "LC_ALL=C.UTF-8"],
     "model=~nouser/x": ["model=~nouser/x", "no such user; write ./~nouser/x"],
     f"model={'x' * 300}/y": ["model=xxx", "at most 255 bytes"],
