@@ -3,6 +3,7 @@
 import errno
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from fpt.errors import UserError
@@ -50,6 +51,8 @@ def write(runs: Sequence[ReportedRun], page: Path) -> list[Path]:
             replace_file(folder / f"{plot.name}.png", plot.png)
         replace_file(page, html.encode())
     except OSError as error:
+        with suppress(OSError):
+            folder.rmdir()  # if it is empty
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise UserError(f"{page}: cannot be written ({error.strerror}); give another output=FILE.html") from None

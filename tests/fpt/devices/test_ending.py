@@ -77,6 +77,7 @@ def test_a_full_disk_is_named_by_what_it_has_no_room_for(
     end = f": File too large; {GOES_ON}" if verb == "predict" else ": File too large"
     assert (done.status, last.endswith(end)) == (1, True), last
     assert last.startswith(f"fpt: {run}/"), last
+    assert not (run / "report-plots").exists()
 
 
 def _fail_in_one() -> None:
