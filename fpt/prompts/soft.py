@@ -101,8 +101,8 @@ class Soft:
             ids = [pieces[index % len(pieces)] for index in range(config.length)]
         else:
             tokens = Tokens(backbone.tokenizer, backbone.family.row)
-            words = [piece for ids in tokens.of_targets(list(labels)) for piece in ids[: len(ids) - tokens.ends]]
-            ids = words[: config.length] if config.init == "labels" else []
+            words = tokens.of_targets(list(labels)) if labels and config.init == "labels" else []
+            ids = [piece for word in words for piece in word[: len(word) - tokens.ends]][: config.length]
             ids += _common(backbone.tokenizer, config.length - len(ids), seed)
         return {TENSOR: backbone.embeddings(ids)}
 
