@@ -35,11 +35,11 @@ class Journal:
         self._meter = Meter(device, peak_flops(device, dtype, distributed.size()))
         self._progress.expect(self._plan.flops_of_stages, done=self._plan.flops_before(setup.state.update))
 
-    def begin(self, stage: Stage, seconds: float, *, before: float) -> None:
-        """Begin a stage, or resume it after `seconds` of training; `before` are the seconds before the first stage."""
+    def begin(self, stage: Stage, seconds: float, *, measuring: float) -> None:
+        """Begin a stage, or resume it after `seconds` of training; `measuring` were spent before the first stage."""
         earlier = self._schedule.stages[: stage.index - 1]
         self._stage, self._losses = stage, list[float]()
-        self._seconds = before + sum(resume.read_state(self._folder, one)[0].seconds for one in earlier)
+        self._seconds = measuring + sum(resume.read_state(self._folder, one)[0].seconds for one in earlier)
         self._meter.begin(self._plan.stages[stage.index - 1].flops_per_update, seconds)
 
     def record(self, event: Event) -> None:

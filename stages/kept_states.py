@@ -109,9 +109,9 @@ def decide(
     if "compute" not in stages:
         return replace(off, reason=f"no stage comes back to any of {examples:,} examples")
     flops = tokens * cost.below(schedule.full, batch=1, source=1, target=0, blocks=schedule.fixed)
-    is_card, needed = is_for_card(config.engine), size * counted(config.engine).here
+    is_on_gpu, needed = is_for_card(config.engine), size * counted(config.engine).here
     for where, share in SHARE.items():
-        if is_card and size / COPIED[where] > flops / COMPUTED:
+        if is_on_gpu and size / COPIED[where] > flops / COMPUTED:
             return replace(off, reason=f"a card computes them sooner than they are copied from {where}")
         if needed <= share * (free := _free(config, where)):
             return StatesPlan(where, f"{amount(free)}B are free", size, stages)

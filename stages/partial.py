@@ -103,18 +103,18 @@ def save(
     folder: Path,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
-    unsaid: Sequence[int] = (),
+    suppressed: Sequence[int] = (),
 ) -> None:
     """Write a partial PLM as a Hugging Face checkpoint that `from_pretrained` opens, tokenizer included.
 
     T5's config.json has one d_ff, so the narrower of its stacks is padded with zero neurons. `tokenizer` replaces the
-    backbone's; the tokens `unsaid` are suppressed in generation.
+    backbone's; generation never gives the tokens `suppressed`.
     """
     logging.disable_progress_bar()  # transformers' own, one for each file
     model.save_pretrained(folder, state_dict=backbone.family.checkpoint_tensors(model, backbone.files))
     values, generation = backbone.family.checkpoint_values(model, read_values(backbone.folder))
-    if unsaid:
-        generation |= {"suppress_tokens": list(unsaid)}
+    if suppressed:
+        generation |= {"suppress_tokens": list(suppressed)}
     for name, settled in (("config.json", values), ("generation_config.json", generation)):
         if settled:
             file = folder / name

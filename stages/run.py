@@ -55,7 +55,7 @@ def _through_stages(setup: Setup) -> dict[str, Any]:
             if state.update < stage.end and not state.done:  # otherwise at most a validation is left
                 data = keeper.data(stage, selection, setup.states_below(model))
             state = replace(state, seconds=state.seconds + stopwatch.seconds)
-            journal.begin(stage, state.seconds, before=measured.seconds)
+            journal.begin(stage, state.seconds, measuring=measured.seconds)
             span = Span(stage.end, schedule.updates, keep_best=stage is schedule.last)
             for event in train(model, data, state, span, setup.evaluator.validate_in_training, recipe):
                 journal.record(event)

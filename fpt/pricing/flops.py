@@ -128,10 +128,6 @@ class Price:
         """How many frozen parameters a partial PLM has, with embedding and head; a tied head is counted once."""
         return sum(self.sizes(shape))
 
-    def weight_bytes(self, shape: Shape, dtype: str, quantize: str = "none") -> int:
-        """Bytes of a partial PLM's weights, in a precision or quantised."""
-        return self.packed_weights(shape, dtype, quantize)[0]
-
     def _sizes(self, shape: Shape) -> list[int]:
         return [parameter.numel() for parameter in self._skeleton(shape).parameters()]
 

@@ -37,7 +37,7 @@ class Work:
     Attributes:
         update: from an update's number and the micro-batch size, the micro-batches of that update.
         scoring: the batches on which neurons are scored, if any are.
-        once: the batches in which the states that the prompt does not change are computed for all examples.
+        unchanged: the batches in which the states that the prompt does not change are computed for all examples.
         examples: the number of training examples; None if it is not known.
         tokens: how many tokens are read of all training examples together.
         longest: the longest source, without the prompt, and the longest target.
@@ -45,7 +45,7 @@ class Work:
 
     update: Callable[[int, int], Iterable[Size]]
     scoring: Iterable[Size] = ()
-    once: Callable[[], Iterable[Size]] = tuple
+    unchanged: Callable[[], Iterable[Size]] = tuple
     examples: int | None = None
     tokens: int = 0
     longest: tuple[int, int] = (0, 0)
@@ -59,7 +59,7 @@ def work_at_limits(config: RunConfig, schedule: Schedule, positions: Positions, 
     return Work(
         lambda *_: [(config.train.batch_size, whole, target)],
         scoring=[(min(scored, number or scored), whole, target)] if is_scored else [],
-        once=lambda: [(number, whole, target)],
+        unchanged=lambda: [(number, whole, target)],
         examples=examples,
         tokens=number * positions(source, 1 if kind_of(config.prompt).is_behind else target),
         longest=longest,
@@ -136,7 +136,7 @@ class Costs:
 
     def _states(self, shape: Shape, below: int) -> int:
         """FLOPs of what the prompt does not change, computed once for all examples."""
-        return _total(self.price.fixed, shape, Counter(self.work.once()), below=below, prompt=self.prompt)
+        return _total(self.price.fixed, shape, Counter(self.work.unchanged()), below=below, prompt=self.prompt)
 
 
 def _total(cost: Callable[..., int], shape: Shape, batches: Counter[Size], **more: Any) -> int:

@@ -100,9 +100,9 @@ class Memory:
     def stage(self, config: RunConfig, stage: Stage, fit: Fit) -> dict[str, Any]:
         """One stage's bytes under the names of StagePlan."""
         plain, less = (self.need(config, stage, fit.micro_batch, checkpointing=is_on) for is_on in (False, True))
-        total = (less if fit.checkpointing else plain).total
+        total, engine = (less if fit.checkpointing else plain).total, config.engine
         return {
-            "weight_bytes": self.price.weight_bytes(stage.shape, config.engine.dtype, config.engine.quantize),
+            "weight_bytes": self.price.packed_weights(stage.shape, engine.dtype, engine.quantize)[0],
             "weights": plain.weights,
             "activations": plain.activations,
             "activations_checkpointed": less.activations,
@@ -122,11 +122,8 @@ class Memory:
         def total(size: int) -> int:
             return self.total(config, size, checkpointing=checkpointing)
 
-        micro_batch = fewest
-        if fewest < most:
-            sizes = range(1, most + 1)
-            largest = bisect_left(sizes, True, key=lambda size: not self.has_room(config, total(size)))
-            micro_batch = max(1, largest)
+        larger = range(fewest + 1, most + 1)
+        micro_batch = fewest + bisect_left(larger, True, key=lambda size: not self.has_room(config, total(size)))
         bytes_ = total(micro_batch)
         return Fit(micro_batch, checkpointing, bytes_, total(fewest), self.has_room(config, bytes_))
 

@@ -95,7 +95,7 @@ def _write_tokens(prompts: Mapping[str, ExportRequest], folder: Path, progress: 
         added, start = torch.cat(list(vectors.values())), len(backbone.tokenizer)
         model = partial.build(backbone, selected)
         backbone.family.add_tokens(model, added, start)
-        partial.save(model, backbone, folder, tokenizer=tokenizer, unsaid=range(start, start + len(added)))
+        partial.save(model, backbone, folder, tokenizer=tokenizer, suppressed=range(start, start + len(added)))
     _keep_rules(folder)
     (folder / "README.md").write_text(card_of_tokens(prompts), encoding="utf-8")
     return ", ".join(f"{written(name)} ({one.what} of {one.run.path})" for name, one in prompts.items())

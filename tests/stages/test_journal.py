@@ -44,7 +44,7 @@ def test_a_loss_that_rises_in_a_stages_first_updates_is_told_once(
         assert setup is not None
         journal = Journal(setup)
         for name, (loss, first, is_told) in CASES.items():
-            journal.begin(stages.last, 0.0, before=0.0)
+            journal.begin(stages.last, 0.0, measuring=0.0)
             capsys.readouterr()
             for update in range(first, WATCHED + 20):
                 journal.record(Updated(update, update * 0.1, loss(update), 0.3, 8))

@@ -114,7 +114,7 @@ def with_tokens(backbone: Backbone, vectors: torch.Tensor, folder: Path) -> Any:
     tokenizer, first = with_prompts(backbone.tokenizer, {"a": len(vectors)}), len(backbone.tokenizer)
     body = partial.build(backbone, everything(backbone.shape))
     backbone.family.add_tokens(body, vectors, first)
-    partial.save(body, backbone, folder, tokenizer=tokenizer, unsaid=range(first, first + len(vectors)))
+    partial.save(body, backbone, folder, tokenizer=tokenizer, suppressed=range(first, first + len(vectors)))
     return AutoModelForSeq2SeqLM.from_pretrained(folder)
 
 
