@@ -43,6 +43,8 @@ def plan(overrides: Sequence[str], kind: str, names: Sequence[str], seeds: Seque
         if kind == "schedule" and "train.eval_every" not in keys:
             config = _validated_often(config)
         label = config.schedule.name if kind == "schedule" else name
+        if kind == "schedule" and any(run.config.schedule == config.schedule for run in runs):
+            raise UserError(f"schedules={name}: is {label} on this model, which is compared already")
         for seed in seeds:
             own = replace(config, seed=seed)
             folder = f"{config.run.dir}/{label}-s{seed}" if config.run.dir else None

@@ -183,6 +183,7 @@ def test_before_vanillas_first_validation_there_is_no_gain(
     ("more", "said"),
     [
         ("schedules=pt,crr", "schedule=crr: allowed are auto, cr, cr-half, fast, fr, ld, pt. Did you mean 'cr'?"),
+        ("schedules=cr,auto", "schedules=auto: is cr on this model, which is compared already"),
         ("schedules=cr,cr", "schedules=cr,cr: expected values parted by commas, each once"),
         ("schedules=nope.yaml", "schedule=nope.yaml: no such file"),
         ("seeds=", "seeds=: expected values parted by commas"),
