@@ -37,7 +37,7 @@ def plan(overrides: Sequence[str], kind: str, names: Sequence[str], seeds: Seque
     for key, word in keys.items():
         if key in ("seed", *OWN_KEYS[kind]):
             raise UserError(f"{word}: is what is compared; give {EXAMPLES[kind]} and seeds=0,1")
-    runs = []
+    runs: list[Planned] = []
     for name in dict.fromkeys((VANILLA, *names) if kind == "schedule" else names):
         config = in_updates(compose.load([*_words(kind, name, keys), *overrides]))
         if kind == "schedule" and "train.eval_every" not in keys:
