@@ -20,7 +20,12 @@ from bench.real.runs import Row
 from bench.real.tables import Look, Pair, looks, of_model
 from fpt.report.plots import COLOURS, STYLED
 
-LABELS = {VANILLA: "vanilla prompt tuning", PEFT: "PEFT in transformers' Trainer", "late": "late prompt"}
+LABELS = {
+    VANILLA: "vanilla prompt tuning",
+    PEFT: "PEFT in transformers' Trainer",
+    "suffix": "prompt behind the source",
+    "late": "late prompt",
+}
 SPENT = {"flops": "training FLOPs", "cpu": "seconds from the command on"}
 
 
@@ -48,10 +53,10 @@ def drawn(by_arm: Mapping[str, Mapping[Pair, Row]]) -> str:
         for (arm, rows), colour in zip(shown.items(), COLOURS, strict=False):
             if spent == "cpu" or arm != PEFT:
                 points = curve(rows, by_arm[VANILLA], pairs, spent)
-                axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.8, label=LABELS.get(arm, f"`{arm}`"))
+                axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.8, label=LABELS.get(arm, arm))
         _named(axes, label)
     axes.legend(loc="lower right", fontsize=8, frameon=False)
-    figure.axes[0].set_ylabel(f"accuracy, mean of {len(pairs)} runs")
+    figure.axes[0].set_ylabel(f"accuracy, mean of {len(pairs)} run{'s' * (len(pairs) > 1)}")
     stream = BytesIO()
     metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context({"svg.hashsalt": "picture"}):
