@@ -144,6 +144,21 @@ def test_nothing_below_a_late_prompt_is_counted(generator: str, below: int, dtyp
     assert needed.activations < soft.activations
 
 
+@pytest.mark.dear
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointed"])
+def test_before_a_prompt_behind_it_nothing_of_the_source_is_counted_twice(checkpointing: bool) -> None:
+    config, shape, sizes = config_of("gated, untied"), SHAPES["full"], (4, 128, 10)
+    price, engine = price_of(config), EngineConfig(**ON_CPU, dtype="float32")
+    before, behind = (
+        need(price, shape, engine, sizes, prompt=PromptConfig(length=PROMPT, place=place), checkpointing=checkpointing)
+        for place in ("prefix", "suffix")
+    )
+    body = real(config, shape, torch.float32, checkpointing=checkpointing).body
+    model = PromptedModel(body, SoftPrompt(torch.randn(PROMPT, config.d_model), is_behind=True))
+    assert behind.activations == pytest.approx(allocated(model, batch_of(*sizes)), rel=0.1)
+    assert behind.activations < 0.6 * before.activations
+
+
 NORMS = {"none": "cuda", "library's norms": "cpu"}  # what was changed there, and where norms are as they were then
 H100, H200 = (
     [json.loads(line) for line in (RESULTS / f"{card}.jsonl").read_text().splitlines()] for card in ("h100", "h200")
