@@ -59,6 +59,8 @@ def plan_run(config: RunConfig, schedule: Schedule, inputs: Inputs, folder: Shar
         own = replace(config, optim=replace(config.optim, lr=rate))
         if before and config.engine.dtype == "auto":  # a run that began on another machine keeps its precision
             own = replace(own, engine=replace(config.engine, dtype=before.dtype))
+        elif config.engine.device_memory is not None:  # which limits the device that is here
+            own = replace(own, engine=with_precision(config.engine, inputs.backbone.sizes.width))
         plan = decide(own, schedule, work_on(config, schedule, inputs), before, update)
         check_fits(config, plan)
         return plan

@@ -445,7 +445,7 @@ def test_a_run_that_goes_on_says_its_last_loss_and_its_threads(
     """Stopped in a validation, before which the state was saved, it begins with that validation."""
     base = words(quick, tmp_path / "run", "schedule=pt", "train.updates=4", "train.eval_every=4")
     with monkeypatch.context() as patch:
-        patch.setattr(Evaluator, "look", _stop)
+        patch.setattr(Evaluator, "validate_in_training", _stop)
         with pytest.raises(Stop):
             cli("train", *base)
     done = cli("train", *base)

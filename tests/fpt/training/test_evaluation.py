@@ -77,7 +77,8 @@ def test_answers_for_which_there_is_no_memory_are_given_in_parts(
 
     backbone, task = open_folder(checkpoint), open_task(load([f"task.data={boolq}"]))
     data = encode(task.valid, Tokens(backbone.tokenizer), source_length=64, target_length=10)
-    model = PromptedModel(partial.build(backbone, everything(backbone.shape)), SoftPrompt(torch.randn(3, 32) * 5))
+    vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(0)) * 5
+    model = PromptedModel(partial.build(backbone, everything(backbone.shape)), SoftPrompt(vectors))
     evaluator = Evaluator(task, data, backbone.tokenizer, ON_CPU, lambda batches, _: batches, 8, max_new_tokens=4)
     wanted = evaluator.answers(model, data, "validation")
     generate, sizes, most = PromptedModel.generate, [], 3
