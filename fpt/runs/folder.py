@@ -23,6 +23,7 @@ LEDGER = "checksums.json"
 LOCK = ".lock"
 METRICS = "metrics.jsonl"
 STATE = "state.safetensors"  # in a stage's folder
+FOLDER = "is a folder in a file's place, to be moved away first"
 DAMAGED = "is damaged: it is not what was written"
 
 
@@ -163,7 +164,7 @@ def _check_place(path: Path, name: str) -> None:
 def problem_of(file: Path, hashes: list[str | None]) -> str | None:
     """Say why a file with these recorded hashes cannot be trusted; None if it can."""
     if file.is_dir():
-        return "is a folder in a file's place"
+        return FOLDER
     digest = _digest(file)
     if digest is None:
         return "is missing"
@@ -174,7 +175,7 @@ def metrics_problem(path: Path, mark: Mark) -> str | None:
     """Say why the marked part of a run's metrics.jsonl cannot be trusted; None if it can."""
     file = path / METRICS
     if not file.is_file():
-        return "is missing"
+        return FOLDER if file.is_dir() else "is missing"
     kept = file.read_bytes()[: mark["bytes"]]
     return None if hashlib.sha256(kept).hexdigest() == mark["sha256"] else DAMAGED
 

@@ -122,6 +122,7 @@ def test_a_harmed_run_is_right_refused_in_one_line_or_repaired(finished: Path, c
             said = refusal(uses[use], f"{name}, {harm}")
             assert "\n" not in said, (name, harm)
             assert said.isprintable(), (name, harm)
+            assert harm != "a folder" or not said or name == LEDGER or "move" in said, (name, said)
         assert contents(run.parent / "outside") == outside, (name, harm)
         is_mended = harm in ("cut", "flipped", "emptied", "gone") and name != LEDGER
         assert not (is_mended and said), (name, harm, said)
