@@ -10,7 +10,7 @@ from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
 from fpt.tasks.catalogue import most_train_examples
 from fpt.tasks.opening import open_task
-from stages.schedule import settled
+from stages.schedule import resolved
 
 
 def in_updates(config: RunConfig) -> RunConfig:
@@ -27,7 +27,7 @@ def _of_family(config: RunConfig) -> RunConfig:
     schedule = reads.learning.schedule if optim.schedule == "auto" else optim.schedule
     rate = reads.learning.lr if optim.lr is None else optim.lr
     prompt = kind_of(config.prompt).resolved(reads, blocks)
-    stages = settled(config.schedule, reads)
+    stages = resolved(config.schedule, reads.schedule)
     optim = replace(optim, name=name, schedule=schedule, lr=rate)
     return replace(config, prompt=prompt, schedule=stages, optim=optim)
 

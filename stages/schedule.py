@@ -7,7 +7,6 @@ from math import inf
 from typing import Any
 
 from fpt.backbones.location import config_values
-from fpt.backbones.reading import Reading
 from fpt.backbones.shapes import Shape, Stack, read_shape, row_of
 from fpt.config.keys import stages_of
 from fpt.config.run_config import RunConfig
@@ -104,11 +103,11 @@ class Schedule:
         ]
 
 
-def settled(config: ScheduleConfig, reads: Reading) -> ScheduleConfig:
-    """The schedule that `auto` stands for on models that read in this way; any other as it is."""
+def resolved(config: ScheduleConfig, usual: str) -> ScheduleConfig:
+    """The schedule with `auto` replaced by the one of this name, which is usual for the model's family."""
     if config.name != "auto" or config.stages:
         return config
-    return replace(config, name=reads.schedule, stages=stages_of(reads.schedule))
+    return replace(config, name=usual, stages=stages_of(usual))
 
 
 def of(config: RunConfig) -> Schedule:
@@ -119,7 +118,7 @@ def of(config: RunConfig) -> Schedule:
     kind, reduces = kind_of(config.prompt), config.task.reduce_decoder
     reads, keeps = row_of(values, where).reads, config.schedule.blocks
     kind.resolved(reads, full.source.blocks)
-    own = settled(config.schedule, reads)
+    own = resolved(config.schedule, reads.schedule)
     schedule = build(own, full=full, updates=config.train.updates, reduce_decoder=reduces)
     keeps, blocks = reads.blocks if keeps == "auto" else keeps, full.source.blocks
     schedule = replace(schedule, block=kind.position(blocks), fixed=kind.kept_blocks(blocks), keeps=keeps)
