@@ -28,7 +28,7 @@ from fpt.runs.run import Run, open_run
 from fpt.tasks.opening import open_task
 from fpt.tasks.splits import with_split, without_training_file
 from fpt.training.prediction import Prediction, Predictor
-from stages import epochs, partial, schedule
+from stages import partial, resolve, schedule
 from stages.planning.decide import described
 from stages.run import run as run_stages
 from stages.selection import choose
@@ -66,13 +66,13 @@ def configure(*overrides: str) -> RunConfig:
 
 def plan(config: RunConfig) -> dict[str, Any]:
     """What every stage will cost, as `fpt plan --json` prints it."""
-    config = epochs.expected(config)
+    config = resolve.for_plan(config)
     return described(config, schedule.of(config))
 
 
 def train(config: RunConfig) -> Run:
     """Train the prompt through the schedule's stages, or go on with a run that was stopped, in this process."""
-    config = epochs.in_updates(processes.alone(config))
+    config = resolve.for_training(processes.alone(config))
     with warnings.catch_warnings(action="ignore"):
         run_stages(config, schedule.of(config), lambda: open_task(config), Progress())
         return open_run(config.folder)

@@ -8,12 +8,11 @@ from typing import Any
 
 from fpt.backbones.location import config_values
 from fpt.backbones.shapes import Shape, Stack, read_shape, row_of
-from fpt.config.keys import stages_of
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import ScheduleConfig
 from fpt.errors import UserError, check_among
 from fpt.prompts.kinds import kind_of
-from stages import fits
+from stages import fits, resolve
 
 KEYS = ("depth", "width", "share", "updates")
 
@@ -103,23 +102,15 @@ class Schedule:
         ]
 
 
-def resolved(config: ScheduleConfig, usual: str) -> ScheduleConfig:
-    """The schedule with `auto` replaced by the one of this name, which is usual for the model's family."""
-    if config.name != "auto" or config.stages:
-        return config
-    return replace(config, name=usual, stages=stages_of(usual))
-
-
 def of(config: RunConfig) -> Schedule:
     """The schedule of a run, from the model's shape alone: no weights are read, and nothing heavy is imported."""
     values, where = config_values(config.model)
     full = read_shape(values, where)
     fits.check(config, values, where)
-    kind, reduces = kind_of(config.prompt), config.task.reduce_decoder
+    config, kind = resolve.for_model(config), kind_of(config.prompt)
     reads, keeps = row_of(values, where).reads, config.schedule.blocks
-    kind.resolved(reads, full.source.blocks)
-    own = resolved(config.schedule, reads.schedule)
-    schedule = build(own, full=full, updates=config.train.updates, reduce_decoder=reduces)
+    updates, reduces = config.train.updates, config.task.reduce_decoder
+    schedule = build(config.schedule, full=full, updates=updates, reduce_decoder=reduces)
     keeps, blocks = reads.blocks if keeps == "auto" else keeps, full.source.blocks
     schedule = replace(schedule, block=kind.position(blocks), fixed=kind.kept_blocks(blocks), keeps=keeps)
     _check_seen(schedule, config.prompt.layer)

@@ -4,13 +4,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from fpt.backbones.backbone import Backbone
 from fpt.config.run_config import RunConfig
-from fpt.config.schema import RELATIVE_LR, OptimConfig, RecycleConfig
+from fpt.config.schema import RecycleConfig
 from fpt.prompts.files import initial
 from fpt.prompts.kinds import kind_of
 from fpt.prompts.modules import Tensors
-from fpt.prompts.soft import NUM_COMMON
 from fpt.training.checkpoint import TrainState, dump_prompt
 from stages.inputs import Inputs
 
@@ -37,14 +35,6 @@ def start_of(config: RunConfig, block: int, inputs: Inputs) -> Start:
     """The prompt of a run before its first update; it enters before block `block`."""
     prompt = initial(config.prompt, inputs.backbone, labels=inputs.task.labels, seed=config.seed)
     return Start(prompt, kind_of(config.prompt).metadata(block))
-
-
-def rate_of(optim: OptimConfig, backbone: Backbone) -> float:
-    """The run's highest learning rate, to two digits: as set, or relative to the embeddings of frequent tokens."""
-    if optim.lr is not None:
-        return optim.lr
-    embeddings = backbone.embeddings(list(range(min(NUM_COMMON, backbone.sizes.vocabulary))))
-    return float(f"{RELATIVE_LR * embeddings.square().mean().sqrt().item():.2g}")
 
 
 def recycled(state: TrainState, config: RecycleConfig) -> TrainState:

@@ -14,15 +14,14 @@ from fpt.config import compose
 from fpt.devices.ending import Failed
 from fpt.errors import reason
 from fpt.runs.progress import Progress
-from stages import schedule
-from stages.epochs import expected
+from stages import resolve, schedule
 
 OPTIONAL = ("bitsandbytes", "tensorboard", "wandb", "peft")
 
 
 def plan(arguments: Arguments) -> None:
     """Run `fpt plan`."""
-    config = expected(compose.load(arguments.overrides))
+    config = resolve.for_plan(compose.load(arguments.overrides))
     stages = schedule.of(config)
     from stages.planning.decide import described
 

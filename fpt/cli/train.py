@@ -26,8 +26,7 @@ from fpt.runs.trackers import chosen
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.opening import open_task
 from fpt.tasks.origins import check_own_files
-from stages import schedule
-from stages.epochs import in_updates
+from stages import resolve, schedule
 from stages.schedule import Schedule
 from stages.several import compare as comparison
 from stages.several import in_turn
@@ -39,7 +38,7 @@ def train(arguments: Arguments) -> None:
     if "multirun" in arguments.options:
         sweep(arguments)
         return
-    config = in_updates(compose.load(arguments.overrides))
+    config = resolve.for_training(compose.load(arguments.overrides))
     if processes.is_worker():
         _share(config, arguments)
     elif result := _one(config, ["--json"] if "json" in arguments.options else []):

@@ -21,7 +21,7 @@ from fpt.runs.records import PLAN
 from fpt.runs.shared_folder import SharedFolder
 from fpt.tasks.catalogue import most_train_examples
 from fpt.units import amount
-from stages import kept_states
+from stages import kept_states, resolve
 from stages.inputs import Inputs
 from stages.planning.advice import advise
 from stages.planning.flops import Costs, Work, of_validation, work_at_limits, work_on
@@ -29,7 +29,6 @@ from stages.planning.memory import Memory, device_of, is_auto
 from stages.planning.plan import Plan, StagePlan
 from stages.schedule import Schedule, Stage
 from stages.selection import blocks_of
-from stages.start import rate_of
 
 # A plan depends on these settings, and on those that may not change while a run goes on.
 ASKED = (
@@ -55,7 +54,7 @@ def plan_run(config: RunConfig, schedule: Schedule, inputs: Inputs, folder: Shar
         return before
 
     def decide_here() -> Plan:
-        rate = before.lr if before else rate_of(config.optim, inputs.backbone)
+        rate = before.lr if before else resolve.rate_of(config.optim, inputs.backbone)
         own = replace(config, optim=replace(config.optim, lr=rate))
         if before and config.engine.dtype == "auto":  # a run that began on another machine keeps its precision
             own = replace(own, engine=replace(config.engine, dtype=before.dtype))
@@ -141,9 +140,7 @@ def decide(config: RunConfig, schedule: Schedule, work: Work, before: Plan | Non
         activation_checkpointing=fit.checkpointing,
         graphs=graphs_here(engine, fit.checkpointing),
         states=states,
-        init=config.prompt.init,
-        optimizer=config.optim.name,
-        lr_schedule=config.optim.schedule,
+        learning=resolve.learning(config),
         lr=config.optim.lr,
         device_memory=device.of_each(counted(engine).here),
         reasons=[reason, *[cpu_precision()][:was_chosen], *memory.why_checkpointing(config, fit)],

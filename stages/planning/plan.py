@@ -11,7 +11,6 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from fpt.config.run_config import RunConfig
-from fpt.config.schema import RELATIVE_LR
 from fpt.devices.device import named
 from fpt.errors import UserError
 from stages.kept_states import StatesPlan
@@ -83,9 +82,7 @@ class Plan:
         activation_checkpointing: whether the run has it.
         graphs: whether updates run as CUDA graphs.
         states: what is done about states that the prompt does not change; None for a prompt before the source.
-        init: what the prompt starts from.
-        optimizer: its optimizer.
-        lr_schedule: what the learning rate does after warm-up, constant or linear.
+        learning: how the prompt learns, as settings.
         lr: its highest learning rate; None: RELATIVE_LR of the embeddings' size, and these have not been read.
         device_memory: bytes of one device; on a CPU, a process's share of the free memory.
         reasons: in words for the user, why this engine, and what was turned on because nothing fits without it.
@@ -107,9 +104,7 @@ class Plan:
     activation_checkpointing: bool
     graphs: bool
     states: StatesPlan | None
-    init: str
-    optimizer: str
-    lr_schedule: str
+    learning: str
     lr: float | None
     device_memory: int
     reasons: list[str]
@@ -169,14 +164,6 @@ class Plan:
         engine = replace(config.engine, name=self.engine, dtype=self.dtype, graphs=self.graphs)
         return replace(config, train=train, engine=engine, optim=replace(config.optim, lr=self.lr))
 
-    @property
-    def learning(self) -> str:
-        """How the prompt learns, as settings."""
-        peak = f"{self.lr:g}" if self.lr else f"{RELATIVE_LR} of the root mean square of the model's embeddings"
-        return (
-            f"prompt.init={self.init}, optim.name={self.optimizer}, optim.schedule={self.lr_schedule}, optim.lr={peak}"
-        )
-
     def sentences(self, device: str) -> list[str]:
         """The plan in words for the user: the engine and why, the states that are kept, and how the prompt learns."""
         number = torch.get_num_threads()
@@ -188,10 +175,10 @@ class Plan:
         return [engine, *others, *([self.states.sentence] if self.states else []), self.learning]
 
     def to_json(self) -> dict[str, Any]:
-        """The content of plan.json: the plan, the sums over its stages, and its sentences about states and learning."""
+        """The content of plan.json: the plan, the sums over its stages, and its sentence about states."""
         sums = {name: getattr(self, name) for name in ("updates", "flops", "flops_pt", "flops_ratio", "fits")}
         states = self.states and {**asdict(self.states), "sentence": self.states.sentence}
-        return {**asdict(self), **sums, "states": states, "learning": self.learning}
+        return {**asdict(self), **sums, "states": states}
 
     @classmethod
     def from_json(cls, values: dict[str, Any], where: str) -> "Plan":

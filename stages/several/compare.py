@@ -18,8 +18,7 @@ from fpt.config.run_config import RunConfig
 from fpt.config.schema import FolderConfig, PromptConfig
 from fpt.errors import UserError, check_among
 from fpt.runs.run import Run
-from stages import schedule
-from stages.epochs import in_updates
+from stages import resolve, schedule
 from stages.several.in_turn import Planned
 
 VANILLA = "pt"
@@ -39,7 +38,7 @@ def plan(overrides: Sequence[str], kind: str, names: Sequence[str], seeds: Seque
             raise UserError(f"{word}: is what is compared; give {EXAMPLES[kind]} and seeds=0,1")
     runs: list[Planned] = []
     for name in dict.fromkeys((VANILLA, *names) if kind == "schedule" else names):
-        config = in_updates(compose.load([*_words(kind, name, keys), *overrides]))
+        config = resolve.for_training(compose.load([*_words(kind, name, keys), *overrides]))
         if kind == "schedule" and "train.eval_every" not in keys:
             config = _validated_often(config)
         label = config.schedule.name if kind == "schedule" else name

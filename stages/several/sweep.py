@@ -12,7 +12,7 @@ from fpt.config.run_config import RunConfig
 from fpt.config.schema import FolderConfig
 from fpt.errors import UserError
 from fpt.runs.run import Run
-from stages.epochs import in_updates
+from stages import resolve
 from stages.several.in_turn import Planned
 
 IN_THE_NAME = ("task", "task.name", "model", "model.name", "schedule", "schedule.name", "seed")
@@ -29,7 +29,7 @@ def plan(words: Sequence[str]) -> list[Planned]:
     for values in product(*(swept[word] for word in keys)):
         chosen = dict(zip(keys, values, strict=True))
         given = [f"{keys[word]}={chosen[word]}" if word in chosen else word for word in words]
-        config = in_updates(compose.load(given))
+        config = resolve.for_training(compose.load(given))
         named = {keys[word]: value for word, value in chosen.items()}
         runs.append(Planned(replace(config, run=FolderConfig(dir=_folder(config, named))), named))
     return runs

@@ -10,7 +10,7 @@ from fpt.backbones.location import config_values
 from fpt.config import compose
 from fpt.errors import UserError
 from stages import fits, schedule
-from stages.epochs import in_updates
+from stages.resolve import for_training
 
 REFUSED = {
     "model=roberta-large task=squad_v2": "answers by one word at a mask, and squad_v2 has no label words",
@@ -87,9 +87,9 @@ def test_a_prompt_that_something_sees_is_not_refused(words: str) -> None:
     ],
 )
 def test_the_pooled_state_is_one_that_has_seen_the_source(words: str, pool: str) -> None:
-    config = in_updates(compose.load(["prompt=late", *words.split()]))
+    config = for_training(compose.load(["prompt=late", *words.split()]))
     assert config.prompt.pool == pool
-    assert in_updates(config) == config
+    assert for_training(config) == config
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from fpt.runs.shared_folder import SharedFolder
 from fpt.tasks.opening import open_task
 from fpt.training.loop import Updated
 from stages import schedule
-from stages.epochs import in_updates
 from stages.inputs import open_inputs
 from stages.journal import WATCHED, Journal
+from stages.resolve import for_training
 from stages.setup import prepare
 from tests.conftest import Outcome, quick_words
 from tests.families import save_family
@@ -37,7 +37,7 @@ CASES: dict[str, tuple[Callable[[int], float], int, bool]] = {
 def test_a_loss_that_rises_in_a_stages_first_updates_is_told_once(
     quick: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = in_updates(load([*quick, "schedule=pt", "train.updates=100"]))
+    config = for_training(load([*quick, "schedule=pt", "train.updates=100"]))
     stages, inputs = schedule.of(config), open_inputs(config, open_task(config), Progress())
     with closing(SharedFolder(config.folder, lambda: RunFolder(Path(config.folder)))) as folder:
         setup = prepare(config, stages, inputs, folder, Progress())

@@ -1,6 +1,5 @@
 """Presets are the paper's, counts and fractions mean what they say, and an impossible schedule is refused."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +8,6 @@ from fpt.backbones.shapes import Shape, Stack
 from fpt.config.compose import load
 from fpt.config.schema import ScheduleConfig
 from fpt.errors import UserError
-from stages import epochs
 from stages.schedule import build
 
 LARGE = Shape(Stack(24, 2816), Stack(24, 2816))
@@ -110,16 +108,3 @@ def test_an_impossible_schedule_is_refused(stages: list[Any], reason: str) -> No
 def test_a_partial_end_must_be_asked_for() -> None:
     rows = custom({"depth": 0.5, "width": 0.25, "share": 1.0}, partial_end=True)
     assert rows == [(Shape(Stack(12, 704), Stack(12, 704)), 0, 100)]
-
-
-def test_epochs_are_so_many_updates_as_see_every_example_so_often(boolq: Path) -> None:
-    words = [f"task.data={boolq}", "train.epochs=2.5", "train.batch_size=7"]  # 48 examples
-    settled = epochs.in_updates(load(words))
-    assert (settled.train.updates, settled.train.epochs) == (18, None)
-    assert epochs.in_updates(load(words[:1])).train.updates == load(words[:1]).train.updates
-    with pytest.raises(
-        UserError, match=r"train\.epochs=2\.5: how many training examples there are is not known before"
-    ):
-        epochs.expected(load(words))
-    assert epochs.expected(load(["task=mnli", "train.epochs=1", "model=t5-small"])).train.updates == 12272
-    assert epochs.expected(load(["task=rte", "task.shots=16", "train.epochs=10", "model=t5-small"])).train.updates == 10

@@ -16,7 +16,7 @@ from fpt.config.stored import differences
 from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
 from fpt.tasks.catalogue import rules_of
-from stages.epochs import expected
+from stages.resolve import for_plan
 
 
 @pytest.mark.dear
@@ -46,7 +46,7 @@ def test_every_file_composes(group: str) -> None:
 @pytest.mark.parametrize(("size", "updates"), [("large", 30000), ("xl", 15000)])
 @pytest.mark.parametrize("schedule", ["pt", "ld", "fr", "cr"])
 def test_experiments_are_the_papers_recipes(size: str, updates: int, schedule: str) -> None:
-    loaded = expected(compose.load([f"experiment={size}-{schedule}", "task=mnli"]))
+    loaded = for_plan(compose.load([f"experiment={size}-{schedule}", "task=mnli"]))
     assert (loaded.model.name, loaded.schedule.name, loaded.train.updates) == (f"t5-{size}", schedule, updates)
     assert (loaded.prompt.length, loaded.prompt.init) == (20, "uniform")
     assert (loaded.optim.name, loaded.optim.lr) == ("adafactor", 0.3)

@@ -14,7 +14,7 @@ from fpt.report import open_runs
 from fpt.runs.folder import LEDGER, METRICS
 from fpt.runs.run import open_run
 from stages import resume, schedule
-from stages.epochs import in_updates
+from stages.resolve import for_training
 from stages.using.learned import from_run
 from tests.conftest import Outcome, copied_run, quick_words, rewritten
 
@@ -97,7 +97,7 @@ def refusal(use: Callable[[], object], what: str) -> str:
 @pytest.fixture(scope="module")
 def config(checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     place = tmp_path_factory.mktemp("harmed") / "place"
-    return in_updates(compose.load([*quick_words(checkpoint, boolq, place / "run"), f"cache_dir={place.parent}"]))
+    return for_training(compose.load([*quick_words(checkpoint, boolq, place / "run"), f"cache_dir={place.parent}"]))
 
 
 @pytest.mark.parametrize("harm", [*HARMS, *FORGED])

@@ -23,7 +23,7 @@ from stages.planning import memory
 from stages.planning.decide import decide, plan_ahead, plan_run
 from stages.planning.flops import work_on
 from stages.planning.plan import Plan
-from stages.start import rate_of
+from stages.resolve import rate_of
 from tests.conftest import Outcome, open_folder, quick_words, stopped_after
 from tests.families import save_family
 
@@ -132,7 +132,8 @@ def test_a_run_that_goes_on_keeps_the_rate_that_its_models_embeddings_gave_it(
         cli("train", *words)
     assert cli("train", *words, "train.micro_batch=1", "resume=must").status == 0
     plan = json.loads((tmp_path / "run/plan.json").read_text())
-    assert (plan["init"], plan["optimizer"], plan["micro_batch"]) == ("labels", "adamw", 1)
+    assert plan["learning"] == f"prompt.init=labels, optim.name=adamw, optim.schedule=linear, optim.lr={plan['lr']:g}"
+    assert plan["micro_batch"] == 1
     lines = map(json.loads, (tmp_path / "run/metrics.jsonl").read_text().splitlines())
     rates = [line["lr"] for line in lines if "lr" in line]
     assert rates == sorted(rates, reverse=True)

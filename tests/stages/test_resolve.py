@@ -8,9 +8,9 @@ import torch
 
 from fpt.config.compose import load
 from fpt.config.schema import RELATIVE_LR, OptimConfig
-from stages.epochs import expected
+from fpt.errors import UserError
+from stages.resolve import for_plan, for_training, rate_of
 from stages.schedule import of
-from stages.start import rate_of
 from tests.conftest import open_folder
 from tests.families import CASES, opened, save_family
 
@@ -38,7 +38,7 @@ GIVEN = {
 
 def learning(folder: Path, family: str, *words: str) -> tuple[str, str, str, float | None]:
     (folder / "config.json").write_text(json.dumps({"model_type": family, **CASES[family].values}))
-    config = expected(load([f"model={folder}", "schedule=pt", *words]))
+    config = for_plan(load([f"model={folder}", "schedule=pt", *words]))
     return config.prompt.init, config.optim.name, config.optim.schedule, config.optim.lr
 
 
@@ -81,8 +81,21 @@ def test_causal_models_are_trained_whole_where_nothing_is_said(
     model: str, words: list[str], name: str, stages: int
 ) -> None:
     config = load([f"model={model}", *words])
-    resolved = expected(config)
+    resolved = for_plan(config)
     assert (resolved.schedule.name, len(resolved.schedule.stages)) == (name, stages)
     assert resolved.schedule.blocks == config.schedule.blocks
     assert resolved.folder.name == f"boolq-{model}-{name}-s0"
     assert of(config) == of(resolved)
+
+
+def test_epochs_are_so_many_updates_as_see_every_example_so_often(boolq: Path) -> None:
+    words = [f"task.data={boolq}", "train.epochs=2.5", "train.batch_size=7"]  # 48 examples
+    settled = for_training(load(words))
+    assert (settled.train.updates, settled.train.epochs) == (18, None)
+    assert for_training(load(words[:1])).train.updates == load(words[:1]).train.updates
+    with pytest.raises(
+        UserError, match=r"train\.epochs=2\.5: how many training examples there are is not known before"
+    ):
+        for_plan(load(words))
+    assert for_plan(load(["task=mnli", "train.epochs=1", "model=t5-small"])).train.updates == 12272
+    assert for_plan(load(["task=rte", "task.shots=16", "train.epochs=10", "model=t5-small"])).train.updates == 10

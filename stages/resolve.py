@@ -1,0 +1,79 @@
+"""Resolves what a configuration leaves open: by the model's family, the number of training examples, the embeddings."""
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from fpt.backbones.location import config_values
+from fpt.backbones.shapes import read_shape, row_of
+from fpt.config.keys import stages_of
+from fpt.config.run_config import RunConfig
+from fpt.config.schema import RELATIVE_LR, OptimConfig, ScheduleConfig
+from fpt.errors import UserError
+from fpt.prompts.kinds import kind_of
+from fpt.prompts.soft import NUM_COMMON
+from fpt.tasks.catalogue import most_train_examples
+from fpt.tasks.opening import open_task
+
+if TYPE_CHECKING:
+    from fpt.backbones.backbone import Backbone
+
+
+def for_training(config: RunConfig) -> RunConfig:
+    """The configuration with what suits the model's family, and with `train.updates` in place of `train.epochs`."""
+    config = for_model(config)
+    return config if config.train.epochs is None else _in_updates(config, len(open_task(config).train))
+
+
+def for_plan(config: RunConfig) -> RunConfig:
+    """As `for_training`, before any data are read."""
+    config = for_model(config)
+    if config.train.epochs is None:
+        return config
+    number = most_train_examples(config)
+    if number is None:
+        raise UserError(
+            f"train.epochs={config.train.epochs:g}: how many training examples there are is not known before they are"
+            " read; plan with train.updates=N"
+        )
+    return _in_updates(config, number)
+
+
+def for_model(config: RunConfig) -> RunConfig:
+    """The configuration without `auto` in prompt, stages and optimizer; a rate that needs weights stays null."""
+    values, where = config_values(config.model)
+    reads, blocks, optim = row_of(values, where).reads, read_shape(values, where).source.blocks, config.optim
+    name = reads.learning.optimizer if optim.name == "auto" else optim.name
+    schedule = reads.learning.schedule if optim.schedule == "auto" else optim.schedule
+    rate = reads.learning.lr if optim.lr is None else optim.lr
+    prompt = kind_of(config.prompt).resolved(reads, blocks)
+    optim = replace(optim, name=name, schedule=schedule, lr=rate)
+    return replace(config, prompt=prompt, schedule=_stages(config.schedule, reads.schedule), optim=optim)
+
+
+def _stages(config: ScheduleConfig, usual: str) -> ScheduleConfig:
+    """The schedule with `auto` replaced by the one of this name, which is usual for the model's family."""
+    if config.name != "auto" or config.stages:
+        return config
+    return replace(config, name=usual, stages=stages_of(usual))
+
+
+def _in_updates(config: RunConfig, examples: int) -> RunConfig:
+    assert config.train.epochs is not None
+    updates = math.ceil(examples * config.train.epochs / config.train.batch_size)
+    return replace(config, train=replace(config.train, updates=updates, epochs=None))
+
+
+def rate_of(optim: OptimConfig, backbone: "Backbone") -> float:
+    """The run's highest learning rate, to two digits: as set, or relative to the embeddings of frequent tokens."""
+    if optim.lr is not None:
+        return optim.lr
+    embeddings = backbone.embeddings(list(range(min(NUM_COMMON, backbone.sizes.vocabulary))))
+    return float(f"{RELATIVE_LR * embeddings.square().mean().sqrt().item():.2g}")
+
+
+def learning(config: RunConfig) -> str:
+    """How the prompt of a resolved configuration learns, as settings."""
+    name, schedule, lr = config.optim.name, config.optim.schedule, config.optim.lr
+    peak = f"{lr:g}" if lr else f"{RELATIVE_LR} of the root mean square of the model's embeddings"
+    return f"prompt.init={config.prompt.init}, optim.name={name}, optim.schedule={schedule}, optim.lr={peak}"
