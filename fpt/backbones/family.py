@@ -138,13 +138,7 @@ class Family:
         return self._record(model, inputs_embeds=states, attention_mask=mask, **given)[1]
 
     def through(
-        self,
-        model: Any,
-        states: Tensor,
-        recorded: list[calls.Call],
-        first: int,
-        last: int | None,
-        **instead: Any,
+        self, model: Any, states: Tensor, recorded: list[calls.Call], first: int, last: int | None, **instead: Any
     ) -> Tensor:
         """Run blocks `first` to `last` (exclusive) of the first stack on hidden states [B, L, D]."""
         return calls.run(self.blocks_of(model, self._first)[first:last], recorded[first:last], states, **instead)
@@ -164,13 +158,7 @@ class Family:
         return calls.record(model.get_submodule(row.module), row.blocks, row.norm, **inputs, **more)
 
     def decoded(
-        self,
-        model: Any,
-        ids: Tensor,
-        states: Tensor,
-        mask: Tensor,
-        texts: int = 1,
-        prompt: Tensor | None = None,
+        self, model: Any, ids: Tensor, states: Tensor, mask: Tensor, texts: int = 1, prompt: Tensor | None = None
     ) -> Tensor:
         """The decoder's output [B, T, D] for its input ids [B, T], the encoder's output [B, S, D] and its mask.
 

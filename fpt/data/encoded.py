@@ -201,5 +201,5 @@ class Encoded:
 
 
 def padded(rows: list[list[int]], value: int, width: int) -> Tensor:
-    """RaggedRows of ids as one tensor of the given width, padded with `value`."""
+    """Rows of ids as one tensor of the given width, padded with `value`."""
     return torch.tensor([row + [value] * (width - len(row)) for row in rows])
