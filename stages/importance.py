@@ -59,10 +59,10 @@ def measure(
             if not indices and not engine.is_sharded:
                 continue
             batch = examples.batch(indices or batches[0]).to(engine.device)
-            below, rest = model.reader.weights(batch)
+            below, rest = model.reader.position_weights(batch)
             # A process without a batch of its own runs one with weight 0, because its shard of the model is needed.
             counts = float(bool(indices))
-            weights["decoder"] = mean_weights(model.reader.said(batch)) * counts
+            weights["decoder"] = mean_weights(model.reader.decoder_mask(batch)) * counts
             weights[first] = below * counts
             batch = replace(batch, below=model.below(batch))
             weights[first] = rest * counts

@@ -1,7 +1,7 @@
 """A small random checkpoint of every family, saved by transformers: one line in a table for each."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,11 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import CONFIG_MAPPING, AutoTokenizer, PreTrainedTokenizerFast
 
 from fpt.backbones import tiny
+from fpt.backbones.backbone import Backbone
 from fpt.backbones.family_table import FAMILY_TABLE
 from fpt.backbones.shapes import Selection, Shape, StackSelection
 from fpt.data.encoded import IGNORED, Batch, Encoded, RaggedRows
-from tests.conftest import VOCABULARY
+from tests.conftest import VOCABULARY, open_folder
 from tests.models import DATA
 
 WIDTH, NEURONS, BLANK = 32, 48, 77
@@ -118,6 +119,28 @@ def opened(folder: Path, family: str) -> Any:
     if family == "umt5":  # which transformers takes for tied, and scales: no published checkpoint is
         model.config.tie_word_embeddings = False
     return model.requires_grad_(False)
+
+
+def fixtures_of(names: Iterable[str]) -> tuple[Any, Any, Any, Any]:
+    """A module's fixtures: each family's name, its small model's folder, the backbone there, and transformers' own."""
+
+    @pytest.fixture(scope="module", params=names)
+    def family(request: pytest.FixtureRequest) -> str:
+        return request.param
+
+    @pytest.fixture(scope="module")
+    def folder(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return save_family(tmp_path_factory.mktemp("families") / family, family)
+
+    @pytest.fixture(scope="module")
+    def backbone(folder: Path) -> Backbone:
+        return open_folder(folder)
+
+    @pytest.fixture(scope="module")
+    def theirs(folder: Path, family: str) -> Any:
+        return opened(folder, family)
+
+    return family, folder, backbone, theirs
 
 
 def data_of(family: str) -> Encoded:

@@ -5,16 +5,13 @@ Letters: B batch, S source, T target, P prompt, D model.
 
 import math
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from fpt.backbones.family import Family
 from fpt.data.encoded import IGNORED, Batch
 from fpt.prompts.context import CachedBlocks, Context, ReadOnly, padded_in_front
-from fpt.prompts.modules import Prompt
 from fpt.prompts.readers import Causal, Encoded, Reader, Seq2Seq, mean_weights
 
 
@@ -46,7 +43,7 @@ class CausalBehind(Causal):
         """The output [B, P+T-1, D] for the prompt and the target, and the mask of all positions."""
         family, body, mask = self.family, self.body, batch.mask
         self.begin_pass()
-        source = self._source(padded_in_front(below, mask))
+        source = self._source(below, mask)
         lengths, number = mask.sum(1, keepdim=True), self.prompt.length + batch.labels.shape[1] - 1
         places = lengths + torch.arange(number, device=mask.device)
         ids = batch.labels.masked_fill(batch.labels == IGNORED, 0)
@@ -57,39 +54,33 @@ class CausalBehind(Causal):
         states = family.through(body, states, recorded, 0, None, past_key_values=ReadOnly(source))
         return family.normed(body, states), mask
 
-    def weights(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def position_weights(self, batch: Batch) -> tuple[Tensor, Tensor]:
         prompt, read = batch.mask.new_ones(len(batch.mask), self.prompt.length), batch.labels[:, 1:] != IGNORED
         both = mean_weights(torch.cat([batch.mask, prompt, read], 1))
         return both[:, : batch.mask.shape[1]], both[:, batch.mask.shape[1] :]
 
-    def _source(self, rows: Tensor) -> DynamicCache:
-        """The keys and values in `rows` [B, S, …], which `below` gave, as the blocks take them."""
+    def _source(self, below: Tensor, mask: Tensor) -> DynamicCache:
+        """The keys and values that the method `below` gave, as the blocks take them: with the padding in front."""
+        rows = padded_in_front(below, mask)
         return DynamicCache(rows.view(*rows.shape[:2], *self._shape).permute(2, 3, 0, 4, 1, 5).unbind(0))
 
     def read(self, batch: Batch, more: int) -> Context:
-        below = self.below(batch) if batch.below is None else batch.below
+        """As every causal reader's; the source is in a cache already, so that only the prompt is read."""
+        family, body, mask = self.family, self.body, batch.mask
+        if (below := batch.below) is None:
+            self.begin_pass()
+            below = self.below(batch)
         self.begin_pass()
-        source = self._source(padded_in_front(below, batch.mask))
-        return _BehindSource(self.family, self.body, self.prompt, batch, more, source)
+        source = self._source(below, mask)
+        blocks = partial(CachedBlocks, family, body, more=more, cache=source, done=mask.shape[1])
+        keys = source.layers[0].keys
+        vectors = self.prompt(keys.new_zeros(len(mask), 1, family.row.first.width_in(body.config)), mask).to(keys.dtype)
+        upper = blocks(mask=torch.cat([mask, mask.new_ones(vectors.shape[:2])], 1))
+        return Context(family, body, source, blocks(mask=mask, last=0), upper, vectors)
 
     def decode(self, batch: Batch, encoded: Encoded, texts: int = 1) -> Tensor:
         assert texts == 1
         return encoded[0][:, self.prompt.length - 1 :]
-
-
-class _BehindSource(Context):
-    """A context whose source is in a cache already, so that only the prompt is read."""
-
-    def __init__(
-        self, family: Family, body: Any, prompt: Prompt, batch: Batch, more: int, source: DynamicCache
-    ) -> None:
-        self._family, self._body, self._cache = family, body, source
-        keys, mask = source.layers[0].keys, batch.mask
-        blocks = partial(CachedBlocks, family, body, more=more, cache=source, done=mask.shape[1])
-        vectors = prompt(keys.new_zeros(len(mask), 1, family.row.first.width_in(body.config)), mask).to(keys.dtype)
-        self._lower = blocks(mask=mask, last=0)
-        self._upper = blocks(mask=torch.cat([mask, mask.new_ones(vectors.shape[:2])], 1))
-        self.last = family.normed(body, self._upper.read(vectors)[:, -1])
 
 
 class Seq2SeqBehind(Seq2Seq):
@@ -102,11 +93,11 @@ class Seq2SeqBehind(Seq2Seq):
     def encode(self, batch: Batch, below: Tensor) -> Encoded:
         return below, batch.mask
 
-    def said(self, batch: Batch) -> Tensor:
+    def decoder_mask(self, batch: Batch) -> Tensor:
         real = batch.labels != IGNORED
         return torch.cat([real.new_ones(len(real), self.prompt.length), real], 1)
 
-    def in_front(self, encoded: Encoded) -> Tensor:
+    def decoder_prompt(self, encoded: Encoded) -> Tensor:
         return self.prompt(*encoded)
 
 

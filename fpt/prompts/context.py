@@ -1,4 +1,4 @@
-"""What a decoder-only model has read, its keys and values in a cache, so that it can go on without reading it again.
+"""Keys and values of what a decoder-only model has read, so that more can follow without reading it again.
 
 Letters: B batch, L positions, N positions of one pass, P prompt, S source, D model.
 """
@@ -100,18 +100,24 @@ class Context:
         last: the stack's output [B, D] at the last position, from which the next token is predicted.
     """
 
-    last: Tensor
+    def __init__(
+        self, family: Family, body: Any, cache: DynamicCache, lower: CachedBlocks, upper: CachedBlocks, states: Tensor
+    ) -> None:
+        """Read hidden states [B, N, D] with the upper blocks, which share a cache with the lower ones."""
+        self._family, self._body, self._cache, self._lower, self._upper = family, body, cache, lower, upper
+        self.last = family.normed(body, upper.read(states)[:, -1])
 
-    def __init__(self, family: Family, body: Any, prompt: Prompt, batch: Batch, more: int) -> None:
+    @classmethod
+    def of(cls, family: Family, body: Any, prompt: Prompt, batch: Batch, more: int) -> "Context":
         """Read the batch's source and prompt; texts of up to `more` tokens can follow."""
-        self._family, self._body, self._cache = family, body, DynamicCache()
-        blocks = partial(CachedBlocks, family, body, more=more, cache=self._cache)
-        self._lower = blocks(mask=batch.mask, last=prompt.position)
+        cache = DynamicCache()
+        blocks = partial(CachedBlocks, family, body, more=more, cache=cache)
+        lower = blocks(mask=batch.mask, last=prompt.position)
         ids = padded_in_front(batch.source, batch.mask)
-        states = self._lower.read(family.embedded(body, ids, self._lower.positions(ids.shape[1])))
+        states = lower.read(family.embedded(body, ids, lower.positions(ids.shape[1])))
         states, mask = prompt.joined(padded_behind(states, batch.mask), batch.mask, batch.mask)
-        self._upper = blocks(mask=mask, first=prompt.position)
-        self.last = family.normed(body, self._upper.read(padded_in_front(states, mask))[:, -1])
+        upper = blocks(mask=mask, first=prompt.position)
+        return cls(family, body, cache, lower, upper, padded_in_front(states, mask))
 
     def add(self, tokens: Tensor) -> None:
         """Read one more token [B] of each text."""

@@ -61,7 +61,7 @@ class PromptedModel(nn.Module):
 
     @torch.no_grad()
     def below(self, batch: Batch) -> Tensor:
-        """What of a pass depends on the examples alone, so that it can be stored: numbers [B, L, …] for each token."""
+        """The part of a pass that depends on the examples alone and can be stored: numbers [B, L, …] for each token."""
         self.begin_pass()
         return self.reader.below(batch)
 
@@ -80,7 +80,7 @@ class PromptedModel(nn.Module):
         """The loss of a batch from the states and the padding mask that `encode` returned for it."""
         states = self.reader.decode(batch, (states, mask)).flatten(0, 1)[batch.real]
         labels = batch.labels.flatten()[batch.real]
-        parts = self.reader.parts(len(states))
+        parts = self.reader.logit_parts(len(states))
         if len(parts) == 1:
             return self._entropy(states, labels)
         # With 250,000 tokens a batch's logits take gigabytes, so they are recomputed in the backward pass, in parts.
@@ -92,15 +92,11 @@ class PromptedModel(nn.Module):
         return cross_entropy(self.reader.logits(states), labels, reduction="sum")
 
     @torch.no_grad()
-    def generate(self, batch: Batch, *, max_new_tokens: int, beams: int = 1, in_step: bool = False) -> Tensor:
-        """Output ids [B, ≤ max_new_tokens + 1], the start token first; greedy, or the best of a beam search.
+    def generate(self, batch: Batch, *, max_new_tokens: int, beams: int = 1) -> Tensor:
+        """Output ids [B, ≤ max_new_tokens + 1], the start token first; greedy, or the best of a beam search."""
+        return self.reader.generate(batch, self._encoded(batch), max_new_tokens, beams=beams)
 
-        With `in_step` every process goes on until the last one has finished, as sharded weights need.
-        """
-        encoded = None if self.reads.reads_target else self.encode(batch)
-        return self.reader.generate(batch, encoded, max_new_tokens, beams=beams, in_step=in_step)
-
-    def said(self, ids: Tensor) -> Tensor:
+    def trimmed(self, ids: Tensor) -> Tensor:
         """The output in `generate`'s ids, [B, T]: without the start token, and with IGNORED after the end token."""
         ids = ids[:, 1:]
         ended = torch.isin(ids, torch.tensor(self.family.end_tokens(self.body.config), device=ids.device)).cumsum(1)
@@ -112,20 +108,23 @@ class PromptedModel(nn.Module):
 
         A token's probability is the model's, given the source and the tokens before it.
         """
-        encoded = None if self.reads.reads_target else self.encode(batch)
-        labels = self.said(self.reader.generate(batch, encoded, max_new_tokens, beams=beams, in_step=False))
+        encoded = self._encoded(batch)
+        labels = self.trimmed(self.reader.generate(batch, encoded, max_new_tokens, beams=beams))
         batch = replace(batch, labels=labels)
         if encoded is None:
             encoded = self.encode(batch)
         else:
             self.begin_pass()
-        return labels, self.reader.logs(batch, encoded)
+        return labels, self.reader.label_log_probs(batch, encoded)
 
     @torch.no_grad()
-    def weigh(self, batch: Batch, targets: Tensor) -> Tensor:
+    def target_log_probs(self, batch: Batch, targets: Tensor) -> Tensor:
         """Log-probabilities [B, N, T] of the tokens of N targets [N, T], 0 where a target is padded with IGNORED.
 
         Their sum over T is minus the training loss of the source with that target. A source is read once for all.
         """
-        encoded = None if self.reads.reads_target else self.encode(batch)
-        return self.reader.weigh(batch, encoded, targets)
+        return self.reader.target_log_probs(batch, self._encoded(batch), targets)
+
+    def _encoded(self, batch: Batch) -> Encoded | None:
+        """What `encode` returns, once for all targets; None: the target follows the source through the same stack."""
+        return None if self.reads.reads_target else self.encode(batch)

@@ -58,14 +58,14 @@ class Reader(ABC):
         states = self.family.through(self.body, states, recorded, self.prompt.position, None)
         return self.family.normed(self.body, states), mask
 
-    def weights(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def position_weights(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Weights [B, L] of the positions that pass in `below` and of those in `encode`, for means over an example."""
         _, mask = self.inputs(batch)
         prompt = mask.new_ones(len(mask), self.prompt.length)
         return mean_weights(mask), mean_weights(torch.cat([prompt, mask], 1))
 
-    def said(self, batch: Batch) -> Tensor:
-        """Which positions [B, L] of a decoder are real in training."""
+    def decoder_mask(self, batch: Batch) -> Tensor:
+        """The padding mask [B, L] of the decoder's input in training."""
         return batch.labels != IGNORED
 
     @abstractmethod
@@ -76,30 +76,31 @@ class Reader(ABC):
         """
 
     @abstractmethod
-    def generate(self, batch: Batch, encoded: Encoded | None, most: int, *, beams: int, in_step: bool) -> Tensor:
+    def generate(self, batch: Batch, encoded: Encoded | None, most: int, *, beams: int) -> Tensor:
         """Output ids [B, ≤ most + 1], the start token first; `encoded` is None in a causal model."""
 
-    def weigh(self, batch: Batch, encoded: Encoded | None, targets: Tensor) -> Tensor:
+    def target_log_probs(self, batch: Batch, encoded: Encoded | None, targets: Tensor) -> Tensor:
         """Log-probabilities [B, N, T] of the tokens of N targets [N, T], 0 where a target is padded with IGNORED.
 
         `encoded` is None in a causal model.
         """
         assert encoded is not None
         batch = replace(batch, labels=targets.flatten().expand(len(batch.source), -1))
-        return self.logs(batch, encoded, len(targets)).view(-1, *targets.shape)
+        return self.label_log_probs(batch, encoded, len(targets)).view(-1, *targets.shape)
 
-    def logs(self, batch: Batch, encoded: Encoded, texts: int = 1) -> Tensor:
+    def label_log_probs(self, batch: Batch, encoded: Encoded, texts: int = 1) -> Tensor:
         """Log-probabilities [B, T] of a batch's labels, 0 where they are IGNORED."""
         labels = batch.labels
         states, real = self.decode(batch, encoded, texts), labels != IGNORED
-        logs, states, ids = torch.zeros(labels.shape, device=labels.device), states[real], labels[real]
+        log_probs, states, ids = torch.zeros(labels.shape, device=labels.device), states[real], labels[real]
         parts = [
-            -cross_entropy(self.logits(states[part]), ids[part], reduction="none") for part in self.parts(len(ids))
+            -cross_entropy(self.logits(states[part]), ids[part], reduction="none")
+            for part in self.logit_parts(len(ids))
         ]
-        logs[real] = torch.cat(parts)
-        return logs
+        log_probs[real] = torch.cat(parts)
+        return log_probs
 
-    def parts(self, number: int, at_once: int | None = None) -> list[slice]:
+    def logit_parts(self, number: int, at_once: int | None = None) -> list[slice]:
         """Slices of up to `at_once` of `number` positions, whose logits are computed one slice after the other.
 
         Each calls the head, so that with sharded weights every process has equally many, the last ones perhaps empty.
@@ -108,6 +109,10 @@ class Reader(ABC):
         count = max(1, -(-number // at_once))
         count = max(distributed.all_gather(count)) if self.in_step else count
         return [slice(index * at_once, (index + 1) * at_once) for index in range(count)]
+
+    def _are_ended(self, outputs: Outputs) -> bool:
+        """Whether every output has ended, in all processes if they run in step."""
+        return not distributed.any_process(not outputs.are_ended) if self.in_step else outputs.are_ended
 
     def logits(self, states: Tensor) -> Tensor:
         """Vocabulary logits [N, V] for states [N, D], in float32."""
@@ -122,23 +127,23 @@ class Seq2Seq(Reader):
         inputs = batch.labels.reshape(len(states), texts, -1).roll(1, 2)
         inputs[:, :, 0] = self.family.start_token(self.body.config)
         inputs = inputs.masked_fill(inputs == IGNORED, 0).flatten(1)
-        prompt = self.in_front(encoded)
+        prompt = self.decoder_prompt(encoded)
         decoded = self.family.decoded(self.body, inputs, states, mask, texts, prompt)
         if prompt is None:
             return decoded
         return decoded.view(len(states), texts, -1, decoded.shape[2])[:, :, prompt.shape[1] :].flatten(1, 2)
 
-    def in_front(self, encoded: Encoded) -> Tensor | None:
-        """Vectors [B, P, D] in front of the decoder's input; None: there are none."""
+    def decoder_prompt(self, encoded: Encoded) -> Tensor | None:
+        """The prompt's vectors [B, P, D] in front of the decoder's input; None: the prompt is in the encoder."""
         return None
 
-    def generate(self, batch: Batch, encoded: Encoded | None, most: int, *, beams: int, in_step: bool) -> Tensor:
+    def generate(self, batch: Batch, encoded: Encoded | None, most: int, *, beams: int) -> Tensor:
         assert encoded is not None
         states, mask = encoded
         # transformers would size the cache by the encoder's depth, which fails for a deeper decoder.
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         if beams == 1:
-            return self._greedy(states, mask, most, cache, in_step)
+            return self._greedy(states, mask, most, cache)
         family, config = self.family, self.body.config
         settings = GenerationConfig(
             max_new_tokens=most,
@@ -153,22 +158,22 @@ class Seq2Seq(Reader):
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
             attention_mask=mask,
             generation_config=settings,
-            synced_gpus=in_step,
+            synced_gpus=self.in_step,
             past_key_values=cache,
         )
 
-    def _greedy(self, states: Tensor, mask: Tensor, most: int, cache: EncoderDecoderCache, in_step: bool) -> Tensor:
+    def _greedy(self, states: Tensor, mask: Tensor, most: int, cache: EncoderDecoderCache) -> Tensor:
         """Greedy decoding up to each example's end token; finished examples are dropped from the batch now and then."""
-        config, prompt = self.body.config, self.in_front((states, mask))
+        config, prompt = self.body.config, self.decoder_prompt((states, mask))
         outputs = Outputs(self.family, config, mask, most, self.family.start_token(config))
         for _ in range(most):
             decoded = self.family.decoded_next(self.body, outputs.last[:, None], states, mask, cache, prompt)
             prompt = None  # its keys and values are in the cache now
             outputs.add(self.logits(decoded[:, -1]).argmax(-1))
-            if not distributed.any_process(not outputs.are_ended) if in_step else outputs.are_ended:
+            if self._are_ended(outputs):
                 break
             self.begin_pass()
-            if not in_step and (going := outputs.leave()) is not None:
+            if not self.in_step and (going := outputs.leave()) is not None:
                 states, mask = states[going], mask[going]
                 cache.batch_select_indices(going)
         return outputs.ids
@@ -194,28 +199,27 @@ class Causal(Reader):
     def read(self, batch: Batch, more: int) -> Context:
         """Read source and prompt into a cache, behind which up to `more` tokens can follow."""
         self.begin_pass()
-        return Context(self.family, self.body, self.prompt, batch, more)
+        return Context.of(self.family, self.body, self.prompt, batch, more)
 
-    def generate(self, batch: Batch, encoded: Encoded | None, most: int, *, beams: int, in_step: bool) -> Tensor:
+    def generate(self, batch: Batch, encoded: Encoded | None, most: int, *, beams: int) -> Tensor:
         assert beams == 1
         context, config = self.read(batch, most), self.body.config
         outputs = Outputs(self.family, config, batch.mask, most, self.family.pad_token(config))
         while True:
             outputs.add(self.logits(context.last).argmax(-1))
-            is_over = not distributed.any_process(not outputs.are_ended) if in_step else outputs.are_ended
-            if is_over or outputs.are_full:
+            if self._are_ended(outputs) or outputs.are_full:
                 return outputs.ids
-            if not in_step and (going := outputs.leave()) is not None:
+            if not self.in_step and (going := outputs.leave()) is not None:
                 context.take(going)
             self.begin_pass()
             context.add(outputs.last)
 
-    def weigh(self, batch: Batch, encoded: Encoded | None, targets: Tensor) -> Tensor:
+    def target_log_probs(self, batch: Batch, encoded: Encoded | None, targets: Tensor) -> Tensor:
         """The source is read once, and some targets at a time follow it side by side."""
         context = self.read(batch, targets.shape[1] - 1)
-        return torch.cat([self._weighed(context, some) for some in torch.split(targets, TARGETS_AT_ONCE)], 1)
+        return torch.cat([self._log_probs_behind(context, some) for some in torch.split(targets, TARGETS_AT_ONCE)], 1)
 
-    def _weighed(self, context: Context, targets: Tensor) -> Tensor:
+    def _log_probs_behind(self, context: Context, targets: Tensor) -> Tensor:
         """Log-probabilities [B, N, T] of targets behind a context; what several begin with is read once for all."""
         texts = [tuple(row[row != IGNORED].tolist()) for row in targets]
         begun = sorted({text[:end] for text in texts for end in range(1, len(text))})
@@ -227,19 +231,19 @@ class Causal(Reader):
             sees = torch.tensor([[one[: len(other)] == other for other in begun] for one in begun])
             self.begin_pass()
             states = torch.cat([states, context.branch(ids, sees.to(targets.device))], 1)
-        parts = self.parts(len(states), max(1, LOGITS_AT_ONCE // states.shape[1]))
-        logs = [self.logits(states[part]).log_softmax(-1)[:, places, targets.clamp(min=0)] for part in parts]
-        return torch.cat(logs).masked_fill(targets == IGNORED, 0)
+        parts = self.logit_parts(len(states), max(1, LOGITS_AT_ONCE // states.shape[1]))
+        log_probs = [self.logits(states[part]).log_softmax(-1)[:, places, targets.clamp(min=0)] for part in parts]
+        return torch.cat(log_probs).masked_fill(targets == IGNORED, 0)
 
 
 class Mask(Reader):
-    """Reads with an encoder-only stack; a word at the mask is chosen (`PromptedModel.weigh`), nothing is generated."""
+    """Reads with an encoder-only stack; a word at the mask is chosen (`target_log_probs`), nothing is generated."""
 
     def decode(self, batch: Batch, encoded: Encoded, texts: int = 1) -> Tensor:
         places = batch.mask.sum(1) - 1 if batch.places is None else batch.places
         return _following(encoded[0], self.prompt.length + places, 1).expand(-1, batch.labels.shape[1], -1)
 
-    def generate(self, batch: Batch, encoded: Encoded | None, most: int, *, beams: int, in_step: bool) -> Tensor:
+    def generate(self, batch: Batch, encoded: Encoded | None, most: int, *, beams: int) -> Tensor:
         raise AssertionError("a masked model chooses among labels")
 
 

@@ -36,10 +36,10 @@ class Choice:
         smallest training loss. Of equally likely labels the first is taken.
         """
         ids = self.ids.to(batch.source.device)
-        logs = model.weigh(batch, ids)
-        likeliest = (logs.sum(2) / self.lengths.to(logs.device)).argmax(1)
+        log_probs = model.target_log_probs(batch, ids)
+        likeliest = (log_probs.sum(2) / self.lengths.to(log_probs.device)).argmax(1)
         words = [self.words[index] for index in likeliest.tolist()]
-        return words, ids[likeliest], logs[torch.arange(len(words)), likeliest]
+        return words, ids[likeliest], log_probs[torch.arange(len(words)), likeliest]
 
 
 def choice_of(words: Sequence[str], rows: list[list[int]], answer: str = "score") -> Choice:

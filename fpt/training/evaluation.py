@@ -109,8 +109,8 @@ class Evaluator:
     def _all_at_once(self, model: PromptedModel, batch: Batch) -> list[str]:
         if self.choice is not None:
             return self.choice.choose(model, batch)[0]
-        ids = model.generate(batch, max_new_tokens=self.max_new_tokens, in_step=self.engine.is_sharded)
-        return decoded(model.said(ids).tolist(), self.tokenizer)
+        ids = model.generate(batch, max_new_tokens=self.max_new_tokens)
+        return decoded(model.trimmed(ids).tolist(), self.tokenizer)
 
 
 def shared_out(

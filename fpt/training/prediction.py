@@ -98,21 +98,21 @@ class Predictor:
         if self.model.prompt.is_behind:
             batch = self.model.read_once(batch)
         if self.choice is not None:
-            texts, ids, logs = self.choice.choose(self.model, batch)
+            texts, ids, log_probs = self.choice.choose(self.model, batch)
         else:
-            ids, logs = self.model.answer(batch, max_new_tokens=max(limits), beams=self.beams)
+            ids, log_probs = self.model.answer(batch, max_new_tokens=max(limits), beams=self.beams)
             number = torch.arange(ids.shape[1], device=ids.device)
             beyond = number >= torch.tensor(limits, device=ids.device)[:, None]
-            ids, logs = ids.masked_fill(beyond, IGNORED), logs.masked_fill(beyond, 0)
+            ids, log_probs = ids.masked_fill(beyond, IGNORED), log_probs.masked_fill(beyond, 0)
             texts = decoded(ids.tolist(), self.tokenizer)
-        return zip(texts, ids.tolist(), logs.tolist(), strict=True)
+        return zip(texts, ids.tolist(), log_probs.tolist(), strict=True)
 
-    def prediction(self, example: Example, cut: int, output: str, ids: list[int], logs: list[float]) -> Prediction:
+    def prediction(self, example: Example, cut: int, output: str, ids: list[int], log_probs: list[float]) -> Prediction:
         """The prediction for an example, made of an output, its token ids and their log-probabilities."""
         names = self.tokenizer.convert_ids_to_tokens([token for token in ids if token != IGNORED])
-        tokens = tuple((name, math.exp(log)) for name, log in zip(names, logs, strict=False))
+        tokens = tuple((name, math.exp(log)) for name, log in zip(names, log_probs, strict=False))
         answer = self.from_text(output)
-        return Prediction(example.source, cut, output, answer, sum(logs), tokens, example.group or None)
+        return Prediction(example.source, cut, output, answer, sum(log_probs), tokens, example.group or None)
 
 
 @dataclass(frozen=True)

@@ -35,10 +35,10 @@ from tests.families import (
     WIDTH,
     data_of,
     embedding_of,
+    fixtures_of,
     inputs_of,
     opened,
     part_of,
-    save_family,
 )
 from tests.models import late
 from tests.processes import in_processes
@@ -47,26 +47,7 @@ pytestmark = pytest.mark.dear
 PROMPT = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(0))
 ALL = [0, 1, 2, 3]
 TARGETS = torch.tensor([[30, 31, 1, -100], [30, 31, 32, 1], [32, 1, -100, -100], [33, -100, -100, -100]])
-
-
-@pytest.fixture(scope="module", params=CASES)
-def family(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def folder(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_family(tmp_path_factory.mktemp("families") / family, family)
-
-
-@pytest.fixture(scope="module")
-def backbone(folder: Path) -> Backbone:
-    return open_folder(folder)
-
-
-@pytest.fixture(scope="module")
-def theirs(folder: Path, family: str) -> Any:
-    return opened(folder, family)
+family, folder, backbone, theirs = fixtures_of(CASES)
 
 
 def prompted(backbone: Backbone, prompt: SoftPrompt | LatePrompt, selection: Selection | None = None) -> PromptedModel:
@@ -121,7 +102,7 @@ def test_answers_are_what_transformers_finds_likeliest(backbone: Backbone, their
     model, data = prompted(backbone, SoftPrompt(PROMPT)), data_of(family)
     if FAMILY_TABLE[family].reads.name == "mask":
         words = torch.tensor([[30], [31], [32], [33]])
-        logs = model.weigh(data.batch(ALL), words)[..., 0]
+        logs = model.target_log_probs(data.batch(ALL), words)[..., 0]
         expected = said(theirs, family, data.batch(ALL)).log_softmax(-1)[:, words[:, 0]]
         torch.testing.assert_close(logs, expected, rtol=1e-4, atol=1e-5)
         return
@@ -132,11 +113,11 @@ def test_answers_are_what_transformers_finds_likeliest(backbone: Backbone, their
     assert torch.equal(logits.argmax(-1), labels[labels != -100])
     expected = logits.log_softmax(-1).gather(1, labels[labels != -100][:, None])[:, 0]
     torch.testing.assert_close(logs[labels != -100], expected, rtol=1e-4, atol=1e-5)
-    weighed = model.weigh(data.batch(ALL), TARGETS).sum(2)
+    log_probs = model.target_log_probs(data.batch(ALL), TARGETS).sum(2)
     for index, (number, target) in product(ALL, enumerate(TARGETS)):
         alone = replace(data.batch([index]), labels=target[target != -100][None])
         expected = asked(theirs, family, alone, PROMPT).loss * alone.labels.numel()
-        torch.testing.assert_close(-weighed[index, number], expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(-log_probs[index, number], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_pefts_prompt_is_ours_where_it_is_exported(theirs: Any, folder: Path, family: str) -> None:
@@ -235,10 +216,12 @@ def test_a_late_prompt_takes_no_notice_of_padding(backbone: Backbone, generator:
     with torch.no_grad():  # what was generated, with caches, is what a pass without finds likeliest
         states = model.reader.decode(told, model.encode(told))[labels != -100]
     assert torch.equal(model.reader.logits(states).argmax(-1), labels[labels != -100])
-    weighed = model.weigh(data.batch(ALL), TARGETS)
+    log_probs = model.target_log_probs(data.batch(ALL), TARGETS)
     for index in ALL:
-        torch.testing.assert_close(model.weigh(data.batch([index]), TARGETS)[0], weighed[index], rtol=1e-4, atol=1e-4)
-        for target, logs_of_one in zip(TARGETS, weighed[index], strict=True):
+        torch.testing.assert_close(
+            model.target_log_probs(data.batch([index]), TARGETS)[0], log_probs[index], rtol=1e-4, atol=1e-4
+        )
+        for target, logs_of_one in zip(TARGETS, log_probs[index], strict=True):
             with torch.no_grad():
                 loss = model(replace(data.batch([index]), labels=target[target != -100][None]))
             torch.testing.assert_close(-logs_of_one.sum(), loss, rtol=1e-4, atol=1e-4)

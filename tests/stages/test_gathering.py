@@ -83,7 +83,7 @@ def learn(model: PromptedModel, seen: list[Any]) -> None:
 
 def validate(model: PromptedModel, seen: list[Any]) -> None:
     """Of three lengths in turn, so that it ends in each of the ways in which a trace can be."""
-    seen.append(model.generate(BATCH, max_new_tokens=3 + len(seen) % 3, in_step=True).tolist())
+    seen.append(model.generate(BATCH, max_new_tokens=3 + len(seen) % 3).tolist())
 
 
 def in_parts(model: PromptedModel) -> list[Any]:
@@ -91,7 +91,11 @@ def in_parts(model: PromptedModel) -> list[Any]:
     batch = BATCH if distributed.is_main() else BATCH.rows([0])
     loss = model(batch)
     (gradient,) = torch.autograd.grad(loss, list(model.prompt.parameters()))
-    return [loss.item(), gradient.tolist(), model.weigh(batch, torch.tensor([[8, 9, 1], [10, 1, -100]])).tolist()]
+    return [
+        loss.item(),
+        gradient.tolist(),
+        model.target_log_probs(batch, torch.tensor([[8, 9, 1], [10, 1, -100]])).tolist(),
+    ]
 
 
 def measure(words: list[str], result: Path) -> None:

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,32 +21,13 @@ from stages import partial as parts
 from stages.importance import measure
 from stages.kept_states import StatesBelow
 from stages.selection import everything
-from tests.conftest import ON_CPU, open_folder
-from tests.families import CASES, WIDTH, embedding_of, opened, save_family
+from tests.conftest import ON_CPU
+from tests.families import CASES, WIDTH, embedding_of, fixtures_of
 from tests.models import DATA
 
 PROMPT = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(0))
 ALL, SUFFIX = [0, 1, 2, 3], PromptConfig(length=3, place="suffix")
-
-
-@pytest.fixture(scope="module", params=[name for name in CASES if FAMILY_TABLE[name].reads.writes])
-def family(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def folder(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_family(tmp_path_factory.mktemp("families") / family, family)
-
-
-@pytest.fixture(scope="module")
-def backbone(folder: Path) -> Backbone:
-    return open_folder(folder)
-
-
-@pytest.fixture(scope="module")
-def theirs(folder: Path, family: str) -> Any:
-    return opened(folder, family)
+family, folder, backbone, theirs = fixtures_of([name for name in CASES if FAMILY_TABLE[name].reads.writes])
 
 
 def behind(backbone: Backbone, **more: bool) -> PromptedModel:
@@ -100,13 +80,13 @@ def test_answers_are_what_transformers_finds_likeliest(backbone: Backbone, their
     assert torch.equal(likely.argmax(-1), said)
     torch.testing.assert_close(logs[labels != IGNORED], likely.gather(1, said[:, None])[:, 0], rtol=1e-4, atol=1e-5)
     targets = torch.tensor([[30, 31, 1], [32, 1, IGNORED]])
-    weighed = model.weigh(batch, targets)
+    log_probs = model.target_log_probs(batch, targets)
     for number, target in enumerate(targets):
         alone = replace(batch, labels=target.expand(4, -1))
         with torch.no_grad():
             likely = logits(theirs, family, alone, PROMPT).log_softmax(-1)
         said = alone.labels[alone.labels != IGNORED]
-        found = weighed[:, number][alone.labels != IGNORED]
+        found = log_probs[:, number][alone.labels != IGNORED]
         torch.testing.assert_close(found, likely.gather(1, said[:, None])[:, 0], rtol=1e-4, atol=1e-5)
 
 
@@ -171,10 +151,10 @@ def test_several_prompts_read_a_source_once(backbone: Backbone) -> None:
     hook.remove()
     assert sizes == [(3, batch.source.shape[1])]
     labels, logs = mixed.answer(batch, max_new_tokens=4)
-    weighed = mixed.weigh(batch, targets)
+    log_probs = mixed.target_log_probs(batch, targets)
     for index, (row, own) in enumerate(zip(rows, of_rows, strict=True)):
         alone, one = model.with_prompt(prompts[own]), DATA.batch([row])
         found, log = alone.answer(one, max_new_tokens=4)
         assert torch.equal(labels[index, : found.shape[1]], found[0])
         torch.testing.assert_close(logs[index, : found.shape[1]], log[0], rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(weighed[index], alone.weigh(one, targets)[0], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(log_probs[index], alone.target_log_probs(one, targets)[0], rtol=1e-4, atol=1e-4)

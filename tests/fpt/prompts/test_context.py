@@ -63,7 +63,7 @@ def test_choosing_among_six_labels_reads_the_source_as_often_as_among_two(tmp_pa
     flops, priced, price, shape = [], [], Price(model.body.config), open_folder(tmp_path / "llama").shape
     for count in (2, 6):
         with FlopCounterMode(display=False) as counter:
-            model.weigh(data.batch([0]), labels[:count])
+            model.target_log_probs(data.batch([0]), labels[:count])
         flops.append(counter.get_total_flops())
         tokens = int((labels[:count] != IGNORED).sum())
         priced.append(price.forward(shape, batch=1, source=40, target=1 + tokens - count))
@@ -74,9 +74,9 @@ def test_choosing_among_six_labels_reads_the_source_as_often_as_among_two(tmp_pa
 def test_many_labels_follow_some_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = model_of(tmp_path / "llama", "llama", SoftPrompt(vectors(3))), data_of("llama").batch(ALL)
     labels = torch.tensor([[30, 1, -100], [31, 32, 1], [31, 34, 1], [30, 35, 1], [36, -100, -100]])
-    together = model.weigh(batch, labels)
+    together = model.target_log_probs(batch, labels)
     monkeypatch.setattr("fpt.prompts.readers.TARGETS_AT_ONCE", 2)
-    torch.testing.assert_close(model.weigh(batch, labels), together, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.target_log_probs(batch, labels), together, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gemma3_text", "bert"])
@@ -88,8 +88,8 @@ def test_prompts_of_unlike_lengths_in_a_batch_answer_as_alone(tmp_path: Path, fa
     targets = torch.tensor([[30, 31, 1], [32, 1, -100]]) if model.reads.writes else words
 
     def answers(model: PromptedModel, indices: list[int]) -> list[Tensor]:
-        weighed = model.weigh(data.batch(indices), targets)
-        return [weighed, *(model.answer(data.batch(indices), max_new_tokens=5) if model.reads.writes else ())]
+        log_probs = model.target_log_probs(data.batch(indices), targets)
+        return [log_probs, *(model.answer(data.batch(indices), max_new_tokens=5) if model.reads.writes else ())]
 
     together = answers(model, ALL)
     for index, own in enumerate(of_rows):

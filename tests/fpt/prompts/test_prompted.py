@@ -76,7 +76,9 @@ def test_targets_weigh_what_transformers_losses_say(family: str, tmp_path: Path)
     folder = save_checkpoint(tmp_path / "model", family)
     theirs = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
     targets = [[1100, 30, 1], [1100, 31, 32, 33, 1]]
-    logs = prompted(folder).weigh(DATA.batch([0, 1, 2, 3]), torch.tensor([targets[0] + [IGNORED] * 2, targets[1]]))
+    logs = prompted(folder).target_log_probs(
+        DATA.batch([0, 1, 2, 3]), torch.tensor([targets[0] + [IGNORED] * 2, targets[1]])
+    )
     assert logs.shape == (4, 2, 5)
     assert not logs[:, 0, 3:].any()
     for index, number in product(range(4), range(2)):

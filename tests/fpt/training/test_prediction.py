@@ -45,7 +45,7 @@ def test_a_batch_says_what_each_text_is_answered_alone(tmp_path: Path, family: s
     answer = predictor(folder, 4)
     data = answer.encoded([raw_example(text) for text in TEXTS])
     ids = answer.model.generate(data.batch([0, 1, 2, 3]), max_new_tokens=12)
-    assert decoded(answer.model.said(ids).tolist(), answer.tokenizer) == [one.output for one in alone]
+    assert decoded(answer.model.trimmed(ids).tolist(), answer.tokenizer) == [one.output for one in alone]
 
 
 @pytest.mark.parametrize(
