@@ -24,7 +24,7 @@ from fpt.errors import UserError, reason
 from fpt.serving import server
 from fpt.serving.waiting import Waiting
 from fpt.tasks.file_formats import unique
-from fpt.tasks.predict_input import RAW, by_template
+from fpt.tasks.predict_input import RAW, by_prompt
 from fpt.tasks.task import TaskRules
 
 HEADERS = {  # headers of every response, for browsers
@@ -59,15 +59,6 @@ class Service:
     field: str  # the field of a record that names its prompt
     longest_body: int  # the most bytes of a request's body
     own_names: Sequence[str]  # the host names that requests may use, against DNS rebinding; any if empty
-
-    def example_of(self, record: dict[str, Any]) -> Any:
-        """Make an example of a record with the template of the prompt that the record names."""
-        names = ", ".join(self.prompts)
-        name = str(record.get(self.field, names if len(self.prompts) == 1 else None))
-        if name not in self.prompts:
-            given = f"'{self.field}' is {name!r:.100}" if self.field in record else f"no field '{self.field}'"
-            raise UserError(f"{given}; expected the name of a prompt, one of {names}")
-        return by_template(self.prompts[name].rules)(record, "record")._replace(group=name)
 
 
 class Answer(BaseModel):
@@ -114,6 +105,7 @@ def _add_addresses(app: FastAPI, service: Service, waiting: Waiting) -> None:
     page, policy = _page(service)
     name, prompt = next(iter(service.prompts.items()))
     example = {service.field: name, RAW: prompt.example}
+    to_example = by_prompt({name: served.rules for name, served in service.prompts.items()}, service.field)
     body = {"content": {"application/json": {"schema": {"type": "object"}, "example": example}}, "required": True}
     refusals: dict[int | str, dict[str, Any]] = {code: {"description": why} for code, why in REFUSALS.items()}
 
@@ -123,7 +115,7 @@ def _add_addresses(app: FastAPI, service: Service, waiting: Waiting) -> None:
     @app.post("/predict", responses=refusals, openapi_extra={"requestBody": body})
     async def predict(record: Annotated[dict[str, Any], Depends(record_of)]) -> Answer:
         """Answer a record: the fields of a prompt's template, or the whole source as `text`, as `fpt predict` reads."""
-        asked = service.example_of(record)
+        asked = to_example(record, "record")
         try:
             found = await waiting.ask(asked)
         except asyncio.QueueFull:

@@ -57,11 +57,15 @@ def by_template(rules: TaskRules) -> ToExample:
 
 
 def by_prompt(rules: Mapping[str, TaskRules], field: str) -> ToExample:
-    """A function that fills the template of the prompt that a record's `field` names; that name becomes the `group`."""
+    """A function that fills the template of the prompt that a record's `field` names; that name becomes the `group`.
+
+    If there is only one prompt, records need not name it.
+    """
     of_prompt = {name: by_template(own) for name, own in rules.items()}
+    unnamed = next(iter(rules)) if len(rules) == 1 else None
 
     def read(record: Record, where: str) -> Example:
-        name = str(record.get(field))
+        name = str(record.get(field, unnamed))
         if name not in of_prompt:
             given = f"'{field}' is {record[field]!r:.100}" if field in record else f"no field '{field}'"
             raise UserError(f"{where}: {given}; expected the name of a prompt, one of {', '.join(of_prompt)}")

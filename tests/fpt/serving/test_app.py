@@ -72,9 +72,9 @@ def escaped(record: dict[str, str]) -> dict[str, Any]:
         (
             {"json": {"prompt": "cola", "text": "x"}},
             400,
-            "'prompt' is 'cola'; expected the name of a prompt, one of boolq",
+            "record: 'prompt' is 'cola'; expected the name of a prompt, one of boolq",
         ),
-        ({"json": {"text": "x"}}, 400, "no field 'prompt'; expected the name of a prompt"),
+        ({"json": {"text": "x"}}, 400, "record: no field 'prompt'; expected the name of a prompt"),
         (
             {"json": {"prompt": "boolq", "question": "x"}},
             400,
@@ -87,7 +87,11 @@ def escaped(record: dict[str, str]) -> dict[str, Any]:
             400,
             "record: 'premise', letter 1: half",
         ),
-        (escaped({"prompt": "\ud800", "text": "x"}), 400, "'prompt' is '\\ud800'; expected the name of a prompt"),
+        (
+            escaped({"prompt": "\ud800", "text": "x"}),
+            400,
+            "record: 'prompt' is '\\ud800'; expected the name of a prompt",
+        ),
         (
             escaped({"prompt": "boolq", "\ud800": "x"}),
             400,
