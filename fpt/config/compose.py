@@ -23,7 +23,7 @@ from fpt.config.label_words import LABELS, LABELS_FILE
 from fpt.config.overrides import Override
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import Group, ScheduleConfig, place
-from fpt.errors import UserError, did_you_mean, reason
+from fpt.errors import UserError, check_among, did_you_mean, reason
 
 LEARNING = ("prompt", "schedule", "optim", "recycle")
 
@@ -97,12 +97,12 @@ def _option(override: Override) -> tuple[str, dict[str, Any]]:
         return "schedule=pt", _schedule_file(place(value, group))
     if value in options:
         return f"{group}={value}", {}
-    allowed, close = ", ".join(options), did_you_mean(value, options)
     if group != "model":
-        raise UserError(f"{group}={value}: allowed are {allowed}.{close}")
+        check_among(value, options, f"{group}={value}: allowed are")
     if "/" in value or value.startswith((".", "~")) or (value and place(value, group).is_dir()):
         return "model=custom", {"model.weights": value, "model.name": place(value, group).resolve().name}
-    raise UserError(f"model={value}: neither one of {allowed}, nor a local folder, nor a Hub id (owner/name).{close}")
+    allowed = f"{', '.join(options)}, nor a local folder, nor a Hub id (owner/name)"
+    raise UserError(f"model={value}: neither one of {allowed}.{did_you_mean(value, options)}")
 
 
 def _schedule_file(file: Path) -> dict[str, Any]:

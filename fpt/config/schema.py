@@ -5,7 +5,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fpt.errors import UserError, did_you_mean
+from fpt.errors import UserError, check_among
 
 RELATIVE_LR = 0.16  # of the embeddings' root mean square: see docs/models.md
 LONGEST = 255  # the most bytes of a file's name on common file systems
@@ -65,11 +65,10 @@ class Group:
 def _check_limits(name: str, value: Any, limits: dict[str, Any]) -> None:
     if value is None:
         return
-    if "choices" in limits and value not in limits["choices"]:
-        allowed = ", ".join(limits["choices"])
-        refused = limits.get("refused", {}).get(value)
-        hint = f" {refused}" if refused else did_you_mean(value, limits["choices"])
-        raise UserError(f"{name}={value}: allowed are {allowed}.{hint}")
+    if "choices" in limits:
+        if hint := limits.get("refused", {}).get(value):
+            raise UserError(f"{name}={value}: allowed are {', '.join(limits['choices'])}. {hint}")
+        check_among(value, limits["choices"], f"{name}={value}: allowed are")
     if isinstance(value, str) and limits.get("folder_name") and (not value or set(value) & set("/\\\0")):
         raise UserError(f"{name}='{value}': names a folder, so it cannot be empty or hold a slash")
     if isinstance(value, float) and not math.isfinite(value):

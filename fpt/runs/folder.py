@@ -188,7 +188,8 @@ def described(state: bytes) -> dict[str, Any]:
 
 def check_usable(path: Path, *, starts_over: bool) -> None:
     """Refuse a folder that a run could not use, or, if it starts over, could not set aside; leaves nothing behind."""
-    (_refuse_no_run if starts_over else _refuse_foreign)(path)
+    refuse = _refuse_no_run if starts_over else _refuse_foreign
+    refuse(path)
     if (path / LOCK).exists():
         _locked(path).close()
     try:

@@ -2,9 +2,9 @@
 
 from pathlib import Path, PurePosixPath
 
+from fpt.config.schema import LONGEST
 from fpt.errors import UserError
 
-LONGEST = 255  # the most bytes of a name on common file systems
 FIRST_BYTES = {
     b"version https://git-lfs": "is a Git LFS pointer to the file, which git lfs pull fetches",
     b"\x1f\x8b": "is compressed with gzip; unpack it first",
