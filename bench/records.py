@@ -20,6 +20,11 @@ Record = dict[str, Any]
 Runs = Mapping[str, Sequence[str]]  # the words of `fpt train`, by the run's name
 
 
+def read_rows(file: Path) -> list[Record]:
+    """The objects in a file of JSON lines; none where there is no file."""
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
 class Look(NamedTuple):
     """A validation: after which update, in which stage of how many, with what spent, and what it showed."""
 
@@ -35,8 +40,7 @@ class Records:
     def __init__(self, name: str) -> None:
         """Read what there is."""
         self._file, self._folder = RESULTS / f"{name}.jsonl", Path("runs") / name
-        lines = self._file.read_text().splitlines() if self._file.exists() else []
-        self._records: dict[str, Record] = {record["name"]: record for record in map(json.loads, lines)}
+        self._records = {record["name"]: record for record in read_rows(self._file)}
 
     def __contains__(self, name: str) -> bool:
         return name in self._records

@@ -1,1 +1,1 @@
-"""What a part of a model is still worth, before anything is trained on it."""
+"""Measures what parts of a model are worth before anything is trained on them."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from bench.parts.picture import drawn
 from bench.parts.text import Kept, Text
 from bench.parts.ways import WAYS
-from bench.records import RESULTS
+from bench.records import RESULTS, read_rows
 from bench.runs import table
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.shapes import Stack
@@ -101,7 +101,7 @@ def mapped(text: Text, fitted: Text | None) -> Iterator[Row]:
 
 
 def cosine(one: Tensor, other: Tensor) -> float:
-    """How alike two gradients are."""
+    """The cosine of the angle between two gradients."""
     return float(torch.cosine_similarity(one.flatten(), other.flatten(), dim=0))
 
 
@@ -123,8 +123,8 @@ def measure(name: str, run: Path | None) -> None:
 
 
 def kept_rows() -> list[Row]:
-    """What earlier runs have measured."""
-    return [json.loads(line) for line in FILE.read_text().splitlines()] if FILE.exists() else []
+    """The rows that earlier calls have measured."""
+    return read_rows(FILE)
 
 
 def printed(rows: list[Row]) -> str:
@@ -145,7 +145,7 @@ def _in_brackets(row: Row) -> str:
 
 
 def main() -> None:
-    """Measure, or print."""
+    """Measure a model's parts, or print what was measured."""
     parser = argparse.ArgumentParser(prog="python -m bench.parts", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", nargs="?", help="what to map, as in model=; without it, rows are printed")
     parser.add_argument("--run", type=Path, help="map a finished run's training examples, under its soft prompt")

@@ -1,12 +1,11 @@
 """The picture of docs/results.md, what parts of real models are worth: loss against the share of FLOPs."""
 
 from collections.abc import Sequence
-from io import BytesIO
 from typing import Any
 
-import matplotlib
 from matplotlib.figure import Figure
 
+from bench.svg import text_of
 from fpt.report.plots import COLOURS, INK, MARKERS, STYLED
 
 NAMES = {"smollm2": "SmolLM2 135M, 30 blocks", "gemma3": "Gemma 3 270M, 18 blocks"}
@@ -40,8 +39,4 @@ def drawn(rows: Sequence[dict[str, Any]]) -> str:
         axes.set_xlabel("FLOPs of an update")
     figure.axes[0].set_ylabel(f"loss of plain sentences (at most {MOST:g})")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
-    stream = BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "parts"}):
-        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(stream, format="svg", facecolor="white", metadata=metadata)
-    return stream.getvalue().decode()
+    return text_of(figure, "parts")

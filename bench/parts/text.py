@@ -4,7 +4,7 @@ Letters: B batch, L positions, P prompt, D model, F neurons, N tokens, blocks in
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -107,11 +107,10 @@ class Text:
             def record(found: list[Tensor], real: Tensor = real) -> Callable[..., None]:
                 return lambda _, inputs: found.append(inputs[0][real].float())
 
-            pairs = zip(self.layers, seen, strict=True)
-            hooks = [layer.register_forward_pre_hook(record(found)) for layer, found in pairs]
-            self._through(states, recorded, range(len(self.blocks)))
-            for hook in hooks:
-                hook.remove()
+            with ExitStack() as hooks:
+                for layer, found in zip(self.layers, seen, strict=True):
+                    hooks.enter_context(layer.register_forward_pre_hook(record(found)))
+                self._through(states, recorded, range(len(self.blocks)))
         return [torch.cat(parts) for parts in seen]
 
     def bridge(self, start: int, end: int) -> nn.Module:
@@ -130,11 +129,11 @@ class Text:
 
     @contextmanager
     def narrow(self, width: float, *, by: str) -> Iterator[None]:
-        """Within, only a share of each block's neurons is there: the most active ones, or those that vary most.
+        """A context in which each block has only a share of its neurons: the most active ones, or those that vary most.
 
         The latter (An et al. 2024, arXiv 2312.11983) have the others' mean activation added.
         """
-        hooks = []
+        hooks = ExitStack()
         for layer, seen in zip(self.layers, self.activations, strict=True):
             weights: Any = layer.weight
             is_active = by == "activity"
@@ -146,7 +145,6 @@ class Text:
             def silence(_: nn.Module, inputs: Any, off: Tensor = off, rest: Tensor = rest) -> tuple[Tensor]:
                 return (torch.where(off, rest.to(inputs[0].dtype), inputs[0]),)
 
-            hooks.append(layer.register_forward_pre_hook(silence))
-        yield
-        for hook in hooks:
-            hook.remove()
+            hooks.enter_context(layer.register_forward_pre_hook(silence))
+        with hooks:
+            yield

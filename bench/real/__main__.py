@@ -1,4 +1,4 @@
-"""Does what is missing, the most telling first, one run after the other, and prints what is there.
+"""Makes the runs that are missing, the most telling first, one after the other, and prints tables of all.
 
 `python -m bench.real --models DIR --data DIR`: a folder with converted models (`python -m bench.real.convert`), and one
 with the tasks' files. Rows are kept in bench/results/real.jsonl, so that the same command goes on where it was stopped.
@@ -36,7 +36,7 @@ def chosen(options: argparse.Namespace) -> list[Kind]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run and print."""
+    """Make the runs that are missing, and print."""
     parser = argparse.ArgumentParser(prog="python -m bench.real", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", type=Path, default=Path("models"), help="folder of the models")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder with a folder of files for each task")

@@ -1,4 +1,4 @@
-"""What is held against vanilla prompt tuning on real models: an arm is a few words of `fpt train`, or of PEFT's side.
+"""The arms that are compared with vanilla prompt tuning on real models: each is some words of `fpt train` or PEFT's.
 
 Every arm is asked for at fpt's own defaults but where its words say otherwise; `python -m bench.real --tune` tries
 its three rates on a seed of their own, and the best goes into its words.
@@ -37,7 +37,7 @@ ARMS = {  # the most telling first
 
 
 class Kind(NamedTuple):
-    """A run, but for where models, data and its folder are."""
+    """A run to make, wherever models, data and its folder are."""
 
     model: str
     task: str
@@ -54,7 +54,7 @@ class Kind(NamedTuple):
 
     @property
     def words(self) -> list[str]:
-        """What decides the result."""
+        """The words of `fpt train` that decide the result; a row that was made with other words counts as missing."""
         every = max(1, self.updates // LOOKS)
         words = [f"task={self.task}", *ARMS[self.arm].words, f"seed={self.seed}", f"train.updates={self.updates}"]
         words += [f"train.batch_size={BATCH_SIZE}", f"train.eval_every={every}", f"train.eval_examples={LOOKED_AT}"]
@@ -62,7 +62,7 @@ class Kind(NamedTuple):
         return words if self.rate is None else [*words, f"optim.lr={self.rate}"]
 
     def command(self, models: Path, data: Path, dtype: str, folder: Path) -> list[str]:
-        """The words, precision and places; it has a cache of its own, so that seconds are those of a first run."""
+        """The module and words that make the run, with a cache of its own, so that seconds are those of a first run."""
         places = [f"model={models / self.model}", f"task.data={data / self.task}", f"run.dir={folder}/run"]
         places += [f"cache_dir={folder}/cache", f"engine.dtype={dtype}"]
         module = ["bench.real.peft_side"] if self.arm == PEFT else ["fpt", "train"]

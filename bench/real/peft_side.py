@@ -42,7 +42,7 @@ class Journal(TrainerCallback):  # type: ignore[misc]
         file.write_text("")
 
     def on_evaluate(self, _: Any, state: Any, __: Any, metrics: dict[str, float], **___: Any) -> None:
-        """Append a line."""
+        """Append the validation's line."""
         line = {"update": state.global_step, "stage": 1, "flops": None, "split": "validation"}
         with self._file.open("a") as stream:
             stream.write(json.dumps({**line, "accuracy": metrics["eval_accuracy"]}) + "\n")
@@ -102,7 +102,7 @@ def train(config: RunConfig) -> dict[str, Any]:
 
 
 def settings(config: RunConfig, folder: Path) -> TrainingArguments:
-    """Trainer's settings: its defaults, but for these."""
+    """Trainer's settings for this run; all that is not named here has Trainer's default."""
     return TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=config.train.batch_size,
@@ -133,7 +133,7 @@ def accuracy(found: Any) -> dict[str, float]:
 
 
 def main(words: Sequence[str]) -> None:
-    """Train, and write what came of it."""
+    """Train as the words of `fpt train` say, and write result.json."""
     quiet_libraries()
     config = compose.load(words)
     result = train(config)

@@ -5,11 +5,8 @@ A line is the mean over tasks and seeds that every line has; FLOPs and seconds a
 
 import argparse
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from statistics import fmean
 
-import matplotlib
-import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -18,6 +15,7 @@ from bench.real.__main__ import UPDATES
 from bench.real.arms import PEFT, VANILLA
 from bench.real.runs import Row
 from bench.real.tables import Look, Pair, looks, of_model
+from bench.svg import text_of
 from fpt.report.plots import COLOURS, STYLED
 
 LABELS = {
@@ -32,7 +30,7 @@ SPENT = {"flops": "training FLOPs", "cpu": "seconds from the command on"}
 def curve(
     of_arm: Mapping[Pair, Row], vanilla: Mapping[Pair, Row], pairs: Sequence[Pair], spent: str
 ) -> list[tuple[float, float]]:
-    """Share of vanilla's FLOPs or seconds, and score, at each validation; the mean over runs."""
+    """An arm's line, a point for each validation: share of vanilla's FLOPs or seconds, and score; means over runs."""
 
     def share(look: Look, pair: Pair) -> float:
         whole: float = getattr(looks(vanilla[pair])[-1], spent)
@@ -44,24 +42,20 @@ def curve(
 
 @STYLED
 def drawn(by_arm: Mapping[str, Mapping[Pair, Row]]) -> str:
-    """The picture as SVG."""
-    tasks = {task for task, _ in by_arm[VANILLA]}
-    shown = {arm: rows for arm, rows in by_arm.items() if tasks <= {task for task, _ in rows}}
-    pairs = [pair for pair in by_arm[VANILLA] if all(pair in rows for rows in shown.values())]
+    """Draw each arm's score against what it took, as SVG."""
+    pairs = [pair for pair in by_arm[VANILLA] if all(pair in rows for rows in by_arm.values())]
     figure = Figure(figsize=(8.4, 3.3), layout="constrained")
     for axes, (spent, label) in zip(figure.subplots(1, 2, sharey=True), SPENT.items(), strict=True):
-        for (arm, rows), colour in zip(shown.items(), COLOURS, strict=False):
+        for number, (arm, rows) in enumerate(by_arm.items()):
             if spent == "cpu" or arm != PEFT:
                 points = curve(rows, by_arm[VANILLA], pairs, spent)
-                axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.8, label=LABELS.get(arm, arm))
+                dashes, colour = divmod(number, len(COLOURS))
+                look = {"color": COLOURS[colour], "linestyle": "--" if dashes else "-", "linewidth": 1.8}
+                axes.plot(*zip(*points, strict=True), **look, label=LABELS.get(arm, arm))
         _named(axes, label)
     axes.legend(loc="lower right", fontsize=8, frameon=False)
     figure.axes[0].set_ylabel(f"accuracy, mean of {len(pairs)} run{'s' * (len(pairs) > 1)}")
-    stream = BytesIO()
-    metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with matplotlib.rc_context({"svg.hashsalt": "picture"}):
-        figure.savefig(stream, format="svg", facecolor="white", metadata=metadata)
-    return stream.getvalue().decode()
+    return text_of(figure, "picture")
 
 
 def _named(axes: Axes, spent: str) -> None:
@@ -71,7 +65,7 @@ def _named(axes: Axes, spent: str) -> None:
 
 
 def main() -> None:
-    """Print it."""
+    """Print the picture."""
     parser = argparse.ArgumentParser(prog="python -m bench.real.picture", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--updates", type=int, default=UPDATES)

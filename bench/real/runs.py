@@ -1,4 +1,4 @@
-"""Does one run as a command of its own, notes when each score is there, and keeps a line of JSON of it."""
+"""Does one run as a command of its own, notes when each score is there, and keeps a line of JSON about it."""
 
 import json
 import os
@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 
 from bench.real.arms import Kind
-from bench.records import RESULTS
-from bench.runs import claimed
+from bench.records import RESULTS, read_rows
+from bench.runs import claimed, read
 
 FILE, FOLDER = RESULTS / "real.jsonl", Path("runs") / "real"
 PAUSE = 0.2  # seconds between two looks at a run's metrics
@@ -24,9 +24,8 @@ Row = dict[str, Any]
 
 
 def kept() -> dict[str, Row]:
-    """The rows that there are, by the run's name; the last of several."""
-    lines = FILE.read_text().splitlines() if FILE.exists() else []
-    return {row["name"]: row for row in map(json.loads, lines)}
+    """The rows that are kept, by the run's name; of several with one name, the last."""
+    return {row["name"]: row for row in read_rows(FILE)}
 
 
 def is_done(kind: Kind) -> bool:
@@ -77,12 +76,12 @@ def _validations(folder: Path) -> list[Row]:
 
 
 def _row(kind: Kind, folder: Path, timed: list[tuple[float, float]], threads: int) -> Row:
-    """What is kept of a run."""
-    result = json.loads((folder / "result.json").read_text())
-    metric, plan = result["metric"], folder / "plan.json"
+    """The line that is kept of a finished run: how it was made, its validations, and what they took."""
+    result, plan = read(folder), folder / "plan.json"
+    metric = result["metric"]
     looks = [
         [line["update"], line["stage"], line["flops"], line[metric["name"]], round(cpu, 1), round(wall, 1)]
-        for line, (cpu, wall) in zip(_validations(folder), timed, strict=False)
+        for line, (cpu, wall) in zip(_validations(folder), timed[:-1], strict=True)
     ]
     learning = json.loads(plan.read_text())["learning"] if plan.exists() else " ".join(kind.words)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
@@ -107,7 +106,7 @@ def _row(kind: Kind, folder: Path, timed: list[tuple[float, float]], threads: in
 
 
 def processor() -> str:
-    """What this machine computes with."""
+    """The name of this machine's processor."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text().splitlines() if file.exists() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

@@ -1,4 +1,4 @@
-"""What the kept rows say: scores, and the FLOPs and seconds to vanilla prompt tuning's last score, arm by arm.
+"""Makes tables of the kept rows: scores, and the FLOPs and seconds to vanilla prompt tuning's last score, arm by arm.
 
 A run has reached a score where two validations in a row on the full model have it (or its last one). Vanilla's is that
 of its last validation in training, of the same task and seed, on the same examples.
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from bench.real.arms import ARMS, PEFT, TASKS, VANILLA
+from bench.real.arms import ARMS, BATCH_SIZE, PEFT, TASKS, VANILLA
 from bench.real.runs import Row
 from bench.runs import table
 from stages.several.compare import Point, reaches
@@ -76,7 +76,7 @@ def _to_score(row: Row, other: Row, spent: str) -> float | None:
 
 
 def printed(rows: Mapping[str, Row], model: str, updates: int) -> str:
-    """A model's table, of the runs that are there."""
+    """A model's table in Markdown, of the runs that are done; nothing if none is."""
     by_arm = of_model(rows, model, updates)
     if not by_arm:
         return ""
@@ -85,7 +85,7 @@ def printed(rows: Mapping[str, Row], model: str, updates: int) -> str:
         model=model,
         runs=sum(map(len, by_arm.values())),
         updates=updates,
-        batch=8,
+        batch=BATCH_SIZE,
         threads=f"{some['threads']} thread{'s' * (some['threads'] > 1)}",
         processor=some["processor"],
     )

@@ -58,7 +58,10 @@ def test_the_page_and_the_picture_are_made_of_the_rows_that_there_are() -> None:
     page = printed(rows, "smollm2", UPDATES)
     assert "| cr | 70.0 | -10.0 | 50% | never (0 of 1) | never (0 of 1) | 30% (1 of 1) |" in page
     assert printed(rows, "gemma3", UPDATES) == ""
-    assert drawn(of_model(rows, "smollm2", UPDATES)).count("</svg>") == 1
+    picture = drawn(of_model(rows, "smollm2", UPDATES))
+    assert picture.count("</svg>") == 1
+    alone = {"alone": {**ROWS[0], "task": "subj"}}  # a line has the runs that every line has
+    assert drawn(of_model(rows | alone, "smollm2", UPDATES)) == picture
 
 
 @pytest.mark.dear
