@@ -56,7 +56,7 @@ def measure(
                 hooks.enter_context(module.register_forward_pre_hook(partial(_record, total, weights, name)))
         batches = batches_by_length(examples, batch_size)
         for indices in with_bar(in_turn(batches, distributed.rank(), distributed.size()), "neuron importance"):
-            if not indices and not engine.is_sharded:
+            if not indices and not model.in_step:
                 continue
             batch = examples.batch(indices or batches[0]).to(engine.device)
             below, rest = model.reader.position_weights(batch)

@@ -219,7 +219,7 @@ class StatesBelow:
         batches = batches_by_length(self.data, self.batch_size)
         own = in_turn(batches, distributed.rank(), distributed.size())
         for indices in self.with_bar(own, "states to keep"):
-            if not indices and not self.engine.is_sharded:
+            if not indices and not self.model.in_step:
                 continue
             states = self.model.below(self.data.batch(indices or batches[0]).to(self.engine.device)).cpu()
             for index, padded in zip(indices, states, strict=False):

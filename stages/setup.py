@@ -64,9 +64,8 @@ class Setup:
     @property
     def recipe(self) -> Recipe:
         """The settings that every stage's updates share."""
-        config, plan, engine = self.config, self.plan, self.engine
-        own = config.train, config.optim, plan.micro_batch, config.seed
-        return Recipe(*own, engine.device, in_step=engine.is_sharded, graphs=plan.graphs)
+        config, plan = self.config, self.plan
+        return Recipe(config.train, config.optim, plan.micro_batch, config.seed, self.engine.device, plan.graphs)
 
 
 def prepare(

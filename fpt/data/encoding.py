@@ -172,7 +172,7 @@ class Tokens:
         if reads.writes and end is None:
             raise UserError("model: its tokenizer has no end-of-sequence token, which an answer ends with")
         distinct = list(dict.fromkeys(texts))  # a label task has few distinct targets
-        words = list(map(self._said, distinct))
+        words = list(map(self._escaped_target, distinct))
         ids = self.of_parts(words) if reads.stands_alone else self._behind_text(words)
         ids_of = dict(zip(distinct, ids, strict=True))
         return [[*ids_of[text], end] if reads.writes else ids_of[text] for text in texts]
@@ -186,7 +186,7 @@ class Tokens:
             ids[len(lead) :] if ids[: len(lead)] == lead != ids else own for ids, own in zip(behind, alone, strict=True)
         ]
 
-    def _said(self, text: str) -> str:
+    def _escaped_target(self, text: str) -> str:
         """A target's text, escaped; T5's sentinel before it is kept only for models that were pre-trained with it."""
         word = self.plain(text.removeprefix(SENTINEL))
         return SENTINEL + word if self.row.reads.sentinel and text.startswith(SENTINEL) else word

@@ -36,8 +36,8 @@ def check_labels(rules: TaskRules, tokens: Tokens, *, chosen: bool) -> list[list
 def tokenizer_notes(task: Task, tokens: Tokens) -> tuple[str, ...]:
     """Notes for the user on training examples that the tokenizer would alter."""
     some = [task.train[index] for index in range(0, len(task.train), -(-len(task.train) // NUM_CHECKED))]
-    unsaid = [] if task.labels else _unsaid(some, task, tokens)
-    return (*_read_as_text(some, tokens), *_special_by_template(some, task.template.text, tokens), *unsaid)
+    lost = [] if task.labels else _not_read_back(some, task, tokens)
+    return (*_read_as_text(some, tokens), *_special_by_template(some, task.template.text, tokens), *lost)
 
 
 def _read_as_text(some: list[Example], tokens: Tokens) -> list[str]:
@@ -65,7 +65,7 @@ def _special_by_template(some: list[Example], template: str, tokens: Tokens) -> 
     ]
 
 
-def _unsaid(some: list[Example], task: Task, tokens: Tokens) -> list[str]:
+def _not_read_back(some: list[Example], task: Task, tokens: Tokens) -> list[str]:
     """A note on how many free-text targets do not decode to themselves."""
     texts = decoded(tokens.of_targets([example.target for example in some]), tokens.tokenizer)
     wanted = [example.target.removeprefix(SENTINEL) for example in some]

@@ -7,7 +7,7 @@ from typing import Any
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fpt.prompts.modules import Tensors as Tensors
+from fpt.prompts.modules import Tensors
 from fpt.prompts.soft import TENSOR
 from fpt.runs.folder import described
 

@@ -89,7 +89,7 @@ class Evaluator:
             return self._outputs(model, data.batch(indices).to(self.engine.device))
 
         batches = batches_by_length(data, self.batch_size)
-        outputs = shared_out(batches, answered, self.with_bar, split, in_step=self.engine.is_sharded)
+        outputs = shared_out(batches, answered, self.with_bar, split, in_step=model.in_step)
         return Answers(outputs, [self.task.from_text(output) for output in outputs])
 
     def _outputs(self, model: PromptedModel, batch: Batch) -> list[str]:
@@ -99,7 +99,7 @@ class Evaluator:
         except torch.OutOfMemoryError:
             pass  # inside this block the error would still hold the tensors that did not fit
         number = len(batch.source)
-        if number == 1 or self.engine.is_sharded:
+        if number == 1 or model.in_step:
             raise UserError(
                 f"out of memory for {number} answer{'s' if number > 1 else ''} at once: give a smaller"
                 " train.eval_batch, engine.dtype=bfloat16, or engine=deepspeed"

@@ -13,10 +13,10 @@ from fpt.data.encoded import Batch, Encoded
 from fpt.data.supply import Share, Supply
 from fpt.devices import distributed, interrupts
 from fpt.errors import UserError
-from fpt.prompts.modules import dropped_out
+from fpt.prompts.modules import Tensors, dropped_out
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import Stopwatch
-from fpt.training.checkpoint import Tensors, TrainState
+from fpt.training.checkpoint import TrainState
 from fpt.training.evaluation import Evaluation
 from fpt.training.graphs import Graphs, NoGraphError, Recorder, largest_batch
 from fpt.training.optimizer import Average, make, pack, rate, restore
@@ -44,7 +44,6 @@ class Recipe:
         micro_batch: the number of examples computed at once.
         seed: decides the order of examples, and dropout.
         device: the device that computes.
-        in_step: whether weights are sharded among processes, so that none can repeat an update by itself.
         graphs: whether kernels are launched as CUDA graphs.
     """
 
@@ -53,7 +52,6 @@ class Recipe:
     micro_batch: int
     seed: int
     device: torch.device
-    in_step: bool = False
     graphs: bool = False
 
 
@@ -134,10 +132,10 @@ def train(
                     group["lr"] = lr
                 share = supply.share(state.update, recipe.micro_batch)
                 try:
-                    loss, is_stopped = step(model, optimizer, share, optim, device, recipe.in_step, add)
+                    loss, is_stopped = step(model, optimizer, share, optim, device, add)
                 except (NoRoomError, torch.OutOfMemoryError, NoGraphError) as error:
                     optimizer.zero_grad(set_to_none=True)
-                    changed = _changed(recipe, error)
+                    changed = _changed(recipe, error, in_step=model.in_step)
                     recipe = changed.recipe
                     del add  # frees its graphs before new ones are recorded
                     add = _adder(model, data, dropout, recipe)
@@ -194,7 +192,6 @@ def step(
     share: Share,
     optim: OptimConfig,
     device: torch.device,
-    in_step: bool = False,
     add: Add | None = None,
 ) -> tuple[torch.Tensor, bool]:
     """One optimizer step on the mean gradient over all target tokens of an update, however its examples are batched.
@@ -206,8 +203,8 @@ def step(
         the loss [1], on the device, and whether any process was told to stop.
 
     Raises:
-        NoRoomError: a process ran out of memory; the prompt is unchanged. With `in_step` torch's own error is raised,
-            as the other processes are waiting.
+        NoRoomError: a process ran out of memory; the prompt is unchanged. Where processes run in step torch's own
+            error is raised, as the others are waiting.
     """
     add, loss, is_short = add or partial(_add, model), torch.zeros(1, device=device), False
     is_stopped = interrupts.requested()
@@ -215,7 +212,7 @@ def step(
         for batch in share.batches:
             add(batch, share.tokens, loss)
     except torch.OutOfMemoryError:
-        if in_step:
+        if model.in_step:
             raise
         is_short = True
     flags = torch.tensor([float(is_stopped), float(is_short)])  # on the host, as they are read there
@@ -257,13 +254,13 @@ def _add(model: PromptedModel, batch: Batch, tokens: int, loss: torch.Tensor) ->
     loss += part.detach()
 
 
-def _changed(recipe: Recipe, error: Exception) -> Changed:
+def _changed(recipe: Recipe, error: Exception, *, in_step: bool) -> Changed:
     """The recipe to go on with after an error: without CUDA graphs, or with half the micro-batch."""
     if isinstance(error, NoGraphError):
         return Changed(replace(recipe, graphs=False), f"from here on updates are no CUDA graphs: {error}")
     count = recipe.micro_batch
     at_once = f"{count} example{'s' if count > 1 else ''} at once"
-    if recipe.in_step:  # the other processes wait in the middle of the update
+    if in_step:  # the other processes wait in the middle of the update
         raise UserError(f"out of memory with {at_once}: give a smaller train.micro_batch, and the run goes on")
     if count == 1:
         raise UserError(
