@@ -22,6 +22,7 @@ from fpt.prompts.prompted import PromptedModel
 from fpt.training.graphs import Graphs, Recorder, largest_batch
 from fpt.training.loop import step
 from fpt.training.optimizer import make
+from stages.selection import everything
 
 Found = dict[str, Any]
 OPTIM = OptimConfig(name="adafactor", lr=0.3)
@@ -93,9 +94,13 @@ def random_model(
     values, where = config_values(compose.load([f"model={name}"]).model)
     config = read_config(values, where)
     family = family_of(config)
-    body = family.skeleton(config, shape or read_shape(values, where)).to(dtype)
+    shape = shape or read_shape(values, where)
+    body = family.skeleton(config, shape).to(dtype)
+    tensors = [names for names, _ in family.sources(everything(shape), body)]
     body = body.to_empty(device=place.device)
-    body.tie_weights()  # which moving from the meta device undoes
+    for first, *others in tensors:  # moving from the meta device has parted what is tied
+        for owner, _, leaf in (name.rpartition(".") for name in others):
+            setattr(body.get_submodule(owner), leaf, body.get_parameter(first))
     random = torch.Generator(place.device).manual_seed(0)
     for parameter in body.parameters():
         parameter.normal_(std=parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.1, generator=random)
