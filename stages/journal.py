@@ -1,10 +1,8 @@
 """Writes metrics.jsonl and saved states, and shows progress, while a stage trains."""
 
-from statistics import mean
-
 from fpt.devices import distributed
 from fpt.devices.meter import Meter, peak_flops
-from fpt.runs import expansions
+from fpt.runs import losses
 from fpt.runs.run import PROMPT, UPDATES
 from fpt.training.checkpoint import TrainState, dump_state
 from fpt.training.evaluation import Evaluation
@@ -12,9 +10,6 @@ from fpt.training.loop import Changed, Event, Saved, Updated, Validated
 from stages import resume
 from stages.schedule import Stage
 from stages.setup import Setup
-
-WATCHED = 60  # the first updates of a stage, in which its loss should not rise
-RISE = 0.5  # nats that the last ten of them may be above the first, as losses of single batches differ
 
 
 class Journal:
@@ -38,7 +33,7 @@ class Journal:
     def begin(self, stage: Stage, seconds: float, *, measuring: float) -> None:
         """Begin a stage, or resume it after `seconds` of training; `measuring` were spent before the first stage."""
         earlier = self._schedule.stages[: stage.index - 1]
-        self._stage, self._losses = stage, list[float]()
+        self._stage = stage
         self._seconds = measuring + sum(resume.read_state(self._folder, one)[0].seconds for one in earlier)
         self._meter.begin(self._plan.stages[stage.index - 1].flops_per_update, seconds)
 
@@ -62,30 +57,23 @@ class Journal:
             speed = {"tokens_per_second": round(rate)} if rate else {}
             self._folder.log({**line, "loss": event.loss, "lr": event.lr, **speed})
             self._progress.updated(where, loss=event.loss, done=flops)
-            self._watch(event)
-            if event.update == self._stage.first_update + expansions.AFTER:
-                self._say_if_lost(self._stage.index)
+            self._judge(event)
         else:
             self._last = event.evaluation
             self._folder.log({**line, "split": "validation", **event.evaluation.metrics})
             self._progress.scored(where, score=event.evaluation.score)
             self._meter.validated(event.seconds)
 
-    def _watch(self, event: Updated) -> None:
-        """Say so if the loss of a stage's first updates has risen; a stage that was resumed among them is let be."""
-        if event.update - self._stage.first_update != len(self._losses) + 1 or len(self._losses) == WATCHED:
-            return
-        self._losses.append(event.loss)
-        first, last = self._losses[0], mean(self._losses[-10:])
-        if len(self._losses) == WATCHED and last > first + RISE:
+    def _judge(self, event: Updated) -> None:
+        """Say so if the stage's losses show that its expansion lost the prompt, or that its rate is too high."""
+        number, done = self._stage.index, event.update - self._stage.first_update
+        if done == losses.AFTER and (lost := self._folder.ask(lambda own: losses.lost_at(number, own.metrics()))):
+            self._progress.say(losses.expansion_lost(number, lost))
+        if done == losses.WATCHED and (rise := self._folder.ask(lambda own: losses.risen_in(number, own.metrics()))):
             self._progress.say(
-                f"the training loss rose from {first:.1f} to {last:.1f} in the first {WATCHED} updates of stage"
-                f" {self._stage.index}: try a lower optim.lr (now {event.lr:g})"
+                f"the training loss rose from {rise[0]:.1f} to {rise[1]:.1f} in the first {done} updates of stage"
+                f" {number}: try a lower optim.lr (now {event.lr:g})"
             )
-
-    def _say_if_lost(self, stage: int) -> None:
-        if lost := self._folder.ask(lambda own: expansions.lost_at(stage, own.metrics())):
-            self._progress.say(expansions.sentence(stage, lost))
 
     def _save(self, state: TrainState) -> None:
         if state.best_update == state.judged:

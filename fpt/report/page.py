@@ -12,7 +12,7 @@ from fpt import __version__
 from fpt.report import plots
 from fpt.report.plots import Plot, colour_of
 from fpt.report.runs import Group, ReportedRun, by_seed
-from fpt.runs import expansions
+from fpt.runs import losses
 from fpt.units import amount
 
 EXAMPLES = 3  # how many right, wrong and other examples are shown
@@ -32,7 +32,7 @@ def render(runs: Sequence[ReportedRun]) -> tuple[str, list[Plot]]:
         sections=sections,
         examples=examples,
         differences=_differences(runs),
-        lost=expansions.sentence,
+        lost=losses.expansion_lost,
     )
     return page, [plot for _, figures in sections for plot in figures]
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from fpt.config import literal
 from fpt.config.stored import MAY_DIFFER
 from fpt.errors import UserError
-from fpt.runs.expansions import lost_at
 from fpt.runs.folder import METRICS
+from fpt.runs.losses import lost_at
 from fpt.runs.records import MEASURED, PLAN
 from fpt.runs.run import PREDICTIONS, UPDATES, Run
 

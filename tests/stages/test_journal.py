@@ -16,7 +16,7 @@ from fpt.tasks.opening import open_task
 from fpt.training.loop import Updated
 from stages import schedule
 from stages.inputs import open_inputs
-from stages.journal import WATCHED, Journal
+from stages.journal import Journal
 from stages.resolve import for_training
 from stages.setup import prepare
 from tests.conftest import Outcome, quick_words
@@ -24,13 +24,6 @@ from tests.families import save_family
 
 SAID = "the expansion to stage 2 lost what the prompt had learned"
 TOLD = "the training loss rose from 2.1 to 6.3 in the first 60 updates of stage 1: try a lower optim.lr (now 0.3)"
-CASES: dict[str, tuple[Callable[[int], float], int, bool]] = {
-    "rises": (lambda update: 2.1 if update == 1 else 6.3, 1, True),
-    "rises by less than batches differ": (lambda update: 2.1 if update == 1 else 2.5, 1, False),
-    "rises, and falls again": (lambda update: 6.3 if 1 < update < 50 else 2.1, 1, False),
-    "falls": (lambda update: 12.0 if update == 1 else 6.3, 1, False),
-    "was resumed": (lambda update: 2.1 if update == 5 else 6.3, 5, False),
-}
 
 
 @pytest.mark.trains
@@ -43,13 +36,12 @@ def test_a_loss_that_rises_in_a_stages_first_updates_is_told_once(
         setup = prepare(config, stages, inputs, folder, Progress())
         assert setup is not None
         journal = Journal(setup)
-        for name, (loss, first, is_told) in CASES.items():
+        for first in (1, 31):  # and goes on after an interruption
             journal.begin(stages.last, 0.0, measuring=0.0)
-            capsys.readouterr()
-            for update in range(first, WATCHED + 20):
-                journal.record(Updated(update, update * 0.1, loss(update), 0.3, 8))
-            said = capsys.readouterr().err
-            assert (said.count("the training loss"), TOLD in said) == (is_told, is_told), name
+            for update in range(first, 31 if first == 1 else 90):
+                journal.record(Updated(update, update * 0.1, 2.1 if update == 1 else 6.3, 0.3, 8))
+    said = capsys.readouterr().err
+    assert (said.count("the training loss"), TOLD in said) == (1, True)
 
 
 @pytest.mark.trains
