@@ -77,7 +77,7 @@ class Side:
             return data
         engine = Engine(EngineConfig(name="torch", dtype="float32"), CPU)
         states = StatesBelow(self.model, data, BATCH, engine, lambda batches, _: batches)
-        return replace(data, below=states.in_memory())
+        return replace(data, below=states.computed())
 
     def seconds(self, data: Encoded, batches: Sequence[list[int]]) -> float:
         """Train on these batches, one update each."""

@@ -45,7 +45,7 @@ def _through_stages(setup: Setup) -> dict[str, Any]:
     """Stage by stage: select, build the partial PLM, recycle the prompt, train it; the last is the full model."""
     schedule, state, recipe = setup.schedule, setup.state, setup.recipe
     journal, measured = Journal(setup), measure(setup)
-    keeper = StateKeeper(setup.config, setup.plan.states, schedule.fixed or 0)
+    keeper = StateKeeper(setup.plan.states, schedule.fixed or 0)
     for stage in resume.stages_left(schedule, state):
         selection = resume.selection_of(stage, setup.folder, schedule, measured.scores)
         with setup.opened(selection, state.prompt) as model:

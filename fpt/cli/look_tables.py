@@ -49,7 +49,7 @@ def print_plan(plan: dict[str, Any]) -> None:
         )
     if states := plan["states"]:
         output.say(f"\n{states['sentence']}")
-        if states["where"] != "off":
+        if states["bytes"]:
             output.show(_states(number, stage, states["stages"][number - 1]) for number, stage in stages)
     _print_memory(output, plan)
 

@@ -164,7 +164,12 @@ class PromptConfig(Group, key="prompt"):
     bottleneck: int = setting(128, least=1, only="late")
     pool: str = setting("auto", choices=("auto", "first", "last", "mean"), only="late")
     dropout: float | None = setting(None, least=0.0, most=0.9, only="late", learning=True)
-    cache: str = setting("auto", choices=("auto", "off", "memory", "disk"), learning=True)
+    cache: str = setting(
+        "auto",
+        choices=("auto", "off", "memory"),
+        refused={"disk": "States are kept in memory or, with prompt.cache=off, computed with every update."},
+        learning=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

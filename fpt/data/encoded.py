@@ -116,7 +116,7 @@ class RaggedRows:
 class KeptStates:
     """Stored states that the prompt does not change; those of source i are rows[starts[i] : starts[i + 1]]."""
 
-    rows: Tensor  # [N, D], perhaps mapped from a file, of which a batch reads only its part
+    rows: Tensor  # [N, D]
     starts: NDArray[np.int64]  # followed by the end of the last source
 
     def batch(self, indices: Sequence[int]) -> Tensor:

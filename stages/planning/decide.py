@@ -117,8 +117,7 @@ def decide(config: RunConfig, schedule: Schedule, work: Work, before: Plan | Non
     states = kept_states.decide(config, schedule, examples=work.examples, tokens=work.tokens, cost=price)
     if states and before and before.states:
         states = kept_states.going_on(config, schedule, states, before.states, update)
-    kept_states.check_room(config, states)
-    device = device_of(config.engine, kept_in_memory=states.in_memory if states else 0)
+    device = device_of(config.engine, kept=states.bytes if states else 0)
     memory = Memory(price, schedule, device, work.longest)
     engine, reason = memory.engine(config)
     config = replace(config, engine=engine)

@@ -39,12 +39,12 @@ class Device:
         return max(1, (self.bytes // processes if self.is_shared else self.bytes) - self.taken)
 
 
-def device_of(engine: EngineConfig, *, kept_in_memory: int = 0) -> Device:
+def device_of(engine: EngineConfig, *, kept: int = 0) -> Device:
     """The device that `engine.device_memory` describes, or this machine's; `engine.device` must not be auto.
 
     Cached states leave a stage less memory only if the device is the CPU: they are kept in the machine's memory.
     """
-    taken = 0 if is_for_card(engine) else kept_in_memory
+    taken = 0 if is_for_card(engine) else kept
     if engine.device_memory is not None:
         return Device(bytes_of(engine.device_memory), is_shared=False, taken=taken)
     if not is_for_card(engine):

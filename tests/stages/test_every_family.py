@@ -206,7 +206,7 @@ def test_a_late_prompt_takes_no_notice_of_padding(backbone: Backbone, generator:
     with torch.no_grad():
         together = model(data.batch(ALL))
         torch.testing.assert_close(sum(model(data.batch([index])) for index in ALL), together)
-    kept = StatesBelow(model, data, 2, ON_CPU, lambda batches, _: batches).in_memory()
+    kept = StatesBelow(model, data, 2, ON_CPU, lambda batches, _: batches).computed()
     with torch.no_grad():
         torch.testing.assert_close(model(replace(data, below=kept).batch(ALL)), together)
     if FAMILY_TABLE[family].reads.name == "mask":

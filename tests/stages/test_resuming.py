@@ -30,9 +30,9 @@ LATE = ["prompt=late", "prompt.bottleneck=8", "optim.lr=0.01"]
 KINDS = {
     "averaged": ["optim.average=0.5"],
     "late": [*LATE, "prompt.cache=off"],
-    "late, states kept": [*LATE, "prompt.cache=disk"],
+    "late, states kept": [*LATE, "prompt.cache=memory"],
     "behind the source": ["prompt.place=suffix", "prompt.cache=off"],
-    "behind the source, states kept": ["prompt.place=suffix", "prompt.cache=disk"],
+    "behind the source, states kept": ["prompt.place=suffix", "prompt.cache=memory"],
 }
 OFTEN = ("t5gemma2", "gpt2", "roberta")  # one of each way to read
 
