@@ -35,8 +35,7 @@ def measure(setup: Setup) -> Measured:
         values = folder.read_json(MEASURED)
         with reading(folder.path / SCORES):
             scores = load(folder.read(SCORES)) if SCORES in folder else {}
-        if sorted(scores) == values["scored"]:  # otherwise resume=repair has dropped a damaged file of scores
-            return Measured(scores, values["untrained"], values["seconds"])
+        return Measured(scores, values["untrained"], values["seconds"])
     stopwatch, untrained = Stopwatch(), None
     scores, seconds = _scores(setup), stopwatch.seconds
     if setup.config.train.score_untrained:
@@ -44,7 +43,7 @@ def measure(setup: Setup) -> Measured:
             untrained = setup.evaluator.validate(model).score
     if scores:
         folder.write(SCORES, save(scores))
-    folder.write_json(MEASURED, {"scored": sorted(scores), "untrained": untrained, "seconds": seconds})
+    folder.write_json(MEASURED, {"untrained": untrained, "seconds": seconds})
     return Measured(scores, untrained, seconds)
 
 

@@ -1,8 +1,6 @@
-"""Finds the state from which a run resumes, and checks the run folder's files and its configuration first."""
+"""Finds the state from which a run resumes, once the run folder's files and its configuration have been checked."""
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing
-from itertools import takewhile
 
 from torch import Tensor
 
@@ -11,15 +9,13 @@ from fpt.config.literal import dump
 from fpt.config.run_config import RunConfig
 from fpt.config.stored import differences, stored
 from fpt.errors import UserError
-from fpt.runs.folder import METRICS, STATE, Mark, RunFolder, metrics_problem, set_aside
-from fpt.runs.records import RESULT, STAGE, configuration, reading
-from fpt.runs.run import CONFIG, PREDICTIONS, PROMPT, TEST_PREDICTIONS
+from fpt.runs.folder import STATE, Mark, RunFolder, check_metrics, set_aside
+from fpt.runs.records import STAGE, configuration, reading
+from fpt.runs.run import CONFIG
 from fpt.runs.shared_folder import SharedFolder
-from fpt.training.checkpoint import TrainState, dump_state, load_state
+from fpt.training.checkpoint import TrainState, load_state
 from stages import selection
 from stages.schedule import Schedule, Stage
-
-OUTCOMES = (RESULT, PREDICTIONS, TEST_PREDICTIONS, PROMPT)
 
 
 def state_file(stage: Stage) -> str:
@@ -38,7 +34,7 @@ def last_state(folder: SharedFolder, schedule: Schedule) -> tuple[TrainState | N
     """The folder's latest state, given to every process, and how much of metrics.jsonl had been written by then."""
 
     def find(own: RunFolder) -> tuple[TrainState | None, Mark | None]:
-        stage = _last_with_state(own, schedule.stages)
+        stage = _last_with_state(own, schedule)
         return read_state(own, stage) if stage else (None, None)
 
     return folder.ask(find)
@@ -76,7 +72,7 @@ def _open(config: RunConfig, schedule: Schedule) -> RunFolder:
         raise UserError(f"resume=must: there is no run in {path} to go on with; resume=auto starts one")
     folder = RunFolder(path)
     try:
-        _check_or_repair(config, schedule, folder)
+        _check(config, schedule, folder)
         if CONFIG not in folder:
             folder.write(CONFIG, dump(stored(config)).encode())
     except BaseException:
@@ -85,42 +81,18 @@ def _open(config: RunConfig, schedule: Schedule) -> RunFolder:
     return folder
 
 
-def _check_or_repair(config: RunConfig, schedule: Schedule, folder: RunFolder) -> None:
-    """Refuse damaged files or another configuration; with resume=repair drop damaged files and what depends on them."""
-    damaged = {name: problem for name in folder.names() if (problem := folder.problem(name))}
-    sound = list(
-        takewhile(lambda stage: not any(name.startswith(f"{stage.folder}/") for name in damaged), schedule.stages)
-    )
-    good = _last_with_state(folder, sound)
-    if good and (problem := metrics_problem(folder.path, read_state(folder, good)[1])):
-        damaged[METRICS] = problem
-    if damaged and config.resume != "repair":
-        name, problem = next(iter(damaged.items()))
-        place = (
-            f"update {read_state(folder, good)[0].update}, in stage {good.index}" if good else "the start of the run"
-        )
-        raise UserError(
-            f"{folder.path / name}: {problem}. The last good state is {place}: go on from it with resume=repair, or"
-            " start over with resume=never"
-        )
-    if CONFIG in folder and CONFIG not in damaged:
-        _check_same(config, folder)
-    if damaged:
-        lost = tuple(f"{stage.folder}/" for stage in schedule.stages[len(sound) :])
-        for name in folder.names():
-            if name in damaged or name in OUTCOMES or name.startswith(lost):
-                folder.forget(name)
-    if METRICS in damaged and good:  # the last good state goes on with an empty metrics.jsonl
-        folder.write(state_file(good), dump_state(read_state(folder, good)[0], folder.forget_metrics()))
-
-
-def _last_with_state(folder: RunFolder, stages: Sequence[Stage]) -> Stage | None:
-    return next((stage for stage in reversed(stages) if state_file(stage) in folder), None)
-
-
-def _check_same(config: RunConfig, folder: RunFolder) -> None:
-    if wrong := differences(configuration(folder.path / CONFIG, folder.read(CONFIG)), config):
+def _check(config: RunConfig, schedule: Schedule, folder: RunFolder) -> None:
+    """Refuse damaged files, or another configuration than the command's."""
+    for name in folder.names():
+        folder.check(name)
+    if CONFIG in folder and (wrong := differences(configuration(folder.path / CONFIG, folder.read(CONFIG)), config)):
         raise UserError(
             f"run.dir={folder.path}: holds a run with another configuration ({'; '.join(wrong)})."
             " Give another run.dir, or start over with resume=never"
         )
+    if last := _last_with_state(folder, schedule):
+        check_metrics(folder.path, read_state(folder, last)[1])
+
+
+def _last_with_state(folder: RunFolder, schedule: Schedule) -> Stage | None:
+    return next((stage for stage in reversed(schedule.stages) if state_file(stage) in folder), None)

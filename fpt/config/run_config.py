@@ -21,7 +21,11 @@ class RunConfig(Group):
     engine: schema.EngineConfig
     run: schema.FolderConfig
     seed: int = setting(0, least=0)
-    resume: str = setting("auto", choices=("auto", "never", "must", "repair"))
+    resume: str = setting(
+        "auto",
+        choices=("auto", "never", "must"),
+        refused={"repair": "A damaged run is not repaired; resume=never sets it aside and starts over."},
+    )
     tracking: str = setting("auto", choices=("auto", "none", "tensorboard", "wandb"))
     cache_dir: str = setting("~/.cache/fpt", place=True)
 

@@ -23,8 +23,7 @@ LEDGER = "checksums.json"
 LOCK = ".lock"
 METRICS = "metrics.jsonl"
 STATE = "state.safetensors"  # in a stage's folder
-FOLDER = "is a folder in a file's place, to be moved away first"
-DAMAGED = "is damaged: it is not what was written"
+AGAIN = "start over with resume=never"
 
 
 class RunFolder:
@@ -37,8 +36,6 @@ class RunFolder:
         self._lock = _locked(path)
         try:
             self._recorded = read_ledger(path)
-            for name in (*self._recorded, METRICS):
-                _check_place(path, name)
         except UserError:
             self._lock.close()
             raise
@@ -71,26 +68,13 @@ class RunFolder:
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes; refuse a file that is missing or damaged."""
-        if problem := self.problem(name):
-            raise UserError(f"{self.path / name}: {problem}")
+        self.check(name)
         return (self.path / name).read_bytes()
 
-    def problem(self, name: str) -> str | None:
-        """Say why a recorded file cannot be trusted; None if it can."""
-        return problem_of(self.path / name, self._ledger[name][:1])
-
-    def forget(self, name: str) -> None:
-        """Remove a file and its record."""
-        self._ledger[name].append(None)  # from here on it may be missing
-        self._write_ledger()
-        (self.path / name).unlink(missing_ok=True)
-        del self._ledger[name]
-        self._write_ledger()
-
-    def forget_metrics(self) -> Mark:
-        """Empty metrics.jsonl; returns the mark of an empty file."""
-        replace_file(self.path / METRICS, b"")
-        return {"bytes": 0, "sha256": hashlib.sha256().hexdigest()}
+    def check(self, name: str) -> None:
+        """Refuse a recorded file that is missing or damaged."""
+        if problem := problem_of(self.path / name, self._ledger[name][:1]):
+            raise UserError(f"{self.path / name}: {problem}; {AGAIN}")
 
     def open_metrics(self, mark: Mark | None) -> list[dict[str, Any]]:
         """Truncate metrics.jsonl to the mark (without one, to nothing); returns the lines that are kept."""
@@ -134,7 +118,7 @@ def read_ledger(path: Path) -> Ledger:
     except (ValueError, OSError):
         ledger = None
     if not isinstance(ledger, dict) or not all(isinstance(hashes, list) and hashes for hashes in ledger.values()):
-        raise UserError(f"{file}: is damaged. Start over with resume=never")
+        raise UserError(f"{file}: is damaged; {AGAIN}")
     for name in ledger:
         inside(path, name, read_in=file)
     return ledger
@@ -152,32 +136,20 @@ def as_found(path: Path, ledger: Ledger) -> Ledger:
     return found
 
 
-def _check_place(path: Path, name: str) -> None:
-    """Refuse a folder where a file of the run belongs, or a file in a folder's place: it may be the user's."""
-    file = path / name
-    for place in (file, *file.parents[: len(Path(name).parts) - 1]):
-        if place.exists() and place.is_dir() != (place != file):
-            kind = "a folder, and a file" if place == file else "a file, and a folder"
-            raise UserError(f"{place}: is {kind} of the run belongs there; move it away, then resume=repair goes on")
-
-
-def problem_of(file: Path, hashes: list[str | None]) -> str | None:
-    """Say why a file with these recorded hashes cannot be trusted; None if it can."""
+def problem_of(file: Path, hashes: list[str | None], size: int | None = None) -> str | None:
+    """Say why a file whose first `size` bytes have these recorded hashes cannot be trusted; None if it can."""
     if file.is_dir():
-        return FOLDER
-    digest = _digest(file)
+        return "is a folder in a file's place"
+    digest = _digest(file, size)
     if digest is None:
         return "is missing"
-    return None if digest in hashes else DAMAGED
+    return None if digest in hashes else "is damaged, not what was written"
 
 
-def metrics_problem(path: Path, mark: Mark) -> str | None:
-    """Say why the marked part of a run's metrics.jsonl cannot be trusted; None if it can."""
-    file = path / METRICS
-    if not file.is_file():
-        return FOLDER if file.is_dir() else "is missing"
-    kept = file.read_bytes()[: mark["bytes"]]
-    return None if hashlib.sha256(kept).hexdigest() == mark["sha256"] else DAMAGED
+def check_metrics(path: Path, mark: Mark) -> None:
+    """Refuse a run whose metrics.jsonl is missing or damaged before the mark."""
+    if problem := problem_of(path / METRICS, [mark["sha256"]], mark["bytes"]):
+        raise UserError(f"{path / METRICS}: {problem}; {AGAIN}")
 
 
 def described(state: bytes) -> dict[str, Any]:
@@ -219,7 +191,7 @@ def _refuse_foreign(path: Path) -> None:
     others = _contents(path)
     if others and LEDGER not in others:
         listed = ", ".join(sorted(others)[:4])
-        way_out = " or start over with resume=never" if "config.yaml" in others else ""
+        way_out = f", or {AGAIN}" if "config.yaml" in others else ""
         raise UserError(f"run.dir={path}: has files ({listed}) but no {LEDGER}; give another run.dir{way_out}")
 
 
@@ -250,9 +222,9 @@ def _locked(path: Path) -> IO[str]:
     return lock
 
 
-def _digest(file: Path) -> str | None:
-    """A file's SHA-256; None if there is no file."""
+def _digest(file: Path, size: int | None = None) -> str | None:
+    """The SHA-256 of a file's first `size` bytes; None if there is no file."""
     try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        return hashlib.sha256(file.read_bytes()[:size]).hexdigest()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None

@@ -23,7 +23,7 @@ STAGE = "stage.json"  # in a stage's folder
 KEYS = {
     RESULT: ("task", "model", "schedule", "seed", "dtype", "metric.name", "metric.value", "metrics", "stages", "flops"),
     PLAN: ("stages",),
-    MEASURED: ("scored", "untrained", "seconds"),
+    MEASURED: ("untrained", "seconds"),
     INPUTS: ("model", "data", "prompt's start", "configuration", "threads"),
     STAGE: ("index", "encoder_layers", "decoder_layers", "ffn", "decoder_ffn"),
 }
@@ -37,7 +37,7 @@ def reading(file: Path) -> Iterator[None]:
     except UserError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError, SafetensorError, YAMLError):
-        raise UserError(f"{file}: is not what fpt writes; the run can be started over with resume=never") from None
+        raise UserError(f"{file}: is not what fpt writes; start over with resume=never") from None
 
 
 def configuration(file: Path, data: bytes) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from fpt.config import compose, stored
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import PromptConfig, place
 from fpt.errors import UserError, reason
-from fpt.runs.folder import METRICS, STATE, Ledger, described, metrics_problem, problem_of, read_ledger
+from fpt.runs.folder import AGAIN, METRICS, STATE, Ledger, check_metrics, described, problem_of, read_ledger
 from fpt.runs.records import PLAN, RESULT, STAGE, configuration, json_lines, json_object, reading
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ TEST_PREDICTIONS = "predictions.test.jsonl"
 PROMPT = "prompt.safetensors"
 UPDATES = "updates.json"  # in a stage's folder
 SKIPPED = "skipped.txt"
-REPAIR = "the same fpt train with resume=repair mends it"
 LOOKS = 10  # how often to read a file that a running process may be replacing
 # The prompt's keys that still matter once it is learned.
 LEARNED = [item.name for item in fields(PromptConfig) if not item.metadata.get("learning")]
@@ -68,7 +67,7 @@ class Run:
             if data is not None and hashlib.sha256(data).hexdigest() in ledger.get(name, []):
                 return data
             ledger = read_ledger(self.path)
-        raise UserError(f"{file}: {problem_of(file, [])}; {REPAIR}")
+        raise UserError(f"{file}: {problem_of(file, [])}; {AGAIN}")
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Return the object in a JSON file."""
@@ -113,9 +112,7 @@ class Run:
         states = [name for stage in self.stages if (name := stage.file(STATE)) in self.ledger]
         if states:
             with reading(self.path / states[-1]):
-                mark = described(self.read(states[-1]))["metrics"]
-                if problem := metrics_problem(self.path, mark):
-                    raise UserError(f"{file}: {problem}; {REPAIR}")
+                check_metrics(self.path, described(self.read(states[-1]))["metrics"])
         return json_lines(file, file.read_bytes().rpartition(b"\n")[0] if file.is_file() else b"")
 
     @cached_property

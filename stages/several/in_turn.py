@@ -47,7 +47,7 @@ def check_all(plans: Sequence[Planned]) -> None:
 def finished(config: RunConfig) -> Run | None:
     """Open the run if it is finished, else None; whether its data have changed since is not checked."""
     folder = config.folder
-    if config.resume in ("never", "repair") or not (folder / CONFIG).is_file():
+    if config.resume == "never" or not (folder / CONFIG).is_file():
         return None
     run = open_run(folder)
     if not run.is_finished:

@@ -1,4 +1,4 @@
-"""A run, whole: what it leaves behind, what it refuses, and what is repaired."""
+"""A run, whole: what it leaves behind, and what it refuses."""
 
 import json
 import re
@@ -160,13 +160,11 @@ def test_a_test_split_is_predicted_and_scored_where_it_has_labels(
     if not is_labelled:
         assert torch.equal(final_prompt(folder), final_prompt(whole))
         assert (folder / "predictions.jsonl").read_bytes() == (whole / "predictions.jsonl").read_bytes()
-        (folder / "predictions.test.jsonl").unlink()
-        assert "predictions.test.jsonl: is missing" in cli("train", *more).err
-        assert cli("train", *more, "resume=repair").status == 0
-        assert (folder / "predictions.test.jsonl").is_file()
         assert "task.test_split: test then, None now" in cli("train", *more[:-1]).err
         (data / "test.jsonl").write_text(json.dumps(rows[0]))
         assert "the data has changed" in cli("train", *more).err
+        (folder / "predictions.test.jsonl").unlink()
+        assert "predictions.test.jsonl: is missing" in cli("train", *more).err
 
 
 def test_another_seed_is_another_prompt(cli: Cli, quick: list[str], whole: Path, tmp_path: Path) -> None:
@@ -217,13 +215,6 @@ def test_changed_data_are_refused_and_harm_nothing(cli: Cli, quick: list[str], b
     assert cli("train", *again).status == 0
 
 
-def test_a_repair_cannot_slip_another_configuration_in(cli: Cli, quick: list[str], whole: Path) -> None:
-    (whole / "config.yaml").unlink()
-    done = cli("train", *words(quick, whole, "resume=repair", "optim.lr=0.1"))
-    assert done.status == 2
-    assert "the configuration has changed" in done.err
-
-
 def test_another_number_of_threads_is_said(cli: Cli, quick: list[str], whole: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
@@ -257,40 +248,35 @@ def test_the_best_prompt_is_kept_and_only_of_the_full_model(cli: Cli, quick: lis
 
 
 @pytest.mark.parametrize(
-    ("harm", "name", "last_good"),
+    ("harm", "name"),
     [
-        ("damaged", "stages/3-5x6-36x48/state.safetensors", "update 8, in stage 2"),
-        ("missing", "stages/1-2x6-12x48/selection.safetensors", "the start of the run"),
-        ("damaged", "stages/4-6x6-48x48/prompt.safetensors", "update 12, in stage 3"),
-        ("missing", "scores.safetensors", "update 20, in stage 4"),
-        ("damaged", "metrics.jsonl prompt.safetensors", "update 20, in stage 4"),
-        ("missing", "metrics.jsonl", "update 20, in stage 4"),
-        ("damaged", "config.yaml", "update 20, in stage 4"),
-        ("missing", "config.yaml", "update 20, in stage 4"),
-        ("missing", "prompt.safetensors", "update 20, in stage 4"),
-        ("damaged", "result.json", "update 20, in stage 4"),
+        ("damaged", "stages/3-5x6-36x48/state.safetensors"),
+        ("missing", "stages/1-2x6-12x48/selection.safetensors"),
+        ("missing", "scores.safetensors"),
+        ("damaged", "metrics.jsonl"),
+        ("missing", "metrics.jsonl"),
+        ("damaged", "config.yaml"),
+        ("missing", "config.yaml"),
+        ("damaged", "result.json"),
     ],
 )
-def test_a_harmed_file_is_named_and_repaired(
-    cli: Cli, quick: list[str], whole: Path, name: str, last_good: str, harm: str
+def test_a_harmed_file_is_named_with_the_way_out(
+    cli: Cli, quick: list[str], whole: Path, tmp_path: Path, name: str, harm: str
 ) -> None:
-    """Which of the two harms it was, tests/fpt/runs/test_folder.py tells for any file."""
-    expected = final_prompt(whole)
-    for file in (whole / part for part in name.split()):
-        if harm == "missing":
-            file.unlink()
-        else:
-            data = bytearray(file.read_bytes())
-            data[len(data) // 2] ^= 1
-            file.write_bytes(bytes(data))
+    """Nothing in the folder is touched; resume=never sets it aside, as it does of a changed configuration."""
+    file = whole / name
+    if harm == "missing":
+        file.unlink()
+    else:
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(bytes(data))
+    before = {file: file.read_bytes() for file in whole.rglob("*.*")}
     done = cli("train", *words(quick, whole))
-    assert done.status == 2
-    assert f"{name.split()[-1]}: is {harm}" in done.err
-    assert f"The last good state is {last_good}" in done.err
-    assert len(done.err.splitlines()) == 1
-    repaired = cli("train", *words(quick, whole, "resume=repair"))
-    assert repaired.status == 0, repaired.err
-    assert torch.equal(final_prompt(whole), expected)
+    assert (done.status, len(done.err.splitlines())) == (2, 1)
+    assert f"{file}: is {harm}" in done.err
+    assert "; start over with resume=never" in done.err
+    assert before == {file: file.read_bytes() for file in whole.rglob("*.*")}
 
 
 def states(folder: Path) -> dict[str, TrainState]:

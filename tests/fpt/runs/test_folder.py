@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fpt.errors import UserError
-from fpt.runs.folder import LEDGER, METRICS, RunFolder, check_usable, metrics_problem, set_aside
+from fpt.runs.folder import LEDGER, METRICS, RunFolder, check_metrics, check_usable, set_aside
 
 
 def test_what_is_written_reads_back_in_a_new_process(tmp_path: Path) -> None:
@@ -83,7 +83,8 @@ def test_hashes_of_long_ago_are_not_accepted(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"first")
     folder.close()
     folder = RunFolder(tmp_path)
-    assert folder.problem("a")
+    with pytest.raises(UserError, match="is damaged"):
+        folder.check("a")
     folder.close()
 
 
@@ -183,10 +184,11 @@ def test_metrics_go_on_after_the_mark(tmp_path: Path) -> None:
     folder.log({"update": 2})
     folder.close()
     again = RunFolder(tmp_path)
-    assert metrics_problem(tmp_path, mark) is None
+    check_metrics(tmp_path, mark)
     again.open_metrics(mark)
     again.log({"update": 3})
     assert [json.loads(line)["update"] for line in (tmp_path / METRICS).read_text().splitlines()] == [1, 3]
     (tmp_path / METRICS).write_text("x")
-    assert "damaged" in str(metrics_problem(tmp_path, mark))
+    with pytest.raises(UserError, match=rf"{METRICS}: is damaged, .* resume=never"):
+        check_metrics(tmp_path, mark)
     again.close()

@@ -1,4 +1,4 @@
-"""A run's folder, harmed in every way: a use is right, refuses in one line, or repairs, and touches nothing else."""
+"""A run's folder, harmed in every way: a use is right or refuses in one line, and touches nothing else."""
 
 import shutil
 from collections.abc import Callable
@@ -101,7 +101,7 @@ def config(checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.parametrize("harm", [*HARMS, *FORGED])
-def test_a_harmed_run_is_right_refused_in_one_line_or_repaired(finished: Path, config: RunConfig, harm: str) -> None:
+def test_a_harmed_run_is_right_or_refused_in_one_line(finished: Path, config: RunConfig, harm: str) -> None:
     run, stages = config.folder, schedule.of(config)
     stage = f"stages/{stages.stages[1].name}"
 
@@ -113,20 +113,21 @@ def test_a_harmed_run_is_right_refused_in_one_line_or_repaired(finished: Path, c
         "report": lambda: open_runs([str(run)]),
         "prompt": lambda: from_run(open_run(run), 2),
         "run": lambda: goes_on("auto"),
-        "repair": lambda: goes_on("repair"),
+        "start over": lambda: goes_on("never"),
     }
     for name, reader in (FORGERIES if harm in FORGED else READERS).items():
         harmed(finished, run.parent, name.format(stage=stage), harm)
         outside = contents(run.parent / "outside")
-        for use in (reader, "repair", "run") if harm in HARMS else (reader,):
+        for use in (reader, "run", "start over") if harm in HARMS else (reader,):
             said = refusal(uses[use], f"{name}, {harm}")
             assert "\n" not in said, (name, harm)
             assert said.isprintable(), (name, harm)
-            assert harm != "a folder" or not said or name == LEDGER or "move" in said, (name, said)
+            assert use != "run" or harm == "a link" or not said or "resume=never" in said, (name, said)
         assert contents(run.parent / "outside") == outside, (name, harm)
-        is_mended = harm in ("cut", "flipped", "emptied", "gone") and name != LEDGER
-        assert not (is_mended and said), (name, harm, said)
-        assert harm != "a folder" or "." not in name or (run / name.format(stage=stage) / "precious").is_dir()
+        if harm in HARMS:
+            assert not said, (name, harm, said)
+            precious = run.with_name("run.old-1") / name.format(stage=stage) / "precious"
+            assert harm != "a folder" or "." not in name or precious.is_dir()
         shutil.rmtree(run.parent)
 
 
