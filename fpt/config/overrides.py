@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob
+from hydra.core.override_parser.types import ChoiceSweep, RangeSweep
 from hydra.core.override_parser.types import Override as HydraOverride
 from hydra.errors import HydraException
 
 from fpt.config import label_words
-from fpt.config.keys import GROUPS, group_options, is_text, settings
+from fpt.config.keys import GROUPS, is_text, settings
 from fpt.config.label_words import LABELS
 from fpt.errors import UserError
-
-_FUNCTION = re.compile(r"(choice|glob|shuffle|sort)\(.*\)")  # Hydra's functions that stand for options of a group
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ def parse(word: str) -> Override:
 def each(word: str) -> list[str]:
     """The values of an override with several, as typed; empty if it has only one."""
     key, text = _literal(word)
-    if key is None or (key in GROUPS and _FUNCTION.fullmatch(text)):
+    if key is None:
         return _each_in_hydras_grammar(word)
     values = re.split(r"(?<=[}\]])\s*,\s*(?=[{\[])", text) if key == LABELS else label_words.split(text)
     if len(values) < 2 or (_is_verbatim(key) and not all(value[0] == value[-1] in "'\"" for value in values)):
@@ -91,14 +89,8 @@ def _each_in_hydras_grammar(word: str) -> list[str]:
     override = _in_hydras_grammar(word)
     if not override.is_sweep_override():
         return []
-    if not override.is_discrete_sweep():
-        raise UserError(f"{word}: has no end of values; write them with commas, or range(start,stop,step)")
-    if isinstance(glob := override.value(), Glob):
-        group = override.key_or_group
-        names = glob.filter(group_options(group)) if group in GROUPS else []
-        if not names:
-            raise UserError(f"{word}: glob() is for the files of a group, and fits none of these")
-        return list(names)
+    if not isinstance(override.value(), ChoiceSweep | RangeSweep):
+        raise UserError(f"{word}: cannot be swept; write the values with commas, or range(start,stop,step)")
     return list(override.sweep_string_iterator())
 
 

@@ -294,8 +294,10 @@ def test_label_words_in_conf_are_texts(tmp_path: Path, monkeypatch: pytest.Monke
         ("task.source={a}, {b}", []),
         ("task.source='{a}','{b}, c'", ["'{a}'", "'{b}, c'"]),
         ("model=./a b,t5-large", ["./a b", "t5-large"]),
-        ("task=glob(mr*)", ["mr", "mrpc"]),
+        ("task=mr,mrpc", ["mr", "mrpc"]),
+        ("task=glob(mr*)", []),
         ("seed=1,2", ["1", "2"]),
+        ("seed=range(1,3)", ["1", "2"]),
     ],
 )
 def test_several_values_of_a_text(word: str, values: list[str]) -> None:
