@@ -2,7 +2,7 @@
 
 A tracker shows every line of metrics.jsonl once, although a resumed run drops the lines after its last state and writes
 them again. TensorBoard gets the lines that are kept again in a new file, and forgets the old one's. Weights & Biases
-cannot delete anything, so it is asked which update it has reached and gets only later ones.
+cannot delete anything, so it is asked how many lines it has and gets only later ones.
 """
 
 import os
@@ -41,9 +41,9 @@ def open_sink(config: RunConfig, kept: Sequence[MetricsLine], say: Callable[[str
     try:
         if name == "tensorboard":
             seconds = kept[-1].get("seconds", 0) if kept else 0
-            sink: TensorBoard | Updates = TensorBoard(config.folder / "tensorboard", seconds=seconds)
+            sink: TensorBoard | Wandb = TensorBoard(config.folder / "tensorboard", seconds=seconds)
         else:
-            sink = _wandb(config)
+            sink = Wandb(config)
         for line in kept:
             sink.log(line)
         return Harmless(name, sink, say)
@@ -60,9 +60,9 @@ def scalars(line: MetricsLine) -> dict[str, float]:
 class Harmless:
     """A tracker that is dropped with a one-line message if it fails, since metrics.jsonl has everything."""
 
-    def __init__(self, name: str, sink: "TensorBoard | Updates", say: Callable[[str], None]) -> None:
+    def __init__(self, name: str, sink: "TensorBoard | Wandb", say: Callable[[str], None]) -> None:
         self._name, self._say = name, say
-        self._sink: TensorBoard | Updates | None = sink
+        self._sink: TensorBoard | Wandb | None = sink
 
     def log(self, line: MetricsLine) -> None:
         """Take a line of metrics.jsonl."""
@@ -72,7 +72,7 @@ class Harmless:
         """End the tracking."""
         self._try(lambda sink: sink.close())
 
-    def _try(self, call: "Callable[[TensorBoard | Updates], None]") -> None:
+    def _try(self, call: "Callable[[TensorBoard | Wandb], None]") -> None:
         try:
             if self._sink is not None:
                 call(self._sink)
@@ -103,50 +103,35 @@ class TensorBoard:
         self._writer.close()
 
 
-class Updates:
-    """Sends an update's loss and validation together to a tracker from which nothing can be deleted.
+class Wandb:
+    """Sends what Weights & Biases does not have yet: every line is one of its steps, also those of a resumed run."""
 
-    The last update is held back until its validation has come; otherwise the resumed run sends both.
-    """
+    def __init__(self, config: RunConfig) -> None:
+        """Open a run in the project `fpt` or WANDB_PROJECT, with its files in the run folder."""
+        import wandb
 
-    def __init__(self, send: Callable[[dict[str, float], int], None], finish: Callable[[], None], first: int) -> None:
-        """Prepare to send updates from `first` on; the tracker has the earlier ones."""
-        self._send, self._finish, self._first = send, finish, first
-        self._update, self._values = 0, dict[str, float]()
+        folder = config.folder.resolve()
+        name = folder / ".wandb-id"  # the id by which Weights & Biases recognises a resumed run
+        if not name.is_file():
+            replace_file(name, uuid.uuid4().hex[:12].encode())
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "fpt"),
+            name=folder.name,
+            id=name.read_text(),
+            resume="allow",
+            dir=folder,
+            config=leaves(asdict(config)),
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+        self._run.define_metric("*", step_metric="update")
+        self._has, self._seen = self._run.step, 0  # numbers of lines: those it has from before, those seen here
 
     def log(self, line: MetricsLine) -> None:
         """Take a line of metrics.jsonl."""
-        if line["update"] != self._update:
-            self._send_update()
-            self._update, self._values = line["update"], {}
-        self._values |= scalars(line)
+        self._seen += 1
+        if self._seen > self._has:
+            self._run.log({**scalars(line), "update": line["update"]})
 
     def close(self) -> None:
         """End the tracking."""
-        if any(name.startswith("validation/") for name in self._values):
-            self._send_update()
-        self._finish()
-
-    def _send_update(self) -> None:
-        if self._values and self._update >= self._first:
-            self._send(self._values, self._update)
-
-
-def _wandb(config: RunConfig) -> Updates:
-    """Open a run of Weights & Biases in the project `fpt` or WANDB_PROJECT, with its files in the run folder."""
-    import wandb
-
-    folder = config.folder.resolve()
-    name = folder / ".wandb-id"  # the id by which Weights & Biases recognises a resumed run
-    if not name.is_file():
-        replace_file(name, uuid.uuid4().hex[:12].encode())
-    run = wandb.init(
-        project=os.environ.get("WANDB_PROJECT", "fpt"),
-        name=folder.name,
-        id=name.read_text(),
-        resume="allow",
-        dir=folder,
-        config=leaves(asdict(config)),
-        settings=wandb.Settings(silent=True, console="off"),
-    )
-    return Updates(lambda values, update: run.log(values, step=update), run.finish, first=run.step)
+        self._run.finish()

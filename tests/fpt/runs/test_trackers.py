@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fpt.config import compose
 from fpt.errors import UserError
 from fpt.runs import trackers
-from fpt.runs.trackers import Harmless, Updates, open_sink, scalars
+from fpt.runs.trackers import Harmless, open_sink, scalars
 from tests.conftest import Outcome, stopped_after
 
 Cli = Callable[..., Outcome]
@@ -112,24 +112,6 @@ def test_a_tracker_that_fails_is_given_up_with_one_line() -> None:
     assert said[0].startswith("tracking=wandb: failed (OSError: [Errno 28] No space left for 2 numbers)")
 
 
-def test_a_tracker_that_cannot_take_back_is_told_each_update_once() -> None:
-    told: list[tuple[dict[str, float], int]] = []
-
-    def part(updates: range, *, first: int, validated: bool = True) -> None:
-        sink = Updates(lambda values, update: told.append((values, update)), lambda: None, first)
-        for update in updates:
-            sink.log({"update": update, "loss": float(update)})
-            if update % 2 == 0 and (validated or update < updates[-1]):
-                sink.log({"update": update, "split": "validation", "accuracy": 50.0})
-        sink.close()
-
-    part(range(1, 5), first=0, validated=False)  # stopped where the fourth's validation is due
-    assert [update for _, update in told] == [1, 2, 3]
-    part(range(1, 7), first=4)  # its whole record, to a tracker that has three updates of it
-    assert [update for _, update in told] == [1, 2, 3, 4, 5, 6]
-    assert told[3] == ({"train/loss": 4.0, "validation/accuracy": 50.0}, 4)
-
-
 def offline_history(file: Path) -> Points:
     """Every number that W&B's offline file of a run has, by name and update; LevelDB logs in blocks of 32 kB."""
     from wandb.proto.wandb_internal_pb2 import Record
@@ -145,12 +127,30 @@ def offline_history(file: Path) -> Points:
         chunk += data[place - size : place]
         if kind in (1, 4):  # whole, or the last of several parts
             record, chunk = Record.FromString(chunk), b""
-            for item in record.history.item:
-                name = item.key or ".".join(item.nested_key)
-                if "/" in name:
-                    assert (name, record.history.step.num) not in points
-                    points[name, record.history.step.num] = json.loads(item.value_json)
+            values = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
+            new = {(name, values["update"]): value for name, value in values.items() if "/" in name}
+            assert not new.keys() & points.keys()
+            points |= new
     return points
+
+
+def test_weights_and_biases_is_only_sent_lines_that_it_does_not_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was stopped between an update and its validation goes on with the validation."""
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(wandb.Run, "step", property(lambda _: 3))  # as its server says where the run is known
+    sink = open_sink(compose.load([f"run.dir={tmp_path}", "tracking=wandb"]), [{"update": 1, "loss": 1.0}], print)
+    assert sink is not None
+    for update in (2, 3, 4):
+        sink.log({"update": update, "loss": float(update)})
+        if update == 3:
+            sink.log({"update": update, "split": "validation", "accuracy": 50.0})
+    sink.close()
+    wandb.teardown()  # only then are its files whole
+    (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    assert offline_history(file) == {("validation/accuracy", 3): 50.0, ("train/loss", 4): 4.0}
 
 
 @pytest.mark.trains
@@ -158,14 +158,15 @@ def test_weights_and_biases_has_every_line_once_also_of_a_run_that_was_stopped(
     cli: Cli, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In its own offline files, which `wandb sync` sends: one for each part of the run, all of one id."""
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     words = [*quick, "schedule=pt", "tracking=wandb"]
     with stopped_after(7):
         cli("train", *words)
     before = written(tmp_path / "run")
     assert cli("train", *words).status == 0
+    wandb.teardown()
     name = (tmp_path / "run/.wandb-id").read_text()
     first, second = sorted((tmp_path / "run/wandb").glob(f"offline-run-*-{name}/run-{name}.wandb"))
-    assert offline_history(first) == {key: value for key, value in before.items() if key[1] < 7}  # 7 is held back
+    assert offline_history(first) == before
     assert offline_history(second) == written(tmp_path / "run")
