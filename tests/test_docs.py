@@ -31,7 +31,7 @@ FEW = [
 FEW_EXAMPLES = ["task.train_examples=16", "task.valid_examples=8"]
 TWO_STAGES = ["schedule.stages=[{depth: 0.5, share: 0.5}, {share: 0.5}]", "schedule.name=cr"]
 MADE_BY = "fpt compare task=boolq schedules=cr seeds=0,1"  # which leaves RUN
-NO_KEYS = ("n=", "run=", "schedules=", "prompts=", "seeds=")  # options, which are no part of the configuration
+NO_KEYS = ("n=", "run=", "schedules=", "seeds=")  # options, which are no part of the configuration
 DONE = (
     "fpt show task=files",
     "fpt show task=squad_v2",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fpt.cli.tables import Output, in_bytes, say_share, stage_cells
+from fpt.cli.tables import Output, say_share, stage_cells
 from fpt.units import amount
 
 UNSCORED = "without labels, so not scored"
@@ -57,17 +57,12 @@ def print_scores(scored: dict[str, Any]) -> None:
     output.say(f"predictions in {scored['predictions']}")
 
 
-def print_comparison(kind: str, compared: dict[str, Any]) -> None:
-    """Print a row for each schedule or kind of prompt: mean and deviation over the seeds."""
+def print_comparison(compared: dict[str, Any]) -> None:
+    """Print a row for each schedule: mean and deviation over the seeds."""
     output, seeds = Output(), ", ".join(map(str, compared["seeds"]))
     baseline = f"{compared['baseline']} {compared['majority']:.2f}"
     output.say(f"{compared['task']} on {compared['model']}, seeds {seeds}; {baseline}")
-    variants, cells = compared[f"{kind}s"], _costs if kind == "prompt" else _gains
-    output.show(({kind: row[kind], **cells(row, compared)} for row in variants), words=kind)
-    if kind == "prompt":
-        output.say("* planned, for the largest stage on one device; ** in updates, without validation", "dim")
-        output.say(f"FLOPs and time are shares of {variants[0][kind]}'s", "dim")
-        return
+    output.show((_compared(row, compared["metric"]) for row in compared["schedules"]), words="schedule")
     output.say(
         f"* FLOPs until validations reach and hold vanilla prompt tuning's last score, {compared['vanilla']:.2f}."
         " They, FLOPs, time and the points of 'at 25%' are shares of vanilla's",
@@ -78,27 +73,18 @@ def print_comparison(kind: str, compared: dict[str, Any]) -> None:
     )
 
 
-def _scores(row: dict[str, Any], compared: dict[str, Any]) -> dict[str, str]:
-    names = {"score": compared["metric"], "test": "test split", "last": "last prompt"}
-    scores = {name: _spread(row[key]) for key, name in names.items() if row[key] or key != "test"}
-    return {**scores, "FLOPs": f"{row['flops_ratio']:.1%}", "time": f"{row['seconds_ratio']:.1%}"}
-
-
-def _gains(row: dict[str, Any], compared: dict[str, Any]) -> dict[str, str]:
-    at = {f"at {float(share):.0%}": _or_dash(score) for share, score in row["score_at"].items()}
+def _compared(row: dict[str, Any], metric: str) -> dict[str, str]:
     reached, runs = row["reached_vanilla"], len(row["runs"])
-    to_vanilla = _spread(row["flops_to_vanilla"], ".1%") if reached else "never"
     some = f" ({reached} of {runs})" if 0 < reached < runs else ""
-    gain = _spread(row["gain"], "+.2f")
-    return {"to vanilla's score *": to_vanilla + some, **_scores(row, compared), **at, "gain **": gain}
-
-
-def _costs(row: dict[str, Any], compared: dict[str, Any]) -> dict[str, str]:
+    scores = {"score": metric, "test": "test split", "last": "last prompt"}
     return {
-        **_scores(row, compared),
-        "parameters": f"{row['trainable_parameters']:,}",
-        "memory *": in_bytes(row["memory"]),
-        "examples/s **": f"{row['examples_per_second']:.2f}",
+        "schedule": row["schedule"],
+        "to vanilla's score *": (_spread(row["flops_to_vanilla"], ".1%") if reached else "never") + some,
+        **{name: _spread(row[key]) for key, name in scores.items() if row[key] or key != "test"},
+        "FLOPs": f"{row['flops_ratio']:.1%}",
+        "time": f"{row['seconds_ratio']:.1%}",
+        **{f"at {float(share):.0%}": _or_dash(score) for share, score in row["score_at"].items()},
+        "gain **": _spread(row["gain"], "+.2f"),
     }
 
 

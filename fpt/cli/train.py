@@ -1,4 +1,4 @@
-"""The verbs that train: one run, a sweep over values, a comparison of schedules or prompts."""
+"""The verbs that train: one run, a sweep over values, a comparison of schedules."""
 
 from functools import partial
 from pathlib import Path
@@ -123,21 +123,16 @@ def sweep(arguments: Arguments) -> None:
 
 def compare(arguments: Arguments) -> None:
     """Run `fpt compare`."""
-    seeds, kind = arguments.listed("seeds", "0,1,2"), "prompt" if "prompts" in arguments.options else "schedule"
+    seeds, names = arguments.listed("seeds", "0,1,2"), arguments.listed("schedules", "pt,ld,fr,cr")
     if wrong := [seed for seed in seeds if not seed.isdecimal()]:
         raise UserError(f"seeds={','.join(seeds)}: {wrong[0]} is no whole number, at least 0")
-    if {"prompts", "schedules"} <= set(arguments.options):
-        raise UserError(
-            "prompts=… and schedules=… both say what to compare; give one of them, and the other as prompt="
-        )
-    names = arguments.listed(f"{kind}s", "pt,ld,fr,cr")
-    planned = comparison.plan(arguments.overrides, kind, names, [int(seed) for seed in seeds])
+    planned = comparison.plan(arguments.overrides, names, [int(seed) for seed in seeds])
     in_turn.check_all(planned)
     say, runs = Progress().say, dict[str, list[Run]]()
-    if kind == "schedule" and comparison.VANILLA not in names:
+    if comparison.VANILLA not in names:
         say("pt is added: the others are held against it")
     for plan, run in in_turn.run_all(planned, partial(_one, flags=["--quiet"]), say):
         if isinstance(run, UserError):
             raise run
-        runs.setdefault(plan.values[kind], []).append(run)
-    present(arguments, comparison.compare(kind, runs), partial(print_comparison, kind))
+        runs.setdefault(plan.values["schedule"], []).append(run)
+    present(arguments, comparison.compare(runs), print_comparison)

@@ -1,17 +1,16 @@
 """The verbs that use a learned prompt: score it, answer texts with it, export it."""
 
-import json
 import sys
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpt.cli.answer_file import AnswerFile
+from fpt.cli import answer_file
 from fpt.cli.arguments import JSON, Arguments
 from fpt.cli.result_tables import print_scores
 from fpt.cli.subjects import (
     ALONE,
-    Subject,
     learned_from,
     names_of,
     read_task,
@@ -25,10 +24,9 @@ from fpt.config.run_config import RunConfig
 from fpt.devices import processes
 from fpt.devices.ending import one_of_several
 from fpt.errors import UserError
-from fpt.runs.atomic import replace_file, try_writing
+from fpt.runs.atomic import replace_file, replaced_file, try_writing
 from fpt.runs.folder import LEDGER
 from fpt.runs.progress import Progress
-from fpt.runs.run import PROMPT
 from fpt.sharing import export as exports
 from fpt.sharing.tokens import check_tokens
 from fpt.tasks import predict_input
@@ -39,7 +37,7 @@ from fpt.tasks.splits import with_split, without_training_file
 from fpt.tasks.task import Example
 
 if TYPE_CHECKING:
-    from fpt.training.prediction import Prediction
+    from fpt.training.prediction import MixedPredictor, Prediction
 
 BATCHES_IN_WINDOW = 32  # the texts of so many batches are sorted by length together
 
@@ -74,38 +72,42 @@ def predict(arguments: Arguments) -> None:
     beams, limit = arguments.output_limits()
     faults, to_example = _faults(configs), _to_example(arguments, configs)
     windows = _questions(arguments, config, to_example, faults)
-    file = _output(arguments.options["output"]) if "output" in arguments.options else None
+    file, columns = None, list[str]()
+    if "output" in arguments.options and processes.speaks():
+        file = _output(arguments.options["output"])
+        columns = _checked_columns(file, arguments, to_example, configs)
     if processes.must_be_launched(config):
         _launch("predict", arguments, config, progress)
         return
     with one_of_several():
-        output = None
-        if file is not None and processes.speaks():
-            output = AnswerFile(file, _basis(arguments, subjects), _rows(arguments, to_example, configs))
-            windows = output.unanswered(windows)
         with progress.console.status("importing torch and transformers"):
             from stages.using.predict import mixed_predictor, windows_of_main
         prompts = {name: (config, learned_from(arguments, run, config)) for name, (run, config) in subjects.items()}
         with mixed_predictor(prompts, beams=beams, max_new_tokens=limit) as mixed:
-            for window in windows_of_main(windows):
-                _say_empty(window, progress)
-                with progress.running():
-                    predictions = mixed.answer(window, progress.with_bar)
-                if output is not None:
-                    output.add(prediction.to_json() for prediction in predictions)
-                elif processes.speaks():
-                    _print_predictions(arguments, predictions)
+            answers = _answers(mixed, windows_of_main(windows), progress)
+            if not processes.speaks():
+                deque(answers, maxlen=0)
+            elif file is None:
+                for line in answer_file.in_lines(".jsonl" if "json" in arguments.options else ".txt", answers):
+                    print(line, flush=True)
+            else:
+                rows = _rows(arguments, to_example, configs)
+                with replaced_file(file) as stream:
+                    for line in answer_file.in_lines(file.suffix, answers, columns, rows):
+                        stream.write(f"{line}\n".encode())
         for note in faults.notes:
             progress.say(note)
-        if output is not None:
-            output.finish()
+        if file is not None:
             progress.say(f"answers in {arguments.options['output']}")
 
 
-def _print_predictions(arguments: Arguments, predictions: "list[Prediction]") -> None:
-    for prediction in predictions:
-        line = json.dumps(prediction.to_json(), ensure_ascii=False)
-        print(line if "json" in arguments.options else prediction.answer.replace("\n", " "), flush=True)
+def _answers(mixed: "MixedPredictor", windows: Iterable[list[Example]], progress: Progress) -> Iterator["Prediction"]:
+    """Answer window by window, so that few texts and answers are in memory at once."""
+    for window in windows:
+        _say_empty(window, progress)
+        with progress.running():
+            predictions = mixed.answer(window, progress.with_bar)
+        yield from predictions
 
 
 def _launch(verb: str, arguments: Arguments, config: RunConfig, progress: Progress) -> None:
@@ -124,7 +126,6 @@ def export(arguments: Arguments) -> None:
             raise UserError(f"{name}=…: is needed; --help says what it is")
     runs, to, progress = runs_of(arguments), options["to"], Progress()
     rest: dict[str, Any] = {"number": stage_of(arguments), "folder": options.get("output"), "base": options.get("base")}
-    rest["repo"] = options.get("push-to-hub")
     if to != "tokens" and (len(runs) > 1 or "names" in options):
         raise UserError(f"to={to}: takes the prompt of one run, which needs no name; to=tokens takes several")
     for name in ("text", "input"):
@@ -151,8 +152,6 @@ def export(arguments: Arguments) -> None:
 
 def _print_export(written: dict[str, Any]) -> None:
     print(f"{written['prompt']} is in {written['folder']}: {', '.join(written['files'])}")
-    if written["url"]:
-        print(f"and at {written['url']}")
 
 
 def _say_empty(window: list[Example], progress: Progress) -> None:
@@ -168,14 +167,27 @@ def _faults(configs: dict[str, RunConfig]) -> Faults:
     return Faults(skip=all(config.task.on_error == "skip" for config in configs.values()))
 
 
-def _rows(
-    arguments: Arguments, to_example: predict_input.ToExample, configs: dict[str, RunConfig]
-) -> Callable[[], Iterator[Record]]:
-    """A function that yields the rows of the input table; none if the input is not a table."""
-    file = Path(arguments.options.get("input", "")).expanduser()
-    if file.suffix.lower() not in predict_input.TABLES:
-        return lambda: iter(())
-    return lambda: (row for row, _ in predict_input.rows_and_examples(file, to_example, _faults(configs)))
+def _rows(arguments: Arguments, to_example: predict_input.ToExample, configs: dict[str, RunConfig]) -> Iterator[Record]:
+    """Read the input file's records; none if there is no file."""
+    if "input" in arguments.options:
+        file = Path(arguments.options["input"]).expanduser()
+        yield from (row for row, _ in predict_input.rows_and_examples(file, to_example, _faults(configs)))
+
+
+def _checked_columns(
+    output: Path, arguments: Arguments, to_example: predict_input.ToExample, configs: dict[str, RunConfig]
+) -> list[str]:
+    """Check the file of answers, then all of the input's records; returns the input's columns, if it is a table.
+
+    A bad record ends the command now, rather than after hours of answers that would be lost.
+    """
+    rows = _rows(arguments, to_example, configs)
+    first = next(rows, {})
+    is_table = Path(arguments.options.get("input", "")).suffix.lower() in predict_input.TABLES
+    columns = list(first) if is_table else []
+    answer_file.check_new(output, columns)
+    deque(rows, maxlen=0)
+    return columns
 
 
 def _to_example(arguments: Arguments, configs: dict[str, RunConfig]) -> predict_input.ToExample:
@@ -212,15 +224,6 @@ def _questions(
     if sys.stdin.isatty() and processes.speaks() and not processes.must_be_launched(config):
         print("a text a line; Ctrl-D ends", file=sys.stderr)
     return predict_input.examples_on_stream(sys.stdin.fileno(), size)
-
-
-def _basis(arguments: Arguments, subjects: dict[str, Subject]) -> dict[str, Any]:
-    """All that answers depend on besides the texts, so that a half-written file is only resumed if it is the same."""
-    options = {name: arguments.options.get(name) for name in ("stage", "beams", "max-new-tokens")}
-    prompts = {name: run and run.ledger[PROMPT] for name, (run, _) in subjects.items()}
-    one = {"prompt": prompts[ALONE]} if ALONE in prompts else {"prompts": prompts}
-    overrides = sorted(word for word in arguments.overrides if not word.startswith("task.on_error="))
-    return {**options, **one, "overrides": overrides}
 
 
 def _output(name: str | Path) -> Path:

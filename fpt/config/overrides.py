@@ -47,7 +47,10 @@ def each(word: str) -> list[str]:
     """The values of an override with several, as typed; empty if it has only one."""
     key, text = _literal(word)
     if key is None:
-        return _each_in_hydras_grammar(word)
+        override = _in_hydras_grammar(word)
+        if override.is_sweep_override() and not isinstance(override.value(), ChoiceSweep | RangeSweep):
+            raise UserError(f"{word}: cannot be swept; write the values with commas, or range(start,stop,step)")
+        return list(override.sweep_string_iterator()) if override.is_sweep_override() else []
     values = re.split(r"(?<=[}\]])\s*,\s*(?=[{\[])", text) if key == LABELS else label_words.split(text)
     if len(values) < 2 or (_is_verbatim(key) and not all(value[0] == value[-1] in "'\"" for value in values)):
         return []
@@ -83,15 +86,6 @@ def _is_open(value: Any) -> bool:
     if isinstance(value, list | dict):
         return any(map(_is_open, value.values() if isinstance(value, dict) else value))
     return isinstance(value, str) and value == "???"
-
-
-def _each_in_hydras_grammar(word: str) -> list[str]:
-    override = _in_hydras_grammar(word)
-    if not override.is_sweep_override():
-        return []
-    if not isinstance(override.value(), ChoiceSweep | RangeSweep):
-        raise UserError(f"{word}: cannot be swept; write the values with commas, or range(start,stop,step)")
-    return list(override.sweep_string_iterator())
 
 
 def _in_hydras_grammar(word: str) -> HydraOverride:

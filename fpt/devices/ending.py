@@ -19,7 +19,7 @@ from fpt.devices import interrupts, processes
 from fpt.errors import UserError, reason
 
 GOES_ON = "the same command goes on from what is saved, or starts over where nothing is"
-RESUMING_VERBS = {"train", "compare", "predict"}
+RESUMING_VERBS = {"train", "compare"}
 LINGER = 5  # seconds to wait for the launcher, which ends this process sooner if it sees that another one has failed
 SYSTEM_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EPIPE)
 LONGEST = 200  # the most characters of a command that are repeated in an error message

@@ -1,7 +1,6 @@
-"""Checks a request to export before torch is imported; writes PEFT adapters, and uploads exports to the Hub."""
+"""Checks a request to export before torch is imported, and writes PEFT adapters."""
 
 import json
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,7 @@ from fpt.backbones.family_table import FamilyRow, value_at
 from fpt.backbones.location import config_values, read_values
 from fpt.backbones.shapes import Shape, Stack, read_shape, read_sizes, row_of
 from fpt.config.stored import is_hub_id
-from fpt.errors import UserError, check_among, reason
+from fpt.errors import UserError, check_among
 from fpt.prompts.files import ADAPTER, ADAPTER_CONFIG, ADAPTER_TENSOR
 from fpt.prompts.kinds import kind_of
 from fpt.runs.run import Run, RunStage, open_run
@@ -35,7 +34,6 @@ class ExportRequest:
     number: int | None  # the number of the stage whose last prompt to export; None: the run's best prompt
     folder: Path  # the folder to write
     base: str  # a Hub id or a folder: the model that the prompt is for, or that its checkpoint is a part of
-    repo: str | None  # the Hub repository to upload to, if any
 
     @property
     def shape(self) -> Shape:
@@ -83,7 +81,7 @@ class ExportRequest:
 
 
 def check_request(
-    path: str, to: str, *, number: int | None = None, folder: str | None = None, base: str | None, repo: str | None
+    path: str, to: str, *, number: int | None = None, folder: str | None = None, base: str | None = None
 ) -> ExportRequest:
     """Check a typed request to export a prompt of the run in the folder `path`."""
     check_among(to, FORMATS, f"to={to}: allowed are")
@@ -101,11 +99,9 @@ def check_request(
         raise UserError(f"{target}: exists already; remove it, or give another output=DIR")
     is_embedded = not base and run.config.model.weights == "embedded"
     model = str(tiny.FOLDER) if is_embedded else _resolved(base or run.config.model.weights)
-    request = ExportRequest(run, to, stage, number, target, model, repo)
+    request = ExportRequest(run, to, stage, number, target, model)
     if to not in WITH_MODEL:
         _check_base(request, base)
-    if repo is not None:
-        _check_repo(repo)
     return request
 
 
@@ -131,7 +127,7 @@ def _resolved(base: str) -> str:
 
 
 def _check_base(request: ExportRequest, base: str | None) -> None:
-    """Check that the prompt's model is named, has the right shape, and is on the Hub if the prompt is pushed there."""
+    """Check that the prompt's model is named and has the right shape."""
     if base is None and not request.is_whole:
         number = request.stage.values["index"]
         raise UserError(
@@ -148,25 +144,11 @@ def _check_base(request: ExportRequest, base: str | None) -> None:
             raise UserError(f"base={base}: {_sized(actual)}, the prompt's model has {_sized(wanted)}")
     elif base is not None and not is_hub_id(base):
         raise UserError(f"base={base}: no such folder, and not a Hub id (owner/name)")
-    if request.repo and is_local(request.base) and not request.is_embedded:
-        raise UserError(
-            f"push-to-hub={request.repo}: the prompt's model, {request.base}, is on this machine alone;"
-            " name its repository with base=OWNER/NAME"
-        )
 
 
 def _sized(shape: Shape) -> str:
     blocks = "+".join(str(stack.blocks) for stack in shape.values())
     return f"{blocks} blocks of {shape.source.neurons} FFN neurons"
-
-
-def _check_repo(repo: str) -> None:
-    from huggingface_hub import get_token
-
-    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repo):
-        raise UserError(f"push-to-hub={repo}: expected OWNER/NAME")
-    if get_token() is None:
-        raise UserError(f"push-to-hub={repo}: not logged in; run 'hf auth login' or set HF_TOKEN, or leave it out")
 
 
 def write_adapter(folder: Path, request: ExportRequest, prompt: "Tensor") -> None:
@@ -192,18 +174,3 @@ def write_adapter(folder: Path, request: ExportRequest, prompt: "Tensor") -> Non
     (folder / ADAPTER_CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     tensors = {ADAPTER_TENSOR: prompt.float().contiguous().numpy()}
     (folder / ADAPTER).write_bytes(save(tensors, {"format": "pt"}))  # `save_file` lets nobody else read it
-
-
-def push(folder: Path, repo: str) -> str:
-    """Upload a folder to a model repository, made if need be; returns its address."""
-    from huggingface_hub import HfApi
-
-    hub = HfApi()
-    try:
-        address = hub.create_repo(repo, exist_ok=True)
-        hub.upload_folder(repo_id=repo, folder_path=folder, commit_message="Add what fpt export wrote")
-    except Exception as error:  # the Hub client raises httpx, OS and its own errors
-        raise UserError(
-            f"push-to-hub={repo}: failed ({reason(error)}); {folder} is whole, and 'hf upload {repo} {folder}' sends it"
-        ) from None
-    return str(address)

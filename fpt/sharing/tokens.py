@@ -78,7 +78,6 @@ def card_of_tokens(prompts: Mapping[str, ExportRequest]) -> str:
         "tokens.md.jinja",
         {"library_name": "transformers", "tags": ["prompt-tuning", "soft-prompt", "fpt"], "metrics": metrics},
         prompts=prompts,
-        repo=one.repo,
         model_name=model_name(one),
         examples={name: f"{written(name)} {source_of(prompt.run)}" for name, prompt in prompts.items()},
         longest=max(prompt.run.result["max_new_tokens"] for prompt in prompts.values()),

@@ -22,7 +22,7 @@ from fpt.runs.atomic import new_folder, try_writing
 from fpt.runs.progress import Progress
 from fpt.runs.run import PROMPT
 from fpt.sharing import card
-from fpt.sharing.export import EMBEDS, TEXTS, ExportRequest, push, write_adapter
+from fpt.sharing.export import EMBEDS, TEXTS, ExportRequest, write_adapter
 from fpt.sharing.tokens import card_of_tokens, with_prompts, written
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.task import Example
@@ -34,7 +34,7 @@ from stages.using.learned import LearnedPrompt, check_same_model, from_run
 def export(
     prompts: Mapping[str, ExportRequest], progress: Progress, texts: Iterable[list[Example]] = ()
 ) -> dict[str, Any]:
-    """Write the prompts' export with its model card, and push it to the Hub if the request names a repository.
+    """Write the prompts' export with its model card.
 
     Only to=tokens takes several prompts, which it names. `texts` is for to=embeds, which writes their embeddings
     after the prompt's.
@@ -50,12 +50,8 @@ def export(
             what = _write_tokens(prompts, aside, progress)
         else:
             _write(request, aside, progress, texts)
-    url = None
-    if request.repo:
-        with progress.console.status(f"sending it to {request.repo}"):
-            url = push(request.folder, request.repo)
     names = sorted(file.name for file in request.folder.iterdir())
-    return {"to": request.to, "prompt": what, "folder": str(request.folder), "files": names, "url": url}
+    return {"to": request.to, "prompt": what, "folder": str(request.folder), "files": names}
 
 
 def _write(request: ExportRequest, folder: Path, progress: Progress, texts: Iterable[list[Example]]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import ModelCard, constants
+from huggingface_hub import ModelCard
 from peft import PeftConfig, PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -23,7 +23,6 @@ from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.run import open_run
 from stages import partial, selection
-from tests import hub
 from tests.conftest import Outcome, quick_words, rewritten, save_checkpoint
 
 Cli = Callable[..., Outcome]
@@ -87,7 +86,6 @@ def test_peft_itself_gives_the_same_logits_and_generations(cli: Cli, run: Path, 
         "prompt": "the run's best prompt",
         "folder": str(folder),
         "files": ["README.md", "adapter_config.json", "adapter_model.safetensors"],
-        "url": None,
     }
     theirs = peft_model(folder)
     assert theirs.active_peft_config.base_model_name_or_path == str(checkpoint)
@@ -271,64 +269,3 @@ def test_a_run_on_ones_own_files_shows_none_of_them(cli: Cli, checkpoint: Path, 
     assert "text = 'question: {q}'" in text
     assert "secret" not in text
     assert "own.jsonl" not in text
-
-
-@pytest.fixture
-def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody is logged in, and the Hub is a port of this machine that nothing listens on."""
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "nobody" / "token"))
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-
-
-def push(cli: Cli, run: Path, *words: str) -> Outcome:
-    return cli("export", f"run={run}", "to=npy", *words)
-
-
-def test_who_is_not_logged_in_hears_it_before_anything_is_written(cli: Cli, run: Path, nobody: None) -> None:
-    done = push(cli, run, "base=me/model", "--push-to-hub", "me/it")
-    assert done.status == 2
-    assert done.err == "fpt: push-to-hub=me/it: not logged in; run 'hf auth login' or set HF_TOKEN, or leave it out\n"
-    assert not (run / "export").exists()
-    assert "expected OWNER/NAME" in push(cli, run, "base=me/model", "--push-to-hub", "it").err
-
-
-def test_an_unreachable_hub_leaves_the_folder_whole(
-    cli: Cli, run: Path, nobody: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_TOKEN", "hf_none")
-    done = push(cli, run, "base=me/model", "--push-to-hub=me/it")
-    assert (done.status, len(done.err.splitlines())) == (2, 1)
-    folder = run / "export" / "npy"
-    assert "push-to-hub=me/it: failed (ConnectError" in done.err
-    assert f"{folder} is whole, and 'hf upload me/it {folder}' sends it" in done.err
-    assert np.load(folder / "prompt.npy").shape == (5, 32)
-    assert 'folder = snapshot_download("me/it")' in (folder / "README.md").read_text()
-
-
-def test_what_is_pushed_arrives(cli: Cli, run: Path, nobody: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At a stand-in that speaks the Hub's HTTP interface, the array by LFS; Xet, a protocol of its own, is off."""
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    with hub.standing_in() as there:
-        words = ("base=me/model", "--push-to-hub=me/it")
-        monkeypatch.setattr(constants, "ENDPOINT", there.url)
-        monkeypatch.setenv("HF_TOKEN", "hf_somebody")
-        refused = push(cli, run, *words, f"output={run.parent / 'refused'}")
-        assert (refused.status, len(refused.err.splitlines())) == (2, 1)
-        assert "push-to-hub=me/it: failed (HfHubHTTPError: Client error '401 Unauthorized'" in refused.err
-        assert there.files == {}
-        monkeypatch.setenv("HF_TOKEN", hub.TOKEN)
-        done = push(cli, run, *words, "--json")
-        assert done.status == 0, done.err
-    folder = run / "export" / "npy"
-    assert json.loads(done.out)["url"] == f"{there.url}/me/it"
-    assert there.files == {"me/it": {file.name: file.read_bytes() for file in folder.iterdir()}}
-    assert list(there.large.values()) == [(folder / "prompt.npy").read_bytes()]
-    assert there.messages == ["Add what fpt export wrote"]
-
-
-def test_a_model_of_this_machine_alone_is_not_pushed_to(cli: Cli, run: Path, checkpoint: Path) -> None:
-    done = cli("export", f"run={run}", "to=peft", "--push-to-hub=me/it")
-    assert done.status == 2
-    assert f"the prompt's model, {checkpoint}, is on this machine alone" in done.err

@@ -135,31 +135,6 @@ def test_another_prompt_says_something_else(cli: Cli, two_runs: dict[str, Path],
     assert [row["output"] for row in found] != [row["output"] for row in turned]
 
 
-def test_an_output_goes_on_and_belongs_to_its_prompts(
-    cli: Cli, two_runs: dict[str, Path], asked: Path, tmp_path: Path
-) -> None:
-    output = tmp_path / "answers.jsonl"
-    assert cli("predict", both(two_runs), f"input={asked}", f"output={output}").status == 0
-    whole = output.read_bytes()
-    basis = {"stage": None, "beams": None, "max-new-tokens": None, "overrides": []}
-    ledgers = {name: json.loads((run / "checksums.json").read_text()) for name, run in two_runs.items()}
-    basis |= {"prompts": {name: ledger["prompt.safetensors"] for name, ledger in ledgers.items()}}
-    part = tmp_path / "answers.jsonl.part"
-    part.write_bytes(b"\n".join([json.dumps(basis).encode(), *whole.splitlines()[:7]]) + b"\n")
-    output.unlink()
-    turned = ",".join(map(str, reversed(two_runs.values())))
-    refused = cli("predict", f"run={turned}", "names=boolq,mnli", f"input={asked}", f"output={output}")
-    assert "was begun with another prompt, model or option" in refused.err
-    others = {"boolq": "mnli", "mnli": "boolq"}
-    swapped = [{"prompt": others[row["prompt"]], "text": row["input"]} for row in map(json.loads, whole.splitlines())]
-    (tmp_path / "swapped.jsonl").write_text("".join(json.dumps(row) + "\n" for row in swapped))
-    refused = cli("predict", both(two_runs), f"input={tmp_path / 'swapped.jsonl'}", f"output={output}")
-    assert "answers 1 to 7 are not all to the input's texts" in refused.err
-    assert cli("predict", both(two_runs), f"input={asked}", f"output={output}").status == 0
-    found, before = (list(map(json.loads, text.splitlines())) for text in (output.read_bytes(), whole))
-    assert [row["answer"] for row in found] == [row["answer"] for row in before]
-
-
 def test_two_processes_answer_as_one(cli: Cli, two_runs: dict[str, Path], asked: Path, tmp_path: Path) -> None:
     """To the last bit, since the batches are the same; as torchrun starts them."""
     for words in (
