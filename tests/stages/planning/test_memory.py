@@ -44,7 +44,10 @@ def test_a_plan_says_what_fits_and_what_would() -> None:
             ("engine.device_memory=24GiB", "train.micro_batch=1", PLAIN),
             "train.activation_checkpointing=true engine.dtype=bfloat16",
         ),
-        (("engine.device_memory=24GB", "train.micro_batch=1"), "engine=deepspeed engine.processes=N"),
+        (
+            ("engine.device_memory=24GB", "train.micro_batch=1"),
+            "engine.dtype=bfloat16 engine=deepspeed engine.processes=N",
+        ),
         (("engine.device_memory=40GB", "train.micro_batch=32", PLAIN), "train.micro_batch=N engine.dtype=bfloat16"),
     ],
 )
