@@ -329,8 +329,7 @@ def engines(place: Place) -> Iterator[Found]:
     """DeepSpeed with one process against torch: the same prompt, to rounding."""
     kinds = {
         "torch": ["engine=torch"],
-        "zero 0": ["engine=deepspeed", "engine.zero_stage=0"],
-        "zero 3": ["engine=deepspeed"],
+        "deepspeed": ["engine=deepspeed"],
         "offload": ["engine=deepspeed", "engine.offload=cpu"],
     }
     with tempfile.TemporaryDirectory() as folder:

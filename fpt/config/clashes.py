@@ -87,10 +87,10 @@ def _check_batch(train: TrainConfig, engine: EngineConfig) -> None:
 def _check_engine(engine: EngineConfig) -> None:
     if engine.device_memory is not None:
         bytes_of(engine.device_memory)
-    now = f"this is engine={engine.name} with engine.zero_stage={engine.zero_stage}, engine.offload={engine.offload}"
-    if engine.offload != "none" and (engine.name == "torch" or engine.zero_stage != 3):
-        raise engine.error("offload", f"is for engine=deepspeed with engine.zero_stage=3; {now}")
+    if engine.offload != "none" and engine.name == "torch":
+        raise engine.error("offload", "is for engine=deepspeed; this is engine=torch")
     if engine.quantize != "none" and (engine.name == "deepspeed" or engine.offload != "none"):
+        now = f"this is engine={engine.name} with engine.offload={engine.offload}"
         raise engine.error("quantize", f"is for engine=torch, as DeepSpeed shares out no packed weights; {now}")
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", engine.device):
         raise engine.error("device", "allowed are auto, cpu, cuda and cuda:N")

@@ -231,7 +231,6 @@ class EngineConfig(Group, key="engine"):
     )
     graphs: bool = True
     processes: int = setting(1, least=1)
-    zero_stage: int = setting(3, least=0, most=3)
     offload: str = setting(
         "none",
         choices=("none", "cpu"),
@@ -239,6 +238,11 @@ class EngineConfig(Group, key="engine"):
     )
     device_memory: str | None = None
     timeout: int | None = setting(None, least=1)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each process holds only a share of the weights, so that all must run the model together."""
+        return self.name == "deepspeed"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,41 +53,32 @@ class Engine:
         """The precision of the model's hidden states."""
         return getattr(torch, states_precision(replace(self.config, device=self.device.type)))
 
-    @property
-    def is_sharded(self) -> bool:
-        """Whether each process has only a share of the weights, so that all must run the model together."""
-        return self.config.name == "deepspeed" and self.config.zero_stage == 3
-
     def shard(self, module: nn.Module) -> None:
-        """Under ZeRO-3, keep only this process's share of the module's own parameters."""
-        if self.is_sharded:
+        """Under DeepSpeed's ZeRO-3, keep only this process's share of the module's own parameters."""
+        if self.config.is_sharded:
             with _linear_put_back():  # DeepSpeed replaces torch's function for good
                 self._deepspeed.zero.Init(module=module, config_dict_or_path=self._settings, dtype=self.dtype)
 
     @contextmanager
     def holding(self, body: Any) -> Iterator[Held]:
         """A context in which a frozen model can run; all of its memory is freed at the end."""
-        if self.config.name == "torch":
+        if not self.config.is_sharded:
             yield Held(body)
             return
-        with _linear_put_back():
-            if self.is_sharded:
-                from deepspeed.runtime.zero.linear import zero3_linear_wrap
+        from deepspeed.runtime.zero.linear import zero3_linear_wrap
 
-                functional.linear = zero3_linear_wrap  # torch's would keep gathered weights for the backward pass
+        with _linear_put_back():
+            functional.linear = zero3_linear_wrap  # torch's would keep gathered weights for the backward pass
             with redirect_stdout(io.StringIO()):  # standard output is for results, and DeepSpeed prints there
                 held, *_ = self._deepspeed.initialize(model=body, config=self._settings)
+            coordinator = held.optimizer.param_coordinator  # without an optimizer, it is DeepSpeed's parameter offload
             try:
-                if self.is_sharded:  # without an optimizer, `optimizer` is DeepSpeed's parameter offload
-                    yield Held(held.module, partial(_begin_pass, held.optimizer.param_coordinator), in_step=True)
-                else:
-                    yield Held(held.module)
+                yield Held(held.module, partial(_begin_pass, coordinator), in_step=True)
             finally:
                 held.destroy()
                 held.module = None
-                if self.is_sharded:
-                    _forget_releases(held.optimizer.param_coordinator)
-                    _release(body)
+                _forget_releases(coordinator)
+                _release(body)
 
     @cached_property
     def _deepspeed(self) -> Any:
@@ -111,19 +102,17 @@ class Engine:
     @cached_property
     def _settings(self) -> dict[str, Any]:
         """DeepSpeed's configuration; ZeRO 1 and 2 would shard an optimizer, which a frozen model does not have."""
-        zero: dict[str, Any] = {"stage": 0}
-        if self.is_sharded:
-            ahead = fetched_ahead(self.device.type)
-            zero = {
-                "stage": 3,
-                "stage3_max_reuse_distance": 0,  # otherwise DeepSpeed keeps the first 10^9 parameters
-                "stage3_prefetch_bucket_size": ahead,  # gathered ahead while a module runs
-                "stage3_max_live_parameters": ahead,  # otherwise they add up to 10^9
-                "stage3_allgather_sequential": True,  # otherwise DeepSpeed copies what it gathers
-                "stage3_param_persistence_threshold": KEPT_WHOLE,
-            }
-            if self.config.offload != "none":
-                zero["offload_param"] = {"device": self.config.offload, "pin_memory": self.device.type == "cuda"}
+        ahead = fetched_ahead(self.device.type)
+        zero: dict[str, Any] = {
+            "stage": 3,
+            "stage3_max_reuse_distance": 0,  # otherwise DeepSpeed keeps the first 10^9 parameters
+            "stage3_prefetch_bucket_size": ahead,  # gathered ahead while a module runs
+            "stage3_max_live_parameters": ahead,  # otherwise they add up to 10^9
+            "stage3_allgather_sequential": True,  # otherwise DeepSpeed copies what it gathers
+            "stage3_param_persistence_threshold": KEPT_WHOLE,
+        }
+        if self.config.offload != "none":
+            zero["offload_param"] = {"device": self.config.offload, "pin_memory": self.device.type == "cuda"}
         return {
             "train_micro_batch_size_per_gpu": 1,  # DeepSpeed requires a number, but loads no data
             "zero_optimization": zero,

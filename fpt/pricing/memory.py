@@ -61,7 +61,7 @@ def weights(price: Price, shape: Shape, engine: EngineConfig) -> int:
 
     For quantised weights, this includes the largest one's bytes while it is dequantised.
     """
-    if not is_sharded(engine):
+    if not engine.is_sharded:
         return sum(price.packed_weights(shape, engine.dtype, engine.quantize))
     numbers = price.sizes(shape)
     total, width = sum(numbers), getattr(torch, engine.dtype).itemsize
@@ -76,7 +76,7 @@ def _activations(
 ) -> int:
     """Bytes at the peak of a micro-batch of these sizes."""
     small = Shape(**{name: Stack(min(size.blocks, BLOCKS), size.neurons) for name, size in shape.items()})
-    is_on = {"checkpointing": check, "sharded": is_sharded(engine), "on_card": is_for_card(engine)}
+    is_on = {"checkpointing": check, "sharded": engine.is_sharded, "on_card": is_for_card(engine)}
     precisions = {"dtype": engine.dtype, "states_dtype": states_precision(engine)}
     stacks = price.peaks(small, prompt, *sizes, **precisions, **is_on)
     read, rest = (peak.of(size.blocks) for peak, size in zip(stacks, (*shape.values(), NONE), strict=False))
@@ -94,10 +94,5 @@ def has_graphs(engine: EngineConfig, *, checkpointing: bool) -> bool:
 
     Not with checkpointing or quantised weights: such models are so large that launching kernels does not delay them.
     """
-    is_plain = engine.name != "deepspeed" and engine.quantize == "none" and not checkpointing
+    is_plain = not engine.is_sharded and engine.quantize == "none" and not checkpointing
     return engine.graphs and is_plain and is_for_card(engine)
-
-
-def is_sharded(engine: EngineConfig) -> bool:
-    """Whether each process holds only a shard of the weights."""
-    return engine.name == "deepspeed" and engine.zero_stage == 3

@@ -38,7 +38,6 @@ ASKED = (
     "engine.name",
     "engine.device",
     "engine.processes",
-    "engine.zero_stage",
     "engine.offload",
     "engine.device_memory",
     "engine.graphs",

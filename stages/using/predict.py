@@ -46,7 +46,7 @@ def mixed_predictor(
     with distributed.joined(config.engine, device):
         backbone = distributed.main_first(lambda: open_backbone(config.model))
         engine = Engine(with_precision(config.engine, backbone.sizes.width), device)
-        if engine.is_sharded and distributed.size() > 1:
+        if engine.config.is_sharded and distributed.size() > 1:
             raise UserError("engine=deepspeed: several processes of fpt predict take engine=torch, the default")
         selection = first.selection(backbone)
         for own, prompt in prompts.values():

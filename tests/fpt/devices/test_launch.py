@@ -253,7 +253,7 @@ def test_a_launchers_own_argument_is_left_out(cli: Cli) -> None:
         ("engine.nvme_dir=/mnt", "engine.nvme_dir=/mnt: unknown key"),
         ("engine.hostfile=hosts", "unknown key 'engine.hostfile'. torchrun starts a run on several machines"),
         ("engine.nodes=2", "unknown key 'engine.nodes'. torchrun starts a run on several machines"),
-        ("engine.zero_stage=4", "must be at most 3"),
+        ("engine.zero_stage=2", "unknown key 'engine.zero_stage'. Did you mean 'engine'?"),
         ("engine=torch engine.offload=cpu", "engine.offload=cpu: is for engine=deepspeed"),
         ("engine.device=cuda:0 engine.processes=2", "engine.device=cuda:0: is one device"),
         ("engine.device_memory=much", "as in 24GiB"),

@@ -96,8 +96,8 @@ def test_what_cannot_be_is_said_before_anything_runs(
 def test_runs_on_deepspeed_follow_each_other_in_one_process_also_after_one_that_fails(
     cli: Cli, quick: list[str], tmp_path: Path
 ) -> None:
-    """ZeRO 0 has groups of its own, which outlive a run unless they go with it; the second loss is no number."""
-    more = ["engine=deepspeed", "engine.zero_stage=0", "schedule=pt", "train.updates=4", f"run.dir={tmp_path / 'all'}"]
+    """DeepSpeed's groups outlive a run unless they go with it; the second loss is no number."""
+    more = ["engine=deepspeed", "schedule=pt", "train.updates=4", f"run.dir={tmp_path / 'all'}"]
     done = cli("train", "-m", *quick, *more, "optim.lr=0.1,1e38,0.2", "--json")
     rows = json.loads(done.out)
     assert [row["error"] is None for row in rows] == [True, False, True]
