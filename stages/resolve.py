@@ -64,16 +64,17 @@ def _in_updates(config: RunConfig, examples: int) -> RunConfig:
     return replace(config, train=replace(config.train, updates=updates, epochs=None))
 
 
-def rate_of(optim: OptimConfig, backbone: "Backbone") -> float:
-    """The run's highest learning rate, to two digits: as set, or relative to the embeddings of frequent tokens."""
+def rate_of(optim: OptimConfig, place: str, backbone: "Backbone") -> float:
+    """The highest learning rate, to two digits: as set, or relative to frequent tokens' embeddings, by the place."""
     if optim.lr is not None:
         return optim.lr
     embeddings = backbone.embeddings(list(range(min(NUM_COMMON, backbone.sizes.vocabulary))))
-    return float(f"{RELATIVE_LR * embeddings.square().mean().sqrt().item():.2g}")
+    return float(f"{RELATIVE_LR[place] * embeddings.square().mean().sqrt().item():.2g}")
 
 
 def learning(config: RunConfig) -> str:
     """How the prompt of a resolved configuration learns, as settings."""
     name, schedule, lr = config.optim.name, config.optim.schedule, config.optim.lr
-    peak = f"{lr:g}" if lr else f"{RELATIVE_LR} of the root mean square of the model's embeddings"
+    share = RELATIVE_LR[config.prompt.place]
+    peak = f"{lr:g}" if lr else f"{share} of the root mean square of the model's embeddings"
     return f"prompt.init={config.prompt.init}, optim.name={name}, optim.schedule={schedule}, optim.lr={peak}"

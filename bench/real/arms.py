@@ -25,7 +25,7 @@ class Arm(NamedTuple):
 ARMS = {  # the most telling first
     VANILLA: Arm(("schedule=pt",), (0.01, 0.02, 0.03)),
     PEFT: Arm(("optim.lr=0.01",), (0.01, 0.02, 0.03)),
-    "suffix": Arm(("schedule=pt", "prompt.place=suffix"), (0.01, 0.02, 0.04)),
+    "suffix": Arm(("schedule=pt", "prompt=suffix"), (0.02, 0.04, 0.08)),
     "late": Arm(("prompt=late",), (0.001, 0.003, 0.01)),
     "cr": Arm(("schedule=cr",)),
     "cr-evenly": Arm(("schedule=cr", "schedule.blocks=evenly")),  # the paper's choice of blocks

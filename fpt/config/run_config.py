@@ -37,8 +37,9 @@ class RunConfig(Group):
     @property
     def folder(self) -> Path:
         """The run's folder."""
-        kind = "" if self.prompt.kind == PromptConfig.kind else f"-{self.prompt.kind}"
-        name = f"{self.task.name}-{self.model.name}-{self.schedule.name}{kind}-s{self.seed}"
+        kind = self.prompt.place if self.prompt.kind == PromptConfig.kind else self.prompt.kind
+        named = "" if kind == PromptConfig.place else f"-{kind}"
+        name = f"{self.task.name}-{self.model.name}-{self.schedule.name}{named}-s{self.seed}"
         return Path(self.run.dir).expanduser() if self.run.dir else Path("runs") / name
 
     def with_batches_of(self, examples: int | None) -> "RunConfig":

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from fpt.errors import UserError, check_among
 
-RELATIVE_LR = 0.16  # of the embeddings' root mean square: see docs/models.md
+RELATIVE_LR = {"prefix": 0.16, "suffix": 0.32}  # of the embeddings' root mean square, by place: see docs/models.md
 LONGEST = 255  # the most bytes of a file's name on common file systems
 MOST = 2**31 - 1  # the limit of whole numbers that have none of their own
 MOST_TOKENS = 100_000  # the limit of an output's tokens

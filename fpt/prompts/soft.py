@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from fpt.backbones.backbone import Backbone
     from fpt.backbones.reading import Reading
+    from fpt.data.encoding import Tokens
     from fpt.prompts.modules import SoftPrompt, Tensors
 
 TENSOR = "prompt"
@@ -102,9 +103,16 @@ class Soft:
         else:
             tokens = Tokens(backbone.tokenizer, backbone.family.row)
             words = tokens.of_targets(list(labels)) if labels and config.init == "labels" else []
-            ids = [piece for word in words for piece in word[: len(word) - tokens.ends]][: config.length]
-            ids += _common(backbone.tokenizer, config.length - len(ids), seed)
+            cue = self._cue(tokens)[-config.length :]
+            room = config.length - len(cue)
+            ids = [piece for word in words for piece in word[: len(word) - tokens.ends]][:room]
+            ids += [*_common(backbone.tokenizer, room - len(ids), seed), *cue]
         return {TENSOR: backbone.embeddings(ids)}
+
+    def _cue(self, tokens: "Tokens") -> list[int]:
+        """The tokens that the answer follows; a prompt behind the source ends in them, as it stands between the two."""
+        is_asked = self.is_behind and self.config.init == "labels"
+        return tokens.of_parts([tokens.row.reads.cue])[0] if is_asked else []
 
     def build(self, tensors: "Tensors", position: int) -> "SoftPrompt":
         """The tensors as a trainable module that enters after the first `position` blocks."""

@@ -53,7 +53,7 @@ def plan_run(config: RunConfig, schedule: Schedule, inputs: Inputs, folder: Shar
         return before
 
     def decide_here() -> Plan:
-        rate = before.lr if before else resolve.rate_of(config.optim, inputs.backbone)
+        rate = before.lr if before else resolve.rate_of(config.optim, config.prompt.place, inputs.backbone)
         own = replace(config, optim=replace(config.optim, lr=rate))
         if before and config.engine.dtype == "auto":  # a run that began on another machine keeps its precision
             own = replace(own, engine=replace(config.engine, dtype=before.dtype))

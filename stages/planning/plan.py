@@ -83,7 +83,7 @@ class Plan:
         graphs: whether updates run as CUDA graphs.
         states: what is done about states that the prompt does not change; None for a prompt before the source.
         learning: how the prompt learns, as settings.
-        lr: its highest learning rate; None: RELATIVE_LR of the embeddings' size, and these have not been read.
+        lr: its highest learning rate; None: RELATIVE_LR of the embeddings' size, which have not been read.
         device_memory: bytes of one device; on a CPU, a process's share of the free memory.
         reasons: in words for the user, why this engine, and what was turned on because nothing fits without it.
         advice: settings with which a run that does not fit would, first without quantised weights, then with them.

@@ -62,8 +62,9 @@ def test_the_rate_is_relative_to_what_the_first_block_sees(family: str, tmp_path
         if family in ("bert", "roberta"):
             seen = getattr(model, family).embeddings.LayerNorm(seen)
         size = seen.square().mean().sqrt().item()
-    assert rate_of(OptimConfig(), open_folder(folder)) == float(f"{RELATIVE_LR * size:.2g}")
-    assert rate_of(OptimConfig(lr=0.5), open_folder(folder)) == 0.5
+    for place, share in RELATIVE_LR.items():
+        assert rate_of(OptimConfig(), place, open_folder(folder)) == float(f"{share * size:.2g}")
+    assert rate_of(OptimConfig(lr=0.5), "prefix", open_folder(folder)) == 0.5
 
 
 @pytest.mark.parametrize(

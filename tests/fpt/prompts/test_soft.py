@@ -61,3 +61,15 @@ def test_text_is_repeated_to_the_length(checkpoint: Path) -> None:
     ids = open_folder(checkpoint).tokenizer("is it red", add_special_tokens=False).input_ids
     wanted = [ids[index % len(ids)] for index in range(8)]
     assert torch.equal(start(checkpoint, init="text", text="is it red"), table(checkpoint)[wanted])
+
+
+@pytest.mark.parametrize("length", [20, 9, 2])
+def test_labels_behind_the_source_end_in_the_cue_of_the_answer(tmp_path: Path, length: int) -> None:
+    folder = save_byte_level(tmp_path, "gpt2")
+    tokenizer, rows = open_folder(folder).tokenizer, load_file(folder / "model.safetensors")["transformer.wte.weight"]
+    cue, labels = tokenizer("\nanswer:").input_ids, [id for word in (" no", " yes") for id in tokenizer(word).input_ids]
+    found = start(folder, init="labels", place="suffix", length=length)
+    assert len(found) == length
+    assert torch.equal(found[-len(cue) :], rows[cue][-length:])
+    room = min(len(labels), max(0, length - len(cue)))
+    assert torch.equal(found[:room], rows[labels[:room]])

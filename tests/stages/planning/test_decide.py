@@ -126,7 +126,7 @@ def test_a_run_that_goes_on_keeps_the_rate_that_its_models_embeddings_gave_it(
     words = [*quick_words(model, boolq, tmp_path / "run"), "schedule=pt", "train.updates=5", "tracking=none"]
     ahead = cli("plan", *words, "--json").out
     assert json.loads(ahead)["learning"].endswith(
-        f"optim.lr={RELATIVE_LR} of the root mean square of the model's embeddings"
+        f"optim.lr={RELATIVE_LR['prefix']} of the root mean square of the model's embeddings"
     )
     with stopped_after(3):
         cli("train", *words)
@@ -137,7 +137,7 @@ def test_a_run_that_goes_on_keeps_the_rate_that_its_models_embeddings_gave_it(
     lines = map(json.loads, (tmp_path / "run/metrics.jsonl").read_text().splitlines())
     rates = [line["lr"] for line in lines if "lr" in line]
     assert rates == sorted(rates, reverse=True)
-    assert rates[0] == plan["lr"] == rate_of(OptimConfig(), open_folder(model))
+    assert rates[0] == plan["lr"] == rate_of(OptimConfig(), "prefix", open_folder(model))
 
 
 @pytest.mark.parametrize(
