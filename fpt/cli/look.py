@@ -1,4 +1,4 @@
-"""The verbs that only inspect: a run's plan, a task's data, runs' results, this machine."""
+"""The verbs that only inspect: a run's plan, a task's data or a learned prompt, runs' results, this machine."""
 
 import re
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -7,12 +7,12 @@ from typing import Any
 from fpt import __version__
 from fpt.backbones import tiny
 from fpt.cli.arguments import Arguments
-from fpt.cli.look_tables import print_dataset, print_plan
-from fpt.cli.subjects import read_task
+from fpt.cli.look_tables import print_dataset, print_plan, print_prompt
+from fpt.cli.subjects import read_task, stage_of, subject_of
 from fpt.cli.tables import Output, present
 from fpt.config import compose
 from fpt.devices.ending import Failed
-from fpt.errors import reason
+from fpt.errors import UserError, reason
 from fpt.runs.progress import Progress
 from stages import resolve, schedule
 
@@ -30,6 +30,11 @@ def plan(arguments: Arguments) -> None:
 
 def show(arguments: Arguments) -> None:
     """Run `fpt show`."""
+    if "run" in arguments.options:
+        _show_prompt(arguments)
+        return
+    if "stage" in arguments.options:
+        raise UserError("stage=…: is for run=DIR, whose stages have prompts")
     number = arguments.number("n", 3, least=0)
     config, progress = compose.load(arguments.overrides), Progress()
     task = read_task(config, progress)
@@ -38,6 +43,16 @@ def show(arguments: Arguments) -> None:
     with progress.running():
         view = described(config, task, number, progress.with_bar)
     present(arguments, view, print_dataset)
+
+
+def _show_prompt(arguments: Arguments) -> None:
+    """Run `fpt show run=DIR`."""
+    number, stage = arguments.number("n", 3), stage_of(arguments)
+    run, config = subject_of(arguments)
+    assert run is not None
+    with Progress().console.status("importing torch and transformers"):
+        from fpt.cli.prompt_view import described
+    present(arguments, described(run, config, stage, number), print_prompt)
 
 
 def report(arguments: Arguments) -> None:

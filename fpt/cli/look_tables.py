@@ -1,4 +1,4 @@
-"""Prints plans and data sets for people: a run's cost, and a task's data as the model sees them."""
+"""Prints plans, data sets and prompts for people: a run's cost, a task's data for the model, what was learned."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -165,3 +165,30 @@ def _tokens(tokens: list[str]) -> Text:
     if len(tokens) > MOST:
         tokens = [*tokens[: MOST - LAST], f"… {len(tokens) - MOST:,} tokens …", *tokens[-LAST:]]
     return Text(" ".join(tokens), style="cyan")
+
+
+def print_prompt(view: dict[str, Any]) -> None:
+    """Print a prompt's vectors, each with its nearest vocabulary items, and how alike the stages' prompts are."""
+    output, typical, similarity = Output(), view["typical_norm"], view["similarity"]
+    which = "best prompt" if view["stage"] is None else f"prompt of stage {view['stage']}"
+    output.say(
+        f"{view['run']}: the {which}; norms, of which an embedding of {view['model']} has {typical:.3g} (the median),"
+        " and the nearest vocabulary items by cosine"
+    )
+    output.show(
+        (
+            {"vector": str(number), "norm": f"{vector['norm']:.3g}", "nearest": _nearest(vector)}
+            for number, vector in enumerate(view["vectors"], 1)
+        ),
+        words="nearest",
+    )
+    if len(similarity) > 1:
+        output.say("\nsimilarity of the stages' prompts: the mean cosine of corresponding vectors")
+        output.show(
+            {"stage": str(number), **{str(other): f"{value:.3f}" for other, value in enumerate(row, 1)}}
+            for number, row in enumerate(similarity, 1)
+        )
+
+
+def _nearest(vector: dict[str, Any]) -> str:
+    return "  ".join(f"{item['token']} {item['cosine']:.2f}" for item in vector["nearest"])

@@ -53,6 +53,13 @@ def test_every_stage_keeps_the_block_below_the_prompt(whole: Path) -> None:
     assert kept == [[2, 5], [0, 2, 5], [0, 1, 2, 3, 5], [0, 1, 2, 3, 4, 5]]
 
 
+def test_it_has_no_vectors_to_show(cli: Cli, whole: Path) -> None:
+    done = cli("show", f"run={whole}")
+    assert (done.status, len(done.err.strip().splitlines())) == (2, 1)
+    assert "5 vectors of 32 numbers, made from each example's states" in done.err
+    assert "only a soft prompt's vectors stand among the embeddings" in done.err
+
+
 def test_what_is_learned_is_the_generator_and_its_file_says_how_it_is_used(whole: Path) -> None:
     sizes = {"down": (8, 32), "down_bias": (8,), "up": (160, 8), "up_bias": (160,)}
     for file in (whole / "prompt.safetensors", *whole.glob("stages/*/prompt.safetensors")):
