@@ -82,9 +82,7 @@ def _open(config: RunConfig, schedule: Schedule) -> RunFolder:
 
 
 def _check(config: RunConfig, schedule: Schedule, folder: RunFolder) -> None:
-    """Refuse damaged files, or another configuration than the command's."""
-    for name in folder.names():
-        folder.check(name)
+    """Refuse another configuration than the command's, and damaged metrics."""
     if CONFIG in folder and (wrong := differences(configuration(folder.path / CONFIG, folder.read(CONFIG)), config)):
         raise UserError(
             f"run.dir={folder.path}: holds a run with another configuration ({'; '.join(wrong)})."

@@ -36,10 +36,10 @@ class RunFolder:
         self._lock = _locked(path)
         try:
             self._recorded = read_ledger(path)
+            self._ledger = _as_found(path, self._recorded)
         except UserError:
             self._lock.close()
             raise
-        self._ledger = as_found(path, self._recorded)
         self._metrics: IO[bytes] | None = None
         self._metrics_hash = hashlib.sha256()
 
@@ -54,10 +54,6 @@ class RunFolder:
     def __contains__(self, name: str) -> bool:
         return name in self._ledger
 
-    def names(self) -> list[str]:
-        """The names of all recorded files, in the order in which they were first written."""
-        return list(self._ledger)
-
     def write(self, name: str, data: bytes) -> None:
         """Replace a file atomically, and record its hash."""
         digest, file = hashlib.sha256(data).hexdigest(), inside(self.path, name, read_in=self.path)
@@ -68,13 +64,8 @@ class RunFolder:
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes; refuse a file that is missing or damaged."""
-        self.check(name)
+        _check(self.path / name, self._ledger[name])
         return (self.path / name).read_bytes()
-
-    def check(self, name: str) -> None:
-        """Refuse a recorded file that is missing or damaged."""
-        if problem := problem_of(self.path / name, self._ledger[name][:1]):
-            raise UserError(f"{self.path / name}: {problem}; {AGAIN}")
 
     def open_metrics(self, mark: Mark | None) -> list[dict[str, Any]]:
         """Truncate metrics.jsonl to the mark (without one, to nothing); returns the lines that are kept."""
@@ -124,16 +115,19 @@ def read_ledger(path: Path) -> Ledger:
     return ledger
 
 
-def as_found(path: Path, ledger: Ledger) -> Ledger:
-    """Resolve entries with two possible hashes, left by a kill or a running process, to the one that the file has."""
-    found = {}
+def _as_found(path: Path, ledger: Ledger) -> Ledger:
+    """Resolve entries with two possible hashes, left by a kill, to the one that the file has; refuse damaged files."""
+    found: Ledger = {}
     for name, hashes in ledger.items():
-        digest = _digest(path / name)
-        if digest in hashes:
-            hashes = [digest]
-        if hashes != [None]:
-            found[name] = hashes
+        _check(path / name, hashes)
+        if digest := _digest(path / name):
+            found[name] = [digest]
     return found
+
+
+def _check(file: Path, hashes: list[str | None], size: int | None = None) -> None:
+    if problem := problem_of(file, hashes, size):
+        raise UserError(f"{file}: {problem}; {AGAIN}")
 
 
 def problem_of(file: Path, hashes: list[str | None], size: int | None = None) -> str | None:
@@ -141,15 +135,14 @@ def problem_of(file: Path, hashes: list[str | None], size: int | None = None) ->
     if file.is_dir():
         return "is a folder in a file's place"
     digest = _digest(file, size)
-    if digest is None:
-        return "is missing"
-    return None if digest in hashes else "is damaged, not what was written"
+    if digest in hashes:
+        return None
+    return "is damaged, not what was written" if digest else "is missing"
 
 
 def check_metrics(path: Path, mark: Mark) -> None:
     """Refuse a run whose metrics.jsonl is missing or damaged before the mark."""
-    if problem := problem_of(path / METRICS, [mark["sha256"]], mark["bytes"]):
-        raise UserError(f"{path / METRICS}: {problem}; {AGAIN}")
+    _check(path / METRICS, [mark["sha256"]], mark["bytes"])
 
 
 def described(state: bytes) -> dict[str, Any]:

@@ -26,13 +26,12 @@ def find(cache: Path, key: str) -> Tensors | None:
     return None
 
 
-def keep(cache: Path, key: str, tensors: Tensors) -> Tensors:
-    """Cache tensors under `key`, and return them."""
+def keep(cache: Path, key: str, tensors: Tensors) -> None:
+    """Cache tensors under `key`."""
     # safetensors itself writes atomically, under a temporary name that no other process uses.
     file = _file(cache, key)
     with naming(file):
         save_file(tensors, file, {"key": key, "sha256": _digest(tensors)})
-    return tensors
 
 
 def _file(cache: Path, key: str) -> Path:

@@ -1,7 +1,6 @@
 """Decides a run's plan: on its own data before the first update, or at the task's limits for `fpt plan`."""
 
-from dataclasses import replace
-from operator import attrgetter
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -29,19 +28,6 @@ from stages.planning.memory import Memory, device_of, is_auto
 from stages.planning.plan import Plan, StagePlan
 from stages.schedule import Schedule, Stage
 from stages.selection import blocks_of
-
-# A plan depends on these settings, and on those that may not change while a run goes on.
-ASKED = (
-    "prompt.cache",
-    "train.micro_batch",
-    "train.activation_checkpointing",
-    "engine.name",
-    "engine.device",
-    "engine.processes",
-    "engine.offload",
-    "engine.device_memory",
-    "engine.graphs",
-)
 
 
 def plan_run(config: RunConfig, schedule: Schedule, inputs: Inputs, folder: SharedFolder, update: int) -> Plan:
@@ -160,7 +146,10 @@ def _with_device(config: RunConfig) -> RunConfig:
 
 
 def _asked(config: RunConfig) -> dict[str, Any]:
-    return {key: attrgetter(key)(config) for key in ASKED} | {"processes": counted(config.engine).all}
+    """The settings that a plan depends on and that may change while a run goes on; all others are fixed."""
+    train, engine = config.train, replace(config.engine, timeout=None)
+    how = {"micro_batch": train.micro_batch, "activation_checkpointing": train.activation_checkpointing}
+    return {**asdict(engine), **how, "processes": counted(engine).all, "cache": config.prompt.cache}
 
 
 def graphs_here(engine: EngineConfig, checkpointing: bool) -> bool:
