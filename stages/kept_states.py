@@ -15,7 +15,6 @@ import psutil
 import torch
 from numpy.typing import NDArray
 
-from fpt.backbones.shapes import Selection
 from fpt.config.run_config import RunConfig
 from fpt.data.batches import batches_by_length, in_turn
 from fpt.data.encoded import Encoded, KeptStates
@@ -123,16 +122,14 @@ def going_on(config: RunConfig, schedule: Schedule, now: StatesPlan, before: Sta
 def _stages(below: list[tuple[int, int]], wanted: list[bool]) -> tuple[str, ...]:
     """For every stage, whether its states are computed, taken over from the stage before, or not kept.
 
-    `below` are the numbers of the blocks that states are kept of and of their neurons, which determine what is chosen.
+    `below` are the numbers of the blocks that states are kept of and of their neurons, by which `stages/selection.py`
+    chooses the same blocks and neurons.
     """
     rows, held = [], None
     for is_wanted, lower in zip(wanted, below, strict=True):
         rows.append("reuse" if lower == held else "compute" if is_wanted else "off")
         held = None if rows[-1] == "off" else lower
     return tuple(rows)
-
-
-Selected = tuple[tuple[int, ...], tuple[tuple[int, ...], ...] | None]
 
 
 @dataclass(frozen=True)
@@ -183,25 +180,16 @@ class StateKeeper:
     The states of one stage are held at a time; a stage that needs the same ones takes them over.
     """
 
-    def __init__(self, plan: StatesPlan | None, block: int) -> None:
-        """`block` is the number of the backbone's blocks that states are kept of."""
-        self._plan, self._block = plan, block
-        self._held: tuple[Selected, KeptStates] | None = None
+    def __init__(self, plan: StatesPlan | None) -> None:
+        self._plan = plan
+        self._held: KeptStates | None = None
 
-    def data(self, stage: Stage, selection: Selection, below: StatesBelow) -> Encoded:
+    def data(self, stage: Stage, below: StatesBelow) -> Encoded:
         """The examples that a stage trains on; `below` computes the states of its model where none are held yet."""
-        if self._plan is None or self._plan.stages[stage.index - 1] == "off":
-            self._held = None
-            return below.data
-        wanted = selected_below(selection, self._block)
-        if self._held is None or self._held[0] != wanted:
+        does = self._plan.stages[stage.index - 1] if self._plan else "off"
+        if does != "reuse":
             self._held = None  # frees the last stage's states before new ones are made
-            self._held = wanted, below.computed()
-        return replace(below.data, below=self._held[1])
-
-
-def selected_below(selection: Selection, block: int) -> Selected:
-    """The kept blocks below a block, and the neurons of each; None if all neurons are kept."""
-    blocks = tuple(kept for kept in selection.source.blocks if kept < block)
-    neurons = selection.source.neurons
-    return blocks, None if neurons is None else neurons[: len(blocks)]
+        if does == "off":
+            return below.data
+        self._held = self._held or below.computed()
+        return replace(below.data, below=self._held)

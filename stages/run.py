@@ -45,7 +45,7 @@ def _through_stages(setup: Setup) -> dict[str, Any]:
     """Stage by stage: select, build the partial PLM, recycle the prompt, train it; the last is the full model."""
     schedule, state, recipe = setup.schedule, setup.state, setup.recipe
     journal, measured = Journal(setup), measure(setup)
-    keeper = StateKeeper(setup.plan.states, schedule.fixed or 0)
+    keeper = StateKeeper(setup.plan.states)
     for stage in resume.stages_left(schedule, state):
         selection = resume.selection_of(stage, setup.folder, schedule, measured.scores)
         with setup.opened(selection, state.prompt) as model:
@@ -53,7 +53,7 @@ def _through_stages(setup: Setup) -> dict[str, Any]:
                 state = recycled(state, setup.config.recycle)
             stopwatch, data = Stopwatch(), setup.inputs.train  # frees the last stage's states before others are made
             if state.update < stage.end and not state.done:  # otherwise at most a validation is left
-                data = keeper.data(stage, selection, setup.states_below(model))
+                data = keeper.data(stage, setup.states_below(model))
             state = replace(state, seconds=state.seconds + stopwatch.seconds)
             journal.begin(stage, state.seconds, measuring=measured.seconds)
             span = Span(stage.end, schedule.updates, keep_best=stage is schedule.last)

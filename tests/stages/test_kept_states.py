@@ -5,6 +5,7 @@ import re
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fpt.__main__ import main
 from fpt.backbones.families import read_config
 from fpt.backbones.location import config_values
-from fpt.backbones.shapes import Selection, Shape, Stack, StackSelection
+from fpt.backbones.shapes import Shape, Stack
 from fpt.config import compose
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import EngineConfig, PromptConfig
@@ -30,8 +31,10 @@ from fpt.prompts.prompted import PromptedModel
 from fpt.tasks.catalogue import most_train_examples
 from fpt.tasks.opening import open_task
 from stages import kept_states, schedule
-from stages.kept_states import StatesBelow, StatesPlan, selected_below
+from stages.kept_states import StatesBelow, StatesPlan
 from stages.planning.memory import device_of
+from stages.schedule import num_below
+from stages.selection import choose
 from tests.conftest import ON_CPU, Outcome, quick_words, stopped_after
 from tests.models import DATA, PRICED, late, prompted, t5
 
@@ -133,16 +136,20 @@ def test_what_auto_decided_holds_to_the_end(
     assert json.loads((tmp_path / "run/plan.json").read_text())["states"] == decided
 
 
-def test_states_are_told_apart_by_what_they_are_of() -> None:
-    """The blocks below, and the neurons of these alone."""
-    wide, decoder = tuple(range(24)), StackSelection(tuple(range(6)))
-    above, below = ((wide,) * 5 + (wide[1:],), (wide[1:],) + (wide,) * 5)
-    kept = [((0, 1, 2, 3, 4, 5), None), ((0, 2, 5), None), ((0, 1, 2, 3, 4, 5), (wide,) * 6)]
-    kept += [((0, 1, 2, 3, 4, 5), below), ((0, 1, 2, 3, 4, 5), above), ((0, 1, 2, 4, 5), None)]
-    found = [selected_below(Selection(StackSelection(*stack), decoder), 3) for stack in kept]
-    assert len(set(found)) == 4
-    assert found[4] == found[2]
-    assert found[5] == found[0]
+@pytest.mark.parametrize("rule", ["evenly", "outer"])
+@pytest.mark.parametrize("block", [2, 3, 6])
+def test_as_many_blocks_and_neurons_below_are_the_same_ones(block: int, rule: str) -> None:
+    """A stage that takes states over has a model that is equal below the prompt, whatever is above it."""
+    full, random = Shape(Stack(6, 24), Stack(6, 24)), torch.Generator().manual_seed(0)
+    scores = {name: torch.rand(6, 24, generator=random) for name in full}
+    found: dict[tuple[int, int], set[Any]] = {}
+    for blocks, neurons, others in product(range(1, 7), (6, 12, 24), (3, 6)):
+        chosen = choose(Shape(Stack(blocks, neurons), Stack(others, neurons)), full, scores, layer=block, rule=rule)
+        below = tuple(kept for kept in chosen.source.blocks if kept < block)
+        rows = chosen.source.neurons and chosen.source.neurons[: len(below)]
+        found.setdefault((num_below(blocks, 6, block), neurons), set()).add((below, rows))
+    assert [len(kept) for kept in found.values()] == [1] * len(found)
+    assert len(set().union(*found.values())) == len(found)
 
 
 def filler(model: PromptedModel, engine: Engine = ON_CPU) -> StatesBelow:
