@@ -109,9 +109,8 @@ def _present(result: dict[str, Any], config: RunConfig, arguments: Arguments) ->
 def sweep(arguments: Arguments) -> None:
     """Run `fpt train -m`: all combinations of values, one after the other; one that fails does not stop the others."""
     say, planned = Progress().say, combinations.plan(arguments.overrides)
-    in_turn.check_all(planned)
     ended = []
-    for plan, run in in_turn.run_all(planned, partial(_one, flags=["--quiet"]), say):
+    for plan, run in in_turn.run_all(planned, _checked, partial(_one, flags=["--quiet"]), say):
         if isinstance(run, UserError):
             say(f"{plan.label}: {run}")
         ended.append((plan, run))
@@ -127,11 +126,10 @@ def compare(arguments: Arguments) -> None:
     if wrong := [seed for seed in seeds if not seed.isdecimal()]:
         raise UserError(f"seeds={','.join(seeds)}: {wrong[0]} is no whole number, at least 0")
     planned = comparison.plan(arguments.overrides, names, [int(seed) for seed in seeds])
-    in_turn.check_all(planned)
     say, runs = Progress().say, dict[str, list[Run]]()
     if comparison.VANILLA not in names:
         say("pt is added: the others are held against it")
-    for plan, run in in_turn.run_all(planned, partial(_one, flags=["--quiet"]), say):
+    for plan, run in in_turn.run_all(planned, _checked, partial(_one, flags=["--quiet"]), say):
         if isinstance(run, UserError):
             raise run
         runs.setdefault(plan.values["schedule"], []).append(run)

@@ -27,8 +27,8 @@ from fpt.errors import UserError
 from fpt.runs.atomic import replace_file, replaced_file, try_writing
 from fpt.runs.folder import LEDGER
 from fpt.runs.progress import Progress
-from fpt.sharing import export as exports
-from fpt.sharing.tokens import check_tokens
+from fpt.sharing.export import check_request
+from fpt.sharing.tokens import named
 from fpt.tasks import predict_input
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.faults import Faults
@@ -70,12 +70,12 @@ def predict(arguments: Arguments) -> None:
     configs = {name: config for name, (_, config) in subjects.items()}
     config = next(iter(configs.values()))
     beams, limit = arguments.output_limits()
-    faults, to_example = _faults(configs), _to_example(arguments, configs)
+    faults, to_example = Faults(skip=_skips(configs.values())), _to_example(arguments, configs)
     windows = _questions(arguments, config, to_example, faults)
     file, columns = None, list[str]()
     if "output" in arguments.options and processes.speaks():
         file = _output(arguments.options["output"])
-        columns = _checked_columns(file, arguments, to_example, configs)
+        columns = _checked_columns(file, arguments, to_example, Faults(skip=faults.skip))
     if processes.must_be_launched(config):
         _launch("predict", arguments, config, progress)
         return
@@ -84,17 +84,10 @@ def predict(arguments: Arguments) -> None:
             from stages.using.predict import mixed_predictor, windows_of_main
         prompts = {name: (config, learned_from(arguments, run, config)) for name, (run, config) in subjects.items()}
         with mixed_predictor(prompts, beams=beams, max_new_tokens=limit) as mixed:
+            ending = file.suffix if file else ".jsonl" if "json" in arguments.options else ".txt"
+            rows = _rows(arguments, to_example, Faults(skip=faults.skip))
             answers = _answers(mixed, windows_of_main(windows), progress)
-            if not processes.speaks():
-                deque(answers, maxlen=0)
-            elif file is None:
-                for line in answer_file.in_lines(".jsonl" if "json" in arguments.options else ".txt", answers):
-                    print(line, flush=True)
-            else:
-                rows = _rows(arguments, to_example, configs)
-                with replaced_file(file) as stream:
-                    for line in answer_file.in_lines(file.suffix, answers, columns, rows):
-                        stream.write(f"{line}\n".encode())
+            _write(answer_file.in_lines(ending, answers, columns, rows), file)
         for note in faults.notes:
             progress.say(note)
         if file is not None:
@@ -108,6 +101,18 @@ def _answers(mixed: "MixedPredictor", windows: Iterable[list[Example]], progress
         with progress.running():
             predictions = mixed.answer(window, progress.with_bar)
         yield from predictions
+
+
+def _write(lines: Iterator[str], file: Path | None) -> None:
+    """Write lines to a new file, or print each as soon as it is there; only the main process does."""
+    if not processes.speaks():
+        deque(lines, maxlen=0)
+    elif file is None:
+        for line in lines:
+            print(line, flush=True)
+    else:
+        with replaced_file(file) as stream:
+            stream.writelines(f"{line}\n".encode() for line in lines)
 
 
 def _launch(verb: str, arguments: Arguments, config: RunConfig, progress: Progress) -> None:
@@ -124,28 +129,24 @@ def export(arguments: Arguments) -> None:
     for name in ("run", "to"):
         if name not in options:
             raise UserError(f"{name}=…: is needed; --help says what it is")
-    runs, to, progress = runs_of(arguments), options["to"], Progress()
-    rest: dict[str, Any] = {"number": stage_of(arguments), "folder": options.get("output"), "base": options.get("base")}
-    if to != "tokens" and (len(runs) > 1 or "names" in options):
+    paths, to, progress = runs_of(arguments), options["to"], Progress()
+    if to != "tokens" and (len(paths) > 1 or "names" in options):
         raise UserError(f"to={to}: takes the prompt of one run, which needs no name; to=tokens takes several")
     for name in ("text", "input"):
         if name in options and to != "embeds":
             raise UserError(f"{name}={options[name]}: is for to=embeds, which embeds texts behind the prompt")
-    if to == "tokens":
-        prompts = check_tokens(runs, names_of(arguments), **rest)
-    else:
-        prompts = {ALONE: exports.check_request(runs[0], to, **rest)}
-    texts: Iterator[list[Example]] = iter(())
-    faults = Faults(skip=False)
+    number, folder, base = stage_of(arguments), options.get("output"), options.get("base")
+    requests = [check_request(path, to, number=number, folder=folder, base=base) for path in paths]
+    configs = [request.run.config for request in requests]
+    names = named(configs, paths, names_of(arguments)) if to == "tokens" else [ALONE]
+    faults, texts = Faults(skip=_skips(configs)), iter(list[list[Example]]())
     if to == "embeds":
         if "text" not in options and "input" not in options:
             raise UserError("to=embeds: give input=FILE or text=…, what is to be embedded behind the prompt")
-        config = prompts[ALONE].run.config
-        faults = _faults({ALONE: config})
-        texts = _questions(arguments, config, predict_input.by_template(rules_of(config.task)), faults)
+        texts = _questions(arguments, configs[0], predict_input.by_template(rules_of(configs[0].task)), faults)
     with progress.console.status("importing torch and transformers"):
         from stages.using.export import export as write
-    present(arguments, write(prompts, progress, texts), _print_export)
+    present(arguments, write(dict(zip(names, requests, strict=True)), progress, texts), _print_export)
     for note in faults.notes:
         progress.say(note)
 
@@ -162,26 +163,26 @@ def _say_empty(window: list[Example], progress: Progress) -> None:
         )
 
 
-def _faults(configs: dict[str, RunConfig]) -> Faults:
-    """How to treat records that cannot be used; with several prompts, they are skipped only if all tasks skip them."""
-    return Faults(skip=all(config.task.on_error == "skip" for config in configs.values()))
+def _skips(configs: Iterable[RunConfig]) -> bool:
+    """Whether records that cannot be used are skipped; with several prompts, only if all tasks skip them."""
+    return all(config.task.on_error == "skip" for config in configs)
 
 
-def _rows(arguments: Arguments, to_example: predict_input.ToExample, configs: dict[str, RunConfig]) -> Iterator[Record]:
+def _rows(arguments: Arguments, to_example: predict_input.ToExample, faults: Faults) -> Iterator[Record]:
     """Read the input file's records; none if there is no file."""
     if "input" in arguments.options:
         file = Path(arguments.options["input"]).expanduser()
-        yield from (row for row, _ in predict_input.rows_and_examples(file, to_example, _faults(configs)))
+        yield from (row for row, _ in predict_input.rows_and_examples(file, to_example, faults))
 
 
 def _checked_columns(
-    output: Path, arguments: Arguments, to_example: predict_input.ToExample, configs: dict[str, RunConfig]
+    output: Path, arguments: Arguments, to_example: predict_input.ToExample, faults: Faults
 ) -> list[str]:
     """Check the file of answers, then all of the input's records; returns the input's columns, if it is a table.
 
     A bad record ends the command now, rather than after hours of answers that would be lost.
     """
-    rows = _rows(arguments, to_example, configs)
+    rows = _rows(arguments, to_example, faults)
     first = next(rows, {})
     is_table = Path(arguments.options.get("input", "")).suffix.lower() in predict_input.TABLES
     columns = list(first) if is_table else []

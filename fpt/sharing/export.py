@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 FORMATS = ("fpt", "peft", "npy", "hf", "tokens", "embeds")
 WITH_MODEL = ("hf", "tokens")  # the formats that include the prompt's model
-EMBEDS, TEXTS = "embeds.safetensors", "texts.jsonl"  # the files of to=embeds
 
 
 @dataclass(frozen=True)

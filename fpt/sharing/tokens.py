@@ -1,28 +1,19 @@
-"""Exports several prompts as added tokens of one checkpoint: checks the request, and names prompts in texts."""
+"""Exports several prompts as added tokens of one checkpoint, which their names in a text stand for."""
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fpt.config.run_config import RunConfig
 from fpt.errors import UserError
 from fpt.sharing.card import model_name, rendered, source_of
-from fpt.sharing.export import ExportRequest, check_request
+from fpt.sharing.export import ExportRequest
 from fpt.units import amount
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 NAME = re.compile(r"[a-zA-Z0-9][\w.-]*", re.ASCII)
-
-
-def check_tokens(runs: Sequence[str], names: Sequence[str] | None, **options: Any) -> dict[str, ExportRequest]:
-    """Check a typed request to export the prompts of runs, by name; without names, each is named after its task.
-
-    `options` are the further arguments of `check_request`.
-    """
-    requests = [check_request(run, "tokens", **options) for run in runs]
-    return dict(zip(named([request.run.config for request in requests], runs, names), requests, strict=True))
 
 
 def named(configs: Sequence[RunConfig], runs: Sequence[str], names: Sequence[str] | None) -> list[str]:

@@ -9,10 +9,6 @@ from fpt.devices.processes import is_worker
 from fpt.errors import UserError
 from fpt.runs.records import RESULT
 from fpt.runs.run import CONFIG, Run, open_run
-from fpt.runs.trackers import chosen
-from fpt.tasks.catalogue import rules_of
-from fpt.tasks.origins import check_own_files
-from stages import schedule
 
 
 @dataclass(frozen=True)
@@ -28,20 +24,17 @@ class Planned:
         return " ".join(f"{key}={value}" for key, value in self.values.items()) or "the run"
 
 
-def check_all(plans: Sequence[Planned]) -> None:
-    """Check all runs before the first begins, so that none fails later for a reason that could be known now."""
+def _check_all(plans: Sequence[Planned], check: Callable[[RunConfig], object]) -> None:
     if is_worker():
         raise UserError("several runs start their processes themselves; give engine.processes=N in place of a launcher")
     taken: dict[str, Planned] = {}
     for planned in plans:
-        schedule.of(planned.config)
-        chosen(planned.config.tracking)
         folder = str(planned.config.folder)
         first = taken.setdefault(folder, planned)
         if first is not planned:
             raise UserError(f"{first.label} and {planned.label} would share the folder {folder}; give run.dir=DIR")
         if not finished(planned.config):
-            check_own_files(rules_of(planned.config.task).records)
+            check(planned.config)
 
 
 def finished(config: RunConfig) -> Run | None:
@@ -62,9 +55,16 @@ def finished(config: RunConfig) -> Run | None:
 
 
 def run_all(
-    plans: Sequence[Planned], train: Callable[[RunConfig], object], say: Callable[[str], None]
+    plans: Sequence[Planned],
+    check: Callable[[RunConfig], object],
+    train: Callable[[RunConfig], object],
+    say: Callable[[str], None],
 ) -> Iterator[tuple[Planned, Run | UserError]]:
-    """Train the runs that are not finished yet; yields each run, or the error that ended it."""
+    """Train the runs that are not finished yet; yields each run, or the error that ended it.
+
+    All are checked before the first begins, so that none fails later for a reason that could be known now.
+    """
+    _check_all(plans, check)
     for number, planned in enumerate(plans, 1):
         where = f"run {number} of {len(plans)}: {planned.label}"
         try:

@@ -22,7 +22,7 @@ from fpt.runs.atomic import new_folder, try_writing
 from fpt.runs.progress import Progress
 from fpt.runs.run import PROMPT
 from fpt.sharing import card
-from fpt.sharing.export import EMBEDS, TEXTS, ExportRequest, write_adapter
+from fpt.sharing.export import ExportRequest, write_adapter
 from fpt.sharing.tokens import card_of_tokens, with_prompts, written
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.task import Example
@@ -120,10 +120,10 @@ def _write_embeds(
                 states, _ = model.prompt.joined(states, batch.mask, batch.mask)
                 embedded[number] = states[0].detach().to(dtype).contiguous()
                 asked.append({"id": number, "input": window[index].source})
-    (folder / EMBEDS).write_bytes(save(embedded, {"format": "pt"}))  # `save_file` lets nobody else read it
-    (folder / TEXTS).write_text(
-        "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in asked), encoding="utf-8"
-    )
+    packed = save(embedded, {"format": "pt"})  # `save_file` lets nobody else read it
+    (folder / "embeds.safetensors").write_bytes(packed)
+    lines = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in asked)
+    (folder / "texts.jsonl").write_text(lines, encoding="utf-8")
 
 
 def _keep_rules(folder: Path) -> None:

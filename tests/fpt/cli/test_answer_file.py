@@ -1,0 +1,35 @@
+"""Answers are written line by line as they come, in the format of the file, beside the input's own columns."""
+
+import json
+from itertools import islice, repeat
+
+import pytest
+
+from fpt.cli.answer_file import in_lines
+from fpt.training.prediction import Prediction
+
+ANSWER = Prediction("a,\tb", 0, "yes </s>", 'it\nis\t"yes"', -0.25, (("yes", 0.5), ("</s>", 0.25)))
+ROWS = [{"note": "1,5", "text": "a\tb"}]
+
+
+@pytest.mark.parametrize(
+    ("ending", "columns", "lines"),
+    [
+        (".txt", [], ['it is\t"yes"']),
+        (".csv", [], ["input,prediction,score", '"a,\tb","it\nis\t""yes""",-0.25']),
+        (".csv", ["note", "text"], ["note,text,prediction,score", '"1,5",a\tb,"it\nis\t""yes""",-0.25']),
+        (".tsv", ["note", "text"], ["note\ttext\tprediction\tscore", '1,5\ta b\tit is "yes"\t-0.25']),
+    ],
+)
+def test_an_answer_is_a_line_or_a_row(ending: str, columns: list[str], lines: list[str]) -> None:
+    assert list(in_lines(ending, [ANSWER], columns, ROWS)) == lines
+
+
+def test_all_of_an_answer_is_json() -> None:
+    (line,) = in_lines(".jsonl", [ANSWER])
+    assert json.loads(line) == ANSWER.to_json()
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".txt", ".csv", ".tsv"])
+def test_a_line_does_not_wait_for_the_answers_after_it(ending: str) -> None:
+    assert len(list(islice(in_lines(ending, repeat(ANSWER), ["note"], repeat(ROWS[0])), 3))) == 3
