@@ -22,7 +22,7 @@ from stages import resume
 from stages.inputs import Inputs, check_unchanged, evaluator_of
 from stages.kept_states import StatesBelow
 from stages.partial import opened, prompt_in
-from stages.planning.decide import plan_run
+from stages.planning.decide import plan_run, slow_validation
 from stages.planning.plan import Plan
 from stages.schedule import Schedule
 from stages.start import Start, start_of
@@ -86,7 +86,7 @@ def prepare(
     resolved = plan.resolved(config)
     if (size := config.train.batch_size) > plan.batch_size:
         progress.say(f"train.batch_size={size}: an update takes all {len(inputs.train):,} training examples, once")
-    for sentence in plan.sentences(config.engine.device):
+    for sentence in (*plan.sentences(config.engine.device), *slow_validation(resolved, schedule, inputs, plan)):
         progress.say(sentence)
     folder.open_metrics(mark, lambda kept: open_sink(resolved, kept, progress.say))
     engine = Engine(resolved.engine, open_device(resolved.engine))

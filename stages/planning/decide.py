@@ -1,6 +1,7 @@
 """Decides a run's plan: on its own data before the first update, or at the task's limits for `fpt plan`."""
 
 from dataclasses import asdict, replace
+from statistics import mean
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from fpt.pricing.memory import has_graphs
 from fpt.prompts.kinds import kind_of
 from fpt.runs.records import PLAN
 from fpt.runs.shared_folder import SharedFolder
-from fpt.tasks.catalogue import most_train_examples
+from fpt.tasks.catalogue import most_train_examples, most_valid_examples
 from fpt.units import amount
 from stages import kept_states, resolve
 from stages.inputs import Inputs
@@ -28,6 +29,8 @@ from stages.planning.memory import Memory, device_of, is_auto
 from stages.planning.plan import Plan, StagePlan
 from stages.schedule import Schedule, Stage
 from stages.selection import blocks_of
+
+MOST_VALIDATION = 0.1  # the share of a run's time that validations may take without a word
 
 
 def plan_run(config: RunConfig, schedule: Schedule, inputs: Inputs, folder: SharedFolder, update: int) -> Plan:
@@ -64,6 +67,7 @@ def plan_ahead(config: RunConfig, schedule: Schedule) -> Plan:
 def described(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
     """The object that `fpt plan --json` prints: the plan, what it was made for, and what validations cost besides."""
     plan, price = plan_ahead(config, schedule), price_of(read_config(*config_values(config.model)))
+    total, lengths = most_valid_examples(config), (config.task.source_length, config.task.target_length)
     return {
         "task": config.task.name,
         "model": config.model.name,
@@ -72,8 +76,19 @@ def described(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
         "target_length": config.task.target_length,
         **plan.to_json(),
         "blocks": [_blocks(stage, schedule) for stage in schedule.stages],
-        "validation": of_validation(_with_device(config), schedule, price, plan.flops),
+        "validation": total and of_validation(_with_device(config), schedule, price, plan.flops, total, lengths),
     }
+
+
+def slow_validation(config: RunConfig, schedule: Schedule, inputs: Inputs, plan: Plan) -> list[str]:
+    """In words for the user, that validations will take long beside training, on this run's own data; or nothing."""
+    price, (sources, targets) = price_of(inputs.backbone.config), zip(*inputs.valid.lengths, strict=True)
+    lengths = round(mean(sources)), round(mean(targets))
+    cost = of_validation(_with_device(config), schedule, price, plan.flops, len(inputs.valid), lengths)
+    if cost["share"] <= MOST_VALIDATION:
+        return []
+    way_out = "a larger train.eval_every or train.eval_examples=N takes less"
+    return [f"about {cost['share']:.0%} of the time will go into {cost['times']:,} validations: {way_out}"]
 
 
 def _blocks(stage: Stage, schedule: Schedule) -> dict[str, tuple[int, ...]]:

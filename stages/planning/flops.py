@@ -15,7 +15,7 @@ from fpt.data.encoded import Encoded
 from fpt.devices import distributed
 from fpt.pricing.flops import SOFT, Price
 from fpt.prompts.kinds import kind_of
-from fpt.tasks.catalogue import most_valid_examples, rules_of
+from fpt.tasks.catalogue import rules_of
 from stages import importance
 from stages.inputs import Inputs
 from stages.schedule import Schedule, Stage
@@ -147,22 +147,23 @@ def _total(cost: Callable[..., int], shape: Shape, batches: Counter[Size], **mor
     )
 
 
-def of_validation(config: RunConfig, schedule: Schedule, price: Price, flops: int) -> dict[str, Any] | None:
-    """What all validations cost, next to training's `flops`; None if the number of validation examples is not known.
+def of_validation(
+    config: RunConfig, schedule: Schedule, price: Price, flops: int, total: int, lengths: tuple[int, int]
+) -> dict[str, Any]:
+    """What all validations on `total` examples cost, next to training's `flops`.
+
+    `lengths` are the sources' and the outputs', in tokens.
 
     Returns:
         times: how many validations training has. If they are on a sample, the best prompt and the last one are scored
             on all examples after it.
         examples: how many outputs they have in all.
-        flops: of all these outputs, each as long as a target may be; if labels are scored, of every label.
+        flops: of all these outputs; if labels are scored, of every label.
         share: the validations' share of the time of training and validation together. On a GPU a token generated for
             fewer than ROWS outputs at once is counted as long as one for ROWS.
     """
-    total = most_valid_examples(config)
-    if total is None:
-        return None
     train, task = config.train, config.task
-    source, target = task.source_length + config.prompt.length, task.target_length
+    source, target = lengths[0] + config.prompt.length, lengths[1]
     looked, batch = min(total, train.eval_examples or total), train.eval_batch
     asked = [(stage.shape, looked, times) for stage in schedule.stages if (times := _times(stage, schedule, config))]
     in_training = sum(times for *_, times in asked)
