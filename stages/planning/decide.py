@@ -161,8 +161,8 @@ def _with_device(config: RunConfig) -> RunConfig:
 
 
 def _asked(config: RunConfig) -> dict[str, Any]:
-    """The settings that a plan depends on and that may change while a run goes on; all others are fixed."""
-    train, engine = config.train, replace(config.engine, timeout=None)
+    """The settings that a plan depends on and that may change while a run goes on, which the precision may not."""
+    train, engine = config.train, replace(config.engine, dtype="auto", timeout=None)
     how = {"micro_batch": train.micro_batch, "activation_checkpointing": train.activation_checkpointing}
     return {**asdict(engine), **how, "processes": counted(engine).all, "cache": config.prompt.cache}
 

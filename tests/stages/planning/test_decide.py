@@ -81,7 +81,11 @@ def test_what_is_typed_anew_is_decided_anew(
 
 
 @pytest.mark.dear
-@pytest.mark.parametrize("more", [[], LATE], ids=["soft", "late"])
+@pytest.mark.parametrize(
+    "more",
+    [[], LATE, ["engine.device=cpu", "engine.device_memory=1GB"]],
+    ids=["soft", "late", "on a device that is given"],
+)
 def test_what_is_read_back_is_what_was_decided(quick: list[str], tmp_path: Path, more: list[str]) -> None:
     config = load([*quick, *more])
     stages, inputs = schedule.of(config), open_inputs(config, open_task(config), Progress())
@@ -90,8 +94,9 @@ def test_what_is_read_back_is_what_was_decided(quick: list[str], tmp_path: Path,
         plan = plan_run(config, stages, inputs, folder, 0)
         values: dict[str, Any] = json.loads((tmp_path / "run/plan.json").read_text())
         assert Plan.from_json(values, "plan.json") == plan
-        assert plan_run(config, stages, inputs, folder, 0) == plan
-        assert (plan.states is None) == (more == [])
+        folder.write_json("plan.json", values | {"micro_batch": 3})  # which would not be decided
+        assert plan_run(config, stages, inputs, folder, 0).micro_batch == 3
+        assert (plan.states is None) == (more != LATE)
         resolved = plan.resolved(config)
         assert (resolved.engine.name, resolved.engine.dtype, resolved.engine.graphs) == ("torch", "float32", False)
         assert resolved.optim.lr == plan.lr is not None
