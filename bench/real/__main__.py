@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.real import runs, tables
-from bench.real.arms import ARMS, MODELS, TASKS, TUNED_ON, Kind, in_turn
+from bench.real.arms import ARMS, MODELS, PARTS, TASKS, TUNED_ON, Kind, in_turn
 from fpt.runs.progress import quiet_libraries
 
 UPDATES = 150
@@ -31,7 +31,9 @@ def chosen(options: argparse.Namespace) -> list[Kind]:
     return [
         kind
         for model in options.model
-        for kind in in_turn(model, options.tasks, options.only, range(options.seeds), options.updates)
+        for kind in in_turn(
+            model, options.tasks, list(PARTS) if options.parts else options.only, range(options.seeds), options.updates
+        )
     ]
 
 
@@ -48,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dtype", default="auto", help="the models' precision; auto: fpt's choice, PEFT in float32")
     parser.add_argument("--threads", type=int, default=1, help="of a run (default %(default)s)")
     parser.add_argument("--tune", action="store_true", help="try each arm's rates, on a seed of their own")
+    parser.add_argument("--parts", action="store_true", help="prompts trained on parts of a model: the paper's Table 1")
     parser.add_argument("--json", action="store_true", help="print what the tables are made of")
     parser.add_argument("--done", action="store_true", help="run nothing")
     options = parser.parse_args(arguments)
@@ -63,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = {model: {arm: tables.summary(arm, of) for arm in of} for model, of in by_model.items()}
         print(json.dumps(found, indent=2))
     else:
-        print("\n".join(tables.printed(rows, model, options.updates) for model in options.model), end="")
+        shown = tables.of_parts if options.parts else tables.printed
+        print("\n".join(shown(rows, model, options.updates) for model in options.model), end="")
 
 
 if __name__ == "__main__":

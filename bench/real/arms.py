@@ -34,6 +34,19 @@ ARMS = {  # the most telling first
     "cr-half": Arm(("schedule=cr-half",)),
     "fast": Arm(("schedule=fast",)),
 }
+SHARES = (0.25, 0.5, 0.75)
+COMPRESSED = {"ld": ("depth",), "fr": ("width",), "cr": ("depth", "width")}
+# The paper's Table 1: a prompt is trained on a part, then put into the full model, whose last updates hardly move it.
+PARTS = {
+    f"{name}-{share}": Arm(
+        (
+            f"schedule.stages=[{{{','.join(f'{side}:{share}' for side in sides)},share:0.99}},{{share:0.01}}]",
+            "train.eval_partial=true",
+        )
+    )
+    for name, sides in COMPRESSED.items()
+    for share in SHARES
+}
 
 
 class Kind(NamedTuple):
@@ -56,7 +69,12 @@ class Kind(NamedTuple):
     def words(self) -> list[str]:
         """The words of `fpt train` that decide the result; a row that was made with other words counts as missing."""
         every = max(1, self.updates // LOOKS)
-        words = [f"task={self.task}", *ARMS[self.arm].words, f"seed={self.seed}", f"train.updates={self.updates}"]
+        words = [
+            f"task={self.task}",
+            *(ARMS | PARTS)[self.arm].words,
+            f"seed={self.seed}",
+            f"train.updates={self.updates}",
+        ]
         words += [f"train.batch_size={BATCH_SIZE}", f"train.eval_every={every}", f"train.eval_examples={LOOKED_AT}"]
         words += [f"task.valid_examples={SCORED}"]
         return words if self.rate is None else [*words, f"optim.lr={self.rate}"]
@@ -82,4 +100,4 @@ def in_turn(model: str, tasks: Sequence[str], arms: Sequence[str], seeds: Sequen
         )
 
     by_task = sorted(each((VANILLA, PEFT), seeds[:1]), key=lambda kind: tasks.index(kind.task))
-    return list(dict.fromkeys([*by_task, *each((VANILLA,), seeds), *each(list(ARMS), seeds)]))
+    return list(dict.fromkeys([*by_task, *each((VANILLA,), seeds), *each(list(ARMS | PARTS), seeds)]))

@@ -4,11 +4,11 @@ A run has reached a score where two validations in a row on the full model have 
 of its last validation in training, of the same task and seed, on the same examples.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from bench.real.arms import ARMS, BATCH_SIZE, PEFT, TASKS, VANILLA
+from bench.real.arms import ARMS, BATCH_SIZE, COMPRESSED, PARTS, PEFT, SHARES, TASKS, VANILLA
 from bench.real.runs import Row
 from bench.runs import table
 from stages.several.compare import Point, reaches
@@ -40,9 +40,11 @@ def looks(row: Row) -> list[Look]:
     return [look for look in map(Look._make, row["looks"]) if look.stage == row["stages"]]
 
 
-def of_model(rows: Mapping[str, Row], model: str, updates: int) -> dict[str, dict[Pair, Row]]:
+def of_model(
+    rows: Mapping[str, Row], model: str, updates: int, arms: Iterable[str] = ARMS
+) -> dict[str, dict[Pair, Row]]:
     """A model's rows of so many updates, without those that tune a rate: by arm, task and seed."""
-    found: dict[str, dict[Pair, Row]] = {arm: {} for arm in ARMS}
+    found: dict[str, dict[Pair, Row]] = {arm: {} for arm in arms}
     for row in rows.values():
         if (row["model"], row["updates"], row["rate"]) == (model, updates, None) and row["arm"] in found:
             found[row["arm"]][row["task"], row["seed"]] = row
@@ -92,6 +94,19 @@ def printed(rows: Mapping[str, Row], model: str, updates: int) -> str:
     tasks = [task for task in TASKS if any(pair[0] == task for of_arm in by_arm.values() for pair in of_arm)]
     lines = [_line(arm, summary(arm, by_arm), tasks) for arm in by_arm]
     return f"{introduction}\n{table(('arm', *tasks, *COLUMNS), lines)}"
+
+
+def of_parts(rows: Mapping[str, Row], model: str, updates: int) -> str:
+    """The paper's Table 1: a prompt's last score on the part that it was trained on, then on the full model."""
+    by_arm = of_model(rows, model, updates, PARTS)
+
+    def cell(arm: str) -> str:
+        own = by_arm.get(arm, {}).values()
+        ends = [[look for look in map(Look._make, row["looks"]) if look.stage == 1][-1].score for row in own]
+        return f"{interval(ends)}, {interval([row['metric']['last'] for row in own])}"
+
+    lines = [[f"{share:.0%}", *(cell(f"{name}-{share}") for name in COMPRESSED)] for share in SHARES]
+    return f"## {model}\n\n{table(('part', 'depth', 'width', 'both'), lines)}"
 
 
 def _line(arm: str, found: Mapping[str, Any], tasks: Sequence[str]) -> list[str]:

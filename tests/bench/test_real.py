@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.real.arms import ARMS, PEFT, TASKS, VANILLA, Kind, in_turn
+from bench.real.arms import ARMS, PARTS, PEFT, TASKS, VANILLA, Kind, in_turn
 from bench.real.picture import drawn
-from bench.real.tables import of_model, printed, summary
+from bench.real.tables import of_model, of_parts, printed, summary
 from fpt.config import compose
 from fpt.data.encoded import IGNORED
 
 UPDATES = 40
 
 
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("arm", ARMS | PARTS)
 def test_an_arm_is_a_run_that_can_be_made(arm: str) -> None:
     config = compose.load(Kind("smollm2", "trec", arm, 2, UPDATES, rate=0.5).words)
     assert (config.seed, config.train.updates, config.optim.lr) == (2, UPDATES, 0.5)
@@ -62,6 +62,11 @@ def test_the_page_and_the_picture_are_made_of_the_rows_that_there_are() -> None:
     assert picture.count("</svg>") == 1
     alone = {"alone": {**ROWS[0], "task": "subj"}}  # a line has the runs that every line has
     assert drawn(of_model(rows | alone, "smollm2", UPDATES)) == picture
+
+
+def test_the_table_of_parts_has_the_score_on_the_part_and_then_on_the_whole() -> None:
+    own = row("ld-0.5", 0, [[10, 1, 40, 30.0, 20, 0], [20, 1, 80, 60.0, 30, 0], [40, 2, 90, 50.0, 50, 0]], stages=2)
+    assert "| 50% | 60.0, 50.0 | –, – | –, – |" in of_parts({own["name"]: own}, "smollm2", UPDATES)
 
 
 @pytest.mark.dear
