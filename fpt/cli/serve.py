@@ -4,10 +4,12 @@ import ipaddress
 from importlib.util import find_spec
 
 from fpt.cli.arguments import Arguments
-from fpt.cli.subjects import ALONE, Subject, learned_from, subjects_of
+from fpt.cli.subjects import learned_from, subjects_of
+from fpt.config.run_config import RunConfig
 from fpt.devices import processes
 from fpt.errors import UserError
 from fpt.runs.progress import Progress
+from fpt.runs.run import Run
 from fpt.sharing.card import source_of
 from fpt.tasks.catalogue import rules_of
 
@@ -20,10 +22,8 @@ def serve(arguments: Arguments) -> None:
     """Run `fpt serve`."""
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise UserError(f"fpt serve needs {' and '.join(missing)}: pip install 'fpt[serve]'")
-    progress, subjects = Progress(), subjects_of(arguments)
-    if ALONE in subjects:
-        run, config = subjects[ALONE]
-        subjects = {config.task.name: (run, config)}
+    progress = Progress()
+    subjects = {name or config.task.name: (run, config) for name, (run, config) in subjects_of(arguments).items()}
     for _, config in subjects.values():
         processes.alone(config)
     host, port = arguments.options.get("host", "127.0.0.1"), arguments.number("port", 8000, least=0, most=65_535)
@@ -38,8 +38,8 @@ def serve(arguments: Arguments) -> None:
         from stages.using.predict import mixed_predictor
     prompts = {name: (config, learned_from(arguments, run, config)) for name, (run, config) in subjects.items()}
     served = {
-        name: Served(subject[1].task.name, rules_of(subject[1].task), _example(subject))
-        for name, subject in subjects.items()
+        name: Served(config.task.name, rules_of(config.task), _example(run, config))
+        for name, (run, config) in subjects.items()
     }
     config, field = next(iter(prompts.values()))[0], arguments.options.get("prompt-field", "prompt")
     service = Service(config.model.name, served, field, longest_body, _own_names(host))
@@ -50,9 +50,8 @@ def serve(arguments: Arguments) -> None:
     progress.say(f"stopped, after {waiting.answered:,} answers in {waiting.batches:,} batches")
 
 
-def _example(subject: Subject) -> str:
+def _example(run: Run | None, config: RunConfig) -> str:
     """An example text, to try the prompt with."""
-    run, config = subject
     return rules_of(config.task).template.text if run is None else source_of(run)
 
 

@@ -1,5 +1,7 @@
 """Finds what a verb works on: a task's examples, and the prompts of one run, of several runs by name, or of a file."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,6 @@ from fpt.devices import processes
 from fpt.errors import UserError
 from fpt.runs.progress import Progress
 from fpt.runs.run import Run, open_run
-from fpt.sharing.tokens import named
 from fpt.tasks.catalogue import data_of, rules_of
 from fpt.tasks.opening import open_task
 from fpt.tasks.task import Task
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 Subject = tuple[Run | None, RunConfig]
 ALONE = ""  # the name of a single prompt, which needs none
+NAME = re.compile(r"[a-zA-Z0-9][\w.-]*", re.ASCII)
 
 
 def subjects_of(arguments: Arguments) -> dict[str, Subject]:
@@ -32,7 +34,7 @@ def subjects_of(arguments: Arguments) -> dict[str, Subject]:
             raise UserError("names=…: is for run=A,B, several runs; one needs no name")
         return {ALONE: subject_of(arguments)}
     subjects = [subject_of(arguments, path) for path in paths]
-    return dict(zip(named([config for _, config in subjects], paths, names_of(arguments)), subjects, strict=True))
+    return dict(zip(names_of(arguments, paths, [config for _, config in subjects]), subjects, strict=True))
 
 
 def subject_of(arguments: Arguments, path: str | None = None) -> Subject:
@@ -62,9 +64,18 @@ def runs_of(arguments: Arguments) -> list[str]:
     return [text] if Path(text).expanduser().is_dir() else arguments.listed("run", "A,B")
 
 
-def names_of(arguments: Arguments) -> list[str] | None:
-    """The names that names= gives the prompts; None if it is not given."""
-    return arguments.listed("names", "A,B") if "names" in arguments.options else None
+def names_of(arguments: Arguments, paths: Sequence[str], configs: Sequence[RunConfig]) -> list[str]:
+    """The names of the prompts of several runs: those that names= gives, or each prompt's task."""
+    tasks = [config.task.name for config in configs]
+    given = arguments.listed("names", "A,B") if "names" in arguments.options else tasks
+    typed = f"names={','.join(given)}"
+    if len(given) != len(paths):
+        raise UserError(f"{typed}: {len(given)} names for {len(paths)} runs; give one for each, in their order")
+    if twice := next((name for name in given if given.count(name) > 1), None):
+        raise UserError(f"run={','.join(paths)}: two prompts would be called {twice}; give names=A,B, one for each run")
+    if wrong := next((name for name in given if not NAME.fullmatch(name)), None):
+        raise UserError(f"{typed}: {wrong} is no name of letters, digits, -, _ and .; give names=A,B, one for each run")
+    return given
 
 
 def stage_of(arguments: Arguments) -> int | None:

@@ -9,16 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fpt.cli import answer_file
 from fpt.cli.arguments import JSON, Arguments
 from fpt.cli.result_tables import print_scores
-from fpt.cli.subjects import (
-    ALONE,
-    learned_from,
-    names_of,
-    read_task,
-    runs_of,
-    stage_of,
-    subject_of,
-    subjects_of,
-)
+from fpt.cli.subjects import ALONE, learned_from, names_of, read_task, runs_of, stage_of, subject_of, subjects_of
 from fpt.cli.tables import present
 from fpt.config.run_config import RunConfig
 from fpt.devices import processes
@@ -28,7 +19,6 @@ from fpt.runs.atomic import replace_file, replaced_file, try_writing
 from fpt.runs.folder import LEDGER
 from fpt.runs.progress import Progress
 from fpt.sharing.export import check_request
-from fpt.sharing.tokens import named
 from fpt.tasks import predict_input
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.faults import Faults
@@ -50,8 +40,7 @@ def evaluate(arguments: Arguments) -> None:
     name = f"{config.task.name}-{config.model.name}-{split or config.task.valid_split}.jsonl"
     folder = Path("runs") if run is None else run.path
     output = _output(arguments.options.get("output", folder / "evals" / name))
-    if processes.must_be_launched(config):
-        _launch("eval", arguments, config, progress)
+    if _launched("eval", arguments, config, progress):
         return
     with one_of_several():
         task = None if processes.is_worker() else read_task(config, progress)
@@ -76,8 +65,7 @@ def predict(arguments: Arguments) -> None:
     if "output" in arguments.options and processes.speaks():
         file = _output(arguments.options["output"])
         columns = _checked_columns(file, arguments, to_example, Faults(skip=faults.skip))
-    if processes.must_be_launched(config):
-        _launch("predict", arguments, config, progress)
+    if _launched("predict", arguments, config, progress):
         return
     with one_of_several():
         with progress.console.status("importing torch and transformers"):
@@ -115,12 +103,15 @@ def _write(lines: Iterator[str], file: Path | None) -> None:
             stream.writelines(f"{line}\n".encode() for line in lines)
 
 
-def _launch(verb: str, arguments: Arguments, config: RunConfig, progress: Progress) -> None:
-    """Run the command as typed in several processes; the main one prints and writes."""
+def _launched(verb: str, arguments: Arguments, config: RunConfig, progress: Progress) -> bool:
+    """Run the command as typed in several processes if it needs them, of which the main one prints and writes."""
+    if not processes.must_be_launched(config):
+        return False
     with progress.console.status("importing torch and transformers"):
         from fpt.devices.launch import start
     options = [f"--{name}" if name == JSON.name else f"{name}={value}" for name, value in arguments.options.items()]
     start(config.engine, [verb, *arguments.overrides, *options])
+    return True
 
 
 def export(arguments: Arguments) -> None:
@@ -138,7 +129,7 @@ def export(arguments: Arguments) -> None:
     number, folder, base = stage_of(arguments), options.get("output"), options.get("base")
     requests = [check_request(path, to, number=number, folder=folder, base=base) for path in paths]
     configs = [request.run.config for request in requests]
-    names = named(configs, paths, names_of(arguments)) if to == "tokens" else [ALONE]
+    names = names_of(arguments, paths, configs) if to == "tokens" else [ALONE]
     faults, texts = Faults(skip=_skips(configs)), iter(list[list[Example]]())
     if to == "embeds":
         if "text" not in options and "input" not in options:

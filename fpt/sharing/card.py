@@ -1,6 +1,7 @@
-"""Renders an export's model card: collects the facts that `card.md.jinja` puts into words."""
+"""Renders exports' model cards: collects the facts that `card.md.jinja` and `tokens.md.jinja` put into words."""
 
 import shlex
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -9,6 +10,7 @@ from fpt.config import label_words
 from fpt.prompts.kinds import kind_of
 from fpt.runs.run import Run
 from fpt.sharing.export import ExportRequest, is_local
+from fpt.sharing.tokens import written
 from fpt.tasks.catalogue import data_of, rules_of
 from fpt.tasks.origins import Origin
 from fpt.tasks.splits import is_drawn, name_of_validation
@@ -16,12 +18,12 @@ from fpt.tasks.task import MASK
 from fpt.units import amount
 
 
-def text(request: ExportRequest) -> str:
+def of_prompt(request: ExportRequest) -> str:
     """Render an export's README.md: the Hub's metadata, then text for people."""
     config = request.run.config
     kind, rules = kind_of(config.prompt), rules_of(config.task)
     data = data_of(config, rules)
-    return rendered(
+    return _rendered(
         "card.md.jinja",
         _metadata(request, data, rules.records),
         request=request,
@@ -40,7 +42,24 @@ def text(request: ExportRequest) -> str:
     )
 
 
-def rendered(template: str, metadata: dict[str, Any], **facts: Any) -> str:
+def of_tokens(prompts: Mapping[str, ExportRequest]) -> str:
+    """Render the README.md of a checkpoint with prompts as tokens: the Hub's metadata, then text for people."""
+    one = next(iter(prompts.values()))
+    metrics = sorted({prompt.run.result["metric"]["name"] for prompt in prompts.values()})
+    return _rendered(
+        "tokens.md.jinja",
+        {"library_name": "transformers", "tags": ["prompt-tuning", "soft-prompt", "fpt"], "metrics": metrics},
+        prompts=prompts,
+        model_name=model_name(one),
+        examples={name: f"{written(name)} {source_of(prompt.run)}" for name, prompt in prompts.items()},
+        longest=max(prompt.run.result["max_new_tokens"] for prompt in prompts.values()),
+        versions=one.run.result["versions"],
+        written=written,
+        amount=amount,
+    )
+
+
+def _rendered(template: str, metadata: dict[str, Any], **facts: Any) -> str:
     """Render a card from a template; a fact that is missing is an error, not an empty text."""
     from huggingface_hub import ModelCardData
     from jinja2 import Environment, StrictUndefined

@@ -23,7 +23,7 @@ from fpt.runs.progress import Progress
 from fpt.runs.run import PROMPT
 from fpt.sharing import card
 from fpt.sharing.export import ExportRequest, write_adapter
-from fpt.sharing.tokens import card_of_tokens, with_prompts, written
+from fpt.sharing.tokens import with_prompts, written
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.task import Example
 from fpt.training.checkpoint import dump_prompt
@@ -74,7 +74,7 @@ def _write(request: ExportRequest, folder: Path, progress: Progress, texts: Iter
     else:
         use = kind_of(learned.config).metadata(request.layer)
         (folder / PROMPT).write_bytes(dump_prompt(learned.tensors, stage=request.stage.name, **use))
-    (folder / "README.md").write_text(card.text(request), encoding="utf-8")
+    (folder / "README.md").write_text(card.of_prompt(request), encoding="utf-8")
 
 
 def _write_tokens(prompts: Mapping[str, ExportRequest], folder: Path, progress: Progress) -> str:
@@ -93,7 +93,7 @@ def _write_tokens(prompts: Mapping[str, ExportRequest], folder: Path, progress: 
         backbone.family.add_tokens(model, added, start)
         partial.save(model, backbone, folder, tokenizer=tokenizer, suppressed=range(start, start + len(added)))
     _keep_rules(folder)
-    (folder / "README.md").write_text(card_of_tokens(prompts), encoding="utf-8")
+    (folder / "README.md").write_text(card.of_tokens(prompts), encoding="utf-8")
     return ", ".join(f"{written(name)} ({one.what} of {one.run.path})" for name, one in prompts.items())
 
 
