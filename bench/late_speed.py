@@ -48,7 +48,7 @@ from fpt.training.loop import step  # noqa: E402
 from fpt.training.optimizer import make  # noqa: E402
 from stages import partial as parts  # noqa: E402
 from stages import selection  # noqa: E402
-from stages.kept_states import StatesBelow  # noqa: E402
+from stages.kept_states import states_below  # noqa: E402
 
 Record = dict[str, Any]
 HOW = PromptConfig(kind="late", length=5)
@@ -76,8 +76,8 @@ class Side:
         if not self.is_kept:
             return data
         engine = Engine(EngineConfig(name="torch", dtype="float32"), CPU)
-        states = StatesBelow(self.model, data, BATCH, engine, lambda batches, _: batches)
-        return replace(data, below=states.computed())
+        states = states_below(self.model, data, BATCH, engine, lambda batches, _: batches)
+        return replace(data, below=states)
 
     def seconds(self, data: Encoded, batches: Sequence[list[int]]) -> float:
         """Train on these batches, one update each."""

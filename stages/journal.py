@@ -28,7 +28,8 @@ class Journal:
         self._folder, self._progress, self._start = setup.folder, setup.progress, setup.start
         self._schedule, self._plan = setup.schedule, setup.plan
         self._meter = Meter(device, peak_flops(device, dtype, distributed.size()))
-        self._progress.expect(self._plan.flops_of_stages, done=self._plan.flops_before(setup.state.update))
+        flops = self._plan.flops - self._plan.flops_importance
+        self._progress.expect(flops, done=self._plan.flops_before(setup.state.update))
 
     def begin(self, stage: Stage, seconds: float, *, measuring: float) -> None:
         """Begin a stage, or resume it after `seconds` of training; `measuring` were spent before the first stage."""

@@ -7,13 +7,11 @@ from. Computing them once takes under a hundredth of a run, so they are not kept
 Letters: D model, N tokens read of all examples together.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 
-import numpy as np
 import psutil
 import torch
-from numpy.typing import NDArray
 
 from fpt.config.run_config import RunConfig
 from fpt.data.batches import batches_by_length, in_turn
@@ -132,46 +130,24 @@ def _stages(below: list[tuple[int, int]], wanted: list[bool]) -> tuple[str, ...]
     return tuple(rows)
 
 
-@dataclass(frozen=True)
-class StatesBelow:
-    """Computes the states to keep for all examples; the processes share the work and exchange the results."""
-
-    model: PromptedModel
-    data: Encoded
-    batch_size: int
-    engine: Engine
-    with_bar: WithBar
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """The shape of all states together [N, D]."""
-        return int(self.starts[-1]), self.model.reader.kept_width
-
-    @cached_property
-    def starts(self) -> NDArray[np.int64]:
-        """Where each example's states begin, and where the last ones end.
-
-        An example has a state for every source token and, below a causal model's prompt, for every target token read.
-        """
-        return self.data.joined_starts if self.model.reader.keeps_target else self.data.sources.starts
-
-    def computed(self) -> KeptStates:
-        """The states of all tokens except padding."""
-        rows = torch.zeros(self.shape, dtype=self.engine.states_dtype)
-        batches = batches_by_length(self.data, self.batch_size)
-        own = in_turn(batches, distributed.rank(), distributed.size())
-        for indices in self.with_bar(own, "states to keep"):
-            if not indices and not self.model.in_step:
-                continue
-            states = self.model.below(self.data.batch(indices or batches[0]).to(self.engine.device)).cpu()
-            for index, padded in zip(indices, states, strict=False):
-                start, end = self.starts[index], self.starts[index + 1]
-                rows[start:end] = padded[: end - start]
-        distributed.barrier()  # the exchange below would time out on a slow process
-        # Every state is nonzero in one process only, so adding the bits as integers leaves them as they are.
-        for part in torch.split(rows.view(torch.int32).view(-1), SENT):
-            distributed.all_reduce_sum_([part])
-        return KeptStates(rows, self.starts)
+def states_below(model: PromptedModel, data: Encoded, batch_size: int, engine: Engine, with_bar: WithBar) -> KeptStates:
+    """The states [N, D] to keep for all examples; the processes share the work and exchange the results."""
+    # An example has a state for every source token and, below a causal model's prompt, for every target token read.
+    starts = data.joined_starts if model.reader.keeps_target else data.sources.starts
+    rows = torch.zeros(int(starts[-1]), model.reader.kept_width, dtype=engine.states_dtype)
+    batches = batches_by_length(data, batch_size)
+    for indices in with_bar(in_turn(batches, distributed.rank(), distributed.size()), "states to keep"):
+        if not indices and not model.in_step:
+            continue
+        states = model.below(data.batch(indices or batches[0]).to(engine.device)).cpu()
+        for index, padded in zip(indices, states, strict=False):
+            start, end = starts[index], starts[index + 1]
+            rows[start:end] = padded[: end - start]
+    distributed.barrier()  # the exchange below would time out on a slow process
+    # Every state is nonzero in one process only, so adding the bits as integers leaves them as they are.
+    for part in torch.split(rows.view(torch.int32).view(-1), SENT):
+        distributed.all_reduce_sum_([part])
+    return KeptStates(rows, starts)
 
 
 class StateKeeper:
@@ -184,12 +160,12 @@ class StateKeeper:
         self._plan = plan
         self._held: KeptStates | None = None
 
-    def data(self, stage: Stage, below: StatesBelow) -> Encoded:
-        """The examples that a stage trains on; `below` computes the states of its model where none are held yet."""
+    def given_to(self, stage: Stage, data: Encoded, compute: Callable[[], KeptStates]) -> Encoded:
+        """The examples `data` as a stage trains on them; `compute` gives the states of its model."""
         does = self._plan.stages[stage.index - 1] if self._plan else "off"
         if does != "reuse":
             self._held = None  # frees the last stage's states before new ones are made
         if does == "off":
-            return below.data
-        self._held = self._held or below.computed()
-        return replace(below.data, below=self._held)
+            return data
+        self._held = self._held or compute()
+        return replace(data, below=self._held)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fpt.config.run_config import RunConfig
@@ -53,7 +54,7 @@ def _through_stages(setup: Setup) -> dict[str, Any]:
                 state = recycled(state, setup.config.recycle)
             stopwatch, data = Stopwatch(), setup.inputs.train  # frees the last stage's states before others are made
             if state.update < stage.end and not state.done:  # otherwise at most a validation is left
-                data = keeper.data(stage, setup.states_below(model))
+                data = keeper.given_to(stage, data, partial(setup.states_below, model))
             state = replace(state, seconds=state.seconds + stopwatch.seconds)
             journal.begin(stage, state.seconds, measuring=measured.seconds)
             span = Span(stage.end, schedule.updates, keep_best=stage is schedule.last)

@@ -6,6 +6,7 @@ from functools import cached_property
 
 from fpt.backbones.shapes import Selection
 from fpt.config.run_config import RunConfig
+from fpt.data.encoded import KeptStates
 from fpt.devices.device import open_device
 from fpt.devices.engine import Engine
 from fpt.prompts.modules import Tensors
@@ -20,7 +21,7 @@ from fpt.training.evaluation import Evaluator
 from fpt.training.loop import Recipe
 from stages import resume
 from stages.inputs import Inputs, check_unchanged, evaluator_of
-from stages.kept_states import StatesBelow
+from stages.kept_states import states_below
 from stages.partial import opened, prompt_in
 from stages.planning.decide import plan_run, slow_validation
 from stages.planning.plan import Plan
@@ -56,10 +57,10 @@ class Setup:
         """Scores a model on the validation split."""
         return evaluator_of(self.config, self.inputs, self.engine, self.progress)
 
-    def states_below(self, model: PromptedModel) -> StatesBelow:
-        """An object that computes the states that a stage's prompt does not change, for all training examples."""
-        train, size = self.inputs.train, self.config.train.batch_size
-        return StatesBelow(model, train, size, self.engine, self.progress.with_bar)
+    def states_below(self, model: PromptedModel) -> KeptStates:
+        """The states that a stage's prompt does not change, computed for all training examples."""
+        size, with_bar = self.config.train.batch_size, self.progress.with_bar
+        return states_below(model, self.inputs.train, size, self.engine, with_bar)
 
     @property
     def recipe(self) -> Recipe:

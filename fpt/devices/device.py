@@ -59,7 +59,7 @@ def states_precision(engine: EngineConfig) -> str:
 
     DeepSpeed computes states in its shards' precision on every device.
     """
-    return "float32" if engine.name != "deepspeed" and named(engine.device).type == "cpu" else engine.dtype
+    return "float32" if not engine.is_sharded and named(engine.device).type == "cpu" else engine.dtype
 
 
 def multiplies_bfloat16() -> bool:

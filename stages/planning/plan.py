@@ -1,6 +1,6 @@
 """A run's plan: decided once, before the first update, and kept as plan.json until the run ends.
 
-Free memory and disk space change from day to day. A resumed run therefore reads its plan back, so that it computes what
+Free memory changes from day to day. A resumed run therefore reads its plan back, so that it computes what
 it would have computed without the stop; it is planned again only if settings that the plan depends on have changed.
 """
 
@@ -72,7 +72,7 @@ class Plan:
     """Everything that is decided for a run: how it runs on this machine, and every stage's FLOPs and memory.
 
     Attributes:
-        asked: the settings that it was decided for, by key, and the number of processes.
+        asked: the settings that it was decided for, as typed, and the number of processes.
         engine: torch or deepspeed.
         dtype: the frozen model's precision.
         quantize: how the weights of the blocks' linear layers are quantised.
@@ -121,14 +121,9 @@ class Plan:
         return sum(stage.updates for stage in self.stages)
 
     @property
-    def flops_of_stages(self) -> int:
-        """FLOPs of all stages, without the scoring of neurons."""
-        return sum(stage.flops for stage in self.stages)
-
-    @property
     def flops(self) -> int:
         """FLOPs of the run, without its validations."""
-        return self.flops_importance + self.flops_of_stages
+        return self.flops_importance + sum(stage.flops for stage in self.stages)
 
     @property
     def flops_pt(self) -> int:

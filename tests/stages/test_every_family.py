@@ -25,7 +25,7 @@ from fpt.prompts.modules import LatePrompt, SoftPrompt
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.soft import Soft
 from stages import partial as parts
-from stages.kept_states import StatesBelow
+from stages.kept_states import states_below
 from stages.selection import everything
 from tests.conftest import ON_CPU, on_cpu, open_folder, quick_words
 from tests.families import (
@@ -206,7 +206,7 @@ def test_a_late_prompt_takes_no_notice_of_padding(backbone: Backbone, generator:
     with torch.no_grad():
         together = model(data.batch(ALL))
         torch.testing.assert_close(sum(model(data.batch([index])) for index in ALL), together)
-    kept = StatesBelow(model, data, 2, ON_CPU, lambda batches, _: batches).computed()
+    kept = states_below(model, data, 2, ON_CPU, lambda batches, _: batches)
     with torch.no_grad():
         torch.testing.assert_close(model(replace(data, below=kept).batch(ALL)), together)
     if FAMILY_TABLE[family].reads.name == "mask":

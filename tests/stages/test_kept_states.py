@@ -31,7 +31,7 @@ from fpt.prompts.prompted import PromptedModel
 from fpt.tasks.catalogue import most_train_examples
 from fpt.tasks.opening import open_task
 from stages import kept_states, schedule
-from stages.kept_states import StatesBelow, StatesPlan
+from stages.kept_states import StatesPlan, states_below
 from stages.planning.memory import device_of
 from stages.schedule import num_below
 from stages.selection import choose
@@ -62,13 +62,13 @@ def learned(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "prompt.safetensors")
 
 
-def one_at_a_time(compute: Callable[[StatesBelow], KeptStates]) -> Callable[[StatesBelow], KeptStates]:
+def one_at_a_time(compute: Callable[..., KeptStates]) -> Callable[..., KeptStates]:
     """The same, with a look whether the states of the stage before are gone when a stage's are computed."""
     before: list[weakref.ref[torch.Tensor]] = []
 
-    def compute_alone(below: StatesBelow) -> KeptStates:
+    def compute_alone(*about: Any) -> KeptStates:
         assert all(rows() is None for rows in before), "two stages' states at once"
-        kept = compute(below)
+        kept = compute(*about)
         before.append(weakref.ref(kept.rows))
         return kept
 
@@ -81,7 +81,7 @@ def runs(trains: None, checkpoint: Path, boolq: Path, tmp_path_factory: pytest.T
     place = tmp_path_factory.mktemp("kept")
     folders = {kind: place / kind / "run" for kind in KINDS}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StatesBelow, "computed", one_at_a_time(StatesBelow.computed))
+        patch.setattr("stages.setup.states_below", one_at_a_time(states_below))
         for kind, folder in folders.items():
             assert main(["train", *quick_words(checkpoint, boolq, folder), *LATE, f"prompt.cache={kind}"]) == 0
     return folders
@@ -152,15 +152,15 @@ def test_as_many_blocks_and_neurons_below_are_the_same_ones(block: int, rule: st
     assert len(set().union(*found.values())) == len(found)
 
 
-def filler(model: PromptedModel, engine: Engine = ON_CPU) -> StatesBelow:
-    return StatesBelow(model, DATA, 2, engine, lambda batches, _: batches)
+def kept_of(model: PromptedModel, engine: Engine = ON_CPU) -> KeptStates:
+    return states_below(model, DATA, 2, engine, lambda batches, _: batches)
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("torch", "float32"), ("deepspeed", "bfloat16")])
 def test_what_is_kept_are_the_states_of_real_tokens(checkpoint: Path, name: str, dtype: str) -> None:
     engine = Engine(EngineConfig(name=name, dtype=dtype), torch.device("cpu"))
     model = prompted(checkpoint, late(3), dtype=engine.config.dtype)
-    kept = filler(model, engine).computed()
+    kept = kept_of(model, engine)
     assert kept.rows.dtype == getattr(torch, dtype)
     assert len(kept.rows) == sum(DATA.sources.lengths)
     for index in range(len(DATA)):
@@ -178,7 +178,7 @@ def test_with_them_the_blocks_below_do_not_run(checkpoint: Path) -> None:
     ran: list[int] = []
     for number, block in enumerate(t5.blocks_of(model.body, "encoder")):
         block.register_forward_hook(lambda *_, number=number: ran.append(number))
-    kept = replace(DATA, below=filler(model).computed())
+    kept = replace(DATA, below=kept_of(model))
     ran.clear()
     loss = model(kept.batch([0, 1, 2, 3]))
     assert ran == [3, 4, 5]

@@ -19,7 +19,7 @@ from fpt.prompts.modules import MixedPrompt, SoftPrompt
 from fpt.prompts.prompted import PromptedModel
 from stages import partial as parts
 from stages.importance import measure
-from stages.kept_states import StatesBelow
+from stages.kept_states import states_below
 from stages.selection import everything
 from tests.conftest import ON_CPU
 from tests.families import CASES, WIDTH, embedding_of, fixtures_of
@@ -93,7 +93,7 @@ def test_answers_are_what_transformers_finds_likeliest(backbone: Backbone, their
 def test_states_are_kept_whatever_the_padding_and_priced_as_torch_counts(backbone: Backbone, family: str) -> None:
     model, price = behind(backbone).requires_grad_(False), Price(backbone.config)
     model.body.set_attn_implementation("eager")  # the counter does not see into the CPU's fused attention
-    kept = StatesBelow(model, DATA, 2, ON_CPU, lambda batches, _: batches).computed()
+    kept = states_below(model, DATA, 2, ON_CPU, lambda batches, _: batches)
     assert kept.rows.shape == (sum(DATA.sources.lengths), price.kept_width(backbone.shape, SUFFIX))
     batch = replace(DATA, below=kept).batch(ALL)
     counts = []

@@ -21,7 +21,7 @@ from fpt.training import graphs
 from fpt.training.graphs import Graphs, NoGraphError, Recorder, Replay, largest_batch
 from fpt.training.loop import _add
 from stages import partial as partial_plm
-from stages.kept_states import StatesBelow
+from stages.kept_states import states_below
 from stages.selection import everything
 from tests.conftest import open_folder
 from tests.families import CASES, data_of, save_family
@@ -126,7 +126,7 @@ def test_they_are_those_of_kernels_started_one_by_one(
 def test_so_they_are_with_dropout_and_on_kept_states(family: str, folders: Callable[[str], Path], where: Any) -> None:
     device, record = where
     data, model = data_of(family), model_of(folders(family), late(2, generator="npg", dropout=0.5))
-    kept = StatesBelow(model, data, 2, IN_FLOAT32, lambda batches, _: batches).computed()
+    kept = states_below(model, data, 2, IN_FLOAT32, lambda batches, _: batches)
     data = replace(data, below=kept)
     model.to(device)
     dropout = partial(dropped_out, model.prompt, WIDTH, 0, update=0)
@@ -163,7 +163,7 @@ def test_no_batch_is_larger_than_the_largest(folders: Callable[[str], Path], at_
     """Also where the longest source, the longest target and the longest of both are three examples."""
     data = Encoded(RaggedRows.of([[5] * 9, [5] * 2, [5] * 8, [5]]), RaggedRows.of([[6], [6] * 7, [6] * 6, [6]]))
     model = model_of(folders("gpt2"), late(2, generator="npg"))
-    kept = StatesBelow(model, data, 2, IN_FLOAT32, lambda batches, _: batches).computed()
+    kept = states_below(model, data, 2, IN_FLOAT32, lambda batches, _: batches)
     largest = largest_batch(replace(data, below=kept), at_once, no_dropout)
     for indices in product(range(4), repeat=at_once):
         batch = replace(data, below=kept).batch(list(indices))
