@@ -127,6 +127,8 @@ MISTAKES = {
     "task.labels_file=~nouser/x": ["task.labels_file=~nouser/x", "no such user"],
     f"prompt.init=file prompt.file={'é' * 200}": ["prompt.file=é", "at most 255 bytes"],
     "optim.warmup=2": ["optim.warmup=2", "at most 1"],
+    "prompt=late prompt.cache=disk": ["prompt.cache=disk", "auto, off, memory", "prompt.cache=off"],
+    "resume=repair": ["resume=repair", "auto, never, must", "resume=never sets it aside"],
 }
 
 
