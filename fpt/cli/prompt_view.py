@@ -48,7 +48,7 @@ def _beside_embeddings(prompt: Tensor, backbone: Backbone) -> tuple[Tensor, Tens
     """The cosines [P, V] of a prompt [P, D] and the vocabulary's input embeddings, and the norms [V] of these."""
     vectors, cosines, norms = normalize(prompt), list[Tensor](), list[Tensor]()
     vocabulary = min(len(backbone.tokenizer), backbone.sizes.vocabulary)  # many models have rows to spare
-    for ids in torch.arange(vocabulary).split(AT_ONCE):
+    for ids in torch.split(torch.arange(vocabulary), AT_ONCE):  # typed, unlike the method
         embeddings = backbone.embeddings(ids.tolist())
         cosines.append(vectors @ normalize(embeddings).T)
         norms.append(embeddings.norm(dim=1))

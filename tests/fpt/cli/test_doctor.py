@@ -48,7 +48,7 @@ def test_what_is_broken_is_named_and_is_status_1(cli: Cli, tmp_path: Path, monke
     done = cli("doctor")
     assert (done.status, done.err) == (
         1,
-        "fpt: the embedded model's config.json is damaged: it is not what was written;"
+        "fpt: the embedded model's config.json is damaged, not what was written;"
         " the embedded model's spiece.model is missing;"
         f" {lock}: is of a build that was killed; remove this file\n",
     )
