@@ -26,17 +26,21 @@ class Journal:
         """Begin a run's journal; call it before the first model is built, because memory is measured from here on."""
         device, dtype = setup.engine.device, setup.config.engine.dtype
         self._folder, self._progress, self._start = setup.folder, setup.progress, setup.start
-        self._schedule, self._plan = setup.schedule, setup.plan
         self._meter = Meter(device, peak_flops(device, dtype, distributed.size()))
-        flops = self._plan.flops - self._plan.flops_importance
-        self._progress.expect(flops, done=self._plan.flops_before(setup.state.update))
+        flops = setup.plan.flops - setup.plan.flops_importance
+        self._progress.expect(flops, done=setup.plan.flops_before(setup.state.update))
 
-    def begin(self, stage: Stage, seconds: float, *, measuring: float) -> None:
-        """Begin a stage, or resume it after `seconds` of training; `measuring` were spent before the first stage."""
+    def begin(self, setup: Setup, stage: Stage, seconds: float, *, measuring: float) -> float:
+        """Begin a stage, or resume it after `seconds` of training; `measuring` were spent before the first stage.
+
+        Returns:
+            the seconds that the run had spent before the stage.
+        """
+        self._stage, self._schedule, self._plan = stage, setup.schedule, setup.plan
         earlier = self._schedule.stages[: stage.index - 1]
-        self._stage = stage
         self._seconds = measuring + sum(resume.read_state(self._folder, one)[0].seconds for one in earlier)
         self._meter.begin(self._plan.stages[stage.index - 1].flops_per_update, seconds)
+        return self._seconds
 
     def record(self, event: Event) -> None:
         """Record one event of the stage's training and show it."""

@@ -14,7 +14,6 @@ from fpt.tasks.task import Task
 from fpt.training.checkpoint import TrainState
 from fpt.training.evaluation import Answers, Evaluation, predictions
 from stages.measured import Measured
-from stages.planning.decide import ended_at
 from stages.planning.plan import StagePlan
 from stages.resume import read_state
 from stages.schedule import Stage
@@ -41,8 +40,6 @@ def finish(
     model.prompt.learn(state.best_prompt)
     evaluation = best or evaluator.validate(model)
     tested = evaluator.answers(model, inputs.test, "test") if inputs.test else None
-    if state.update < plan.updates:  # training stopped early, out of patience
-        plan = ended_at(plan, config, setup.schedule, inputs, state.update)
     stages = setup.schedule.stages
     ends = [read_state(folder, stage)[0] for stage in stages]
     lost = folder.ask(lambda own: [lost_at(stage.index, own.metrics()) for stage in stages])
@@ -63,6 +60,7 @@ def finish(
         "max_new_tokens": evaluator.max_new_tokens,
         "trainable_parameters": plan.trainable_parameters,
         "updates": plan.updates,
+        "ended": _ended(setup, state),
         "best_update": state.best_update,
         **{name: getattr(plan, name) for name in COSTS},
         "seconds": measured.seconds + sum(end.seconds for end in ends),
@@ -81,6 +79,14 @@ def finish(
     folder.write(PROMPT, setup.start.dump(state.best_prompt, model=inputs.backbone.fingerprint))
     folder.write_json(RESULT, result)
     return result
+
+
+def _ended(setup: Setup, state: TrainState) -> str:
+    """What ended the run: its updates, patience, or time, if that ended any of its stages."""
+    if state.update == setup.planned.updates:
+        return "updates"
+    patience = setup.config.train.patience
+    return "time" if patience is None or state.stale < patience else "patience"
 
 
 def _test_scores(task: Task, answers: Answers) -> dict[str, Any]:

@@ -40,6 +40,14 @@ def last_state(folder: SharedFolder, schedule: Schedule) -> tuple[TrainState | N
     return folder.ask(find)
 
 
+def ended_early(folder: SharedFolder, schedule: Schedule) -> Schedule:
+    """The schedule with the updates that stages had which are over, out of time or patience before they had all."""
+    for stage in schedule.stages:
+        if state_file(stage) in folder and (state := read_state(folder, stage)[0]).done:
+            schedule = schedule.ended_at(stage.index, state.update)
+    return schedule
+
+
 def stages_left(schedule: Schedule, state: TrainState) -> list[Stage]:
     """The stages that a run in this state still has to go through; always the last, even when its training is done."""
     here = state.update, state.done  # after its last update a stage may have a validation left

@@ -44,10 +44,11 @@ def run(config: RunConfig, schedule: Schedule, read: Callable[[], Task], progres
 
 def _through_stages(setup: Setup) -> dict[str, Any]:
     """Stage by stage: select, build the partial PLM, recycle the prompt, train it; the last is the full model."""
-    schedule, state, recipe = setup.schedule, setup.state, setup.recipe
+    state, recipe = setup.state, setup.recipe
     journal, measured = Journal(setup), measure(setup)
     keeper = StateKeeper(setup.plan.states)
-    for stage in resume.stages_left(schedule, state):
+    for index in [stage.index for stage in resume.stages_left(setup.schedule, state)]:
+        schedule, stage = setup.schedule, setup.schedule.stages[index - 1]
         selection = resume.selection_of(stage, setup.folder, schedule, measured.scores)
         with setup.opened(selection, state.prompt) as model:
             if state.update == stage.first_update:
@@ -56,12 +57,14 @@ def _through_stages(setup: Setup) -> dict[str, Any]:
             if state.update < stage.end and not state.done:  # otherwise at most a validation is left
                 data = keeper.given_to(stage, data, partial(setup.states_below, model))
             state = replace(state, seconds=state.seconds + stopwatch.seconds)
-            journal.begin(stage, state.seconds, measuring=measured.seconds)
-            span = Span(stage.end, schedule.updates, keep_best=stage is schedule.last)
+            spent = journal.begin(setup, stage, state.seconds, measuring=measured.seconds)
+            left = setup.seconds_until(stage) - spent
+            span = Span(stage.end, schedule.updates, keep_best=stage is schedule.last, seconds=left)
             for event in train(model, data, state, span, setup.evaluator.validate_in_training, recipe):
                 journal.record(event)
                 state = event.state if isinstance(event, Saved) else state
                 recipe = event.recipe if isinstance(event, Changed) else recipe
+            setup = setup.ended_at(index, state.update)  # it may be early, out of time or patience
             if stage is schedule.last:
                 return finish(setup, measured, model, state, journal.best)
         del model  # frees the smaller model before the larger one is built

@@ -80,10 +80,12 @@ class Schedule:
         """Updates of all stages together."""
         return self.last.end
 
-    def ended_at(self, update: int) -> "Schedule":
-        """The schedule of a run whose last stage ended early, at `update`."""
-        last = replace(self.last, updates=update - self.last.first_update)
-        return replace(self, stages=(*self.stages[:-1], last))
+    def ended_at(self, index: int, update: int) -> "Schedule":
+        """The schedule of a run whose stage number `index` ended early, at `update`, where the next one begins."""
+        early = self.stages[index - 1].end - update
+        stages = [replace(stage, first_update=stage.first_update - early) for stage in self.stages[index:]]
+        ended = replace(self.stages[index - 1], updates=self.stages[index - 1].updates - early)
+        return replace(self, stages=(*self.stages[: index - 1], ended, *stages))
 
     def below(self, stage: Stage) -> int:
         """How many of a stage's blocks lie below the prompt."""

@@ -1,7 +1,8 @@
 """Gathers all that a run has before its first update: resolved configuration, data, start, plan, engine, folder."""
 
+import math
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from fpt.backbones.shapes import Selection
@@ -23,9 +24,9 @@ from stages import resume
 from stages.inputs import Inputs, check_unchanged, evaluator_of
 from stages.kept_states import states_below
 from stages.partial import opened, prompt_in
-from stages.planning.decide import plan_run, slow_validation
+from stages.planning.decide import ended_early, plan_run, slow_validation
 from stages.planning.plan import Plan
-from stages.schedule import Schedule
+from stages.schedule import Schedule, Stage
 from stages.start import Start, start_of
 
 
@@ -33,10 +34,12 @@ from stages.start import Start, start_of
 class Setup:
     """Everything that the stages of a run have in common, and the state in which training begins or goes on.
 
-    `config` has the plan's decisions in place of every `auto`.
+    `config` has the plan's decisions in place of every `auto`. In `schedule` and `plan` stages that ended early have
+    the updates that they had, in `planned` those that they were to have.
     """
 
     config: RunConfig
+    planned: Schedule
     schedule: Schedule
     inputs: Inputs
     start: Start
@@ -45,6 +48,16 @@ class Setup:
     folder: SharedFolder
     progress: Progress
     state: TrainState
+
+    def ended_at(self, index: int, update: int) -> "Setup":
+        """The setup once stage number `index` is over, at `update`, which may be early."""
+        schedule = self.schedule.ended_at(index, update)
+        return replace(self, schedule=schedule, plan=ended_early(self.plan, self.config, schedule, self.inputs))
+
+    def seconds_until(self, stage: Stage) -> float:
+        """The seconds of the run after which a stage ends: its share of train.max_seconds, after those before it."""
+        limit, planned = self.config.train.max_seconds, self.planned
+        return math.inf if limit is None else limit * planned.stages[stage.index - 1].end / planned.updates
 
     def opened(self, selection: Selection, prompt: Tensors) -> AbstractContextManager[PromptedModel]:
         """A context in which the engine holds the selection's partial PLM, with a prompt made of these tensors."""
@@ -83,6 +96,7 @@ def prepare(
         return None
     saved, mark = resume.last_state(folder, schedule)
     state = saved or TrainState(update=0, prompt=start.prompt)
+    planned, schedule = schedule, resume.ended_early(folder, schedule)
     plan = plan_run(config, schedule, inputs, folder, state.update)
     resolved = plan.resolved(config)
     if (size := config.train.batch_size) > plan.batch_size:
@@ -91,4 +105,4 @@ def prepare(
         progress.say(sentence)
     folder.open_metrics(mark, lambda kept: open_sink(resolved, kept, progress.say))
     engine = Engine(resolved.engine, open_device(resolved.engine))
-    return Setup(resolved, schedule, inputs, start, plan, engine, folder, progress, state)
+    return Setup(resolved, planned, schedule, inputs, start, plan, engine, folder, progress, state)

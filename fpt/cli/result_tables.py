@@ -34,6 +34,8 @@ def print_result(result: dict[str, Any], folder: str) -> None:
     beside = ", ".join(f"{name} {value:.2f}" for name, value in others.items() if value is not None)
     output.say(f"{metric['name']} {metric['value']:.2f} with the prompt of update {best:,}  ({beside})", "bold")
     say_share(output, result)
+    if result.get("ended") == "time":
+        output.say(f"train.max_seconds ended it: {result['updates']:,} updates in {result['seconds']:.1f} seconds")
     if test := result["test"]:
         score = f"{metric['name']} {test['metrics'][metric['name']]:.2f}" if test["metrics"] else UNSCORED
         output.say(f"{test['split']} split, {test['examples']:,} examples: {score}")

@@ -26,12 +26,19 @@ from fpt.training.optimizer import Average, make, pack, rate, restore
 class Span:
     """The updates of a stage, which ends at the run's update number `end`; the whole run has `updates`.
 
-    `keep_best` is set in the full model's stage, whose validation scores choose the run's prompt.
+    `keep_best` is set in the full model's stage, whose validation scores choose the run's prompt. After `seconds` the
+    stage ends with the update or validation that is under way.
     """
 
     end: int
     updates: int
     keep_best: bool
+    seconds: float = math.inf
+
+    def cut(self, update: int, seconds: float) -> "Span":
+        """The span, ended at `update` if its seconds are over in any process; all processes call this."""
+        is_over = self.seconds < math.inf and distributed.any_process(seconds >= self.seconds)
+        return replace(self, end=update) if is_over else self
 
 
 @dataclass(frozen=True)
@@ -145,6 +152,7 @@ def train(
                     yield unread(before + stopwatch.seconds)
                 average.update()
                 state = replace(state, update=state.update + 1)
+                span = span.cut(state.update, before + stopwatch.seconds)
                 unread = partial(_updated, state.update, loss, lr, share.all_tokens)
                 if is_stopped or _is_due(state, span, config) or state.update % config.save_every == 0:
                     seconds = before + stopwatch.seconds
@@ -158,6 +166,7 @@ def train(
                 if _validates(span, config):
                     evaluation = validate(model.with_prompt(average.kept))
                     yield Validated(state.update, before + stopwatch.seconds, evaluation)
+                    span = span.cut(state.update, before + stopwatch.seconds)
                     state = _judged(state, evaluation.score, average.kept.learned(), span, config.patience)
                 else:
                     state = replace(state, judged=state.update, score=None, done=True)

@@ -23,6 +23,7 @@ from fpt.tasks.catalogue import most_train_examples, most_valid_examples
 from fpt.units import amount
 from stages import kept_states, resolve
 from stages.inputs import Inputs
+from stages.kept_states import StatesPlan
 from stages.planning.advice import advise
 from stages.planning.flops import Costs, Work, of_validation, work_at_limits, work_on
 from stages.planning.memory import Memory, device_of, is_auto
@@ -39,7 +40,7 @@ def plan_run(config: RunConfig, schedule: Schedule, inputs: Inputs, folder: Shar
     written = folder.read_json(PLAN) if PLAN in folder else None
     before = None if written is None else Plan.from_json(written, f"{folder.path / PLAN}")
     if before and before.asked == _asked(config):
-        return before
+        return ended_early(before, config, schedule, inputs)
 
     def decide_here() -> Plan:
         rate = before.lr if before else resolve.rate_of(config.optim, config.prompt.place, inputs.backbone)
@@ -97,12 +98,19 @@ def _blocks(stage: Stage, schedule: Schedule) -> dict[str, tuple[int, ...]]:
     return {name: blocks for name, blocks in kept.items() if len(blocks) < schedule.full[name].blocks}
 
 
-def ended_at(plan: Plan, config: RunConfig, schedule: Schedule, inputs: Inputs, update: int) -> Plan:
-    """The plan of a run that ran out of patience at `update`, with the costs that its last stage had until then."""
-    cut, price = schedule.ended_at(update), price_of(inputs.backbone.config)
-    costs = Costs(cut, price, work_on(config, cut, inputs), plan.micro_batch, config.prompt)
-    spent = costs.stage(cut.last, plan.states.stages[-1] if plan.states else "off")
-    return replace(plan, stages=[*plan.stages[:-1], replace(plan.stages[-1], **spent)])
+def ended_early(plan: Plan, config: RunConfig, schedule: Schedule, inputs: Inputs) -> Plan:
+    """The plan of a run of which stages ended early, as in `schedule`, with the costs that they had until then."""
+    if plan.updates == schedule.updates:
+        return plan
+    price, work = price_of(inputs.backbone.config), work_on(config, schedule, inputs)
+    costs = Costs(schedule, price, work, plan.micro_batch, config.prompt)
+    rows = zip(plan.stages, schedule.stages, _done_about(plan.states, schedule), strict=True)
+    return replace(plan, stages=[replace(row, **costs.stage(stage, own)) for row, stage, own in rows])
+
+
+def _done_about(states: StatesPlan | None, schedule: Schedule) -> tuple[str, ...]:
+    """What each stage does about states that the prompt does not change."""
+    return states.stages if states else ("off",) * len(schedule.stages)
 
 
 def decide(config: RunConfig, schedule: Schedule, work: Work, before: Plan | None = None, update: int = 0) -> Plan:
@@ -123,10 +131,9 @@ def decide(config: RunConfig, schedule: Schedule, work: Work, before: Plan | Non
     config = replace(config, engine=engine)
     fit = memory.fit(config)
     costs = Costs(schedule, price, work, fit.micro_batch, config.prompt)
-    does = states.stages if states else ["off"] * len(schedule.stages)
     stages = [
         StagePlan(**{**stage.sizes, **costs.stage(stage, own), **memory.stage(config, stage, fit)})
-        for stage, own in zip(schedule.stages, does, strict=True)
+        for stage, own in zip(schedule.stages, _done_about(states, schedule), strict=True)
     ]
     return Plan(
         asked=asked,

@@ -12,7 +12,10 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from fpt.__main__ import main
 from fpt.prompts.prompted import PromptedModel
+from fpt.runs.shared_folder import SharedFolder
+from fpt.runs.trackers import MetricsLine
 from fpt.training.checkpoint import TrainState, load_state
 from fpt.training.evaluation import Evaluator
 from tests.conftest import Outcome, Stop, boolq_lines, copied_run, save_checkpoint, stopped_after
@@ -337,6 +340,71 @@ def test_patience_ends_the_full_models_stage_alone(cli: Cli, quick: list[str], t
     assert result["updates"] == 16
     assert result["best_update"] == 13
     assert result["flops"] == sum(row["flops"] for row in result["stages"]) + result["flops_importance"]
+
+
+def ended_by_time(folder: Path, seconds: float) -> dict[str, Any]:
+    """The result of a run of which each of two stages had half of the time; its updates are numbered without a gap."""
+    result = json.loads((folder / "result.json").read_text())
+    rows = list(map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()))
+    updates = [row for row in rows if "loss" in row]
+    of_stages = [row["updates"] for row in result["stages"]]
+    assert (result["ended"], result["updates"]) == ("time", len(updates))
+    assert [row["update"] for row in updates] == [*range(1, len(updates) + 1)]
+    assert [sum(row["stage"] == stage for row in updates) for stage in (1, 2)] == of_stages
+    for stage in (1, 2):  # an update's time is read when the next one is under way
+        in_time, _, late = [row["seconds"] for row in updates if row["stage"] == stage][-3:]
+        assert in_time < seconds * stage / 2 <= late + 0.001
+    return result
+
+
+HALVES = "schedule.stages=[{depth: 0.5, share: 0.5}, {share: 0.5}]"
+
+
+@pytest.mark.trains
+def test_time_ends_every_stage_after_its_share(cli: Cli, quick: list[str], tmp_path: Path) -> None:
+    """The run then is as one that was to have so many updates."""
+    run, more = tmp_path / "run", (HALVES, "train.updates=4000", "train.eval_every=4000", "train.max_seconds=2.5")
+    done = cli("train", *words(quick, run, *more))
+    assert done.status == 0, done.err
+    assert "train.max_seconds ended it" in done.out
+    ours = ended_by_time(run, 2.5)
+    first, last = (row["updates"] for row in ours["stages"])
+    counted = f"schedule.stages=[{{depth: 0.5, updates: {first}}}, {{updates: {last}}}]"
+    assert cli("train", *words(quick, tmp_path / "counted", counted, "train.eval_every=4000")).status == 0
+    theirs = json.loads((tmp_path / "counted/result.json").read_text())
+    assert theirs["ended"] == "updates"
+    assert losses(run) == losses(tmp_path / "counted")
+    assert torch.equal(final_prompt(run), final_prompt(tmp_path / "counted"))
+    for key in ("flops", "flops_pt", "updates", "best_update", "metrics"):
+        assert ours[key] == theirs[key]
+
+
+@pytest.mark.trains
+def test_a_run_that_goes_on_keeps_to_the_same_time(cli: Cli, quick: list[str], tmp_path: Path) -> None:
+    """It is stopped in its second stage, whose first one had its time, and again before its result is written."""
+    run, more = tmp_path / "run", (HALVES, "train.updates=4000", "train.eval_every=4000", "train.max_seconds=2.5")
+    log, write = SharedFolder.log, SharedFolder.write_json
+
+    def stop_in_the_second(folder: SharedFolder, line: MetricsLine) -> None:
+        log(folder, line)
+        if line["stage"] == 2 and folder.ask(lambda own: sum(row["stage"] == 2 for row in own.metrics())) == 3:
+            raise Stop
+
+    def stop_at_the_end(folder: SharedFolder, name: str, values: Any) -> None:
+        if name == "result.json":
+            raise Stop
+        write(folder, name, values)
+
+    for stop in ({"log": stop_in_the_second}, {"write_json": stop_at_the_end}):
+        with pytest.MonkeyPatch.context() as patch:
+            for name, function in stop.items():
+                patch.setattr(SharedFolder, name, function)
+            with pytest.raises(Stop):
+                main(["train", *words(quick, run, *more)])
+    before = losses(run)
+    assert cli("train", *words(quick, run, *more, "resume=must")).status == 0
+    ended_by_time(run, 2.5)
+    assert losses(run) == before
 
 
 @pytest.mark.trains
