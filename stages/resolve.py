@@ -40,15 +40,16 @@ def for_plan(config: RunConfig) -> RunConfig:
 
 
 def for_model(config: RunConfig) -> RunConfig:
-    """The configuration without `auto` in prompt, stages and optimizer; a rate that needs weights stays null."""
+    """The configuration without `auto` in what depends on the model's family; a rate that needs weights stays null."""
     values, where = config_values(config.model)
     reads, blocks, optim = row_of(values, where).reads, read_shape(values, where).source.blocks, config.optim
     name = reads.learning.optimizer if optim.name == "auto" else optim.name
     schedule = reads.learning.schedule if optim.schedule == "auto" else optim.schedule
     rate = reads.learning.lr if optim.lr is None else optim.lr
-    prompt = kind_of(config.prompt).resolved(reads, blocks)
+    prompt, train = kind_of(config.prompt).resolved(reads, blocks), config.train
+    train = replace(train, bucket=train.bucket or reads.learning.bucket)
     optim = replace(optim, name=name, schedule=schedule, lr=rate)
-    return replace(config, prompt=prompt, schedule=_stages(config.schedule, reads.schedule), optim=optim)
+    return replace(config, prompt=prompt, schedule=_stages(config.schedule, reads.schedule), optim=optim, train=train)
 
 
 def _stages(config: ScheduleConfig, usual: str) -> ScheduleConfig:

@@ -16,10 +16,11 @@ class Learning:
     optimizer: str  # a value of `optim.name`
     schedule: str  # a value of `optim.schedule`
     lr: float | None  # the learning rate; None: relative to the embeddings' size, which differs tenfold between models
+    bucket: int  # the value of `train.bucket`
 
 
-PUBLISHED = Learning("uniform", "adafactor", "constant", 0.3)  # Huang et al. 2022, for T5
-MEASURED = Learning("labels", "adamw", "linear", None)
+PUBLISHED = Learning("uniform", "adafactor", "constant", 0.3, 32)  # Huang et al. 2022, for T5
+MEASURED = Learning("labels", "adamw", "linear", None, 4)
 
 
 @dataclass(frozen=True)

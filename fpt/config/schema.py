@@ -194,6 +194,7 @@ class TrainConfig(Group, key="train"):
     epochs: float | None = setting(None, above=0.0, most=100_000)
     max_seconds: float | None = setting(None, above=0.0)
     batch_size: int = setting(32, least=1)
+    bucket: int | None = setting(None, least=1)
     micro_batch: int | str | None = setting(None, least=1)
     activation_checkpointing: bool | None = None
     eval_every: int = setting(500, least=1)

@@ -7,7 +7,7 @@ import torch
 from fpt.data.encoded import Encoded
 from fpt.random_streams import stream
 
-CHUNK = 32  # the examples of so many updates are sorted by length together
+BUCKET = 32  # the examples of so many updates are sorted by length together, unless `train.bucket` says otherwise
 
 
 def batches_by_length(data: Encoded, size: int) -> list[list[int]]:
@@ -36,33 +36,33 @@ def micro_batches(indices: list[int], size: int | None, *, process: int = 0, pro
 class UpdateOrder:
     """The examples that each update trains on, a pure function of (seed, update).
 
-    Epochs follow each other without a break, each in an order of its own. The examples of up to CHUNK updates
+    Epochs follow each other without a break, each in an order of its own. The examples of up to `bucket` updates
     are sorted by length and cut into batches, so that a batch holds little padding; the batches are then shuffled.
     """
 
-    def __init__(self, data: Encoded, *, batch_size: int, seed: int) -> None:
+    def __init__(self, data: Encoded, *, batch_size: int, seed: int, bucket: int | None = None) -> None:
         self._data, self._size, self._seed = data, batch_size, seed
         # At most an epoch, or sorting would put copies of an example from several epochs into one batch.
-        self._chunk_size = max(1, min(CHUNK, len(data) // batch_size))
-        self._chunk: tuple[int, list[list[int]]] = (-1, [])
+        self._bucket_size = max(1, min(bucket or BUCKET, len(data) // batch_size))
+        self._bucket: tuple[int, list[list[int]]] = (-1, [])
         self._epoch: tuple[int, list[int]] = (-1, [])
 
     def indices(self, update: int) -> list[int]:
         """The example indices of an update, sorted by length."""
-        number, position = divmod(update, self._chunk_size)
-        if self._chunk[0] != number:
-            self._chunk = (number, self._batches(number))
-        return self._chunk[1][position]
+        number, position = divmod(update, self._bucket_size)
+        if self._bucket[0] != number:
+            self._bucket = (number, self._batches(number))
+        return self._bucket[1][position]
 
-    def _batches(self, chunk: int) -> list[list[int]]:
-        count = self._chunk_size * self._size
+    def _batches(self, number: int) -> list[list[int]]:
+        count = self._bucket_size * self._size
         drawn: list[int] = []
-        for number, part in enumerate(self._drawn(chunk * count, count)):
+        for epoch, part in enumerate(self._drawn(number * count, count)):
             # Each epoch is sorted by itself, or copies of an example would meet; every second one in reverse, so that
             # a batch that spans two epochs holds similar lengths.
-            drawn += sorted(part, key=lambda index: self._data.lengths[index], reverse=number % 2 == 1)
+            drawn += sorted(part, key=lambda index: self._data.lengths[index], reverse=epoch % 2 == 1)
         batches = [drawn[start : start + self._size] for start in range(0, count, self._size)]
-        shuffled = torch.randperm(self._chunk_size, generator=stream(self._seed, "batches", chunk)).tolist()
+        shuffled = torch.randperm(self._bucket_size, generator=stream(self._seed, "batches", number)).tolist()
         return [batches[index] for index in shuffled]
 
     def _drawn(self, start: int, count: int) -> Iterator[list[int]]:

@@ -125,7 +125,7 @@ def train(
     optimizer = make(model.prompt.parameters(), optim)
     restore(optimizer, state.optimizer)
     average = Average(model.prompt, optim.average, state.mean)
-    order = UpdateOrder(data, batch_size=config.batch_size, seed=recipe.seed)
+    order = UpdateOrder(data, batch_size=config.batch_size, seed=recipe.seed, bucket=config.bucket)
     dropout = partial(dropped_out, model.prompt, model.width, recipe.seed)
     add = _adder(model, data, dropout, recipe)
     before, stopwatch = state.seconds, Stopwatch()

@@ -70,7 +70,7 @@ def work_on(config: RunConfig, schedule: Schedule, inputs: Inputs) -> Work:
     """The work of a run on exactly the batches that training will see."""
     is_behind = kind_of(config.prompt).is_behind
     train, positions, processes = inputs.train, inputs.backbone.family.row.reads.positions, distributed.size()
-    order = UpdateOrder(train, batch_size=config.train.batch_size, seed=config.seed)
+    order = UpdateOrder(train, batch_size=config.train.batch_size, seed=config.seed, bucket=config.train.bucket)
 
     def sizes(data: Encoded, batches: Iterable[list[int]]) -> list[Size]:
         padded = (data.padded_size(indices) for indices in batches if indices)

@@ -47,6 +47,16 @@ def test_where_nothing_is_said_the_family_decides_how_a_prompt_learns(family: st
     assert learning(tmp_path, family) == LEARNING[family]
 
 
+@pytest.mark.parametrize(
+    ("family", "words", "bucket"), [("mt5", (), 32), ("llama", (), 4), ("llama", ("train.bucket=9",), 9)]
+)
+def test_how_lengths_are_mixed_is_the_familys_too(
+    family: str, words: tuple[str, ...], bucket: int, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family, **CASES[family].values}))
+    assert for_plan(load([f"model={tmp_path}", *words])).train.bucket == bucket
+
+
 @pytest.mark.parametrize("words", GIVEN)
 def test_what_is_typed_stays(words: str, tmp_path: Path) -> None:
     assert learning(tmp_path, "llama", *words.split()) == GIVEN[words]

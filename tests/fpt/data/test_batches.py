@@ -6,7 +6,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from fpt.data.batches import CHUNK, UpdateOrder, batches_by_length, in_turn, micro_batches
+from fpt.data.batches import BUCKET, UpdateOrder, batches_by_length, in_turn, micro_batches
 from fpt.data.encoded import Encoded, RaggedRows
 from fpt.random_streams import stream
 
@@ -23,11 +23,11 @@ def lengths_like_boolq(count: int) -> Encoded:
 @pytest.mark.parametrize(("total", "size"), [(100, 8), (33, 32), (7, 32), (2000, 16)])
 def test_each_epoch_has_every_example_once(total: int, size: int) -> None:
     order = UpdateOrder(lengths_like_boolq(total), batch_size=size, seed=3)
-    updates = 3 * CHUNK
+    updates = 3 * BUCKET
     drawn = [index for update in range(updates) for index in order.indices(update)]
     counts = torch.bincount(torch.tensor(drawn), minlength=total)
     assert counts.max() - counts.min() <= 1
-    assert all(len(order.indices(update)) == size for update in range(CHUNK))
+    assert all(len(order.indices(update)) == size for update in range(BUCKET))
 
 
 @pytest.mark.parametrize("total", [32, 64, 200, 500])
@@ -47,28 +47,40 @@ def test_order_is_a_function_of_seed_and_update() -> None:
 
 
 def test_seed_and_epoch_decide_which_examples_come_together() -> None:
-    data = of_lengths(range(1, 257))  # of which a chunk is a quarter
+    data = of_lengths(range(1, 257))  # of which a bucket is a quarter
 
-    def chunk(number: int, *, seed: int) -> set[int]:
+    def bucket(number: int, *, seed: int) -> set[int]:
         order = UpdateOrder(data, batch_size=2, seed=seed)
-        return {index for update in range(CHUNK) for index in order.indices(number * CHUNK + update)}
+        return {index for update in range(BUCKET) for index in order.indices(number * BUCKET + update)}
 
-    drawn = [chunk(0, seed=1), chunk(0, seed=2), chunk(4, seed=1), set(range(64))]  # 4: the next epoch's first
+    drawn = [bucket(0, seed=1), bucket(0, seed=2), bucket(4, seed=1), set(range(64))]  # 4: the next epoch's first
     assert [len(indices) for indices in drawn] == [64] * 4
     assert all(one != other for one, other in combinations(drawn, 2))
 
 
-def test_seed_and_chunk_decide_when_a_batch_comes() -> None:
-    data = of_lengths(range(1, 65))  # of which a chunk is the whole: its batches are the same, whatever was drawn
+def test_seed_and_bucket_decide_when_a_batch_comes() -> None:
+    data = of_lengths(range(1, 65))  # of which a bucket is the whole: its batches are the same, whatever was drawn
 
-    def chunk(number: int, *, seed: int) -> list[list[int]]:
+    def bucket(number: int, *, seed: int) -> list[list[int]]:
         order = UpdateOrder(data, batch_size=2, seed=seed)
-        return [order.indices(number * CHUNK + update) for update in range(CHUNK)]
+        return [order.indices(number * BUCKET + update) for update in range(BUCKET)]
 
-    orders = [chunk(0, seed=1), chunk(0, seed=2), chunk(1, seed=1)]
+    orders = [bucket(0, seed=1), bucket(0, seed=2), bucket(1, seed=1)]
     by_length = [[index, index + 1] for index in range(0, 64, 2)]
     assert all(sorted(order) == by_length for order in orders)
     assert all(one != other for one, other in combinations([*orders, by_length, by_length[::-1]], 2))
+
+
+def test_a_larger_bucket_saves_padding_and_a_smaller_one_mixes_lengths() -> None:
+    data = lengths_like_boolq(2000)
+    sizes, spreads = list[int](), list[float]()
+    for bucket in (1, 4, 32):
+        order = UpdateOrder(data, batch_size=8, seed=0, bucket=bucket)
+        batches = [order.indices(update) for update in range(64)]
+        sizes.append(sum(8 * data.padded_size(batch)[1] for batch in batches))
+        spreads.append(sum(data.lengths[batch[-1]][0] - data.lengths[batch[0]][0] for batch in batches))
+    assert sizes == sorted(sizes, reverse=True)
+    assert spreads == sorted(spreads, reverse=True)
 
 
 def test_little_of_what_is_computed_is_padding() -> None:
