@@ -19,7 +19,7 @@ from fpt.runs.atomic import replace_file, replaced_file, try_writing
 from fpt.runs.folder import LEDGER
 from fpt.runs.progress import Progress
 from fpt.sharing.export import check_request
-from fpt.tasks import predict_input
+from fpt.tasks import file_formats, predict_input
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.faults import Faults
 from fpt.tasks.fields import Record
@@ -64,7 +64,7 @@ def predict(arguments: Arguments) -> None:
     file, columns = None, list[str]()
     if "output" in arguments.options and processes.speaks():
         file = _output(arguments.options["output"])
-        columns = _checked_columns(file, arguments, to_example, Faults(skip=faults.skip))
+        columns = _checked_columns(file, arguments, config, to_example, Faults(skip=faults.skip))
     if _launched("predict", arguments, config, progress):
         return
     with one_of_several():
@@ -73,7 +73,7 @@ def predict(arguments: Arguments) -> None:
         prompts = {name: (config, learned_from(arguments, run, config)) for name, (run, config) in subjects.items()}
         with mixed_predictor(prompts, beams=beams, max_new_tokens=limit) as mixed:
             ending = file.suffix if file else ".jsonl" if "json" in arguments.options else ".txt"
-            rows = _rows(arguments, to_example, Faults(skip=faults.skip))
+            rows = _rows(arguments, config, to_example, Faults(skip=faults.skip))
             answers = _answers(mixed, windows_of_main(windows), progress)
             _write(answer_file.in_lines(ending, answers, columns, rows), file)
         for note in faults.notes:
@@ -159,23 +159,26 @@ def _skips(configs: Iterable[RunConfig]) -> bool:
     return all(config.task.on_error == "skip" for config in configs)
 
 
-def _rows(arguments: Arguments, to_example: predict_input.ToExample, faults: Faults) -> Iterator[Record]:
+def _rows(
+    arguments: Arguments, config: RunConfig, to_example: predict_input.ToExample, faults: Faults
+) -> Iterator[Record]:
     """Read the input file's records; none if there is no file."""
     if "input" in arguments.options:
         file = Path(arguments.options["input"]).expanduser()
-        yield from (row for row, _ in predict_input.rows_and_examples(file, to_example, faults))
+        rows = predict_input.rows_and_examples(file, to_example, faults, config.task.columns)
+        yield from (row for row, _ in rows)
 
 
 def _checked_columns(
-    output: Path, arguments: Arguments, to_example: predict_input.ToExample, faults: Faults
+    output: Path, arguments: Arguments, config: RunConfig, to_example: predict_input.ToExample, faults: Faults
 ) -> list[str]:
     """Check the file of answers, then all of the input's records; returns the input's columns, if it is a table.
 
     A bad record ends the command now, rather than after hours of answers that would be lost.
     """
-    rows = _rows(arguments, to_example, faults)
+    rows = _rows(arguments, config, to_example, faults)
     first = next(rows, {})
-    is_table = Path(arguments.options.get("input", "")).suffix.lower() in predict_input.TABLES
+    is_table = file_formats.ending(arguments.options.get("input", "")) in predict_input.TABLES
     columns = list(first) if is_table else []
     answer_file.check_new(output, columns)
     deque(rows, maxlen=0)
@@ -193,7 +196,7 @@ def _to_example(arguments: Arguments, configs: dict[str, RunConfig]) -> predict_
     needed = f"records with a field '{field}'"
     if "input" not in options:
         raise UserError(f"run={options['run']}: which prompt is a text for? give input=FILE, {needed}")
-    if Path(options["input"]).suffix.lower() == predict_input.LINES:
+    if file_formats.ending(options["input"]) == predict_input.LINES:
         raise UserError(f"input={options['input']}: lines cannot name one of several prompts; give {needed}")
     return predict_input.by_prompt(rules, field)
 
@@ -211,8 +214,8 @@ def _questions(
     if name is not None:
         file = Path(name).expanduser()
         predict_input.check_input(file)
-        examples = (example for _, example in predict_input.rows_and_examples(file, to_example, faults))
-        return predict_input.in_groups(examples, size)
+        rows = predict_input.rows_and_examples(file, to_example, faults, config.task.columns)
+        return predict_input.in_groups((example for _, example in rows), size)
     if sys.stdin.isatty() and processes.speaks() and not processes.must_be_launched(config):
         print("a text a line; Ctrl-D ends", file=sys.stderr)
     return predict_input.examples_on_stream(sys.stdin.fileno(), size)

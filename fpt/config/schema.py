@@ -9,6 +9,7 @@ from fpt.errors import UserError, check_among
 
 RELATIVE_LR = {"prefix": 0.16, "suffix": 0.32}  # of the embeddings' root mean square, by place: see docs/models.md
 LONGEST = 255  # the most bytes of a file's name on common file systems
+HUB = "hub:"  # begins the name of a data set on the Hub, where a file could be given
 MOST = 2**31 - 1  # the limit of whole numbers that have none of their own
 MOST_TOKENS = 100_000  # the limit of an output's tokens
 
@@ -122,6 +123,7 @@ class TaskConfig(Group, key="task"):
     train: str | None = setting(None, place=True)
     valid: str | None = setting(None, place=True)
     test: str | None = setting(None, place=True)
+    columns: list[str] | None = None
     valid_share: float = setting(0.1, above=0.0, most=0.5)
     source: str | None = setting(None, verbatim=True)
     target: str | None = setting(None, verbatim=True)

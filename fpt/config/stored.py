@@ -9,6 +9,7 @@ from typing import Any
 from fpt.config.keys import settings
 from fpt.config.literal import leaves
 from fpt.config.run_config import RunConfig
+from fpt.config.schema import HUB
 
 # These keys, and the engine's except for ENGINE_MAY_NOT, do not change what a run computes: they say where it is kept,
 # how often it is saved, and how it fits into memory.
@@ -63,6 +64,7 @@ def _with_paths(tree: dict[str, Any], change: Callable[[str], str]) -> dict[str,
             not item.metadata.get("place")
             or not isinstance(value, str)
             or value in ("", *item.metadata.get("words", ()))
+            or value.startswith(HUB)
         ):
             continue
         if key != "model.weights" or not is_hub_id(value):

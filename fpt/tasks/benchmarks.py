@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from fpt.errors import UserError
-from fpt.tasks import fields, file_formats
+from fpt.tasks import fields
 from fpt.tasks.faults import Faults
 from fpt.tasks.fields import PlacedRecord, Record
-from fpt.tasks.file_formats import NOT_UTF8, Reader, check_names, csv_rows, lines
+from fpt.tasks.file_formats import Reader, check_names, csv_rows
+from fpt.tasks.json_files import json_lines
+from fpt.tasks.text_lines import NOT_UTF8, lines
 
 BROKEN_LINES = 1000  # at most one broken line in so many is left out; GLUE's own QQP has some twenty in 364,000
 IDS = ("index", "id")  # possible names of a test file's id column, whose values a submission repeats
@@ -32,7 +34,7 @@ def reader(name: str, records: Mapping[str, Any]) -> Reader:
         return _sentence_file
     if records.get("format") == "glue":
         return partial(_glue_file, renamed=records.get("renamed", {}), header=records.get("header", []))
-    return file_formats.json_lines
+    return json_lines
 
 
 def _glue_file(file: Path, faults: Faults, *, renamed: Mapping[str, str], header: list[str]) -> Iterator[PlacedRecord]:
@@ -40,7 +42,7 @@ def _glue_file(file: Path, faults: Faults, *, renamed: Mapping[str, str], header
     if file.suffix != ".jsonl":
         yield from _table(file, faults, renamed, header)
         return
-    for where, record in file_formats.json_lines(file, faults):
+    for where, record in json_lines(file, faults):
         yield where, {renamed.get(name, name): value for name, value in record.items()}
 
 
@@ -86,7 +88,7 @@ def _whole_rows(
 
 def _multirc_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
     """Read a record for each answer of each question of each passage."""
-    for where, line in file_formats.json_lines(file, faults):
+    for where, line in json_lines(file, faults):
         with faults:
             passage, within = fields.mapping(line, "passage", where), f"{where}, passage"
             for at_question, question in fields.objects(passage, "questions", within, faults):

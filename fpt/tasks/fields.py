@@ -14,6 +14,26 @@ Record = dict[str, Any]
 PlacedRecord = tuple[str, Record]  # where a record stands, for error messages, and the record
 
 
+def at(record: Record, name: str) -> Any:
+    """What a record has in a field, or at the end of a path as `answers.text.0`; None if there is nothing.
+
+    In a list, a number is an item's place, and any other name is a field of every item.
+    """
+    if name in record:
+        return record[name]
+    value: Any = record
+    for part in name.split("."):
+        if isinstance(value, dict):
+            value = value.get(part)
+        elif isinstance(value, list) and part.isdecimal():
+            value = next(iter(value[int(part) :]), None)
+        elif isinstance(value, list):
+            value = [item.get(part) if isinstance(item, dict) else None for item in value]
+        else:
+            return None
+    return value
+
+
 def texts_of(record: Record, names: Iterable[str], where: str, instead: str = "") -> dict[str, str]:
     """The texts in a record's fields; `instead` ends the error where one is missing."""
     return {name: text(record, name, where, instead) for name in names}
@@ -21,7 +41,7 @@ def texts_of(record: Record, names: Iterable[str], where: str, instead: str = ""
 
 def text(record: Record, name: str, where: str, instead: str = "") -> str:
     """The text in a record's field; numbers and truth values become texts as JSON writes them."""
-    value = record.get(name)
+    value = at(record, name)
     if not isinstance(value, str):
         value = as_text(_field(record, name, where, (int, float), f"a text or a number{instead}"))
     return readable(value, f"{where}: '{name}'")
@@ -85,11 +105,12 @@ def mapping(record: Record, name: str, where: str) -> Record:
 
 
 def _field(record: Record, name: str, where: str, kind: Any, expected: str) -> Any:
-    value = record.get(name)
+    value = at(record, name)
     if isinstance(value, kind):
         return value
-    if name in record:
-        raise UserError(f"{where}: '{name}' is {value!r:.100}; expected {expected}")
+    if name in record or value is not None:
+        way_out = f"; '{name}.0' is its first" if isinstance(value, list) else ""
+        raise UserError(f"{where}: '{name}' is {value!r:.100}; expected {expected}{way_out}")
     others = f". It has {', '.join(map(str, record))[:200]}" if record else ""
     hint = _other_separator(record, name) or did_you_mean(name, map(str, record))
     raise UserError(f"{where}: '{name}' is missing; expected {expected}{others}{hint and '.'}{hint}")

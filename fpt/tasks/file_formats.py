@@ -1,41 +1,19 @@
-"""Readers for text lines, JSON, JSON lines, CSV, TSV and Parquet, which give each record with its place."""
+"""Readers for files of records, CSV, TSV, JSON and Parquet, chosen by the file's ending."""
 
-import codecs
 import csv
-import gzip
-import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
 
 from fpt.errors import UserError, reason
 from fpt.runs.foreign import other_kind
 from fpt.tasks.faults import Faults
-from fpt.tasks.fields import PlacedRecord, Record
+from fpt.tasks.fields import PlacedRecord
+from fpt.tasks.json_files import json_lines, json_records
+from fpt.tasks.text_lines import check_utf8, lines
 
-TO_UTF8 = "save the file as UTF-8, as iconv -f latin1 -t utf-8 writes Latin-1"
 Reader = Callable[[Path, Faults], Iterator[PlacedRecord]]
-NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what bytes that are not UTF-8 become with "surrogateescape"
-
-
-def json_lines(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
-    """Read a record from each line of a JSONL file."""
-    filled = ((number, line) for number, line in lines(file, faults) if line.strip())
-    for index, (number, line) in enumerate(filled):
-        if not index and line.lstrip()[0] == "[":
-            raise UserError(f"{file}: is a JSON array; JSONL has an object on each line, as jq -c '.[]' writes them")
-        where = f"{file}, line {number}"
-        with faults:
-            yield where, _parse(line, where)
-
-
-def json_file(file: Path) -> Record:
-    """Read the one JSON object of a file."""
-    return _parse("\n".join(line for _, line in lines(file, Faults())), str(file))
 
 
 def check_names(names: Sequence[str], where: str) -> None:
@@ -45,73 +23,14 @@ def check_names(names: Sequence[str], where: str) -> None:
         raise UserError(f"{where}: {count} columns are called '{name}'; give each a name of its own")
 
 
-def check_utf8(text: str, where: str) -> None:
-    """Refuse a text that was read with "surrogateescape" from bytes that are not UTF-8."""
-    if not text.isascii() and NOT_UTF8.search(text):
-        raise UserError(f"{where}: not UTF-8; {TO_UTF8}")
-
-
-def lines(file: Path, faults: Faults, *, lenient: bool = False) -> Iterator[tuple[int, str]]:
-    """Read lines one by one, each with its number; bytes that are not UTF-8 are a fault, or, if lenient, escaped."""
-    try:
-        with _opened(file) as text:
-            for number, line in enumerate(text, 1):
-                with faults:
-                    if not lenient:
-                        check_utf8(line, f"{file}, line {number}")
-                    yield number, line.removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not UTF-16, which its first bytes say it is ({error.reason})") from None
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
-
-
-def _opened(file: Path) -> TextIO:
-    """A file in UTF-8, or in UTF-16 if its first bytes say so; fpt's own files are gzipped."""
-    if file.suffix == ".gz":
-        return gzip.open(file, "rt", encoding="utf-8", newline="\n")
-    if (other := other_kind(file)) and file.stat().st_size:
-        raise UserError(f"{file}: {other}")
-    with file.open("rb") as stream:
-        start = stream.read(4)
-    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
-        raise UserError(f"{file}: is UTF-32; save it as UTF-8")
-    if b"\0" in start[:2]:
-        raise UserError(f"{file}: begins with NUL, as UTF-16 does; save it as UTF-8")
-    encoding = "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
-    return file.open(encoding=encoding, errors="surrogateescape", newline="\n")
-
-
-def _parse(content: str, where: str) -> Record:
-    try:
-        record = json.loads(content, object_pairs_hook=unique)
-    except json.JSONDecodeError as error:
-        place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
-        raise UserError(f"{where}: not JSON ({error.msg} at {place})") from None
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not usable JSON ({reason(error)})") from None
-    if not isinstance(record, dict):
-        raise UserError(f"{where}: expected a JSON object, got {type(record).__name__}")
-    return record
-
-
-def unique(pairs: list[tuple[str, Any]]) -> Record:
-    """A JSON object from its pairs; a key that occurs twice is refused, as only one of its values would be read."""
-    record = dict(pairs)
-    if len(record) < len(pairs):
-        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise UserError(f"the key '{twice}' occurs twice in one object; give it once")
-    return record
-
-
 Row = tuple[int, int, list[str]]  # its first line, its last line, and its cells, of which an empty line has none
 
 
-def _separated(file: Path, faults: Faults, *, rows: Callable[[Path], Iterator[Row]]) -> Iterator[PlacedRecord]:
-    """Read a record from each row of a table whose first row has the column names."""
-    names: list[str] = []
+def _separated(
+    file: Path, faults: Faults, rows: Callable[[Path], Iterator[Row]], columns: Sequence[str] | None
+) -> Iterator[PlacedRecord]:
+    """Read a record from each row of a table, whose first row has the column names unless these are given."""
+    names = list(columns or ())
     for first, last, cells in rows(file):
         where = f"{file}, line {first}"
         with faults if names else nullcontext():  # without column names no later row can be read
@@ -119,11 +38,25 @@ def _separated(file: Path, faults: Faults, *, rows: Callable[[Path], Iterator[Ro
             if not names:
                 names = cells
                 check_names(names, where)
-            elif len(cells) == len(names):
+                continue
+            if columns and first == 1:
+                _check_no_header(cells, columns, where)
+            if len(cells) == len(names):
                 yield where, dict(zip(names, cells, strict=True))
             elif any(cells):
                 number = f"{len(cells)} columns" + (f" in a row that ends on line {last}" if last > first else "")
-                raise UserError(f"{where}: {number}, expected {len(names)}: {', '.join(names)[:200]}")
+                expected = "task.columns has" if columns else "expected"
+                raise UserError(f"{where}: {number}, {expected} {len(names)}: {', '.join(names)[:200]}")
+
+
+def _check_no_header(cells: Sequence[str], columns: Sequence[str], where: str) -> None:
+    """Refuse a first row that names one of the given columns, so that a header is not taken for a record."""
+    pairs = zip(cells, columns, strict=False)
+    if name := next((name for cell, name in pairs if cell.strip().casefold() == name.casefold()), None):
+        raise UserError(
+            f"{where}: is a header, as task.columns has '{name}' there too; leave out task.columns, or give the column"
+            " another name"
+        )
 
 
 def csv_rows(file: Path) -> Iterator[Row]:
@@ -171,9 +104,18 @@ def _parquet(file: Path, _: Faults) -> Iterator[PlacedRecord]:
         raise UserError(f"{file}: {other or f'cannot be read as Parquet ({reason(error)})'}") from None
 
 
-READERS: dict[str, Reader] = {
-    ".jsonl": json_lines,
-    ".csv": partial(_separated, rows=csv_rows),
-    ".tsv": partial(_separated, rows=_tsv_rows),
-    ".parquet": _parquet,
-}
+ROWS = {".csv": csv_rows, ".tsv": _tsv_rows, ".txt": _tsv_rows}
+READERS: dict[str, Reader] = {".jsonl": json_lines, ".json": json_records, ".parquet": _parquet}
+ENDINGS = (*READERS, *ROWS)
+ALLOWED = f"{', '.join(ENDINGS)}, texts also with .gz behind"
+
+
+def ending(file: str | Path) -> str:
+    """A file's ending, which says its format, in lower case and without the .gz of a compressed one."""
+    return Path(Path(file).name.lower().removesuffix(".gz")).suffix
+
+
+def read(file: Path, faults: Faults, columns: Sequence[str] | None = None) -> Iterator[PlacedRecord]:
+    """Read a file's records; `columns` names those of a table without a header."""
+    kind = ending(file)
+    return _separated(file, faults, ROWS[kind], columns) if kind in ROWS else READERS[kind](file, faults)

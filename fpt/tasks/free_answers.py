@@ -8,9 +8,10 @@ from itertools import zip_longest
 from pathlib import Path
 
 from fpt.errors import UserError
-from fpt.tasks import benchmarks, fields, file_formats, metrics
+from fpt.tasks import benchmarks, fields, metrics, text_lines
 from fpt.tasks.faults import Faults
 from fpt.tasks.fields import PlacedRecord, Record
+from fpt.tasks.json_files import json_lines
 from fpt.tasks.table import TABLE, origin_of, template_of
 from fpt.tasks.task import Example, Golds, TaskRules
 
@@ -27,12 +28,12 @@ def _summary(record: Record, where: str) -> tuple[str, Golds]:
 def _xsum_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
     """Read a record from each line: of a JSONL file, or of documents and, in another file, summaries if any."""
     if file.suffix not in PAIRS:
-        yield from file_formats.json_lines(file, faults)
+        yield from json_lines(file, faults)
         return
     other = file.with_suffix(PAIRS[file.suffix])
     files = {"document": file, "summary": other} if other.exists() else {"document": file}
     without = "" if other.exists() else f", without {other.name}"
-    for rows in zip_longest(*(file_formats.lines(each, Faults(), lenient=True) for each in files.values())):
+    for rows in zip_longest(*(text_lines.lines(each, Faults(), lenient=True) for each in files.values())):
         number = next(row[0] for row in rows if row)
         if None in rows:
             # An error even with task.on_error=skip: nobody knows from which line on the two files are out of step.
@@ -44,15 +45,15 @@ def _xsum_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
         record = {name: line for name, (_, line) in zip(files, rows, strict=True)}
         with faults:
             for name, line in record.items():
-                file_formats.check_utf8(line, f"{files[name]}, line {number}")
+                text_lines.check_utf8(line, f"{files[name]}, line {number}")
                 if not line.strip():
                     raise UserError(f"{files[name]}, line {number}: the {name} is empty; expected a text")
             yield f"{file}, line {number}{without}", {**record, "id": f"line {number}"}
 
 
 def rouge(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
-    """ROUGE of the answers against each example's gold."""
-    return metrics.rouge(answers, [example.golds[0] for example in examples])
+    """ROUGE of the answers against each example's golds."""
+    return metrics.rouge(answers, [example.golds for example in examples])
 
 
 def _first_sentence(_: Sequence[Example], valid: Sequence[Example]) -> tuple[str, list[str]]:

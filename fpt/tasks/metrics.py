@@ -116,8 +116,11 @@ def _overlap(answer: list[str], gold: list[str]) -> float:
     return 2 * common / (len(answer) + len(gold))
 
 
-def rouge(answers: Sequence[str], golds: Sequence[str]) -> dict[str, float]:
-    """Mean F-measure of ROUGE-L, ROUGE-1 and ROUGE-2 with Porter's stemmer (Lin 2004), in any script."""
+def rouge(answers: Sequence[str], golds: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Mean F-measure of ROUGE-L, ROUGE-1 and ROUGE-2 with Porter's stemmer (Lin 2004), in any script.
+
+    Of several golds each measure takes the closest, as rouge_score does.
+    """
     from rouge_score.rouge_scorer import RougeScorer  # imports nltk, which takes a second
     from rouge_score.tokenizers import DefaultTokenizer
 
@@ -130,5 +133,5 @@ def rouge(answers: Sequence[str], golds: Sequence[str]) -> dict[str, float]:
         return [own for word in found for own in (published.tokenize(word) if word.isascii() else [word])]
 
     scorer = RougeScorer(ROUGES, tokenizer=SimpleNamespace(tokenize=words))
-    scores = [scorer.score(gold, answer) for answer, gold in zip(answers, golds, strict=True)]
+    scores = [scorer.score_multi(each, answer) for answer, each in zip(answers, golds, strict=True)]
     return {name: 100 * fmean(score[name].fmeasure for score in scores) for name in ROUGES}

@@ -3,16 +3,20 @@
 Every source yields records with the Hub data set's field names, each with its place for error messages.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from fpt.errors import UserError, reason
+from fpt.config.schema import HUB
+from fpt.errors import UserError
 from fpt.tasks.faults import Faults
 from fpt.tasks.fields import PlacedRecord, Record
 from fpt.tasks.file_formats import Reader
 
+HUB_FORM = f"{HUB}OWNER/NAME:SPLIT"  # with /CONFIGURATION after the name where the data set has several
+ON_HUB = re.compile(rf"{HUB}(?P<id>[^/:]+(?:/[^/:]+)?)(?:/(?P<configuration>[^/:]+))?:(?P<split>.+)")
 WORLD = Path(__file__).parent / "world"  # generated tasks in their original formats: plain, and a folder for each land
 
 
@@ -65,25 +69,44 @@ def named(files: Mapping[str, Sequence[str]], on_hub: Mapping[str, str] | None =
 
 def records(origin: Origin, data: str, split: str, faults: Faults) -> Iterator[PlacedRecord]:
     """A split's records from `data`: 'world', 'hub', or a folder."""
-    return _from_hub(origin, split) if data == "hub" else origin.read(file_of(origin, data, split), faults)
+    (name, *_), hub_split = origin.split(split)
+    if name.startswith(HUB):
+        data_set, own_split = on_hub(name, split)
+        return _from_hub(f"{key_of(split)}={name}:", data_set, own_split, None, "give a file")
+    if data != "hub":
+        return origin.read(file_of(origin, data, split), faults)
+    given, way_out = f"task.data=hub: {'/'.join(origin.hub)}", f"give a folder with {origin.files} as task.data=DIR"
+    if not hub_split:
+        raise UserError(f"{given} is not read from the Hub; {way_out}")
+    way_out += ", or task.data=world" if origin.generated else ""
+    return _from_hub(given, origin.hub, hub_split, origin.revision, way_out)
 
 
-def _from_hub(origin: Origin, split: str) -> Iterator[PlacedRecord]:
-    name, hub = origin.split(split).hub, "/".join(origin.hub)
-    if not name:
-        give = f"give a folder with {origin.files} as task.data=DIR"
-        raise UserError(f"task.data=hub: {hub} is not read from the Hub; {give}")
+def _from_hub(
+    given: str, data_set: Sequence[str], split: str, revision: str | None, way_out: str
+) -> Iterator[PlacedRecord]:
     import datasets
 
     try:
-        rows = datasets.load_dataset(*origin.hub, split=name, revision=origin.revision)
-    except Exception as error:  # datasets and the Hub client raise many types
-        raise UserError(
-            f"task.data=hub: {hub} cannot be fetched ({reason(error)})."
-            f" Give a folder with {origin.files} as task.data=DIR{', or task.data=world' if origin.generated else ''}"
-        ) from None
-    for number, record in enumerate(rows, 1):
-        yield f"Hub {hub} {name} record {number}", dict(record)
+        for number, record in enumerate(datasets.load_dataset(*data_set, split=split, revision=revision), 1):
+            yield f"Hub {'/'.join(data_set)} {split}, record {number}", dict(record)
+    except Exception as error:  # datasets, the Hub client and decoders raise many types
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]  # a second line lists configurations
+        raise UserError(f"{given} cannot be fetched ({said}); {way_out}") from None
+
+
+def on_hub(name: str, split: str) -> tuple[list[str], str]:
+    """The Hub's data set, with its configuration if one is given, and its split, for a split of the user's own task."""
+    found = ON_HUB.fullmatch(name)
+    if found is None:
+        form = f"{HUB_FORM}, or {HUB}OWNER/NAME/CONFIGURATION:SPLIT"
+        raise UserError(f"{key_of(split)}={name}: expected {form}")
+    return [part for part in found.group("id", "configuration") if part], found["split"]
+
+
+def key_of(split: str) -> str:
+    """The setting that names the user's own data for a split."""
+    return f"task.{split.removesuffix('ation')}"
 
 
 def file_of(origin: Origin, data: str, split: str) -> Path:
@@ -94,7 +117,7 @@ def file_of(origin: Origin, data: str, split: str) -> Path:
     if origin.is_own:
         file = Path(names[0]).expanduser()
         if not file.is_file():
-            raise UserError(f"task.{split.removesuffix('ation')}={names[0]}: no such file")
+            raise UserError(f"{key_of(split)}={names[0]}: no such file")
         return file
     folder = Path(data).expanduser()
     if not folder.is_dir():
@@ -109,7 +132,8 @@ def file_of(origin: Origin, data: str, split: str) -> Path:
 def check_own_files(origin: Origin) -> None:
     """Refuse files of the user's own that are not there."""
     for split in (*origin.splits, *origin.tests) if origin.is_own else ():
-        file_of(origin, "", split)
+        if not origin.split(split).files[0].startswith(HUB):
+            file_of(origin, "", split)
 
 
 def generated_folder(land: int | None) -> Path:

@@ -3,19 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from itertools import product
 from typing import Any
 
 from fpt.config import label_words
-from fpt.config.schema import TaskConfig
+from fpt.config.schema import HUB, TaskConfig
 from fpt.errors import UserError, check_among
-from fpt.tasks import fields, free_answers, labels, metrics, origins, reading
+from fpt.tasks import fields, file_formats, free_answers, labels, metrics, origins, reading
 from fpt.tasks.fields import Record
-from fpt.tasks.file_formats import READERS
 from fpt.tasks.origins import Origin
 from fpt.tasks.task import MASK, Example, Golds, TaskRules, Template
 
-KEYS = ("train", "valid", "test", "source", "target", "spare", "id")  # settings that only task=files has
+KEYS = ("train", "valid", "test", "columns", "source", "target", "spare", "id")  # settings that only task=files has
 OF_LABELS = ("accuracy", "f1", "macro_f1", "matthews")
 OF_NUMBERS = ("pearson", "spearman")
 OF_TEXT = ("exact_match", "f1", "squad_em", "squad_f1", *OF_NUMBERS, "rougeL", "rouge1", "rouge2")
@@ -39,7 +38,7 @@ def rules(config: TaskConfig) -> TaskRules:
         template=replace(source, spare=spare),
         answer=partial(_answer, target, words, scored.metric in OF_NUMBERS),
         answer_fields=target.fields,
-        unknown=("",),  # an empty cell of a table means that the answer is not known
+        unknown=("", []),  # an empty cell or list means that the answer is not known
         id_fields=() if config.id is None else (config.id,),
         each_gold=False,
     )
@@ -102,7 +101,7 @@ def _label_rules(metric: str | None, words: Mapping[str, str]) -> TaskRules:
     allowed = [name for name in OF_LABELS if num == 2 or name not in labels.OF_TWO_LABELS]
     check_among(metric, allowed, f"task.metric={metric}: with {num} label words, allowed are")
     return labels.label_rules(
-        Template(""), words, Origin((), {}, READERS[".jsonl"]), tuple(dict.fromkeys((metric, "accuracy")))
+        Template(""), words, Origin((), {}, file_formats.read), tuple(dict.fromkeys((metric, "accuracy")))
     )
 
 
@@ -118,6 +117,9 @@ def _checked(id_field: str | None, has_mask: bool, record: Record, where: str) -
 def _answer(
     target: Template, words: Mapping[str, str] | None, is_number: bool, record: Record, where: str
 ) -> tuple[str, Golds]:
+    if words is None and not is_number:
+        golds = _golds(target, record, where)
+        return golds[0], golds
     answer = target.fill(fields.texts_of(record, target.fields, where)).source
     if words is not None:
         value = fields.compared(answer)
@@ -125,11 +127,24 @@ def _answer(
             more = label_words.shown({**words, value[:100]: "WORD"})
             raise UserError(f"{where}: the label is {answer[:100]!r}, and task.labels has no word for it; give {more}")
         answer = words[value]
-    elif is_number and free_answers.number(answer) is None:
+    elif free_answers.number(answer) is None:
         raise UserError(f"{where}: the target is {answer[:100]!r}; expected a number")
-    elif not answer.strip():
-        raise UserError(f"{where}: the target is empty; expected a text")
     return answer, (answer,)
+
+
+def _golds(target: Template, record: Record, where: str) -> Golds:
+    """The target's text; where a field of it holds a list, a text for each item, of which any is right."""
+    choices = [
+        fields.texts(record, name, where)
+        if isinstance(fields.at(record, name), list)
+        else [fields.text(record, name, where)]
+        for name in target.fields
+    ]
+    filled = (target.fill(dict(zip(target.fields, each, strict=True))).source for each in product(*choices))
+    golds = tuple(dict.fromkeys(filled))
+    if not golds or not all(map(str.strip, golds)):
+        raise UserError(f"{where}: the target is empty; expected a text")
+    return golds
 
 
 def _template(config: TaskConfig, key: str) -> Template:
@@ -143,17 +158,30 @@ def _template(config: TaskConfig, key: str) -> Template:
 
 def _origin(config: TaskConfig) -> Origin:
     if config.data != "auto":
-        raise config.error("data", "is for the named tasks; for task=files give task.train=FILE")
+        raise config.error("data", f"is for the named tasks; for task=files give task.train=FILE or {origins.HUB_FORM}")
     if config.train is None:
-        raise UserError(f"task=files needs task.train=FILE: {', '.join(READERS)}")
-    files = {"train": config.train, "valid": config.valid or config.train, "test": config.test}
-    for key, name in files.items():
-        if name is not None and Path(name).suffix.lower() not in READERS:
-            raise config.error(key, f"the name must end in one of {', '.join(READERS)}")
+        raise UserError(f"task=files needs task.train=FILE ({file_formats.ALLOWED}) or {origins.HUB_FORM}")
+    names = {"train": config.train, "validation": config.valid or config.train, "test": config.test}
+    splits = origins.named({split: [name] for split, name in names.items() if name is not None})
+    for split, (given, _) in splits.items():
+        if given[0].startswith(HUB):
+            origins.on_hub(given[0], split)
+        elif file_formats.ending(given[0]) not in file_formats.ENDINGS:
+            why = f"the name must end in one of {file_formats.ALLOWED}"
+            raise UserError(f"{origins.key_of(split)}={given[0]}: {why}")
+    _check_columns(config)
     # Predicting needs no data files, so whether they exist is checked only when they are read.
-    return Origin(
-        (),
-        origins.named({"train": [config.train], "validation": [config.valid or config.train]}),
-        lambda file, faults: READERS[file.suffix.lower()](file, faults),
-        {} if config.test is None else origins.named({"test": [config.test]}),
-    )
+    tests = {"test": splits.pop("test")} if config.test is not None else {}
+    return Origin((), splits, partial(file_formats.read, columns=config.columns), tests)
+
+
+def _check_columns(config: TaskConfig) -> None:
+    if config.columns is None:
+        return
+    if not config.columns or not all(config.columns):
+        raise config.error("columns", "expected names, as task.columns=[label,title,text]")
+    file_formats.check_names(config.columns, "task.columns")
+    files = filter(None, (config.train, config.valid, config.test))
+    if not any(file_formats.ending(file) in file_formats.ROWS for file in files):
+        tables = ", ".join(file_formats.ROWS)
+        raise config.error("columns", f"is for tables without a header ({tables}), and there is none; leave it out")

@@ -1,29 +1,29 @@
 """Input of `fpt predict`: records or lines of a file, or lines of standard input as they arrive."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count, islice
 from pathlib import Path
 
 from fpt.errors import UserError
-from fpt.tasks import fields
+from fpt.tasks import fields, file_formats
 from fpt.tasks.faults import Faults
 from fpt.tasks.fields import Record, readable
-from fpt.tasks.file_formats import READERS, lines
+from fpt.tasks.file_formats import ending
 from fpt.tasks.task import MASK, Example, TaskRules
+from fpt.tasks.text_lines import lines
 
 ToExample = Callable[[Record, str], Example]  # of a record and its place; a wrong record is a UserError
 
 LINES = ".txt"
-ENDINGS = (*READERS, LINES)
 TABLES = (".csv", ".tsv")
 RAW = "text"  # the field that holds a whole source, used without the template
 
 
 def check_input(file: Path) -> None:
     """Refuse an input file that does not exist, or whose ending is not known."""
-    if file.suffix.lower() not in ENDINGS:
-        raise UserError(f"input={file}: the name must end in one of {', '.join(ENDINGS)}")
+    if ending(file) not in file_formats.ENDINGS:
+        raise UserError(f"input={file}: the name must end in one of {file_formats.ALLOWED}")
     if not file.is_file():
         raise UserError(f"input={file}: no such file")
 
@@ -49,7 +49,7 @@ def by_template(rules: TaskRules) -> ToExample:
     names = rules.template.fields
 
     def read(record: Record, where: str) -> Example:
-        if RAW in record and not all(name in record for name in names):
+        if RAW in record and any(name not in record and fields.at(record, name) is None for name in names):
             return raw_example(fields.text(record, RAW, where))
         return rules.template.fill(fields.texts_of(record, names, where, f", or the whole source as '{RAW}'"))
 
@@ -74,16 +74,17 @@ def by_prompt(rules: Mapping[str, TaskRules], field: str) -> ToExample:
     return read
 
 
-def rows_and_examples(file: Path, to_example: ToExample, faults: Faults) -> Iterator[tuple[Record, Example]]:
+def rows_and_examples(
+    file: Path, to_example: ToExample, faults: Faults, columns: Sequence[str] | None = None
+) -> Iterator[tuple[Record, Example]]:
     """Read a file's records, each with its example; in a .txt file each line is a whole source."""
-    suffix = file.suffix.lower()
-    if suffix == LINES:
+    if ending(file) == LINES:
         placed = ((f"{file}, line {number}", {RAW: line}) for number, line in lines(file, faults))
         for where, row in placed:
             with faults:
                 yield row, raw_example(row[RAW], where)
         return
-    for where, record in READERS[suffix](file, faults):
+    for where, record in file_formats.read(file, faults, columns):
         with faults:
             yield record, to_example(record, where)
 

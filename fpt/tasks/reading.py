@@ -7,9 +7,10 @@ from statistics import fmean
 from typing import Any
 
 from fpt.errors import UserError
-from fpt.tasks import fields, file_formats, metrics
+from fpt.tasks import fields, metrics
 from fpt.tasks.faults import Faults
 from fpt.tasks.fields import PlacedRecord, Record
+from fpt.tasks.json_files import answer_texts, json_lines, squad_records
 from fpt.tasks.table import TABLE, origin_of, template_of
 from fpt.tasks.task import Example, Golds, TaskRules
 
@@ -21,22 +22,9 @@ UNANSWERABLE = ("",)  # the golds of a question without an answer, as the offici
 
 
 def _squad_answer(record: Record, where: str) -> tuple[str, Golds]:
-    answers = fields.texts(fields.mapping(record, "answers", where), "text", where)
+    answers = fields.texts(record, "answers.text", where)
     golds = tuple(dict.fromkeys(answer for answer in answers if metrics.normalise(answer))) or UNANSWERABLE
     return golds[0] or NO_ANSWER, golds
-
-
-def _squad_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
-    for at_article, article in fields.objects(file_formats.json_file(file), "data", str(file), faults):
-        for at_paragraph, paragraph in fields.objects(article, "paragraphs", at_article, faults):
-            for place, asked in fields.objects(paragraph, "qas", at_paragraph, faults):
-                with faults:
-                    answers = _answer_texts(asked, place)
-                    yield place, {**asked, "context": paragraph.get("context"), "answers": {"text": answers}}
-
-
-def _answer_texts(asked: Record, where: str) -> list[str]:
-    return [fields.text(answer, "text", place) for place, answer in fields.objects(asked, "answers", where)]
 
 
 def _squad_from_text(text: str) -> str:
@@ -75,7 +63,7 @@ def _record_answer(record: Record, where: str) -> tuple[str, Golds]:
 
 def _record_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
     """Read a record for each query of each passage; those of a test file have no answers."""
-    for where, line in file_formats.json_lines(file, faults):
+    for where, line in json_lines(file, faults):
         with faults:
             passage, within = fields.mapping(line, "passage", where), f"{where}, passage"
             text = fields.text(passage, "text", within)
@@ -83,7 +71,7 @@ def _record_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
             entities = list(dict.fromkeys(_span(text, entity, place) for place, entity in spans))
             for place, query in fields.objects(line, "qas", where, faults):
                 with faults:
-                    answers = _answer_texts(query, place) if "answers" in query else []
+                    answers = answer_texts(query, place) if "answers" in query else []
                     index = {"passage": line.get("idx"), "query": query.get("idx")}
                     yield place, {**query, "passage": text, "entities": entities, "answers": answers, "idx": index}
 
@@ -114,7 +102,7 @@ def most_common_answer(train: Sequence[Example], valid: Sequence[Example]) -> tu
 
 RULES = {
     "squad_v2": TaskRules(
-        records=origin_of(TABLE["squad_v2"], _squad_file),
+        records=origin_of(TABLE["squad_v2"], squad_records),
         template=template_of(TABLE["squad_v2"]),
         answer=_squad_answer,
         answer_fields=("answers",),

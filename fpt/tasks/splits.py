@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fpt.config.run_config import RunConfig
-from fpt.config.schema import TaskConfig
+from fpt.config.schema import HUB, TaskConfig
 from fpt.errors import UserError, check_among
 from fpt.runs.run import Run
 from fpt.tasks.catalogue import data_of, is_own, rules_of
@@ -92,6 +92,7 @@ def without_training_file(config: RunConfig, split: str | None, run: Run | None)
     if run is None or split == "train" or not is_own(task) or is_drawn(task) or None in (task.train, task.valid):
         return config
     longest = task.max_new_tokens or run.result.get("max_new_tokens")
-    if task.train != run.config.task.train or Path(str(task.train)).expanduser().exists() or longest is None:
+    is_there = str(task.train).startswith(HUB) or Path(str(task.train)).expanduser().exists()
+    if task.train != run.config.task.train or is_there or longest is None:
         return config
     return replace(config, task=replace(task, train=task.valid, shots=None, max_new_tokens=longest))

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from fpt.errors import UserError, check_among
-from fpt.tasks.fields import Record, texts_of
+from fpt.tasks.fields import Record, at, texts_of
 from fpt.tasks.origins import Origin
 
 SENTINEL = "<extra_id_0> "  # stands before the answer in the paper's targets; other families' targets have none
@@ -122,12 +122,13 @@ class TaskRules:
 
     def has_answer(self, record: Record) -> bool:
         """Whether a test split's record has its answer."""
-        values = [record.get(name) for name in self.answer_fields]
+        values = [at(record, name) for name in self.answer_fields]
         return None not in values and any(value not in self.unknown for value in values)
 
     def question(self, record: Record, where: str) -> Example:
         """An example of a record, without its answer; all parts but the last of an id with several name its group."""
-        index = next((record[name] for name in self.id_fields if name in record), where.rpartition(", ")[2])
+        named = (value for name in self.id_fields if (value := at(record, name)) is not None)
+        index = next(named, where.rpartition(", ")[2])
         parts = list(map(str, index.values() if isinstance(index, dict) else [index]))
         values = texts_of(record, self.template.fields, where)
         return self.template.fill(values, "-".join(parts), "-".join(parts[:-1]))

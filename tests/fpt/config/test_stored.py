@@ -16,7 +16,7 @@ def test_paths_are_stored_from_the_root_and_other_words_as_they_are(
     monkeypatch.chdir(tmp_path)
     for name in ("model", "hub", "google/t5"):
         Path(name).mkdir(parents=True)
-    task = {"train": "a.jsonl", "valid": "~/b.csv", "data": "hub"}
+    task = {"train": "a.jsonl", "valid": "~/b.csv", "test": "hub:acme/news:test", "data": "hub"}
     config = compose.load(["model=./model", "schedule=cr", "cache_dir=cache"])
     tree = stored(replace(config, task=replace(config.task, **task)))
     assert (tree["model"]["weights"], tree["cache_dir"]) == (f"{tmp_path}/model", f"{tmp_path}/cache")

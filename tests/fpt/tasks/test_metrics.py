@@ -1,10 +1,12 @@
 """Metrics are those of implementations that nobody here wrote."""
 
 import random
+from statistics import fmean
 from typing import Any
 
 import pytest
 import torch
+from rouge_score.rouge_scorer import RougeScorer
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
@@ -67,11 +69,23 @@ def test_rouge_is_torchmetrics() -> None:
     stream = random.Random(2)
     answers, golds = ([sentence(stream, 12) or "lamp" for _ in range(60)] for _ in range(2))
     theirs = rouge_score(answers, golds, use_stemmer=True, rouge_keys=("rouge1", "rouge2", "rougeL"))
-    ours = metrics.rouge(answers, golds)
+    ours = metrics.rouge(answers, [[gold] for gold in golds])
     assert list(ours) == ["rougeL", "rouge1", "rouge2"]
     for name, value in ours.items():
         assert value == pytest.approx(100 * theirs[f"{name}_fmeasure"].item(), abs=1e-3)
         assert 0 < value < 100
+
+
+def test_rouge_of_several_golds_is_rouge_scores_own() -> None:
+    stream = random.Random(4)
+    golds = [[sentence(stream, 12) or "lamp" for _ in range(3)] for _ in range(30)]
+    answers = [sentence(stream, 12) for _ in golds]
+    scorer = RougeScorer(metrics.ROUGES, use_stemmer=True)
+    theirs = [scorer.score_multi(each, answer) for each, answer in zip(golds, answers, strict=True)]
+    ours = metrics.rouge(answers, golds)
+    for name, value in ours.items():
+        assert value == pytest.approx(100 * fmean(score[name].fmeasure for score in theirs))
+        assert value > max(metrics.rouge(answers, [[each[place]] for each in golds])[name] for place in range(3))
 
 
 @pytest.mark.parametrize(
@@ -95,23 +109,23 @@ def test_rouge_of_any_script_is_that_of_as_many_words_in_ascii(texts: tuple[str,
         plain.append(" ".join(number.setdefault(word, f"x{len(number)}") for word in words))
     gold, answer = plain
     theirs = rouge_score(answer, gold, rouge_keys=("rouge1", "rouge2", "rougeL"))
-    ours = metrics.rouge([texts[1]], [texts[0]])
+    ours = metrics.rouge([texts[1]], [[texts[0]]])
     assert ours == pytest.approx({name: 100 * theirs[f"{name}_fmeasure"].item() for name in ours}, abs=1e-3)
     assert ours["rouge1"] > 0
-    assert metrics.rouge([texts[0]], [texts[0]]) == pytest.approx(dict.fromkeys(ours, 100))
+    assert metrics.rouge([texts[0]], [[texts[0]]]) == pytest.approx(dict.fromkeys(ours, 100))
 
 
 @pytest.mark.parametrize(("text", "words"), [("ภาษาไทย", 7), ("ひらがなカナ", 6), ("ＡＢＣ１２", 1), ("x是y", 3)])
 def test_scripts_without_spaces_have_a_word_a_character(text: str, words: int) -> None:
-    halved = metrics.rouge([text[: len(text) // 2]], [text])
+    halved = metrics.rouge([text[: len(text) // 2]], [[text]])
     assert halved["rouge1"] == (0 if words == 1 else pytest.approx(200 * (words // 2) / (words + words // 2)))
 
 
 def test_rouge_by_hand() -> None:
     """LCS "lamp in port": 3 of 4 and of 5 words; words in common 3; no pair but "in port"."""
-    scores = metrics.rouge(["lamps stand in port"], ["The lamp is in Port."])
+    scores = metrics.rouge(["lamps stand in port"], [["The lamp is in Port."]])
     assert scores == pytest.approx({"rougeL": 200 / 3, "rouge1": 200 / 3, "rouge2": 200 / 7})
-    assert set(metrics.rouge([""], ["lamp"]).values()) == {0}
+    assert set(metrics.rouge([""], [["lamp"]]).values()) == {0}
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -12,6 +12,7 @@ from fpt.config import compose
 from fpt.errors import UserError
 from fpt.tasks.catalogue import GENERATED, RULES, most_train_examples, most_valid_examples
 from fpt.tasks.opening import open_task
+from fpt.tasks.task import Task
 
 GENERATED_TASKS = [name for name, form in RULES.items() if form.records.generated]
 MNLI = "index\tsentence1\tsentence2\tgold_label\n0\tp\th\tneutral\n1\tq\ti\tentailment\n"
@@ -107,6 +108,51 @@ def test_files_and_hub_give_the_same_examples(tmp_path: Path, monkeypatch: pytes
     assert len(ours.valid) == len(records)
     assert theirs.origin.startswith(f"Hub {'/'.join(source.hub)}")
     assert (ours.baseline_name, ours.majority) == (theirs.baseline_name, theirs.majority)
+
+
+OWN = ["task=files", "task.source={q}", "task.target={a.text}", "task.train=hub:acme/qa/two:train"]
+CARD = "---\nconfigs:\n- config_name: one\n  data_files: one.jsonl\n- config_name: two\n  data_files: two.jsonl\n---\n"
+
+
+def own_on_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> Task:
+    """A task of the user's own from two configurations; a folder of the data set's name stands in for the Hub."""
+    folder = tmp_path / "acme" / "qa"
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text(CARD)
+    for name in ("one", "two"):
+        rows = [{"q": f"{name} {number}", "a": {"text": [name, "x"], "start": [0, 1]}} for number in range(20)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    return open_task(compose.load([*OWN, *words]))
+
+
+def test_a_data_set_on_the_hub_by_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = own_on_hub(tmp_path, monkeypatch, "task.valid=hub:acme/qa/one:train[:3]")
+    assert [(example.id, example.source, example.golds) for example in task.valid] == [
+        (f"record {number + 1}", f"one {number}", ("one", "x")) for number in range(3)
+    ]
+    assert (len(task.train), task.train[0].source) == (20, "two 0")
+    assert task.origin == "hub:acme/qa/two:train and hub:acme/qa/one:train[:3]"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("hub:acme/qa", "expected hub:OWNER/NAME:SPLIT, or hub:OWNER/NAME/CONFIGURATION:SPLIT"),
+        ("hub:acme/qa/one/two:train", "expected hub:OWNER/NAME:SPLIT"),
+        ("hub:acme/qa:train", "cannot be fetched (ValueError: Config name is missing. Please pick one among"),
+        ("hub:acme/qa/three:train", "cannot be fetched (ValueError: BuilderConfig 'three' not found"),
+        ("hub:acme/qa/two:test", 'cannot be fetched (ValueError: Unknown split "test"'),
+        ("hub:acme/none:train", "cannot be fetched (ConnectionError: Couldn't reach 'acme/none' on the Hub"),
+    ],
+)
+def test_what_the_hub_has_not_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        own_on_hub(tmp_path, monkeypatch, f"task.valid={name}")
+    assert str(caught.value).startswith(f"task.valid={name}: ")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", GENERATED_TASKS)

@@ -4,6 +4,7 @@ import codecs
 import csv
 import gzip
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,9 +18,9 @@ import pytest
 
 from fpt.config import compose
 from fpt.errors import UserError
-from fpt.tasks.file_formats import TO_UTF8
 from fpt.tasks.opening import open_task
 from fpt.tasks.task import Task
+from fpt.tasks.text_lines import TO_UTF8
 from tests.conftest import Outcome, quick_words
 
 ROWS = [
@@ -192,6 +193,70 @@ def test_no_other_text_passes_for_an_answer(tmp_path: Path, said: str) -> None:
     assert squads.score(["5"] * len(rows), squads.valid)["squad_em"] == 50
 
 
+NESTED = {
+    "choices": [{"text": "sea", "label": "A"}, {"text": "sky", "label": "B"}],
+    "answers": {"text": ["the lamp", "lamp", "the lamp"], "start": [4, 8, 4]},
+    "meta": {"a.b": 1, "c": {"d": "deep"}},
+    "meta.c.d": "flat",
+}
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("answers.text.0", "the lamp"),
+        ("answers.start.1", "8"),
+        ("choices.1.text", "sky"),
+        ("choices.text.1", "sky"),
+        ("meta.c.d", "flat"),
+        ("meta.c", "'meta.c' is {'d': 'deep'}; expected a text or a number"),
+        ("meta.x.y", "'meta.x.y' is missing; expected a text or a number. It has question, passage"),
+        ("answers.text.3", "'answers.text.3' is missing"),
+        ("answers.text", "expected a text or a number; 'answers.text.0' is its first"),
+    ],
+)
+def test_a_field_of_a_nested_record(tmp_path: Path, ending: str, name: str, wanted: str) -> None:
+    row = {**{key: ROWS[0][key] for key in ("question", "passage", "answer")}, **NESTED}
+    file = save(tmp_path / f"a.{ending}", [row, {**row, "question": "other"}])
+    if " " in wanted and wanted != "the lamp":
+        with pytest.raises(UserError, match=re.escape(wanted)):
+            opened(file, f"task.source={{{name}}}")
+    else:
+        assert [example.source for example in opened(file, f"task.source=<{{{name}}}>").train] == [f"<{wanted}>"] * 2
+
+
+@pytest.mark.parametrize("metric", ["exact_match", "f1", "squad_em", "squad_f1", "rougeL", "rouge1", "rouge2"])
+def test_the_best_of_several_golds_counts_and_the_first_is_trained(tmp_path: Path, metric: str) -> None:
+    golds = ["red lamp", "blue boat", 5]
+    file = save(tmp_path / "a.jsonl", [{**ROWS[0], "answer": golds}, {**ROWS[1], "answer": ["it", "it"]}])
+    task = opened(file, f"task.metric={metric}")
+    assert [(example.target, example.golds) for example in task.train] == [
+        ("<extra_id_0> red lamp", ("red lamp", "blue boat", "5")),
+        ("<extra_id_0> it", ("it",)),
+    ]
+    one = list(task.train)[:1]
+    assert [task.score([said], one)[metric] for said in ("red lamp", "blue boat", "zork")] == [100, 100, 0]
+    framed = opened(file, "task.target=is {answer}.")
+    assert framed.train[0].golds == ("is red lamp.", "is blue boat.", "is 5.")
+
+
+@pytest.mark.parametrize(
+    ("answer", "more", "said"),
+    [
+        ([], (), "the target is empty; expected a text"),
+        (["x", " "], (), "the target is empty; expected a text"),
+        (["x", None], (), "'answer[1]' is None; expected a text or a number"),
+        (["x"], ("task.labels=[x,y]",), "expected a text or a number; 'answer.0' is its first"),
+        ([1], ("task.metric=pearson",), "expected a text or a number; 'answer.0' is its first"),
+    ],
+)
+def test_golds_that_do_not_fit_are_named(tmp_path: Path, answer: list[Any], more: tuple[str, ...], said: str) -> None:
+    file = save(tmp_path / "a.jsonl", [{**ROWS[0], "answer": answer}])
+    with pytest.raises(UserError, match=re.escape(f"line 1: {said}") if not more else re.escape(said)):
+        opened(file, *more)
+
+
 def test_numbers_are_correlated(tmp_path: Path) -> None:
     rows = [{**ROWS[0], "right": number / 2} for number in range(5)]
     file = save(tmp_path / "a.csv", rows)
@@ -258,9 +323,12 @@ def test_a_record_that_cannot_be_used_says_how_to_leave_it_out(tmp_path: Path) -
         (["task.source='{pasage'"], "task.source={pasage: not a template"),
         (["task.source=null"], "task=files needs a template with fields of yours as task.source, as in 'question:"),
         (["task.target=null"], "task=files needs a template with fields of yours as task.target, as in '{answer}'"),
-        (["task.train=null"], "task=files needs task.train=FILE: .jsonl, .csv, .tsv, .parquet"),
+        (
+            ["task.train=null"],
+            "task=files needs task.train=FILE (.jsonl, .json, .parquet, .csv, .tsv, .txt, texts also with .gz behind)",
+        ),
         (["task.valid=/nowhere.csv"], "task.valid=/nowhere.csv: no such file"),
-        (["task.train=a.txt"], "task.train=a.txt: the name must end in one of .jsonl"),
+        (["task.train=a.doc"], "task.train=a.doc: the name must end in one of .jsonl"),
         (["task.metric=rouge"], "task.metric=rouge: without task.labels, allowed are exact_match, f1"),
         (["task.metric=accuracy"], "is for labels; give task.labels, or one of exact_match"),
         (["task.labels={0: a, 1: b, 2: c}", "task.metric=f1"], "with 3 label words, allowed are accuracy, macro_f1"),
@@ -274,7 +342,7 @@ def test_a_record_that_cannot_be_used_says_how_to_leave_it_out(tmp_path: Path) -
         (["task.labels={0: Yes, 1: yes}"], "task.labels: 'Yes' and 'yes' differ only in case"),
         (["task=boolq"], "a.jsonl: is for task=files, not for boolq"),
         (["task.test=/nowhere.csv"], "task.test=/nowhere.csv: no such file"),
-        (["task.test=a.txt"], "task.test=a.txt: the name must end in one of .jsonl"),
+        (["task.test=a.gz"], "task.test=a.gz: the name must end in one of .jsonl"),
         (["task.test_split=test"], "task.test_split=test: for task=files give task.test=FILE"),
         (["task.id=nam"], "'nam' is missing"),
     ],
@@ -387,6 +455,7 @@ def test_a_column_called_mask_is_not_taken_for_the_answers_place(tmp_path: Path,
         opened(file, f"task.source={source}")
 
 
+GZIPPED = gzip.compress(b"question,passage,answer\na,b,c\n", mtime=0)
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
 
 
@@ -395,7 +464,10 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
     [
         ("a.jsonl", POINTER, "is a Git LFS pointer to the file, which git lfs pull fetches"),
         ("a.parquet", POINTER, "is a Git LFS pointer to the file, which git lfs pull fetches"),
-        ("a.csv", gzip.compress(b"question,passage,answer\na,b,c\n"), "is compressed with gzip; unpack it first"),
+        ("a.parquet", GZIPPED, "is compressed with gzip; unpack it first"),
+        ("a.csv.gz", GZIPPED[:-9], r"is a damaged gzip file \(EOFError.*; fetch or pack it anew"),
+        ("a.csv.gz", GZIPPED[:10] + b"\xff" * 9, r"is a damaged gzip file \(error: .* invalid block type"),
+        ("a.csv", GZIPPED[:-8] + bytes(8), r"is a damaged gzip file \(BadGzipFile: CRC check failed"),
         ("a.jsonl", b"PK\x03\x04\n", "is a zip archive or a spreadsheet; unpack it, or save the sheet as CSV"),
         ("a.csv", b"PAR1\n", "is Parquet; its name must end in .parquet"),
         ("a.tsv", b"<!doctype HTML><p>", "is a web page; download the file itself"),
@@ -405,8 +477,11 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
         ("a.csv", "question,passage,answer\na,é,c\n".encode("latin-1"), "line 2: not UTF-8; .* as iconv -f latin1"),
         ("a.csv", b"question;passage;answer\na;b;c\n", "The columns are parted by ';'; in a .csv it must be a comma"),
         ("a.csv", b"question\tpassage\tanswer\na\tb\tc\n", r"The columns are parted by '\\t'"),
-        ("a.jsonl", json.dumps(ROWS).encode(), r"a\.jsonl: is a JSON array; JSONL has an object on each line"),
-        ("a.jsonl", json.dumps(ROWS, indent=1).encode(), "is a JSON array"),
+        ("a.json", b'[{"question": 1}, 2]', r"a\.json, record 1: 'passage' is missing"),
+        ("a.json", b"[2]", r"a\.json, record 1: expected a JSON object, got int"),
+        ("a.json", b'[{"question": 1},\n]', r"a\.json: not JSON \(.* line "),
+        ("a.json", b'{"rows": []}', r"a\.json: 'data' is missing; expected a list. It has rows"),
+        ("a.json", b"3", r"a\.json, line 1: expected a JSON object, got int"),
     ],
 )
 def test_a_file_that_is_not_what_its_name_says_is_named(tmp_path: Path, name: str, content: bytes, said: str) -> None:

@@ -75,7 +75,7 @@ def test_the_baseline_is_the_commonest_training_answer(tmp_path: Path) -> None:
     ("question", "reason"),
     [
         ({"id": "x", "answers": []}, "data[0].paragraphs[0].qas[1]: 'question' is missing; expected a text"),
-        ({"id": "x", "question": "what"}, "data[0].paragraphs[0].qas[1]: 'answers' is missing; expected a list"),
+        ({"id": "x", "question": "what"}, "data[0].paragraphs[0].qas[1]: 'answers.text' is missing; expected a list"),
         (asked("x", []), "data[0].paragraphs[0].qas[1].answers[0]: 'text' is []; expected a text"),
         (asked("x", "\ud83d"), "qas[1].answers[0]: 'text', letter 1: half of a surrogate pair"),
         ("what", "data[0].paragraphs[0].qas[1]: expected an object, got str"),
