@@ -74,4 +74,5 @@ def measure(
 
 def _record(total: Tensor, weights: dict[str, Tensor], part: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     """Add a batch's weighted absolute activations to the neurons' totals [F]."""
-    total += torch.einsum("bpf,bp->f", inputs[0].float().abs(), weights[part]).double()
+    activations = inputs[0].reshape(*weights[part].shape, -1)  # OPT's have the positions of all texts in one axis
+    total += torch.einsum("bpf,bp->f", activations.float().abs(), weights[part]).double()

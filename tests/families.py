@@ -56,8 +56,12 @@ CASES = {
     "t5gemma2": Case({"encoder": {"text_config": SLIDING, "vision_config": VISION}, "decoder": DEEPER}),
     "gpt2": Case({"n_embd": WIDTH, "n_layer": 4, "n_head": 4, "n_inner": NEURONS, "n_positions": 520, **TOKENS}),
     "llama": Case(GROUPED),
+    "mistral": Case({**GROUPED, "sliding_window": 6}),
+    "qwen2": Case({**GROUPED, "use_sliding_window": True, "sliding_window": 6, "max_window_layers": 2}),
     "qwen3": Case({**GROUPED, "tie_word_embeddings": True}),
+    "gemma2": Case(SLIDING),
     "gemma3_text": Case(SLIDING),
+    "opt": Case({**SIZES, "ffn_dim": NEURONS, "word_embed_proj_dim": WIDTH, "max_position_embeddings": 520}),
     "bert": Case({**SIZES, "max_position_embeddings": 520}),
     "roberta": Case({**SIZES, "max_position_embeddings": 522}),
 }
@@ -192,7 +196,7 @@ class Given(nn.Module):
 class Nothing(nn.Module):
     """Stands in a position embedding's place, and adds nothing."""
 
-    def forward(self, positions: Tensor) -> Tensor:
+    def forward(self, positions: Tensor, *_: Any, **__: Any) -> Tensor:
         return torch.zeros(*positions.shape, 1)
 
 
@@ -201,6 +205,7 @@ def embedding_of(model: Any, family: str) -> Iterator[Callable[[Tensor], Tensor]
     """Within, the model takes as `inputs_embeds` what the function makes of ids: the states before its first block."""
     place, stand_in = {
         "gpt2": ("transformer.wpe", Nothing()),
+        "opt": ("model.decoder.embed_positions", Nothing()),
         "bert": ("bert.embeddings", Given()),
         "roberta": ("roberta.embeddings", Given()),
     }.get(family, ("", None))
@@ -213,6 +218,8 @@ def embedding_of(model: Any, family: str) -> Iterator[Callable[[Tensor], Tensor]
     def embedded(ids: Tensor) -> Tensor:
         if family == "gpt2":
             return words(ids) + own(torch.arange(ids.shape[1]))
+        if family == "opt":
+            return words(ids) + own(torch.ones_like(ids))
         return own(input_ids=ids)
 
     setattr(model.get_submodule(parent), name, stand_in)

@@ -97,7 +97,7 @@ def test_an_old_bin_that_holds_the_tied_head_twice_stays_tied(tmp_path: Path, mo
 
 @pytest.mark.parametrize(
     ("family", "word"),
-    [("longt5", "LongT5"), ("gemma3", "Gemma 3"), ("bart", "'bart'"), (None, "'None'")],
+    [("longt5", "LongT5"), ("gemma3", "Gemma 3"), ("phi3", "Phi-3"), ("bart", "'bart'"), (None, "'None'")],
 )
 def test_other_families_are_refused_by_name(family: str | None, word: str, tmp_path: Path) -> None:
     folder = save_checkpoint(tmp_path / "model", "T5 1.1")

@@ -119,7 +119,9 @@ def test_neurons_are_scored_as_on_the_whole_sequence(backbone: Backbone, theirs:
     scores = measure(behind(backbone), DATA, batch_size=4, engine=ON_CPU, with_bar=lambda batches, _: batches)
     seen = {name: [] for name in backbone.shape}
     hooks = [
-        layer.register_forward_pre_hook(lambda _, given, name=name: seen[name].append(given[0]))
+        layer.register_forward_pre_hook(
+            lambda _, given, name=name: seen[name].append(given[0].view(1, -1, given[0].shape[-1]))
+        )
         for name in backbone.shape
         for layer in backbone.family.activations_of(theirs, name)
     ]
