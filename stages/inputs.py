@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from fpt.backbones.backbone import Backbone, open_backbone
@@ -75,6 +76,8 @@ def open_inputs(config: RunConfig, task: Task, progress: Progress) -> Inputs:
         most = fits.most_padded(*values)
         splits = tuple(data.for_card(config.prompt.length, most) for data in splits)
     train, valid, *tests = splits
+    if task.class_weights:
+        train = replace(train, weights=np.float32([task.class_weights[example.golds[0]] for example in task.train]))
     return Inputs(backbone, task, train, valid, tests[0] if tests else None)
 
 

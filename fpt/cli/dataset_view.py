@@ -32,6 +32,7 @@ def described(config: RunConfig, task: Task, number: int, with_bar: WithBar) -> 
         "metric": task.metric,
         "baseline": {"name": task.baseline_name, "score": task.majority},
         "labels": list(task.labels),
+        "class_weights": dict(task.class_weights),
         "limits": {"source": config.task.source_length, "target": config.task.target_length},
         "notes": [*task.notes, *_notes(config, task, backbone)],
         "skipped": list(task.skipped),

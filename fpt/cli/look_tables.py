@@ -110,7 +110,9 @@ def print_dataset(look: dict[str, Any]) -> None:
     for note in look["notes"]:
         output.say(note)
     output.say()
-    output.show((_labels(split) for split in look["splits"]), words="split")
+    weights = {f"'{label}'": f"{look['class_weights'].get(label, 0):.3g}" for label in look["labels"]}
+    weighing = [{"split": "weights", "examples": "", **weights}] if look["class_weights"] else []
+    output.show([*map(_labels, look["splits"]), *weighing], words="split")
     output.say()
     output.show((row for split in look["splits"] for row in _lengths(split, look)), words="tokens of")
     for split in look["splits"]:

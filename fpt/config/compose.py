@@ -26,6 +26,7 @@ from fpt.config.schema import Group, ScheduleConfig, place
 from fpt.errors import UserError, check_among, did_you_mean, reason
 
 LEARNING = ("prompt", "schedule", "optim", "recycle")
+ONLY_LEARNING = ("train.updates", "train.epochs", "task.class_weights")
 
 
 def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
@@ -62,7 +63,7 @@ def _check_use(typed: Sequence[Override]) -> None:
     for override in typed:
         if override.key == "experiment":
             raise UserError("experiment=…: sets keys of several groups, and is for a new run; give the keys themselves")
-        if override.key.partition(".")[0] in LEARNING or override.key in ("train.updates", "train.epochs"):
+        if override.key.partition(".")[0] in LEARNING or override.key in ONLY_LEARNING:
             raise UserError(f"{override.word}: says how a prompt is learned, and the run's prompt is; leave it out")
 
 

@@ -26,13 +26,16 @@ FORMS = (
 )
 
 
-def typed(text: str) -> dict[str, str]:
-    """Label words from the text after `task.labels=`; words with commas, colons or white space around are quoted."""
+def typed(text: str, key: str = LABELS, why: str = f"are no label words; {FORMS}") -> dict[str, str]:
+    """Label words from the text after `task.labels=`; words with commas, colons or white space around are quoted.
+
+    Other keys with values by label are typed alike; `why` says in the error what was expected.
+    """
     brackets, inner = text[:1] + text[-1:], text[1:-1].strip()
     parts = _matches({"{}": _PAIR, "[]": _ITEM}.get(brackets), inner)
     if not parts:
-        raise UserError(f"task.labels={text}: are no label words; {FORMS}")
-    return _unique(((plain(part[0]), plain(part[-1])) for part in parts), f"task.labels={text}")
+        raise UserError(f"{key}={text}: {why}")
+    return _unique(((plain(part[0]), plain(part[-1])) for part in parts), f"{key}={text}")
 
 
 def of_file(path: str) -> dict[str, str]:

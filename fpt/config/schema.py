@@ -131,6 +131,7 @@ class TaskConfig(Group, key="task"):
     id: str | None = None
     labels: dict[Any, Any] | None = None
     labels_file: str | None = None
+    class_weights: str | None = setting(None, verbatim=True)
     metric: str | None = None
 
 

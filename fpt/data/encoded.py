@@ -35,16 +35,22 @@ class Batch:
     below: Tensor | None = None  # None: not computed yet
     factors: Tensor | None = None  # [B, P, D]: dropout's factors for the prompt's vectors
     places: Tensor | None = None  # [B]: where in the source a masked model answers; None: at its last token
+    weights: Tensor | None = None  # [B]: what the examples' target tokens weigh in the loss; None: all the same
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
         """All tensors of the batch, in the order of its attributes."""
-        return self.source, self.mask, self.labels, self.below, self.factors, self.places
+        return self.source, self.mask, self.labels, self.below, self.factors, self.places, self.weights
 
     @cached_property
     def real(self) -> Tensor:
         """Indices [N] of the real target tokens in the flattened labels."""
         return (self.labels != IGNORED).flatten().nonzero()[:, 0]
+
+    @property
+    def token_weights(self) -> Tensor | None:
+        """The weights [N] of the real target tokens in the loss; None: all weigh the same."""
+        return None if self.weights is None else self.weights[self.real // self.labels.shape[1]]
 
     def unlabelled(self) -> "Batch":
         """A copy of the batch whose labels are all IGNORED, so that its loss is 0."""
@@ -141,6 +147,7 @@ class Encoded:
     multiple: int = 1
     before: int = 0
     blank: int | None = None  # the mask token's id in a masked model, which answers there; None: other models
+    weights: NDArray[np.float32] | None = None  # of the examples in the loss; None: all weigh the same
 
     @cached_property
     def lengths(self) -> list[tuple[int, int]]:
@@ -165,7 +172,7 @@ class Encoded:
         return len(self.sources)
 
     def taken(self, indices: Sequence[int]) -> "Encoded":
-        """The token ids of the examples at `indices`, without stored states."""
+        """The token ids of the examples at `indices`, without stored states and weights."""
         sources, targets = (RaggedRows.of(rows[index] for index in indices) for rows in (self.sources, self.targets))
         return Encoded(sources, targets, pad=self.pad, multiple=self.multiple, before=self.before, blank=self.blank)
 
@@ -188,7 +195,8 @@ class Encoded:
             states = self.below.batch(indices)
             below = pad(states, (0, 0, 0, max(0, width - states.shape[1])))  # a causal model's include the target
         places = None if self.blank is None else (source == self.blank).long().argmax(1)
-        return Batch(source, mask, labels, below, places=places)
+        weights = None if self.weights is None else torch.from_numpy(self.weights[[*indices]])
+        return Batch(source, mask, labels, below, places=places, weights=weights)
 
     def padded_size(self, indices: Sequence[int]) -> tuple[int, int, int]:
         """(B, S, T) of the batch at `indices`."""

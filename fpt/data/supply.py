@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+import numpy as np
 from torch import Tensor
 
 from fpt.data.batches import UpdateOrder, micro_batches
@@ -16,7 +17,7 @@ class Share:
     """One process's part of an update: its batches, and the token counts of the whole update."""
 
     batches: list[Batch]
-    tokens: int  # target tokens, over which the loss is averaged
+    tokens: float  # target tokens, over which the loss is averaged, each counted by its example's weight if it has one
     all_tokens: int  # source and target tokens
 
     @classmethod
@@ -35,7 +36,8 @@ class Share:
             # Every process has equally many batches, as sharded weights need processes to run in step.
             batches.append(batch if part else batch.unlabelled())
         sources, targets = zip(*(data.lengths[index] for index in indices), strict=True)
-        return cls(batches, sum(targets), sum(sources) + sum(targets))
+        counted = sum(targets) if data.weights is None else float(np.dot(data.weights[indices], targets))
+        return cls(batches, counted, sum(sources) + sum(targets))
 
     def pinned(self) -> "Share":
         """The share in pinned memory, from which a GPU copies asynchronously."""

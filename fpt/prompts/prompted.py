@@ -73,23 +73,27 @@ class PromptedModel(nn.Module):
         return replace(batch, below=self.below(batch.rows(rows))[[rows.index(number[tuple(text)]) for text in texts]])
 
     def forward(self, batch: Batch) -> Tensor:
-        """Cross-entropy summed over the batch's real target tokens; only their positions go through the head."""
+        """Cross-entropy summed over the batch's real target tokens, by their weights; no others go through the head."""
         return self.loss(batch, *self.encode(batch))
 
     def loss(self, batch: Batch, states: Tensor, mask: Tensor) -> Tensor:
         """The loss of a batch from the states and the padding mask that `encode` returned for it."""
         states = self.reader.decode(batch, (states, mask)).flatten(0, 1)[batch.real]
-        labels = batch.labels.flatten()[batch.real]
+        labels, weights = batch.labels.flatten()[batch.real], batch.token_weights
         parts = self.reader.logit_parts(len(states))
         if len(parts) == 1:
-            return self._entropy(states, labels)
+            return self._entropy(states, labels, weights)
         # With 250,000 tokens a batch's logits take gigabytes, so they are recomputed in the backward pass, in parts.
         again: Any = {"use_reentrant": False, "preserve_rng_state": False}
-        return torch.stack([checkpoint(self._entropy, states[part], labels[part], **again) for part in parts]).sum()
+        each = [(states[part], labels[part], None if weights is None else weights[part]) for part in parts]
+        return torch.stack([checkpoint(self._entropy, *one, **again) for one in each]).sum()
 
-    def _entropy(self, states: Tensor, labels: Tensor) -> Tensor:
-        """Summed cross-entropy of labels [N], the tokens that states [N, D] should predict."""
-        return cross_entropy(self.reader.logits(states), labels, reduction="sum")
+    def _entropy(self, states: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+        """Summed cross-entropy of labels [N], the tokens that states [N, D] should predict, by weights [N] if any."""
+        logits = self.reader.logits(states)
+        if weights is None:
+            return cross_entropy(logits, labels, reduction="sum")
+        return cross_entropy(logits, labels, reduction="none") @ weights
 
     @torch.no_grad()
     def generate(self, batch: Batch, *, max_new_tokens: int, beams: int = 1) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import TaskConfig
 from fpt.errors import check_among
-from fpt.tasks import free_answers, labels, own_task, reading, variants
+from fpt.tasks import class_weights, free_answers, labels, own_task, reading, variants
 from fpt.tasks.fields import readable
 from fpt.tasks.task import TaskRules
 
@@ -22,6 +22,7 @@ def rules_of(task: TaskConfig) -> TaskRules:
     if task.answer != "generate" and not rules.labels:
         way_out = ", or give task.labels" if is_own(task) else ""
         raise task.error("answer", f"chooses between labels, and {task.name} has none; leave it out{way_out}")
+    class_weights.given(task, rules)
     return rules
 
 

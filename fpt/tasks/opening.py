@@ -6,7 +6,7 @@ from itertools import islice
 
 from fpt.config.run_config import RunConfig
 from fpt.errors import UserError
-from fpt.tasks import origins, sampling
+from fpt.tasks import class_weights, origins, sampling
 from fpt.tasks.catalogue import VALID_SHOTS, data_of, is_own, rules_of
 from fpt.tasks.faults import Faults
 from fpt.tasks.fields import Record, readable
@@ -36,6 +36,7 @@ def open_task(config: RunConfig) -> Task:
         skipped=tuple(splits.faults.messages),
         baseline_name=baseline_name,
         majority=rules.score(answers, valid)[rules.metric],
+        class_weights=class_weights.of(task, rules, train),
         test_split=test_split,
         test=test,
     )

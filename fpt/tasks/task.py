@@ -154,6 +154,7 @@ class Task(TaskRules):
     skipped: tuple[str, ...] = ()  # the error message of every record that was skipped
     baseline_name: str  # the baseline's name, such as the most common label
     majority: float  # the baseline's score on the main metric
+    class_weights: Mapping[str, float] = field(default_factory=dict)  # by label word; none: all examples weigh the same
 
     @property
     def parts(self) -> dict[str, Sequence[Example]]:

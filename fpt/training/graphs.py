@@ -95,7 +95,7 @@ class Graphs:
         self._graphs: dict[Sizes, _Graph] = {}
         self._inputs: list[Tensor | None] = []
 
-    def add(self, batch: Batch, tokens: int, loss: Tensor) -> None:
+    def add(self, batch: Batch, tokens: float, loss: Tensor) -> None:
         """Add a batch's part to the prompt's gradients and to `loss` [1], both means over the update's `tokens`.
 
         Raises:

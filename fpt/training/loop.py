@@ -97,7 +97,7 @@ class Changed:
     reason: str
 
 
-Add = Callable[[Batch, int, torch.Tensor], None]
+Add = Callable[[Batch, float, torch.Tensor], None]
 Event = Updated | Validated | Saved | Changed
 
 
@@ -256,7 +256,7 @@ def _adder(
     return Graphs(model, largest, Recorder(recipe.device)).add
 
 
-def _add(model: PromptedModel, batch: Batch, tokens: int, loss: torch.Tensor) -> None:
+def _add(model: PromptedModel, batch: Batch, tokens: float, loss: torch.Tensor) -> None:
     """Add a batch's part to the prompt's gradients and to `loss` [1], both means over the update's `tokens`."""
     part = model(batch.to(loss.device)) / tokens
     part.backward()

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.trains
 TWO_STAGES = "schedule.stages=[{depth: 0.5, width: 0.5, share: 0.4}, {share: 0.6}]"
 # From ±1/sqrt(d_model) steps this long double any rounding at every update, so the prompt starts from embeddings.
 SEEN = ["train.updates=10", "train.eval_every=10", "train.save_every=10"]
-EXACT = [*SEEN, "optim.lr=0.01", "prompt.init=vocab", TWO_STAGES]
+EXACT = [*SEEN, "optim.lr=0.01", "prompt.init=vocab", TWO_STAGES, "task.class_weights={no: 1, yes: 3}"]
 ENGINES = {"torch": ["engine=torch"], "ZeRO 3": ["engine=deepspeed"]}
 SELDOM = {
     "ZeRO 3, offloaded": ["engine=deepspeed", "engine.offload=cpu"],

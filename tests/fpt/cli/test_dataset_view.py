@@ -127,6 +127,14 @@ def test_what_the_tokenizer_does_not_know_is_counted_and_the_longest_named(
     assert "characters that the tokenizer does not know: € (6), ♞ (4), 漢 (2)" in done.out
 
 
+def test_class_weights_stand_below_the_labels_counts(cli: Callable[..., Outcome], tmp_path: Path) -> None:
+    words = ("task=boolq", "task.train_examples=30", "task.class_weights={yes: 2.5}", f"cache_dir={tmp_path}", "n=0")
+    done = cli("show", *words)
+    assert done.status == 0, done.err
+    (row,) = [line.split() for line in done.out.splitlines() if line.startswith("weights")]
+    assert row == ["weights", "1", "2.5"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

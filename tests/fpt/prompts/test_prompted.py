@@ -3,10 +3,12 @@
 import gc
 import weakref
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import PromptTuningConfig, TaskType, get_peft_model
@@ -135,6 +137,33 @@ def test_the_gradient_does_not_depend_on_the_micro_batches(checkpoint: Path, siz
         prompts.append((loss.item(), model.prompt.vectors.detach()))
     assert prompts[0][0] == pytest.approx(prompts[1][0], rel=1e-5)
     torch.testing.assert_close(prompts[0][1], prompts[1][1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("micro_batch", [None, 1, 3])
+def test_weighted_examples_have_torchs_own_weighted_loss_and_gradient(
+    checkpoint: Path, micro_batch: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two classes, whose targets have no token in common, so that torch's weights of tokens are theirs."""
+    weights, order = [3.0, 0.5, 0.5, 3.0], [3, 1, 0, 2]
+    own = replace(
+        DATA, targets=RaggedRows.of([[30, 31], [40], [41, 42, 43, 40], [31]]), weights=np.array(weights, np.float32)
+    )
+    theirs = AutoModelForSeq2SeqLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    of_tokens = torch.ones(theirs.config.vocab_size)
+    of_tokens[30:40], of_tokens[40:50] = 3.0, 0.5
+    inputs, labels = embedded(theirs, order), own.batch(order).labels
+    inputs["inputs_embeds"].requires_grad_()
+    logits = theirs(**inputs, labels=labels).logits
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), of_tokens)
+    (gradient,) = torch.autograd.grad(expected, inputs["inputs_embeds"])
+    for at_once in (1024, 2):  # the second computes the logits in parts
+        monkeypatch.setattr("fpt.prompts.readers.LOGITS_AT_ONCE", at_once)
+        model = prompted(checkpoint)
+        share, optim = Share.of(own, order, micro_batch), OptimConfig(clip=1e9)
+        loss, _ = step(model, torch.optim.SGD(model.prompt.parameters(), 1.0), share, optim, torch.device("cpu"))
+        torch.testing.assert_close(loss[0], expected.detach())
+        moved = PROMPT - model.prompt.vectors.detach()
+        torch.testing.assert_close(moved, gradient[:, : len(PROMPT)].sum(0), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.dear

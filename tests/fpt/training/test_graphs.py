@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -123,16 +124,20 @@ def test_they_are_those_of_kernels_started_one_by_one(
 
 
 @pytest.mark.parametrize("family", ["mt5", "gpt2"])
-def test_so_they_are_with_dropout_and_on_kept_states(family: str, folders: Callable[[str], Path], where: Any) -> None:
+def test_so_they_are_with_dropout_on_kept_states_and_of_weighted_examples(
+    family: str, folders: Callable[[str], Path], where: Any
+) -> None:
     device, record = where
     data, model = data_of(family), model_of(folders(family), late(2, generator="npg", dropout=0.5))
     kept = states_below(model, data, 2, IN_FLOAT32, lambda batches, _: batches)
-    data = replace(data, below=kept)
+    data = replace(data, below=kept, weights=np.array([3, 1, 0.5, 2], np.float32))
     model.to(device)
     dropout = partial(dropped_out, model.prompt, WIDTH, 0, update=0)
     expected = added_up(model, data, partial(_add, model), dropout)
     without = added_up(model, data, partial(_add, model))
     assert not torch.equal(expected[0][0], without[0][0])
+    unweighted = added_up(model, replace(data, weights=None), partial(_add, model), dropout)
+    assert not torch.equal(expected[0][0], unweighted[0][0])
     compare(added_up(model, data, Graphs(model, largest_batch(data, 3, dropout), record).add, dropout), expected)
 
 
