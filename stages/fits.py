@@ -19,6 +19,8 @@ def check(config: RunConfig, values: dict[str, Any], where: str) -> None:
     if config.engine.quantize != "none" and row.first.ffn.transposed:
         why = f"packs linear layers, and {model} has layers of another kind; leave it out"
         raise config.engine.error("quantize", why)
+    if task.chat and not row.reads.reads_target:
+        raise UserError(f"task.chat=true: chat templates are for causal models, and {model} is none; leave it out")
     widths = {value_at(values, stack.key(stack.width)) for stack in row.stacks.values()}
     if config.prompt.place == "suffix" and len(widths) > 1:
         raise config.prompt.error("place", f"the stacks of {model} have states of unlike widths; leave it out")

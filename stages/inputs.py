@@ -13,7 +13,7 @@ from fpt.backbones.location import read_values
 from fpt.config.run_config import RunConfig
 from fpt.config.stored import fixed_settings, stored
 from fpt.data.encoded import Encoded
-from fpt.data.encoding import Tokens, templates_of, tokenised
+from fpt.data.encoding import tokenised, tokens_of
 from fpt.data.readback import check_labels, tokenizer_notes
 from fpt.devices import distributed
 from fpt.devices.device import named
@@ -61,7 +61,7 @@ def open_inputs(config: RunConfig, task: Task, progress: Progress) -> Inputs:
             f"task.target_length={config.task.target_length}: cuts the labels of {task.name}"
             f" ({', '.join(task.labels)}), and a label that is cut is never right. Give a larger one"
         )
-    tokens = Tokens(backbone.tokenizer, backbone.family.row, templates_of(task, config.task))
+    tokens = tokens_of(task, backbone, config.task)
     for note in (*task.notes, *tokenizer_notes(task, tokens)):
         progress.say(note)
     for split, data in zip(("training", "validation", "test"), splits, strict=False):
@@ -105,7 +105,7 @@ def choice_for(config: RunConfig, rules: TaskRules, backbone: Backbone) -> Choic
     """The labels to choose between if the model scores labels (a masked model always does); None if it generates."""
     if not rules.labels:
         return None
-    tokens, answer = Tokens(backbone.tokenizer, backbone.family.row), config.task.answer
+    tokens, answer = tokens_of(rules, backbone, config.task), config.task.answer
     chosen = tokens.row.reads.chooses(answer)
     rows = check_labels(rules, tokens, chosen=chosen)
     return choice_of(rules.labels, rows, "score" if answer == "generate" else answer) if chosen else None

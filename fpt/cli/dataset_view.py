@@ -10,7 +10,7 @@ from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.location import config_values
 from fpt.config.run_config import RunConfig
 from fpt.data.encoded import Encoded
-from fpt.data.encoding import Tokens, templates_of, tokenised
+from fpt.data.encoding import tokenised, tokens_of
 from fpt.data.readback import check_labels, tokenizer_notes
 from fpt.errors import UserError
 from fpt.runs.progress import WithBar
@@ -46,8 +46,8 @@ def described(config: RunConfig, task: Task, number: int, with_bar: WithBar) -> 
 
 def _notes(config: RunConfig, task: Task, backbone: Backbone) -> tuple[str, ...]:
     """Why training would be refused or useless: the model does not suit the task, or its tokenizer the texts."""
-    tokens = Tokens(backbone.tokenizer, backbone.family.row, templates_of(task, config.task))
     try:
+        tokens = tokens_of(task, backbone, config.task)
         fits.check(config, *config_values(config.model))
         if task.labels:
             check_labels(task, tokens, chosen=tokens.row.reads.chooses(config.task.answer))

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from fpt.backbones.backbone import Backbone
 from fpt.backbones.family_table import FAMILY_TABLE, FamilyRow
 from fpt.config.schema import TaskConfig
+from fpt.data.chat import Chat, chat_of
 from fpt.data.encoded import IGNORED, Encoded, RaggedRows
 from fpt.errors import UserError
 from fpt.runs.progress import WithBar
@@ -61,16 +62,17 @@ def encode(
 
 def tokenised(task: Task, backbone: Backbone, config: TaskConfig, with_bar: WithBar) -> tuple[Encoded, ...]:
     """The task's splits as token ids: training, validation, and the test split if any."""
-    tokens = Tokens(backbone.tokenizer, backbone.family.row, templates_of(task, config))
+    tokens = tokens_of(task, backbone, config)
     limits = {"source_length": config.source_length, "target_length": config.target_length}
     return tuple(
         encode(part, tokens, **limits, find_answers=not task.labels, with_bar=with_bar) for part in task.parts.values()
     )
 
 
-def templates_of(rules: TaskRules, task: TaskConfig) -> str:
-    """A task's templates as one text; special tokens in it are meant as such."""
-    return rules.template.text + (task.target or "")
+def tokens_of(rules: TaskRules, backbone: Backbone, task: TaskConfig) -> "Tokens":
+    """How a task's texts become token ids; special tokens in its templates are meant as such."""
+    templates, chat = rules.template.text + (task.target or ""), chat_of(backbone) if task.chat else None
+    return Tokens(backbone.tokenizer, backbone.family.row, templates, chat)
 
 
 def decoded(outputs: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -92,6 +94,7 @@ class Tokens:
     tokenizer: PreTrainedTokenizerBase
     row: FamilyRow = FAMILY_TABLE["t5"]
     templates: str = ""
+    chat: Chat | None = None  # what is put around source and answer; None: nothing
 
     @cached_property
     def special(self) -> re.Pattern[str]:
@@ -109,6 +112,8 @@ class Tokens:
     @cached_property
     def frame(self) -> tuple[list[int], list[int]]:
         """The special ids before and after a source; in a causal model none come after it, as the target follows."""
+        if self.chat:
+            return [], []
         bare, framed = self.of_parts(["a"])[0], self.tokenizer("a")["input_ids"]
         start = next((place for place in range(len(framed)) if framed[place : place + len(bare)] == bare), 0)
         return framed[:start], framed[start + len(bare) :] if not self.row.reads.reads_target else []
@@ -143,6 +148,8 @@ class Tokens:
                 )
             if example.mask < 0:
                 example = example._replace(source=f"{example.source} {MASK}", mask=len(example.source) + 1)
+        if self.chat:
+            return _in_chat(example.marked("") if example.mask >= 0 else example, self.chat)
         if reads.cue and example.mask < 0:
             spare = example.spare if any(example.spare) else (0, len(example.source))
             return example._replace(source=example.source + reads.cue, spare=spare)
@@ -168,7 +175,7 @@ class Tokens:
 
     def of_targets(self, texts: list[str]) -> list[list[int]]:
         """Token ids of targets, each closed by the end token, unless the model only chooses a word at a mask."""
-        reads, end = self.row.reads, self.tokenizer.eos_token_id
+        reads, end = self.row.reads, self.chat.end if self.chat else self.tokenizer.eos_token_id
         if reads.writes and end is None:
             raise UserError("model: its tokenizer has no end-of-sequence token, which an answer ends with")
         distinct = list(dict.fromkeys(texts))  # a label task has few distinct targets
@@ -179,9 +186,10 @@ class Tokens:
 
     def _behind_text(self, words: list[str]) -> list[list[int]]:
         """Token ids of words as they follow a text; before a word alone Llama 2's tokenizer would put a space."""
-        (lead,) = self.of_parts(["a"])
-        alone = self.of_parts([f" {word}" if word else "" for word in words])
-        behind = self.of_parts([f"a {word}" if word else "" for word in words])
+        text, gap = (self.chat.between, self.chat.gap) if self.chat else ("a", " ")
+        (lead,) = self.of_parts([text])
+        alone = self.of_parts([gap + word if word else "" for word in words])
+        behind = self.of_parts([text + gap + word if word else "" for word in words])
         return [
             ids[len(lead) :] if ids[: len(lead)] == lead != ids else own for ids, own in zip(behind, alone, strict=True)
         ]
@@ -208,6 +216,16 @@ class Tokens:
             texts, add_special_tokens=False, return_attention_mask=False, verbose=False, **more
         ).input_ids
         return ids
+
+
+def _in_chat(example: Example, chat: Chat) -> Example:
+    """The example as the user's message, up to where the answer is asked for; spaces around a source are left out."""
+    content, (start, end) = example.source.strip(), example.spare
+    left, most = len(example.source) - len(example.source.lstrip()), len(content)
+    if not any(example.spare):  # so that a cut leaves the template whole
+        start, end = 0, left + most
+    spare = len(chat.before) + max(start - left, 0), len(chat.before) + min(max(end - left, 0), most)
+    return example._replace(source=chat.before + content + chat.between, spare=spare)
 
 
 def _check_masks(examples: list[Example], sources: list[list[int]], tokens: Tokens) -> None:

@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase
 
-from fpt.backbones.family_table import FAMILY_TABLE, FamilyRow
 from fpt.data.batches import batches_by_length
 from fpt.data.encoded import IGNORED, Batch, Encoded, RaggedRows
 from fpt.data.encoding import Tokens, decoded, encode
@@ -56,16 +54,15 @@ class Predictor:
     """A model with its prompt, ready to answer.
 
     Attributes:
+        tokens: makes token ids of texts.
         from_text: reads an answer from an output.
         source_length: the length limit of a source in tokens; a longer one is cut as in training.
         beams: the width of the beam search; 1: greedy decoding.
         choice: the labels to choose from; None: answers are generated.
-        row: the description of the model's family.
-        templates: texts whose special tokens stay special everywhere; all others are plain text.
     """
 
     model: PromptedModel
-    tokenizer: PreTrainedTokenizerBase
+    tokens: Tokens
     device: torch.device
     from_text: Callable[[str], str]
     source_length: int
@@ -73,8 +70,6 @@ class Predictor:
     batch_size: int
     beams: int = 1
     choice: Choice | None = None
-    row: FamilyRow = FAMILY_TABLE["t5"]
-    templates: str = ""
 
     def __call__(self, texts: Sequence[str]) -> list[Prediction]:
         """Predictions in the order of the texts."""
@@ -86,8 +81,7 @@ class Predictor:
 
     def encoded(self, examples: Sequence[Example]) -> Encoded:
         """The examples' sources as token ids, cut as in training."""
-        tokens = Tokens(self.tokenizer, self.row, self.templates)
-        return encode(examples, tokens, source_length=self.source_length, target_length=2)
+        return encode(examples, self.tokens, source_length=self.source_length, target_length=2)
 
     def outputs(self, batch: Batch, limits: Sequence[int]) -> Iterator[tuple[str, list[int], list[float]]]:
         """Each source's output text, its token ids, padded with IGNORED, and their log-probabilities, padded with 0.
@@ -104,12 +98,12 @@ class Predictor:
             number = torch.arange(ids.shape[1], device=ids.device)
             beyond = number >= torch.tensor(limits, device=ids.device)[:, None]
             ids, log_probs = ids.masked_fill(beyond, IGNORED), log_probs.masked_fill(beyond, 0)
-            texts = decoded(ids.tolist(), self.tokenizer)
+            texts = decoded(ids.tolist(), self.tokens.tokenizer)
         return zip(texts, ids.tolist(), log_probs.tolist(), strict=True)
 
     def prediction(self, example: Example, cut: int, output: str, ids: list[int], log_probs: list[float]) -> Prediction:
         """The prediction for an example, made of an output, its token ids and their log-probabilities."""
-        names = self.tokenizer.convert_ids_to_tokens([token for token in ids if token != IGNORED])
+        names = self.tokens.tokenizer.convert_ids_to_tokens([token for token in ids if token != IGNORED])
         tokens = tuple((name, math.exp(log)) for name, log in zip(names, log_probs, strict=False))
         answer = self.from_text(output)
         return Prediction(example.source, cut, output, answer, sum(log_probs), tokens, example.group or None)

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from fpt.backbones.backbone import open_backbone
 from fpt.backbones.location import is_on_this_machine
 from fpt.backbones.shapes import Selection, StackSelection
-from fpt.data.encoding import Tokens, encode, templates_of
+from fpt.data.encoding import encode, tokens_of
 from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
 from fpt.prompts.prompted import PromptedModel
@@ -108,7 +108,7 @@ def _write_embeds(
         (stack,) = backbone.shape  # one block is enough: every partial PLM has the same embeddings
         body = partial.build(backbone, Selection(**{stack: StackSelection((0,))})).to(dtype)
     model = PromptedModel(body, kind_of(learned.config).build(learned.tensors, 0))
-    tokens = Tokens(backbone.tokenizer, backbone.family.row, templates_of(rules_of(task), task))
+    tokens = tokens_of(rules_of(task), backbone, task)
     embedded, asked = dict[str, torch.Tensor](), list[dict[str, Any]]()
     for window in texts:
         # Encoded as in `Predictor.encoded`; a target is not needed here.

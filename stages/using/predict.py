@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.config.run_config import RunConfig
-from fpt.data.encoding import Tokens, templates_of
+from fpt.data.encoding import tokens_of
 from fpt.devices import distributed
 from fpt.devices.device import open_device, with_precision
 from fpt.devices.engine import Engine
@@ -60,7 +60,7 @@ def mixed_predictor(
                 rules = rules_of(own.task)
                 predictors[name] = Predictor(
                     model.with_prompt(modules[name].to(device)),
-                    backbone.tokenizer,
+                    tokens_of(rules, backbone, own.task),
                     device,
                     rules.from_text,
                     source_length=own.task.source_length,
@@ -68,8 +68,6 @@ def mixed_predictor(
                     batch_size=config.train.eval_batch,
                     beams=beams,
                     choice=choice_for(own, rules, backbone),
-                    row=backbone.family.row,
-                    templates=templates_of(rules, own.task),
                 )
             yield MixedPredictor(predictors)
 
@@ -79,7 +77,7 @@ def _longest(config: RunConfig, rules: TaskRules, backbone: Backbone) -> int:
     if not rules.labels:
         return config.task.target_length
     words = [ANSWER.format(answer=label) for label in rules.labels]
-    return max(map(len, Tokens(backbone.tokenizer, backbone.family.row).of_targets(words)))
+    return max(map(len, tokens_of(rules, backbone, config.task).of_targets(words)))
 
 
 def _check_alike(

@@ -8,7 +8,8 @@ import pytest
 from fpt.backbones import tiny
 from fpt.backbones.backbone import Backbone
 from fpt.config.compose import load
-from fpt.data.encoding import Tokens, templates_of
+from fpt.data import encoding
+from fpt.data.encoding import Tokens
 from fpt.data.readback import check_labels, tokenizer_notes
 from fpt.errors import UserError
 from fpt.runs.progress import Progress
@@ -103,7 +104,7 @@ def test_special_tokens_in_records_are_told(byte_level: Backbone, embedded: Back
     words[4] = "task.source={q}<|eot|>"
     config = load([*words, labels])
     task = open_task(config)
-    tokens = Tokens(byte_level.tokenizer, byte_level.family.row, templates_of(task, config.task))
+    tokens = encoding.tokens_of(task, byte_level, config.task)
     assert tokenizer_notes(task, tokens) == (
         "1 of 4 sources hold '<|eot|>', as the template does: it is special in all",
     )

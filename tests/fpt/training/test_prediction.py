@@ -29,8 +29,8 @@ def predictor(folder: Path, batch_size: int) -> Predictor:
         if name.endswith("bias"):  # or a random GPT-2 says the same token to all
             parameter.zero_()
     model = PromptedModel(body, SoftPrompt(vectors))
-    row = backbone.family.row
-    return Predictor(model, backbone.tokenizer, torch.device("cpu"), str, 99, 12, batch_size=batch_size, row=row)
+    tokens = Tokens(backbone.tokenizer, backbone.family.row)
+    return Predictor(model, tokens, torch.device("cpu"), str, 99, 12, batch_size=batch_size)
 
 
 @pytest.mark.parametrize("pad", [None, -1, 0])
@@ -45,7 +45,7 @@ def test_a_batch_says_what_each_text_is_answered_alone(tmp_path: Path, family: s
     answer = predictor(folder, 4)
     data = answer.encoded([raw_example(text) for text in TEXTS])
     ids = answer.model.generate(data.batch([0, 1, 2, 3]), max_new_tokens=12)
-    assert decoded(answer.model.trimmed(ids).tolist(), answer.tokenizer) == [one.output for one in alone]
+    assert decoded(answer.model.trimmed(ids).tolist(), answer.tokens.tokenizer) == [one.output for one in alone]
 
 
 @pytest.mark.parametrize(

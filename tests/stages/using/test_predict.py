@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from fpt.api import Predictor, PromptedModel, SoftPrompt, build, configure, open_backbone
+from fpt.data.encoding import Tokens
 from fpt.runs.run import open_run
 from stages.selection import everything
 from stages.using.learned import from_run
@@ -145,7 +146,7 @@ def test_scores_are_those_of_transformers(finished: Path, boolq: Path, beams: in
     with predictor(records.config, from_run(records, None), beams=beams, max_new_tokens=4) as answer:
         found, body = answer(texts), answer.model.body
         for text, ours in zip(texts, found, strict=True):
-            ids = answer.tokenizer(text, return_tensors="pt")["input_ids"]
+            ids = answer.tokens.tokenizer(text, return_tensors="pt")["input_ids"]
             embedded = torch.cat([answer.model.prompt.vectors[None], body.get_input_embeddings()(ids)], 1)
             theirs = body.generate(
                 inputs_embeds=embedded,
@@ -155,7 +156,9 @@ def test_scores_are_those_of_transformers(finished: Path, boolq: Path, beams: in
                 return_dict_in_generate=True,
             )
             said = theirs.sequences[0, 1:]
-            assert answer.tokenizer.convert_ids_to_tokens(said[: len(ours.tokens)]) == [name for name, _ in ours.tokens]
+            assert answer.tokens.tokenizer.convert_ids_to_tokens(said[: len(ours.tokens)]) == [
+                name for name, _ in ours.tokens
+            ]
             with torch.no_grad():
                 logs = body(inputs_embeds=embedded, labels=said[None]).logits[0].log_softmax(-1)
             wanted = logs.gather(1, said[:, None])[: len(ours.tokens), 0]
@@ -170,7 +173,7 @@ def test_the_end_is_part_of_an_output_and_nothing_behind_it(tmp_path: Path) -> N
     backbone = open_backbone(configure("model=tiny").model)
     prompt = SoftPrompt(backbone.embeddings(list(range(100, 120))))
     model = PromptedModel(build(backbone, everything(backbone.shape)), prompt)
-    answer = Predictor(model, backbone.tokenizer, torch.device("cpu"), str, 100, 20, batch_size=2)
+    answer = Predictor(model, Tokens(backbone.tokenizer), torch.device("cpu"), str, 100, 20, batch_size=2)
     texts = ["question: is the lamp red passage: The lamp is red.", "summarize: The lamp is red. The stone is old."]
     found, lengths = answer(texts), []
     for text, ours in zip(texts, found, strict=True):
