@@ -28,9 +28,9 @@ def check(config: RunConfig, values: dict[str, Any], where: str) -> None:
     if is_own(task) and task.train is None:  # a plan needs no training file
         return
     rules = rules_of(task)
-    if not row.reads.writes and not rules.labels:
+    if not row.reads.writes and not rules.classes:
         raise UserError(
-            f"{model}: answers by one word at a mask, and {task.name} has no label words; take a task with labels, or"
+            f"{model}: answers by one label at a mask, unlike {task.name}; take a task whose examples have one each, or"
             " a model that writes"
         )
     _check_mask(model, row, rules.template)

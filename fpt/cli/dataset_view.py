@@ -14,6 +14,7 @@ from fpt.data.encoding import tokenised, tokens_of
 from fpt.data.readback import check_labels, tokenizer_notes
 from fpt.errors import UserError
 from fpt.runs.progress import WithBar
+from fpt.tasks.labels import COMMA, NONE
 from fpt.tasks.task import SENTINEL, Example, Task
 from stages import fits
 
@@ -36,7 +37,7 @@ def described(config: RunConfig, task: Task, number: int, with_bar: WithBar) -> 
         "limits": {"source": config.task.source_length, "target": config.task.target_length},
         "notes": [*task.notes, *_notes(config, task, backbone)],
         "skipped": list(task.skipped),
-        "splits": [_split(name, examples, parts[name], task.labels, backbone) for name, examples in task.parts.items()],
+        "splits": [_split(name, examples, parts[name], task, backbone) for name, examples in task.parts.items()],
         "examples": [
             _example(task.train[index], index, train, backbone)
             for index in (position * len(task.train) // number for position in range(number))
@@ -56,13 +57,13 @@ def _notes(config: RunConfig, task: Task, backbone: Backbone) -> tuple[str, ...]
     return tokenizer_notes(task, tokens)
 
 
-def _split(
-    name: str, examples: Sequence[Example], data: Encoded, labels: Sequence[str], backbone: Backbone
-) -> dict[str, Any]:
+def _split(name: str, examples: Sequence[Example], data: Encoded, task: Task, backbone: Backbone) -> dict[str, Any]:
     """A split in numbers; those of labels and targets are None if it has none."""
     assert data.whole is not None
     answered = bool(examples[0].golds)
-    counts = Counter(example.golds[0] for example in examples) if answered and labels else {}
+    golds = [example.golds[0] for example in examples] if answered and task.labels else []
+    labels = (*task.labels, NONE) if task.multilabel else task.labels
+    counts = Counter(label for gold in golds for label in (gold.split(COMMA) if task.multilabel else [gold]))
     sources, targets = data.num_cut
     sides = ("source", "target") if answered and not labels else ("source",)
     return {

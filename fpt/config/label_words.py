@@ -27,10 +27,7 @@ FORMS = (
 
 
 def typed(text: str, key: str = LABELS, why: str = f"are no label words; {FORMS}") -> dict[str, str]:
-    """Label words from the text after `task.labels=`; words with commas, colons or white space around are quoted.
-
-    Other keys with values by label are typed alike; `why` says in the error what was expected.
-    """
+    """Label words, or other values by label, from a typed text; commas, colons and white space around are quoted."""
     brackets, inner = text[:1] + text[-1:], text[1:-1].strip()
     parts = _matches({"{}": _PAIR, "[]": _ITEM}.get(brackets), inner)
     if not parts:

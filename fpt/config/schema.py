@@ -132,6 +132,7 @@ class TaskConfig(Group, key="task"):
     id: str | None = None
     labels: dict[Any, Any] | None = None
     labels_file: str | None = None
+    multilabel: bool = False
     class_weights: str | None = setting(None, verbatim=True)
     metric: str | None = None
 

@@ -47,11 +47,6 @@ class Batch:
         """Indices [N] of the real target tokens in the flattened labels."""
         return (self.labels != IGNORED).flatten().nonzero()[:, 0]
 
-    @property
-    def token_weights(self) -> Tensor | None:
-        """The weights [N] of the real target tokens in the loss; None: all weigh the same."""
-        return None if self.weights is None else self.weights[self.real // self.labels.shape[1]]
-
     def unlabelled(self) -> "Batch":
         """A copy of the batch whose labels are all IGNORED, so that its loss is 0."""
         return replace(self, labels=torch.full_like(self.labels, IGNORED))

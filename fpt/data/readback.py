@@ -36,7 +36,7 @@ def check_labels(rules: TaskRules, tokens: Tokens, *, chosen: bool) -> list[list
 def tokenizer_notes(task: Task, tokens: Tokens) -> tuple[str, ...]:
     """Notes for the user on training examples that the tokenizer would alter."""
     some = [task.train[index] for index in range(0, len(task.train), -(-len(task.train) // NUM_CHECKED))]
-    lost = [] if task.labels else _not_read_back(some, task, tokens)
+    lost = [] if task.classes else _not_read_back(some, task, tokens)
     return (*_read_as_text(some, tokens), *_special_by_template(some, task.template.text, tokens), *lost)
 
 

@@ -79,7 +79,8 @@ class PromptedModel(nn.Module):
     def loss(self, batch: Batch, states: Tensor, mask: Tensor) -> Tensor:
         """The loss of a batch from the states and the padding mask that `encode` returned for it."""
         states = self.reader.decode(batch, (states, mask)).flatten(0, 1)[batch.real]
-        labels, weights = batch.labels.flatten()[batch.real], batch.token_weights
+        labels = batch.labels.flatten()[batch.real]
+        weights = None if batch.weights is None else batch.weights[batch.real // batch.labels.shape[1]]
         parts = self.reader.logit_parts(len(states))
         if len(parts) == 1:
             return self._entropy(states, labels, weights)

@@ -19,10 +19,13 @@ def rules_of(task: TaskConfig) -> TaskRules:
     rules = own_task.rules(task) if is_own(task) else _named_rules(task)
     for text in (rules.template.text, *rules.labels):
         readable(text, f"task={task.name}: {text!r}")
-    if task.answer != "generate" and not rules.labels:
-        way_out = ", or give task.labels" if is_own(task) else ""
-        raise task.error("answer", f"chooses between labels, and {task.name} has none; leave it out{way_out}")
-    class_weights.given(task, rules)
+    for key in ("answer", "class_weights"):
+        if getattr(task, key) not in ("generate", None) and not rules.classes:
+            way_out = ", or give task.labels" if is_own(task) and not rules.multilabel else ""
+            raise task.error(
+                key, f"is for examples with one label each, unlike those of {task.name}; leave it out{way_out}"
+            )
+    class_weights.of(task, rules)
     return rules
 
 

@@ -1,6 +1,7 @@
-"""Tasks whose answer is one of a few label words: all rows of tasks.yaml that have words."""
+"""Tasks whose answer is one of a few label words, as in tasks.yaml, or any number of them, as in files of one's own."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,9 @@ MEASURES: dict[str, Callable[[Texts, Texts, Texts, Texts], float]] = {
 }
 MEASURES["f1a"] = MEASURES["f1"]  # MultiRC's: over all answers of all questions
 OF_TWO_LABELS = ("f1", "f1a", "matthews")
+OF_SETS = ("micro_f1", "macro_f1", "subset_accuracy")
+COMMA = ", "  # between several labels
+NONE = "none"  # what is said where there is no label, as a target cannot be empty
 
 
 def label_rules(template: Template, words: Mapping[Any, str], records: Origin, metric_names: Texts) -> TaskRules:
@@ -39,6 +43,39 @@ def label_rules(template: Template, words: Mapping[Any, str], records: Origin, m
         correct=lambda answer, example: answer in example.golds,
         baseline=_most_common_label,
     )
+
+
+def multilabel_rules(words: Mapping[str, str], records: Origin, metric: str) -> TaskRules:
+    """The rules of a task whose answers are labels in the order of `words` with commas between, or NONE."""
+    if wrong := next((word for word in words.values() if "," in word or word.casefold() == NONE), None):
+        why = f"with task.multilabel=true commas part labels, and {NONE} stands for no label; give another word"
+        raise UserError(f"task.labels: the label word {wrong!r}: {why}")
+    known = {word.casefold(): word for word in (*words.values(), NONE)}
+    return replace(
+        label_rules(Template(""), words, records, OF_SETS),
+        multilabel=True,
+        metric=metric,
+        from_text=lambda text: joined(_labels_in(known, text)),
+        score=partial(_set_scores, known),
+    )
+
+
+def joined(labels: Texts) -> str:
+    """The target or answer that consists of these labels."""
+    return COMMA.join(labels) if labels else NONE
+
+
+def _labels_in(known: Mapping[str, str], text: str) -> list[str]:
+    """The labels that a text names, in their order, then its other parts; nothing only if it is NONE."""
+    parts = {known.get(part.strip().casefold(), part.strip()) for part in text.split(",")}
+    parts = parts - {""} or parts
+    named = [label for label in known.values() if label in parts]
+    return [] if parts == {NONE} else [*named, *sorted(parts.difference(named))]
+
+
+def _set_scores(known: Mapping[str, str], answers: Texts, examples: Sequence[Example]) -> dict[str, float]:
+    said, golds = ([set(_labels_in(known, text)) for text in texts] for texts in (answers, _golds(examples)))
+    return metrics.set_scores(said, golds, [label for label in known.values() if label != NONE])
 
 
 def _score(metric_names: Texts, labels: Texts, answers: Texts, examples: Sequence[Example]) -> dict[str, float]:

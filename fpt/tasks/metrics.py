@@ -4,8 +4,10 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from functools import partial
+from itertools import chain
+from operator import and_, eq
 from statistics import fmean, mode
 from types import SimpleNamespace
 
@@ -40,6 +42,17 @@ def macro_f1(answers: Sequence[str], golds: Sequence[str], labels: Sequence[str]
     from sklearn.metrics import f1_score  # takes a second to import
 
     return 100 * float(f1_score(golds, answers, labels=list(labels), average="macro", zero_division=0))
+
+
+def set_scores(answers: Sequence[Set[str]], golds: Sequence[Set[str]], labels: Sequence[str]) -> dict[str, float]:
+    """F1 of all labels together, the labels' mean F1, and the percentage of sets that are right; others are wrong."""
+    right = Counter(chain(*map(and_, answers, golds)))
+    both = Counter(chain(*answers, *golds))
+    return {
+        "micro_f1": 200 * right.total() / (both.total() or 1),
+        "macro_f1": 200 * fmean(right[label] / (both[label] or 1) for label in labels),
+        "subset_accuracy": 100 * fmean(map(eq, answers, golds)),
+    }
 
 
 def matthews(answers: Sequence[str], golds: Sequence[str], labels: Sequence[str]) -> float:

@@ -49,9 +49,9 @@ def _to_learn_and_validate(config: RunConfig, splits: "_Splits") -> tuple[list[E
     train = splits.first("train", task.train_examples)
     if is_drawn(task):
         assert task.shots is not None
-        train, valid = sampling.as_lpt_draws(train, task.shots, task.valid_shots or VALID_SHOTS, seed, rules.labels)
+        train, valid = sampling.as_lpt_draws(train, task.shots, task.valid_shots or VALID_SHOTS, seed, rules.classes)
     elif (is_own(task) and task.valid is None) or origins.is_whole(rules.records, splits.data):
-        train, valid = sampling.split_off(train, task.valid_share, config.seed, labels=rules.labels)
+        train, valid = sampling.split_off(train, task.valid_share, config.seed, labels=rules.classes)
         share = f"{len(valid):,} of its {len(train) + len(valid):,} examples"
         file = task.train or origins.file_of(rules.records, splits.data, "train")
         without = "there is no task.valid" if is_own(task) else "there is no other file"
@@ -61,7 +61,7 @@ def _to_learn_and_validate(config: RunConfig, splits: "_Splits") -> tuple[list[E
     else:
         valid = splits.first(task.valid_split, task.valid_examples)
     if task.shots is not None and not is_drawn(task):
-        train = sampling.shots_of_each(train, task.shots, seed, labels=rules.labels)
+        train = sampling.shots_of_each(train, task.shots, seed, labels=rules.classes)
     if rules.each_gold:
         each = ((example, gold) for example in train for gold in example.golds)
         train = [

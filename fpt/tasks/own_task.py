@@ -14,7 +14,17 @@ from fpt.tasks.fields import Record
 from fpt.tasks.origins import Origin
 from fpt.tasks.task import MASK, Example, Golds, TaskRules, Template
 
-KEYS = ("train", "valid", "test", "columns", "source", "target", "spare", "id")  # settings that only task=files has
+KEYS = (
+    "train",
+    "valid",
+    "test",
+    "columns",
+    "source",
+    "target",
+    "spare",
+    "id",
+    "multilabel",
+)  # settings that only task=files has
 OF_LABELS = ("accuracy", "f1", "macro_f1", "matthews")
 OF_NUMBERS = ("pearson", "spearman")
 OF_TEXT = ("exact_match", "f1", "squad_em", "squad_f1", *OF_NUMBERS, "rougeL", "rouge1", "rouge2")
@@ -31,14 +41,17 @@ def rules(config: TaskConfig) -> TaskRules:
         Template(f"{{{config.spare}}}", key="task.spare").check_fields(source.fields, "task.source")
         spare = (config.spare,)
     words = None if config.labels is None else _words(config.labels)
-    scored = _text_rules(config.metric or "exact_match") if words is None else _label_rules(config.metric, words)
+    if words is None and config.multilabel:
+        raise config.error("multilabel", "is for tasks with labels; give task.labels, or leave it out")
+    scored = _text_rules(config.metric or "exact_match") if words is None else _label_rules(config, words)
     return replace(
         scored,
         records=replace(records, prepare=partial(_checked, config.id, MASK in source.text)),
         template=replace(source, spare=spare),
-        answer=partial(_answer, target, words, scored.metric in OF_NUMBERS),
+        answer=partial(_answer, scored, target),
         answer_fields=target.fields,
-        unknown=("", []),  # an empty cell or list means that the answer is not known
+        # An empty cell or list means that the answer is not known, or that there is no label.
+        unknown=() if config.multilabel else ("", []),
         id_fields=() if config.id is None else (config.id,),
         each_gold=False,
     )
@@ -48,7 +61,7 @@ def check_unused(config: TaskConfig) -> None:
     """Refuse settings that only task=files has in any other task."""
     instead = {"source": "; give task.template for another wording", "test": "; give task.test_split=test for its own"}
     for key in KEYS:
-        if getattr(config, key) is not None:
+        if getattr(config, key) not in (None, False):
             raise config.error(key, f"is for task=files, not for {config.name}{instead.get(key, '')}")
 
 
@@ -93,16 +106,19 @@ def _words(word_of: Mapping[Any, Any]) -> dict[str, str]:
     return words
 
 
-def _label_rules(metric: str | None, words: Mapping[str, str]) -> TaskRules:
-    """Rules for answers that are one of the label words, scored by the given metric."""
-    metric, num = metric or "accuracy", len(set(words.values()))
+def _label_rules(config: TaskConfig, words: Mapping[str, str]) -> TaskRules:
+    """Rules for answers that are one of the label words, or any number of them, scored by the given metric."""
+    num, records = len(set(words.values())), Origin((), {}, file_formats.read)
     if num < 2:
         raise UserError(f"task.labels={{{', '.join(words)}}}: expected at least two label words; {label_words.FORMS}")
+    if config.multilabel:
+        metric = config.metric or labels.OF_SETS[0]
+        check_among(metric, labels.OF_SETS, f"task.metric={metric}: with task.multilabel=true, allowed are")
+        return labels.multilabel_rules(words, records, metric)
+    metric = config.metric or "accuracy"
     allowed = [name for name in OF_LABELS if num == 2 or name not in labels.OF_TWO_LABELS]
     check_among(metric, allowed, f"task.metric={metric}: with {num} label words, allowed are")
-    return labels.label_rules(
-        Template(""), words, Origin((), {}, file_formats.read), tuple(dict.fromkeys((metric, "accuracy")))
-    )
+    return labels.label_rules(Template(""), words, records, tuple(dict.fromkeys((metric, "accuracy"))))
 
 
 def _checked(id_field: str | None, has_mask: bool, record: Record, where: str) -> Record:
@@ -114,26 +130,42 @@ def _checked(id_field: str | None, has_mask: bool, record: Record, where: str) -
     return record
 
 
-def _answer(
-    target: Template, words: Mapping[str, str] | None, is_number: bool, record: Record, where: str
-) -> tuple[str, Golds]:
-    if words is None and not is_number:
-        golds = _golds(target, record, where)
+def _answer(rules: TaskRules, target: Template, record: Record, where: str) -> tuple[str, Golds]:
+    if rules.multilabel:
+        answer = _labels(rules.words, _texts(target, record, where), where)
+        return answer, (answer,)
+    if not rules.words and rules.metric not in OF_NUMBERS:
+        golds = _texts(target, record, where)
+        if not golds or not all(map(str.strip, golds)):
+            raise UserError(f"{where}: the target is empty; expected a text")
         return golds[0], golds
     answer = target.fill(fields.texts_of(record, target.fields, where)).source
-    if words is not None:
-        value = fields.compared(answer)
-        if value not in words:
-            more = label_words.shown({**words, value[:100]: "WORD"})
-            raise UserError(f"{where}: the label is {answer[:100]!r}, and task.labels has no word for it; give {more}")
-        answer = words[value]
+    if rules.words:
+        answer = _word(rules.words, answer, where)
     elif free_answers.number(answer) is None:
         raise UserError(f"{where}: the target is {answer[:100]!r}; expected a number")
     return answer, (answer,)
 
 
-def _golds(target: Template, record: Record, where: str) -> Golds:
-    """The target's text; where a field of it holds a list, a text for each item, of which any is right."""
+def _labels(words: Mapping[str, str], texts: Golds, where: str) -> str:
+    """The target that says the labels in these texts: each is a label's value, or has several with commas between."""
+    parts = (part for text in texts for part in ([text] if fields.compared(text) in words else text.split(",")))
+    values = set(map(str.strip, parts))
+    said = {_word(words, value, where) for value in values - {"", labels.NONE}.difference(words)}
+    return labels.joined([word for word in dict.fromkeys(words.values()) if word in said])
+
+
+def _word(words: Mapping[str, str], text: str, where: str) -> str:
+    """The label word for the value that a text spells."""
+    value = fields.compared(text)
+    if value not in words:
+        more = label_words.shown({**words, value[:100]: "WORD"})
+        raise UserError(f"{where}: the label is {text[:100]!r}, and task.labels has no word for it; give {more}")
+    return words[value]
+
+
+def _texts(target: Template, record: Record, where: str) -> Golds:
+    """The target's text; where a field of it holds a list, a text for each item."""
     choices = [
         fields.texts(record, name, where)
         if isinstance(fields.at(record, name), list)
@@ -141,10 +173,7 @@ def _golds(target: Template, record: Record, where: str) -> Golds:
         for name in target.fields
     ]
     filled = (target.fill(dict(zip(target.fields, each, strict=True))).source for each in product(*choices))
-    golds = tuple(dict.fromkeys(filled))
-    if not golds or not all(map(str.strip, golds)):
-        raise UserError(f"{where}: the target is empty; expected a text")
-    return golds
+    return tuple(dict.fromkeys(filled))
 
 
 def _template(config: TaskConfig, key: str) -> Template:

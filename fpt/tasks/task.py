@@ -107,6 +107,7 @@ class TaskRules:
     id_fields: tuple[str, ...] = ("id", "idx")  # the first that a record has is its id; without one, its place is
     each_gold: bool = False  # whether training makes an example of every gold, not of the first alone
     words: Mapping[Any, str] = field(default_factory=dict)  # label words by the data's values; none for free text
+    multilabel: bool = False  # whether an answer is any number of labels, not one
     metrics: tuple[str, ...] = ()  # the metrics that may be chosen as the main one; empty where it is fixed
     metric: str  # the main metric's name, a key of what `score` returns
     from_text: Callable[[str], str] = str.strip  # reads an answer from a decoded output
@@ -119,6 +120,11 @@ class TaskRules:
     def labels(self) -> tuple[str, ...]:
         """The label words; none where the answer is free text."""
         return tuple(dict.fromkeys(self.words.values()))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The label words of which every example has one; none where the answer is free text or several labels."""
+        return () if self.multilabel else self.labels
 
     def has_answer(self, record: Record) -> bool:
         """Whether a test split's record has its answer."""

@@ -140,13 +140,13 @@ def shared_out(
 
 
 def longest_answer(task: Task, train: Encoded, limit: int) -> int:
-    """How many tokens to generate, up to `limit`: as the longest label has, or twice as long free-text targets have.
+    """How many tokens to generate, up to `limit`: as the longest label has, or twice as long other targets have.
 
-    Only training targets are used, so that nothing leaks from validation. The longest 1% of free-text targets do not
+    Only training targets are used, so that nothing leaks from validation. The longest 1% of these do not
     count, since every output that does not end by itself is generated up to this length.
     """
     targets = train.targets.lengths
-    if task.labels:
+    if task.classes:
         return min(limit, max(targets))
     return min(limit, 2 * int(np.quantile(targets, 0.99, method="higher")))
 

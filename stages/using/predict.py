@@ -73,8 +73,8 @@ def mixed_predictor(
 
 
 def _longest(config: RunConfig, rules: TaskRules, backbone: Backbone) -> int:
-    """Return how many tokens a target may have: as many as the longest label, or the task's limit if it has none."""
-    if not rules.labels:
+    """Return how many tokens a target may have: as many as the longest label, or the limit if it is not one."""
+    if not rules.classes:
         return config.task.target_length
     words = [ANSWER.format(answer=label) for label in rules.labels]
     return max(map(len, tokens_of(rules, backbone, config.task).of_targets(words)))

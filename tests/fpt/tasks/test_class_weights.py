@@ -52,14 +52,20 @@ def test_weights_are_given_by_word_or_value(tmp_path: Path, typed: str, weights:
         (["task.class_weights=balance"], "balance: expected balanced, or weights of labels"),
         (["task.class_weights=[1, 2]"], "expected balanced, or weights of labels"),
         (["task.class_weights={}"], "expected balanced, or weights of labels"),
-        (["task.class_weights={neun: 1}"], r"no label 'neun'; the task has ja, nein, .* Did you mean 'nein'\?"),
+        (
+            ["task.class_weights={neun: 1}"],
+            r"no label 'neun'; there are yes, no, maybe, ja, nein, .* Did you mean 'nein'\?",
+        ),
         (["task.class_weights={ja: 1, yes: 2}"], "two keys are the label 'ja'; give one"),
         (["task.class_weights={ja: 1, ja: 2}"], "'ja' is given twice"),
         *(
             ([f"task.class_weights={{ja: {weight}}}"], "expected a number from 1e-06 to 1,000,000 for ja, not")
             for weight in ("0", "-1", "x", "nan", "1e7", "inf")
         ),
-        (["task.labels=null", "task.class_weights=balanced"], "is for tasks with labels, and files has none"),
+        (
+            ["task.labels=null", "task.class_weights=balanced"],
+            "is for examples with one label each, unlike those of files; leave it out, or give task.labels",
+        ),
     ],
 )
 def test_what_are_no_weights_is_refused(tmp_path: Path, words: list[str], said: str) -> None:

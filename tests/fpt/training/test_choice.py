@@ -111,4 +111,6 @@ def test_a_run_validates_evaluates_and_predicts_by_score(
 def test_a_task_without_labels_has_nothing_to_choose_from(cli: Cli, task: str) -> None:
     refused = cli("train", f"task={task}", "task.answer=score")
     assert refused.status == 2
-    assert refused.err.strip().endswith(f"task.answer=score: chooses between labels, and {task} has none; leave it out")
+    assert refused.err.strip().endswith(
+        f"task.answer=score: is for examples with one label each, unlike those of {task}; leave it out"
+    )
