@@ -77,7 +77,8 @@ def open_inputs(config: RunConfig, task: Task, progress: Progress) -> Inputs:
         splits = tuple(data.for_card(config.prompt.length, most) for data in splits)
     train, valid, *tests = splits
     if task.class_weights:
-        train = replace(train, weights=np.float32([task.class_weights[example.golds[0]] for example in task.train]))
+        weights = [task.class_weights[example.golds[0]] for example in task.train]
+        train = replace(train, weights=np.array(weights, np.float32))
     return Inputs(backbone, task, train, valid, tests[0] if tests else None)
 
 

@@ -57,6 +57,7 @@ def multilabel_rules(words: Mapping[str, str], records: Origin, metric: str) -> 
         metric=metric,
         from_text=lambda text: joined(_labels_in(known, text)),
         score=partial(_set_scores, known),
+        baseline=lambda train, valid: ("most common set of labels", _most_common_label(train, valid)[1]),
     )
 
 

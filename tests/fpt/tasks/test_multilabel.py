@@ -119,7 +119,7 @@ def test_texts_are_scored_as_sets(tmp_path: Path) -> None:
     sets = [{"insult", "toxic"}, {""}, {"threat", "rude"}, {"toxic"}, set(), set()]
     scores = task.score([task.from_text(answer) for answer in answers], task.valid)
     assert scores == pytest.approx(expected(sets, [set(labels) for labels in HAD]))
-    assert task.metric == "macro_f1"
+    assert (task.metric, task.baseline_name) == ("macro_f1", "most common set of labels")
     assert task.majority == pytest.approx(task.score(["none"] * 6, task.valid)["macro_f1"])
 
 
