@@ -49,9 +49,7 @@ def as_lpt_draws(examples: Sequence[Example], shots: int, valid_shots: int, seed
     without a header from one seed to the next; this matches a run for a single seed.)
     """
     if not labels:
-        raise UserError(
-            "task.protocol=lpt: draws in proportion to labels, and here no example has just one; leave it out"
-        )
+        raise UserError("task.protocol=lpt: draws by label, and here no example has just one; leave it out")
     if shots >= len(examples):
         there = f"only {len(examples)} training examples, and some are for validation"
         raise UserError(f"task.shots={shots}: there are {there}; give a smaller number")

@@ -150,7 +150,10 @@ def test_a_link_in_a_circle_is_no_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "word",
-    ["prompt=late", "prompt.length=3", "optim.lr=1", "schedule=pt", "train.updates=9", "recycle.optimizer=false"],
+    [
+        *("prompt=late", "prompt.length=3", "optim.lr=1", "schedule=pt", "train.updates=9", "recycle.optimizer=false"),
+        "task.class_weights=balanced",
+    ],
 )
 def test_a_learned_prompt_is_used_as_it_was_learned(word: str) -> None:
     with pytest.raises(

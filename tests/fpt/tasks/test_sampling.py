@@ -100,9 +100,7 @@ def test_what_cannot_be_drawn_is_refused(folder: Path, words: list[str], said: s
 
 
 def test_free_text_has_no_proportions(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"task\.protocol=lpt: draws in proportion to labels, and here no example has just one"
-    ):
+    with pytest.raises(UserError, match=r"task\.protocol=lpt: draws by label, and here no example has just one"):
         open_task(load(["task=xsum", "task.data=world", "task.protocol=lpt", "task.shots=20"]))
 
 
