@@ -63,6 +63,7 @@ def settings(app: FastAPI, most: int) -> uvicorn.Config:
         app,
         http=TimedProtocol,
         ws="none",
+        log_config=None,  # uvicorn's own would close all handlers that there are, and absl's closes standard error then
         log_level="error",
         access_log=False,
         timeout_graceful_shutdown=PATIENCE,

@@ -1,6 +1,8 @@
 """Connections on which no whole request comes are closed; without file descriptors left the service says little."""
 
 import asyncio
+import io
+import logging
 import os
 import resource
 import socket
@@ -66,3 +68,12 @@ def test_a_request_that_does_not_come_is_not_waited_for(monkeypatch: pytest.Monk
         assert (answer[:12], answer[-4:]) == (b"HTTP/1.1 200", b"null")
         again.sendall(HALF_A_REQUEST)
         assert [one.recv(4096) for one in (silent, half, again)] == [b""] * 3
+
+
+def test_the_handlers_of_other_libraries_stay_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvicorn's own configuration of logging closes them, and absl's, which rouge_score brings, closes its stream too."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    monkeypatch.setattr(handler, "close", stream.close)
+    server.settings(FastAPI(), 1)
+    assert not stream.closed
