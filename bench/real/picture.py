@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from bench.real import runs
 from bench.real.__main__ import UPDATES
-from bench.real.arms import PEFT, VANILLA
+from bench.real.arms import ARMS, PEFT, VANILLA
 from bench.real.runs import Row
 from bench.real.tables import Look, Pair, looks, of_model
 from bench.svg import text_of
@@ -69,8 +69,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.real.picture", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--updates", type=int, default=UPDATES)
+    parser.add_argument("--only", nargs="+", default=[VANILLA, PEFT, "suffix"], choices=list(ARMS), help="arms")
     options = parser.parse_args()
-    print(drawn(of_model(runs.kept(), options.model, options.updates)), end="")
+    print(drawn(of_model(runs.kept(), options.model, options.updates, options.only)), end="")
 
 
 if __name__ == "__main__":
