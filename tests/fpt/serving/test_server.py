@@ -71,7 +71,7 @@ def test_a_request_that_does_not_come_is_not_waited_for(monkeypatch: pytest.Monk
 
 
 def test_the_handlers_of_other_libraries_stay_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    """uvicorn's own configuration of logging closes them, and absl's, which rouge_score brings, closes its stream too."""
+    """uvicorn's own configuration of logging closes them, and absl's, which rouge_score brings, its stream too."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     monkeypatch.setattr(handler, "close", stream.close)
