@@ -28,13 +28,8 @@ def chosen(options: argparse.Namespace) -> list[Kind]:
             for task in options.tasks
             for arm, rate in tried
         ]
-    return [
-        kind
-        for model in options.model
-        for kind in in_turn(
-            model, options.tasks, list(PARTS) if options.parts else options.only, range(options.seeds), options.updates
-        )
-    ]
+    arms, seeds = list(PARTS) if options.parts else options.only, range(options.seeds)
+    return [kind for model in options.model for kind in in_turn(model, options.tasks, arms, seeds, options.updates)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -14,17 +14,8 @@ from fpt.tasks.fields import Record
 from fpt.tasks.origins import Origin
 from fpt.tasks.task import MASK, Example, Golds, TaskRules, Template
 
-KEYS = (
-    "train",
-    "valid",
-    "test",
-    "columns",
-    "source",
-    "target",
-    "spare",
-    "id",
-    "multilabel",
-)  # settings that only task=files has
+# The settings that only task=files has
+KEYS = ("train", "valid", "test", "columns", "source", "target", "spare", "id", "multilabel")
 OF_LABELS = ("accuracy", "f1", "macro_f1", "matthews")
 OF_NUMBERS = ("pearson", "spearman")
 OF_TEXT = ("exact_match", "f1", "squad_em", "squad_f1", *OF_NUMBERS, "rougeL", "rouge1", "rouge2")

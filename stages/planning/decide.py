@@ -89,7 +89,8 @@ def slow_validation(config: RunConfig, schedule: Schedule, inputs: Inputs, plan:
     if cost["share"] <= MOST_VALIDATION:
         return []
     way_out = "a larger train.eval_every or train.eval_examples=N takes less"
-    return [f"about {cost['share']:.0%} of the time will go into {cost['times']:,} validations: {way_out}"]
+    times = f"{cost['times']:,} validation{'s' if cost['times'] > 1 else ''}"
+    return [f"about {cost['share']:.0%} of the time will go into {times}: {way_out}"]
 
 
 def _blocks(stage: Stage, schedule: Schedule) -> dict[str, tuple[int, ...]]:
