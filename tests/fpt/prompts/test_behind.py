@@ -140,13 +140,10 @@ def test_neurons_are_scored_as_on_the_whole_sequence(backbone: Backbone, theirs:
 
 def test_several_prompts_read_a_source_once(backbone: Backbone) -> None:
     """And answer as each does alone, generating or choosing."""
-    prompts = [SoftPrompt(PROMPT * size, is_behind=True) for size in (1, 2)]
+    prompts = [SoftPrompt(PROMPT * factor, is_behind=True) for factor in (1, 2)]
     model, rows, of_rows = behind(backbone), [0, 1, 0, 2, 1], [0, 0, 1, 1, 1]
-    mixed, sizes, targets = (
-        model.with_prompt(MixedPrompt(prompts, of_rows)),
-        [],
-        torch.tensor([[30, 31, 1], [32, 1, -100]]),
-    )
+    mixed, targets = model.with_prompt(MixedPrompt(prompts, of_rows)), torch.tensor([[30, 31, 1], [32, 1, -100]])
+    sizes: list[tuple[int, ...]] = []
     first = backbone.family.blocks_of(model.body, next(iter(backbone.shape)))[0]
     hook = first.register_forward_pre_hook(lambda _, given: sizes.append(tuple(given[0].shape[:2])))
     batch = mixed.read_once(DATA.batch(rows))

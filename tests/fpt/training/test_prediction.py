@@ -11,7 +11,7 @@ from fpt.data.encoding import Tokens, decoded
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
 from fpt.tasks.predict_input import raw_example
-from fpt.training.prediction import Predictor
+from fpt.training.prediction import MixedPredictor, Predictor
 from stages import partial
 from stages.selection import everything
 from tests.conftest import open_folder
@@ -21,14 +21,14 @@ TEXTS = ["the lamp is red{mask}", "a{mask}", "a stone is old, and the lamp{mask}
 EOT = 299  # <|eot|>, which stands behind all pieces and <|endoftext|>
 
 
-def predictor(folder: Path, batch_size: int) -> Predictor:
+def predictor(folder: Path, batch_size: int, *, length: int = 3, is_behind: bool = False) -> Predictor:
     backbone = open_folder(folder)
-    vectors = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(5))
+    vectors = torch.randn(length, WIDTH, generator=torch.Generator().manual_seed(5))
     body = partial.build(backbone, everything(backbone.shape))
     for name, parameter in body.named_parameters():
         if name.endswith("bias"):  # or a random GPT-2 says the same token to all
             parameter.zero_()
-    model = PromptedModel(body, SoftPrompt(vectors))
+    model = PromptedModel(body, SoftPrompt(vectors, is_behind=is_behind))
     tokens = Tokens(backbone.tokenizer, backbone.family.row)
     return Predictor(model, tokens, torch.device("cpu"), str, 99, 12, batch_size=batch_size)
 
@@ -46,6 +46,20 @@ def test_a_batch_says_what_each_text_is_answered_alone(tmp_path: Path, family: s
     data = answer.encoded([raw_example(text) for text in TEXTS])
     ids = answer.model.generate(data.batch([0, 1, 2, 3]), max_new_tokens=12)
     assert decoded(answer.model.trimmed(ids).tolist(), answer.tokens.tokenizer) == [one.output for one in alone]
+
+
+@pytest.mark.parametrize("is_behind", [False, True])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_prompts_of_different_lengths_answer_a_mix_as_each_does_alone(
+    tmp_path: Path, family: str, is_behind: bool
+) -> None:
+    folder = save_byte_level(tmp_path / family, family, eos_token_id=[1, *range(3, 260, 8)])
+    each = {str(length): predictor(folder, 4, length=length, is_behind=is_behind) for length in (2, 5)}
+    examples = [raw_example(text)._replace(group=name) for text in TEXTS for name in each]
+    mixed = [one.output for one in MixedPredictor(each).answer(examples)]
+    alone = [one for both in zip(*(answer(TEXTS) for answer in each.values()), strict=True) for one in both]
+    assert mixed == [one.output for one in alone]
+    assert mixed[0::2] != mixed[1::2]
 
 
 @pytest.mark.parametrize(
