@@ -45,15 +45,17 @@ class Prompt(nn.Module):
     def joined(
         self, states: Tensor, mask: Tensor, source: Tensor, factors: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Each example's vectors in front of its states [B, L, D] and mask [B, L]: [B, P+L, D] and [B, P+L].
+        """Each example's vectors with its states [B, L, D] and mask [B, L], at their place: [B, P+L, D] and [B, P+L].
 
         The vectors may depend on the source's states, the first S, whose padding mask [B, S] is `source`. They are
         multiplied by dropout's `factors` [B, P, D].
         """
         vectors = self(states[:, : source.shape[1]], source)
         vectors = vectors if factors is None else vectors * factors
-        states = torch.cat([vectors.to(states.dtype), states], 1)
-        return states, torch.cat([mask.new_ones(vectors.shape[:2]), mask], 1)
+        return self._in_order(vectors.to(states.dtype), states), self._in_order(mask.new_ones(vectors.shape[:2]), mask)
+
+    def _in_order(self, own: Tensor, others: Tensor) -> Tensor:
+        return torch.cat([others, own] if self.is_behind else [own, others], 1)
 
 
 class SoftPrompt(Prompt):
