@@ -7,6 +7,7 @@ those numbers say that the script works, nothing about a card. Models have rando
 
 import argparse
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -37,7 +38,6 @@ from fpt.config import compose  # noqa: E402
 from fpt.config.schema import EngineConfig, PromptConfig  # noqa: E402
 from fpt.data.encoded import Batch, Encoded  # noqa: E402
 from fpt.data.supply import Share  # noqa: E402
-from fpt.devices.meter import rated  # noqa: E402
 from fpt.pricing.flops import price_of  # noqa: E402
 from fpt.pricing.memory import need  # noqa: E402
 from fpt.prompts.prompted import PromptedModel  # noqa: E402
@@ -46,6 +46,8 @@ from fpt.training.optimizer import make  # noqa: E402
 from stages import schedule  # noqa: E402
 from stages.planning.decide import plan_ahead  # noqa: E402
 
+# Peak FLOP/s of dense matrix multiplication of an H100 or H200 (SXM), from NVIDIA's data sheet.
+RATED = {"bfloat16": 989e12, "tf32": 495e12, "float32": 67e12}
 # Model, gigabytes of a card, packing: what a plan's settings are held to.
 HELD_TO = (
     ("t5-large", 24, "none"),
@@ -122,7 +124,7 @@ def _speed_of(place: Place, model: PromptedModel, data: Encoded, size: int, prec
             micro_batch //= 2
     tokens, peak_bytes = sum(sum(data.lengths[index]) for index in range(size)), place.peak()
     flops = _flops(model, data, size, micro_batch)
-    peak = rated(_card(), precision, tf32=False) if place.is_card else None
+    peak = RATED.get(precision) if place.is_card and re.search(r"\bH[12]00\b(?! PCIe| NVL)", _card()) else None
     return {
         "micro_batch": micro_batch,
         "seconds_per_update": seconds,

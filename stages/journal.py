@@ -1,7 +1,9 @@
-"""Writes metrics.jsonl and saved states, and shows progress, while a stage trains."""
+"""Writes metrics.jsonl and saved states, shows progress and measures speed and memory, while a stage trains."""
 
-from fpt.devices import distributed
-from fpt.devices.meter import Meter, peak_flops
+from typing import Any
+
+import torch
+
 from fpt.runs import losses
 from fpt.runs.run import PROMPT, UPDATES
 from fpt.training.checkpoint import TrainState, dump_state
@@ -24,9 +26,8 @@ class Journal:
 
     def __init__(self, setup: Setup) -> None:
         """Begin a run's journal; call it before the first model is built, because memory is measured from here on."""
-        device, dtype = setup.engine.device, setup.config.engine.dtype
         self._folder, self._progress, self._start = setup.folder, setup.progress, setup.start
-        self._meter = Meter(device, peak_flops(device, dtype, distributed.size()))
+        self._meter = Meter(setup.engine.device)
         flops = setup.plan.flops - setup.plan.flops_importance
         self._progress.expect(flops, done=setup.plan.flops_before(setup.state.update))
 
@@ -39,7 +40,7 @@ class Journal:
         self._stage, self._schedule, self._plan = stage, setup.schedule, setup.plan
         earlier = self._schedule.stages[: stage.index - 1]
         self._seconds = measuring + sum(resume.read_state(self._folder, one)[0].seconds for one in earlier)
-        self._meter.begin(self._plan.stages[stage.index - 1].flops_per_update, seconds)
+        self._meter.begin(seconds)
         return self._seconds
 
     def record(self, event: Event) -> None:
@@ -88,3 +89,48 @@ class Journal:
             self._folder.write(f"{self._stage.folder}/{PROMPT}", prompt)
             self._folder.write_json(f"{self._stage.folder}/{UPDATES}", self._meter.found)
         self._folder.write(resume.state_file(self._stage), dump_state(state, self._folder.metrics_mark()))
+
+
+class Meter:
+    """Measures updates stage by stage, from where the run began or last resumed."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def begin(self, seconds: float) -> None:
+        """Begin a stage, or resume it after `seconds` of training."""
+        self._at, self._seconds = seconds, 0.0
+        self._tokens = self._peak = 0
+        self._forget_peak()
+
+    def updated(self, seconds: float, tokens: int) -> float | None:
+        """Count an update of `tokens` tokens; returns the stage's tokens per second so far.
+
+        The time of a single update is not known, since its loss is read while the next one is running.
+        """
+        took, self._at = seconds - self._at, seconds
+        self._tokens, self._seconds = self._tokens + tokens, self._seconds + took
+        if self._device.type == "cuda":
+            self._peak = max(self._peak, torch.cuda.max_memory_allocated(self._device))
+        return self._rate
+
+    def validated(self, seconds: float) -> None:
+        """Leave out a validation that has just ended: its time and memory are not those of updates."""
+        self._at = seconds
+        self._forget_peak()
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """The stage's peak memory on a GPU in bytes, and tokens per second; None if unknown.
+
+        Tokens are those of sources and targets, without padding and prompt.
+        """
+        return {"peak_memory": self._peak or None, "tokens_per_second": self._rate}
+
+    @property
+    def _rate(self) -> float | None:
+        return self._tokens / self._seconds if self._seconds > 0 else None
+
+    def _forget_peak(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)

@@ -86,9 +86,7 @@ def _examine() -> dict[str, Any]:
         from torch.utils.collect_env import get_pretty_env_info
 
         from fpt.devices.device import cpu_precision
-        from fpt.devices.extensions import abandoned_locks
 
-        problems += [f"{lock}: is of a build that was killed; remove this file" for lock in abandoned_locks()]
         report, precision = get_pretty_env_info(), cpu_precision()  # type: ignore[no-untyped-call]
     except Exception as error:
         problems.append(f"torch: {reason(error)}")

@@ -79,11 +79,11 @@ def _checked(config: RunConfig) -> Schedule:
 def _launch(config: RunConfig, flags: list[str], progress: Progress) -> None:
     """Start the processes that train the run."""
     with progress.console.status("importing torch and transformers"):
-        from fpt.devices.launch import start
+        from fpt.devices.distributed import launch
     with TemporaryDirectory(prefix="fpt-") as place:
         file = Path(place) / "config.yaml"
         file.write_text(compose.to_yaml(config), encoding="utf-8")
-        start(config.engine, ["worker", str(file), *flags])
+        launch(config.engine, ["worker", str(file), *flags])
 
 
 def worker(arguments: Arguments) -> None:

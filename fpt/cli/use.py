@@ -108,9 +108,9 @@ def _launched(verb: str, arguments: Arguments, config: RunConfig, progress: Prog
     if not processes.must_be_launched(config):
         return False
     with progress.console.status("importing torch and transformers"):
-        from fpt.devices.launch import start
+        from fpt.devices.distributed import launch
     options = [f"--{name}" if name == JSON.name else f"{name}={value}" for name, value in arguments.options.items()]
-    start(config.engine, [verb, *arguments.overrides, *options])
+    launch(config.engine, [verb, *arguments.overrides, *options])
     return True
 
 

@@ -1,13 +1,16 @@
-"""Communication between the processes of a run, which all run the same program; it also works with a single process.
+"""Starts the processes of a run, which all run the same program, and lets them communicate; one may also be alone.
 
 Work that only one process may do, such as writing to the run folder, the main one does; the others get its answer.
 """
 
+import logging
 import os
 import sys
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import torch
@@ -15,10 +18,13 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import HashStore as _HashStore  # type: ignore[attr-defined]
 from torch.distributed import Store as _Store  # type: ignore[attr-defined]
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.distributed.rendezvous import rendezvous
 
 from fpt.config.schema import EngineConfig
-from fpt.devices.device import seconds_to_answer
+from fpt.devices.device import open_device, seconds_to_answer
 from fpt.devices.ending import Failed
 from fpt.devices.processes import counted, is_worker
 from fpt.errors import UserError
@@ -26,8 +32,46 @@ from fpt.errors import UserError
 T = TypeVar("T")
 PATIENCE = timedelta(days=1)  # how long to wait for work of the main process alone, such as a download
 JOINING = 600  # the least number of seconds that processes have to start and to import torch
+USUAL_REASON = {
+    "SIGKILL": ", as a machine does that is out of memory",
+    "SIGABRT": ", as NCCL does when another process does not answer for engine.timeout seconds",
+}
 _patient: dist.ProcessGroup | None = None
-_here = 0, 1
+
+
+def launch(engine: EngineConfig, words: list[str]) -> None:
+    """Run `fpt WORDS` in `engine.processes` processes to their end; raises `Failed` if one fails or is stopped."""
+    open_device(engine)  # refused before any process starts
+    logging.disable(logging.CRITICAL)  # silences the agent's log; `Failed` says what matters
+    with TemporaryDirectory(prefix="fpt-") as folder:
+        agent = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=engine.processes,
+            run_id=uuid.uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=0,
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
+        )
+        try:
+            elastic_launch(agent, sys.executable)("-m", "fpt", *words)
+        except ChildFailedError as error:
+            raise cause(*error.get_first_failure()) from None
+        except SignalException as error:
+            raise Failed(f"stopped by {error.sigval.name}", 128 + error.sigval) from None
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def cause(rank: int, failure: ProcessFailure) -> Failed:
+    """Say why a process failed: what it recorded (`ending.tell`), its exit status, or the signal that killed it."""
+    signal = failure.signal_name()
+    if failure.exitcode < 0:
+        return Failed(f"rank {rank} was killed by {signal}{USUAL_REASON.get(signal, '')}", 1)
+    if failure.error_file_data["message"] != failure.message:
+        return Failed(f"rank {rank} ended with status {failure.exitcode}", failure.exitcode)
+    return Failed(failure.message, failure.exitcode)
 
 
 def rank() -> int:
@@ -40,11 +84,6 @@ def size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def here() -> tuple[int, int]:
-    """Return this process's number among those on this machine, from 0, and how many there are."""
-    return _here if size() > 1 else (0, 1)
-
-
 def is_main() -> bool:
     """Return whether this is the process that writes and prints."""
     return rank() == 0
@@ -53,17 +92,16 @@ def is_main() -> bool:
 @contextmanager
 def joined(config: EngineConfig, device: torch.device) -> Iterator[None]:
     """A context in which the launcher's processes are connected; DeepSpeed needs this even for a single process."""
-    global _patient, _here
+    global _patient
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(seconds=seconds_to_answer(config, device))
     if is_worker():
-        _here = int(os.environ["LOCAL_RANK"]), counted(config).here  # read before the engine changes it for DeepSpeed
         if device.type == "cuda":
             torch.cuda.set_device(device)
         if "OMP_NUM_THREADS" not in os.environ:  # otherwise each process has a thread for every core of the machine
             # macOS does not say which cores a process may use.
             cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-            torch.set_num_threads(max(1, cores // _here[1]))
+            torch.set_num_threads(max(1, cores // counted(config).here))
         store, own, number = _met(timedelta(seconds=max(JOINING, config.timeout or 0)))
         dist.init_process_group(backend, store=store, rank=own, world_size=number, timeout=timeout)
         _patient = dist.new_group(backend="gloo", timeout=PATIENCE)

@@ -14,7 +14,6 @@ from torch.nn import functional
 
 from fpt.config.schema import EngineConfig
 from fpt.devices.device import states_precision
-from fpt.devices.extensions import check_locks
 
 KEPT_WHOLE = 10**5  # tensors with fewer parameters, such as norms and bias tables, DeepSpeed keeps whole everywhere
 
@@ -89,7 +88,6 @@ class Engine:
             if self.device.index is not None:
                 torch.cuda.set_device(self.device)
         os.environ.setdefault("LOCAL_RANK", "0")
-        check_locks()
         with redirect_stdout(io.StringIO()):
             import deepspeed
 

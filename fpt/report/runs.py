@@ -19,7 +19,7 @@ from fpt.runs.losses import lost_at
 from fpt.runs.records import MEASURED, PLAN
 from fpt.runs.run import PREDICTIONS, UPDATES, Run
 
-UNMEASURED = dict.fromkeys(("peak_memory", "tokens_per_second", "share_of_peak"))  # of a stage without measurements
+UNMEASURED = dict.fromkeys(("peak_memory", "tokens_per_second"))  # of a stage without measurements
 COUNTED = {"update", "stage", "flops", "seconds"}  # the keys that every line of metrics.jsonl has
 Line = dict[str, Any]
 Floats = NDArray[np.float64]

@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from fpt.config.compose import load
@@ -16,7 +17,7 @@ from fpt.tasks.opening import open_task
 from fpt.training.loop import Updated
 from stages import schedule
 from stages.inputs import open_inputs
-from stages.journal import Journal
+from stages.journal import Journal, Meter
 from stages.resolve import for_training
 from stages.setup import prepare
 from tests.conftest import Outcome, quick_words
@@ -65,3 +66,23 @@ def test_an_expansion_that_loses_the_prompt_is_said(
     assert not is_lost or lost["after"] > lost["before"] + 0.5
     page = Path(cli("report", str(run)).out.splitlines()[0]).read_text()
     assert page.count(SAID) == is_lost
+
+
+def test_a_validations_time_is_not_the_updates() -> None:
+    meter = Meter(torch.device("cpu"))
+    meter.begin(seconds=100.0)
+    assert meter.updated(102.0, 300) == 150
+    meter.validated(150.0)
+    assert meter.updated(154.0, 600) == 150
+    assert meter.found["tokens_per_second"] == 900 / 6
+    meter.begin(seconds=0.0)
+    assert meter.found["tokens_per_second"] is None
+    assert meter.updated(0.0, 300) is None
+
+
+def test_a_run_says_how_fast_its_updates_were(finished: Path) -> None:
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    for number, stage in enumerate(json.loads((finished / "result.json").read_text())["stages"], 1):
+        rates = [line["tokens_per_second"] for line in lines if line["stage"] == number and "loss" in line]
+        assert len(rates) == stage["updates"]
+        assert rates[-1] == round(stage["tokens_per_second"]) > 0

@@ -57,7 +57,6 @@ def _start_late() -> None:
         tensor = torch.ones(2)
         distributed.all_reduce_sum_([tensor])
         assert tensor.tolist() == [2, 2]
-        assert distributed.here() == (int(os.environ["RANK"]), 2)
 
 
 @pytest.mark.trains

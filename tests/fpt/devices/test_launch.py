@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load_file
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
+from fpt.devices.distributed import cause
 from fpt.devices.ending import GOES_ON
-from fpt.devices.launch import cause
 from fpt.training.checkpoint import load_state
 from tests.conftest import Outcome, quick_words, save_checkpoint
 from tests.processes import Command
