@@ -76,7 +76,7 @@ def start_and_resume(place: Place) -> Found:
     """Seconds from the command to the first update; a run that is stopped and goes on ends as one that was not."""
     with tempfile.TemporaryDirectory() as folder:
         words = ["task=boolq", "schedule=cr", "train.updates=40", "train.eval_every=40", "task.valid_examples=20"]
-        words += ["train.save_every=1", f"cache_dir={folder}/cache", f"engine.device={place.device.type}"]
+        words += ["train.save_every=1", f"engine.device={place.device.type}"]
         run([*words, f"run.dir={folder}/whole"])
         metrics, start = Path(folder, "parts/metrics.jsonl"), time.perf_counter()
         command = [sys.executable, "-m", "fpt", "train", *words, f"run.dir={folder}/parts"]
@@ -246,7 +246,7 @@ def whole_run(place: Place) -> Found:
             shutil.copy(tiny.FOLDER / tokens, backbone)
         del model
         words = ["task=boolq", "task.data=world", f"model={backbone}", "schedule=cr", f"train.updates={updates}"]
-        words += [f"train.eval_every={updates // 4}", f"cache_dir={folder}/cache", f"engine.device={place.device.type}"]
+        words += [f"train.eval_every={updates // 4}", f"engine.device={place.device.type}"]
         words += ["schedule.importance_examples=100", "task.valid_examples=200"]
         start = time.perf_counter()
         run([*words, f"run.dir={folder}/run"])
@@ -339,7 +339,6 @@ def engines(place: Place) -> Iterator[Found]:
         words += [
             "engine.dtype=float32",
             "optim.lr=0.01",
-            f"cache_dir={folder}/cache",
             f"engine.device={place.device.type}",
         ]
         prompts = {}

@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def digests(checkout: Path, name: str, folder: Path) -> dict[str, str]:
     """Train one run with a checkout; the SHA-256 of each file it left."""
     run = folder / name.replace(" ", "-")
-    command = [sys.executable, "-m", "fpt", "train", *FEW, *RUNS[name], f"run.dir={run}", f"cache_dir={folder}/cache"]
+    command = [sys.executable, "-m", "fpt", "train", *FEW, *RUNS[name], f"run.dir={run}"]
     environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
     print(f"{checkout}: {name}", file=sys.stderr)
     chance = random.Random(0)

@@ -22,7 +22,6 @@ from fpt.tasks.catalogue import RULES
 from pretraining.world import records as world
 
 RECORDS = Records("late")
-CACHE = Path("runs/late/cache")
 TASKS = tuple(world.TASKS)
 SOFT = ("pt", "cr")
 GENERATORS = ("npg", "appg", "mppg", "none")
@@ -103,7 +102,6 @@ class Run:
     size: str
     seed: int
     more: tuple[str, ...] = ()
-    caches_alone: bool = False  # so that it finds no other's neuron scores
 
     @property
     def name(self) -> str:
@@ -124,7 +122,6 @@ class Run:
             *length,
             *WORDS["alike"],
             *self.more,
-            f"cache_dir={CACHE}/{self.name if self.caches_alone else 'shared'}",
         ]
 
     @property
@@ -307,7 +304,7 @@ def costs(method: str, more: tuple[str, ...]) -> list[str]:
 def costed(task: str, method: str, size: str, more: tuple[str, ...] = ()) -> Run:
     """A run that is only priced; with all examples none is seen twice, so nothing is kept anyway."""
     words = () if size == FULL else more
-    return Run(task, method, size, COSTING, (*words, "task.valid_examples=16"), caches_alone=True)
+    return Run(task, method, size, COSTING, (*words, "task.valid_examples=16"))
 
 
 def main() -> None:

@@ -46,6 +46,10 @@ class Inputs:
         sources, targets = zip(*self.train.lengths, strict=True)
         return max(sources), max(targets)
 
+    def to_score(self, config: RunConfig) -> Encoded:
+        """A random sample of the training examples, on which neurons are scored; all of them if they are few."""
+        return self.train.taken(drawn(len(self.train), config.schedule.importance_examples, config.seed, "importance"))
+
 
 def open_inputs(config: RunConfig, task: Task, progress: Progress) -> Inputs:
     """Open the model and tokenise the data."""

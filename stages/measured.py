@@ -1,18 +1,27 @@
-"""Measures once, before the first update, the importance of neurons and, if asked for, the untrained prompt's score."""
+"""Measures once, before the first update, which FFN neurons matter and, if asked for, the untrained prompt's score.
 
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from pathlib import Path
+A neuron's importance is its mean absolute activation on training examples, per block (Huang et al. 2022).
 
+Letters: B batch, L blocks, F neurons.
+"""
+
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
+from fpt.backbones.family import num_inputs
+from fpt.data.batches import batches_by_length, in_turn
+from fpt.data.encoded import Encoded
 from fpt.devices import distributed
+from fpt.devices.engine import Engine
 from fpt.prompts.prompted import PromptedModel
-from fpt.runs.progress import Stopwatch
+from fpt.prompts.readers import mean_weights
+from fpt.runs.progress import Stopwatch, WithBar
 from fpt.runs.records import MEASURED, reading
-from fpt.runs.tensor_cache import find, keep
-from stages import importance
 from stages.selection import everything
 from stages.setup import Setup
 
@@ -53,20 +62,53 @@ def _full_model(setup: Setup) -> AbstractContextManager[PromptedModel]:
 
 
 def _scores(setup: Setup) -> dict[str, Tensor]:
-    """The scores of each stack whose width is reduced: from the main process's cache, or computed by all processes."""
-    if not setup.schedule.scored():
+    """The scores of each stack whose width is reduced."""
+    if not (reduced := setup.schedule.scored()):
         return {}
-    config, engine, batch_size = setup.config, setup.engine, setup.config.train.eval_batch
-    sample = importance.sample(setup.inputs.train, config.schedule.importance_examples, config.seed)
-    settings = (config.engine.dtype, config.engine.quantize, engine.device.type, batch_size, config.task.name)
-    decisive = (setup.inputs.backbone.fingerprint, *settings)
-    key = importance.key(decisive, prompt=setup.start.identity, examples=sample)
-    cache = Path(config.cache_dir).expanduser()
-    scores: dict[str, Tensor] | None = distributed.broadcast_from_main(lambda: find(cache, key))
-    if scores is None:
-        with _full_model(setup) as model:
-            with_bar = setup.progress.with_bar
-            scores = importance.measure(model, sample, batch_size=batch_size, engine=engine, with_bar=with_bar)
-        if distributed.is_main():
-            keep(cache, key, scores)
-    return {name: scores[name] for name in setup.schedule.scored()}
+    examples, batch_size = setup.inputs.to_score(setup.config), setup.config.train.eval_batch
+    with _full_model(setup) as model:
+        scores = importance(model, examples, batch_size, setup.engine, setup.progress.with_bar)
+    return {name: scores[name] for name in reduced}
+
+
+@torch.no_grad()
+def importance(
+    model: PromptedModel, examples: Encoded, batch_size: int, engine: Engine, with_bar: WithBar
+) -> dict[str, Tensor]:
+    """Scores [L, F] for each stack of the full model, float32; the processes share the batches between them.
+
+    A neuron's score is its mean absolute activation after the gate, first over an example's positions without padding,
+    then over examples. In the stack that reads the source, the prompt's positions count from the block it enters; in a
+    decoder the positions are those of the target, teacher-forced.
+    """
+    totals: dict[str, list[Tensor]] = {name: [] for name in model.family.row.stacks}
+    first = next(iter(totals))
+    weights: dict[str, Tensor] = {}
+    with ExitStack() as hooks:
+        for name in totals:
+            for module in model.family.activations_of(model.body, name):
+                total = torch.zeros(num_inputs(module), dtype=torch.float64, device=engine.device)
+                totals[name].append(total)
+                hooks.enter_context(module.register_forward_pre_hook(partial(_record, total, weights, name)))
+        batches = batches_by_length(examples, batch_size)
+        for indices in with_bar(in_turn(batches, distributed.rank(), distributed.size()), "neuron importance"):
+            if not indices and not model.in_step:
+                continue
+            batch = examples.batch(indices or batches[0]).to(engine.device)
+            below, rest = model.reader.position_weights(batch)
+            # A process without a batch of its own runs one with weight 0, because its shard of the model is needed.
+            counts = float(bool(indices))
+            weights["decoder"] = mean_weights(model.reader.decoder_mask(batch)) * counts
+            weights[first] = below * counts
+            batch = replace(batch, below=model.below(batch))
+            weights[first] = rest * counts
+            model.reader.decode(batch, model.encode(batch))
+    means = {name: torch.stack(rows) / len(examples) for name, rows in totals.items()}
+    distributed.all_reduce_sum_(list(means.values()))
+    return {name: rows.float().cpu() for name, rows in means.items()}
+
+
+def _record(total: Tensor, weights: dict[str, Tensor], part: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Add a batch's weighted absolute activations to the neurons' totals [F]."""
+    activations = inputs[0].reshape(*weights[part].shape, -1)  # OPT's have the positions of all texts in one axis
+    total += torch.einsum("bpf,bp->f", activations.float().abs(), weights[part]).double()

@@ -277,7 +277,6 @@ def quick_words(checkpoint: Path, boolq: Path, folder: Path) -> list[str]:
         f"model={checkpoint}",
         f"task.data={boolq}",
         f"run.dir={folder}",
-        f"cache_dir={folder.parent / 'cache'}",
         "train.updates=20",
         "train.batch_size=4",
         "train.eval_every=5",

@@ -133,7 +133,7 @@ def place(trains: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = [word.replace("seeds=0,1", "seeds=0") for word in command.words[1:]]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert main([*words, *FEW, *FEW_EXAMPLES, f"cache_dir={folder}/cache"]) == 0
+        assert main([*words, *FEW, *FEW_EXAMPLES]) == 0
     return folder
 
 
@@ -142,7 +142,7 @@ def test_one_command_of_each_verb_does_what_it_says(
 ) -> None:
     monkeypatch.chdir(place)
     monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: None)  # ends where it would wait for questions
-    more = {"train": [*FEW, *TWO_STAGES, f"cache_dir={place}/cache"], "serve": ["port=0"]}
+    more = {"train": [*FEW, *TWO_STAGES], "serve": ["port=0"]}
     done = [next(command for command in typed("fpt") if str(command).startswith(start)) for start in DONE]
     assert {command.words[1] for command in [*done]} | {"compare"} == {command.words[1] for command in typed("fpt")}
     for command in done:
@@ -178,7 +178,7 @@ def test_python_on_a_page_runs(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def with_run(code: str, place: Path, folder: str) -> str:
     """Code that trains into a folder, with the run that is in `place` instead."""
-    extra = ", ".join(map(json.dumps, [*FEW, *FEW_EXAMPLES, f"cache_dir={place}/cache", f"run.dir={RUN}"]))
+    extra = ", ".join(map(json.dumps, [*FEW, *FEW_EXAMPLES, f"run.dir={RUN}"]))
     changed = re.sub(rf'"train.updates=\d+", "train.eval_every=\d+", "run.dir={folder}"', extra, code)
     assert changed != code
     return changed

@@ -18,9 +18,9 @@ import stages
 from fpt import api
 assert not {"TOKENIZERS_PARALLELISM", "TRANSFORMERS_VERBOSITY", "HF_HUB_VERBOSITY"} & {*os.environ} - {*settings}
 warnings.warn("its own")
-folder, cache = sys.argv[1:]
+folder, = sys.argv[1:]
 few = "train.updates=2", "train.eval_every=2", "task.train_examples=64", "task.valid_examples=8", "schedule=pt"
-config = api.configure("task=boolq", *few, "engine=deepspeed", f"run.dir={folder}", f"cache_dir={cache}")
+config = api.configure("task=boolq", *few, "engine=deepspeed", f"run.dir={folder}")
 result = api.train(config)
 api.score(folder)
 with api.predictor(folder):
@@ -64,7 +64,7 @@ def test_the_wheel_has_every_file(installed: Path) -> None:
 def test_a_program_trains_with_the_wheel_and_sees_its_own_warnings_alone(installed: Path, tmp_path: Path) -> None:
     """Nothing of the checkout is needed; neither the program's warnings nor its environment are changed."""
     done = subprocess.run(
-        [sys.executable, "-P", "-c", PROGRAM, str(tmp_path / "run"), str(tmp_path / "cache")],
+        [sys.executable, "-P", "-c", PROGRAM, str(tmp_path / "run")],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(installed)},
         capture_output=True,

@@ -24,6 +24,7 @@ from bench.parts.text import Kept, Text
 from bench.parts.ways import WAYS
 from bench.records import RESULTS, read_rows
 from bench.runs import table
+from fpt import random_streams
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.shapes import Stack
 from fpt.config import compose
@@ -39,7 +40,7 @@ from fpt.runs.atomic import replace_file
 from fpt.runs.progress import Progress, quiet_libraries
 from fpt.runs.run import open_run
 from fpt.tasks.opening import open_task
-from stages import importance, partial
+from stages import partial
 from stages.inputs import open_inputs
 from stages.selection import everything
 
@@ -69,7 +70,10 @@ def of_run(folder: Path, body: Any) -> Iterator[tuple[Text, Text]]:
     started = initial(config.prompt, inputs.backbone, labels=inputs.task.labels, seed=config.seed)
     for when, tensors in (("started", started), ("ended", load_file(folder / "prompt.safetensors"))):
         model, name = PromptedModel(body, SoftPrompt(tensors[TENSOR])), f"{config.task.name}, prompt as it {when}"
-        few, more = (importance.sample(inputs.train, *sample) for sample in ((EXAMPLES, 0), (FITTED, 1)))
+        few, more = (
+            inputs.train.taken(random_streams.drawn(len(inputs.train), *how, "importance"))
+            for how in ((EXAMPLES, 0), (FITTED, 1))
+        )
         yield Text(name, model, few), Text(name, model, more)
 
 

@@ -80,9 +80,9 @@ class Kind(NamedTuple):
         return words if self.rate is None else [*words, f"optim.lr={self.rate}"]
 
     def command(self, models: Path, data: Path, dtype: str, folder: Path) -> list[str]:
-        """The module and words that make the run, with a cache of its own, so that seconds are those of a first run."""
+        """The module and words that make the run."""
         places = [f"model={models / self.model}", f"task.data={data / self.task}", f"run.dir={folder}/run"]
-        places += [f"cache_dir={folder}/cache", f"engine.dtype={dtype}"]
+        places += [f"engine.dtype={dtype}"]
         module = ["bench.real.peft_side"] if self.arm == PEFT else ["fpt", "train"]
         return [*module, *self.words, *places]
 

@@ -19,7 +19,6 @@ from fpt.devices.ending import one_of_several
 from fpt.errors import UserError
 from fpt.prompts import files
 from fpt.runs import folder
-from fpt.runs.atomic import try_writing
 from fpt.runs.progress import Progress
 from fpt.runs.run import Run
 from fpt.runs.trackers import chosen
@@ -66,12 +65,6 @@ def _checked(config: RunConfig) -> Schedule:
     if start := files.prompt_to_start_from(config.prompt, read_sizes(*config_values(config.model)).width):
         start.read()  # finds numbers that are not finite now, not once the run has its folder
     folder.check_usable(config.folder, starts_over=config.resume == "never")
-    cache = Path(config.cache_dir).expanduser()
-    try:
-        if not cache.is_dir():  # an existing one may be read-only
-            try_writing(cache)
-    except OSError as error:
-        raise UserError(f"cache_dir={cache}: cannot be used ({error.strerror}); give another folder") from None
     check_own_files(rules_of(config.task).records)
     return stages
 

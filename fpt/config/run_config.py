@@ -27,7 +27,6 @@ class RunConfig(Group):
         refused={"repair": "A damaged run is not repaired; resume=never sets it aside and starts over."},
     )
     tracking: str = setting("auto", choices=("auto", "none", "tensorboard", "wandb"))
-    cache_dir: str = setting("~/.cache/fpt", place=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -17,7 +17,6 @@ MAY_DIFFER = (
     "resume",
     "run.dir",
     "tracking",
-    "cache_dir",
     "prompt.cache",
     "train.save_every",
     "train.micro_batch",

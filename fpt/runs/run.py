@@ -84,6 +84,7 @@ class Run:
         settings = self.settings
         try:
             tree = stored.relocated(settings, self.path)
+            tree.pop("cache_dir", None)  # a setting of earlier versions
             kept = {name: tree["engine"][name] for name in ("device", "dtype", "quantize") if name in tree["engine"]}
             tree["engine"] = {**kept, "name": "torch"}
             tree["prompt"] = {name: tree["prompt"][name] for name in LEARNED if name in tree["prompt"]}

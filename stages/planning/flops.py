@@ -16,7 +16,6 @@ from fpt.devices import distributed
 from fpt.pricing.flops import SOFT, Price
 from fpt.prompts.kinds import kind_of
 from fpt.tasks.catalogue import rules_of
-from stages import importance
 from stages.inputs import Inputs
 from stages.schedule import Schedule, Stage
 
@@ -83,7 +82,7 @@ def work_on(config: RunConfig, schedule: Schedule, inputs: Inputs) -> Work:
 
     scored: list[Size] = []
     if schedule.scored():
-        sample = importance.sample(train, config.schedule.importance_examples, config.seed)
+        sample = inputs.to_score(config)
         scored = sizes(sample, batches_by_length(sample, config.train.eval_batch))
     return Work(
         of_update,

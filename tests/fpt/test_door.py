@@ -50,7 +50,6 @@ COMMANDS: list[tuple[list[str], int]] = [
     (["train", "task.valid_split=mismatched"], 2),
     (["train", "task.data=/nowhere"], 2),
     (["train", "run.dir=/proc/x"], 2),
-    (["train", "cache_dir=/proc/x"], 2),
     (["train", "engine.processes=2", "run.dir=/proc/x"], 2),
     (["plan", "model=/nowhere"], 2),
     (["export", "--help"], 0),

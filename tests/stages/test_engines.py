@@ -149,7 +149,7 @@ def test_the_papers_learning_rate_scores_the_same_on_every_engine(tmp_path: Path
     scores = {}
     for name, (number, engine) in engines.items():
         folder = tmp_path / name.replace(" ", "-")
-        run = [*more, *engine, f"run.dir={folder}", f"cache_dir={tmp_path}"]
+        run = [*more, *engine, f"run.dir={folder}"]
         in_processes(number, partial(main, ["train", *run]), tmp_path / name)
         scores[name] = json.loads((folder / "result.json").read_text())["metric"]["value"]
     assert min(scores.values()) > 80, scores

@@ -25,7 +25,7 @@ from fpt.prompts.prompted import PromptedModel
 from fpt.runs.run import open_run
 from fpt.training.checkpoint import dump_prompt
 from fpt.training.optimizer import rate
-from stages import importance
+from stages.measured import importance
 from tests.conftest import ON_CPU, Outcome, quick_words
 from tests.models import DATA, PRICED, late, prompted, t5
 
@@ -138,7 +138,7 @@ def test_exported_it_answers_as_in_its_run(
         assert written.status == 0, written.err
         words = [f"prompt.file={tmp_path / form / 'prompt.safetensors'}", f"model={model}", f"task.data={boolq}"]
         output = f"output={tmp_path / form}.jsonl"
-        scored = cli("eval", *words, "task=boolq", f"cache_dir={tmp_path}", output)
+        scored = cli("eval", *words, "task=boolq", output)
         assert scored.status == 0, scored.err
         cli("eval", f"run={whole}", *stage, f"output={tmp_path / 'run.jsonl'}")
         assert (tmp_path / f"{form}.jsonl").read_bytes() == (tmp_path / "run.jsonl").read_bytes()
@@ -230,9 +230,7 @@ def test_a_forward_pass_is_priced_as_torch_counts_it(below: int, generator: str)
 def test_neurons_below_are_scored_without_the_prompt(checkpoint: Path) -> None:
     def scores(position: int, batch_size: int) -> torch.Tensor:
         model = prompted(checkpoint, late(position, generator="none"))
-        found = importance.measure(
-            model, DATA, batch_size=batch_size, engine=ON_CPU, with_bar=lambda batches, _: batches
-        )
+        found = importance(model, DATA, batch_size, ON_CPU, lambda batches, _: batches)
         return found["encoder"]
 
     inside, outside = scores(3, 4), scores(6, 4)

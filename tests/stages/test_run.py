@@ -462,7 +462,7 @@ def test_a_prompt_trained_through_growing_models_beats_the_untrained_one(cli: Cl
     few = ["task.world=plain", "train.updates=30", "train.eval_every=30", "train.batch_size=16"]
     few += ["task.train_examples=500", "task.valid_examples=100"]
     stages = "schedule.stages=[{depth: 0.5, width: 0.5, share: 0.5}, {share: 0.5}]"
-    folders = [f"run.dir={tmp_path / 'run'}", f"cache_dir={tmp_path / 'cache'}"]
+    folders = [f"run.dir={tmp_path / 'run'}"]
     assert cli("train", *few, stages, *folders).status == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["metric"]["value"] > 65

@@ -14,15 +14,15 @@ from fpt.backbones import tiny
 from tests.conftest import Outcome, quick_words
 
 
-def shown(cli: Callable[..., Outcome], cache: Path, *words: str) -> dict[str, Any]:
-    done = cli("show", f"cache_dir={cache}", *words, "--json")
+def shown(cli: Callable[..., Outcome], *words: str) -> dict[str, Any]:
+    done = cli("show", *words, "--json")
     assert done.status == 0, done.err
     look: dict[str, Any] = json.loads(done.out)
     return look
 
 
 def test_counts_lengths_and_examples(cli: Callable[..., Outcome], boolq: Path, tmp_path: Path) -> None:
-    look = shown(cli, tmp_path, f"task.data={boolq}", "n=5")
+    look = shown(cli, f"task.data={boolq}", "n=5")
     train, valid = look["splits"]
     assert (train["examples"], train["labels"]) == (48, {"no": 24, "yes": 24})
     assert (valid["examples"], valid["labels"]) == (24, {"no": 12, "yes": 12})
@@ -59,11 +59,11 @@ def test_a_test_split_is_listed_when_it_is_asked_for(
     rows = [{"question": "is it", "passage": "it is .", "idx": 5 + n, "label": label} for n, label in enumerate(labels)]
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = (f"task.data={tmp_path}", "task.test_split=test")
-    test = shown(cli, tmp_path, *words)["splits"][2]
+    test = shown(cli, *words)["splits"][2]
     counts = None if labels[0] is None else {"no": 1, "yes": 1}
     assert (test["name"], test["examples"], test["labels"]) == ("test", 2, counts)
     assert (test["target_tokens"] is None) == (counts is None)
-    out = cli("show", f"cache_dir={tmp_path}", *words, "n=0").out
+    out = cli("show", *words, "n=0").out
     assert "test sources" in out
     assert ("test targets" in out) == (counts is not None)
 
@@ -82,15 +82,15 @@ def long_squad(folder: Path) -> None:
 def test_what_is_cut_and_lost_is_counted(cli: Callable[..., Outcome], tmp_path: Path) -> None:
     long_squad(tmp_path)
     words = ("task=squad_v2", f"task.data={tmp_path}", "task.source_length=24")
-    look = shown(cli, tmp_path, *words, "n=2")
+    look = shown(cli, *words, "n=2")
     assert [split["cut_sources"] for split in look["splits"]] == [3, 3]
     assert [split["lost_answers"] for split in look["splits"]] == [1, 1]
     assert [example["id"] for example in look["examples"]] == ["the lamp", "the stone"]
     assert all(len(example["source_tokens"]) == 24 and example["cut"] > 50 for example in look["examples"])
-    out = cli("show", f"cache_dir={tmp_path}", *words, "n=1").out
+    out = cli("show", *words, "n=1").out
     assert "3 (100.0%)             1" in out
     assert "24 source tokens (" in out
-    assert shown(cli, tmp_path, *words, "n=0")["examples"] == []
+    assert shown(cli, *words, "n=0")["examples"] == []
 
 
 @pytest.mark.trains
@@ -106,7 +106,7 @@ def test_a_run_says_it_too(cli: Callable[..., Outcome], checkpoint: Path, tmp_pa
 
 @pytest.mark.parametrize("task", ["boolq", "record", "xsum"])
 def test_for_people_it_is_a_page(cli: Callable[..., Outcome], tmp_path: Path, task: str) -> None:
-    done = cli("show", f"task={task}", f"cache_dir={tmp_path}", "task.train_examples=20", "task.valid_examples=10")
+    done = cli("show", f"task={task}", "task.train_examples=20", "task.valid_examples=10")
     assert done.status == 0, done.err
     assert f"{task} (generated, land 0), in tokens of tiny; main metric" in done.out
     assert done.out.count("source tokens") == 3
@@ -121,14 +121,14 @@ def test_what_the_tokenizer_does_not_know_is_counted_and_the_longest_named(
     texts = ["is it 5 € or 6 € or €", "and this 漢 is much the longest of them all, is it not", "short", "so it is"]
     file.write_text("".join(json.dumps({"asked": text, "said": f"{text} ♞"}) + "\n" for text in texts))
     words = (f"task.train={file}", f"task.valid={file}", "task.source='{asked}'", "task.target='{said}'")
-    done = cli("show", "task=files", *words, f"cache_dir={tmp_path}", "n=0")
+    done = cli("show", "task=files", *words, "n=0")
     assert done.status == 0, done.err
     assert "train: line 2 has the longest source, line 2 has the longest target" in done.out
     assert "characters that the tokenizer does not know: € (6), ♞ (4), 漢 (2)" in done.out
 
 
 def test_class_weights_stand_below_the_labels_counts(cli: Callable[..., Outcome], tmp_path: Path) -> None:
-    words = ("task=boolq", "task.train_examples=30", "task.class_weights={yes: 2.5}", f"cache_dir={tmp_path}", "n=0")
+    words = ("task=boolq", "task.train_examples=30", "task.class_weights={yes: 2.5}", "n=0")
     done = cli("show", *words)
     assert done.status == 0, done.err
     (row,) = [line.split() for line in done.out.splitlines() if line.startswith("weights")]
@@ -152,7 +152,7 @@ def test_it_says_why_a_run_would_be_refused(
     rows = [{"asked": "is it", "said": said} for said in (known, {"是": "否", "a  b": "no"}[known])]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     files = (f"task.train={tmp_path}/a.jsonl", f"task.valid={tmp_path}/a.jsonl")
-    notes = shown(cli, tmp_path, "task=files", *files, *words)["notes"]
+    notes = shown(cli, "task=files", *files, *words)["notes"]
     refused = " ".join(note for note in notes if note.startswith("task."))
     assert said in refused
     assert bool(said) == bool(refused)
@@ -166,7 +166,7 @@ def test_a_model_that_cannot_be_had_is_said_before_any_data_are_asked_for(
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: pytest.fail("the Hub is asked for data"))
     for verb in (("show",), ("train", f"run.dir={tmp_path / 'run'}")):
-        done = cli(*verb, "model=nobody/nothing", "task=sst2", f"cache_dir={tmp_path}")
+        done = cli(*verb, "model=nobody/nothing", "task=sst2")
         assert done.status == 2
         assert done.err.startswith("fpt: model=nobody/nothing: is no folder here, and cannot be fetched from the Hub")
         assert len(done.err.splitlines()) == 1

@@ -121,7 +121,6 @@ MISTAKES = {
     f"run.dir={'x' * 300}": ["run.dir=xxx", "at most 255 bytes"],
     f"task.name={'x' * 300}": ["run.dir=runs/xxx", "at most 255 bytes"],
     "run.dir=~nouser/x": ["run.dir=~nouser/x", "no such user"],
-    "cache_dir=~nouser/x": ["cache_dir=~nouser/x", "no such user"],
     "task.data=~nouser/x": ["task.data=~nouser/x", "no such user"],
     "schedule=~nouser/x.yaml": ["schedule=~nouser/x.yaml", "no such user"],
     "task.labels_file=~nouser/x": ["task.labels_file=~nouser/x", "no such user"],

@@ -17,9 +17,9 @@ def test_paths_are_stored_from_the_root_and_other_words_as_they_are(
     for name in ("model", "hub", "google/t5"):
         Path(name).mkdir(parents=True)
     task = {"train": "a.jsonl", "valid": "~/b.csv", "test": "hub:acme/news:test", "data": "hub"}
-    config = compose.load(["model=./model", "schedule=cr", "cache_dir=cache"])
+    config = compose.load(["model=./model", "schedule=cr"])
     tree = stored(replace(config, task=replace(config.task, **task)))
-    assert (tree["model"]["weights"], tree["cache_dir"]) == (f"{tmp_path}/model", f"{tmp_path}/cache")
+    assert tree["model"]["weights"] == f"{tmp_path}/model"
     assert {key: tree["task"][key] for key in task} == {**task, "train": f"{tmp_path}/a.jsonl"}
     assert tree["run"]["dir"] == f"{tmp_path}/runs/boolq-model-cr-s0"
     for weights, kept in (("google/t5-base", "google/t5-base"), ("google/t5", f"{tmp_path}/google/t5")):
@@ -45,11 +45,11 @@ def test_what_moved_with_its_run_is_found(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "here" / "model").mkdir(parents=True)
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    tree = stored(compose.load(["model=./model", "run.dir=runs/a", "cache_dir=../other"]))
+    tree = stored(compose.load(["model=./model", "run.dir=runs/a", "task.data=../other"]))
     monkeypatch.chdir("/")
     assert relocated(tree, tmp_path / "here" / "runs" / "a") == tree
     (tmp_path / "here").rename(tmp_path / "there")
     moved = relocated(tree, tmp_path / "there" / "runs" / "a")
     assert moved["model"]["weights"] == f"{tmp_path}/there/model"
-    assert moved["cache_dir"] == os.path.abspath(f"{tmp_path}/other")
+    assert moved["task"]["data"] == os.path.abspath(f"{tmp_path}/other")
     assert relocated(tree, tmp_path / "elsewhere")["model"]["weights"] == f"{tmp_path}/here/model"

@@ -34,7 +34,7 @@ def embedded() -> Backbone:
 def words_of(folder: Path, *answers: str) -> list[str]:
     rows = [{"q": f"is it {number}", "a": answer} for number, answer in enumerate(answers)]
     (folder / "a.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    files = [f"task.train={folder}/a.jsonl", f"task.valid={folder}/a.jsonl", f"cache_dir={folder}"]
+    files = [f"task.train={folder}/a.jsonl", f"task.valid={folder}/a.jsonl"]
     return ["task=files", *files, "task.source={q}", "task.target={a}"]
 
 

@@ -18,8 +18,8 @@ from fpt.pricing.flops import Price
 from fpt.prompts.modules import MixedPrompt, SoftPrompt
 from fpt.prompts.prompted import PromptedModel
 from stages import partial as parts
-from stages.importance import measure
 from stages.kept_states import states_below
+from stages.measured import importance
 from stages.selection import everything
 from tests.conftest import ON_CPU
 from tests.families import CASES, WIDTH, embedding_of, fixtures_of
@@ -116,7 +116,7 @@ def test_states_are_kept_whatever_the_padding_and_priced_as_torch_counts(backbon
 
 
 def test_neurons_are_scored_as_on_the_whole_sequence(backbone: Backbone, theirs: Any, family: str) -> None:
-    scores = measure(behind(backbone), DATA, batch_size=4, engine=ON_CPU, with_bar=lambda batches, _: batches)
+    scores = importance(behind(backbone), DATA, 4, ON_CPU, lambda batches, _: batches)
     seen = {name: [] for name in backbone.shape}
     hooks = [
         layer.register_forward_pre_hook(

@@ -97,7 +97,7 @@ def refusal(use: Callable[[], object], what: str) -> str:
 @pytest.fixture(scope="module")
 def config(checkpoint: Path, boolq: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     place = tmp_path_factory.mktemp("harmed") / "place"
-    return for_training(compose.load([*quick_words(checkpoint, boolq, place / "run"), f"cache_dir={place.parent}"]))
+    return for_training(compose.load([*quick_words(checkpoint, boolq, place / "run")]))
 
 
 @pytest.mark.parametrize("harm", [*HARMS, *FORGED])

@@ -165,13 +165,13 @@ def test_it_is_for_ones_own_files() -> None:
 
 
 def test_fpt_show_counts_every_label(cli: Any, tmp_path: Path) -> None:
-    done: Outcome = cli("show", *words(saved(tmp_path, HAD)), f"cache_dir={tmp_path}", "n=0", "--json")
+    done: Outcome = cli("show", *words(saved(tmp_path, HAD)), "n=0", "--json")
     assert done.status == 0, done.err
     train = json.loads(done.out)["splits"][0]
     assert train["labels"] == {"toxic": 3, "severe toxic": 1, "insult": 2, "threat": 1, "none": 2}
 
 
 def test_a_model_that_says_one_word_refuses_it(cli: Any, tmp_path: Path) -> None:
-    done: Outcome = cli("plan", *words(saved(tmp_path, HAD)), "model=roberta-large", f"cache_dir={tmp_path}")
+    done: Outcome = cli("plan", *words(saved(tmp_path, HAD)), "model=roberta-large")
     assert done.status == 2
     assert "answers by one label at a mask, unlike files; take a task whose examples have one each" in done.err

@@ -45,7 +45,7 @@ def test_training_looks_at_some_examples_and_the_end_at_all(tmp_path: Path) -> N
     folder, task = tmp_path / "run", ["task.world=plain", "task.valid_examples=20"]
     few = ["train.updates=4", "train.eval_every=2", "train.batch_size=4", "train.eval_examples=1", "schedule=pt"]
     few.append("optim.average=0.5")  # whose mean is what is scored
-    assert main(["train", *task, *few, "task.train_examples=40", f"run.dir={folder}", f"cache_dir={tmp_path}"]) == 0
+    assert main(["train", *task, *few, "task.train_examples=40", f"run.dir={folder}"]) == 0
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert {line["accuracy"] for line in lines if "split" in line} <= {0.0, 100.0}
     result = json.loads((folder / "result.json").read_text())

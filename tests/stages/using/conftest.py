@@ -19,6 +19,6 @@ def two_runs(trains: None, shared: Path, tmp_path_factory: pytest.TempPathFactor
 
 def train(folder: Path) -> None:
     few = ["schedule=pt", "train.updates=2", "train.eval_every=2", "train.batch_size=4", "train.score_untrained=false"]
-    few += ["task.world=plain", "task.train_examples=32", "task.valid_examples=50", f"cache_dir={folder / 'cache'}"]
+    few += ["task.world=plain", "task.train_examples=32", "task.valid_examples=50"]
     for task, length in PROMPTS.items():
         assert main(["train", f"task={task}", f"run.dir={folder / task}", f"prompt.length={length}", *few]) == 0

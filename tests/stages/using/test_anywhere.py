@@ -23,7 +23,7 @@ def project(trains: None, checkpoint: Path, tmp_path_factory: pytest.TempPathFac
     rows = [{"asked": f"what is {number}", "answer": "yes" if number % 2 else "no"} for number in range(8)]
     for name in ("train", "valid"):
         (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    few = ["train.updates=2", "train.eval_every=2", "train.batch_size=2", "schedule=pt", "cache_dir=cache"]
+    few = ["train.updates=2", "train.eval_every=2", "train.batch_size=2", "schedule=pt"]
     own = ["task.train=train.jsonl", "task.valid=valid.jsonl", "task.source=q: {asked}", "task.target={answer}"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

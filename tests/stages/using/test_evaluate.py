@@ -25,7 +25,7 @@ def test_a_prompt_file_scores_the_same_without_its_run(
 ) -> None:
     output = tmp_path / "answers.jsonl"
     words = [f"prompt.file={finished / 'prompt.safetensors'}", f"model={checkpoint}", f"task.data={boolq}"]
-    done = cli("eval", *words, f"output={output}", f"cache_dir={tmp_path}")
+    done = cli("eval", *words, f"output={output}")
     assert done.status == 0, done.err
     assert output.read_bytes() == (finished / "predictions.jsonl").read_bytes()
     assert "accuracy" in done.out

@@ -245,7 +245,7 @@ def test_a_failed_export_leaves_nothing(cli: Cli, run: Path, checkpoint: Path, t
 @pytest.mark.trains
 def test_the_embedded_models_adapter_names_its_folder(cli: Cli, tmp_path: Path) -> None:
     few = ["train.updates=2", "train.eval_every=2", "task.train_examples=32", "task.valid_examples=8", "schedule=pt"]
-    few += ["train.score_untrained=false", f"cache_dir={tmp_path / 'cache'}", f"run.dir={tmp_path / 'run'}"]
+    few += ["train.score_untrained=false", f"run.dir={tmp_path / 'run'}"]
     assert cli("train", *few).status == 0
     assert cli("export", f"run={tmp_path / 'run'}", "to=peft").status == 0
     folder = tmp_path / "run" / "export" / "peft"

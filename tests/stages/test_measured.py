@@ -7,10 +7,13 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM
 
+from fpt.config.compose import load
 from fpt.data.encoded import Encoded, RaggedRows
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
-from stages import importance, partial
+from stages import partial
+from stages.inputs import Inputs
+from stages.measured import importance
 from stages.selection import everything
 from tests.conftest import FAMILIES, ON_CPU, open_folder, save_checkpoint
 
@@ -53,26 +56,20 @@ def test_scores_equal_a_slow_reference(family: str, batch_size: int, tmp_path: P
     folder = save_checkpoint(tmp_path / "model", family)
     backbone, prompt = open_folder(folder), torch.randn(3, 32)
     model = PromptedModel(partial.build(backbone, everything(backbone.shape)), SoftPrompt(prompt))
-    scores = importance.measure(
-        model, EXAMPLES, batch_size=batch_size, engine=ON_CPU, with_bar=lambda batches, _: batches
-    )
+    scores = importance(model, EXAMPLES, batch_size, ON_CPU, lambda batches, _: batches)
     for stack, expected in reference(folder, prompt).items():
         torch.testing.assert_close(scores[stack], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_key_follows_whatever_the_scores_depend_on() -> None:
-    base = ("model", "float32", "none", "cpu", 8, "boolq")
-    others = [(*base[:place], other, *base[place + 1 :]) for place, other in enumerate(("a", "b", "c", "d", 4, "e"))]
-    keys = [importance.key(decisive, prompt=b"0", examples=EXAMPLES) for decisive in (base, *others)]
-    keys.append(importance.key(base, prompt=b"1", examples=EXAMPLES))
-    keys.append(importance.key(base, prompt=b"0", examples=importance.sample(EXAMPLES, 2, 0)))
-    assert len(set(keys)) == len(keys)
-
-
 def test_a_sample_is_seeded_and_without_repetition() -> None:
     data = Encoded(RaggedRows.of([index] for index in range(100)), RaggedRows.of([[1]] * 100))
-    first = list(importance.sample(data, 30, seed=1).sources)
+
+    def sample(count: int, seed: int) -> list[list[int]]:
+        words = [f"schedule.importance_examples={count}", f"seed={seed}"]
+        return [list(source) for source in Inputs(None, None, data, data, None).to_score(load(words)).sources]
+
+    first = sample(30, 1)
     assert len({tuple(source) for source in first}) == 30
-    assert first == list(importance.sample(data, 30, seed=1).sources)
-    assert first != list(importance.sample(data, 30, seed=2).sources)
-    assert list(importance.sample(data, 1000, seed=1).sources) == list(data.sources)
+    assert first == sample(30, 1)
+    assert first != sample(30, 2)
+    assert sample(1000, 1) == [list(source) for source in data.sources]
