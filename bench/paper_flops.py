@@ -13,7 +13,7 @@ SCHEDULE = {"pt": 100, "ld": 72, "fr": 83, "cr": 65}  # Table 2: the whole of FP
 
 def ratios(preset: str) -> tuple[float, list[float]]:
     """Percent of vanilla prompt tuning's FLOPs that a schedule spends, and percent of an update by stage."""
-    from fpt.backbones.families import family_of, read_config
+    from fpt.backbones.backbone import family_of, read_config
     from fpt.backbones.location import config_values
     from fpt.pricing.flops import price_of
     from stages import schedule

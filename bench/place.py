@@ -9,9 +9,9 @@ import torch
 
 from bench.clock import now
 from bench.synthetic import PROMPT, Lengths, examples
-from fpt.backbones.families import family_of, read_config
+from fpt.backbones.backbone import family_of, read_config
 from fpt.backbones.location import config_values
-from fpt.backbones.quantised import layers_of, packed
+from fpt.backbones.precision import layers_of, packed
 from fpt.backbones.shapes import Shape, Stack, read_shape
 from fpt.config import compose
 from fpt.config.schema import OptimConfig

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.utils import logging
 
-from fpt.backbones.backbone import Backbone
-from fpt.backbones.families import read_config
+from fpt.backbones.backbone import Backbone, read_config
 from fpt.backbones.location import read_values
 from fpt.backbones.shapes import STACKS, Shape, read_shape, read_sizes
 from fpt.data.encoded import Encoded, RaggedRows

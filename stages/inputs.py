@@ -53,7 +53,7 @@ class Inputs:
 
 def open_inputs(config: RunConfig, task: Task, progress: Progress) -> Inputs:
     """Open the model and tokenise the data."""
-    backbone = distributed.main_first(lambda: open_backbone(config.model, say=progress.say))
+    backbone = distributed.main_first(lambda: open_backbone(config.model))
     values = read_values(backbone.folder), str(backbone.folder)
     fits.check_positions(config, *values)
     with progress.running():

@@ -17,8 +17,7 @@ from transformers.utils import logging
 
 from fpt.backbones.backbone import Backbone
 from fpt.backbones.location import read_values
-from fpt.backbones.precision import compute_states_in_float32
-from fpt.backbones.quantised import layers_of, packed
+from fpt.backbones.precision import compute_states_in_float32, layers_of, packed
 from fpt.backbones.shapes import Selection, Shape, Stack, StackSelection
 from fpt.config.schema import EngineConfig, PromptConfig
 from fpt.devices import distributed

@@ -160,9 +160,7 @@ def open_folder(folder: Path) -> Backbone:
     return open_backbone(ModelConfig(name=folder.name, weights=str(folder)))
 
 
-def open_downloaded(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, say: Callable[[str], None] = lambda _: None
-) -> Backbone:
+def open_downloaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Backbone:
     """The folder's model as the Hub's own cache has it, without a network; .bin files are read from nowhere else."""
     repository = folder.parent / "hub" / f"models--me--{folder.name}"
     (repository / "refs").mkdir(parents=True, exist_ok=True)
@@ -172,7 +170,7 @@ def open_downloaded(
         (repository / "snapshots" / "0123abc").symlink_to(folder, target_is_directory=True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(repository.parent))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    return open_backbone(ModelConfig(name=folder.name, weights=f"me/{folder.name}"), say=say)
+    return open_backbone(ModelConfig(name=folder.name, weights=f"me/{folder.name}"))
 
 
 def boolq_lines(count: int, start: int = 0) -> str:

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import T5Config
 
-from fpt.backbones.families import FAMILIES
+from fpt.backbones.backbone import FAMILIES
 from fpt.config.schema import PromptConfig
 from fpt.data.encoded import Encoded, RaggedRows
 from fpt.prompts.late import Late

@@ -1,42 +1,50 @@
-"""The full PLM on disk: its configuration, weight files and tokenizer."""
+"""The full PLM on disk: its family, configuration, weight files and tokenizer."""
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
-from fpt.backbones.conversion import mappable
-from fpt.backbones.families import family_of, read_config
 from fpt.backbones.family import Family
+from fpt.backbones.family_table import FAMILY_TABLE
 from fpt.backbones.location import GENERATION, TOKENIZER_FILES, locate, read_values
 from fpt.backbones.shapes import Shape, Sizes, read_shape, read_sizes
+from fpt.backbones.t5 import T5, UMT5
 from fpt.backbones.weights import WeightFiles
 from fpt.config.schema import ModelConfig
 from fpt.errors import UserError, reason
 from fpt.runs.foreign import other_kind
 
 VOCABULARIES = ("spiece.model", "tokenizer.json")
+CLASSES = {"t5": T5, "mt5": T5, "umt5": UMT5}  # for families that a row alone cannot describe
+FAMILIES: dict[str, Family] = {name: CLASSES.get(name, Family)(row) for name, row in FAMILY_TABLE.items()}
+
+
+def family_of(config: PreTrainedConfig) -> Family:
+    """The family of the model that a configuration describes."""
+    return FAMILIES[config.model_type]
+
+
+def read_config(values: dict[str, Any], where: str) -> PreTrainedConfig:
+    """The configuration of a supported model (see `shapes.read_shape`); `where` names its origin in errors."""
+    return FAMILIES[values["model_type"]].read_config(values, where)
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """The full PLM on disk, without weights in memory.
-
-    `weights` is the folder of the weight files, if it is not `folder`.
-    """
+    """The full PLM on disk, without weights in memory."""
 
     folder: Path
     shape: Shape
     sizes: Sizes
     config: PreTrainedConfig
-    weights: Path | None = None
 
     @property
     def family(self) -> Family:
@@ -46,7 +54,7 @@ class Backbone:
     @cached_property
     def files(self) -> WeightFiles:
         """The weight files, from which tensors are read by name."""
-        return WeightFiles(self.weights or self.folder)
+        return WeightFiles(self.folder)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -108,13 +116,8 @@ class Backbone:
         return hashlib.sha256((config + self.files.fingerprint()).encode()).hexdigest()
 
 
-def open_backbone(
-    config: ModelConfig, *, with_weights: bool = True, say: Callable[[str], None] = lambda _: None
-) -> Backbone:
-    """The backbone that `model=` names; its weights are located but not read, and only `with_weights`.
-
-    Weights in a format that cannot be memory-mapped are converted once, which `say` tells the user.
-    """
+def open_backbone(config: ModelConfig, *, with_weights: bool = True) -> Backbone:
+    """The backbone that `model=` names; its weights are located but not read, and only `with_weights`."""
     folder = locate(config, with_weights=with_weights)
     values = read_values(folder)
     shape = read_shape(values, str(folder))
@@ -122,6 +125,5 @@ def open_backbone(
         raise UserError(f"model.weights={config.weights}: its shape is {shape}, model.config says {stated}")
     backbone = Backbone(folder, shape, read_sizes(values, str(folder)), read_config(values, str(folder)))
     if with_weights:
-        backbone = replace(backbone, weights=mappable(folder, say))
         backbone.family.check_tied(backbone.config, backbone.files, has_own_head=backbone.has_own_head)
     return backbone

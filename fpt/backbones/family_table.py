@@ -1,4 +1,4 @@
-"""The table of model families in families.yaml: paths of a model's parts, config.json keys of its sizes, how it reads.
+"""The table of model families in families.yaml: paths of a model's parts, config.json keys of its sizes, ways to read.
 
 Paths are dotted: of modules in a model, or of keys in a config.json. Imports nothing heavy.
 
@@ -9,8 +9,65 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fpt.backbones.reading import READINGS, Reading
 from fpt.config import literal
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How a soft prompt learns on a family's models where nothing is said; by default as was measured to learn best."""
+
+    init: str = "labels"  # what it starts from, a value of `prompt.init`
+    optimizer: str = "adamw"  # a value of `optim.name`
+    schedule: str = "linear"  # a value of `optim.schedule`
+    lr: float | None = None  # the learning rate; None: relative to the embeddings' size, which differs tenfold
+    bucket: int = 4  # the value of `train.bucket`
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a family's models read an example and answer it: sequence to sequence, causal, or by filling in a mask.
+
+    Other code uses these attributes and never asks which way it is; the passes of each are in `fpt/prompts/readers.py`.
+    """
+
+    name: str
+    auto_class: str  # the class of transformers that opens such models
+    peft_task: str = ""  # what PEFT calls their task
+    pool: str = "first"  # the token whose hidden state summarises a source best, "first" or "last"
+    writes: bool = True  # whether an answer is generated up to an end token; else one word is chosen at a mask
+    reads_target: bool = False  # whether the target follows the source through the stack that the prompt enters
+    stands_alone: bool = False  # whether a target is the beginning of its stack's input, rather than following a text
+    sentinel: str = ""  # the token that targets begin with, as in pre-training; "": none
+    schedule: str = "cr"  # what `schedule=auto` stands for
+    blocks: str = "evenly"  # the blocks that partial PLMs keep unless `schedule.blocks` says otherwise
+    # What marks a generated answer's place in a source; "": it follows the source; None: nothing.
+    mark: str | None = None
+    cue: str = ""  # what a source ends with, before the answer, if its template does not say where the answer belongs
+    learning: Learning = Learning()  # how a soft prompt learns where nothing is said
+
+    def positions(self, source: int, target: int) -> int:
+        """How many positions of an example go through the stack that a prompt enters, not counting the prompt."""
+        return source + target - 1 if self.reads_target else source  # nothing is read from the last token
+
+    def answered(self, target: int) -> int:
+        """How many positions logits are computed for."""
+        return target if self.writes else 1
+
+    def chooses(self, answer: str) -> bool:
+        """Whether the answer is chosen among label words, given `task.answer`."""
+        return answer != "generate" or not self.writes
+
+    def mark_of(self, tokenizer: Any) -> str | None:
+        """The mark of an answer's place, for a model with this tokenizer."""
+        return self.mark if self.writes else tokenizer.mask_token
+
+    def wrong_mark(self, *, is_last: bool) -> str:
+        """Why a template cannot have `{mask}`, whether at its end (`is_last`) or not; "": it can."""
+        if self.writes and self.mark is None:
+            return "has no mark for an answer in its source: give a task.template without {mask}"
+        if self.mark == "" and not is_last:
+            return "goes on behind its source: give a task.template that ends in {mask}, or has none"
+        return ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +160,13 @@ def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
+def _reading(learning: dict[str, Any] | None = None, **row: Any) -> Reading:
+    """A way to read from its entry in the file."""
+    return Reading(**row, learning=Learning(**(learning or {})))
+
+
 FILE: dict[str, Any] = literal.own_table(Path(__file__).with_name("families.yaml"))
+READINGS = {name: _reading(**row) for name, row in FILE["readings"].items()}
 FAMILY_TABLE = {name: _family(**row) for name, row in FILE["families"].items()}
 SUPPORTED: str = FILE["supported"]
 REFUSED: dict[str, str] = FILE["refused"]

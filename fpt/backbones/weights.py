@@ -1,7 +1,8 @@
 """Reads tensors, or some of their rows or columns, from checkpoint files, and refuses those that are damaged.
 
 Files are memory-mapped: a tensor used whole and in its stored precision shares the page cache, and what a partial PLM
-leaves out is never read. The mapping is private, so that nothing can write to the files.
+leaves out is never read. The mapping is private, so that nothing can write to the files. Files that torch before 1.6
+wrote cannot be mapped; a copy that can is kept in the Hugging Face Hub's assets cache.
 """
 
 import hashlib
@@ -11,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
+from huggingface_hub import cached_assets_path, constants
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from fpt.backbones.location import WEIGHT_FILES, main_file
 from fpt.errors import UserError, reason
+from fpt.runs.atomic import replaced_file
 from fpt.runs.foreign import inside, other_kind
 
 
@@ -24,8 +29,8 @@ class WeightFiles:
     def __init__(self, folder: Path) -> None:
         """Find the folder's weight files, and the file that holds each tensor."""
         self.folder = folder
-        files = files_in(folder)
-        self._pickled = {file: load_bin(file) for file in files if file.suffix == ".bin"}
+        files = _files_in(folder)
+        self._pickled = {file: _load_bin(file) for file in files if file.suffix == ".bin"}
         self._file_of: dict[str, Path] = {}
         for file in files:
             names = self._pickled[file] if file in self._pickled else _open_safetensors(file).keys()
@@ -47,7 +52,7 @@ class WeightFiles:
         rows: tuple[int, ...] | None = None,
         columns: tuple[int, ...] | None = None,
         dtype: torch.dtype | None = None,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """A tensor, or the given rows (first axis) or columns (second axis) of it; a copy only where one is needed."""
         if name not in self._file_of:
             raise UserError(f"{self.folder}: the weights have no tensor '{name}'; is this a whole checkpoint?")
@@ -82,7 +87,7 @@ class WeightFiles:
         return digest.hexdigest()
 
 
-def _is_finite(tensor: torch.Tensor) -> bool:
+def _is_finite(tensor: Tensor) -> bool:
     """Whether all numbers of a float tensor are finite; minimum and maximum take a quarter of the time of a copy."""
     if not tensor.is_floating_point() or tensor.itemsize == 1 or not tensor.numel():
         return True
@@ -98,7 +103,7 @@ def _open_safetensors(file: Path) -> Any:
         raise UserError(f"{file}: {other or f'cannot be read as safetensors ({error})'}") from None
 
 
-def files_in(folder: Path) -> list[Path]:
+def _files_in(folder: Path) -> list[Path]:
     """The weight files of a folder."""
     main = main_file(folder)
     if main is None:
@@ -106,27 +111,47 @@ def files_in(folder: Path) -> list[Path]:
     return _shards(main) if main.name.endswith(".index.json") else [main]
 
 
-def can_be_mapped(file: Path) -> bool:
-    """Whether a weight file can be memory-mapped; torch before 1.6 wrote no zip archive, which must be read whole."""
-    if file.suffix != ".bin":
-        return True
+def _load_bin(file: Path) -> dict[str, Tensor]:
+    """The tensors of a .bin file, memory-mapped; code in it is never run."""
     with file.open("rb") as stream:
-        return stream.read(4) == b"PK\x03\x04"
-
-
-def load_bin(file: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a .bin file, memory-mapped if its format allows; code in it is never run."""
-    if (other := other_kind(file)) and not can_be_mapped(file):
+        is_mappable = stream.read(4) == b"PK\x03\x04"  # a zip archive
+    if not is_mappable and (other := other_kind(file)):
         raise UserError(f"{file}: {other}")
+    return _loaded(file if is_mappable else _converted(file), file)
+
+
+def _loaded(file: Path, named: Path, *, mapped: bool = True) -> dict[str, Tensor]:
+    """The tensors that torch saved in a file, which errors call `named`."""
     try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=can_be_mapped(file))
+        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError:
-        raise UserError(f"{file}: holds more than tensors, which would run code; convert it to safetensors") from None
+        raise UserError(f"{named}: holds more than tensors, which would run code; convert it to safetensors") from None
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read as PyTorch weights ({reason(error)})") from None
-    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
-        raise UserError(f"{file}: expected a dictionary of tensors")
+        raise UserError(f"{named}: cannot be read as PyTorch weights ({reason(error)})") from None
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise UserError(f"{named}: expected a dictionary of tensors")
     return loaded
+
+
+def _converted(file: Path) -> Path:
+    """A copy of an old .bin file in torch's newer format, which the first process that asks for it makes."""
+    known = [str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns]
+    try:
+        cache = cached_assets_path("fpt", "weights", "mappable", assets_dir=constants.HF_ASSETS_CACHE)
+        copy = cache / f"{hashlib.sha256(json.dumps(known).encode()).hexdigest()[:32]}.bin"
+        with FileLock(f"{copy}.lock"):
+            if not copy.exists():
+                tensors = _loaded(file, file, mapped=False)
+                with replaced_file(copy) as stream:
+                    torch.save(tensors, stream)
+    except UserError:  # of the weights; it is a ValueError too
+        raise
+    except (OSError, ValueError, RuntimeError) as error:  # ValueError: a file is in a folder's place
+        raise UserError(
+            f"{file}: cannot be mapped, nor its copy be written to {constants.HF_ASSETS_CACHE} ({reason(error)});"
+            " set HF_ASSETS_CACHE to another folder"
+        ) from None
+    return copy
 
 
 def _shards(index: Path) -> list[Path]:

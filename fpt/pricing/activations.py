@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode  # documented by torch, despite its underscore
 from transformers import PreTrainedConfig
 
-from fpt.backbones.families import family_of
+from fpt.backbones.backbone import family_of
 from fpt.backbones.precision import compute_states_in_float32
 from fpt.backbones.shapes import Shape
 from fpt.config.schema import PromptConfig

@@ -17,9 +17,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedConfig
 
-from fpt.backbones.families import family_of
+from fpt.backbones.backbone import family_of
 from fpt.backbones.family_table import FamilyRow
-from fpt.backbones.quantised import bytes_at_once, layers_of, packed_bytes
+from fpt.backbones.precision import bytes_at_once, layers_of, packed_bytes
 from fpt.backbones.shapes import Shape, Stack
 from fpt.config.schema import PromptConfig
 from fpt.pricing.activations import OnMeta, peaks

@@ -12,7 +12,7 @@ from fpt.errors import UserError
 
 if TYPE_CHECKING:
     from fpt.backbones.backbone import Backbone
-    from fpt.backbones.reading import Reading
+    from fpt.backbones.family_table import Reading
     from fpt.prompts.modules import LatePrompt, Tensors
 
 DROPOUT = 0.1  # rate for generated vectors, as published by Liu et al. 2022: RoBERTa's and GPT-2's own

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from fpt.backbones.families import family_of
+from fpt.backbones.backbone import family_of
 from fpt.data.encoded import IGNORED, Batch
 from fpt.prompts.behind import BEHIND
 from fpt.prompts.modules import Prompt

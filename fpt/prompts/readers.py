@@ -1,4 +1,4 @@
-"""Forward passes and generation for each way to read (`fpt.backbones.reading`): seq2seq, causal and masked models.
+"""Forward passes and generation for each way to read (`Reading` in `family_table.py`): seq2seq, causal, masked.
 
 Letters: B batch, S source, T target, P prompt, L positions, D model.
 """

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from fpt.backbones.backbone import Backbone
-    from fpt.backbones.reading import Reading
+    from fpt.backbones.family_table import Reading
     from fpt.data.encoding import Tokens
     from fpt.prompts.modules import SoftPrompt, Tensors
 

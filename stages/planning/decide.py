@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from fpt.backbones.families import family_of, read_config
+from fpt.backbones.backbone import family_of, read_config
 from fpt.backbones.location import config_values
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import EngineConfig

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fpt.backbones.families import read_config
+from fpt.backbones.backbone import read_config
 from fpt.backbones.location import config_values
 from fpt.backbones.shapes import read_shape
 from fpt.config import compose

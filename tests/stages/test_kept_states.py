@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from fpt.__main__ import main
-from fpt.backbones.families import read_config
+from fpt.backbones.backbone import read_config
 from fpt.backbones.location import config_values
 from fpt.backbones.shapes import Shape, Stack
 from fpt.config import compose

@@ -12,7 +12,7 @@ from transformers import T5Config
 from bench.records import RESULTS
 from bench.synthetic import LENGTHS, examples
 from bench.synthetic import PROMPT as VECTORS
-from fpt.backbones.families import read_config
+from fpt.backbones.backbone import read_config
 from fpt.backbones.location import config_values
 from fpt.backbones.precision import compute_states_in_float32
 from fpt.backbones.shapes import Shape, Stack, read_shape

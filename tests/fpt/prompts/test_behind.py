@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from fpt.backbones.backbone import Backbone
-from fpt.backbones.families import FAMILIES
+from fpt.backbones.backbone import FAMILIES, Backbone
 from fpt.backbones.family_table import FAMILY_TABLE
 from fpt.config.schema import PromptConfig
 from fpt.data.encoded import IGNORED, Batch

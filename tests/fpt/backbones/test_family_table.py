@@ -4,30 +4,29 @@ from types import SimpleNamespace
 
 import pytest
 
-from fpt.backbones.reading import CAUSAL, MASK, SEQ2SEQ, SPANS, Reading
+from fpt.backbones.family_table import READINGS, Reading
 
-ALL = (SEQ2SEQ, SPANS, CAUSAL, MASK)
 MASKED = SimpleNamespace(mask_token="[MASK]")  # a tokenizer that has a mask
 
 
-@pytest.mark.parametrize("reads", ALL, ids=str)
+@pytest.mark.parametrize("reads", READINGS.values(), ids=READINGS)
 def test_a_templates_mask_is_refused_where_the_model_has_no_mark(reads: Reading) -> None:
     assert bool(reads.wrong_mark(is_last=True)) == (reads.mark_of(MASKED) is None)
 
 
 @pytest.mark.parametrize(
-    ("reads", "positions", "answered", "mark", "chooses"),
+    ("name", "positions", "answered", "mark", "chooses"),
     [
-        (SEQ2SEQ, 7, 3, None, False),
-        (SPANS, 7, 3, "<extra_id_0>", False),
-        (CAUSAL, 9, 3, "", False),
-        (MASK, 7, 1, "[MASK]", True),
+        ("seq2seq", 7, 3, None, False),
+        ("spans", 7, 3, "<extra_id_0>", False),
+        ("causal", 9, 3, "", False),
+        ("mask", 7, 1, "[MASK]", True),
     ],
-    ids=str,
 )
 def test_what_it_says_of_a_source_of_7_and_a_target_of_3_tokens(
-    reads: Reading, positions: int, answered: int, mark: str | None, chooses: bool
+    name: str, positions: int, answered: int, mark: str | None, chooses: bool
 ) -> None:
+    reads = READINGS[name]
     assert (reads.positions(7, 3), reads.answered(3)) == (positions, answered)
     assert (reads.mark_of(MASKED), reads.chooses("generate")) == (mark, chooses)
     assert reads.chooses("score")
