@@ -2,7 +2,8 @@
 
 Packed weights are unpacked only while they are used. int8 has one scale per output; nf4 is QLoRA's 4-bit NormalFloat,
 with one scale per 64 numbers, itself quantised to 8 bits (Dettmers et al. 2023, arXiv 2305.14314). Both are
-bitsandbytes' formats, the same on every device. Activations are not quantised, so that gradients are exact for the weights used.
+bitsandbytes' formats, the same on every device. Activations are not quantised, so that gradients are exact
+for the weights used.
 
 Letters: O outputs, I inputs of a layer.
 """
