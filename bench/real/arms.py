@@ -40,7 +40,7 @@ COMPRESSED = {"ld": ("depth",), "fr": ("width",), "cr": ("depth", "width")}
 PARTS = {
     f"{name}-{share}": Arm(
         (
-            f"schedule.stages=[{{{','.join(f'{side}:{share}' for side in sides)},share:0.99}},{{share:0.01}}]",
+            f"schedule.stages=[{{{', '.join(f'{side}: {share}' for side in sides)}, share: 0.99}}, {{share: 0.01}}]",
             "train.eval_partial=true",
         )
     )

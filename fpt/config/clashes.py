@@ -17,6 +17,8 @@ def refuse_clashes(
     if not model.weights:
         raise UserError("model.weights is empty: give 'embedded', a local folder, or a Hub id")
     _check_prompt(prompt)
+    if task.labels and not all(isinstance(text, str) for text in (*task.labels, *task.labels.values())):
+        raise task.error("labels", "values and words are texts, which YAML must be told; put them in quotes")
     _check_samples(task)
     _check_batch(train, engine)
     _check_engine(engine)

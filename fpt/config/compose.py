@@ -1,9 +1,9 @@
-"""Composes the typed configuration from conf/ and the command line's overrides, in Hydra's grammar.
+"""Composes the typed configuration from conf/, which Hydra reads, and the command line's overrides.
 
 No DictConfig leaves this file: all other functions receive the frozen group of settings that they need.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import cache
 from operator import attrgetter
@@ -17,10 +17,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from fpt.config import label_words, literal, overrides
-from fpt.config.keys import GROUPS, conf_dir, group_options, hint, settings, type_in_words
-from fpt.config.label_words import LABELS, LABELS_FILE
-from fpt.config.overrides import Override
+from fpt.config import literal, overrides
+from fpt.config.keys import GROUPS, conf_dir, group_options, settings, type_in_words
+from fpt.config.label_words import LABELS
+from fpt.config.overrides import ONE_LABEL, Override
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import Group, ScheduleConfig, place
 from fpt.errors import UserError, check_among, did_you_mean, reason
@@ -30,35 +30,33 @@ ONLY_LEARNING = ("train.updates", "train.epochs", "task.class_weights")
 
 
 def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
-    """Compose conf/ with overrides in Hydra's grammar, and check everything that needs no weights.
+    """Compose conf/ with overrides, and check everything that needs no weights.
 
     With a `base`, groups and keys that no override names keep the values that they have in it.
     """
-    typed = [overrides.parse(word) for word in words]
-    keys = {override.key for override in typed}
-    values: dict[str, Any] = {}  # put in after composition, unresolved
+    typed = {override.key: override for override in map(overrides.parse, words)}
+    options: list[str] = []  # of groups, for Hydra
+    values: dict[str, Any] = {}  # put in after composition
     if base is not None:
-        _check_use(typed)
-        values = {key: attrgetter(key)(base) for key in settings() if key.partition(".")[0] not in keys}
-    composed: list[str] = []  # the overrides for Hydra
-    for override in typed:
+        _check_use(typed.values())
+        values = {key: attrgetter(key)(base) for key in settings() if key.partition(".")[0] not in typed}
+    for override in typed.values():
         if override.key in GROUPS:
-            option, own = _option(override)
-            composed.append(option)
+            option, own = _option(override.key, override.value)
+            options.append(option)
             values |= own
-        elif not override.is_literal:
-            _check_key(override)
-            composed.append(override.word)
-    if "schedule.stages" in keys:
+    if "schedule.stages" in typed:
         values.setdefault("schedule.name", "custom")
-    tree = _compose(composed)
-    labels = _labels(typed, values.get(LABELS) or _labels_in_conf(tree))
-    values = {key: value for key, value in values.items() if key not in keys}
-    values |= {override.key: override.value for override in typed if override.is_literal and override.key in settings()}
-    return _typed(tree, {**values, LABELS: labels, LABELS_FILE: None}, words)
+    tree = _compose(options)
+    values |= {key: override.value for key, override in typed.items() if key in settings()}
+    if alone := {key.removeprefix(ONE_LABEL): one.value for key, one in typed.items() if key.startswith(ONE_LABEL)}:
+        if LABELS in typed:
+            raise UserError(f"{LABELS}=… and {ONE_LABEL}LABEL=… both name label words; give one of them")
+        values[LABELS] = {**(values.get(LABELS) or tree.task.labels or {}), **alone}
+    return _typed(tree, values, words)
 
 
-def _check_use(typed: Sequence[Override]) -> None:
+def _check_use(typed: Iterable[Override]) -> None:
     """Refuse settings that say how a prompt is learned: a prompt that is already learned would ignore them."""
     for override in typed:
         if override.key == "experiment":
@@ -67,32 +65,8 @@ def _check_use(typed: Sequence[Override]) -> None:
             raise UserError(f"{override.word}: says how a prompt is learned, and the run's prompt is; leave it out")
 
 
-def _labels(typed: Sequence[Override], before: Mapping[str, str] | None) -> dict[str, str] | None:
-    """The label words as typed, in one of three ways, or those `before`; task.labels.LABEL=word changes one."""
-    prefix = f"{LABELS}."
-    ways = {override.key: override.value for override in typed if override.key in (LABELS, LABELS_FILE)}
-    alone = {override.key.removeprefix(prefix): override for override in typed if override.key.startswith(prefix)}
-    named = [*ways, *[f"{prefix}LABEL"][: len(alone)]]
-    if len(named) > 1:
-        raise UserError(f"{'=… and '.join(named)}=… both name label words; give one of them")
-    if alone:
-        return {**(before or {}), **{label: str(override.value) for label, override in alone.items()}}
-    if file := ways.get(LABELS_FILE):
-        return label_words.of_file(file)
-    labels = ways.get(LABELS, before)
-    return None if labels is None else dict(labels)
-
-
-def _labels_in_conf(tree: DictConfig) -> dict[str, str] | None:
-    """The label words in files of conf/; words that YAML does not read as texts are refused and must be quoted."""
-    task: Any = OmegaConf.to_container(tree.task)
-    labels = task.get("labels")
-    return labels and label_words.of_tree(labels, "task.labels in conf/, to be quoted")
-
-
-def _option(override: Override) -> tuple[str, dict[str, Any]]:
+def _option(group: str, value: str) -> tuple[str, dict[str, Any]]:
     """A group's option for Hydra, and the values of a model or a schedule that has no file in conf/."""
-    group, value = override.key, str(override.value)
     options = group_options(group)
     if group == "schedule" and value.endswith((".yaml", ".yml")):
         return "schedule=pt", _schedule_file(place(value, group))
@@ -121,14 +95,6 @@ def _schedule_file(file: Path) -> dict[str, Any]:
     return {"schedule.name": file.stem} | {f"schedule.{key}": value for key, value in values.items()}
 
 
-def _check_key(override: Override) -> None:
-    key = override.key
-    if key == "prompt.kind":
-        raise UserError(f"{override.word}: write prompt={override.value}, which brings its length and optimizer too")
-    if key not in settings():
-        raise UserError(f"{override.word}: unknown key '{key}'.{hint(key) or ' See fpt train --help.'}")
-
-
 def _compose(words: list[str]) -> DictConfig:
     _schema()
     GlobalHydra.instance().clear()
@@ -137,8 +103,6 @@ def _compose(words: list[str]) -> DictConfig:
             return compose("config", overrides=words)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explain(error, words)) from None
-    except RecursionError as error:
-        raise overrides.unreadable(max(words, key=len), error) from None
 
 
 def _typed(tree: DictConfig, fill: Mapping[str, Any], words: Sequence[str]) -> RunConfig:

@@ -131,7 +131,6 @@ class TaskConfig(Group, key="task"):
     spare: str | None = None
     id: str | None = None
     labels: dict[Any, Any] | None = None
-    labels_file: str | None = None
     multilabel: bool = False
     class_weights: str | None = setting(None, verbatim=True)
     metric: str | None = None

@@ -35,7 +35,7 @@ def of_prompt(request: ExportRequest) -> str:
         width=read_sizes(request.values, "").width,
         described=kind.described(read_sizes(request.values, "").width, request.layer, model_name(request)),
         is_local=is_local(request.base),
-        labels=label_words.in_braces(config.task.labels or {}),
+        labels=label_words.shown(config.task.labels or {}),
         amount=amount,
         name_of_validation=name_of_validation,
         quote=shlex.quote,

@@ -26,8 +26,8 @@ REFUSED = {
     "model=gpt2-large prompt=late prompt.layer=99": "reads with 36 blocks; give 0 to 36",
     "model=gpt2-large prompt=late prompt.layer=1.0": r"1.0: all blocks of schedule.stages\[1\] \(36\) lie",
     "model=roberta-large task=sst2 prompt=late prompt.layer=24": "prompt.layer=24: all blocks of schedule",
-    "model=qwen3-0.6b prompt=late schedule.stages=[{depth:1,share:0.5},{share:0.5}]": r"\(1\) lie",
-    "model=bert-large task=sst2 prompt=late schedule.stages=[{depth:1,width:9,share:0.5},{share:0.5}]": r"\(1\) lie",
+    "model=qwen3-0.6b prompt=late schedule.stages=[{'depth':1,'share':0.5},{'share':0.5}]": r"\(1\) lie",
+    "model=bert-large task=sst2 prompt=late schedule.stages=[{'depth':1,'updates':9},{'updates':1}]": r"\(1\) lie",
     "model=gpt2-large prompt=late prompt.pool=first": "the first token of a causal model sees no other",
     "model=roberta-large task=sst2 prompt=late prompt.layer=0": "before the first block the first token",
     "prompt=late prompt.layer=0 prompt.pool=last": "give prompt.pool=mean, or a higher prompt.layer",
@@ -63,10 +63,10 @@ def test_only_an_encoder_decoder_with_its_prompt_before_the_source_searches(plac
 
 SEEN = (
     "model=gpt2-large prompt=late prompt.layer=35",
-    "model=gpt2-large schedule.stages=[{depth:1,share:0.5},{share:0.5}]",
-    "model=bert-large task=sst2 prompt=late prompt.layer=0 prompt.pool=mean schedule.stages=[{depth:1,share:1}]"
+    "model=gpt2-large schedule.stages=[{'depth':1,'share':0.5},{'share':0.5}]",
+    "model=bert-large task=sst2 prompt=late prompt.layer=0 prompt.pool=mean schedule.stages=[{'depth':1,'share':1}]"
     " schedule.partial_end=true",
-    "prompt=late prompt.layer=1.0 schedule.stages=[{depth:1,share:0.5},{share:0.5}]",  # which a decoder sees
+    "prompt=late prompt.layer=1.0 schedule.stages=[{'depth':1,'share':0.5},{'share':0.5}]",  # which a decoder sees
 )
 
 

@@ -79,9 +79,9 @@ MISTAKES = {
     "train.micro_batch=33": ["train.micro_batch=33", "train.batch_size=16"],
     "train.updates=1,2": ["train.updates=1,2", "fpt train -m"],
     "boolq": ["boolq", "key=value"],
-    "~train": ["~train", "deleted"],
+    "~train=1": ["~train=1", "unknown key '~train'"],
     "prompt.length=20000000000": ["prompt.length=20000000000", "at most"],
-    "task@foo=boolq": ["task@foo=boolq", "packages"],
+    "task@foo=boolq": ["task@foo=boolq", "unknown key"],
     "model=": ["model=", "neither one of"],
     "model.name=../x": ["model.name", "slash"],
     "seed=-1": ["seed=-1", "at least 0"],
@@ -99,11 +99,11 @@ MISTAKES = {
     "prompt=late prompt.layer=1.5": ["prompt.layer=1.5", "fraction"],
     "prompt=late prompt.layer=middle": ["prompt.layer=middle", "whole number or a number"],
     "optim.name=adam": ["optim.name=adam", "adafactor, adamw"],
-    "task.labels=no": ["task.labels=no", "'task.labels={0: no, 1: yes}'", "labels.json"],
-    "task.labels={0:a,0:b}": ["task.labels={0:a,0:b}", "'0' is given twice"],
-    "task.labels.0=a task.labels_file=b": ["task.labels_file=… and task.labels.LABEL=…", "one of them"],
-    "task.labels_file=/nowhere": ["task.labels_file=/nowhere: cannot be read (No such file or directory)"],
-    "task.labels.x=a": ["task.labels.x", "boolq has no, yes", "'task.labels={no: WORD, yes: WORD}'"],
+    "task.labels=no": ["task.labels=no", "'task.labels={0: no, 1: yes}'"],
+    "task.labels={0:a,1:b}": ["task.labels={0:a,1:b}", "'task.labels={0: no, 1: yes}'"],
+    'task.labels={"0":a,"0":b}': ["task.labels=", "'0' is given twice"],
+    "task.labels.0=a task.labels=[a,b]": ["task.labels=… and task.labels.LABEL=…", "one of them"],
+    "task.labels.x=a": ["task.labels.x", "boolq has no, yes", """'task.labels={"no": "WORD", "yes": "WORD"}'"""],
     "train.updates=???": ["train.updates=???", "not given"],
     "schedule.stages=[{depth:???}]": ["schedule.stages=", "not given"],
     "engine.device=cpu:5": ["engine.device=cpu:5", "auto, cpu, cuda and cuda:N"],
@@ -112,8 +112,11 @@ MISTAKES = {
     "train.updates=1e31": ["train.updates=1e31", "whole number"],
     "train.epochs=1e30": ["train.epochs=1e+30", "at most 100000"],
     f"seed={10**30}": [f"seed={10**30}", "at most"],
-    f"seed={'9' * 5000}": ["seed=999", "cannot be read (ValueError)"],
-    f"schedule.stages={'[' * 300}{']' * 300}": ["schedule.stages=[[[", "cannot be read (RecursionError)"],
+    f"seed={'9' * 5000}": ["seed=999", "cannot be read as YAML (ValueError"],
+    f"schedule.stages={'[' * 900}{']' * 900}": ["schedule.stages=[[[", "cannot be read as YAML (RecursionError"],
+    "schedule.stages=[": ["schedule.stages=[", "cannot be read as YAML (ParserError"],
+    "train.updates=": ["train.updates=", "whole number"],
+    "task.shots=": ["task.shots=", "whole number or null"],
     "model=\ud800/x": ["model=", "no file can have this name in utf-8", "LC_ALL=C.UTF-8"],
     "model=~nouser/x": ["model=~nouser/x", "no such user; write ./~nouser/x"],
     f"model={'x' * 300}/y": ["model=xxx", "at most 255 bytes"],
@@ -123,7 +126,6 @@ MISTAKES = {
     "run.dir=~nouser/x": ["run.dir=~nouser/x", "no such user"],
     "task.data=~nouser/x": ["task.data=~nouser/x", "no such user"],
     "schedule=~nouser/x.yaml": ["schedule=~nouser/x.yaml", "no such user"],
-    "task.labels_file=~nouser/x": ["task.labels_file=~nouser/x", "no such user"],
     f"prompt.init=file prompt.file={'é' * 200}": ["prompt.file=é", "at most 255 bytes"],
     "optim.warmup=2": ["optim.warmup=2", "at most 1"],
     "prompt=late prompt.cache=disk": ["prompt.cache=disk", "auto, off, memory", "prompt.cache=off"],
@@ -216,17 +218,13 @@ def test_nothing_is_resolved_in_a_text_nor_in_what_was_read_from_a_file(tmp_path
     file = tmp_path / "mine.yaml"
     file.write_text(json.dumps([{"depth": text, "share": 1.0}]))
     config = compose.load([f"task.template={text}", f"schedule={file}"])
-    config = replace(config, task=replace(config.task, labels={0: text, text: "yes"}))
+    config = replace(config, task=replace(config.task, labels={"0": text, text: "yes"}))
     assert config.task.template == text
     assert config.schedule.stages == [{"depth": text, "share": 1.0}]
     again = compose.load(["seed=3"], base=compose.from_yaml(compose.to_yaml(config)))
     assert replace(again, seed=0) == config
     assert literal.leaves(literal.parse(compose.to_yaml(config)))["task.template"] == text
     assert not differences(literal.parse(compose.to_yaml(config)), config)
-
-
-def test_what_is_typed_may_be_resolved_where_it_is_no_text() -> None:
-    assert compose.load(["train.eval_every=${train.save_every}", "train.save_every=7"]).train.eval_every == 7
 
 
 @pytest.mark.parametrize(
@@ -252,24 +250,22 @@ def test_a_text_is_what_is_typed(key: str, text: str) -> None:
     ("typed", "labels"),
     [
         ("{正面: yes, 负面: no}", {"正面": "yes", "负面": "no"}),
-        ("{0:no,1:yes}", {"0": "no", "1": "yes"}),
+        ('{"0":"no","1":"yes"}', {"0": "no", "1": "yes"}),
         ("{0: false, 1: 1e3, 2: 1.50, 3: null}", {"0": "false", "1": "1e3", "2": "1.50", "3": "null"}),
         ("{True: on, null: 0x1F}", {"True": "on", "null": "0x1F"}),
         ("[no, yes, 'a, b']", {"no": "no", "yes": "yes", "a, b": "a, b"}),
-        ("{'x: y': \"a, b\", R&D: (c) # ~!, z: d:e}", {"x: y": "a, b", "R&D": "(c) # ~!", "z": "d:e"}),
+        ("{'x: y': \"a, b\", R&D: '(c) # ~!', z: d:e}", {"x: y": "a, b", "R&D": "(c) # ~!", "z": "d:e"}),
         ("null", None),
     ],
 )
-def test_label_words_are_texts(tmp_path: Path, typed: str, labels: dict[str, str] | None) -> None:
-    """None of them is what YAML takes it for, whether typed, in a file, or read back from a run."""
+def test_label_words_are_texts(typed: str, labels: dict[str, str] | None) -> None:
+    """None of them is what YAML takes it for, whether typed, in JSON, or read back from a run."""
     config = compose.load([f"task.labels={typed}"])
     assert config.task.labels == labels
     assert compose.from_yaml(compose.to_yaml(config)) == config
     if labels:
         assert compose.load([*shlex.split(label_words.shown(labels))]) == config
-        for encoding in ("utf-8", "utf-16"):
-            (tmp_path / "labels.json").write_text(json.dumps(labels, ensure_ascii=False), encoding)
-            assert compose.load([f"task.labels_file={tmp_path / 'labels.json'}"]) == config
+        assert compose.load([f"task.labels={json.dumps(labels, ensure_ascii=False)}"]) == config
         one, word = next(iter(labels.items()))
         assert compose.load([f"task.labels.{one}={word}"]).task.labels == {one: word}
 
@@ -285,7 +281,7 @@ def test_label_words_in_conf_are_texts(tmp_path: Path, monkeypatch: pytest.Monke
     assert compose.load(["task=own"]).task.labels == {"0": "no", "1": "1.50", "on": "正面"}
     for labels in ("{0: no}", "{'1': 1.50}", "{1: 正面}"):
         file.write_text(f"{own}{labels}\n")
-        with pytest.raises(UserError, match=r"^task\.labels in conf/, to be quoted: expected "):
+        with pytest.raises(UserError, match=r"^task\.labels=.*: values and words are texts"):
             compose.load(["task=own"])
 
 
@@ -299,9 +295,11 @@ def test_label_words_in_conf_are_texts(tmp_path: Path, monkeypatch: pytest.Monke
         ("task.source='{a}','{b}, c'", ["'{a}'", "'{b}, c'"]),
         ("model=./a b,t5-large", ["./a b", "t5-large"]),
         ("task=mr,mrpc", ["mr", "mrpc"]),
-        ("task=glob(mr*)", []),
         ("seed=1,2", ["1", "2"]),
-        ("seed=range(1,3)", ["1", "2"]),
+        (
+            "schedule.stages=[{share: 1}],[{depth: {encoder: 1}, share: 1}]",
+            ["[{share: 1}]", "[{depth: {encoder: 1}, share: 1}]"],
+        ),
     ],
 )
 def test_several_values_of_a_text(word: str, values: list[str]) -> None:

@@ -23,7 +23,7 @@ def test_every_combination_has_a_folder_of_its_own() -> None:
         "runs/boolq-tiny-pt-s0-optim.lr=0.3",
         "runs/boolq-tiny-cr-s0-optim.lr=0.3",
     ]
-    assert folders("seed=range(0,2)", "task=qqp") == ["runs/qqp-tiny-cr-s0", "runs/qqp-tiny-cr-s1"]
+    assert folders("seed=0,1", "task=qqp") == ["runs/qqp-tiny-cr-s0", "runs/qqp-tiny-cr-s1"]
     assert folders("seed=0,1", "run.dir=out") == ["out/seed=0", "out/seed=1"]
     assert folders("seed=3") == ["runs/boolq-tiny-cr-s3"]
 
