@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import yaml
 
+from fpt.config import literal
 from fpt.errors import UserError
 
 LABELS = "task.labels"
@@ -18,7 +19,7 @@ FORMS = "write 'task.labels={0: no, 1: yes}', or 'task.labels=[no, yes]' where t
 def typed(text: str, key: str = LABELS, why: str = f"are no label words; {FORMS}") -> dict[str, str]:
     """Label words, or other values by label, from a typed text."""
     try:
-        node = yaml.compose(text, Loader=yaml.BaseLoader)
+        node = yaml.compose(literal.spaced(text), Loader=yaml.BaseLoader)
     except (yaml.YAMLError, RecursionError):
         node = None
     pairs = getattr(node, "value", None) or []
@@ -35,7 +36,7 @@ def typed(text: str, key: str = LABELS, why: str = f"are no label words; {FORMS}
 
 
 def _is_given(node: yaml.Node) -> bool:
-    """Whether a part is a text; `{0:no}`, without a space after the colon, has no word for the value `0:no`."""
+    """Whether a part is a text; in `{no, yes}`, `no` has no word."""
     return isinstance(node, yaml.ScalarNode) and bool(node.value or node.style)
 
 

@@ -12,6 +12,8 @@ from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader  # reads 1e-5 as a number and no dates; the public functions would resolve
 
 MARK = re.compile(r"(\\*)\$\{")
+# A quoted text, or a key of `{key:value}` with no space after its colon, as Hydra's users write it and YAML does not.
+UNSPACED = re.compile(r"""("(?:[^"\\]|\\.)*"|'[^']*')|([{,]\s*[^\s:,{}\[\]'"]+):(?=\S)""")
 
 
 def own_table(file: Path) -> Any:
@@ -24,6 +26,11 @@ def parse(text: str) -> Any:
     if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
         raise yaml.YAMLError("aliases (*name) are not read here; write what they stand for")
     return yaml.load(text, Loader=get_yaml_loader())
+
+
+def spaced(text: str) -> str:
+    """A typed mapping with the space that YAML wants after the colon of each key."""
+    return UNSPACED.sub(lambda found: found[1] or f"{found[2]}: ", text)
 
 
 def dump(values: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ class Override:
 
 def parse(word: str) -> Override:
     """Read an override; one of an unknown key, or with several values, is refused."""
+    word = word.removeprefix("+")  # with which Hydra adds a key; here every key is there
     key, is_given, text = word.partition("=")
     if not is_given:
         raise UserError(f"{word}: not an override; write key=value, for example task=boolq")
@@ -61,7 +62,7 @@ def _value(word: str, key: str, text: str) -> Any:
     if is_text(key) or key not in settings():
         return _unquoted(text)
     try:
-        value = literal.parse(text)
+        value = literal.parse(literal.spaced(text))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{word[:40]}: cannot be read as YAML ({reason(error)})") from None
     return "" if value is None else value  # only `null` is null, and not a shell's empty variable

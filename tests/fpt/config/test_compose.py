@@ -255,6 +255,7 @@ def test_a_text_is_what_is_typed(key: str, text: str) -> None:
         ("{True: on, null: 0x1F}", {"True": "on", "null": "0x1F"}),
         ("[no, yes, 'a, b']", {"no": "no", "yes": "yes", "a, b": "a, b"}),
         ("{'x: y': \"a, b\", R&D: '(c) # ~!', z: d:e}", {"x: y": "a, b", "R&D": "(c) # ~!", "z": "d:e"}),
+        ("{0:no,1:yes, 'a,b:c':d}", {"0": "no", "1": "yes", "a,b:c": "d"}),
         ("null", None),
     ],
 )
@@ -304,6 +305,13 @@ def test_label_words_in_conf_are_texts(tmp_path: Path, monkeypatch: pytest.Monke
 )
 def test_several_values_of_a_text(word: str, values: list[str]) -> None:
     assert overrides.each(word) == values
+
+
+def test_mappings_need_no_space_after_a_colon_and_keys_may_have_a_plus() -> None:
+    """As in Hydra's own grammar."""
+    spaced = compose.load(["schedule.stages=[{depth: {encoder: 2, decoder: 0.5}, share: 0.4}, {share: 0.6}]", "seed=3"])
+    typed = compose.load(["schedule.stages=[{depth:{encoder:2,decoder:0.5},share:0.4},{share:0.6}]", "+seed=3"])
+    assert typed == spaced
 
 
 def test_own_stages_get_a_name_of_their_own() -> None:
