@@ -100,7 +100,7 @@ MISTAKES = {
     "prompt=late prompt.layer=middle": ["prompt.layer=middle", "whole number or a number"],
     "optim.name=adam": ["optim.name=adam", "adafactor, adamw"],
     "task.labels=no": ["task.labels=no", "'task.labels={0: no, 1: yes}'"],
-    "task.labels={0,1}": ["task.labels={0:a,1:b}", "'task.labels={0: no, 1: yes}'"],
+    "task.labels={0,1}": ["task.labels={0,1}", "'task.labels={0: no, 1: yes}'"],
     'task.labels={"0":a,"0":b}': ["task.labels=", "'0' is given twice"],
     "task.labels.0=a task.labels=[a,b]": ["task.labels=… and task.labels.LABEL=…", "one of them"],
     "task.labels.x=a": ["task.labels.x", "boolq has no, yes", """'task.labels={"no": "WORD", "yes": "WORD"}'"""],
