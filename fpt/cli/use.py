@@ -21,8 +21,7 @@ from fpt.runs.progress import Progress
 from fpt.sharing.export import check_request
 from fpt.tasks import file_formats, predict_input
 from fpt.tasks.catalogue import rules_of
-from fpt.tasks.faults import Faults
-from fpt.tasks.fields import Record
+from fpt.tasks.fields import Faults, Record
 from fpt.tasks.splits import with_split, without_training_file
 from fpt.tasks.task import Example
 

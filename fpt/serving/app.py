@@ -23,7 +23,7 @@ from fpt import __version__
 from fpt.errors import UserError, reason
 from fpt.serving import server
 from fpt.serving.waiting import Waiting
-from fpt.tasks.json_files import unique
+from fpt.tasks.file_formats import unique
 from fpt.tasks.predict_input import RAW, by_prompt
 from fpt.tasks.task import TaskRules
 

@@ -6,24 +6,18 @@ TREC's own lines (`DESC:manner How did …`).
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from fpt.errors import UserError
 from fpt.tasks import fields
-from fpt.tasks.faults import Faults
-from fpt.tasks.fields import PlacedRecord, Record
-from fpt.tasks.file_formats import Reader, check_names, csv_rows
-from fpt.tasks.json_files import json_lines
-from fpt.tasks.text_lines import NOT_UTF8, lines
+from fpt.tasks.fields import Faults, PlacedRecord, Record
+from fpt.tasks.file_formats import NOT_UTF8, Reader, Row, csv_rows, json_lines, lines, read, table, tsv_rows
 
-BROKEN_LINES = 1000  # at most one broken line in so many is left out; GLUE's own QQP has some twenty in 364,000
 IDS = ("index", "id")  # possible names of a test file's id column, whose values a submission repeats
-LABELLED = ["label", "text"]  # the header that a sentence task's file may have
-ENDINGS = {".tsv": "label<TAB>text", ".csv": "label,text", ".txt": "a label, a space and a text"}
+LABELLED = ("label", "text")  # the columns of a sentence task's file
 
 
 def reader(name: str, records: Mapping[str, Any]) -> Reader:
@@ -38,52 +32,42 @@ def reader(name: str, records: Mapping[str, Any]) -> Reader:
 
 
 def _glue_file(file: Path, faults: Faults, *, renamed: Mapping[str, str], header: list[str]) -> Iterator[PlacedRecord]:
-    """Records of a GLUE table, or of the JSON lines that SuperGLUE publishes RTE in."""
-    if file.suffix != ".jsonl":
-        yield from _table(file, faults, renamed, header)
-        return
-    for where, record in json_lines(file, faults):
-        yield where, {renamed.get(name, name): value for name, value in record.items()}
+    """Records of a GLUE table, or of the JSON lines that SuperGLUE publishes RTE in.
+
+    A test file's column of ids names its records; those of other tables are numbered, as on the Hub.
+    """
+    for number, (where, row) in enumerate(read(file, faults, _unless_in_file(tsv_rows(file), header))):
+        record = {renamed.get(name, name): value for name, value in row.items()}
+        own_id = next((record[name] for name in IDS if name in record and "label" not in record), number)
+        yield where, record if "idx" in record else {**record, "id": own_id}
 
 
-def _table(file: Path, faults: Faults, renamed: Mapping[str, str], header: list[str]) -> Iterator[PlacedRecord]:
-    """Records of a table in which quotes are ordinary letters; a test file, without labels, has a column of ids."""
-    rows: Iterator[tuple[int, list[str]]] = ((number, line.split("\t")) for number, line in lines(file, faults))
-    start, names = next(rows, (1, [""]))
-    if names == [""]:
-        return  # nothing is in it
-    has_header = not header or header[-1] in names
-    if not has_header:
-        rows, names = chain([(start, names)], rows), list(header)
-    check_names(names, f"{file}, line 1")
-    fields = [renamed.get(name, name) for name in names]
-    id_field = next((name for name in IDS if name in fields and "label" not in fields), None)
-    for number, cells in _whole_rows(file, rows, faults, names, has_header=has_header):
-        record: Record = dict(zip(fields, cells, strict=True))
-        record["id"] = record[id_field] if id_field else number - start - has_header
-        if record.get("label") == "-":  # annotators did not agree
-            faults.left_out[f"{file}: lines without a gold label"] += 1
-        else:
-            yield f"{file}, line {number}", record
+def _unless_in_file(rows: Iterator[Row], columns: Sequence[str]) -> Sequence[str] | None:
+    """The names of a table's columns, if the first row is no header that has one of them."""
+    _, _, first = next(rows, (1, 1, []))
+    return None if set(first) & set(columns) else columns
 
 
-def _whole_rows(
-    file: Path, rows: Iterator[tuple[int, list[str]]], faults: Faults, names: list[str], *, has_header: bool
-) -> Iterator[tuple[int, list[str]]]:
-    """The rows with one cell per column; a few broken lines are left out and counted, many are an error."""
-    count, broken = 0, []
-    for number, cells in rows:
-        if len(cells) == len(names):
-            count += 1
-            yield number, cells
-        elif any(map(str.strip, cells)):
-            broken.append((number, len(cells)))
-    if len(broken) * BROKEN_LINES > count:
-        like = f"{len(names)} as in line 1" if has_header else f"{len(names)}: {', '.join(names)}"
-        for number, num_cells in broken:
-            faults.add(UserError(f"{file}, line {number}: {num_cells} columns, expected {like}"))
-    elif broken:
-        faults.left_out[f"{file}: broken lines"] += len(broken)
+def _sentence_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
+    """One record per line, a label and a text; TREC's labels have two parts, of which the first, coarse one is used."""
+    columns = _unless_in_file(_sentence_rows(file), LABELLED)
+    for index, (where, record) in enumerate(table(file, faults, _sentence_rows, columns)):
+        yield where, {**record, "label": record["label"].partition(":")[0], "idx": index}
+
+
+def _sentence_rows(file: Path) -> Iterator[Row]:
+    """A label and a text from each line; outside .tsv and .csv files, the label is the line's first word.
+
+    Bytes that are not UTF-8 are read as Latin-1, in which these files were published.
+    """
+    separator = "\t" if file.suffix == ".tsv" else None
+    of_lines = ((number, number, line.strip().split(separator, 1)) for number, line in lines(file))
+    for first, last, cells in csv_rows(file) if file.suffix == ".csv" else of_lines:
+        yield first, last, [text for cell in cells if (text := _decoded(cell).strip())]
+
+
+def _decoded(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").decode("latin-1") if NOT_UTF8.search(text) else text
 
 
 def _multirc_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
@@ -124,29 +108,3 @@ def _span(text: str, index: Any, span: str, where: str) -> tuple[int, int]:
         raise UserError(f"{where}: span index {index!r} marks no word in a text of {len(words)} words")
     start, last = words[index].start(), min(index + len(span.split()), len(words)) - 1
     return start, start + len(span) if text.startswith(span, start) else words[last].end()
-
-
-def _sentence_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
-    """One record per line, a label and a text; outside .tsv and .csv files, the label is the line's first word.
-
-    Bytes that are not UTF-8 are read as Latin-1, in which these files were published. TREC's labels have two parts, of
-    which the first, coarse one is used.
-    """
-    index, separator = 0, "\t" if file.suffix == ".tsv" else None
-    numbered = lines(file, Faults(), lenient=True)
-    in_lines = ((number, number, line.split(separator, 1)) for number, line in numbered)
-    for number, _, cells in csv_rows(file) if file.suffix == ".csv" else in_lines:
-        if not any(map(str.strip, cells)) or (cells == LABELLED and not index):
-            continue
-        where = f"{file}, line {number}"
-        with faults:
-            if len(cells) != 2 or not cells[1].strip():
-                form = ENDINGS.get(file.suffix, ENDINGS[".txt"])
-                raise UserError(f"{where}: {len(cells)} columns, expected {form}")
-            label, text = (_decoded(cell).strip() for cell in cells)
-            yield where, {"label": label.partition(":")[0], "text": text, "idx": index}
-            index += 1
-
-
-def _decoded(text: str) -> str:
-    return text.encode("utf-8", "surrogateescape").decode("latin-1") if NOT_UTF8.search(text) else text

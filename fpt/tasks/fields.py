@@ -1,17 +1,56 @@
-"""Reads texts, lists and objects from a record's fields; anything else is an error that says what was found."""
+"""Reads texts, lists and objects from a record's fields, and says what is wrong with a record that cannot be used."""
 
 import json
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any
 
 from fpt.errors import UserError, did_you_mean
-from fpt.tasks.faults import Faults
 
 NUMBER = re.compile(r"-?\d+\.\d+")
 ZEROS = re.compile(r"\.?0+$")
+SHOWN = 3  # messages that a note quotes in full
+HINT = "; task.on_error=skip leaves such out"
 Record = dict[str, Any]
 PlacedRecord = tuple[str, Record]  # where a record stands, for error messages, and the record
+
+
+@dataclass
+class Faults:
+    """Records that cannot be used: each is an error or, with `skip`, left out and reported to the user.
+
+    As a context manager (`with faults:`) it treats a UserError raised inside as a faulty record.
+    """
+
+    skip: bool = False
+    messages: list[str] = field(default_factory=list)
+
+    def add(self, error: UserError) -> None:
+        """Note a faulty record, or raise its error if faulty records are not to be skipped."""
+        message = str(error).removesuffix(HINT).removesuffix(".")  # an inner context may have added the hint already
+        if not self.skip:
+            raise UserError(f"{message}{HINT}") from None
+        self.messages.append(message)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> bool:
+        if isinstance(error, UserError):
+            self.add(error)
+            return True
+        return False
+
+    @property
+    def notes(self) -> list[str]:
+        """A sentence that says how many records were left out, and why; none if there are none."""
+        if not self.messages:
+            return []
+        more = f"; and {len(self.messages) - SHOWN:,} more" if len(self.messages) > SHOWN else ""
+        shown = "; ".join(self.messages[:SHOWN])
+        return [f"task.on_error=skip: {len(self.messages):,} skipped: {shown}{more}"]
 
 
 def at(record: Record, name: str) -> Any:

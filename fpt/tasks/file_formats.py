@@ -1,32 +1,79 @@
-"""Readers for files of records, CSV, TSV, JSON and Parquet, chosen by the file's ending."""
+"""Reads files of records: JSON, CSV, TSV and Parquet, chosen by the file's ending.
 
+Texts are in UTF-8, or in UTF-16 if the first bytes say so, plain or compressed with gzip.
+"""
+
+import codecs
 import csv
+import gzip
+import json
+import re
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any, TextIO
 
 from fpt.errors import UserError, reason
 from fpt.runs.foreign import other_kind
-from fpt.tasks.faults import Faults
-from fpt.tasks.fields import PlacedRecord
-from fpt.tasks.json_files import json_lines, json_records
-from fpt.tasks.text_lines import check_utf8, lines
+from fpt.tasks import fields
+from fpt.tasks.fields import Faults, PlacedRecord, Record
 
 Reader = Callable[[Path, Faults], Iterator[PlacedRecord]]
-
-
-def check_names(names: Sequence[str], where: str) -> None:
-    """Refuse two columns with the same name, as only one of them would be read."""
-    (name, count), *_ = [*Counter(filter(None, names)).most_common(1), ("", 0)]
-    if count > 1:
-        raise UserError(f"{where}: {count} columns are called '{name}'; give each a name of its own")
-
-
 Row = tuple[int, int, list[str]]  # its first line, its last line, and its cells, of which an empty line has none
+GZIP = b"\x1f\x8b"  # the first bytes of what is compressed with gzip
+TO_UTF8 = "save the file as UTF-8, as iconv -f latin1 -t utf-8 writes Latin-1"
+NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what bytes that are not UTF-8 become with "surrogateescape"
 
 
-def _separated(
+def ending(file: str | Path) -> str:
+    """A file's ending, which says its format, in lower case and without the .gz of a compressed one."""
+    return Path(Path(file).name.lower().removesuffix(".gz")).suffix
+
+
+def read(file: Path, faults: Faults, columns: Sequence[str] | None = None) -> Iterator[PlacedRecord]:
+    """Read a file's records; `columns` names those of a table without a header."""
+    kind = ending(file)
+    return table(file, faults, ROWS[kind], columns) if kind in ROWS else READERS[kind](file, faults)
+
+
+def lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Read lines one by one, each with its number; bytes that are not UTF-8 are escaped, for `check_utf8` to refuse."""
+    try:
+        with _opened(file) as text:
+            for number, line in enumerate(text, 1):
+                yield number, line.removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: not UTF-16, which its first bytes say it is ({error.reason})") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{file}: is a damaged gzip file ({reason(error)}); fetch or pack it anew") from None
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+
+
+def _opened(file: Path) -> TextIO:
+    """A file as text; its first bytes say whether it is compressed with gzip, and whether the text is UTF-16."""
+    with file.open("rb") as stream:
+        opened: Callable[..., Any] = gzip.open if stream.read(len(GZIP)) == GZIP else open
+    if opened is open and (other := other_kind(file)) and file.stat().st_size:
+        raise UserError(f"{file}: {other}")
+    with opened(file, "rb") as stream:
+        start = stream.read(4)
+    if start == codecs.BOM_UTF32_LE or b"\0" in start[:2]:
+        raise UserError(f"{file}: is UTF-32, or UTF-16 without a mark; save it as UTF-8")
+    encoding = "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    text: TextIO = opened(file, "rt", encoding=encoding, errors="surrogateescape", newline="\n")
+    return text
+
+
+def check_utf8(text: str, where: str) -> None:
+    """Refuse a text that was read from bytes that are not UTF-8."""
+    if not text.isascii() and NOT_UTF8.search(text):
+        raise UserError(f"{where}: not UTF-8; {TO_UTF8}")
+
+
+def table(
     file: Path, faults: Faults, rows: Callable[[Path], Iterator[Row]], columns: Sequence[str] | None
 ) -> Iterator[PlacedRecord]:
     """Read a record from each row of a table, whose first row has the column names unless these are given."""
@@ -45,8 +92,14 @@ def _separated(
                 yield where, dict(zip(names, cells, strict=True))
             elif any(cells):
                 number = f"{len(cells)} columns" + (f" in a row that ends on line {last}" if last > first else "")
-                expected = "task.columns has" if columns else "expected"
-                raise UserError(f"{where}: {number}, {expected} {len(names)}: {', '.join(names)[:200]}")
+                raise UserError(f"{where}: {number}, expected {len(names)}: {', '.join(names)[:200]}")
+
+
+def check_names(names: Sequence[str], where: str) -> None:
+    """Refuse two columns with the same name, as only one of them would be read."""
+    (name, count), *_ = [*Counter(filter(None, names)).most_common(1), ("", 0)]
+    if count > 1:
+        raise UserError(f"{where}: {count} columns are called '{name}'; give each a name of its own")
 
 
 def _check_no_header(cells: Sequence[str], columns: Sequence[str], where: str) -> None:
@@ -60,9 +113,8 @@ def _check_no_header(cells: Sequence[str], columns: Sequence[str], where: str) -
 
 
 def csv_rows(file: Path) -> Iterator[Row]:
-    """Read a CSV's rows; fields may be quoted, span several lines and have any length. Broken UTF-8 is escaped."""
-    text = (f"{line}\n" for _, line in lines(file, Faults(), lenient=True))
-    rows = csv.reader(text, strict=True)
+    """Read a CSV's rows; fields may be quoted, span several lines and have any length."""
+    rows = csv.reader((f"{line}\n" for _, line in lines(file)), strict=True)
     while True:
         first, limit = rows.line_num + 1, csv.field_size_limit(2**31 - 1)
         try:
@@ -80,10 +132,92 @@ def csv_rows(file: Path) -> Iterator[Row]:
         yield first, rows.line_num, cells
 
 
-def _tsv_rows(file: Path) -> Iterator[Row]:
+def tsv_rows(file: Path) -> Iterator[Row]:
     """Read a TSV's rows, one per line; quotes are letters like any other."""
-    for number, line in lines(file, Faults(), lenient=True):
+    for number, line in lines(file):
         yield number, number, line.split("\t") if line else []
+
+
+def json_lines(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
+    """Read a record from each line of a JSONL file, or from each item of a JSON array."""
+    filled = ((number, line) for number, line in lines(file) if line.strip())
+    for index, (number, line) in enumerate(filled):
+        if not index and line.lstrip()[0] == "[":
+            yield from _array(file, faults)
+            return
+        where = f"{file}, line {number}"
+        with faults:
+            check_utf8(line, where)
+            yield where, _object(_parse(line, where), where)
+
+
+def _array(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
+    for number, item in enumerate(_whole(file), 1):
+        where = f"{file}, record {number}"
+        with faults:
+            yield where, _object(item, where)
+
+
+def json_records(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
+    """Read the records of a .json file: an array, SQuAD's format, or what others call .jsonl."""
+    filled = (line.strip() for _, line in lines(file) if line.strip())
+    first, second = next(filled, ""), next(filled, "")
+    is_squad = first[:1] == "{" and first[-1] + second[:1] != "}{"
+    return (squad_records if is_squad else json_lines)(file, faults)
+
+
+def squad_records(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
+    """Read a record for each question of each paragraph of each article, or for each item of a `data` without these."""
+    whole = _object(_whole(file), str(file))
+    for at_article, article in fields.objects(whole, "data", str(file), faults):
+        if "paragraphs" not in article:
+            yield at_article, article
+            continue
+        for at_paragraph, paragraph in fields.objects(article, "paragraphs", at_article, faults):
+            for place, asked in fields.objects(paragraph, "qas", at_paragraph, faults):
+                with faults:
+                    answers = {"answers": {"text": answer_texts(asked, place)}} if "answers" in asked else {}
+                    record = {"title": article.get("title"), **asked, "context": paragraph.get("context"), **answers}
+                    yield place, record
+
+
+def answer_texts(asked: Record, where: str) -> list[str]:
+    """The texts of a question's answers, which are objects that also say where in the passage they stand."""
+    return [fields.text(answer, "text", place) for place, answer in fields.objects(asked, "answers", where)]
+
+
+def _whole(file: Path) -> Any:
+    numbered = list(lines(file))
+    for number, line in numbered:
+        check_utf8(line, f"{file}, line {number}")
+    return _parse("\n".join(line for _, line in numbered), str(file))
+
+
+def _parse(content: str, where: str) -> Any:
+    try:
+        return json.loads(content, object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
+        raise UserError(f"{where}: not JSON ({error.msg} at {place})") from None
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not usable JSON ({reason(error)})") from None
+
+
+def _object(value: Any, where: str) -> Record:
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def unique(pairs: list[tuple[str, Any]]) -> Record:
+    """A JSON object from its pairs; a key that occurs twice is refused, as only one of its values would be read."""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise UserError(f"the key '{twice}' occurs twice in one object; give it once")
+    return record
 
 
 def _parquet(file: Path, _: Faults) -> Iterator[PlacedRecord]:
@@ -93,9 +227,9 @@ def _parquet(file: Path, _: Faults) -> Iterator[PlacedRecord]:
 
     number = 0
     try:
-        table = ParquetFile(file)
-        check_names(table.schema_arrow.names, str(file))
-        for batch in table.iter_batches(1000):
+        content = ParquetFile(file)
+        check_names(content.schema_arrow.names, str(file))
+        for batch in content.iter_batches(1000):
             for record in batch.to_pylist():
                 number += 1
                 yield f"{file}, row {number}", record
@@ -104,18 +238,7 @@ def _parquet(file: Path, _: Faults) -> Iterator[PlacedRecord]:
         raise UserError(f"{file}: {other or f'cannot be read as Parquet ({reason(error)})'}") from None
 
 
-ROWS = {".csv": csv_rows, ".tsv": _tsv_rows, ".txt": _tsv_rows}
+ROWS = {".csv": csv_rows, ".tsv": tsv_rows, ".txt": tsv_rows}
 READERS: dict[str, Reader] = {".jsonl": json_lines, ".json": json_records, ".parquet": _parquet}
 ENDINGS = (*READERS, *ROWS)
 ALLOWED = f"{', '.join(ENDINGS)}, texts also with .gz behind"
-
-
-def ending(file: str | Path) -> str:
-    """A file's ending, which says its format, in lower case and without the .gz of a compressed one."""
-    return Path(Path(file).name.lower().removesuffix(".gz")).suffix
-
-
-def read(file: Path, faults: Faults, columns: Sequence[str] | None = None) -> Iterator[PlacedRecord]:
-    """Read a file's records; `columns` names those of a table without a header."""
-    kind = ending(file)
-    return _separated(file, faults, ROWS[kind], columns) if kind in ROWS else READERS[kind](file, faults)

@@ -2,20 +2,16 @@
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from itertools import zip_longest
-from pathlib import Path
 
 from fpt.errors import UserError
-from fpt.tasks import benchmarks, fields, metrics, text_lines
-from fpt.tasks.faults import Faults
-from fpt.tasks.fields import PlacedRecord, Record
-from fpt.tasks.json_files import json_lines
+from fpt.tasks import benchmarks, fields, metrics
+from fpt.tasks.fields import Record
+from fpt.tasks.file_formats import json_lines
 from fpt.tasks.table import TABLE, origin_of, template_of
 from fpt.tasks.task import Example, Golds, TaskRules
 
-PAIRS = {".source": ".target", ".document": ".summary"}  # files with these endings match line by line
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
 LEAST, MOST = 0.0, 5.0  # STS-B's scale; T5 is trained to write its numbers in steps of 0.2
 
@@ -23,32 +19,6 @@ LEAST, MOST = 0.0, 5.0  # STS-B's scale; T5 is trained to write its numbers in s
 def _summary(record: Record, where: str) -> tuple[str, Golds]:
     summary = fields.text(record, "summary", where)
     return summary, (summary,)
-
-
-def _xsum_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
-    """Read a record from each line: of a JSONL file, or of documents and, in another file, summaries if any."""
-    if file.suffix not in PAIRS:
-        yield from json_lines(file, faults)
-        return
-    other = file.with_suffix(PAIRS[file.suffix])
-    files = {"document": file, "summary": other} if other.exists() else {"document": file}
-    without = "" if other.exists() else f", without {other.name}"
-    for rows in zip_longest(*(text_lines.lines(each, Faults(), lenient=True) for each in files.values())):
-        number = next(row[0] for row in rows if row)
-        if None in rows:
-            # An error even with task.on_error=skip: nobody knows from which line on the two files are out of step.
-            short, long = (file, other) if rows[0] is None else (other, file)
-            raise UserError(
-                f"{short}: ends before line {number}, which {long.name} has; a line of one belongs to the same line of"
-                " the other, so give them equally many"
-            )
-        record = {name: line for name, (_, line) in zip(files, rows, strict=True)}
-        with faults:
-            for name, line in record.items():
-                text_lines.check_utf8(line, f"{files[name]}, line {number}")
-                if not line.strip():
-                    raise UserError(f"{files[name]}, line {number}: the {name} is empty; expected a text")
-            yield f"{file}, line {number}{without}", {**record, "id": f"line {number}"}
 
 
 def rouge(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
@@ -98,7 +68,7 @@ def correlations(
 
 RULES = {
     "xsum": TaskRules(
-        records=origin_of(TABLE["xsum"], _xsum_file),
+        records=origin_of(TABLE["xsum"], json_lines),
         template=template_of(TABLE["xsum"]),
         answer=_summary,
         answer_fields=("summary",),

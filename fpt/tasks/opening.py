@@ -8,8 +8,7 @@ from fpt.config.run_config import RunConfig
 from fpt.errors import UserError
 from fpt.tasks import class_weights, origins, sampling
 from fpt.tasks.catalogue import VALID_SHOTS, data_of, is_own, rules_of
-from fpt.tasks.faults import Faults
-from fpt.tasks.fields import Record, readable
+from fpt.tasks.fields import Faults, Record, readable
 from fpt.tasks.splits import asked_test_split, check_validation_split, is_drawn, parts_of, validation_splits
 from fpt.tasks.task import ANSWER, Example, Task, TaskRules
 

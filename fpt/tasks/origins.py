@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 from fpt.config.schema import HUB
 from fpt.errors import UserError
-from fpt.tasks.faults import Faults
-from fpt.tasks.fields import PlacedRecord, Record
+from fpt.tasks.fields import Faults, PlacedRecord, Record
 from fpt.tasks.file_formats import Reader
 
 HUB_FORM = f"{HUB}OWNER/NAME:SPLIT"  # with /CONFIGURATION after the name where the data set has several

@@ -7,11 +7,9 @@ from pathlib import Path
 
 from fpt.errors import UserError
 from fpt.tasks import fields, file_formats
-from fpt.tasks.faults import Faults
-from fpt.tasks.fields import Record, readable
-from fpt.tasks.file_formats import ending
+from fpt.tasks.fields import Faults, Record, readable
+from fpt.tasks.file_formats import check_utf8, ending, lines
 from fpt.tasks.task import MASK, Example, TaskRules
-from fpt.tasks.text_lines import lines
 
 ToExample = Callable[[Record, str], Example]  # of a record and its place; a wrong record is a UserError
 
@@ -79,10 +77,11 @@ def rows_and_examples(
 ) -> Iterator[tuple[Record, Example]]:
     """Read a file's records, each with its example; in a .txt file each line is a whole source."""
     if ending(file) == LINES:
-        placed = ((f"{file}, line {number}", {RAW: line}) for number, line in lines(file, faults))
-        for where, row in placed:
+        for number, line in lines(file):
             with faults:
-                yield row, raw_example(row[RAW], where)
+                where = f"{file}, line {number}"
+                check_utf8(line, where)
+                yield {RAW: line}, raw_example(line, where)
         return
     for where, record in file_formats.read(file, faults, columns):
         with faults:

@@ -8,9 +8,8 @@ from typing import Any
 
 from fpt.errors import UserError
 from fpt.tasks import fields, metrics
-from fpt.tasks.faults import Faults
-from fpt.tasks.fields import PlacedRecord, Record
-from fpt.tasks.json_files import answer_texts, json_lines, squad_records
+from fpt.tasks.fields import Faults, PlacedRecord, Record
+from fpt.tasks.file_formats import answer_texts, json_lines, squad_records
 from fpt.tasks.table import TABLE, origin_of, template_of
 from fpt.tasks.task import Example, Golds, TaskRules
 

@@ -11,7 +11,7 @@ import pytest
 from fpt.config import compose
 from fpt.errors import UserError
 from fpt.tasks.catalogue import rules_of
-from fpt.tasks.faults import Faults
+from fpt.tasks.fields import Faults
 from fpt.tasks.opening import open_task
 from fpt.tasks.predict_input import by_template, check_input, rows_and_examples
 from fpt.tasks.task import Task
@@ -87,7 +87,7 @@ def test_a_table_without_a_header(
     ("columns", "content", "said"),
     [
         ("[q,a]", "Q,Answer\none,x\n", "a.csv, line 1: is a header, as task.columns has 'q' there too; leave out"),
-        ("[q,a,b]", "one,x\n", "a.csv, line 1: 2 columns, task.columns has 3: q, a, b"),
+        ("[q,a,b]", "one,x\n", "a.csv, line 1: 2 columns, expected 3: q, a, b"),
         ("[q,q]", "one,x\n", "task.columns: 2 columns are called 'q'"),
         ("[]", "one,x\n", "task.columns=[]: expected names, as task.columns=[label,title,text]"),
         ("[q,'']", "one,x\n", "expected names, as task.columns=[label,title,text]"),

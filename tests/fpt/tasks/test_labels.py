@@ -129,9 +129,13 @@ def mnli(folder: Path, text: str, *words: str) -> Task:
     return open_task(compose.load(["task=mnli", f"task.data={folder}", *words]))
 
 
-def test_mnli_quotes_are_letters_and_unlabelled_rows_are_counted(tmp_path: Path) -> None:
+def test_mnli_quotes_are_letters_and_unlabelled_rows_are_left_out_on_request(tmp_path: Path) -> None:
     text = lines(MNLI, ('He said "no', "He spoke\r", "entailment"), ("a", "b", "-"), ('c"', "", "contradiction"))
-    task = mnli(tmp_path, text.replace("\n", "\r\n"))
+    with pytest.raises(
+        UserError, match=r"dev_matched\.tsv, line 3: 'label' is '-'; .*task\.on_error=skip leaves such out"
+    ):
+        mnli(tmp_path, text.replace("\n", "\r\n"))
+    task = mnli(tmp_path, text.replace("\n", "\r\n"), "task.on_error=skip")
     assert [example.source for example in task.valid] == [
         'hypothesis: He spoke\r premise: He said "no',
         'hypothesis:  premise: c"',
@@ -139,7 +143,7 @@ def test_mnli_quotes_are_letters_and_unlabelled_rows_are_counted(tmp_path: Path)
     assert [example.target for example in task.valid] == ["<extra_id_0> entailment", "<extra_id_0> contradiction"]
     assert [example.id for example in task.valid] == ["0", "2"]
     assert task.labels == ("entailment", "neutral", "contradiction")
-    assert task.notes == (f"{tmp_path / 'dev_matched.tsv'}: lines without a gold label: 1 left out",)
+    assert len(task.notes) == 1
     assert (task.baseline_name, task.majority) == ("most common label", 0)
 
 
@@ -178,19 +182,16 @@ def test_a_wrong_row_is_named(tmp_path: Path, text: str, reason: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_few_broken_lines_of_a_large_file_are_counted(tmp_path: Path) -> None:
-    """As in GLUE's QQP, where some twenty of 364,000 rows are torn apart."""
-    rows = lines(QQP, *[(f"q{number}", "r", "01"[number % 2]) for number in range(1500)])
+def test_a_row_that_is_torn_apart_is_left_out_on_request(tmp_path: Path) -> None:
+    """As some twenty of the 364,000 rows of GLUE's QQP are."""
     for name in ("train.tsv", "dev.tsv"):
-        (tmp_path / name).write_text(rows + "9\t1\t2\ttorn\n")
-    task = open_task(compose.load(["task=qqp", f"task.data={tmp_path}"]))
-    assert len(task.valid) == len(task.train) == 1500
-    assert task.notes[1] == f"{tmp_path / 'dev.tsv'}: broken lines: 1 left out"
-    assert task.valid[1].source == "question1: q1 question2: r"
-    assert [example.golds for example in task.valid[:2]] == [("not_duplicate",), ("is_duplicate",)]
-    (tmp_path / "dev.tsv").write_text(rows + "9\t1\t2\ttorn\nin two\t0\n")
-    with pytest.raises(UserError, match=r"dev\.tsv, line 1502: 4 columns, expected 6"):
-        open_task(compose.load(["task=qqp", f"task.data={tmp_path}"]))
+        (tmp_path / name).write_text(lines(QQP, ("a", "b", "0")) + "9\t1\t2\ttorn\n9\t1\t2\tc\td\t1\n")
+    words = ["task=qqp", f"task.data={tmp_path}"]
+    with pytest.raises(UserError, match=r"train\.tsv, line 3: 4 columns, expected 6: .*task\.on_error=skip leaves"):
+        open_task(compose.load(words))
+    task = open_task(compose.load([*words, "task.on_error=skip"]))
+    assert [example.golds for example in task.valid] == [("not_duplicate",), ("is_duplicate",)]
+    assert task.notes[0].startswith("task.on_error=skip: 2 skipped: ")
 
 
 def test_qqp_scores_accuracy_first_and_garbage_is_wrong(tmp_path: Path) -> None:
@@ -210,13 +211,14 @@ def test_a_run_says_what_is_left_out_and_refuses_labels_that_are_cut(
 ) -> None:
     mnli(tmp_path, lines(MNLI, ("a", "b", "-"), *[("a", "b", "neutral")] * 4))
     (tmp_path / "train.tsv").write_text(lines(MNLI, *[("a", "b", "neutral")] * 4))
-    words = ["task=mnli", *quick_words(checkpoint, tmp_path, tmp_path / "run"), "train.updates=8"]
+    quick = quick_words(checkpoint, tmp_path, tmp_path / "run")
+    words = ["task=mnli", *quick, "train.updates=8", "task.on_error=skip"]
     cut = cli("train", *words, "task.target_length=2")
     assert (cut.status, len(cut.err.splitlines())) == (2, 1)
     assert "task.target_length=2: cuts the labels of mnli (entailment, neutral" in cut.err
     done = cli("train", *words)
     assert done.status == 0, done.err
-    assert "dev_matched.tsv: lines without a gold label: 1 left out" in done.err
+    assert "dev_matched.tsv, line 2: 'label' is '-'" in done.err
     assert "most common label 100.00" in done.out
 
 

@@ -18,9 +18,9 @@ import pytest
 
 from fpt.config import compose
 from fpt.errors import UserError
+from fpt.tasks.file_formats import TO_UTF8
 from fpt.tasks.opening import open_task
 from fpt.tasks.task import Task
-from fpt.tasks.text_lines import TO_UTF8
 from tests.conftest import Outcome, quick_words
 
 ROWS = [
@@ -471,8 +471,12 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
         ("a.jsonl", b"PK\x03\x04\n", "is a zip archive or a spreadsheet; unpack it, or save the sheet as CSV"),
         ("a.csv", b"PAR1\n", "is Parquet; its name must end in .parquet"),
         ("a.tsv", b"<!doctype HTML><p>", "is a web page; download the file itself"),
-        ("a.csv", "question,passage,answer\na,b,c\n".encode("utf-16-le"), "begins with NUL.* save it as UTF-8"),
-        ("a.csv", "question,passage,answer\na,b,c\n".encode("utf-32"), "is UTF-32; save it as UTF-8"),
+        (
+            "a.csv",
+            "question,passage,answer\na,b,c\n".encode("utf-16-le"),
+            "is UTF-32, or UTF-16 without a mark; save it as UTF-8",
+        ),
+        ("a.csv", "question,passage,answer\na,b,c\n".encode("utf-32"), "is UTF-32, or UTF-16 without"),
         ("a.csv", codecs.BOM_UTF16_LE + b"a", "not UTF-16, which its first bytes say it is"),
         ("a.csv", "question,passage,answer\na,é,c\n".encode("latin-1"), "line 2: not UTF-8; .* as iconv -f latin1"),
         ("a.csv", b"question;passage;answer\na;b;c\n", "The columns are parted by ';'; in a .csv it must be a comma"),

@@ -14,7 +14,7 @@ import pytest
 from fpt.config.compose import load
 from fpt.errors import UserError
 from fpt.tasks.catalogue import rules_of
-from fpt.tasks.faults import Faults
+from fpt.tasks.fields import Faults
 from fpt.tasks.opening import open_task
 from fpt.tasks.predict_input import by_template, examples_on_stream, raw_example, rows_and_examples
 from tests.conftest import Outcome

@@ -17,7 +17,7 @@ from fpt.config.schema import PromptConfig
 from fpt.errors import UserError
 from fpt.runs.run import open_run
 from fpt.tasks.catalogue import rules_of
-from fpt.tasks.faults import Faults
+from fpt.tasks.fields import Faults
 from fpt.tasks.predict_input import by_prompt, raw_example, rows_and_examples
 from stages.using.learned import LearnedPrompt, from_run
 from stages.using.predict import mixed_predictor
