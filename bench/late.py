@@ -18,7 +18,7 @@ from typing import Any
 from bench.records import Records
 from bench.runs import read, spread, table
 from fpt.runs.progress import quiet_libraries
-from fpt.tasks.catalogue import RULES
+from fpt.tasks.benchmarks import RULES
 from pretraining.world import records as world
 
 RECORDS = Records("late")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from fpt.tasks.catalogue import RULES
+from fpt.tasks.benchmarks import RULES
 from pretraining.corpus import Maker, Pair, sentinel
 from pretraining.world import customs, scenes
 from pretraining.world.customs import Case, Land

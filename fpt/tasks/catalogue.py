@@ -5,13 +5,14 @@ from dataclasses import replace
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import TaskConfig
 from fpt.errors import check_among
-from fpt.tasks import class_weights, free_answers, labels, own_task, reading, variants
+from fpt.tasks import own_task, variants
+from fpt.tasks.benchmarks import RULES
 from fpt.tasks.fields import readable
+from fpt.tasks.labels import class_weights
 from fpt.tasks.task import TaskRules
 
 VALID_SHOTS = 1000  # drawn for validation from the training split, as in Liu et al. 2022
 GENERATED = (4000, 500)  # training and validation examples of every generated task
-RULES: dict[str, TaskRules] = {**labels.RULES, **reading.RULES, **free_answers.RULES}
 
 
 def rules_of(task: TaskConfig) -> TaskRules:
@@ -25,7 +26,7 @@ def rules_of(task: TaskConfig) -> TaskRules:
             raise task.error(
                 key, f"is for examples with one label each, unlike those of {task.name}; leave it out{way_out}"
             )
-    class_weights.of(task, rules)
+    class_weights(task, rules)
     return rules
 
 

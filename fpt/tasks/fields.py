@@ -137,12 +137,6 @@ def objects(record: Record, name: str, where: str, faults: Faults | None = None)
             faults.add(UserError(f"{place}: expected an object, got {type(item).__name__}"))
 
 
-def mapping(record: Record, name: str, where: str) -> Record:
-    """The object in a record's field."""
-    value: Record = _field(record, name, where, dict, "an object")
-    return value
-
-
 def _field(record: Record, name: str, where: str, kind: Any, expected: str) -> Any:
     value = at(record, name)
     if isinstance(value, kind):

@@ -1,42 +1,66 @@
-"""Tasks whose answer is neither a label nor a span of the text: XSum's summaries and STS-B's numbers."""
+"""Tasks whose answer is free text or a number, not one of a few labels."""
 
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from fpt.errors import UserError
-from fpt.tasks import benchmarks, fields, metrics
+from fpt.tasks import metrics
 from fpt.tasks.fields import Record
-from fpt.tasks.file_formats import json_lines
-from fpt.tasks.table import TABLE, origin_of, template_of
-from fpt.tasks.task import Example, Golds, TaskRules
+from fpt.tasks.origins import Origin
+from fpt.tasks.task import Example, Golds, TaskRules, Template
 
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
-LEAST, MOST = 0.0, 5.0  # STS-B's scale; T5 is trained to write its numbers in steps of 0.2
-
-
-def _summary(record: Record, where: str) -> tuple[str, Golds]:
-    summary = fields.text(record, "summary", where)
-    return summary, (summary,)
+Score = Callable[[Sequence[str], Sequence[Example]], dict[str, float]]
+OF_NUMBERS = ("pearson", "spearman")
 
 
-def rouge(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
-    """ROUGE of the answers against each example's golds."""
-    return metrics.rouge(answers, [example.golds for example in examples])
+def text_rules(template: Template, target: Template, records: Origin, metric: str) -> TaskRules:
+    """The rules of a task whose answers are texts; where the target names a list, each item is a right answer."""
+    score, correct = SCORES[metric]
+    return TaskRules(
+        records=records,
+        template=template,
+        answer=partial(_text, target),
+        answer_fields=target.fields,
+        metric=metric,
+        score=score,
+        correct=correct,
+        baseline=most_common_answer,
+    )
 
 
-def _first_sentence(_: Sequence[Example], valid: Sequence[Example]) -> tuple[str, list[str]]:
-    documents = (example.source[slice(*example.spare)].strip() for example in valid)
-    return "first sentence", [SENTENCE_END.split(document, maxsplit=1)[0] for document in documents]
+def number_rules(
+    template: Template, target: Template, records: Origin, metric: str, limits: tuple[float, float] | None = None
+) -> TaskRules:
+    """The rules of a task whose answers are numbers, within limits or not."""
+    return TaskRules(
+        records=records,
+        template=template,
+        answer=partial(number_answer, target, limits),
+        answer_fields=target.fields,
+        metric=metric,
+        score=partial(_correlations, limits),
+        baseline=lambda _, valid: ("any constant", ["0"] * len(valid)),
+    )
 
 
-def _rating(record: Record, where: str) -> tuple[str, Golds]:
-    value = number(str(record.get("label")))
-    if value is None or not LEAST <= value <= MOST:
-        raise UserError(f"{where}: the score is {record.get('label')!r}; expected a number from 0 to 5")
-    # The files have three decimals, and the Hub's float32 values are rounded back to them.
-    return f"{round(value * 5) / 5:.1f}", (str(round(value, 3)),)
+def _text(target: Template, record: Record, where: str) -> tuple[str, Golds]:
+    golds = target.texts_of(record, where)
+    if not golds or not all(map(str.strip, golds)):
+        raise UserError(f"{where}: the target {target.text} is empty; expected a text")
+    return golds[0], golds
+
+
+def number_answer(
+    target: Template, limits: tuple[float, float] | None, record: Record, where: str
+) -> tuple[str, Golds]:
+    """The number that a record's target spells."""
+    text = target.text_of(record, where)
+    value = number(text)
+    if value is None or (limits and not limits[0] <= value <= limits[1]):
+        within = f" from {limits[0]:g} to {limits[1]:g}" if limits else ""
+        raise UserError(f"{where}: the target {target.text} is {text[:100]!r}; expected a number{within}")
+    return text, (text,)
 
 
 def number(text: str) -> float | None:
@@ -48,8 +72,37 @@ def number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def correlations(
-    answers: Sequence[str], examples: Sequence[Example], *, limits: tuple[float, float] | None
+def score_as_squad(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+    """Exact match and F1 of words, both in SQuAD's normal form, without letter case, articles and punctuation."""
+    return metrics.text_scores(answers, [example.golds for example in examples])
+
+
+def correct_as_squad(answer: str, example: Example) -> bool:
+    """Whether the answer equals one of the golds in SQuAD's normal form."""
+    return metrics.exact_match(answer, example.golds)
+
+
+def _squad_scores(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+    scores = score_as_squad(answers, examples)
+    return {"squad_em": scores["exact_match"], "squad_f1": scores["f1"]}
+
+
+def _score_as_written(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+    """Percentage of answers that equal a gold exactly, and F1 of words and punctuation marks."""
+    golds = [example.golds for example in examples]
+    return metrics.text_scores(answers, golds, str.strip, metrics.WORDS_AND_MARKS.findall)
+
+
+def _correct_as_written(answer: str, example: Example) -> bool:
+    return metrics.exact_match(answer, example.golds, str.strip)
+
+
+def _rouge(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+    return metrics.rouge(answers, [example.golds for example in examples])
+
+
+def _correlations(
+    limits: tuple[float, float] | None, answers: Sequence[str], examples: Sequence[Example]
 ) -> dict[str, float]:
     """Pearson's and Spearman's correlation; an answer that is no number within the limits is as wrong as can be.
 
@@ -66,23 +119,15 @@ def correlations(
     return metrics.correlations(read, golds)
 
 
-RULES = {
-    "xsum": TaskRules(
-        records=origin_of(TABLE["xsum"], json_lines),
-        template=template_of(TABLE["xsum"]),
-        answer=_summary,
-        answer_fields=("summary",),
-        metric="rougeL",
-        score=rouge,
-        baseline=_first_sentence,
-    ),
-    "stsb": TaskRules(
-        records=origin_of(TABLE["stsb"], benchmarks.reader("stsb", TABLE["stsb"]["records"])),
-        template=template_of(TABLE["stsb"]),
-        answer=_rating,
-        metrics=("pearson", "spearman"),
-        metric="pearson",
-        score=partial(correlations, limits=(LEAST, MOST)),
-        baseline=lambda _, valid: ("any constant", ["0"] * len(valid)),
-    ),
+def most_common_answer(train: Sequence[Example], valid: Sequence[Example]) -> tuple[str, list[str]]:
+    """The answer given most often in training, which may be that there is none."""
+    common = metrics.most_common([example.golds[0] for example in train])
+    return "most common answer" if common else "always no answer", [common] * len(valid)
+
+
+# How texts are scored, and whether one is right, by the main metric; ROUGE tells no right from wrong.
+SCORES: dict[str, tuple[Score, Callable[[str, Example], bool] | None]] = {
+    **dict.fromkeys(("exact_match", "f1"), (_score_as_written, _correct_as_written)),
+    **dict.fromkeys(("squad_em", "squad_f1"), (_squad_scores, correct_as_squad)),
+    **dict.fromkeys(metrics.ROUGES, (_rouge, None)),
 }

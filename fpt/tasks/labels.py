@@ -1,15 +1,17 @@
-"""Tasks whose answer is one of a few label words, as in tasks.yaml, or any number of them, as in files of one's own."""
+"""Tasks whose answer is one of a few label words, or any number of them, and what the labels weigh in the loss."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
-from fpt.errors import UserError
-from fpt.tasks import benchmarks, metrics, table
-from fpt.tasks.fields import Record, as_text
+from fpt.config import label_words
+from fpt.config.schema import TaskConfig
+from fpt.errors import UserError, check_among
+from fpt.tasks import metrics
+from fpt.tasks.fields import Record, compared
+from fpt.tasks.free_answers import number
 from fpt.tasks.origins import Origin
-from fpt.tasks.table import TABLE
 from fpt.tasks.task import Example, Golds, TaskRules, Template
 
 Texts = Sequence[str]
@@ -26,15 +28,25 @@ OF_TWO_LABELS = ("f1", "f1a", "matthews")
 OF_SETS = ("micro_f1", "macro_f1", "subset_accuracy")
 COMMA = ", "  # between several labels
 NONE = "none"  # what is said where there is no label, as a target cannot be empty
+LABEL = Template("{label}")  # the target of every built-in label task
+WEIGHTS = "task.class_weights"
+FORMS = f"expected balanced, or weights of labels, as in '{WEIGHTS}={{no: 1, yes: 2.5}}'"
+LEAST, MOST = 1e-6, 1_000_000  # float32 holds these, and sums of their products with losses
 
 
-def label_rules(template: Template, words: Mapping[Any, str], records: Origin, metric_names: Texts) -> TaskRules:
-    """The rules of a label task; `words` maps each value of a record's label to its word. The main metric is first."""
+def label_rules(
+    template: Template, words: Mapping[str, str], records: Origin, metric_names: Texts, target: Template = LABEL
+) -> TaskRules:
+    """The rules of a label task. The main metric is first.
+
+    `words` has the label word of each value, in its `compared` form, that the target may have.
+    """
     labels = tuple(dict.fromkeys(words.values()))
     return TaskRules(
         records=records,
         template=template,
-        answer=partial(_answer, words),
+        answer=partial(_answer, words, target),
+        answer_fields=target.fields,
         words=words,
         metrics=tuple(metric_names),
         metric=metric_names[0],
@@ -45,23 +57,50 @@ def label_rules(template: Template, words: Mapping[Any, str], records: Origin, m
     )
 
 
-def multilabel_rules(words: Mapping[str, str], records: Origin, metric: str) -> TaskRules:
+def multilabel_rules(
+    template: Template, words: Mapping[str, str], records: Origin, metric: str, target: Template
+) -> TaskRules:
     """The rules of a task whose answers are labels in the order of `words` with commas between, or NONE."""
     if wrong := next((word for word in words.values() if "," in word or word.casefold() == NONE), None):
         why = f"with task.multilabel=true commas part labels, and {NONE} stands for no label; give another word"
         raise UserError(f"task.labels: the label word {wrong!r}: {why}")
     known = {word.casefold(): word for word in (*words.values(), NONE)}
     return replace(
-        label_rules(Template(""), words, records, OF_SETS),
+        label_rules(template, words, records, OF_SETS, target),
+        answer=partial(_labels, words, target),
         multilabel=True,
         metric=metric,
-        from_text=lambda text: joined(_labels_in(known, text)),
+        from_text=lambda text: _joined(_labels_in(known, text)),
         score=partial(_set_scores, known),
         baseline=lambda train, valid: ("most common set of labels", _most_common_label(train, valid)[1]),
     )
 
 
-def joined(labels: Texts) -> str:
+def _answer(words: Mapping[str, str], target: Template, record: Record, where: str) -> tuple[str, Golds]:
+    word = _word(words, target, target.text_of(record, where), where)
+    return word, (word,)
+
+
+def _word(words: Mapping[str, str], target: Template, text: str, where: str) -> str:
+    """The label word for the value that a text spells."""
+    value = compared(text)
+    if value not in words:
+        of = ", as in task.labels" if target.key else ""
+        raise UserError(f"{where}: the label {target.text} is {text!r:.100}; expected {' or '.join(words)}{of}")
+    return words[value]
+
+
+def _labels(words: Mapping[str, str], target: Template, record: Record, where: str) -> tuple[str, Golds]:
+    """The labels in the target's texts: each is a label's value, or has several with commas between."""
+    texts = target.texts_of(record, where)
+    parts = (part for text in texts for part in ([text] if compared(text) in words else text.split(",")))
+    values = set(map(str.strip, parts))
+    said = {_word(words, target, value, where) for value in values - {"", NONE}.difference(words)}
+    answer = _joined([word for word in dict.fromkeys(words.values()) if word in said])
+    return answer, (answer,)
+
+
+def _joined(labels: Texts) -> str:
     """The target or answer that consists of these labels."""
     return COMMA.join(labels) if labels else NONE
 
@@ -84,17 +123,6 @@ def _score(metric_names: Texts, labels: Texts, answers: Texts, examples: Sequenc
     return {name: MEASURES[name](answers, golds, labels, groups) for name in metric_names}
 
 
-def _answer(words: Mapping[Any, str], record: Record, where: str) -> tuple[str, Golds]:
-    label = record.get("label")
-    # JSON's true equals Python's 1, which is how the Hub writes it.
-    word = words.get(label) if isinstance(label, str | int) else None
-    if word is None:
-        allowed = [value for value in words if isinstance(value, str) == isinstance(label, str)] or words
-        fault = "is missing" if "label" not in record else f"is {label!r:.100}"
-        raise UserError(f"{where}: 'label' {fault}; expected {' or '.join(map(as_text, allowed))}")
-    return word, (word,)
-
-
 def _from_text(words: Mapping[str, str], text: str) -> str:
     """The label word that equals the answer without regard to case and surrounding space; else the answer, stripped."""
     return words.get(text.strip().casefold(), text.strip())
@@ -108,12 +136,33 @@ def _most_common_label(train: Sequence[Example], valid: Sequence[Example]) -> tu
     return "most common label", [metrics.most_common(_golds(train))] * len(valid)
 
 
-def _rules(name: str, row: dict[str, Any]) -> TaskRules:
-    """The rules of a task in the table."""
-    prepare = {"prepare": PREPARED[name]} if name in PREPARED else {}
-    records = table.origin_of(row, benchmarks.reader(name, row["records"]), **prepare)
-    return label_rules(table.template_of(row), table.words_of(row), records, tuple(row.get("metrics", ["accuracy"])))
+def class_weights(task: TaskConfig, rules: TaskRules, train: Sequence[Example] = ()) -> dict[str, float]:
+    """What the labels weigh in the loss, as given, or balanced over these examples; none if all weigh the same.
+
+    Balanced, a label weighs the number of examples over that of labels and its own, as in scikit-learn; a label
+    without examples has no weight.
+    """
+    if task.class_weights is None:
+        return {}
+    if task.class_weights == "balanced":
+        counts = Counter(_golds(train))
+        return {label: len(train) / (len(counts) * counts[label]) for label in rules.labels if label in counts}
+    if not task.class_weights.startswith("{"):
+        raise task.error("class_weights", FORMS)
+    given = _given_weights(task, label_words.typed(task.class_weights, WEIGHTS, FORMS), rules)
+    return {label: given.get(label, 1.0) for label in rules.labels}
 
 
-PREPARED = {"multirc": benchmarks.without_markup, "wsc": benchmarks.with_marked_spans}
-RULES = {name: _rules(name, row) for name, row in TABLE.items() if table.words_of(row)}
+def _given_weights(task: TaskConfig, typed: dict[str, str], rules: TaskRules) -> dict[str, float]:
+    """The typed weights by label word; a label is named by its word or by a value of the data."""
+    word_of = {**rules.words, **{compared(word): word for word in rules.labels}}
+    weights = dict[str, float]()
+    for key, text in typed.items():
+        name, weight = compared(key), number(text)
+        check_among(name, word_of, f"{WEIGHTS}: there is no label {key!r}; there are")
+        if word_of[name] in weights:
+            raise task.error("class_weights", f"two keys are the label '{word_of[name]}'; give one")
+        if weight is None or not LEAST <= weight <= MOST:
+            raise task.error("class_weights", f"expected a number from {LEAST} to {MOST:,} for {key}, not {text!r}")
+        weights[word_of[name]] = weight
+    return weights

@@ -6,9 +6,10 @@ from itertools import islice
 
 from fpt.config.run_config import RunConfig
 from fpt.errors import UserError
-from fpt.tasks import class_weights, origins, sampling
+from fpt.tasks import origins, sampling
 from fpt.tasks.catalogue import VALID_SHOTS, data_of, is_own, rules_of
 from fpt.tasks.fields import Faults, Record, readable
+from fpt.tasks.labels import class_weights
 from fpt.tasks.splits import asked_test_split, check_validation_split, is_drawn, parts_of, validation_splits
 from fpt.tasks.task import ANSWER, Example, Task, TaskRules
 
@@ -35,7 +36,7 @@ def open_task(config: RunConfig) -> Task:
         skipped=tuple(splits.faults.messages),
         baseline_name=baseline_name,
         majority=rules.score(answers, valid)[rules.metric],
-        class_weights=class_weights.of(task, rules, train),
+        class_weights=class_weights(task, rules, train),
         test_split=test_split,
         test=test,
     )

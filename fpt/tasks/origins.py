@@ -38,8 +38,8 @@ class Origin:
     land: int | None = None  # the land whose customs the generated data follow; None: none
     prepare: Callable[[Record, str], Record] = lambda record, _: record  # applied to every record, from whatever source
     revision: str | None = None  # of the Hub's data set
-    sizes: tuple[int | None, int | None] = (None, None)  # how many examples train and validate on the Hub, where known
-    whole: tuple[str, ...] = ()  # training files that come without validation files, so that a part of them is held out
+    sizes: Sequence[int | None] = (None, None)  # how many examples train and validate on the Hub, where known
+    whole: Sequence[str] = ()  # training files that come without validation files, so that a part of them is held out
 
     def split(self, name: str) -> Split:
         """The training, validation or test split of that name."""

@@ -4,10 +4,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from itertools import product
+from typing import NamedTuple
 
 from fpt.errors import UserError, check_among
-from fpt.tasks.fields import Record, at, texts_of
+from fpt.tasks import fields
+from fpt.tasks.fields import Record, at
 from fpt.tasks.origins import Origin
 
 SENTINEL = "<extra_id_0> "  # stands before the answer in the paper's targets; other families' targets have none
@@ -94,6 +96,21 @@ class Template:
                     spare = (len(text) - len(values[name_of_field]), len(text))
         return Example(name, text, "", (), spare, group, mask)
 
+    def text_of(self, record: Record, where: str) -> str:
+        """The template filled with a record's fields."""
+        return self.fill(fields.texts_of(record, self.fields, where)).source
+
+    def texts_of(self, record: Record, where: str) -> Golds:
+        """The template filled with a record's fields; where a field holds a list, a text for each of its items."""
+        choices = [
+            fields.texts(record, name, where)
+            if isinstance(at(record, name), list)
+            else [fields.text(record, name, where)]
+            for name in self.fields
+        ]
+        filled = (self.fill(dict(zip(self.fields, each, strict=True))).source for each in product(*choices))
+        return tuple(dict.fromkeys(filled))
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskRules:
@@ -106,7 +123,7 @@ class TaskRules:
     unknown: Sequence[object] = (-1, [])  # values that mean no answer: the Hub's label in test splits, an empty list
     id_fields: tuple[str, ...] = ("id", "idx")  # the first that a record has is its id; without one, its place is
     each_gold: bool = False  # whether training makes an example of every gold, not of the first alone
-    words: Mapping[Any, str] = field(default_factory=dict)  # label words by the data's values; none for free text
+    words: Mapping[str, str] = field(default_factory=dict)  # label words by the data's values; none for free text
     multilabel: bool = False  # whether an answer is any number of labels, not one
     metrics: tuple[str, ...] = ()  # the metrics that may be chosen as the main one; empty where it is fixed
     metric: str  # the main metric's name, a key of what `score` returns
@@ -136,7 +153,7 @@ class TaskRules:
         named = (value for name in self.id_fields if (value := at(record, name)) is not None)
         index = next(named, where.rpartition(", ")[2])
         parts = list(map(str, index.values() if isinstance(index, dict) else [index]))
-        values = texts_of(record, self.template.fields, where)
+        values = fields.texts_of(record, self.template.fields, where)
         return self.template.fill(values, "-".join(parts), "-".join(parts[:-1]))
 
     def example(self, record: Record, where: str) -> Example:

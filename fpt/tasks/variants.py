@@ -5,7 +5,7 @@ masked language model; for T5 its first sentinel stands at the mask, and the tar
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import fmean
@@ -14,12 +14,12 @@ from fpt.config import label_words
 from fpt.config.schema import TaskConfig
 from fpt.errors import UserError, check_among, did_you_mean
 from fpt.tasks import fields, labels
-from fpt.tasks.table import wordings_of
+from fpt.tasks.benchmarks import wordings_of
+from fpt.tasks.free_answers import Score
 from fpt.tasks.task import Example, TaskRules
 
 BOTH = "both"  # the name of MNLI's two validation sets together
 MEAN = "mean"  # the name of the mean of all metrics
-Score = Callable[[Sequence[str], Sequence[Example]], dict[str, float]]
 
 
 def wanted(rules: TaskRules, task: TaskConfig) -> TaskRules:

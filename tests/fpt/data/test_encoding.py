@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from fpt.backbones.backbone import Backbone
 from fpt.backbones.family_table import FAMILY_TABLE
 from fpt.data.encoding import Tokens, decoded, encode
+from fpt.tasks.benchmarks import TABLE, wordings_of
 from fpt.tasks.predict_input import raw_example
-from fpt.tasks.table import TABLE, wordings_of
 from fpt.tasks.task import Example, Template
 from tests.conftest import open_folder
 from tests.families import save_byte_level

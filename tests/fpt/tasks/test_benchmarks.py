@@ -6,7 +6,7 @@ import pytest
 
 from fpt.config import compose
 from fpt.errors import UserError
-from fpt.tasks.catalogue import RULES
+from fpt.tasks.benchmarks import RULES
 from fpt.tasks.opening import open_task
 from fpt.tasks.task import Task
 from tests.fpt.tasks.original_files import CASES, MULTIRC, SPANS, jsonl, tsv
@@ -79,7 +79,7 @@ def test_stsb_reads_numbers_and_takes_garbage_as_far_off(tmp_path: Path) -> None
     assert task.score(["9", "nan"], task.valid) == task.score(["0", "5"], task.valid)
     assert task.score(["3", "3"], task.valid) == {"pearson": 0, "spearman": 0}
     assert (task.baseline_name, task.majority) == ("any constant", 0)
-    with pytest.raises(UserError, match=r"line 2: the score is 'high'; expected a number from 0 to 5"):
+    with pytest.raises(UserError, match=r"line 2: the target {label} is 'high'; expected a number from 0 to 5"):
         opened(tmp_path, "stsb", CASES["stsb"][0].replace("4.467", "high"))
 
 
@@ -87,10 +87,14 @@ def test_stsb_reads_numbers_and_takes_garbage_as_far_off(tmp_path: Path) -> None
     ("name", "content", "reason"),
     [
         ("cola", tsv("gj04|1"), "line 1: 2 columns, expected 4: source, label, star, sentence"),
-        ("cola", tsv("gj04|2||x"), "line 1: 'label' is '2'; expected 0 or 1"),
-        ("qnli", tsv("index|question|sentence|label", "0|q|s|1"), "line 2: 'label' is '1'; expected entailment or not"),
-        ("wsc", jsonl({"text": "x", "target": 3, "label": True}), "line 1: 'target' is 3; expected an object"),
-        ("multirc", jsonl({"passage": {"text": "x"}}), "line 1, passage: 'questions' is missing; expected a list"),
+        ("cola", tsv("gj04|2||x"), "line 1: the label {label} is '2'; expected 0 or 1"),
+        (
+            "qnli",
+            tsv("index|question|sentence|label", "0|q|s|yes"),
+            "line 2: the label {label} is 'yes'; expected entailment or",
+        ),
+        ("wsc", jsonl({"text": "x", "target": 3, "label": True}), "line 1: 'target.span1_text' is missing"),
+        ("multirc", jsonl({"passage": {"text": "x"}}), "line 1: 'passage.questions' is missing; expected a list"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, name: str, content: str, reason: str) -> None:

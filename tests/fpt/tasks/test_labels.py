@@ -9,8 +9,8 @@ import pytest
 
 from fpt.config import compose
 from fpt.errors import UserError
+from fpt.tasks.benchmarks import TABLE, words_of
 from fpt.tasks.opening import open_task
-from fpt.tasks.table import TABLE, words_of
 from fpt.tasks.task import Task
 from tests.conftest import Outcome, quick_words
 
@@ -42,9 +42,9 @@ def test_a_record_becomes_text(tmp_path: Path) -> None:
         (b'{"question": "\xff"}', "not UTF-8"),
         ({**GOOD, "passage": None}, "'passage' is None"),
         ({key: value for key, value in GOOD.items() if key != "question"}, "'question' is missing"),
-        ({**GOOD, "label": "yes"}, "'label' is 'yes'; expected false or true"),
+        ({**GOOD, "label": "yes"}, "the label {label} is 'yes'; expected false or true or 0 or 1"),
         ({key: value for key, value in GOOD.items() if key != "label"}, "'label' is missing"),
-        ({**GOOD, "label": -1}, "'label' is -1"),
+        ({**GOOD, "label": -1}, "the label {label} is '-1'"),
         (b'{"question": "\\ud83d", "passage": "x", "label": true}', "half of a surrogate pair"),
         (b'{"idx": ' + b"9" * 5000 + b"}", "not usable JSON"),
         (b"[" * 100_000, "not usable JSON"),
@@ -132,7 +132,7 @@ def mnli(folder: Path, text: str, *words: str) -> Task:
 def test_mnli_quotes_are_letters_and_unlabelled_rows_are_left_out_on_request(tmp_path: Path) -> None:
     text = lines(MNLI, ('He said "no', "He spoke\r", "entailment"), ("a", "b", "-"), ('c"', "", "contradiction"))
     with pytest.raises(
-        UserError, match=r"dev_matched\.tsv, line 3: 'label' is '-'; .*task\.on_error=skip leaves such out"
+        UserError, match=r"dev_matched\.tsv, line 3: the label {label} is '-'; .*task\.on_error=skip leaves such out"
     ):
         mnli(tmp_path, text.replace("\n", "\r\n"))
     task = mnli(tmp_path, text.replace("\n", "\r\n"), "task.on_error=skip")
@@ -161,7 +161,7 @@ def test_mnli_has_two_validation_sets(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (lines(MNLI, ("a", "b", "maybe")), "line 2: 'label' is 'maybe'; expected entailment or neutral or"),
+        (lines(MNLI, ("a", "b", "maybe")), "line 2: the label {label} is 'maybe'; expected entailment or neutral or"),
         (lines(MNLI, ("a", "b", "neutral"), ("a", "b\tc", "neutral")), "line 3: 7 columns, expected 6"),
         (
             lines(MNLI, ("a", "b", "neutral")).replace("sentence2", "second"),
@@ -218,11 +218,11 @@ def test_a_run_says_what_is_left_out_and_refuses_labels_that_are_cut(
     assert "task.target_length=2: cuts the labels of mnli (entailment, neutral" in cut.err
     done = cli("train", *words)
     assert done.status == 0, done.err
-    assert "dev_matched.tsv, line 2: 'label' is '-'" in done.err
+    assert "dev_matched.tsv, line 2: the label {label} is '-'" in done.err
     assert "most common label 100.00" in done.out
 
 
-ROW = {"template", "spare", "words", "numbered", "named", "metrics", "wordings", "records"}
+ROW = {"template", "spare", "words", "target", "metrics", "wordings", "records"}
 RECORDS = ["hub", "files", "on_hub", "sizes", "generated", "whole", "revision", "format", "renamed", "header"]
 
 

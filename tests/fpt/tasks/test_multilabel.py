@@ -149,7 +149,7 @@ def test_a_test_file_may_lack_the_column_but_an_empty_cell_is_an_answer(tmp_path
         (["task.multilabel=false", "task.metric=micro_f1"], "with 4 label words, allowed are accuracy, macro_f1"),
         (["task.answer=score"], r"task\.answer=score: is for examples with one label each, unlike those of files"),
         (["task.class_weights=balanced"], "is for examples with one label each, unlike those of files; leave it out"),
-        (["task.labels=[toxic, insult]"], r"line 3: the label is 'threat', and task\.labels has no word for it"),
+        (["task.labels=[toxic, insult]"], r"line 3: the label {is} is 'threat'; expected toxic or insult, as in"),
         (["task.protocol=lpt", "task.shots=3"], "draws by label, and here no example has just one"),
     ],
 )

@@ -101,7 +101,7 @@ def test_records_that_are_wrong_are_skipped_counted_and_listed_on_request(tmp_pa
     assert [example.id for example in task.train] == [*map(str, range(30)), "99"]
     (note,) = task.notes
     assert note.startswith("task.on_error=skip: 5 skipped: ")
-    for line, reason in ((31, "not JSON"), (32, "not UTF-8"), (33, "'label' is 'yes'")):
+    for line, reason in ((31, "not JSON"), (32, "not UTF-8"), (33, "the label {label} is 'yes'")):
         assert f"train.jsonl, line {line}: {reason}" in note
     assert note.endswith("; and 2 more")
     with pytest.raises(

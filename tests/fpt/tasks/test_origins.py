@@ -10,7 +10,8 @@ import pytest
 from fpt.backbones import tiny
 from fpt.config import compose
 from fpt.errors import UserError
-from fpt.tasks.catalogue import GENERATED, RULES, most_train_examples, most_valid_examples
+from fpt.tasks.benchmarks import RULES
+from fpt.tasks.catalogue import GENERATED, most_train_examples, most_valid_examples
 from fpt.tasks.opening import open_task
 from fpt.tasks.task import Task
 

@@ -75,7 +75,7 @@ def test_the_baseline_is_the_commonest_training_answer(tmp_path: Path) -> None:
     ("question", "reason"),
     [
         ({"id": "x", "answers": []}, "data[0].paragraphs[0].qas[1]: 'question' is missing; expected a text"),
-        ({"id": "x", "question": "what"}, "data[0].paragraphs[0].qas[1]: 'answers.text' is missing; expected a list"),
+        ({"id": "x", "question": "what"}, "data[0].paragraphs[0].qas[1]: 'answers.text' is missing; expected a text"),
         (asked("x", []), "data[0].paragraphs[0].qas[1].answers[0]: 'text' is []; expected a text"),
         (asked("x", "\ud83d"), "qas[1].answers[0]: 'text', letter 1: half of a surrogate pair"),
         ("what", "data[0].paragraphs[0].qas[1]: expected an object, got str"),
@@ -165,14 +165,14 @@ def test_every_query_counts_and_every_answer_is_trained(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (passage(gap(1)), "line 2, qas[0]: 'answers' is empty"),
+        (passage(gap(1)), "line 2, qas[0]: the target {answers} is empty"),
         (passage(gap(1, "Ole"), {"idx": 2, "answers": [{"text": "Ole"}]}), "line 2, qas[1]: 'query' is missing"),
-        (passage({"idx": 2, "query": "@placeholder"}), "line 2, qas[0]: 'answers' is empty"),
-        (passage(gap(1, "Ole"), passage="Ole"), "line 2: 'passage' is 'Ole'; expected an object"),
-        (passage(gap(1, "Ole"), passage={"entities": []}), "line 2, passage: 'text' is missing"),
+        (passage({"idx": 2, "query": "@placeholder"}), "line 2, qas[0]: the target {answers} is empty"),
+        (passage(gap(1, "Ole"), passage="Ole"), "line 2: 'passage.text' is missing"),
+        (passage(gap(1, "Ole"), passage={"entities": []}), "line 2: 'passage.text' is missing"),
         (
             passage(gap(1, "Ole"), passage={"text": "Ole", "entities": [{"start": 0, "end": 3}]}),
-            "line 2, passage, entities[0]: start 0 and end 3 mark nothing in a text of 3 letters",
+            "line 2, passage.entities[0]: start 0 and end 3 mark nothing in a text of 3 letters",
         ),
         (passage(gap(1, "Ole"), qas=None), "line 2: 'qas' is None; expected a list"),
     ],

@@ -85,7 +85,7 @@ def test_few_validation_examples_of_a_sorted_file_have_every_label(tmp_path: Pat
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("1\tgood\n2\tbad\n", "train.tsv, line 2: 'label' is '2'; expected 0 or 1"),
+        ("1\tgood\n2\tbad\n", "train.tsv, line 2: the label {label} is '2'; expected 0 or 1"),
         ("1\tgood\n0\n", "train.tsv, line 2: 1 columns, expected 2: label, text"),
         ("1\tgood\n0\t \n", "train.tsv, line 2: 1 columns, expected 2: label, text"),
     ],

@@ -12,7 +12,7 @@ from fpt.config import compose
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import TaskConfig
 from fpt.errors import UserError
-from fpt.tasks.catalogue import RULES
+from fpt.tasks.benchmarks import RULES
 from fpt.tasks.opening import open_task
 from fpt.tasks.task import Task
 from tests.fpt.tasks.original_files import CASES, COPA, MULTIRC, PARAGRAPH, SPANS, WIC, jsonl, tsv
@@ -202,7 +202,7 @@ def test_some_labels_are_refused_with_the_first_of_each(
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("boolq", jsonl({**BOOLQ, "label": 3}), "test.jsonl, line 1: 'label' is 3; expected false or true"),
+        ("boolq", jsonl({**BOOLQ, "label": 3}), "test.jsonl, line 1: the label {label} is '3'; expected false or true"),
         ("boolq", jsonl({"question": "x"}), "test.jsonl, line 1: 'passage' is missing"),
         ("boolq", jsonl(BOOLQ, BOOLQ), "test.jsonl, line 2: the id '70' occurs a second time"),
         ("boolq", "", "the test split is empty"),
@@ -276,7 +276,9 @@ def test_superglues_rte_is_read_too(tmp_path: Path) -> None:
     shown = [(example.id, example.source, example.golds) for example in (*task.valid, *task.test)]
     source = "sentence1: It fell. sentence2: It sang."
     assert shown == [("8", source, ("not_entailment",)), ("9", source, ("entailment",)), ("8", source, ())]
-    with pytest.raises(UserError, match=r"val\.jsonl, line 1: 'label' is 'maybe'; expected entailment or not_"):
+    with pytest.raises(
+        UserError, match=r"val\.jsonl, line 1: the label {label} is 'maybe'; expected entailment or not_"
+    ):
         rte(tmp_path, val=[{**row, "label": "maybe"}])
     other = json.dumps(row).replace("premise", "text")
     (tmp_path / "val.jsonl").write_text(other)
