@@ -29,24 +29,23 @@ def serve(arguments: Arguments) -> None:
     host, port = arguments.options.get("host", "127.0.0.1"), arguments.number("port", 8000, least=0, most=65_535)
     longest_queue, longest_body = arguments.number("queue", 256), arguments.number("max-body", 100_000)
     beams, limit = arguments.output_limits()
-    from fpt.serving import server  # imported here, because its libraries may be missing
+    from fpt.serving import app  # imported here, because its libraries may be missing
 
-    own = server.bound(host, port)
+    own = app.bound(host, port)
     with progress.console.status("importing torch and transformers"):
-        from fpt.serving.app import Served, Service, make
         from fpt.serving.waiting import Waiting
         from stages.using.predict import mixed_predictor
     prompts = {name: (config, learned_from(arguments, run, config)) for name, (run, config) in subjects.items()}
     served = {
-        name: Served(config.task.name, rules_of(config.task), _example(run, config))
+        name: app.Served(config.task.name, rules_of(config.task), _example(run, config))
         for name, (run, config) in subjects.items()
     }
     config, field = next(iter(prompts.values()))[0], arguments.options.get("prompt-field", "prompt")
-    service = Service(config.model.name, served, field, longest_body, _own_names(host))
+    service = app.Service(config.model.name, served, field, longest_body, _own_names(host))
     with mixed_predictor(prompts, beams=beams, max_new_tokens=limit) as mixed:
         waiting = Waiting(mixed.answer, batch_size=config.train.eval_batch, longest=longest_queue)
-        progress.say(f"{', '.join(served)} on {config.model.name} at {server.address(own)}; Ctrl-C ends")
-        server.run(make(service, waiting), own, most=longest_queue + CONNECTIONS)
+        progress.say(f"{', '.join(served)} on {config.model.name} at {app.address(own)}; Ctrl-C ends")
+        app.run(app.make(service, waiting), own, most=longest_queue + CONNECTIONS)
     progress.say(f"stopped, after {waiting.answered:,} answers in {waiting.batches:,} batches")
 
 

@@ -1,41 +1,40 @@
-"""The web application: what can be asked at which address, and how requests are refused."""
+"""The web service: what can be asked at which address, how requests are refused, and the server that listens."""
 
 import asyncio
 import base64
+import errno
 import hashlib
 import json
+import os
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Annotated, Any, NamedTuple
 
+import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from jinja2 import Environment, StrictUndefined
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException as StarletteException
-from starlette.middleware.base import RequestResponseEndpoint
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
 from fpt import __version__
+from fpt.devices.interrupts import Interrupted, heard
 from fpt.errors import UserError, reason
-from fpt.serving import server
 from fpt.serving.waiting import Waiting
 from fpt.tasks.file_formats import unique
 from fpt.tasks.predict_input import RAW, by_prompt
 from fpt.tasks.task import TaskRules
 
-HEADERS = {  # headers of every response, for browsers
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-}
+PATIENCE = 30  # seconds to answer the questions that arrived before the stop
+WAITING = 128  # connections that the system holds until they are accepted
 RECORD = TypeAdapter(dict[str, str | int | float | bool])
 REFUSALS = {
     400: "the record cannot be answered",
-    408: "the body did not come in time",
     413: "the body is too long",
     422: "the body is no record",
     503: "too many questions wait",
@@ -90,14 +89,6 @@ def make(service: Service, waiting: Waiting) -> FastAPI:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=service.own_names)
     _add_addresses(app, service, waiting)
     _add_refusals(app)
-
-    @app.middleware("http")
-    async def guarded(request: Request, call_next: RequestResponseEndpoint) -> Response:
-        response = await call_next(request)
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
-        return response
-
     return app
 
 
@@ -135,17 +126,13 @@ def _add_addresses(app: FastAPI, service: Service, waiting: Waiting) -> None:
 
 
 async def _body(request: Request, longest: int) -> bytes:
-    """Read a request's body; refuse one that is too long or takes too long to arrive."""
+    """Read a request's body; refuse one that is too long, before all of it is read."""
     body = bytearray()
     try:
-        async with asyncio.timeout(server.SENT):
-            async for part in request.stream():
-                body += part
-                if len(body) > longest:
-                    raise HTTPException(413, f"the body has more than {longest:,} bytes", {"Connection": "close"})
-    except TimeoutError:
-        why = f"the body did not come within {server.SENT} seconds"
-        raise HTTPException(408, why, {"Connection": "close"}) from None
+        async for part in request.stream():
+            body += part
+            if len(body) > longest:
+                raise HTTPException(413, f"the body has more than {longest:,} bytes", {"Connection": "close"})
     except ClientDisconnect:
         raise HTTPException(400, "the client has left") from None
     return bytes(body)
@@ -202,3 +189,45 @@ def _page(service: Service) -> tuple[str, str]:
         " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     return template.render(**vars(service), script=script, version=__version__), policy
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """Listen at an address; port 0 takes a free one."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        hint = "give another port=N; 0 takes a free one" if error.errno == errno.EADDRINUSE else "give another host="
+        why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        raise UserError(f"host={host} port={port}: cannot be served at ({why}); {hint}") from None
+
+
+def address(own: socket.socket) -> str:
+    """Return the address of a socket as typed in a browser."""
+    host, port = own.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def settings(app: FastAPI, most: int) -> uvicorn.Config:
+    """Configure uvicorn for up to `most` connections."""
+    # The caller announces start and stop itself, so uvicorn logs only errors.
+    return uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        log_config=None,  # uvicorn's own would close all handlers that there are, and absl's closes standard error then
+        log_level="error",
+        access_log=False,
+        timeout_graceful_shutdown=PATIENCE,
+        limit_concurrency=most,
+        backlog=WAITING,
+    )
+
+
+def run(app: FastAPI, own: socket.socket, *, most: int) -> None:
+    """Serve up to `most` connections until SIGINT or SIGTERM; waiting questions are answered before it ends."""
+    with own, heard():
+        try:
+            uvicorn.Server(settings(app, most)).run(sockets=[own])
+        except Interrupted:  # uvicorn raises it again when it has ended
+            return

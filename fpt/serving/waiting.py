@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from fpt.tasks.task import Example
-from fpt.training.prediction import Prediction
 
-Question = tuple[Example, asyncio.Future[Prediction]]
+if TYPE_CHECKING:
+    from fpt.training.prediction import Prediction  # which imports torch
+
+Question = tuple[Example, "asyncio.Future[Prediction]"]
 
 
 class Waiting:
@@ -20,7 +23,7 @@ class Waiting:
     """
 
     def __init__(
-        self, answer: Callable[[Sequence[Example]], list[Prediction]], *, batch_size: int, longest: int
+        self, answer: Callable[[Sequence[Example]], "list[Prediction]"], *, batch_size: int, longest: int
     ) -> None:
         """Prepare a queue for up to `longest` questions, of which `answer` gets up to `batch_size` at once."""
         self._answer, self._batch_size = answer, batch_size
@@ -30,7 +33,7 @@ class Waiting:
     def __len__(self) -> int:
         return self._queue.qsize()
 
-    async def ask(self, example: Example) -> Prediction:
+    async def ask(self, example: Example) -> "Prediction":
         """Wait for the prediction; raises asyncio.QueueFull if too many questions wait already."""
         future = asyncio.get_running_loop().create_future()
         self._queue.put_nowait((example, future))

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from fpt.config.compose import load
 from fpt.config.schema import PromptConfig
 from fpt.devices.processes import alone
-from fpt.serving import app, server
+from fpt.serving import app
 from fpt.serving.waiting import Waiting
 from fpt.tasks.catalogue import rules_of
 from fpt.training.prediction import MixedPredictor
@@ -34,14 +34,14 @@ class Here:
 @contextmanager
 def running(made: FastAPI) -> Iterator[str]:
     """Within, the service answers at this address."""
-    own = server.bound("127.0.0.1", 0)
-    library = uvicorn.Server(server.settings(made, most=300))
+    own = app.bound("127.0.0.1", 0)
+    library = uvicorn.Server(app.settings(made, most=300))
     thread = threading.Thread(target=library.run, kwargs={"sockets": [own]})
     thread.start()
     while not library.started:
         time.sleep(0.01)
     try:
-        yield server.address(own)
+        yield app.address(own)
     finally:
         library.should_exit = True
         thread.join()
