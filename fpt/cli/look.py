@@ -57,7 +57,7 @@ def _show_prompt(arguments: Arguments) -> None:
 
 def report(arguments: Arguments) -> None:
     """Run `fpt report`."""
-    from fpt import report as pages  # here, as no other verb needs what it imports
+    from fpt.report import page as pages  # here, as no other verb needs what it imports
 
     places = [*arguments.places, *arguments.overrides]  # a folder's name may hold =
     runs, page = pages.open_runs(places), pages.output_of(places, arguments.options.get("output"))

@@ -1,36 +1,77 @@
-"""Renders the report's page: fills page.html with tables, plots and examples of the runs."""
+"""Makes the report's page: page.html filled with tables, plots and examples of the runs."""
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
 from fpt import __version__
+from fpt.errors import UserError
 from fpt.report import plots
 from fpt.report.plots import Plot, colour_of
-from fpt.report.runs import Group, ReportedRun, by_seed
+from fpt.report.runs import Group, ReportedRun, by_seed, read
 from fpt.runs import losses
+from fpt.runs.files import replace_file, try_writing
+from fpt.runs.run import open_run
 from fpt.units import amount
 
-EXAMPLES = 3  # how many right, wrong and other examples are shown
+
+def open_runs(places: Sequence[str]) -> list[ReportedRun]:
+    """Open the runs in these folders; each is labelled by its name, or by its path if two have the same name."""
+    if not places:
+        raise UserError("fpt report: give the folders of one or more runs, as in fpt report runs/boolq-tiny-cr-s0")
+    runs = [open_run(place) for place in places]
+    ((path, times),) = Counter(run.path.resolve() for run in runs).most_common(1)
+    if times > 1:
+        raise UserError(f"{path}: is given twice")
+    names = Counter(run.name for run in runs)
+    labels = [run.name if names[run.name] == 1 else str(run.path) for run in runs]
+    return [read(run, number, label) for number, (run, label) in enumerate(zip(runs, labels, strict=True), 1)]
+
+
+def output_of(places: Sequence[str], output: str | None) -> Path:
+    """Choose where the page goes: to `output`, else into the folder of a single run or next to the first of several.
+
+    Its name must end in .html, so that no file of a run can be overwritten.
+    """
+    if output is None:
+        first = Path(places[0]).expanduser()
+        return (first if len(places) == 1 else first.resolve().parent) / "report.html"
+    page = Path(output).expanduser()
+    if page.suffix != ".html" or page.is_dir():
+        raise UserError(f"output={output}: expected a file whose name ends in .html")
+    return page
+
+
+def write(runs: Sequence[ReportedRun], page: Path) -> list[Path]:
+    """Write the page, and its plots into a folder next to it; returns all paths, the page's first."""
+    try:
+        try_writing(page.parent)
+    except OSError as error:
+        raise UserError(f"{page}: cannot be written ({error.strerror}); give another output=FILE.html") from None
+    html, plots = render(runs)
+    pngs = {page.with_name(f"{page.stem}-plots") / f"{plot.name}.png": plot.png for plot in plots}
+    replace_file(page, html.encode())
+    for file, png in pngs.items():
+        replace_file(file, png)
+    return [page, *pngs]
 
 
 def render(runs: Sequence[ReportedRun]) -> tuple[str, list[Plot]]:
     """Render the page; returns its HTML and its plots."""
-    examples = {run.number: run.examples(EXAMPLES) for run in runs}  # first, so that a damaged file is refused early
     groups = by_seed(runs)
     sections = list(_sections(groups))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"amount": amount, "shown": _shown, "base64": lambda data: base64.b64encode(data).decode()}
-    page = environment.from_string((files(__package__) / "page.html").read_text(encoding="utf-8")).render(
+    page = environment.from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8")).render(
         version=__version__,
         colours={run.number: colour_of(group) for group in groups for run in group.runs},
         runs=runs,
         sections=sections,
-        examples=examples,
         differences=_differences(runs),
         lost=losses.expansion_lost,
     )

@@ -19,7 +19,7 @@ from fpt.runs.losses import lost_at
 from fpt.runs.records import MEASURED, PLAN
 from fpt.runs.run import PREDICTIONS, UPDATES, Run
 
-UNMEASURED = dict.fromkeys(("peak_memory", "tokens_per_second"))  # of a stage without measurements
+UNMEASURED = {"peak_memory": None, "tokens_per_second": None}
 COUNTED = {"update", "stage", "flops", "seconds"}  # the keys that every line of metrics.jsonl has
 Line = dict[str, Any]
 Floats = NDArray[np.float64]
@@ -84,22 +84,17 @@ class ReportedRun:
                 "seconds": took.get(index),
                 "score": scores[-1] if scores else None,
                 "lost": lost_at(index, self.updates),
-                "memory": row if "total" in row else None,  # earlier versions of fpt had it elsewhere
             }
+            name = f"stages/{row['name']}/{UPDATES}"
+            measured = self.files.read_json(name) if name in self.files.ledger else UNMEASURED
             finished = self.result["stages"][index - 1] if self.result else {}
-            final = {key: finished[key] for key in ("flops", "seconds") if key in finished}
-            rows.append({**row, **reached, **final, **self._measured(row["name"])})
+            rows.append({**row, **reached, **measured, **finished})
         return rows
 
     @property
     def peak(self) -> int | None:
         """The most memory in bytes that any stage's updates took; None if it was not measured."""
         return max((row["peak_memory"] for row in self.stages if row["peak_memory"]), default=None)
-
-    def _measured(self, stage: str) -> Line:
-        name = f"stages/{stage}/{UPDATES}"
-        found = self.files.read_json(name) if name in self.files.ledger else {}
-        return {**UNMEASURED, **found}
 
     def examples(self, number: int) -> dict[str, list[Line]]:
         """Pick `number` right, wrong and other examples each, evenly spread over the predictions."""

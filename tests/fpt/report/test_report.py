@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fpt.report import open_runs, output_of, write
+from fpt.report.page import open_runs, output_of, write
 from fpt.report.plots import over_seeds
 from fpt.report.runs import by_seed, read
 from fpt.runs.folder import problem_of, read_ledger, set_aside
