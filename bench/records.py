@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.runs import read, run_missing
-from fpt.runs.atomic import replace_file
+from fpt.runs.files import replace_file
 from stages.several.compare import Point
 
 RESULTS = Path(__file__).parent / "results"

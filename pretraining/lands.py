@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from fpt.runs.atomic import new_folder, replace_file
+from fpt.runs.files import new_folder, replace_file
 from fpt.tasks.origins import generated_folder
 from pretraining.world_files import FILES, files
 

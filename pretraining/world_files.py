@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from fpt.runs.atomic import replace_file
+from fpt.runs.files import replace_file
 from fpt.tasks.fields import Record
 from pretraining.world.records import INFERENCES, SIZES, TASKS, under_customs
 

@@ -73,9 +73,9 @@ class Journal:
     def _judge(self, event: Updated) -> None:
         """Say so if the stage's losses show that its expansion lost the prompt, or that its rate is too high."""
         number, done = self._stage.index, event.update - self._stage.first_update
-        if done == losses.AFTER and (lost := self._folder.ask(lambda own: losses.lost_at(number, own.metrics()))):
+        if done == losses.AFTER and (lost := losses.lost_at(number, self._folder.metrics())):
             self._progress.say(losses.expansion_lost(number, lost))
-        if done == losses.WATCHED and (rise := self._folder.ask(lambda own: losses.risen_in(number, own.metrics()))):
+        if done == losses.WATCHED and (rise := losses.risen_in(number, self._folder.metrics())):
             self._progress.say(
                 f"the training loss rose from {rise[0]:.1f} to {rise[1]:.1f} in the first {done} updates of stage"
                 f" {number}: try a lower optim.lr (now {event.lr:g})"

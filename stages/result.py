@@ -42,7 +42,8 @@ def finish(
     tested = evaluator.answers(model, inputs.test, "test") if inputs.test else None
     stages = setup.schedule.stages
     ends = [read_state(folder, stage)[0] for stage in stages]
-    lost = folder.ask(lambda own: [lost_at(stage.index, own.metrics()) for stage in stages])
+    lines = folder.metrics()
+    lost = [lost_at(stage.index, lines) for stage in stages]
     result = {
         "task": task.name,
         "model": config.model.name,
@@ -98,5 +99,4 @@ def _stage(
 ) -> dict[str, Any]:
     """A stage's row in result.json: sizes, costs, its last score on its own partial PLM, what its expansion lost."""
     done = {"updates": plan.updates, "flops": plan.flops, "seconds": end.seconds, "score": end.score, "lost": lost}
-    name = f"{stage.folder}/{UPDATES}"  # missing if an earlier version of fpt trained the stage
-    return {**stage.sizes, **done, **(folder.read_json(name) if name in folder else {})}
+    return {**stage.sizes, **done, **folder.read_json(f"{stage.folder}/{UPDATES}")}

@@ -1,6 +1,8 @@
-"""Finds the state from which a run resumes, once the run folder's files and its configuration have been checked."""
+"""Opens the run folder of a configuration, and finds the states from which its stages go on."""
 
-from contextlib import AbstractContextManager, closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
 
 from torch import Tensor
 
@@ -8,8 +10,9 @@ from fpt.backbones.shapes import Selection
 from fpt.config.literal import dump
 from fpt.config.run_config import RunConfig
 from fpt.config.stored import differences, stored
+from fpt.devices import distributed
 from fpt.errors import UserError
-from fpt.runs.folder import STATE, Mark, RunFolder, check_metrics, set_aside
+from fpt.runs.folder import STATE, check_metrics, set_aside
 from fpt.runs.records import STAGE, configuration, reading
 from fpt.runs.run import CONFIG
 from fpt.runs.shared_folder import SharedFolder
@@ -17,33 +20,57 @@ from fpt.training.checkpoint import TrainState, load_state
 from stages import selection
 from stages.schedule import Schedule, Stage
 
-
-def state_file(stage: Stage) -> str:
-    """Where a stage's latest state is kept in the run folder."""
-    return f"{stage.folder}/{STATE}"
+Mark = dict[str, Any]  # the length and hash of metrics.jsonl when a state was saved
 
 
-def read_state(folder: RunFolder | SharedFolder, stage: Stage) -> tuple[TrainState, Mark]:
+@contextmanager
+def opened_folder(config: RunConfig) -> Iterator[SharedFolder]:
+    """A context with the run's folder, whose files are undamaged and of this configuration; every process enters it."""
+    distributed.broadcast_from_main(lambda: _make_way(config))
+    with closing(SharedFolder(config.folder)) as folder:
+        if CONFIG not in folder:
+            folder.write(CONFIG, dump(stored(config)).encode())
+        elif wrong := differences(configuration(folder.path / CONFIG, folder.read(CONFIG)), config):
+            raise UserError(
+                f"run.dir={folder.path}: holds a run with another configuration ({'; '.join(wrong)})."
+                " Give another run.dir, or start over with resume=never"
+            )
+        yield folder
+
+
+def _make_way(config: RunConfig) -> None:
+    """Do what `resume` asks with a run that is in the folder already."""
+    if config.resume == "never":
+        set_aside(config.folder)
+    if config.resume == "must" and not (config.folder / CONFIG).is_file():
+        raise UserError(f"resume=must: there is no run in {config.folder} to go on with; resume=auto starts one")
+
+
+def saved_states(folder: SharedFolder, schedule: Schedule) -> tuple[list[TrainState], Mark | None]:
+    """The latest state of each stage that has one, and the last one's mark in metrics.jsonl, checked up to there."""
+    found = [read_state(folder, stage) for stage in schedule.stages if state_file(stage) in folder]
+    mark = found[-1][1] if found else None
+    if mark:
+        distributed.broadcast_from_main(lambda: check_metrics(folder.path, mark))
+    return [state for state, _ in found], mark
+
+
+def read_state(folder: SharedFolder, stage: Stage) -> tuple[TrainState, Mark]:
     """A stage's latest state, and how much of metrics.jsonl had been written when it was saved."""
     name = state_file(stage)
     with reading(folder.path / name):
         return load_state(folder.read(name))
 
 
-def last_state(folder: SharedFolder, schedule: Schedule) -> tuple[TrainState | None, Mark | None]:
-    """The folder's latest state, given to every process, and how much of metrics.jsonl had been written by then."""
-
-    def find(own: RunFolder) -> tuple[TrainState | None, Mark | None]:
-        stage = _last_with_state(own, schedule)
-        return read_state(own, stage) if stage else (None, None)
-
-    return folder.ask(find)
+def state_file(stage: Stage) -> str:
+    """Where a stage's latest state is kept in the run folder."""
+    return f"{stage.folder}/{STATE}"
 
 
-def ended_early(folder: SharedFolder, schedule: Schedule) -> Schedule:
+def ended_early(schedule: Schedule, states: Sequence[TrainState]) -> Schedule:
     """The schedule with the updates that stages had which are over, out of time or patience before they had all."""
-    for stage in schedule.stages:
-        if state_file(stage) in folder and (state := read_state(folder, stage)[0]).done:
+    for stage, state in zip(schedule.stages, states, strict=False):
+        if state.done:
             schedule = schedule.ended_at(stage.index, state.update)
     return schedule
 
@@ -65,40 +92,3 @@ def selection_of(stage: Stage, folder: SharedFolder, schedule: Schedule, scores:
         folder.write_json(row, {"index": stage.index, **stage.sizes, **blocks, **span})
     with reading(folder.path / name):
         return selection.load(folder.read(name))
-
-
-def opened_folder(config: RunConfig, schedule: Schedule) -> AbstractContextManager[SharedFolder]:
-    """A context with the run's folder, whose files are undamaged and of this configuration; every process enters it."""
-    return closing(SharedFolder(config.folder, lambda: _open(config, schedule)))
-
-
-def _open(config: RunConfig, schedule: Schedule) -> RunFolder:
-    path = config.folder
-    if config.resume == "never":
-        set_aside(path)
-    if config.resume == "must" and not (path / CONFIG).is_file():
-        raise UserError(f"resume=must: there is no run in {path} to go on with; resume=auto starts one")
-    folder = RunFolder(path)
-    try:
-        _check(config, schedule, folder)
-        if CONFIG not in folder:
-            folder.write(CONFIG, dump(stored(config)).encode())
-    except BaseException:
-        folder.close()
-        raise
-    return folder
-
-
-def _check(config: RunConfig, schedule: Schedule, folder: RunFolder) -> None:
-    """Refuse another configuration than the command's, and damaged metrics."""
-    if CONFIG in folder and (wrong := differences(configuration(folder.path / CONFIG, folder.read(CONFIG)), config)):
-        raise UserError(
-            f"run.dir={folder.path}: holds a run with another configuration ({'; '.join(wrong)})."
-            " Give another run.dir, or start over with resume=never"
-        )
-    if last := _last_with_state(folder, schedule):
-        check_metrics(folder.path, read_state(folder, last)[1])
-
-
-def _last_with_state(folder: RunFolder, schedule: Schedule) -> Stage | None:
-    return next((stage for stage in reversed(schedule.stages) if state_file(stage) in folder), None)

@@ -6,11 +6,13 @@ from functools import partial
 from typing import Any
 
 from fpt.config.run_config import RunConfig
+from fpt.config.schema import RecycleConfig
 from fpt.devices import distributed
 from fpt.devices.device import open_device
 from fpt.runs.progress import Progress, Stopwatch
 from fpt.runs.records import RESULT
 from fpt.tasks.task import Task
+from fpt.training.checkpoint import TrainState
 from fpt.training.loop import Changed, Saved, Span, train
 from stages import resume
 from stages.inputs import open_inputs
@@ -20,7 +22,6 @@ from stages.measured import measure
 from stages.result import finish
 from stages.schedule import Schedule
 from stages.setup import Setup, prepare
-from stages.start import recycled
 
 
 def run(config: RunConfig, schedule: Schedule, read: Callable[[], Task], progress: Progress) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def run(config: RunConfig, schedule: Schedule, read: Callable[[], Task], progres
     """
     with distributed.joined(config.engine, open_device(config.engine)):
         inputs = open_inputs(config, distributed.main_first(read), progress)
-        with resume.opened_folder(config, schedule) as folder:
+        with resume.opened_folder(config) as folder:
             setup = prepare(config, schedule, inputs, folder, progress)
             if setup is None:
                 progress.say(f"{folder.path}: this run is finished; resume=never starts over")
@@ -69,3 +70,11 @@ def _through_stages(setup: Setup) -> dict[str, Any]:
                 return finish(setup, measured, model, state, journal.best)
         del model  # frees the smaller model before the larger one is built
     raise AssertionError("a schedule has a last stage")
+
+
+def recycled(state: TrainState, config: RecycleConfig) -> TrainState:
+    """The state in which the next stage starts (Huang et al. 2022): the prompt goes on, only the model changes."""
+    optimizer = state.optimizer if config.optimizer else {}
+    return TrainState(
+        update=state.update, prompt=state.prompt, optimizer=optimizer, mean=state.mean, judged=state.judged
+    )

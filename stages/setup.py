@@ -1,23 +1,27 @@
 """Gathers all that a run has before its first update: resolved configuration, data, start, plan, engine, folder."""
 
+import json
 import math
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from fpt.backbones.shapes import Selection
 from fpt.config.run_config import RunConfig
 from fpt.data.encoded import KeptStates
 from fpt.devices.device import open_device
 from fpt.devices.engine import Engine
+from fpt.prompts.files import initial
+from fpt.prompts.kinds import kind_of
 from fpt.prompts.modules import Tensors
 from fpt.prompts.prompted import PromptedModel
+from fpt.runs import trackers
 from fpt.runs.progress import Progress
 from fpt.runs.records import RESULT
 from fpt.runs.run import SKIPPED
 from fpt.runs.shared_folder import SharedFolder
-from fpt.runs.trackers import open_sink
-from fpt.training.checkpoint import TrainState
+from fpt.training.checkpoint import TrainState, dump_prompt
 from fpt.training.evaluation import Evaluator
 from fpt.training.loop import Recipe
 from stages import resume
@@ -27,7 +31,24 @@ from stages.partial import opened, prompt_in
 from stages.planning.decide import ended_early, plan_run, slow_validation
 from stages.planning.plan import Plan
 from stages.schedule import Schedule, Stage
-from stages.start import Start, start_of
+
+
+@dataclass(frozen=True)
+class Start:
+    """A run's prompt before its first update: its tensors by name, and the metadata that its prompt files carry."""
+
+    prompt: Tensors
+    metadata: dict[str, Any]
+
+    @property
+    def identity(self) -> bytes:
+        """Bytes that are equal only for equal starts."""
+        use = json.dumps(self.metadata).encode() if self.metadata else b""
+        return b"".join([*(tensor.numpy().tobytes() for tensor in self.prompt.values()), use])
+
+    def dump(self, learned: Tensors, **origin: str) -> bytes:
+        """The bytes of a prompt file with the tensors learned from this start, and with their `origin`."""
+        return dump_prompt(learned, **origin, **self.metadata)
 
 
 @dataclass(frozen=True)
@@ -92,17 +113,23 @@ def prepare(
     check_unchanged(config, inputs, start.identity, folder, progress)
     if inputs.task.skipped:
         folder.write(SKIPPED, "".join(f"{fault}\n" for fault in inputs.task.skipped).encode())
+    states, mark = resume.saved_states(folder, schedule)
     if RESULT in folder:
         return None
-    saved, mark = resume.last_state(folder, schedule)
-    state = saved or TrainState(update=0, prompt=start.prompt)
-    planned, schedule = schedule, resume.ended_early(folder, schedule)
+    state = states[-1] if states else TrainState(update=0, prompt=start.prompt)
+    planned, schedule = schedule, resume.ended_early(schedule, states)
     plan = plan_run(config, schedule, inputs, folder, state.update)
     resolved = plan.resolved(config)
     if (size := config.train.batch_size) > plan.batch_size:
         progress.say(f"train.batch_size={size}: an update takes all {len(inputs.train):,} training examples, once")
     for sentence in (*plan.sentences(config.engine.device), *slow_validation(resolved, schedule, inputs, plan)):
         progress.say(sentence)
-    folder.open_metrics(mark, lambda kept: open_sink(resolved, kept, progress.say))
+    folder.open_metrics(mark, lambda kept: trackers.open_tracker(resolved, kept, progress.say))
     engine = Engine(resolved.engine, open_device(resolved.engine))
     return Setup(resolved, planned, schedule, inputs, start, plan, engine, folder, progress, state)
+
+
+def start_of(config: RunConfig, block: int, inputs: Inputs) -> Start:
+    """The prompt of a run before its first update; it enters before block `block`."""
+    prompt = initial(config.prompt, inputs.backbone, labels=inputs.task.labels, seed=config.seed)
+    return Start(prompt, kind_of(config.prompt).metadata(block))

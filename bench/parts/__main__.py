@@ -36,7 +36,7 @@ from fpt.prompts.files import initial
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.soft import TENSOR
-from fpt.runs.atomic import replace_file
+from fpt.runs.files import replace_file
 from fpt.runs.progress import Progress, quiet_libraries
 from fpt.runs.run import open_run
 from fpt.tasks.opening import open_task

@@ -20,7 +20,7 @@ from fpt.backbones.t5 import T5, UMT5
 from fpt.backbones.weights import WeightFiles
 from fpt.config.schema import ModelConfig
 from fpt.errors import UserError, reason
-from fpt.runs.foreign import other_kind
+from fpt.runs.files import other_kind
 
 VOCABULARIES = ("spiece.model", "tokenizer.json")
 CLASSES = {"t5": T5, "mt5": T5, "umt5": UMT5}  # for families that a row alone cannot describe

@@ -10,7 +10,7 @@ from fpt.backbones import tiny
 from fpt.config.schema import ModelConfig
 from fpt.config.stored import is_hub_id
 from fpt.errors import UserError, reason
-from fpt.runs.foreign import other_kind
+from fpt.runs.files import other_kind
 
 WEIGHT_FILES = (
     "model.safetensors",

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from fpt.backbones.location import WEIGHT_FILES, main_file
 from fpt.errors import UserError, reason
-from fpt.runs.atomic import replaced_file
-from fpt.runs.foreign import inside, other_kind
+from fpt.runs.files import inside, other_kind, replaced_file
 
 
 class WeightFiles:

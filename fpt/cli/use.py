@@ -15,7 +15,7 @@ from fpt.config.run_config import RunConfig
 from fpt.devices import processes
 from fpt.devices.ending import one_of_several
 from fpt.errors import UserError
-from fpt.runs.atomic import replace_file, replaced_file, try_writing
+from fpt.runs.files import replace_file, replaced_file, try_writing
 from fpt.runs.folder import LEDGER
 from fpt.runs.progress import Progress
 from fpt.sharing.export import check_request

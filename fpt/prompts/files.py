@@ -21,8 +21,8 @@ from fpt.config.schema import PromptConfig
 from fpt.errors import UserError
 from fpt.prompts.kinds import KINDS, kind_of
 from fpt.prompts.soft import TENSOR
+from fpt.runs.files import other_kind
 from fpt.runs.folder import LEDGER
-from fpt.runs.foreign import other_kind
 from fpt.runs.records import INPUTS
 from fpt.runs.run import PROMPT, open_run
 

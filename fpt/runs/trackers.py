@@ -11,15 +11,17 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
-from pathlib import Path
+from itertools import count
 from typing import Any
 
 from fpt.config.literal import leaves
 from fpt.config.run_config import RunConfig
 from fpt.errors import UserError, reason
-from fpt.runs.atomic import replace_file
+from fpt.runs.files import replace_file
 
 MetricsLine = dict[str, Any]  # a line of metrics.jsonl
+Log = Callable[[MetricsLine], None]
+Close = Callable[[], None]
 
 
 def chosen(tracking: str) -> str:
@@ -33,22 +35,45 @@ def chosen(tracking: str) -> str:
     return tracking
 
 
-def open_sink(config: RunConfig, kept: Sequence[MetricsLine], say: Callable[[str], None]) -> "Harmless | None":
+class Tracker:
+    """Sends lines to a tracker, which is dropped with a one-line message if it fails: metrics.jsonl has everything."""
+
+    def __init__(self, name: str, log: Log, close: Close, say: Callable[[str], None]) -> None:
+        self._name, self._log, self._close, self._say = name, log, close, say
+        self._has_failed = False
+
+    def log(self, line: MetricsLine) -> None:
+        """Take a line of metrics.jsonl."""
+        self._try(lambda: self._log(line))
+
+    def close(self) -> None:
+        """End the tracking."""
+        self._try(self._close)
+
+    def _try(self, call: Callable[[], None]) -> None:
+        if self._has_failed:
+            return
+        try:
+            call()
+        except Exception as error:  # trackers raise errors of all types
+            self._has_failed = True
+            self._say(
+                f"tracking={self._name}: failed ({reason(error)}); the run goes on without; metrics.jsonl has all"
+            )
+
+
+def open_tracker(config: RunConfig, kept: Sequence[MetricsLine], say: Callable[[str], None]) -> Tracker | None:
     """Open the run's tracker, if it has one, and send it the lines that a resumed run keeps."""
     name = chosen(config.tracking)
     if name == "none":
         return None
     try:
-        if name == "tensorboard":
-            seconds = kept[-1].get("seconds", 0) if kept else 0
-            sink: TensorBoard | Wandb = TensorBoard(config.folder / "tensorboard", seconds=seconds)
-        else:
-            sink = Wandb(config)
+        log, close = _tensorboard(config, kept) if name == "tensorboard" else _wandb(config)
         for line in kept:
-            sink.log(line)
-        return Harmless(name, sink, say)
+            log(line)
     except Exception as error:  # trackers raise errors of all types
         raise UserError(f"tracking={name}: cannot be started ({reason(error)}); tracking=none does without") from None
+    return Tracker(name, log, close, say)
 
 
 def scalars(line: MetricsLine) -> dict[str, float]:
@@ -57,81 +82,43 @@ def scalars(line: MetricsLine) -> dict[str, float]:
     return {f"{split}/{name}": value for name, value in line.items() if name not in ("split", "update")}
 
 
-class Harmless:
-    """A tracker that is dropped with a one-line message if it fails, since metrics.jsonl has everything."""
+def _tensorboard(config: RunConfig, kept: Sequence[MetricsLine]) -> tuple[Log, Close]:
+    """Open a new event file, because of which TensorBoard forgets what was written before."""
+    from torch.utils.tensorboard import SummaryWriter
 
-    def __init__(self, name: str, sink: "TensorBoard | Wandb", say: Callable[[str], None]) -> None:
-        self._name, self._say = name, say
-        self._sink: TensorBoard | Wandb | None = sink
+    seconds = kept[-1].get("seconds", 0) if kept else 0
+    began = time.time() - seconds  # so that relative times leave out pauses
+    writer = SummaryWriter(str(config.folder / "tensorboard"), purge_step=0, flush_secs=10)
 
-    def log(self, line: MetricsLine) -> None:
-        """Take a line of metrics.jsonl."""
-        self._try(lambda sink: sink.log(line))
-
-    def close(self) -> None:
-        """End the tracking."""
-        self._try(lambda sink: sink.close())
-
-    def _try(self, call: "Callable[[TensorBoard | Wandb], None]") -> None:
-        try:
-            if self._sink is not None:
-                call(self._sink)
-        except Exception as error:  # trackers raise errors of all types
-            self._sink = None
-            self._say(
-                f"tracking={self._name}: failed ({reason(error)}); the run goes on without; metrics.jsonl has all"
-            )
-
-
-class TensorBoard:
-    """Writes the whole run anew when it resumes, and TensorBoard forgets what was written before."""
-
-    def __init__(self, folder: Path, *, seconds: float) -> None:
-        """Open a new event file in the folder; `seconds` is how long the run has computed so far."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._began = time.time() - seconds  # so that relative times leave out pauses
-        self._writer = SummaryWriter(str(folder), purge_step=0, flush_secs=10)
-
-    def log(self, line: MetricsLine) -> None:
-        """Take a line of metrics.jsonl."""
+    def log(line: MetricsLine) -> None:
         for tag, value in scalars(line).items():
-            self._writer.add_scalar(tag, value, line["update"], self._began + line.get("seconds", 0))
+            writer.add_scalar(tag, value, line["update"], began + line.get("seconds", 0))
 
-    def close(self) -> None:
-        """End the tracking."""
-        self._writer.close()
+    return log, writer.close
 
 
-class Wandb:
-    """Sends what Weights & Biases does not have yet: every line is one of its steps, also those of a resumed run."""
+def _wandb(config: RunConfig) -> tuple[Log, Close]:
+    """Open a run in the project `fpt` or WANDB_PROJECT, with its files in the run folder; each line is a step."""
+    import wandb
 
-    def __init__(self, config: RunConfig) -> None:
-        """Open a run in the project `fpt` or WANDB_PROJECT, with its files in the run folder."""
-        import wandb
+    folder = config.folder.resolve()
+    name = folder / ".wandb-id"  # the id by which Weights & Biases recognises a resumed run
+    if not name.is_file():
+        replace_file(name, uuid.uuid4().hex[:12].encode())
+    run = wandb.init(
+        project=os.environ.get("WANDB_PROJECT", "fpt"),
+        name=folder.name,
+        id=name.read_text(),
+        resume="allow",
+        dir=folder,
+        config=leaves(asdict(config)),
+        settings=wandb.Settings(silent=True, console="off"),
+    )
+    run.define_metric("*", step_metric="update")
+    had, numbers = run.step, count()
 
-        folder = config.folder.resolve()
-        name = folder / ".wandb-id"  # the id by which Weights & Biases recognises a resumed run
-        if not name.is_file():
-            replace_file(name, uuid.uuid4().hex[:12].encode())
-        self._run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", "fpt"),
-            name=folder.name,
-            id=name.read_text(),
-            resume="allow",
-            dir=folder,
-            config=leaves(asdict(config)),
-            settings=wandb.Settings(silent=True, console="off"),
-        )
-        self._run.define_metric("*", step_metric="update")
-        self._has, self._seen = self._run.step, 0  # numbers of lines: those it has from before, those seen here
+    def log(line: MetricsLine) -> None:
+        if next(numbers) >= had:  # the earlier ones are there from before the run was resumed
+            run.log({**scalars(line), "update": line["update"]})
 
-    def log(self, line: MetricsLine) -> None:
-        """Take a line of metrics.jsonl."""
-        self._seen += 1
-        if self._seen > self._has:
-            self._run.log({**scalars(line), "update": line["update"]})
-
-    def close(self) -> None:
-        """End the tracking."""
-        self._run.finish()
+    return log, run.finish

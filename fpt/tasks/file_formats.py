@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from fpt.errors import UserError, reason
-from fpt.runs.foreign import other_kind
+from fpt.runs.files import other_kind
 from fpt.tasks import fields
 from fpt.tasks.fields import Faults, PlacedRecord, Record
 

@@ -18,7 +18,7 @@ from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.soft import TENSOR
-from fpt.runs.atomic import new_folder, try_writing
+from fpt.runs.files import new_folder, try_writing
 from fpt.runs.progress import Progress
 from fpt.runs.run import PROMPT
 from fpt.sharing import card

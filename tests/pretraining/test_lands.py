@@ -9,7 +9,7 @@ import pytest
 
 from fpt.config import compose
 from fpt.errors import UserError
-from fpt.runs.atomic import replace_file
+from fpt.runs.files import replace_file
 from fpt.tasks import origins
 from fpt.tasks.catalogue import GENERATED
 from fpt.tasks.opening import open_task

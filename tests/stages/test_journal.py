@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fpt.config.compose import load
-from fpt.runs.folder import RunFolder
 from fpt.runs.progress import Progress
 from fpt.runs.shared_folder import SharedFolder
 from fpt.tasks.opening import open_task
@@ -33,7 +32,7 @@ def test_a_loss_that_rises_in_a_stages_first_updates_is_told_once(
 ) -> None:
     config = for_training(load([*quick, "schedule=pt", "train.updates=100"]))
     stages, inputs = schedule.of(config), open_inputs(config, open_task(config), Progress())
-    with closing(SharedFolder(config.folder, lambda: RunFolder(Path(config.folder)))) as folder:
+    with closing(SharedFolder(config.folder)) as folder:
         setup = prepare(config, stages, inputs, folder, Progress())
         assert setup is not None
         journal = Journal(setup)

@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 
 from fpt.errors import UserError
-from fpt.runs.folder import LEDGER, METRICS, RunFolder, check_metrics, check_usable, set_aside
+from fpt.runs.folder import LEDGER, METRICS, check_metrics, check_usable, set_aside
+from fpt.runs.shared_folder import SharedFolder
 
 
 def test_what_is_written_reads_back_in_a_new_process(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
+    folder = SharedFolder(tmp_path)
     folder.write("a/b.bin", b"one")
     folder.write("a/b.bin", b"two")
     folder.close()
-    again = RunFolder(tmp_path)
+    again = SharedFolder(tmp_path)
     assert again.read("a/b.bin") == b"two"
     assert "a/b.bin" in again
     assert "other" not in again
@@ -25,7 +26,7 @@ class Kill(BaseException):
     """Stands for a kill: nothing after it happens."""
 
 
-def killed_before(name: str, monkeypatch: pytest.MonkeyPatch, folder: RunFolder, data: bytes) -> None:
+def killed_before(name: str, monkeypatch: pytest.MonkeyPatch, folder: SharedFolder, data: bytes) -> None:
     """Write a file, killed after the ledger was written and before the file itself is renamed."""
     replace = Path.replace
 
@@ -42,11 +43,11 @@ def killed_before(name: str, monkeypatch: pytest.MonkeyPatch, folder: RunFolder,
 
 
 def test_a_kill_leaves_the_old_file_good_however_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = RunFolder(tmp_path)
+    folder = SharedFolder(tmp_path)
     folder.write("a", b"old")
     for data in (b"new", b"newer", b"newest"):
         killed_before("a", monkeypatch, folder, data)
-        folder = RunFolder(tmp_path)
+        folder = SharedFolder(tmp_path)
         assert folder.read("a") == b"old"
     folder.write("a", b"last")
     assert folder.read("a") == b"last"
@@ -54,14 +55,14 @@ def test_a_kill_leaves_the_old_file_good_however_often(tmp_path: Path, monkeypat
 
 
 def test_a_kill_before_a_first_write_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    killed_before("a", monkeypatch, RunFolder(tmp_path), b"new")
-    folder = RunFolder(tmp_path)
+    killed_before("a", monkeypatch, SharedFolder(tmp_path), b"new")
+    folder = SharedFolder(tmp_path)
     assert "a" not in folder
     folder.close()
 
 
 def test_damage_and_loss_are_told_apart(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
+    folder = SharedFolder(tmp_path)
     folder.write("a", b"first")
     folder.write("a", b"second")
     folder.close()
@@ -71,11 +72,11 @@ def test_damage_and_loss_are_told_apart(tmp_path: Path) -> None:
         else:
             (tmp_path / "a").write_bytes(data)
         with pytest.raises(UserError, match=rf"{tmp_path}/a: {problem}.*; start over with resume=never"):
-            RunFolder(tmp_path)
+            SharedFolder(tmp_path)
 
 
 def test_hashes_of_long_ago_are_not_accepted(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
+    folder = SharedFolder(tmp_path)
     for data in (b"first", b"second", b"third"):
         folder.write("a", data)
     (tmp_path / "a").write_bytes(b"first")
@@ -83,12 +84,12 @@ def test_hashes_of_long_ago_are_not_accepted(tmp_path: Path) -> None:
         folder.read("a")
     folder.close()
     with pytest.raises(UserError, match="is damaged"):
-        RunFolder(tmp_path)
+        SharedFolder(tmp_path)
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk is noticed at the latest when the bytes are to be on it."""
-    folder = RunFolder(tmp_path)
+    folder = SharedFolder(tmp_path)
     folder.write("a", b"old")
 
     def full(_: int) -> None:
@@ -100,7 +101,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
     monkeypatch.undo()
     assert (tmp_path / "a").read_bytes() == b"old"
     folder.close()
-    folder = RunFolder(tmp_path)
+    folder = SharedFolder(tmp_path)
     assert folder.read("a") == b"old"
     folder.close()
 
@@ -108,7 +109,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match=r"thesis\.tex"):
-        RunFolder(tmp_path)
+        SharedFolder(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
@@ -122,9 +123,9 @@ def test_a_check_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_a_check_refuses_what_would_be_refused_later(tmp_path: Path) -> None:
-    RunFolder(tmp_path / "taken").close()
+    SharedFolder(tmp_path / "taken").close()
     check_usable(tmp_path / "taken", starts_over=False)
-    held = RunFolder(tmp_path / "taken")
+    held = SharedFolder(tmp_path / "taken")
     with pytest.raises(UserError, match="another process"):
         check_usable(tmp_path / "taken", starts_over=False)
     held.close()
@@ -139,23 +140,23 @@ def test_a_check_refuses_what_would_be_refused_later(tmp_path: Path) -> None:
 def test_a_damaged_ledger_is_named(tmp_path: Path) -> None:
     (tmp_path / LEDGER).write_text("{")
     with pytest.raises(UserError, match=LEDGER):
-        RunFolder(tmp_path)
+        SharedFolder(tmp_path)
 
 
 def test_two_processes_cannot_have_one_folder(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
+    folder = SharedFolder(tmp_path)
     folder.write("a", b"x")
     with pytest.raises(UserError, match="another process"):
-        RunFolder(tmp_path)
+        SharedFolder(tmp_path)
     with pytest.raises(UserError, match="another process"):
         set_aside(tmp_path)
     folder.close()
-    RunFolder(tmp_path).close()
+    SharedFolder(tmp_path).close()
 
 
 def test_starting_over_keeps_the_old_run_aside(tmp_path: Path) -> None:
     for number in (1, 2):
-        folder = RunFolder(tmp_path / "run")
+        folder = SharedFolder(tmp_path / "run")
         folder.write("a", b"x")
         folder.close()
         aside = set_aside(tmp_path / "run")
@@ -174,16 +175,16 @@ def test_starting_over_moves_nothing_but_runs(tmp_path: Path) -> None:
 
 
 def test_metrics_go_on_after_the_mark(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
+    folder = SharedFolder(tmp_path)
     folder.write("config.yaml", b"")
-    folder.open_metrics(None)
+    folder.open_metrics(None, lambda _: None)
     folder.log({"update": 1})
     mark = folder.metrics_mark()
     folder.log({"update": 2})
     folder.close()
-    again = RunFolder(tmp_path)
+    again = SharedFolder(tmp_path)
     check_metrics(tmp_path, mark)
-    again.open_metrics(mark)
+    again.open_metrics(mark, lambda _: None)
     again.log({"update": 3})
     assert [json.loads(line)["update"] for line in (tmp_path / METRICS).read_text().splitlines()] == [1, 3]
     (tmp_path / METRICS).write_text("x")

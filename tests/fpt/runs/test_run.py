@@ -10,7 +10,7 @@ import pytest
 from fpt.config import compose
 from fpt.config.run_config import RunConfig
 from fpt.errors import UserError
-from fpt.report import open_runs
+from fpt.report.page import open_runs
 from fpt.runs.folder import LEDGER, METRICS
 from fpt.runs.run import open_run
 from stages import resume, schedule
@@ -106,8 +106,8 @@ def test_a_harmed_run_is_right_or_refused_in_one_line(finished: Path, config: Ru
     stage = f"stages/{stages.stages[1].name}"
 
     def goes_on(resumed: str) -> None:
-        with resume.opened_folder(replace(config, resume=resumed), stages) as folder:
-            resume.last_state(folder, stages)
+        with resume.opened_folder(replace(config, resume=resumed)) as folder:
+            resume.saved_states(folder, stages)
 
     uses = {
         "report": lambda: open_runs([str(run)]),

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fpt.config import compose
 from fpt.errors import UserError
 from fpt.runs import trackers
-from fpt.runs.trackers import Harmless, open_sink, scalars
+from fpt.runs.trackers import Tracker, open_tracker, scalars
 from tests.conftest import Outcome, stopped_after
 
 Cli = Callable[..., Outcome]
@@ -91,7 +91,7 @@ def test_a_tracker_that_cannot_start_stops_the_run_before_it_begins(tmp_path: Pa
     (tmp_path / "tensorboard").write_text("in its way")
     config = compose.load([f"run.dir={tmp_path}", "tracking=tensorboard"])
     with pytest.raises(UserError, match=r"tracking=tensorboard: cannot be started \(FileExistsError"):
-        open_sink(config, [], print)
+        open_tracker(config, [], print)
 
 
 class Broken:
@@ -104,10 +104,11 @@ class Broken:
 
 def test_a_tracker_that_fails_is_given_up_with_one_line() -> None:
     said: list[str] = []
-    sink = Harmless("wandb", Broken(), said.append)
+    broken = Broken()
+    tracker = Tracker("wandb", broken.log, broken.close, said.append)
     for update in (1, 2):
-        sink.log({"update": update, "loss": 1.0})
-    sink.close()
+        tracker.log({"update": update, "loss": 1.0})
+    tracker.close()
     assert len(said) == 1
     assert said[0].startswith("tracking=wandb: failed (OSError: [Errno 28] No space left for 2 numbers)")
 
@@ -141,13 +142,13 @@ def test_weights_and_biases_is_only_sent_lines_that_it_does_not_have(
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setattr(wandb.Run, "step", property(lambda _: 3))  # as its server says where the run is known
-    sink = open_sink(compose.load([f"run.dir={tmp_path}", "tracking=wandb"]), [{"update": 1, "loss": 1.0}], print)
-    assert sink is not None
+    tracker = open_tracker(compose.load([f"run.dir={tmp_path}", "tracking=wandb"]), [{"update": 1, "loss": 1.0}], print)
+    assert tracker is not None
     for update in (2, 3, 4):
-        sink.log({"update": update, "loss": float(update)})
+        tracker.log({"update": update, "loss": float(update)})
         if update == 3:
-            sink.log({"update": update, "split": "validation", "accuracy": 50.0})
-    sink.close()
+            tracker.log({"update": update, "split": "validation", "accuracy": 50.0})
+    tracker.close()
     wandb.teardown()  # only then are its files whole
     (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     assert offline_history(file) == {("validation/accuracy", 3): 50.0, ("train/loss", 4): 4.0}

@@ -13,7 +13,6 @@ from fpt.config.compose import load
 from fpt.config.schema import RELATIVE_LR, EngineConfig, OptimConfig
 from fpt.devices import device as devices
 from fpt.errors import UserError
-from fpt.runs.folder import RunFolder
 from fpt.runs.progress import Progress
 from fpt.runs.shared_folder import SharedFolder
 from fpt.tasks.opening import open_task
@@ -89,7 +88,7 @@ def test_what_is_typed_anew_is_decided_anew(
 def test_what_is_read_back_is_what_was_decided(quick: list[str], tmp_path: Path, more: list[str]) -> None:
     config = load([*quick, *more])
     stages, inputs = schedule.of(config), open_inputs(config, open_task(config), Progress())
-    folder = SharedFolder(config.folder, lambda: RunFolder(config.folder))
+    folder = SharedFolder(config.folder)
     try:
         plan = plan_run(config, stages, inputs, folder, 0)
         values: dict[str, Any] = json.loads((tmp_path / "run/plan.json").read_text())
