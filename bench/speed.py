@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from fpt.runs.progress import Stopwatch, quiet_libraries
+from fpt.runs.progress import quiet_libraries
 
 quiet_libraries()
 
@@ -271,15 +271,15 @@ def start(_: int) -> list[Row]:
 def _first_update(folder: Path) -> tuple[float, float]:
     """Run `fpt train` until metrics.jsonl has its first line: wall clock, and CPU seconds (Linux)."""
     words = ["task=boolq", f"run.dir={folder}"]
-    stopwatch = Stopwatch()
+    began = time.perf_counter()
     command = [sys.executable, "-m", "fpt", "train", *words]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         metrics = folder / "metrics.jsonl"
         while not (metrics.exists() and metrics.stat().st_size):
-            if process.poll() is not None or stopwatch.seconds > 300:
+            if process.poll() is not None or time.perf_counter() - began > 300:
                 raise SystemExit(f"{' '.join(command)}: no update")
             time.sleep(0.01)
-        seconds = stopwatch.seconds
+        seconds = time.perf_counter() - began
         fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
         process.terminate()
     return seconds, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -372,15 +372,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="turns of every side (default %(default)s)")
     parser.add_argument("--json", type=Path, help="a file for the numbers")
     options = parser.parse_args(arguments)
-    console, measured, whole = Console(width=130, highlight=False), {}, Stopwatch()
+    console, measured, whole = Console(width=130, highlight=False), {}, time.perf_counter()
     console.print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; {clock.name()}")
     for name in options.only.split(","):
         measure, show = SECTIONS[name]
-        stopwatch = Stopwatch()
+        began = time.perf_counter()
         measured[name] = measure(options.rounds)
-        console.print(f"\n{name} ({stopwatch.seconds:.0f} s)")
+        console.print(f"\n{name} ({time.perf_counter() - began:.0f} s)")
         console.print(show(measured[name]))
-    console.print(f"\n{whole.seconds:.0f} s in all")
+    console.print(f"\n{time.perf_counter() - whole:.0f} s in all")
     if options.json:
         options.json.write_text(json.dumps(measured, indent=2) + "\n")
 

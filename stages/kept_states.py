@@ -7,7 +7,6 @@ from. Computing them once takes under a hundredth of a run, so they are not kept
 Letters: D model, N tokens read of all examples together.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import psutil
@@ -156,16 +155,16 @@ class StateKeeper:
     The states of one stage are held at a time; a stage that needs the same ones takes them over.
     """
 
-    def __init__(self, plan: StatesPlan | None) -> None:
-        self._plan = plan
+    def __init__(self, plan: StatesPlan | None, batch_size: int, engine: Engine, with_bar: WithBar) -> None:
+        self._plan, self._batch_size, self._engine, self._with_bar = plan, batch_size, engine, with_bar
         self._held: KeptStates | None = None
 
-    def given_to(self, stage: Stage, data: Encoded, compute: Callable[[], KeptStates]) -> Encoded:
-        """The examples `data` as a stage trains on them; `compute` gives the states of its model."""
+    def given_to(self, stage: Stage, data: Encoded, model: PromptedModel) -> Encoded:
+        """The examples `data` as a stage trains its model on them."""
         does = self._plan.stages[stage.index - 1] if self._plan else "off"
         if does != "reuse":
             self._held = None  # frees the last stage's states before new ones are made
         if does == "off":
             return data
-        self._held = self._held or compute()
+        self._held = self._held or states_below(model, data, self._batch_size, self._engine, self._with_bar)
         return replace(data, below=self._held)

@@ -8,6 +8,7 @@ Letters: B batch, L blocks, F neurons.
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from time import perf_counter
 
 import torch
 from safetensors.torch import load, save
@@ -20,7 +21,7 @@ from fpt.devices import distributed
 from fpt.devices.engine import Engine
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.readers import mean_weights
-from fpt.runs.progress import Stopwatch, WithBar
+from fpt.runs.progress import WithBar
 from fpt.runs.records import MEASURED, reading
 from stages.selection import everything
 from stages.setup import Setup
@@ -45,8 +46,8 @@ def measure(setup: Setup) -> Measured:
         with reading(folder.path / SCORES):
             scores = load(folder.read(SCORES)) if SCORES in folder else {}
         return Measured(scores, values["untrained"], values["seconds"])
-    stopwatch, untrained = Stopwatch(), None
-    scores, seconds = _scores(setup), stopwatch.seconds
+    began, untrained = perf_counter(), None
+    scores, seconds = _scores(setup), perf_counter() - began
     if setup.config.train.score_untrained:
         with _full_model(setup) as model:
             untrained = setup.evaluator.validate(model).score

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from time import perf_counter
 from typing import Any
 
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import RecycleConfig
 from fpt.devices import distributed
 from fpt.devices.device import open_device
-from fpt.runs.progress import Progress, Stopwatch
+from fpt.runs.progress import Progress
 from fpt.runs.records import RESULT
 from fpt.tasks.task import Task
 from fpt.training.checkpoint import TrainState
@@ -47,17 +47,17 @@ def _through_stages(setup: Setup) -> dict[str, Any]:
     """Stage by stage: select, build the partial PLM, recycle the prompt, train it; the last is the full model."""
     state, recipe = setup.state, setup.recipe
     journal, measured = Journal(setup), measure(setup)
-    keeper = StateKeeper(setup.plan.states)
+    keeper = StateKeeper(setup.plan.states, setup.config.train.batch_size, setup.engine, setup.progress.with_bar)
     for index in [stage.index for stage in resume.stages_left(setup.schedule, state)]:
         schedule, stage = setup.schedule, setup.schedule.stages[index - 1]
         selection = resume.selection_of(stage, setup.folder, schedule, measured.scores)
         with setup.opened(selection, state.prompt) as model:
             if state.update == stage.first_update:
                 state = recycled(state, setup.config.recycle)
-            stopwatch, data = Stopwatch(), setup.inputs.train  # frees the last stage's states before others are made
+            began, data = perf_counter(), setup.inputs.train  # frees the last stage's states before others are made
             if state.update < stage.end and not state.done:  # otherwise at most a validation is left
-                data = keeper.given_to(stage, data, partial(setup.states_below, model))
-            state = replace(state, seconds=state.seconds + stopwatch.seconds)
+                data = keeper.given_to(stage, data, model)
+            state = replace(state, seconds=state.seconds + perf_counter() - began)
             spent = journal.begin(setup, stage, state.seconds, measuring=measured.seconds)
             left = setup.seconds_until(stage) - spent
             span = Span(stage.end, schedule.updates, keep_best=stage is schedule.last, seconds=left)

@@ -9,7 +9,6 @@ from typing import Any
 
 from fpt.backbones.shapes import Selection
 from fpt.config.run_config import RunConfig
-from fpt.data.encoded import KeptStates
 from fpt.devices.device import open_device
 from fpt.devices.engine import Engine
 from fpt.prompts.files import initial
@@ -26,7 +25,6 @@ from fpt.training.evaluation import Evaluator
 from fpt.training.loop import Recipe
 from stages import resume
 from stages.inputs import Inputs, check_unchanged, evaluator_of
-from stages.kept_states import states_below
 from stages.partial import opened, prompt_in
 from stages.planning.decide import ended_early, plan_run, slow_validation
 from stages.planning.plan import Plan
@@ -90,11 +88,6 @@ class Setup:
     def evaluator(self) -> Evaluator:
         """Scores a model on the validation split."""
         return evaluator_of(self.config, self.inputs, self.engine, self.progress)
-
-    def states_below(self, model: PromptedModel) -> KeptStates:
-        """The states that a stage's prompt does not change, computed for all training examples."""
-        size, with_bar = self.config.train.batch_size, self.progress.with_bar
-        return states_below(model, self.inputs.train, size, self.engine, with_bar)
 
     @property
     def recipe(self) -> Recipe:

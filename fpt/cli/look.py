@@ -62,8 +62,8 @@ def report(arguments: Arguments) -> None:
     places = [*arguments.places, *arguments.overrides]  # a folder's name may hold =
     runs, page = pages.open_runs(places), pages.output_of(places, arguments.options.get("output"))
     with Progress().console.status("drawing the report"):
-        written = [str(path) for path in pages.write(runs, page)]
-    present(arguments, {"page": written[0], "plots": written[1:]}, lambda _: print(*written, sep="\n"))
+        pages.write(runs, page)
+    present(arguments, {"page": str(page)}, lambda _: print(page))
 
 
 def doctor(arguments: Arguments) -> None:

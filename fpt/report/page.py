@@ -47,35 +47,24 @@ def output_of(places: Sequence[str], output: str | None) -> Path:
     return page
 
 
-def write(runs: Sequence[ReportedRun], page: Path) -> list[Path]:
-    """Write the page, and its plots into a folder next to it; returns all paths, the page's first."""
+def write(runs: Sequence[ReportedRun], page: Path) -> None:
+    """Write the page about these runs."""
     try:
         try_writing(page.parent)
     except OSError as error:
         raise UserError(f"{page}: cannot be written ({error.strerror}); give another output=FILE.html") from None
-    html, plots = render(runs)
-    pngs = {page.with_name(f"{page.stem}-plots") / f"{plot.name}.png": plot.png for plot in plots}
-    replace_file(page, html.encode())
-    for file, png in pngs.items():
-        replace_file(file, png)
-    return [page, *pngs]
-
-
-def render(runs: Sequence[ReportedRun]) -> tuple[str, list[Plot]]:
-    """Render the page; returns its HTML and its plots."""
     groups = by_seed(runs)
-    sections = list(_sections(groups))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"amount": amount, "shown": _shown, "base64": lambda data: base64.b64encode(data).decode()}
-    page = environment.from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8")).render(
+    html = environment.from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8")).render(
         version=__version__,
         colours={run.number: colour_of(group) for group in groups for run in group.runs},
         runs=runs,
-        sections=sections,
+        sections=list(_sections(groups)),
         differences=_differences(runs),
         lost=losses.expansion_lost,
     )
-    return page, [plot for _, figures in sections for plot in figures]
+    replace_file(page, html.encode())
 
 
 def _sections(groups: Sequence[Group]) -> Iterator[tuple[str, list[Plot]]]:
@@ -85,11 +74,10 @@ def _sections(groups: Sequence[Group]) -> Iterator[tuple[str, list[Plot]]]:
         run = group.runs[0]
         if run.updates:
             sections.setdefault((run.settings["task.name"], run.metric), []).append(group)
-    for number, ((task, metric), members) in enumerate(sections.items(), 1):
-        prefix = f"{number}-" if len(sections) > 1 else ""
+    for (task, metric), members in sections.items():
         scored = [group for group in members if metric and any(run.validations for run in group.runs)]
-        score = [plots.score(scored, f"{prefix}score")] if scored else []
-        yield f"{task}: {metric}" if metric else task, [*score, plots.loss(members, f"{prefix}loss")]
+        score = [plots.score(scored)] if scored else []
+        yield f"{task}: {metric}" if metric else task, [*score, plots.loss(members)]
 
 
 def _differences(runs: Sequence[ReportedRun]) -> list[tuple[str, list[str]]]:

@@ -1,11 +1,10 @@
-"""Draws the report's figures, as SVG for the page and as PNG files."""
+"""Draws the report's figures, as SVG."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib.style
 import numpy as np
@@ -14,7 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fpt.report.runs import Floats, Group, ReportedRun
-from fpt.runs.run import layers_and_neurons
 from fpt.units import amount
 
 # Okabe and Ito's colours, which colour-blind people can tell apart.
@@ -25,18 +23,15 @@ INK = matplotlib.rc_params_from_file(STYLE, use_default_template=False)["text.co
 STYLED = matplotlib.style.context(["default", STYLE])
 
 
-@dataclass(frozen=True)
-class Plot:
-    """A figure in two formats, with the name of its file and a caption that says what it shows."""
+class Plot(NamedTuple):
+    """A figure, and a caption that says what it shows."""
 
-    name: str
     caption: str
     svg: bytes
-    png: bytes
 
 
 @STYLED
-def score(groups: Sequence[Group], name: str) -> Plot:
+def score(groups: Sequence[Group]) -> Plot:
     """Plot the main metric against FLOPs: for each group, the mean over its seeds and a band from minimum to maximum.
 
     Hollow points are scores on partial models, filled ones on the full model.
@@ -61,7 +56,7 @@ def score(groups: Sequence[Group], name: str) -> Plot:
     axes.set_xlabel("training FLOPs")
     metric = groups[0].runs[0].metric
     axes.set_ylabel(f"{metric}, validation")
-    return _drawn(figure, name, f"{metric} against FLOPs")
+    return _drawn(figure, f"{metric} against FLOPs")
 
 
 def over_seeds(runs: Sequence[ReportedRun], is_full: bool) -> Floats:
@@ -79,7 +74,7 @@ def over_seeds(runs: Sequence[ReportedRun], is_full: bool) -> Floats:
 
 
 @STYLED
-def loss(groups: Sequence[Group], name: str) -> Plot:
+def loss(groups: Sequence[Group]) -> Plot:
     """Plot the training loss against updates: a running mean in each stage and, for a single run, every update too."""
     figure, axes = _figure(groups, "update")
     for group in groups:
@@ -94,38 +89,25 @@ def loss(groups: Sequence[Group], name: str) -> Plot:
                 axes.plot(x[inside], mean, color=colour, linewidth=1.8)
     axes.set_xlabel("updates")
     axes.set_ylabel("loss, training")
-    return _drawn(figure, name, "loss against updates")
+    return _drawn(figure, "loss against updates")
 
 
 def _figure(groups: Sequence[Group], key: str) -> tuple[Figure, Axes]:
-    """Make axes with a legend below them or, for a single run, with a strip above them that shows its stages."""
+    """Make axes with a legend below them or, for a single run, with a dotted line at every expansion."""
     figure = Figure(figsize=(5.6, 3.4), layout="constrained")
-    if not _is_alone(groups):
-        axes = figure.subplots()
+    axes = figure.subplots()
+    if _is_alone(groups):
+        for stage, start, _ in groups[0].runs[0].spans(key):
+            if stage > 1:
+                axes.axvline(start, color=INK, linewidth=0.8, linestyle=":", alpha=0.6)
+    else:
         lines = [Line2D([], [], label=group.label, **_look(group)) for group in groups]
         figure.legend(handles=lines, loc="outside lower center", ncols=1 + (len(lines) > 1), fontsize=7)
-        return figure, axes
-    strip, axes = figure.subplots(2, 1, height_ratios=(0.16, 2.6), sharex=True)
-    strip.set_axis_off()
-    _draw_stages(strip, axes, groups[0].runs[0], key)
     return figure, axes
 
 
 def _is_alone(groups: Sequence[Group]) -> bool:
     return sum(len(group.runs) for group in groups) == 1
-
-
-def _draw_stages(strip: Axes, axes: Axes, run: ReportedRun, key: str) -> None:
-    """Draw stages as bars with their numbers and layers, and expansions as dotted lines."""
-    spans = list(run.spans(key))
-    for stage, start, end in spans:
-        strip.barh(0, end - start, left=start, color=COLOURS[0], alpha=0.28 if stage % 2 else 0.5)
-        room = (end - start) / spans[-1][2]
-        layers = layers_and_neurons(run.plan["stages"][stage - 1])[0]
-        text = f"{stage}: {layers}" if room > 0.15 else str(stage) if room > 0.03 else ""
-        strip.text((start + end) / 2, 0, text, ha="center", va="center_baseline", fontsize=6.5)
-        if stage > 1:
-            axes.axvline(start, color=INK, linewidth=0.8, linestyle=":", alpha=0.6)
 
 
 def colour_of(group: Group) -> str:
@@ -145,11 +127,8 @@ def _running_mean(values: Floats, size: int) -> Floats:
     return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
 
 
-def _drawn(figure: Figure, name: str, caption: str) -> Plot:
+def _drawn(figure: Figure, caption: str) -> Plot:
     figure.axes[0].set_xlim(left=0)
-    svg, png = BytesIO(), BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": name}):
-        figure.savefig(svg, format="svg", metadata={"Date": None})
-    figure.set_layout_engine("none")  # keep the same layout for PNG
-    figure.savefig(png, format="png", dpi=160)
-    return Plot(name, caption, svg.getvalue(), png.getvalue())
+    svg = BytesIO()
+    figure.savefig(svg, format="svg", metadata={"Date": None})
+    return Plot(caption, svg.getvalue())

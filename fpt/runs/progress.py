@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -73,18 +72,6 @@ class Progress:
                 self._bars.update(bar, advance=len(batch))
         finally:
             self._bars.remove_task(bar)
-
-
-class Stopwatch:
-    """Measures the seconds since it was made."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        """The seconds of wall-clock time so far."""
-        return time.perf_counter() - self._start
 
 
 def quiet_libraries() -> None:

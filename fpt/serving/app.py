@@ -33,12 +33,6 @@ from fpt.tasks.task import TaskRules
 PATIENCE = 30  # seconds to answer the questions that arrived before the stop
 WAITING = 128  # connections that the system holds until they are accepted
 RECORD = TypeAdapter(dict[str, str | int | float | bool])
-REFUSALS = {
-    400: "the record cannot be answered",
-    413: "the body is too long",
-    422: "the body is no record",
-    503: "too many questions wait",
-}
 
 
 class Served(NamedTuple):
@@ -98,12 +92,11 @@ def _add_addresses(app: FastAPI, service: Service, waiting: Waiting) -> None:
     example = {service.field: name, RAW: prompt.example}
     to_example = by_prompt({name: served.rules for name, served in service.prompts.items()}, service.field)
     body = {"content": {"application/json": {"schema": {"type": "object"}, "example": example}}, "required": True}
-    refusals: dict[int | str, dict[str, Any]] = {code: {"description": why} for code, why in REFUSALS.items()}
 
     async def record_of(request: Request) -> dict[str, Any]:
         return _record(await _body(request, service.longest_body))
 
-    @app.post("/predict", responses=refusals, openapi_extra={"requestBody": body})
+    @app.post("/predict", openapi_extra={"requestBody": body})
     async def predict(record: Annotated[dict[str, Any], Depends(record_of)]) -> Answer:
         """Answer a record: the fields of a prompt's template, or the whole source as `text`, as `fpt predict` reads."""
         asked = to_example(record, "record")

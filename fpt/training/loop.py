@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from time import perf_counter
 
 import torch
 
@@ -15,7 +16,6 @@ from fpt.devices import distributed, interrupts
 from fpt.errors import UserError
 from fpt.prompts.modules import Tensors, dropped_out
 from fpt.prompts.prompted import PromptedModel
-from fpt.runs.progress import Stopwatch
 from fpt.training.checkpoint import TrainState
 from fpt.training.evaluation import Evaluation
 from fpt.training.graphs import Graphs, NoGraphError, Recorder, largest_batch
@@ -128,7 +128,7 @@ def train(
     order = UpdateOrder(data, batch_size=config.batch_size, seed=recipe.seed, bucket=config.bucket)
     dropout = partial(dropped_out, model.prompt, model.width, recipe.seed)
     add = _adder(model, data, dropout, recipe)
-    before, stopwatch = state.seconds, Stopwatch()
+    began = perf_counter() - state.seconds
     unread: Callable[[float], Updated] | None = None
 
     with interrupts.deferred(), Supply(data, order, dropout, for_card=device.type == "cuda") as supply:
@@ -149,13 +149,13 @@ def train(
                     yield changed
                     continue
                 if unread:  # the loss is read only now that the device has the next update to compute
-                    yield unread(before + stopwatch.seconds)
+                    yield unread(perf_counter() - began)
                 average.update()
                 state = replace(state, update=state.update + 1)
-                span = span.cut(state.update, before + stopwatch.seconds)
+                span = span.cut(state.update, perf_counter() - began)
                 unread = partial(_updated, state.update, loss, lr, share.all_tokens)
                 if is_stopped or _is_due(state, span, config) or state.update % config.save_every == 0:
-                    seconds = before + stopwatch.seconds
+                    seconds = perf_counter() - began
                     yield unread(seconds)
                     unread, learned, packed = None, model.prompt.learned(), pack(optimizer)
                     state = replace(state, prompt=learned, mean=average.copy(), optimizer=packed, seconds=seconds)
@@ -165,12 +165,12 @@ def train(
             if _is_due(state, span, config):
                 if _validates(span, config):
                     evaluation = validate(model.with_prompt(average.kept))
-                    yield Validated(state.update, before + stopwatch.seconds, evaluation)
-                    span = span.cut(state.update, before + stopwatch.seconds)
+                    yield Validated(state.update, perf_counter() - began, evaluation)
+                    span = span.cut(state.update, perf_counter() - began)
                     state = _judged(state, evaluation.score, average.kept.learned(), span, config.patience)
                 else:
                     state = replace(state, judged=state.update, score=None, done=True)
-                state = replace(state, seconds=before + stopwatch.seconds)
+                state = replace(state, seconds=perf_counter() - began)
                 yield Saved(state)
 
 

@@ -81,7 +81,7 @@ def runs(trains: None, checkpoint: Path, boolq: Path, tmp_path_factory: pytest.T
     place = tmp_path_factory.mktemp("kept")
     folders = {kind: place / kind / "run" for kind in KINDS}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stages.setup.states_below", one_at_a_time(states_below))
+        patch.setattr("stages.kept_states.states_below", one_at_a_time(states_below))
         for kind, folder in folders.items():
             assert main(["train", *quick_words(checkpoint, boolq, folder), *LATE, f"prompt.cache={kind}"]) == 0
     return folders

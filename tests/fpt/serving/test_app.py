@@ -130,7 +130,6 @@ def test_other_addresses_and_other_names_of_the_machine_are_refused(here: Here, 
 def test_it_describes_itself(client: httpx2.Client) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     assert sorted(paths) == ["/health", "/predict"]
-    assert set(paths["/predict"]["post"]["responses"]) == {"200", "400", "413", "422", "503"}
     assert client.get("/docs").status_code == 404  # whose viewer would come from elsewhere
 
 
