@@ -3,7 +3,6 @@
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +10,6 @@ import torch
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.location import read_values
 from fpt.config.run_config import RunConfig
-from fpt.config.stored import fixed_settings, stored
 from fpt.data.encoded import Encoded
 from fpt.data.encoding import tokenised, tokens_of
 from fpt.data.readback import check_labels, tokenizer_notes
@@ -21,8 +19,7 @@ from fpt.devices.engine import Engine
 from fpt.errors import UserError
 from fpt.random_streams import drawn
 from fpt.runs.progress import Progress
-from fpt.runs.records import INPUTS, configuration
-from fpt.runs.run import CONFIG
+from fpt.runs.records import INPUTS
 from fpt.runs.shared_folder import SharedFolder
 from fpt.tasks.task import Task, TaskRules
 from fpt.training.choice import Choice, choice_of
@@ -116,14 +113,13 @@ def choice_for(config: RunConfig, rules: TaskRules, backbone: Backbone) -> Choic
     return choice_of(rules.labels, rows, "score" if answer == "generate" else answer) if chosen else None
 
 
-def check_unchanged(config: RunConfig, inputs: Inputs, start: bytes, folder: SharedFolder, progress: Progress) -> None:
+def check_unchanged(inputs: Inputs, start: bytes, folder: SharedFolder, progress: Progress) -> None:
     """Record the hashes of a new run's inputs, or compare them with those that a resumed run began with."""
     digests = {
         "model": inputs.backbone.fingerprint,
         "tokenizer": inputs.backbone.vocabulary,
         "data": _digest(*filter(None, (inputs.train, inputs.valid, inputs.test))),
         "prompt's start": hashlib.sha256(start).hexdigest(),
-        "configuration": _digest_of(fixed_settings(stored(config))),
     }
     if len(set(distributed.all_gather(json.dumps(digests)))) > 1:
         raise UserError("the processes read different models or data; give all machines the same files")
@@ -132,8 +128,6 @@ def check_unchanged(config: RunConfig, inputs: Inputs, start: bytes, folder: Sha
         folder.write_json(INPUTS, {**digests, "threads": threads})
         return
     began = folder.read_json(INPUTS)
-    written = configuration(folder.path / CONFIG, folder.read(CONFIG))
-    digests["configuration"] = _digest_of(fixed_settings(written))
     for name, value in digests.items():
         if began.get(name, value) != value:  # earlier versions did not record the tokenizer
             raise UserError(
@@ -145,10 +139,6 @@ def check_unchanged(config: RunConfig, inputs: Inputs, start: bytes, folder: Sha
             f"this run began with {began['threads']} threads and goes on with {threads}:"
             " its prompt may differ in the last bits from an uninterrupted run's"
         )
-
-
-def _digest_of(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def _digest(*splits: Encoded) -> str:

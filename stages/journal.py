@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from fpt.runs import losses
+from fpt.runs import metrics
 from fpt.runs.run import PROMPT, UPDATES
 from fpt.training.checkpoint import TrainState, dump_state
 from fpt.training.evaluation import Evaluation
@@ -73,9 +73,9 @@ class Journal:
     def _judge(self, event: Updated) -> None:
         """Say so if the stage's losses show that its expansion lost the prompt, or that its rate is too high."""
         number, done = self._stage.index, event.update - self._stage.first_update
-        if done == losses.AFTER and (lost := losses.lost_at(number, self._folder.metrics())):
-            self._progress.say(losses.expansion_lost(number, lost))
-        if done == losses.WATCHED and (rise := losses.risen_in(number, self._folder.metrics())):
+        if done == metrics.AFTER and (lost := metrics.lost_at(number, self._folder.metrics())):
+            self._progress.say(metrics.expansion_lost(number, lost))
+        if done == metrics.WATCHED and (rise := metrics.risen_in(number, self._folder.metrics())):
             self._progress.say(
                 f"the training loss rose from {rise[0]:.1f} to {rise[1]:.1f} in the first {done} updates of stage"
                 f" {number}: try a lower optim.lr (now {event.lr:g})"

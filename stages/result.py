@@ -6,7 +6,7 @@ from typing import Any
 
 from fpt import __version__
 from fpt.prompts.prompted import PromptedModel
-from fpt.runs.losses import lost_at
+from fpt.runs.metrics import lost_at
 from fpt.runs.records import RESULT
 from fpt.runs.run import PREDICTIONS, PROMPT, TEST_PREDICTIONS, UPDATES
 from fpt.runs.shared_folder import SharedFolder

@@ -30,7 +30,7 @@ def opened_folder(config: RunConfig) -> Iterator[SharedFolder]:
     with closing(SharedFolder(config.folder)) as folder:
         if CONFIG not in folder:
             folder.write(CONFIG, dump(stored(config)).encode())
-        elif wrong := differences(configuration(folder.path / CONFIG, folder.read(CONFIG)), config):
+        if wrong := differences(configuration(folder.path / CONFIG, folder.read(CONFIG)), config):
             raise UserError(
                 f"run.dir={folder.path}: holds a run with another configuration ({'; '.join(wrong)})."
                 " Give another run.dir, or start over with resume=never"

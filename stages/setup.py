@@ -15,7 +15,7 @@ from fpt.prompts.files import initial
 from fpt.prompts.kinds import kind_of
 from fpt.prompts.modules import Tensors
 from fpt.prompts.prompted import PromptedModel
-from fpt.runs import trackers
+from fpt.runs import metrics
 from fpt.runs.progress import Progress
 from fpt.runs.records import RESULT
 from fpt.runs.run import SKIPPED
@@ -103,7 +103,7 @@ def prepare(
     if (updates := schedule.updates) != config.train.updates:
         progress.say(f"train.updates={config.train.updates} is set aside: the stages' own updates add up to {updates}")
     start = start_of(config, schedule.block, inputs)
-    check_unchanged(config, inputs, start.identity, folder, progress)
+    check_unchanged(inputs, start.identity, folder, progress)
     if inputs.task.skipped:
         folder.write(SKIPPED, "".join(f"{fault}\n" for fault in inputs.task.skipped).encode())
     states, mark = resume.saved_states(folder, schedule)
@@ -117,7 +117,7 @@ def prepare(
         progress.say(f"train.batch_size={size}: an update takes all {len(inputs.train):,} training examples, once")
     for sentence in (*plan.sentences(config.engine.device), *slow_validation(resolved, schedule, inputs, plan)):
         progress.say(sentence)
-    folder.open_metrics(mark, lambda kept: trackers.open_tracker(resolved, kept, progress.say))
+    folder.open_metrics(mark, lambda kept: metrics.open_tracker(resolved, kept, progress.say))
     engine = Engine(resolved.engine, open_device(resolved.engine))
     return Setup(resolved, planned, schedule, inputs, start, plan, engine, folder, progress, state)
 

@@ -27,11 +27,11 @@ from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.config import compose, keys
 from fpt.config.schema import EngineConfig, ModelConfig
 from fpt.devices.engine import Engine
-from fpt.runs import trackers
+from fpt.runs import metrics
 from fpt.runs.folder import LEDGER, METRICS, STATE
+from fpt.runs.metrics import MetricsLine
 from fpt.runs.progress import quiet_libraries
 from fpt.runs.shared_folder import SharedFolder
-from fpt.runs.trackers import MetricsLine
 
 
 def on_cpu(**settings: Any) -> Engine:
@@ -113,7 +113,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """No test of the fast tier trains: one that begins to without the mark fails."""
     with pytest.MonkeyPatch.context() as patch:
         if not any(item.get_closest_marker(name) for name in ("trains", "slow")):
-            patch.setattr(trackers, "open_tracker", _refuse_to_train)
+            patch.setattr(metrics, "open_tracker", _refuse_to_train)
         return (yield)
 
 

@@ -16,7 +16,7 @@ from fpt.errors import UserError, reason
 from fpt.runs.progress import Progress
 from stages import resolve, schedule
 
-OPTIONAL = ("bitsandbytes", "tensorboard", "wandb", "peft")
+OPTIONAL = ("bitsandbytes", "tensorboard", "peft")
 
 
 def plan(arguments: Arguments) -> None:

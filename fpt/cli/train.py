@@ -19,9 +19,9 @@ from fpt.devices.ending import one_of_several
 from fpt.errors import UserError
 from fpt.prompts import files
 from fpt.runs import folder
+from fpt.runs.metrics import is_tracked
 from fpt.runs.progress import Progress
 from fpt.runs.run import Run
-from fpt.runs.trackers import chosen
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.opening import open_task
 from fpt.tasks.origins import check_own_files
@@ -59,7 +59,7 @@ def _one(config: RunConfig, flags: list[str]) -> dict[str, Any] | None:
 
 def _checked(config: RunConfig) -> Schedule:
     """Check all that can be checked before data and weights are read; returns the run's schedule."""
-    chosen(config.tracking)
+    is_tracked(config.tracking)
     check_quantize(config.engine.quantize)
     stages = schedule.of(config)
     if start := files.prompt_to_start_from(config.prompt, read_sizes(*config_values(config.model)).width):

@@ -26,7 +26,7 @@ class RunConfig(Group):
         choices=("auto", "never", "must"),
         refused={"repair": "A damaged run is not repaired; resume=never sets it aside and starts over."},
     )
-    tracking: str = setting("auto", choices=("auto", "none", "tensorboard", "wandb"))
+    tracking: str = setting("auto", choices=("auto", "none", "tensorboard"))
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -14,8 +14,8 @@ from fpt.errors import UserError
 from fpt.report import plots
 from fpt.report.plots import Plot, colour_of
 from fpt.report.runs import Group, ReportedRun, by_seed, read
-from fpt.runs import losses
 from fpt.runs.files import replace_file, try_writing
+from fpt.runs.metrics import expansion_lost
 from fpt.runs.run import open_run
 from fpt.units import amount
 
@@ -62,7 +62,7 @@ def write(runs: Sequence[ReportedRun], page: Path) -> None:
         runs=runs,
         sections=list(_sections(groups)),
         differences=_differences(runs),
-        lost=losses.expansion_lost,
+        lost=expansion_lost,
     )
     replace_file(page, html.encode())
 

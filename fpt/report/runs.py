@@ -15,7 +15,7 @@ from fpt.config import literal
 from fpt.config.stored import MAY_DIFFER
 from fpt.errors import UserError
 from fpt.runs.folder import METRICS
-from fpt.runs.losses import lost_at
+from fpt.runs.metrics import lost_at
 from fpt.runs.records import MEASURED, PLAN
 from fpt.runs.run import PREDICTIONS, UPDATES, Run
 

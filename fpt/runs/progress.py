@@ -4,12 +4,11 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 
 from rich import progress as rich_progress
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from fpt.devices.processes import speaks
 
@@ -21,26 +20,15 @@ class Progress:
     """Shows a run's progress on standard error, as standard output is for results; only the main process shows it."""
 
     def __init__(self) -> None:
-        """Prepare bars, which `running` draws."""
         self.console = Console(stderr=True, highlight=False, quiet=not speaks())
-        self._bars = rich_progress.Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
-        )
+        is_hidden = not self.console.is_terminal
+        self._bars = rich_progress.Progress(console=self.console, transient=True, disable=is_hidden)
         self._total = self._bars.add_task("", visible=False)
         self._score, self._loss = "–", math.nan
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Draw the bars."""
-        with self._bars:
-            yield
+    def running(self) -> AbstractContextManager[object]:
+        """A context in which the bars are drawn."""
+        return self._bars
 
     def say(self, text: str) -> None:
         """Print a line."""

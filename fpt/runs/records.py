@@ -24,7 +24,7 @@ KEYS = {
     RESULT: ("task", "model", "schedule", "seed", "dtype", "metric.name", "metric.value", "metrics", "stages", "flops"),
     PLAN: ("stages",),
     MEASURED: ("untrained", "seconds"),
-    INPUTS: ("model", "data", "prompt's start", "configuration", "threads"),
+    INPUTS: ("model", "data", "prompt's start", "threads"),
     STAGE: ("index", "encoder_layers", "decoder_layers", "ffn", "decoder_ffn"),
 }
 

@@ -11,8 +11,8 @@ from fpt.devices.distributed import broadcast_from_main, is_main
 from fpt.errors import UserError
 from fpt.runs.files import inside, naming, replace_file
 from fpt.runs.folder import LEDGER, METRICS, Ledger, as_found, check, locked, read_ledger, refuse_foreign
+from fpt.runs.metrics import MetricsLine, Tracker
 from fpt.runs.records import json_object
-from fpt.runs.trackers import MetricsLine, Tracker
 
 
 class SharedFolder:

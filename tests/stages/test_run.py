@@ -14,8 +14,8 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from fpt.__main__ import main
 from fpt.prompts.prompted import PromptedModel
+from fpt.runs.metrics import MetricsLine
 from fpt.runs.shared_folder import SharedFolder
-from fpt.runs.trackers import MetricsLine
 from fpt.training.checkpoint import TrainState, load_state
 from fpt.training.evaluation import Evaluator
 from tests.conftest import Outcome, Stop, boolq_lines, copied_run, save_checkpoint, stopped_after
