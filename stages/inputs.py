@@ -19,7 +19,7 @@ from fpt.devices.engine import Engine
 from fpt.errors import UserError
 from fpt.random_streams import drawn
 from fpt.runs.progress import Progress
-from fpt.runs.records import INPUTS
+from fpt.runs.run import INPUTS
 from fpt.runs.shared_folder import SharedFolder
 from fpt.tasks.task import Task, TaskRules
 from fpt.training.choice import Choice, choice_of

@@ -22,7 +22,7 @@ from fpt.devices.engine import Engine
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.readers import mean_weights
 from fpt.runs.progress import WithBar
-from fpt.runs.records import MEASURED, reading
+from fpt.runs.run import MEASURED, reading
 from stages.selection import everything
 from stages.setup import Setup
 

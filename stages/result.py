@@ -7,8 +7,7 @@ from typing import Any
 from fpt import __version__
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.metrics import lost_at
-from fpt.runs.records import RESULT
-from fpt.runs.run import PREDICTIONS, PROMPT, TEST_PREDICTIONS, UPDATES
+from fpt.runs.run import PREDICTIONS, PROMPT, RESULT, TEST_PREDICTIONS, UPDATES
 from fpt.runs.shared_folder import SharedFolder
 from fpt.tasks.task import Task
 from fpt.training.checkpoint import TrainState

@@ -13,8 +13,7 @@ from fpt.config.stored import differences, stored
 from fpt.devices import distributed
 from fpt.errors import UserError
 from fpt.runs.folder import STATE, check_metrics, set_aside
-from fpt.runs.records import STAGE, configuration, reading
-from fpt.runs.run import CONFIG
+from fpt.runs.run import CONFIG, STAGE, configuration, reading
 from fpt.runs.shared_folder import SharedFolder
 from fpt.training.checkpoint import TrainState, load_state
 from stages import selection

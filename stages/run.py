@@ -10,7 +10,7 @@ from fpt.config.schema import RecycleConfig
 from fpt.devices import distributed
 from fpt.devices.device import open_device
 from fpt.runs.progress import Progress
-from fpt.runs.records import RESULT
+from fpt.runs.run import RESULT
 from fpt.tasks.task import Task
 from fpt.training.checkpoint import TrainState
 from fpt.training.loop import Changed, Saved, Span, train

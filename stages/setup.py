@@ -17,8 +17,7 @@ from fpt.prompts.modules import Tensors
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs import metrics
 from fpt.runs.progress import Progress
-from fpt.runs.records import RESULT
-from fpt.runs.run import SKIPPED
+from fpt.runs.run import RESULT, SKIPPED
 from fpt.runs.shared_folder import SharedFolder
 from fpt.training.checkpoint import TrainState, dump_prompt
 from fpt.training.evaluation import Evaluator

@@ -23,8 +23,7 @@ from fpt.prompts.kinds import KINDS, kind_of
 from fpt.prompts.soft import TENSOR
 from fpt.runs.files import other_kind
 from fpt.runs.folder import LEDGER
-from fpt.runs.records import INPUTS
-from fpt.runs.run import PROMPT, open_run
+from fpt.runs.run import INPUTS, PROMPT, open_run
 
 if TYPE_CHECKING:
     from fpt.backbones.backbone import Backbone

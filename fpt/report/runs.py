@@ -16,8 +16,7 @@ from fpt.config.stored import MAY_DIFFER
 from fpt.errors import UserError
 from fpt.runs.folder import METRICS
 from fpt.runs.metrics import lost_at
-from fpt.runs.records import MEASURED, PLAN
-from fpt.runs.run import PREDICTIONS, UPDATES, Run
+from fpt.runs.run import MEASURED, PLAN, PREDICTIONS, UPDATES, Run
 
 UNMEASURED = {"peak_memory": None, "tokens_per_second": None}
 COUNTED = {"update", "stage", "flops", "seconds"}  # the keys that every line of metrics.jsonl has

@@ -1,22 +1,32 @@
-"""Reads a run's folder: configuration, result, plan, metrics, predictions and prompts, all checked for damage."""
+"""Reads a run's folder: configuration, result, plan, metrics, predictions and prompts, checked for damage and form."""
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import getitem
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpt.config import compose, stored
+from safetensors import SafetensorError
+from yaml import YAMLError
+
+from fpt.config import compose, literal, stored
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import PromptConfig, place
 from fpt.errors import UserError, reason
 from fpt.runs.folder import AGAIN, METRICS, STATE, Ledger, check_metrics, described, problem_of, read_ledger
-from fpt.runs.records import PLAN, RESULT, STAGE, configuration, json_lines, json_object, reading
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+RESULT = "result.json"
+PLAN = "plan.json"
+MEASURED = "measured.json"
+INPUTS = "inputs.json"
+STAGE = "stage.json"  # in a stage's folder
 CONFIG = "config.yaml"
 PREDICTIONS = "predictions.jsonl"
 TEST_PREDICTIONS = "predictions.test.jsonl"
@@ -24,8 +34,51 @@ PROMPT = "prompt.safetensors"
 UPDATES = "updates.json"  # in a stage's folder
 SKIPPED = "skipped.txt"
 LOOKS = 10  # how often to read a file that a running process may be replacing
+# The keys that readers rely on; a dot leads into a mapping.
+KEYS = {
+    RESULT: ("task", "model", "schedule", "seed", "dtype", "metric.name", "metric.value", "metrics", "stages", "flops"),
+    PLAN: ("stages",),
+    MEASURED: ("untrained", "seconds"),
+    INPUTS: ("model", "data", "prompt's start", "threads"),
+    STAGE: ("index", "encoder_layers", "decoder_layers", "ffn", "decoder_ffn"),
+}
 # The prompt's keys that still matter once it is learned.
 LEARNED = [item.name for item in fields(PromptConfig) if not item.metadata.get("learning")]
+
+
+@contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """A context for reading a file, in which errors become one line: the file is not what fpt writes."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, SafetensorError, YAMLError):
+        raise UserError(f"{file}: is not what fpt writes; start over with resume=never") from None
+
+
+def configuration(file: Path, data: bytes) -> dict[str, Any]:
+    """Parse a config.yaml into plain values; `${…}` in it is not resolved."""
+    with reading(file):
+        values = literal.parse(data.decode())
+        for group in ("task", "model", "schedule"):
+            getitem(values[group], "name")
+        return dict(values)
+
+
+def json_object(file: Path, data: bytes) -> dict[str, Any]:
+    """Parse a JSON file's object, and check that it has the keys that readers rely on."""
+    with reading(file):
+        values = json.loads(data)
+        for key in KEYS.get(file.name, ()):
+            reduce(getitem, key.split("."), values)
+        return dict(values)
+
+
+def json_lines(file: Path, data: bytes) -> list[dict[str, Any]]:
+    """Parse a file that has a JSON object in every line."""
+    with reading(file):
+        return [dict(json.loads(line)) for line in data.splitlines()]
 
 
 @dataclass(frozen=True)
@@ -84,7 +137,8 @@ class Run:
         settings = self.settings
         try:
             tree = stored.relocated(settings, self.path)
-            tree.pop("cache_dir", None)  # a setting of earlier versions
+            for name in ("cache_dir", "tracking"):  # settings of earlier versions, and with words of theirs
+                tree.pop(name, None)
             kept = {name: tree["engine"][name] for name in ("device", "dtype", "quantize") if name in tree["engine"]}
             tree["engine"] = {**kept, "name": "torch"}
             tree["prompt"] = {name: tree["prompt"][name] for name in LEARNED if name in tree["prompt"]}

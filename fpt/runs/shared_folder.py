@@ -12,7 +12,7 @@ from fpt.errors import UserError
 from fpt.runs.files import inside, naming, replace_file
 from fpt.runs.folder import LEDGER, METRICS, Ledger, as_found, check, locked, read_ledger, refuse_foreign
 from fpt.runs.metrics import MetricsLine, Tracker
-from fpt.runs.records import json_object
+from fpt.runs.run import json_object
 
 
 class SharedFolder:
@@ -79,17 +79,16 @@ class SharedFolder:
         self, mark: dict[str, Any] | None, open_tracker: Callable[[list[MetricsLine]], Tracker | None]
     ) -> None:
         """Truncate metrics.jsonl to the mark (without one, to nothing), and open the tracker with the lines kept."""
-        broadcast_from_main(lambda: self._open_metrics(mark, open_tracker))
 
-    def _open_metrics(
-        self, mark: dict[str, Any] | None, open_tracker: Callable[[list[MetricsLine]], Tracker | None]
-    ) -> None:
-        file = self.path / METRICS
-        kept = file.read_bytes()[: mark["bytes"]] if mark else b""
-        replace_file(file, kept)
-        self._metrics = self._opened.enter_context(file.open("ab"))
-        self._metrics_hash = hashlib.sha256(kept)
-        self._tracker = open_tracker(self._lines())
+        def open_both() -> None:
+            file = self.path / METRICS
+            kept = file.read_bytes()[: mark["bytes"]] if mark else b""
+            replace_file(file, kept)
+            self._metrics = self._opened.enter_context(file.open("ab"))
+            self._metrics_hash = hashlib.sha256(kept)
+            self._tracker = open_tracker(self._lines())
+
+        broadcast_from_main(open_both)
 
     def metrics(self) -> list[MetricsLine]:
         """Return the lines of metrics.jsonl."""

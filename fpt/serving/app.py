@@ -10,14 +10,14 @@ import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from importlib.resources import files
-from typing import Annotated, Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import uvicorn
-from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from jinja2 import Environment, StrictUndefined
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException as StarletteException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
@@ -31,7 +31,6 @@ from fpt.tasks.predict_input import RAW, by_prompt
 from fpt.tasks.task import TaskRules
 
 PATIENCE = 30  # seconds to answer the questions that arrived before the stop
-WAITING = 128  # connections that the system holds until they are accepted
 RECORD = TypeAdapter(dict[str, str | int | float | bool])
 
 
@@ -52,21 +51,6 @@ class Service:
     field: str  # the field of a record that names its prompt
     longest_body: int  # the most bytes of a request's body
     own_names: Sequence[str]  # the host names that requests may use, against DNS rebinding; any if empty
-
-
-class Answer(BaseModel):
-    """What the task reads from the output, and the output with its log probability and its tokens'.
-
-    `input` is the text as the model saw it, before `cut` tokens of it were cut as too many.
-    """
-
-    answer: str
-    output: str
-    score: float
-    tokens: list[dict[str, str | float]]
-    input: str
-    cut: int
-    prompt: str
 
 
 def make(service: Service, waiting: Waiting) -> FastAPI:
@@ -93,18 +77,18 @@ def _add_addresses(app: FastAPI, service: Service, waiting: Waiting) -> None:
     to_example = by_prompt({name: served.rules for name, served in service.prompts.items()}, service.field)
     body = {"content": {"application/json": {"schema": {"type": "object"}, "example": example}}, "required": True}
 
-    async def record_of(request: Request) -> dict[str, Any]:
-        return _record(await _body(request, service.longest_body))
-
     @app.post("/predict", openapi_extra={"requestBody": body})
-    async def predict(record: Annotated[dict[str, Any], Depends(record_of)]) -> Answer:
-        """Answer a record: the fields of a prompt's template, or the whole source as `text`, as `fpt predict` reads."""
-        asked = to_example(record, "record")
+    async def predict(request: Request) -> dict[str, Any]:
+        """Answer a record, with what `fpt predict --json` prints and the prompt's name.
+
+        A record has the fields of a prompt's template, or the whole source as `text`.
+        """
+        asked = to_example(_record(await _body(request, service.longest_body)), "record")
         try:
             found = await waiting.ask(asked)
         except asyncio.QueueFull:
             raise HTTPException(503, "too many questions wait; ask again", {"Retry-After": "1"}) from None
-        return Answer(**{**found.to_json(), "prompt": asked.group})
+        return {**found.to_json(), "prompt": asked.group}
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
@@ -171,7 +155,7 @@ def _problem(code: int, text: str, headers: Mapping[str, str] | None = None) -> 
 
 def _page(service: Service) -> tuple[str, str]:
     """Render the page with a text field; returns it with a policy by which browsers load and run nothing else."""
-    folder = files(__package__)
+    folder = Path(__file__).parent
     script = (folder / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
@@ -213,7 +197,6 @@ def settings(app: FastAPI, most: int) -> uvicorn.Config:
         access_log=False,
         timeout_graceful_shutdown=PATIENCE,
         limit_concurrency=most,
-        backlog=WAITING,
     )
 
 

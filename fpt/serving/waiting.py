@@ -16,10 +16,7 @@ Question = tuple[Example, "asyncio.Future[Prediction]"]
 class Waiting:
     """A queue for one model, which computes in a thread of its own; no question waits for a batch to fill up.
 
-    Attributes:
-        asked: how many questions have arrived.
-        answered: how many of them have been answered.
-        batches: in how many batches they were answered.
+    `asked` questions have arrived, and `answered` of them were answered in so many `batches`.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ from fpt.errors import UserError
 from fpt.pricing.flops import price_of
 from fpt.pricing.memory import has_graphs
 from fpt.prompts.kinds import kind_of
-from fpt.runs.records import PLAN
+from fpt.runs.run import PLAN
 from fpt.runs.shared_folder import SharedFolder
 from fpt.tasks.catalogue import most_train_examples, most_valid_examples
 from fpt.units import amount

@@ -7,8 +7,7 @@ from fpt.config.run_config import RunConfig
 from fpt.config.stored import differences
 from fpt.devices.processes import is_worker
 from fpt.errors import UserError
-from fpt.runs.records import RESULT
-from fpt.runs.run import CONFIG, Run, open_run
+from fpt.runs.run import CONFIG, RESULT, Run, open_run
 
 
 @dataclass(frozen=True)

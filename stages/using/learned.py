@@ -12,8 +12,7 @@ from fpt.prompts.files import AS_IT_IS, open_prompt, refuse_other_tokenizer
 from fpt.prompts.kinds import kind_of
 from fpt.prompts.modules import Tensors
 from fpt.runs.folder import LEDGER
-from fpt.runs.records import INPUTS, reading
-from fpt.runs.run import Run, open_run
+from fpt.runs.run import INPUTS, Run, open_run, reading
 from stages import selection
 
 
