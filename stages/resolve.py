@@ -12,8 +12,8 @@ from fpt.config.schema import RELATIVE_LR, OptimConfig, ScheduleConfig
 from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
 from fpt.prompts.soft import NUM_COMMON
-from fpt.tasks.catalogue import most_train_examples
 from fpt.tasks.opening import open_task
+from fpt.tasks.splits import most_examples
 
 if TYPE_CHECKING:
     from fpt.backbones.backbone import Backbone
@@ -30,7 +30,7 @@ def for_plan(config: RunConfig) -> RunConfig:
     config = for_model(config)
     if config.train.epochs is None:
         return config
-    number = most_train_examples(config)
+    number = most_examples(config)[0]
     if number is None:
         raise UserError(
             f"train.epochs={config.train.epochs:g}: how many training examples there are is not known before they are"

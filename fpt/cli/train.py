@@ -22,9 +22,7 @@ from fpt.runs import folder
 from fpt.runs.metrics import is_tracked
 from fpt.runs.progress import Progress
 from fpt.runs.run import Run
-from fpt.tasks.catalogue import rules_of
 from fpt.tasks.opening import open_task
-from fpt.tasks.origins import check_own_files
 from stages import resolve, schedule
 from stages.schedule import Schedule
 from stages.several import compare as comparison
@@ -65,7 +63,6 @@ def _checked(config: RunConfig) -> Schedule:
     if start := files.prompt_to_start_from(config.prompt, read_sizes(*config_values(config.model)).width):
         start.read()  # finds numbers that are not finite now, not once the run has its folder
     folder.check_usable(config.folder, starts_over=config.resume == "never")
-    check_own_files(rules_of(config.task).records)
     return stages
 
 

@@ -11,9 +11,9 @@ from fpt.prompts.kinds import kind_of
 from fpt.runs.run import Run
 from fpt.sharing.export import ExportRequest, is_local
 from fpt.sharing.tokens import written
-from fpt.tasks.catalogue import data_of, rules_of
+from fpt.tasks.catalogue import rules_of
 from fpt.tasks.origins import Origin
-from fpt.tasks.splits import is_drawn, name_of_validation
+from fpt.tasks.splits import data_of, is_drawn, name_of_validation
 from fpt.tasks.task import MASK
 from fpt.units import amount
 
@@ -91,7 +91,7 @@ def _metadata(request: ExportRequest, data: str, records: Origin) -> dict[str, A
                 dataset_type=records.hub[0],
                 dataset_name=result["task"],
                 dataset_config=next(iter(records.hub[1:]), None),
-                dataset_split=records.split(config.task.valid_split).hub,
+                dataset_split=records.splits[config.task.valid_split].hub,
                 metric_type=result["metric"]["name"],
                 metric_value=result["metric"]["value"],
             )

@@ -69,14 +69,13 @@ def wordings_of(task: str) -> dict[str, tuple[Template, tuple[str, ...]]]:
 def _origin(name: str, row: dict[str, Any]) -> Origin:
     """Where a task's records are, and how they are read."""
     splits = origins.named(row["files"], row.get("on_hub"))
-    tests = {name: splits.pop(name) for name in row["files"] if name.startswith("test")}
     read = FORMATS[row.get("format", "json")]
     if row.get("format") == "glue":
         read = partial(read, renamed=row.get("renamed", {}), header=row.get("header", []))
     more: dict[str, Any] = {key: row[key] for key in ("generated", "revision", "sizes", "whole") if key in row}
     if name in PREPARED:
         more["prepare"] = PREPARED[name]
-    return Origin(tuple(row["hub"]), splits, read, tests, **more)
+    return Origin(tuple(row["hub"]), splits, read, **more)
 
 
 def _rating(target: Template, record: fields.Record, where: str) -> tuple[str, Golds]:

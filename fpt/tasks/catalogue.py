@@ -1,44 +1,38 @@
-"""Finds a task's rules by its name, and where its data are and how many examples they have, without reading them."""
+"""Finds a task's rules by its name, with the template, label words and main metric that the settings ask for.
 
+`task.template=lpt` takes the templates and label words of late prompt tuning (Liu et al. 2022). They were written for a
+masked language model; for T5 its first sentinel stands at the mask, and the target says what it stands for.
+"""
+
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from statistics import fmean, mode
 
-from fpt.config.run_config import RunConfig
+from fpt.config import label_words
 from fpt.config.schema import TaskConfig
-from fpt.errors import check_among
-from fpt.tasks import own_task, variants
-from fpt.tasks.benchmarks import RULES
-from fpt.tasks.fields import readable
-from fpt.tasks.labels import class_weights
-from fpt.tasks.task import TaskRules
+from fpt.errors import UserError, check_among
+from fpt.tasks import fields, labels, own_task
+from fpt.tasks.benchmarks import RULES, wordings_of
+from fpt.tasks.free_answers import Score
+from fpt.tasks.task import Example, TaskRules
 
-VALID_SHOTS = 1000  # drawn for validation from the training split, as in Liu et al. 2022
-GENERATED = (4000, 500)  # training and validation examples of every generated task
+MEAN = "mean"  # the name of the mean of all metrics
 
 
 def rules_of(task: TaskConfig) -> TaskRules:
     """The task's rules, changed as the user's settings ask."""
     rules = own_task.rules(task) if is_own(task) else _named_rules(task)
     for text in (rules.template.text, *rules.labels):
-        readable(text, f"task={task.name}: {text!r}")
+        fields.readable(text, f"task={task.name}: {text!r}")
     for key in ("answer", "class_weights"):
         if getattr(task, key) not in ("generate", None) and not rules.classes:
             way_out = ", or give task.labels" if is_own(task) and not rules.multilabel else ""
             raise task.error(
                 key, f"is for examples with one label each, unlike those of {task.name}; leave it out{way_out}"
             )
-    class_weights(task, rules)
+    labels.class_weights(task, rules)
     return rules
-
-
-def _named_rules(task: TaskConfig) -> TaskRules:
-    check_among(task.name, RULES, f"task.name={task.name}: allowed are")
-    own_task.check_unused(task)
-    rules = RULES[task.name]
-    if task.world != "plain" and rules.records.generated:
-        rules = replace(rules, records=replace(rules.records, land=task.land or 0))
-    elif task.land is not None:
-        raise task.error("land", "only customs have lands; leave it out, or give task.world=customs")
-    return variants.wanted(rules, task)
 
 
 def is_own(task: TaskConfig) -> bool:
@@ -46,47 +40,53 @@ def is_own(task: TaskConfig) -> bool:
     return task.name == "files" or (task.train is not None and task.name not in RULES)
 
 
-def data_of(config: RunConfig, rules: TaskRules) -> str:
-    """Where the data are: 'world', 'hub' or a folder."""
-    task = config.task
-    is_generated = config.model.weights == "embedded" and rules.records.generated
-    auto = "." if is_own(task) else "world" if is_generated else "hub"
-    data = auto if task.data == "auto" else task.data
-    if data == "world":
-        return data
-    for key in ("world", "land"):
-        if getattr(task, key) is not None:
-            given = "files of your own" if is_own(task) else rules.records.describe(data)
-            raise task.error(
-                key, f"is for generated data, and these are {given}; leave it out, or give task.data=world"
-            )
-    return data
+def _named_rules(task: TaskConfig) -> TaskRules:
+    """The rules of a built-in task."""
+    check_among(task.name, RULES, f"task.name={task.name}: allowed are")
+    own_task.check_unused(task)
+    rules = _measured(_worded(RULES[task.name], task), task)
+    if task.world != "plain" and rules.records.generated:
+        return replace(rules, records=replace(rules.records, land=task.land or 0))
+    if task.land is not None:
+        raise task.error("land", "only customs have lands; leave it out, or give task.world=customs")
+    return rules
 
 
-def most_train_examples(config: RunConfig) -> int | None:
-    """How many training examples there are at most; None where that is not known."""
-    task = config.task
-    if is_own(task):
-        return task.train_examples
-    rules = rules_of(task)
-    if rules.each_gold:  # a record makes several examples
-        return task.train_examples
-    if task.shots is not None:
-        return task.shots if task.protocol == "lpt" else task.shots * max(1, len(rules.labels))
-    return _at_most(config, rules, "train", task.train_examples)
+def _worded(rules: TaskRules, task: TaskConfig) -> TaskRules:
+    """The rules with the template and label words that the settings name or spell out."""
+    named = wordings_of(task.name)
+    template, spelt = named.get(task.template or "", (rules.template, rules.labels))
+    if task.template is not None and task.template not in named:
+        template = replace(template, text=task.template, key="task.template")
+        other = f"{task.name}, whose named texts are {', '.join(named)}," if named else task.name
+        template.check_fields(rules.template.fields, other)
+    if not rules.labels:
+        if task.labels is not None:
+            raise UserError(f"task.labels: {task.name} has no labels; leave it out")
+        return replace(rules, template=template)
+    given = {fields.as_text(label): fields.as_text(word) for label, word in (task.labels or {}).items()}
+    for label in given:
+        check_among(label, rules.labels, f"task.labels.{label}: {task.name} has")
+    words = dict(zip(rules.labels, spelt, strict=True)) | given
+    label_words.check_spelling(words.values())
+    if len(set(words.values())) < len(words):
+        raise UserError(f"task.labels: two labels have the word '{mode(words.values())}'; give each its own")
+    renamed = {value: words[word] for value, word in rules.words.items()}
+    return labels.label_rules(template, renamed, rules.records, rules.metrics)
 
 
-def most_valid_examples(config: RunConfig) -> int | None:
-    """How many validation examples there are at most; None where that is not known."""
-    task = config.task
-    if task.protocol == "lpt":
-        return task.valid_shots or VALID_SHOTS
-    if is_own(task) or task.valid_split == variants.BOTH:
-        return task.valid_examples if is_own(task) else None
-    return _at_most(config, rules_of(task), "validation", task.valid_examples)
+def _measured(rules: TaskRules, task: TaskConfig) -> TaskRules:
+    """The rules with another of the task's metrics as the main one, or the mean of all."""
+    metric, names = task.metric, (*rules.metrics, MEAN) if rules.metrics else (rules.metric,)
+    if metric is None or (metric == MEAN and len(rules.metrics) == 1):
+        return rules
+    check_among(metric, names, f"task.metric={metric}: {task.name} has")
+    score = partial(_with_mean, rules.score, rules.metrics) if metric == MEAN else rules.score
+    return replace(rules, metric=metric, score=score)
 
 
-def _at_most(config: RunConfig, rules: TaskRules, split: str, limit: int | None) -> int | None:
-    """The number of examples in a split, or `limit` if that is smaller; None where neither is known."""
-    sizes = {"world": GENERATED, "hub": rules.records.sizes}.get(data_of(config, rules), (None, None))
-    return min(filter(None, (limit, sizes[split == "validation"])), default=None)
+def _with_mean(
+    score: Score, names: Sequence[str], answers: Sequence[str], examples: Sequence[Example]
+) -> dict[str, float]:
+    scores = score(answers, examples)
+    return {MEAN: fmean(scores[name] for name in names), **scores}

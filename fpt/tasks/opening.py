@@ -7,10 +7,10 @@ from itertools import islice
 from fpt.config.run_config import RunConfig
 from fpt.errors import UserError
 from fpt.tasks import origins, sampling
-from fpt.tasks.catalogue import VALID_SHOTS, data_of, is_own, rules_of
+from fpt.tasks.catalogue import is_own, rules_of
 from fpt.tasks.fields import Faults, Record, readable
 from fpt.tasks.labels import class_weights
-from fpt.tasks.splits import asked_test_split, check_validation_split, is_drawn, parts_of, validation_splits
+from fpt.tasks.splits import VALID_SHOTS, asked_test_split, data_of, is_drawn
 from fpt.tasks.task import ANSWER, Example, Task, TaskRules
 
 FEW = 50  # with fewer validation examples than this, one answer moves the score by more than two points
@@ -19,19 +19,19 @@ FEW = 50  # with fewer validation examples than this, one answer moves the score
 def open_task(config: RunConfig) -> Task:
     """The task's examples as text, read and checked whole."""
     task, rules = config.task, rules_of(config.task)
-    check_validation_split(config, rules)
     test_split = asked_test_split(config, rules)
     splits = _Splits(rules, data_of(config, rules), Faults(skip=task.on_error == "skip"))
     train, valid, notes = _to_learn_and_validate(config, splits)
     test = [] if test_split is None else splits.first(test_split, task.valid_examples if is_drawn(task) else None)
     baseline_name, answers = rules.baseline(train, valid)
     origin = " and ".join(filter(None, (task.train, task.valid))) or rules.records.describe(splits.data)
+    is_one_of_several = len(rules.records.validations) > 1 and not is_drawn(task)
     return Task(
         **vars(rules),
         name=task.name,
         train=train,
         valid=valid,
-        origin=f"{origin}, {task.valid_split}" if len(validation_splits(rules)) > 1 and not is_drawn(task) else origin,
+        origin=f"{origin}, {task.valid_split}" if is_one_of_several else origin,
         notes=(*splits.faults.notes, *notes),
         skipped=tuple(splits.faults.messages),
         baseline_name=baseline_name,
@@ -83,19 +83,12 @@ class _Splits:
     faults: Faults
 
     def first(self, split: str, num: int | None) -> list[Example]:
-        """The first `num` examples of a split, or of each split that it combines; None: all."""
-        parts = parts_of(split, self.rules)
-        if len(parts) > 1:
-            return [
-                example._replace(id=f"{part}-{example.id}", group=part)
-                for part in parts
-                for example in self.first(part, num)
-            ]
+        """The first `num` examples of a split; None: all."""
         examples = list(islice(self._examples(split), num))
         if not examples:
             records, skipped = self.rules.records, self.faults.messages
             first = f": every record was skipped, the first as {skipped[0]}" if skipped else ""
-            place = records.split(split).files[0] if records.is_own else f"task.data={self.data}"
+            place = records.splits[split].files[0] if records.is_own else f"task.data={self.data}"
             raise UserError(f"{place}: the {split} split is empty{first}")
         return examples
 
@@ -104,7 +97,7 @@ class _Splits:
         answered: dict[bool, str] = {}  # the places of the first record with an answer and of the first without one
         for where, record in origins.records(self.rules.records, self.data, split, self.faults):
             with self.faults:
-                example = self._example(record, where, is_test=split in self.rules.records.tests)
+                example = self._example(record, where, is_test=split.startswith("test"))
                 if example.id in ids:
                     raise UserError(f"{where}: the id '{example.id}' occurs a second time; make ids unique")
                 ids.add(example.id)

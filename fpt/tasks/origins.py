@@ -5,7 +5,7 @@ Every source yields records with the Hub data set's field names, each with its p
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,9 +31,8 @@ class Origin:
     """Where a task's records are."""
 
     hub: tuple[str, ...]  # the Hub's data set and its configuration; empty for files of the user's own
-    splits: Mapping[str, Split]  # 'train', then the validation sets by name
+    splits: Mapping[str, Split]  # 'train', then the validation sets by name, then the test splits, called test…
     read: Reader  # records from one of the files
-    tests: Mapping[str, Split] = field(default_factory=dict)  # the test splits by name
     generated: str | None = None  # the folder of the task's generated data
     land: int | None = None  # the land whose customs the generated data follow; None: none
     prepare: Callable[[Record, str], Record] = lambda record, _: record  # applied to every record, from whatever source
@@ -41,9 +40,15 @@ class Origin:
     sizes: Sequence[int | None] = (None, None)  # how many examples train and validate on the Hub, where known
     whole: Sequence[str] = ()  # training files that come without validation files, so that a part of them is held out
 
-    def split(self, name: str) -> Split:
-        """The training, validation or test split of that name."""
-        return self.tests[name] if name in self.tests else self.splits[name]
+    @property
+    def tests(self) -> list[str]:
+        """The names of the test splits."""
+        return [name for name in self.splits if name.startswith("test")]
+
+    @property
+    def validations(self) -> list[str]:
+        """The names of the validation splits."""
+        return [name for name in self.splits if name not in ("train", *self.tests)]
 
     @property
     def is_own(self) -> bool:
@@ -53,7 +58,7 @@ class Origin:
     @property
     def files(self) -> str:
         """The files that a folder must have, as text for the user."""
-        return " and ".join(split.files[0] for split in self.splits.values())
+        return " and ".join(self.splits[name].files[0] for name in ("train", *self.validations))
 
     def describe(self, data: str) -> str:
         """Where the data come from, as text for the user."""
@@ -68,7 +73,7 @@ def named(files: Mapping[str, Sequence[str]], on_hub: Mapping[str, str] | None =
 
 def records(origin: Origin, data: str, split: str, faults: Faults) -> Iterator[PlacedRecord]:
     """A split's records from `data`: 'world', 'hub', or a folder."""
-    (name, *_), hub_split = origin.split(split)
+    (name, *_), hub_split = origin.splits[split]
     if name.startswith(HUB):
         data_set, own_split = on_hub(name, split)
         return _from_hub(f"{key_of(split)}={name}:", data_set, own_split, None, "give a file")
@@ -110,9 +115,9 @@ def key_of(split: str) -> str:
 
 def file_of(origin: Origin, data: str, split: str) -> Path:
     """The file that holds a split; a missing file is an error."""
-    names = origin.split(split).files
+    names = origin.splits[split].files
     if data == "world":
-        return _generated(origin) / f"{names[0]}.gz"
+        return _generated(origin, split, f"{names[0]}.gz")
     if origin.is_own:
         file = Path(names[0]).expanduser()
         if not file.is_file():
@@ -128,31 +133,26 @@ def file_of(origin: Origin, data: str, split: str) -> Path:
     raise UserError(f"task.data={folder}: has no {' or '.join(names)}; it has {others}")
 
 
-def check_own_files(origin: Origin) -> None:
-    """Refuse files of the user's own that are not there."""
-    for split in (*origin.splits, *origin.tests) if origin.is_own else ():
-        if not origin.split(split).files[0].startswith(HUB):
-            file_of(origin, "", split)
-
-
 def generated_folder(land: int | None) -> Path:
     """The folder of all tasks' generated data: those of a land's customs, or the plain ones."""
     return WORLD / ("plain" if land is None else f"land-{land}")
 
 
-def _generated(origin: Origin) -> Path:
+def _generated(origin: Origin, split: str, name: str) -> Path:
+    folder = generated_folder(origin.land)
     if origin.generated is None:
         raise UserError(
             f"task.data=world: there are no generated data for this task; give a folder with {origin.files}"
             " as task.data=DIR, or task.data=hub"
         )
-    folder = generated_folder(origin.land)
-    if not folder.is_dir():
+    if not (folder / origin.generated).is_dir():
         raise UserError(
             f"task.land={origin.land}: only land 0 comes with fpt; in a checkout, 'python -m pretraining.lands"
             f" {origin.land}' writes this land's data"
         )
-    return folder / origin.generated
+    if not (folder / origin.generated / name).is_file():
+        raise UserError(f"{split}: a land's customs are about people alone; give another split, or task.world=plain")
+    return folder / origin.generated / name
 
 
 def is_whole(origin: Origin, data: str) -> bool:

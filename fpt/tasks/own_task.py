@@ -120,8 +120,7 @@ def _origin(config: TaskConfig) -> Origin:
             raise UserError(f"{origins.key_of(split)}={given[0]}: {why}")
     _check_columns(config)
     # Predicting needs no data files, so whether they exist is checked only when they are read.
-    tests = {"test": splits.pop("test")} if config.test is not None else {}
-    return Origin((), splits, partial(file_formats.read, columns=config.columns), tests)
+    return Origin((), splits, partial(file_formats.read, columns=config.columns))
 
 
 def _check_columns(config: TaskConfig) -> None:

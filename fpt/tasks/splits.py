@@ -1,6 +1,5 @@
-"""Works out which of a task's splits the settings ask for."""
+"""Works out where a task's data are, which of its splits the settings ask for, and how many examples these have."""
 
-from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,20 +7,43 @@ from fpt.config.run_config import RunConfig
 from fpt.config.schema import HUB, TaskConfig
 from fpt.errors import UserError, check_among
 from fpt.runs.run import Run
-from fpt.tasks.catalogue import data_of, is_own, rules_of
+from fpt.tasks.catalogue import is_own, rules_of
 from fpt.tasks.task import TaskRules
-from fpt.tasks.variants import BOTH
+
+VALID_SHOTS = 1000  # drawn for validation from the training split, as in Liu et al. 2022
+GENERATED = (4000, 500)  # training and validation examples of every generated task
 
 
-def validation_splits(rules: TaskRules) -> list[str]:
-    """The names of a task's validation splits, followed by BOTH where there are several."""
-    names = [name for name in rules.records.splits if name != "train"]
-    return [*names, BOTH] if len(names) > 1 else names
+def data_of(config: RunConfig, rules: TaskRules) -> str:
+    """Where the data are: 'world', 'hub' or a folder."""
+    task = config.task
+    is_generated = config.model.weights == "embedded" and rules.records.generated
+    auto = "." if is_own(task) else "world" if is_generated else "hub"
+    data = auto if task.data == "auto" else task.data
+    if data == "world":
+        return data
+    for key in ("world", "land"):
+        if getattr(task, key) is not None:
+            given = "files of your own" if is_own(task) else rules.records.describe(data)
+            raise task.error(
+                key, f"is for generated data, and these are {given}; leave it out, or give task.data=world"
+            )
+    return data
 
 
-def parts_of(split: str, rules: TaskRules) -> list[str]:
-    """The splits that a split combines: for BOTH all validation splits, otherwise the split itself."""
-    return validation_splits(rules)[:-1] if split == BOTH else [split]
+def most_examples(config: RunConfig) -> tuple[int | None, int | None]:
+    """How many training and validation examples there are at most; None where that is not known."""
+    task, limits = config.task, (config.task.train_examples, config.task.valid_examples)
+    if is_own(task):
+        return limits
+    rules, is_lpt = rules_of(task), is_drawn(task)
+    sizes = {"world": GENERATED, "hub": rules.records.sizes}.get(data_of(config, rules), (None, None))
+    train, valid = (min(filter(None, pair), default=None) for pair in zip(limits, sizes, strict=True))
+    if rules.each_gold:  # a record makes several examples
+        train = task.train_examples
+    elif task.shots is not None:
+        train = task.shots if is_lpt else task.shots * max(1, len(rules.labels))
+    return train, (task.valid_shots or VALID_SHOTS) if is_lpt else valid
 
 
 def is_drawn(task: TaskConfig) -> bool:
@@ -34,23 +56,10 @@ def name_of_validation(task: TaskConfig) -> str:
     return "validation, drawn from training" if is_drawn(task) else task.valid_split
 
 
-def check_validation_split(config: RunConfig, rules: TaskRules) -> None:
-    """Refuse a validation split that the task does not have."""
-    _check_split(config, rules, "valid_split", config.task.valid_split, validation_splits(rules))
-
-
-def _check_split(config: RunConfig, rules: TaskRules, key: str, split: str, known: Collection[str]) -> None:
-    """Refuse an unknown split, and in the customs world one about things, as customs are about people alone."""
-    check_among(split, known, f"task.{key}={split}: {config.task.name} has")
-    is_about_things = split.endswith("mismatched") or split == BOTH
-    if is_about_things and rules.records.land is not None and data_of(config, rules) == "world":
-        other = "matched" if split == BOTH else split.replace("mismatched", "matched")
-        raise config.task.error(key, f"a land's customs are about people alone; give {other}, or task.world=plain")
-
-
 def asked_test_split(config: RunConfig, rules: TaskRules) -> str | None:
     """The test split that the settings ask for; None: none."""
     task, tests, own = config.task, rules.records.tests, is_own(config.task)
+    check_among(task.valid_split, rules.records.validations, f"task.valid_split={task.valid_split}: {task.name} has")
     if is_drawn(task):
         if own and (task.valid is None or task.test is not None):
             raise task.error("protocol", "the validation file is the test; give task.valid=FILE, and no task.test")
@@ -60,26 +69,25 @@ def asked_test_split(config: RunConfig, rules: TaskRules) -> str | None:
         return None
     if own and not tests:
         raise task.error("test_split", "for task=files give task.test=FILE, or leave it out")
-    _check_split(config, rules, "test_split", split, tests)
-    if not tests[split].hub and data_of(config, rules) == "hub":
+    check_among(split, tests, f"task.test_split={split}: {task.name} has")
+    if not rules.records.splits[split].hub and data_of(config, rules) == "hub":
         raise task.error("test_split", f"{task.name} has no public test split; leave it out, or give a folder with it")
     return split
 
 
 def with_split(config: RunConfig, split: str | None) -> RunConfig:
     """The configuration changed so that `split` is read: train, a validation split or a test split."""
-    rules, task = rules_of(config.task), config.task
+    records, task = rules_of(config.task).records, config.task
     if is_drawn(task):
         if split in (None, "train", "validation", "test"):
             return config
         of = f"train, validation (drawn from it) and test (the split {task.valid_split})"
         raise UserError(f"split={split}: with task.protocol=lpt there are {of}")
-    valid, tests = validation_splits(rules), rules.records.tests
-    if split in tests:
+    if split in records.tests:
         return replace(config, task=replace(task, test_split=split))
     if split not in (None, "validation"):
-        check_among(split, ["train", *valid, *tests], f"split={split}: {task.name} has")
-    valid_split = split if split in valid else task.valid_split
+        check_among(split, records.splits, f"split={split}: {task.name} has")
+    valid_split = split if split in records.validations else task.valid_split
     return replace(config, task=replace(task, test_split=None, test=None, valid_split=valid_split))
 
 

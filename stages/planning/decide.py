@@ -19,7 +19,7 @@ from fpt.pricing.memory import has_graphs
 from fpt.prompts.kinds import kind_of
 from fpt.runs.run import PLAN
 from fpt.runs.shared_folder import SharedFolder
-from fpt.tasks.catalogue import most_train_examples, most_valid_examples
+from fpt.tasks.splits import most_examples
 from fpt.units import amount
 from stages import kept_states, resolve
 from stages.inputs import Inputs
@@ -60,7 +60,7 @@ def plan_run(config: RunConfig, schedule: Schedule, inputs: Inputs, folder: Shar
 
 def plan_ahead(config: RunConfig, schedule: Schedule) -> Plan:
     """The plan at the task's length limits, without weights or data."""
-    examples, family = most_train_examples(config), family_of(read_config(*config_values(config.model)))
+    examples, family = most_examples(config)[0], family_of(read_config(*config_values(config.model)))
     config = config.with_batches_of(examples)
     return decide(config, schedule, work_at_limits(config, schedule, family.row.reads.positions, examples))
 
@@ -68,7 +68,7 @@ def plan_ahead(config: RunConfig, schedule: Schedule) -> Plan:
 def described(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
     """The object that `fpt plan --json` prints: the plan, what it was made for, and what validations cost besides."""
     plan, price = plan_ahead(config, schedule), price_of(read_config(*config_values(config.model)))
-    total, lengths = most_valid_examples(config), (config.task.source_length, config.task.target_length)
+    total, lengths = most_examples(config)[1], (config.task.source_length, config.task.target_length)
     return {
         "task": config.task.name,
         "model": config.model.name,

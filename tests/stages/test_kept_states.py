@@ -28,8 +28,8 @@ from fpt.pricing.flops import Price, price_of
 from fpt.prompts.late import Late
 from fpt.prompts.modules import drawn
 from fpt.prompts.prompted import PromptedModel
-from fpt.tasks.catalogue import most_train_examples
 from fpt.tasks.opening import open_task
+from fpt.tasks.splits import most_examples
 from stages import kept_states, schedule
 from stages.kept_states import StatesPlan, states_below
 from stages.planning.memory import device_of
@@ -300,7 +300,7 @@ def test_on_a_cpu_they_take_from_what_a_stage_may_have() -> None:
 
 def test_how_many_examples_there_are_at_most() -> None:
     def most(*words: str) -> int | None:
-        return most_train_examples(compose.load(list(words)))
+        return most_examples(compose.load(list(words)))[0]
 
     large = ("model=t5-large", "task=cb")
     assert [most(*large), most(*large, "task.train_examples=300"), most(*large, "task.train_examples=30")] == [

@@ -11,8 +11,8 @@ from fpt.backbones import tiny
 from fpt.config import compose
 from fpt.errors import UserError
 from fpt.tasks.benchmarks import RULES
-from fpt.tasks.catalogue import GENERATED, most_train_examples, most_valid_examples
 from fpt.tasks.opening import open_task
+from fpt.tasks.splits import GENERATED, most_examples
 from fpt.tasks.task import Task
 
 GENERATED_TASKS = [name for name, form in RULES.items() if form.records.generated]
@@ -199,7 +199,7 @@ def test_customs_are_asked_for_by_two_settings() -> None:
 def test_a_task_has_as_many_generated_examples_as_are_planned_for() -> None:
     config = compose.load(["task=qqp", "task.train_examples=9999", "task.valid_examples=9999"])
     task = open_task(config)
-    assert (most_train_examples(config), most_valid_examples(config)) == (len(task.train), len(task.valid))
+    assert most_examples(config) == (len(task.train), len(task.valid))
 
 
 @pytest.mark.parametrize(
@@ -211,9 +211,12 @@ def test_a_task_has_as_many_generated_examples_as_are_planned_for() -> None:
         (["task.data=hub", "task.world=customs"], "task.world=customs: is for generated data, and these are Hub"),
         (
             ["task=mnli", "task.valid_split=mismatched"],
-            "task.valid_split=mismatched: a land's customs are about people",
+            "mismatched: a land's customs are about people alone",
         ),
-        (["task=mnli", "task.test_split=test_mismatched"], "give test_matched, or task.world=plain"),
+        (
+            ["task=mnli", "task.test_split=test_mismatched"],
+            "test_mismatched: a land's customs are about people alone",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(words: list[str], message: str) -> None:

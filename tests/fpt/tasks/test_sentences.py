@@ -166,22 +166,3 @@ def test_the_mean_of_the_metrics_may_choose() -> None:
     for name, metric, allowed in (("qqp", "f2", "accuracy, f1, mean"), ("xsum", "rouge1", "rougeL")):
         with pytest.raises(UserError, match=rf"task\.metric={metric}: {name} has {allowed}\."):
             open_task(load([f"task={name}", "task.data=world", f"task.metric={metric}"]))
-
-
-def test_mnlis_two_sets_count_alike_whatever_their_sizes() -> None:
-    words = ["task=mnli", "task.world=plain", "task.train_examples=20", "task.valid_split=both"]
-    task = open_task(load([*words, "task.valid_examples=30"]))
-    assert [example.group for example in task.valid] == ["matched"] * 30 + ["mismatched"] * 30
-    assert len({example.id for example in task.valid}) == 60
-    uneven = [*task.valid[:10], *task.valid[30:]]
-    right = [example.golds[0] for example in uneven[:10]] + ["neutral"] * 30
-    neutral = 100 * sum(example.golds == ("neutral",) for example in uneven[10:]) / 30
-    assert task.score(right, uneven) == {
-        "accuracy": pytest.approx((100 + neutral) / 2),
-        "accuracy_matched": 100.0,
-        "accuracy_mismatched": pytest.approx(neutral),
-    }
-    with pytest.raises(UserError, match=r"task\.valid_split=both: a land's customs .* give matched, or"):
-        open_task(load(["task=mnli", "task.valid_split=both"]))
-    with pytest.raises(UserError, match=r"task\.valid_split=both: boolq has validation"):
-        open_task(load(["task=boolq", "task.valid_split=both"]))

@@ -155,7 +155,7 @@ def opened(folder: Path, name: str, test: str, split: str = "test", **settings: 
     source = RULES[name].records
     for each in source.splits.values():
         (folder / each.files[0]).write_text(LABELLED[name])
-    (folder / source.tests[split].files[0]).write_text(test)
+    (folder / source.splits[split].files[0]).write_text(test)
     return task_of(name, data=str(folder), test_split=split, **settings)
 
 
