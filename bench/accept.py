@@ -36,8 +36,8 @@ from fpt.backbones.family import num_inputs  # noqa: E402
 from fpt.backbones.shapes import Shape, Stack  # noqa: E402
 from fpt.config import compose  # noqa: E402
 from fpt.config.schema import EngineConfig, PromptConfig  # noqa: E402
+from fpt.data.batches import Share  # noqa: E402
 from fpt.data.encoded import Batch, Encoded  # noqa: E402
-from fpt.data.supply import Share  # noqa: E402
 from fpt.pricing.flops import price_of  # noqa: E402
 from fpt.pricing.memory import need  # noqa: E402
 from fpt.prompts.prompted import PromptedModel  # noqa: E402

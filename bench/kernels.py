@@ -12,8 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from bench.place import AT_ONCE, OPTIM, Found, Place, graphs_of, random_model, updater
 from bench.synthetic import LENGTHS
-from fpt.data.batches import UpdateOrder
-from fpt.data.supply import Share
+from fpt.data.batches import Share, UpdateOrder
 from fpt.prompts.prompted import PromptedModel
 from fpt.training.graphs import Graphs
 from fpt.training.loop import step

@@ -38,8 +38,8 @@ from bench.synthetic import (  # noqa: E402
 )
 from fpt.backbones.backbone import Backbone  # noqa: E402
 from fpt.config.schema import EngineConfig, OptimConfig, PromptConfig  # noqa: E402
+from fpt.data.batches import Share  # noqa: E402
 from fpt.data.encoded import Encoded, RaggedRows  # noqa: E402
-from fpt.data.supply import Share  # noqa: E402
 from fpt.devices.engine import Engine  # noqa: E402
 from fpt.pricing.flops import Price  # noqa: E402
 from fpt.prompts.kinds import kind_of  # noqa: E402

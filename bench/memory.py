@@ -16,8 +16,8 @@ import torch
 from bench.synthetic import PROMPT, open_backbone, part, standalone
 from fpt.backbones.shapes import Shape, Stack
 from fpt.config.schema import OptimConfig
+from fpt.data.batches import Share
 from fpt.data.encoded import Encoded, RaggedRows
-from fpt.data.supply import Share
 from fpt.training.loop import step
 from fpt.training.optimizer import make
 

@@ -15,8 +15,8 @@ from fpt.backbones.precision import layers_of, packed
 from fpt.backbones.shapes import Shape, Stack, read_shape
 from fpt.config import compose
 from fpt.config.schema import OptimConfig
+from fpt.data.batches import Share
 from fpt.data.encoded import Encoded
-from fpt.data.supply import Share
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
 from fpt.training.graphs import Graphs, Recorder, largest_batch

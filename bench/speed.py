@@ -35,9 +35,8 @@ from bench.trainer import PeftSide  # noqa: E402
 from fpt.backbones.shapes import Shape, Stack  # noqa: E402
 from fpt.config import compose  # noqa: E402
 from fpt.config.schema import OptimConfig  # noqa: E402
-from fpt.data.batches import UpdateOrder  # noqa: E402
+from fpt.data.batches import Share, UpdateOrder  # noqa: E402
 from fpt.data.encoded import Encoded  # noqa: E402
-from fpt.data.supply import Share  # noqa: E402
 from fpt.pricing.flops import Price  # noqa: E402
 from fpt.prompts.prompted import PromptedModel  # noqa: E402
 from fpt.training.loop import step  # noqa: E402

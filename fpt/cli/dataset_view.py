@@ -10,8 +10,8 @@ from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.location import config_values
 from fpt.config.run_config import RunConfig
 from fpt.data.encoded import Encoded
-from fpt.data.encoding import tokenised, tokens_of
-from fpt.data.readback import check_labels, tokenizer_notes
+from fpt.data.encoding import check_labels, tokenised, tokenizer_notes
+from fpt.data.tokens import tokens_of
 from fpt.errors import UserError
 from fpt.runs.progress import WithBar
 from fpt.tasks.labels import COMMA, NONE

@@ -1,31 +1,27 @@
-"""Tokenises examples once, and cuts them to their limits with </s> kept."""
+"""Tokenises examples once, cut to their limits with </s> kept, and says what of them a tokenizer cannot express."""
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from fpt.backbones.backbone import Backbone
-from fpt.backbones.family_table import FAMILY_TABLE, FamilyRow
 from fpt.config.schema import TaskConfig
-from fpt.data.chat import Chat, chat_of
-from fpt.data.encoded import IGNORED, Encoded, RaggedRows
+from fpt.data.encoded import Encoded, RaggedRows
+from fpt.data.tokens import Tokens, decoded, tokens_of
 from fpt.errors import UserError
 from fpt.runs.progress import WithBar
 from fpt.tasks.metrics import normalise
-from fpt.tasks.task import MASK, SENTINEL, Example, Task, TaskRules
+from fpt.tasks.task import ANSWER, SENTINEL, Example, Task, TaskRules
 
 PART = 2000  # so many examples are tokenised at once
-ESCAPE = "\0"  # put after a special token's first letter, it makes plain text of it; users' texts cannot hold it
-SENTINELS = re.compile(r"<extra_id_\d+>")
+NUM_CHECKED = 500  # training examples, evenly spaced
+MOST_LETTERS = 60  # of a target that a note quotes
 
 
 def encode(
     examples: Sequence[Example],
-    tokens: "Tokens",
+    tokens: Tokens,
     *,
     source_length: int,
     target_length: int,
@@ -69,165 +65,6 @@ def tokenised(task: Task, backbone: Backbone, config: TaskConfig, with_bar: With
     )
 
 
-def tokens_of(rules: TaskRules, backbone: Backbone, task: TaskConfig) -> "Tokens":
-    """How a task's texts become token ids; special tokens in its templates are meant as such."""
-    templates, chat = rules.template.text + (task.target or ""), chat_of(backbone) if task.chat else None
-    return Tokens(backbone.tokenizer, backbone.family.row, templates, chat)
-
-
-def decoded(outputs: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Decode outputs without special tokens; IGNORED, which follows an output's end, is dropped."""
-    said = [[token for token in ids if token != IGNORED] for ids in outputs]
-    texts = tokenizer.batch_decode(said, skip_special_tokens=True)
-    if len(tokenizer.tokenize(SENTINEL.strip())) > 2:  # a family without sentinels; to mT5's tokenizer one is a word
-        return [text.strip() for text in texts]
-    return [SENTINELS.sub("", text).strip() for text in texts]
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """How texts become token ids for models of the family that `row` describes.
-
-    Special tokens in a text count as plain text, as records may hold `</s>`, except those that `templates` hold too.
-    """
-
-    tokenizer: PreTrainedTokenizerBase
-    row: FamilyRow = FAMILY_TABLE["t5"]
-    templates: str = ""
-    chat: Chat | None = None  # what is put around source and answer; None: nothing
-
-    @cached_property
-    def special(self) -> re.Pattern[str]:
-        """A pattern that finds the special tokens which no template holds."""
-        added = (str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special)
-        names = {*added, *map(str, self.tokenizer.all_special_tokens)} - {""}
-        unmeant = sorted((name for name in names if name not in self.templates), key=lambda name: (-len(name), name))
-        return re.compile("|".join(map(re.escape, unmeant)) or r"(?!)")
-
-    @cached_property
-    def special_ids(self) -> set[int]:
-        """Ids of the special tokens, without the unknown token, which any text may become."""
-        return set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id}
-
-    @cached_property
-    def frame(self) -> tuple[list[int], list[int]]:
-        """The special ids before and after a source; in a causal model none come after it, as the target follows."""
-        if self.chat:
-            return [], []
-        bare, framed = self.of_parts(["a"])[0], self.tokenizer("a")["input_ids"]
-        start = next((place for place in range(len(framed)) if framed[place : place + len(bare)] == bare), 0)
-        return framed[:start], framed[start + len(bare) :] if not self.row.reads.reads_target else []
-
-    @property
-    def blank(self) -> int | None:
-        """The mask token's id, at which a masked model answers; None: the model writes its answer."""
-        return None if self.row.reads.writes else self.tokenizer.mask_token_id
-
-    @property
-    def ends(self) -> int:
-        """How many tokens close a target: one, or none where the answer is a single word at a mask."""
-        return int(self.row.reads.writes)
-
-    def of_sources(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of whole sources; an empty one becomes the end token, after which a causal model starts anew."""
-        before, behind = self.frame
-        return [[*before, *ids, *behind] or [self.tokenizer.eos_token_id] for ids in self.of_parts(texts)]
-
-    def marked(self, example: Example) -> Example:
-        """The example with the model's own mark where its answer belongs; a masked model's is added if missing.
-
-        A causal model needs no mark, as its answer follows the source, with a cue before it if the template does not
-        say where. Other text that the tokenizer would take for special tokens is escaped.
-        """
-        example, reads = self._escaped(example), self.row.reads
-        mark = reads.mark_of(self.tokenizer)
-        if not reads.writes:
-            if mark is None:
-                raise UserError(
-                    "model: its tokenizer has no mask token, and the model answers by one; take another tokenizer"
-                )
-            if example.mask < 0:
-                example = example._replace(source=f"{example.source} {MASK}", mask=len(example.source) + 1)
-        if self.chat:
-            return _in_chat(example.marked("") if example.mask >= 0 else example, self.chat)
-        if reads.cue and example.mask < 0:
-            spare = example.spare if any(example.spare) else (0, len(example.source))
-            return example._replace(source=example.source + reads.cue, spare=spare)
-        if mark is None or example.mask < 0:
-            return example
-        marked = example.marked(mark)
-        return marked if mark else marked._replace(source=marked.source.rstrip(" "))
-
-    def _escaped(self, example: Example) -> Example:
-        starts = [found.start() for found in self.special.finditer(example.source)]
-        if not starts:
-            return example
-
-        def moved(place: int) -> int:
-            return place + sum(start < place for start in starts)
-
-        (start, end), source = example.spare, self.plain(example.source)
-        return example._replace(source=source, spare=(moved(start), moved(end)), mask=moved(example.mask))
-
-    def plain(self, text: str) -> str:
-        """The text with its special tokens escaped."""
-        return self.special.sub(lambda found: f"{found[0][0]}{ESCAPE}{found[0][1:]}", text)
-
-    def of_targets(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of targets, each closed by the end token, unless the model only chooses a word at a mask."""
-        reads, end = self.row.reads, self.chat.end if self.chat else self.tokenizer.eos_token_id
-        if reads.writes and end is None:
-            raise UserError("model: its tokenizer has no end-of-sequence token, which an answer ends with")
-        distinct = list(dict.fromkeys(texts))  # a label task has few distinct targets
-        words = list(map(self._escaped_target, distinct))
-        ids = self.of_parts(words) if reads.stands_alone else self._behind_text(words)
-        ids_of = dict(zip(distinct, ids, strict=True))
-        return [[*ids_of[text], end] if reads.writes else ids_of[text] for text in texts]
-
-    def _behind_text(self, words: list[str]) -> list[list[int]]:
-        """Token ids of words as they follow a text; before a word alone Llama 2's tokenizer would put a space."""
-        text, gap = (self.chat.between, self.chat.gap) if self.chat else ("a", " ")
-        (lead,) = self.of_parts([text])
-        alone = self.of_parts([gap + word if word else "" for word in words])
-        behind = self.of_parts([text + gap + word if word else "" for word in words])
-        return [
-            ids[len(lead) :] if ids[: len(lead)] == lead != ids else own for ids, own in zip(behind, alone, strict=True)
-        ]
-
-    def _escaped_target(self, text: str) -> str:
-        """A target's text, escaped; T5's sentinel before it is kept only for models that were pre-trained with it."""
-        word = self.plain(text.removeprefix(SENTINEL))
-        return SENTINEL + word if self.row.reads.sentinel and text.startswith(SENTINEL) else word
-
-    def of_parts(self, texts: list[str]) -> list[list[int]]:
-        """Token ids; an escaped special token is split into ordinary pieces, or gets a space in it where that fails.
-
-        It fails for T5's, which its vocabulary holds as words, and in texts that hold a special token on purpose.
-        """
-        ids = self._ids([text.replace(ESCAPE, " ") for text in texts])
-        for index, text in enumerate(texts):
-            if ESCAPE in text and not self.special_ids & set(ids[index]):
-                (exact,) = self._ids([text.replace(ESCAPE, "")], split_special_tokens=True)
-                ids[index] = ids[index] if self.special_ids & set(exact) else exact
-        return ids
-
-    def _ids(self, texts: list[str], **more: bool) -> list[list[int]]:
-        ids: list[list[int]] = self.tokenizer(
-            texts, add_special_tokens=False, return_attention_mask=False, verbose=False, **more
-        ).input_ids
-        return ids
-
-
-def _in_chat(example: Example, chat: Chat) -> Example:
-    """The example as the user's message, up to where the answer is asked for; spaces around a source are left out."""
-    content, (start, end) = example.source.strip(), example.spare
-    left, most = len(example.source) - len(example.source.lstrip()), len(content)
-    if not any(example.spare):  # so that a cut leaves the template whole
-        start, end = 0, left + most
-    spare = len(chat.before) + max(start - left, 0), len(chat.before) + min(max(end - left, 0), most)
-    return example._replace(source=chat.before + content + chat.between, spare=spare)
-
-
 def _check_masks(examples: list[Example], sources: list[list[int]], tokens: Tokens) -> None:
     for example, ids in zip(examples, sources, strict=True):
         if (found := sum(token == tokens.blank for token in ids)) != 1:
@@ -258,3 +95,65 @@ def _is_lost(example: Example, ids: list[int], tokenizer: PreTrainedTokenizerBas
 def _cut(ids: list[int], limit: int, behind: int) -> list[int]:
     """Cut ids to the limit, but keep the last `behind` of them, which close the text."""
     return ids if len(ids) <= limit else [*ids[: limit - behind], *ids[len(ids) - behind :]]
+
+
+def check_labels(rules: TaskRules, tokens: Tokens, *, chosen: bool) -> list[list[int]]:
+    """Token ids of the label words, which must differ and, unless the model only chooses one, decode to the words."""
+    words = rules.labels
+    rows = tokens.of_targets([ANSWER.format(answer=word) for word in words])
+    for index, (word, row) in enumerate(zip(words, rows, strict=True)):
+        if (first := rows.index(row)) < index:
+            pieces = " ".join(tokens.tokenizer.convert_ids_to_tokens(row))
+            raise UserError(
+                f"task.labels: the words {words[first]!r} and {word!r} are the same tokens to the model's tokenizer"
+                f" ({pieces}); give another word, as in task.labels.LABEL=WORD"
+            )
+        if not tokens.row.reads.writes and len(row) != 1:
+            raise UserError(
+                f"task.labels: a masked model says one token, and {word!r} is {len(row)} to its tokenizer; give a word"
+                " that is one, as in task.labels.LABEL=WORD"
+            )
+    for word, said in zip(words, decoded(rows, tokens.tokenizer), strict=True):
+        if not chosen and rules.from_text(said) != word:
+            raise UserError(
+                f"task.labels: {word!r} reads back as {said!r} from the model's tokenizer, so that no output could be"
+                " it; give another word, as in task.labels.LABEL=WORD, or task.answer=score, which chooses one"
+            )
+    return rows
+
+
+def tokenizer_notes(task: Task, tokens: Tokens) -> tuple[str, ...]:
+    """Notes for the user on training examples that the tokenizer would alter."""
+    some = [task.train[index] for index in range(0, len(task.train), -(-len(task.train) // NUM_CHECKED))]
+    lost = [] if task.classes else _not_read_back(some, task, tokens)
+    return (*_read_as_text(some, tokens), *lost)
+
+
+def _read_as_text(some: list[Example], tokens: Tokens) -> list[str]:
+    """A note on how many examples hold special tokens, which are read as plain text."""
+    texts = [f"{example.source} {example.target.removeprefix(SENTINEL)}" for example in some]
+    found = [names[0] for names in map(tokens.special.findall, texts) if names]
+    if not found:
+        return []
+    (ids,) = tokens.of_parts([tokens.plain(found[0])])
+    said = tokens.tokenizer.decode(ids, skip_special_tokens=True).strip()
+    return [
+        f"{len(found):,} of {len(some):,} training examples hold special tokens of the model's tokenizer, as"
+        f" {found[0]!r}; they are read as text, as {said!r}"
+    ]
+
+
+def _not_read_back(some: list[Example], task: Task, tokens: Tokens) -> list[str]:
+    """A note on how many free-text targets do not decode to themselves."""
+    texts = decoded(tokens.of_targets([example.target for example in some]), tokens.tokenizer)
+    wanted = [example.target.removeprefix(SENTINEL) for example in some]
+    lost = [
+        (target, said)
+        for example, target, said in zip(some, wanted, texts, strict=True)
+        if not (task.correct(task.from_text(said), example) if task.correct else said.split() == target.split())
+    ]
+    return [
+        f"{len(lost):,} of {len(some):,} training targets do not read back from the model's tokenizer, which cannot say"
+        f" them: {target[:MOST_LETTERS]!r} becomes {said[:MOST_LETTERS]!r}"
+        for target, said in lost[:1]
+    ]

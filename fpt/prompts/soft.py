@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from fpt.backbones.backbone import Backbone
     from fpt.backbones.family_table import Reading
-    from fpt.data.encoding import Tokens
+    from fpt.data.tokens import Tokens
     from fpt.prompts.modules import SoftPrompt, Tensors
 
 TENSOR = "prompt"
@@ -91,7 +91,7 @@ class Soft:
 
     def initial(self, backbone: "Backbone", *, labels: tuple[str, ...], seed: int) -> "Tensors":
         """The float32 tensors to start from; with prompt.init=labels they are embeddings of the task's label words."""
-        from fpt.data.encoding import Tokens
+        from fpt.data.tokens import Tokens
         from fpt.prompts.modules import drawn
 
         config = self.config

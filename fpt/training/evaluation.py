@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from fpt.data.batches import batches_by_length, in_turn
 from fpt.data.encoded import Batch, Encoded
-from fpt.data.encoding import decoded
+from fpt.data.tokens import decoded
 from fpt.devices import distributed, interrupts
 from fpt.devices.engine import Engine
 from fpt.errors import UserError

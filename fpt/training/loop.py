@@ -9,9 +9,8 @@ from time import perf_counter
 import torch
 
 from fpt.config.schema import OptimConfig, TrainConfig
-from fpt.data.batches import UpdateOrder
+from fpt.data.batches import Share, Supply, UpdateOrder
 from fpt.data.encoded import Batch, Encoded
-from fpt.data.supply import Share, Supply
 from fpt.devices import distributed, interrupts
 from fpt.errors import UserError
 from fpt.prompts.modules import Tensors, dropped_out

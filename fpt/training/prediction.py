@@ -10,7 +10,8 @@ import torch
 
 from fpt.data.batches import batches_by_length
 from fpt.data.encoded import IGNORED, Batch, Encoded, RaggedRows
-from fpt.data.encoding import Tokens, decoded, encode
+from fpt.data.encoding import encode
+from fpt.data.tokens import Tokens, decoded
 from fpt.prompts.modules import MixedPrompt
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import WithBar

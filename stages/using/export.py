@@ -13,7 +13,8 @@ from safetensors.torch import save
 from fpt.backbones.backbone import open_backbone
 from fpt.backbones.location import is_on_this_machine
 from fpt.backbones.shapes import Selection, StackSelection
-from fpt.data.encoding import encode, tokens_of
+from fpt.data.encoding import encode
+from fpt.data.tokens import tokens_of
 from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
 from fpt.prompts.prompted import PromptedModel

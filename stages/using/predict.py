@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.config.run_config import RunConfig
-from fpt.data.encoding import tokens_of
+from fpt.data.tokens import tokens_of
 from fpt.devices import distributed
 from fpt.devices.device import open_device, with_precision
 from fpt.devices.engine import Engine

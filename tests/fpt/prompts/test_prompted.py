@@ -17,8 +17,8 @@ from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForSeq2SeqLM
 
 from fpt.config.schema import OptimConfig, PromptConfig
+from fpt.data.batches import Share
 from fpt.data.encoded import IGNORED, Encoded, RaggedRows
-from fpt.data.supply import Share
 from fpt.prompts.late import Late
 from fpt.prompts.modules import MixedPrompt, Prompt, SoftPrompt, drawn
 from fpt.prompts.prompted import PromptedModel

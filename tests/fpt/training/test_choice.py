@@ -9,8 +9,8 @@ import torch
 
 from fpt.backbones.family_table import FAMILY_TABLE
 from fpt.config.compose import load
-from fpt.data.encoding import Tokens, encode
-from fpt.data.readback import check_labels
+from fpt.data.encoding import check_labels, encode
+from fpt.data.tokens import Tokens
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import Progress

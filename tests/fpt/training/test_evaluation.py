@@ -9,7 +9,8 @@ import torch
 
 from fpt.__main__ import main
 from fpt.data.encoded import Batch, Encoded, RaggedRows
-from fpt.data.encoding import Tokens, encode
+from fpt.data.encoding import encode
+from fpt.data.tokens import Tokens
 from fpt.errors import UserError
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel

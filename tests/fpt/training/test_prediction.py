@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from fpt.data.encoding import Tokens, decoded
+from fpt.data.tokens import Tokens, decoded
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
 from fpt.tasks.predict_input import raw_example

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fpt.api import Predictor, PromptedModel, SoftPrompt, build, configure, open_backbone
-from fpt.data.encoding import Tokens
+from fpt.data.tokens import Tokens
 from fpt.runs.run import open_run
 from stages.selection import everything
 from stages.using.learned import from_run

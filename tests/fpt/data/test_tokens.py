@@ -9,8 +9,8 @@ import pytest
 
 from fpt import api
 from fpt.backbones.backbone import Backbone
-from fpt.data.chat import chat_of
-from fpt.data.encoding import Tokens, encode
+from fpt.data.encoding import encode
+from fpt.data.tokens import Tokens, chat_of
 from fpt.errors import UserError
 from fpt.tasks.predict_input import raw_example
 from fpt.tasks.task import SENTINEL, Example
