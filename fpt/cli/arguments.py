@@ -33,6 +33,7 @@ HELP = Option("help", help="show this help")
 class Arguments:
     """What was typed after a verb, sorted into overrides, places and options."""
 
+    typed: Sequence[str]
     overrides: list[str] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
     options: dict[str, str] = field(default_factory=dict)
@@ -60,7 +61,7 @@ class Arguments:
 def parse(words: Sequence[str], options: Sequence[Option], *, takes_places: bool = False) -> Arguments:
     """Sort a verb's words into options, places and overrides; name=value is an override unless name is an option."""
     known = {option.name: option for option in (*options, JSON, HELP)}
-    arguments, rest = Arguments(), list(words)
+    arguments, rest = Arguments(words), list(words)
     while rest:
         word = rest.pop(0)
         name, has_value, value = word.removeprefix("--").partition("=")

@@ -58,7 +58,6 @@ def _verb(name: str, options: dict[str, str] | None = None, **values: Any) -> Ve
 TABLE: dict[str, Any] = literal.own_table(Path(__file__).with_name("verbs.yaml"))
 USAGE: str = TABLE.pop("fpt")
 VERBS = {name: _verb(name, **values) for name, values in TABLE.items()}
-FOR_LAUNCHERS = {"worker": Verb(train.worker, takes_places=True, options=(Option("quiet"),))}  # not called by people
 
 
 def run(typed: list[str]) -> int:
@@ -75,10 +74,9 @@ def run(typed: list[str]) -> int:
         verbs = "\n".join(f"  fpt {verb.example:36}{verb.summary}" for verb in VERBS.values())
         print(USAGE.format(verbs=verbs), end="", file=sys.stdout if flags else sys.stderr)
         return 0 if flags else 2
-    if name not in FOR_LAUNCHERS:
-        check_among(name, VERBS, f"{name}: unknown verb; allowed are")
+    check_among(name, VERBS, f"{name}: unknown verb; allowed are")
     words.remove(name)
-    _call(name, (VERBS | FOR_LAUNCHERS)[name], words)
+    _call(name, VERBS[name], words)
     return 0
 
 

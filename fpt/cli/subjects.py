@@ -1,4 +1,4 @@
-"""Finds what a verb works on: a task's examples, and the prompts of one run, of several runs by name, or of a file."""
+"""Finds what a verb works on (a task's examples, the prompts of runs or of a file), and with how many processes."""
 
 import re
 from collections.abc import Sequence
@@ -109,3 +109,13 @@ def read_task(config: RunConfig, progress: Progress) -> Task:
         progress.say(f"reading {rules.records.describe(data)}; if the Hub does not answer, this takes half a minute")
     with progress.console.status("reading the data"):
         return open_task(config)
+
+
+def launched(words: list[str], config: RunConfig, progress: Progress) -> bool:
+    """Run `fpt WORDS` in several processes if the configuration asks for them; the main one prints and writes."""
+    if not processes.must_be_launched(config):
+        return False
+    with progress.console.status("importing torch and transformers"):
+        from fpt.devices.distributed import launch
+    launch(config.engine, words)
+    return True

@@ -1,15 +1,13 @@
 """The verbs that train: one run, a sweep over values, a comparison of schedules."""
 
-from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fpt.backbones.location import config_values
 from fpt.backbones.shapes import read_sizes
 from fpt.cli.arguments import Arguments
 from fpt.cli.result_tables import print_comparison, print_result, print_sweep
-from fpt.cli.subjects import read_task
+from fpt.cli.subjects import launched, read_task
 from fpt.cli.tables import present
 from fpt.config import compose
 from fpt.config.clashes import check_quantize
@@ -26,27 +24,26 @@ from fpt.tasks.opening import open_task
 from stages import resolve, schedule
 from stages.schedule import Schedule
 from stages.several import compare as comparison
-from stages.several import in_turn
-from stages.several import sweep as combinations
+from stages.several import runs
+from stages.several.runs import Planned
 
 
 def train(arguments: Arguments) -> None:
-    """Run `fpt train`, also as one process that another launcher started."""
+    """Run `fpt train`, also as one of several processes, whoever started them."""
     if "multirun" in arguments.options:
         sweep(arguments)
         return
     config = resolve.for_training(compose.load(arguments.overrides))
     if processes.is_worker():
         _share(config, arguments)
-    elif result := _one(config, ["--json"] if "json" in arguments.options else []):
+    elif result := _one(arguments.typed, config):
         _present(result, config, arguments)
 
 
-def _one(config: RunConfig, flags: list[str]) -> dict[str, Any] | None:
-    """Train one run; returns its result, or None if several processes were started, of which the main one prints it."""
+def _one(words: Sequence[str], config: RunConfig) -> dict[str, Any] | None:
+    """Train the run that these words configure; returns its result, or None if several processes did and printed it."""
     progress, stages = Progress(), _checked(config)
-    if processes.must_be_launched(config):
-        _launch(config, flags, progress)
+    if launched(["train", *words], config, progress):
         return None
     task = read_task(config, progress)
     with progress.console.status("importing torch and transformers"):
@@ -66,21 +63,6 @@ def _checked(config: RunConfig) -> Schedule:
     return stages
 
 
-def _launch(config: RunConfig, flags: list[str], progress: Progress) -> None:
-    """Start the processes that train the run."""
-    with progress.console.status("importing torch and transformers"):
-        from fpt.devices.distributed import launch
-    with TemporaryDirectory(prefix="fpt-") as place:
-        file = Path(place) / "config.yaml"
-        file.write_text(compose.to_yaml(config), encoding="utf-8")
-        launch(config.engine, ["worker", str(file), *flags])
-
-
-def worker(arguments: Arguments) -> None:
-    """Run `fpt worker FILE`: one of the processes that `fpt train` starts, with the resolved configuration in FILE."""
-    _share(compose.from_yaml(Path(*arguments.places).read_text(encoding="utf-8")), arguments)
-
-
 def _share(config: RunConfig, arguments: Arguments) -> None:
     """Train as one of several processes."""
     with one_of_several():
@@ -98,13 +80,13 @@ def _present(result: dict[str, Any], config: RunConfig, arguments: Arguments) ->
 
 def sweep(arguments: Arguments) -> None:
     """Run `fpt train -m`: all combinations of values, one after the other; one that fails does not stop the others."""
-    say, planned = Progress().say, combinations.plan(arguments.overrides)
-    ended = []
-    for plan, run in in_turn.run_all(planned, _checked, partial(_one, flags=["--quiet"]), say):
-        if isinstance(run, UserError):
-            say(f"{plan.label}: {run}")
-        ended.append((plan, run))
-    rows = combinations.table(ended)
+    rows = []
+    for planned, run in _trained(runs.combinations(arguments.overrides)):
+        error, result = (str(run), {}) if isinstance(run, UserError) else (None, run.result)
+        if error:
+            Progress().say(f"{planned.label}: {error}")
+        outcome = {key: result.get(key) for key in ("metric", "flops", "seconds")}
+        rows.append({"values": planned.values, "folder": str(planned.config.folder), **outcome, "error": error})
     present(arguments, rows, print_sweep)
     if failed := sum(row["error"] is not None for row in rows):
         raise UserError(f"{failed} of {len(rows)} runs failed; what they said is above")
@@ -115,12 +97,16 @@ def compare(arguments: Arguments) -> None:
     seeds, names = arguments.listed("seeds", "0,1,2"), arguments.listed("schedules", "pt,ld,fr,cr")
     if wrong := [seed for seed in seeds if not seed.isdecimal()]:
         raise UserError(f"seeds={','.join(seeds)}: {wrong[0]} is no whole number, at least 0")
-    planned = comparison.plan(arguments.overrides, names, [int(seed) for seed in seeds])
-    say, runs = Progress().say, dict[str, list[Run]]()
+    plans, ended = comparison.plan(arguments.overrides, names, [int(seed) for seed in seeds]), dict[str, list[Run]]()
     if comparison.VANILLA not in names:
-        say("pt is added: the others are held against it")
-    for plan, run in in_turn.run_all(planned, _checked, partial(_one, flags=["--quiet"]), say):
+        Progress().say("pt is added: the others are held against it")
+    for planned, run in _trained(plans):
         if isinstance(run, UserError):
             raise run
-        runs.setdefault(plan.values["schedule"], []).append(run)
-    present(arguments, comparison.compare(runs), print_comparison)
+        ended.setdefault(planned.values["schedule"], []).append(run)
+    present(arguments, comparison.compare(ended), print_comparison)
+
+
+def _trained(plans: Sequence[Planned]) -> Iterator[tuple[Planned, Run | UserError]]:
+    """Train several runs one after the other, each without printing its result."""
+    return runs.run_all(plans, _checked, lambda one: _one((*one.words, "--quiet"), one.config), Progress().say)

@@ -7,9 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpt.cli import answer_file
-from fpt.cli.arguments import JSON, Arguments
+from fpt.cli.arguments import Arguments
 from fpt.cli.result_tables import print_scores
-from fpt.cli.subjects import ALONE, learned_from, names_of, read_task, runs_of, stage_of, subject_of, subjects_of
+from fpt.cli.subjects import (
+    ALONE,
+    launched,
+    learned_from,
+    names_of,
+    read_task,
+    runs_of,
+    stage_of,
+    subject_of,
+    subjects_of,
+)
 from fpt.cli.tables import present
 from fpt.config.run_config import RunConfig
 from fpt.devices import processes
@@ -39,7 +49,7 @@ def evaluate(arguments: Arguments) -> None:
     name = f"{config.task.name}-{config.model.name}-{split or config.task.valid_split}.jsonl"
     folder = Path("runs") if run is None else run.path
     output = _output(arguments.options.get("output", folder / "evals" / name))
-    if _launched("eval", arguments, config, progress):
+    if launched(["eval", *arguments.typed], config, progress):
         return
     with one_of_several():
         task = None if processes.is_worker() else read_task(config, progress)
@@ -64,7 +74,7 @@ def predict(arguments: Arguments) -> None:
     if "output" in arguments.options and processes.speaks():
         file = _output(arguments.options["output"])
         columns = _checked_columns(file, arguments, config, to_example, Faults(skip=faults.skip))
-    if _launched("predict", arguments, config, progress):
+    if launched(["predict", *arguments.typed], config, progress):
         return
     with one_of_several():
         with progress.console.status("importing torch and transformers"):
@@ -100,17 +110,6 @@ def _write(lines: Iterator[str], file: Path | None) -> None:
     else:
         with replaced_file(file) as stream:
             stream.writelines(f"{line}\n".encode() for line in lines)
-
-
-def _launched(verb: str, arguments: Arguments, config: RunConfig, progress: Progress) -> bool:
-    """Run the command as typed in several processes if it needs them, of which the main one prints and writes."""
-    if not processes.must_be_launched(config):
-        return False
-    with progress.console.status("importing torch and transformers"):
-        from fpt.devices.distributed import launch
-    options = [f"--{name}" if name == JSON.name else f"{name}={value}" for name, value in arguments.options.items()]
-    launch(config.engine, [verb, *arguments.overrides, *options])
-    return True
 
 
 def export(arguments: Arguments) -> None:

@@ -59,7 +59,8 @@ def tell(error: BaseException, words: Sequence[str] | None = None) -> int:
     """
     words = sys.argv[1:] if words is None else words
     line, status = _last_word(error, words)
-    if status != 2 and next((word for word in words if not word.startswith("-")), None) in RESUMING_VERBS:
+    verb = next((word for word in words if not word.startswith("-")), None)
+    if status != 2 and verb in RESUMING_VERBS and GOES_ON not in line:  # a launcher repeats what its process said
         line = f"{line}; {GOES_ON}"
     if rank := os.environ.get("RANK"):
         line = f"rank {rank}: {line}"

@@ -16,7 +16,7 @@ from fpt.config.schema import FolderConfig
 from fpt.errors import UserError
 from fpt.runs.run import Run
 from stages import resolve, schedule
-from stages.several.in_turn import Planned
+from stages.several.runs import Planned
 
 VANILLA = "pt"
 SIZES = ("encoder_layers", "decoder_layers", "ffn", "decoder_ffn")
@@ -27,21 +27,26 @@ COMPARED = ("seed", "schedule", "schedule.stages", "schedule.name")  # the keys 
 
 def plan(overrides: Sequence[str], names: Sequence[str], seeds: Sequence[int]) -> list[Planned]:
     """Plan the runs of a comparison, schedule by schedule, vanilla prompt tuning's first."""
-    keys = {word.partition("=")[0].lstrip("+~"): word for word in overrides}
+    keys = {word.removeprefix("+").partition("=")[0]: word for word in overrides}
     for key in COMPARED:
         if key in keys:
             raise UserError(f"{keys[key]}: is what is compared; give schedules=pt,cr (or a FILE.yaml) and seeds=0,1")
     runs: list[Planned] = []
     for name in dict.fromkeys((VANILLA, *names)):
-        config = resolve.for_training(compose.load([f"schedule={name}", *overrides]))
+        words = (f"schedule={name}", *overrides)
+        config = resolve.for_training(compose.load(words))
         if "train.eval_every" not in keys:
             config = _validated_often(config)
+            words = (*words, f"train.eval_every={config.train.eval_every}")
         label = config.schedule.name
         if any(run.config.schedule == config.schedule for run in runs):
             raise UserError(f"schedules={name}: is {label} on this model, which is compared already")
         for seed in seeds:
-            folder = FolderConfig(dir=config.run.dir and f"{config.run.dir}/{label}-s{seed}")
-            runs.append(Planned(replace(config, seed=seed, run=folder), {"schedule": label, "seed": str(seed)}))
+            own = replace(config, seed=seed)
+            folder = f"{config.run.dir}/{label}-s{seed}" if config.run.dir else str(own.folder)
+            own = replace(own, run=FolderConfig(dir=folder))
+            values = {"schedule": label, "seed": str(seed)}
+            runs.append(Planned((*words, f"seed={seed}", f"run.dir={folder}"), own, values))
     return runs
 
 

@@ -25,7 +25,7 @@ def test_the_line_that_a_process_tells_goes_to_torchrun_where_it_started_it(
 ) -> None:
     told = [
         (UserError("seed=x: is no number"), ["train"], 2, "seed=x: is no number"),
-        (Failed("was killed", 1), ["worker"], 1, "was killed"),
+        (Failed("was killed", 1), ["eval"], 1, "was killed"),
         (Interrupted(signal.SIGTERM), ["train", "seed=1"], 143, f"stopped by SIGTERM; {GOES_ON}"),
         (KeyboardInterrupt(), ["plan"], 130, "interrupted"),
         (FULL, ["eval"], 1, "/x: No space left on device"),

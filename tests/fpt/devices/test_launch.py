@@ -52,7 +52,7 @@ def wait_for_updates(run: Command, folder: Path, number: int) -> None:
 def workers(run: Command) -> dict[int, psutil.Process]:
     """The run's processes by rank."""
     children = psutil.Process(run.pid).children(recursive=True)
-    return {int(child.environ()["RANK"]): child for child in children if "worker" in child.cmdline()}
+    return {int(child.environ()["RANK"]): child for child in children if "RANK" in child.environ()}
 
 
 @pytest.mark.trains
