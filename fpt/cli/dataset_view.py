@@ -1,13 +1,16 @@
-"""Describes a task's data as the model sees them: examples, counts, lengths in tokens, and how much is cut."""
+"""Describes and prints a task's data as the model sees them: examples, counts, lengths in tokens, how much is cut."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from rich.table import Table
+from rich.text import Text
 
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.location import config_values
+from fpt.cli.tables import Output
 from fpt.config.run_config import RunConfig
 from fpt.data.encoded import Encoded
 from fpt.data.encoding import check_labels, tokenised, tokenizer_notes
@@ -18,6 +21,9 @@ from fpt.tasks.labels import COMMA, NONE
 from fpt.tasks.task import SENTINEL, Example, Task
 from stages import fits
 
+MOST = 80  # how many tokens of a text are shown
+LAST = 20  # how many of these are from its end
+UNKNOWN = 8  # how many unknown characters are listed
 QUANTILES = {"median": 0.5, "90 %": 0.9, "99 %": 0.99, "longest": 1.0}
 
 
@@ -109,3 +115,72 @@ def _example(example: Example, index: int, data: Encoded, backbone: Backbone) ->
         "target_tokens": tokens(data.targets[index]),
         "golds": list(example.golds),
     }
+
+
+def print_dataset(look: dict[str, Any]) -> None:
+    """Print a task's splits in numbers, then examples as the model sees them."""
+    output = Output()
+    baseline = f"{look['baseline']['name']} scores {look['baseline']['score']:.2f}"
+    output.say(
+        f"{look['task']} ({look['origin']}), in tokens of {look['model']}; main metric {look['metric']}, {baseline}"
+    )
+    for note in look["notes"]:
+        output.say(note)
+    output.say()
+    weights = {f"'{label}'": f"{look['class_weights'].get(label, 0):.3g}" for label in look["labels"]}
+    weighing = [{"split": "weights", "examples": "", **weights}] if look["class_weights"] else []
+    output.show([*map(_labels, look["splits"]), *weighing], words="split")
+    output.say()
+    output.show((row for split in look["splits"] for row in _lengths(split, look)), words="tokens of")
+    for split in look["splits"]:
+        longest = ", ".join(f"{split['longest'][side]} has the longest {side}" for side in split["longest"])
+        output.say(f"{split['name']}: {longest}")
+        if unknown := split["unknown"]:
+            most = ", ".join(f"{character} ({count:,})" for character, count in list(unknown.items())[:UNKNOWN])
+            more = f", and {len(unknown) - UNKNOWN:,} others" if len(unknown) > UNKNOWN else ""
+            output.say(f"  characters that the tokenizer does not know: {most}{more}")
+    for example in look["examples"]:
+        _print_example(output, example)
+
+
+def _labels(split: dict[str, Any]) -> dict[str, str]:
+    """A split's row of counts: all its examples, and those of each label."""
+    labels = {f"'{label}'": _share(count, split) for label, count in (split["labels"] or {}).items()}
+    return {"split": split["name"], "examples": f"{split['examples']:,}", **labels}
+
+
+def _lengths(split: dict[str, Any], look: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """A split's rows of lengths in tokens, and how many texts are cut; cutting can lose answers that are not labels."""
+    for side in ("source", "target") if split["target_tokens"] else ("source",):
+        lost = f"{split['lost_answers']:,}" if side == "source" else ""
+        yield {
+            "tokens of": f"{split['name']} {side}s",
+            "limit": f"{look['limits'][side]:,}",
+            **{name: f"{number:,}" for name, number in split[f"{side}_tokens"].items()},
+            "cut": _share(split[f"cut_{side}s"], split),
+            **({} if look["labels"] else {"answers lost": lost}),
+        }
+
+
+def _share(count: int, split: dict[str, Any]) -> str:
+    return f"{count:,} ({count / split['examples']:.1%})"
+
+
+def _print_example(output: Output, example: dict[str, Any]) -> None:
+    """Print an example's texts and tokens, each in a row."""
+    cut = f" ({example['cut']:,} more cut)" if example["cut"] else ""
+    lengths = f"{len(example['source_tokens']):,} source tokens{cut}, {len(example['target_tokens']):,} target tokens"
+    output.say(f"\n{example['id']}: {lengths}", "bold")
+    rows = Table.grid(padding=(0, 2))
+    for side in ("source", "target"):
+        rows.add_row(side, Text(example[side]))
+        rows.add_row("tokens", _tokens(example[f"{side}_tokens"]))
+    rows.add_row("gold", Text(" | ".join(gold or "∅" for gold in example["golds"])))
+    output.print(rows)
+
+
+def _tokens(tokens: list[str]) -> Text:
+    """Tokens separated by spaces; if there are many, the middle is left out."""
+    if len(tokens) > MOST:
+        tokens = [*tokens[: MOST - LAST], f"… {len(tokens) - MOST:,} tokens …", *tokens[-LAST:]]
+    return Text(" ".join(tokens), style="cyan")

@@ -1,21 +1,25 @@
 """The verbs that only inspect: a run's plan, a task's data or a learned prompt, runs' results, this machine."""
 
 import re
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
+from itertools import groupby
 from typing import Any
 
 from fpt import __version__
 from fpt.backbones import tiny
 from fpt.cli.arguments import Arguments
-from fpt.cli.look_tables import print_dataset, print_plan, print_prompt
 from fpt.cli.subjects import read_task, stage_of, subject_of
-from fpt.cli.tables import Output, present
+from fpt.cli.tables import Output, in_bytes, present, say_share, stage_cells
 from fpt.config import compose
 from fpt.devices.ending import Failed
 from fpt.errors import UserError, reason
 from fpt.runs.progress import Progress
+from fpt.units import amount
 from stages import resolve, schedule
 
+SIZES = ("weights", "activations", "activations_checkpointed", "rest", "total")
+STATES = {"compute": "computed", "reuse": "those of the stage before", "off": "not kept"}
 OPTIONAL = ("bitsandbytes", "tensorboard", "peft")
 
 
@@ -26,6 +30,89 @@ def plan(arguments: Arguments) -> None:
     from stages.planning.decide import described
 
     present(arguments, described(config, stages), print_plan)
+
+
+def print_plan(plan: dict[str, Any]) -> None:
+    """Print every stage's shape, size and FLOPs, and the sum compared with vanilla prompt tuning."""
+    output, stages = Output(), list(enumerate(plan["stages"], 1))
+    output.say(
+        f"{plan['task']} on {plan['model']}, schedule {plan['schedule']}: {plan['updates']:,} updates of"
+        f" {plan['batch_size']} examples, {plan['source_length']} source tokens, prompt included,"
+        f" and {plan['target_length']} target tokens"
+    )
+    output.show(
+        {
+            **stage_cells(number, stage),
+            "parameters": amount(stage["parameters"]),
+            "weights": in_bytes(stage["weight_bytes"]),
+            "FLOPs/update": amount(stage["flops_per_update"]),
+            "FLOPs": amount(stage["flops"]),
+            "of full": f"{stage['flops_ratio']:.1%}",
+        }
+        for number, stage in stages
+    )
+    for number, blocks in enumerate(plan["blocks"], 1):
+        if blocks:
+            parts = (f"{stack} blocks {_ranges(kept)}" for stack, kept in blocks.items())
+            output.say(f"stage {number} keeps {' and '.join(parts)}")
+    say_share(output, plan)
+    output.say(f"{plan['trainable_parameters']:,} trainable parameters; {plan['learning']}")
+    if validation := plan["validation"]:
+        output.say(
+            f"validation: {validation['times']:,} times in training, {validation['examples']:,} outputs in all,"
+            f" {amount(validation['flops'])}FLOPs; about {validation['share']:.0%} of the time"
+        )
+    if states := plan["states"]:
+        output.say(f"\n{states['sentence']}")
+        if states["bytes"]:
+            output.show(_states(number, stage, states["stages"][number - 1]) for number, stage in stages)
+    _print_memory(output, plan)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Format ascending numbers, as in 0–2, 5."""
+    runs = [[number for _, number in run] for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
+    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
+
+
+def _states(number: int, stage: dict[str, Any], does: str) -> dict[str, str]:
+    """Whether a stage computes the states that the prompt does not change, or reuses them."""
+    anew = " anew" if number > 1 and does == "compute" else ""
+    below, flops = str(stage["blocks_below"]), amount(stage["flops_states"])
+    return {"stage": str(number), "blocks": below, "their states are": STATES[does] + anew, "FLOPs": flops}
+
+
+def _print_memory(output: Output, plan: dict[str, Any]) -> None:
+    """Print every stage's memory on one device and, if the largest does not fit, what would make it fit."""
+    checkpointing = "on" if plan["activation_checkpointing"] else "off"
+    processes = f"{plan['processes']} process{'es' if plan['processes'] > 1 else ''}"
+    rows: list[dict[str, str]] = []
+    packed = "" if plan["quantize"] == "none" else f" weights packed as {plan['quantize']},"
+    output.say(
+        f"\nmemory of one device, engine {plan['engine']}, {processes},{packed}"
+        f" {plan['micro_batch']} examples at once, activation checkpointing {checkpointing}"
+    )
+    for number, stage in enumerate(plan["stages"], 1):
+        sizes = {key.rpartition("_")[2]: in_bytes(stage[key]) for key in SIZES}
+        rows.append({"stage": str(number), **sizes, "fits": "yes" if stage["fits"] else "no"})
+    output.show(rows)
+    for sentence in plan["reasons"][1:]:  # the first one says why this engine
+        output.say(sentence)
+    output.say(_verdict(plan), "bold")
+
+
+def _verdict(plan: dict[str, Any]) -> str:
+    has = f"{in_bytes(plan['device_memory'])} of memory, a tenth of it left free"
+    if plan["fits"]:
+        return f"every stage fits into {has}"
+    ways = [
+        f"{in_bytes(way['bytes'])} with{' packed weights, for a little of the score' if way['is_packed'] else ''}\n "
+        f" {' '.join(way['words'])}"
+        for way in plan["advice"]
+    ]
+    if not ways:
+        return f"the largest stage does not fit into {has}, whatever the settings; take a smaller model"
+    return f"the largest stage does not fit into {has}; it takes " + ", or\n".join(ways)
 
 
 def show(arguments: Arguments) -> None:
@@ -39,7 +126,7 @@ def show(arguments: Arguments) -> None:
     config, progress = compose.load(arguments.overrides), Progress()
     task = read_task(config, progress)
     with progress.console.status("importing torch and transformers"):
-        from fpt.cli.dataset_view import described
+        from fpt.cli.dataset_view import described, print_dataset
     with progress.running():
         view = described(config, task, number, progress.with_bar)
     present(arguments, view, print_dataset)
@@ -51,7 +138,7 @@ def _show_prompt(arguments: Arguments) -> None:
     run, config = subject_of(arguments)
     assert run is not None
     with Progress().console.status("importing torch and transformers"):
-        from fpt.cli.prompt_view import described
+        from fpt.cli.prompt_view import described, print_prompt
     present(arguments, described(run, config, stage, number), print_prompt)
 
 

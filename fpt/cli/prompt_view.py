@@ -1,4 +1,4 @@
-"""Describes what a soft prompt learned: its vectors' norms and nearest vocabulary items, and how alike stages' are.
+"""Describes and prints what a soft prompt learned: vectors' norms and nearest words, and how alike stages' are.
 
 Letters: P prompt, D model, V vocabulary.
 """
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
 from fpt.backbones.backbone import Backbone, open_backbone
+from fpt.cli.tables import Output
 from fpt.config.run_config import RunConfig
 from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
@@ -64,3 +65,30 @@ def _items(backbone: Backbone, ids: Tensor, cosines: Tensor) -> list[dict[str, A
 def _similarity(prompts: list[Tensor]) -> list[list[float]]:
     """For every two stages the mean cosine of the corresponding vectors of their prompts."""
     return [[cosine_similarity(one, other).mean().item() for other in prompts] for one in prompts]
+
+
+def print_prompt(view: dict[str, Any]) -> None:
+    """Print a prompt's vectors, each with its nearest vocabulary items, and how alike the stages' prompts are."""
+    output, typical, similarity = Output(), view["typical_norm"], view["similarity"]
+    which = "best prompt" if view["stage"] is None else f"prompt of stage {view['stage']}"
+    output.say(
+        f"{view['run']}: the {which}; norms, of which an embedding of {view['model']} has {typical:.3g} (the median),"
+        " and the nearest vocabulary items by cosine"
+    )
+    output.show(
+        (
+            {"vector": str(number), "norm": f"{vector['norm']:.3g}", "nearest": _nearest(vector)}
+            for number, vector in enumerate(view["vectors"], 1)
+        ),
+        words="nearest",
+    )
+    if len(similarity) > 1:
+        output.say("\nsimilarity of the stages' prompts: the mean cosine of corresponding vectors")
+        output.show(
+            {"stage": str(number), **{str(other): f"{value:.3f}" for other, value in enumerate(row, 1)}}
+            for number, row in enumerate(similarity, 1)
+        )
+
+
+def _nearest(vector: dict[str, Any]) -> str:
+    return "  ".join(f"{item['token']} {item['cosine']:.2f}" for item in vector["nearest"])

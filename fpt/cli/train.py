@@ -6,9 +6,8 @@ from typing import Any
 from fpt.backbones.location import config_values
 from fpt.backbones.shapes import read_sizes
 from fpt.cli.arguments import Arguments
-from fpt.cli.result_tables import print_comparison, print_result, print_sweep
 from fpt.cli.subjects import launched, read_task
-from fpt.cli.tables import present
+from fpt.cli.tables import present, print_comparison, print_result, print_sweep
 from fpt.config import compose
 from fpt.config.clashes import check_quantize
 from fpt.config.run_config import RunConfig

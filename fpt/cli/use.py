@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from fpt.cli import answer_file
 from fpt.cli.arguments import Arguments
-from fpt.cli.result_tables import print_scores
 from fpt.cli.subjects import (
     ALONE,
     launched,
@@ -20,7 +19,7 @@ from fpt.cli.subjects import (
     subject_of,
     subjects_of,
 )
-from fpt.cli.tables import present
+from fpt.cli.tables import present, print_scores
 from fpt.config.run_config import RunConfig
 from fpt.devices import processes
 from fpt.devices.ending import one_of_several
