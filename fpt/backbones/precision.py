@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
-from fpt.config.clashes import check_quantize
+from fpt.config.run_config import check_quantize
 
 GROUP, GROUPS = 64, 256  # nf4: numbers that share a scale, and scales that share a second-level scale
 TABLES = 4 * (16 + 256 + 1)  # bytes of the 4-bit and 8-bit code tables, and of the scales' mean

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fpt import __version__
-from fpt.cli import look, serve, train, use
+from fpt.cli import look, predict, train, use
 from fpt.cli.arguments import HELP, JSON, Arguments, Option, parse
 from fpt.config import compose, keys, literal
 from fpt.errors import UserError, check_among
@@ -41,8 +41,8 @@ CALLS = {
     "plan": look.plan,
     "show": look.show,
     "eval": use.evaluate,
-    "predict": use.predict,
-    "serve": serve.serve,
+    "predict": predict.predict,
+    "serve": use.serve,
     "export": use.export,
     "report": look.report,
     "doctor": look.doctor,

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from fpt.backbones.location import locate
 from fpt.cli.arguments import Arguments
 from fpt.config import compose
-from fpt.config.clashes import check_quantize
-from fpt.config.run_config import RunConfig
+from fpt.config.run_config import RunConfig, check_quantize
 from fpt.devices import processes
 from fpt.errors import UserError
+from fpt.runs.files import try_writing
+from fpt.runs.folder import LEDGER
 from fpt.runs.progress import Progress
 from fpt.runs.run import Run, open_run
 from fpt.tasks.catalogue import rules_of
@@ -88,12 +89,7 @@ def learned_from(arguments: Arguments, run: Run | None, config: RunConfig) -> "L
     """The prompt of a run, or of prompt.file=."""
     from stages.using import learned
 
-    prompt = learned.from_file(config) if run is None else learned.from_run(run, stage_of(arguments))
-    if prompt.fingerprint and prompt.vocabulary is None and processes.speaks():
-        Progress().say(
-            f"{prompt.name}: does not say which tokenizer it had, as an earlier fpt wrote it; the model's is taken"
-        )
-    return prompt
+    return learned.from_file(config) if run is None else learned.from_run(run, stage_of(arguments))
 
 
 def read_task(config: RunConfig, progress: Progress) -> Task:
@@ -119,3 +115,18 @@ def launched(words: list[str], config: RunConfig, progress: Progress) -> bool:
         from fpt.devices.distributed import launch
     launch(config.engine, words)
     return True
+
+
+def output_file(name: str | Path) -> Path:
+    """The file that `output=` names; refuse one that cannot be written or belongs to a run."""
+    file = Path(name).expanduser()
+    if file.is_dir():
+        raise UserError(f"output={file}: is a folder; give a file")
+    if file.exists() and (file.parent / LEDGER).is_file():
+        raise UserError(f"output={file}: is a record of the run in that folder; give another file")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try_writing(file.parent)
+    except OSError as error:
+        raise UserError(f"output={file}: cannot be written ({error.strerror}); give another output=FILE") from None
+    return file

@@ -9,8 +9,7 @@ from fpt.cli.arguments import Arguments
 from fpt.cli.subjects import launched, read_task
 from fpt.cli.tables import present, print_comparison, print_result, print_sweep
 from fpt.config import compose
-from fpt.config.clashes import check_quantize
-from fpt.config.run_config import RunConfig
+from fpt.config.run_config import RunConfig, check_quantize
 from fpt.devices import interrupts, processes
 from fpt.devices.ending import one_of_several
 from fpt.errors import UserError

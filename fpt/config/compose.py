@@ -4,7 +4,7 @@ No DictConfig leaves this file: all other functions receive the frozen group of 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
@@ -139,16 +139,6 @@ def _explain(error: Exception, words: Sequence[str]) -> str:
     if isinstance(cause, ValidationError) and key in settings():
         return f"{typed}: expected {type_in_words(key)}"
     return f"{typed}: {str(cause).splitlines()[0]}" if typed else str(cause).splitlines()[0]
-
-
-def to_yaml(config: RunConfig) -> str:
-    """The resolved configuration as YAML, keys in the schema's order."""
-    return literal.dump(asdict(config))
-
-
-def from_yaml(text: str) -> RunConfig:
-    """Read a resolved configuration from the YAML that `to_yaml` wrote."""
-    return from_values(literal.parse(text))
 
 
 def from_values(values: dict[str, Any]) -> RunConfig:

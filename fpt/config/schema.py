@@ -5,7 +5,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fpt.errors import UserError, check_among
+from fpt.errors import UserError, check_among, reason
 
 RELATIVE_LR = {"prefix": 0.16, "suffix": 0.32}  # of the embeddings' root mean square, by place: see docs/models.md
 LONGEST = 255  # the most bytes of a file's name on common file systems
@@ -16,19 +16,13 @@ MOST_TOKENS = 100_000  # the limit of an output's tokens
 
 def place(text: str, key: str) -> Path:
     """The path of a file or folder, which need not exist; ~ stands for a home folder."""
-    path = Path(text)
-    if any(len(part.encode("utf-8", "replace")) > LONGEST for part in path.parts):
+    if any(len(part.encode("utf-8", "replace")) > LONGEST for part in Path(text).parts):
         raise UserError(f"{key}={text[:40]}…: a file's name has at most {LONGEST} bytes; give a shorter one")
     try:
-        path = path.expanduser()
+        path = Path(text).expanduser()
         path.resolve()
-    except RuntimeError as error:
-        why = "its links lead in a circle" if "loop" in str(error) else f"there is no such user; write ./{text}"
-        raise UserError(f"{key}={text}: {why}") from None
-    except UnicodeEncodeError as error:
-        raise UserError(f"{key}={text}: no file can have this name in {error.encoding}; set LC_ALL=C.UTF-8") from None
-    except OSError as error:
-        raise UserError(f"{key}={text[:40]}: cannot be a file's name ({error.strerror})") from None
+    except (OSError, RuntimeError, UnicodeError) as error:  # such as a circle of links, or ~ before no user's name
+        raise UserError(f"{key}={text}: is no path ({reason(error)})") from None
     return path
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TypeVar
 
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.config.run_config import RunConfig
@@ -13,12 +14,14 @@ from fpt.devices.engine import Engine
 from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
 from fpt.tasks.catalogue import rules_of
-from fpt.tasks.task import ANSWER, Example, TaskRules
+from fpt.tasks.task import ANSWER, TaskRules
 from fpt.training.prediction import MixedPredictor, Predictor
 from stages.fits import check_options
 from stages.inputs import choice_for
 from stages.partial import opened, prompt_in
 from stages.using.learned import LearnedPrompt, check_same_model
+
+Window = TypeVar("Window")  # texts to answer together
 
 
 @contextmanager
@@ -102,7 +105,7 @@ def _check_alike(
         )
 
 
-def windows_of_main(windows: Iterable[list[Example]]) -> Iterator[list[Example]]:
+def windows_of_main(windows: Iterable[Window]) -> Iterator[Window]:
     """Give every process the windows that the main process reads; other processes leave their own `windows` unread."""
     own = iter(windows)
     while (window := distributed.broadcast_from_main(lambda: next(own, None))) is not None:

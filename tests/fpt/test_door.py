@@ -142,8 +142,8 @@ def test_whatever_the_streams_and_the_folder_are_the_end_is_one_line(said: Path,
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["predict", "run=~nouser/x", "text=a"], "run=~nouser/x: there is no such user; write ./~nouser/x"),
-        (["report", "~nouser/x"], "run=~nouser/x: there is no such user; write ./~nouser/x"),
+        (["predict", "run=~nouser/x", "text=a"], "run=~nouser/x: is no path"),
+        (["report", "~nouser/x"], "run=~nouser/x: is no path"),
         (["predict", "run=.", f"input={'x' * 300}"], "at most 255 bytes"),
         (["show", f"n={'9' * 5000}"], "expected a whole number, at least 0"),
     ],

@@ -11,7 +11,7 @@ from transformers import AutoModelForSeq2SeqLM
 from fpt.backbones import precision
 from fpt.backbones.precision import FORMATS, Linear, layers_of, packed, packed_bytes
 from fpt.backbones.shapes import Selection, StackSelection
-from fpt.config import clashes
+from fpt.config import run_config
 from fpt.errors import UserError
 from fpt.pricing.flops import price_of
 from stages import partial
@@ -127,7 +127,7 @@ def test_a_full_model_computes_what_transformers_computes_with_the_same_weights(
 
 
 def test_without_bitsandbytes_packing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clashes, "find_spec", lambda _: None)
+    monkeypatch.setattr(run_config, "find_spec", lambda _: None)
     precision._library.cache_clear()
     with pytest.raises(UserError, match=r"engine\.quantize=int8: .*pip install 'fpt\[quantize\]'"):
         packed(layer_of(4, 4), "int8", torch.float32)

@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from operator import attrgetter
 from pathlib import Path
 
@@ -12,11 +12,17 @@ import pytest
 from omegaconf import OmegaConf
 
 from fpt.config import compose, keys, label_words, literal, overrides
+from fpt.config.run_config import RunConfig
 from fpt.config.stored import differences
 from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
 from fpt.tasks.catalogue import rules_of
 from stages.resolve import for_plan
+
+
+def reread(config: RunConfig) -> RunConfig:
+    """A configuration as it is read back from what is written of it."""
+    return compose.from_values(literal.parse(literal.dump(asdict(config))))
 
 
 @pytest.mark.dear
@@ -117,15 +123,15 @@ MISTAKES = {
     "schedule.stages=[": ["schedule.stages=[", "cannot be read as YAML (ParserError"],
     "train.updates=": ["train.updates=", "whole number"],
     "task.shots=": ["task.shots=", "whole number or null"],
-    "model=\ud800/x": ["model=", "no file can have this name in utf-8", "LC_ALL=C.UTF-8"],
-    "model=~nouser/x": ["model=~nouser/x", "no such user; write ./~nouser/x"],
+    "model=\ud800/x": ["model=", "is no path (UnicodeEncodeError"],
+    "model=~nouser/x": ["model=~nouser/x", "is no path", "home directory"],
     f"model={'x' * 300}/y": ["model=xxx", "at most 255 bytes"],
     f"model={'x' * 300}": ["model=xxx", "at most 255 bytes"],
     f"run.dir={'x' * 300}": ["run.dir=xxx", "at most 255 bytes"],
     f"task.name={'x' * 300}": ["run.dir=runs/xxx", "at most 255 bytes"],
-    "run.dir=~nouser/x": ["run.dir=~nouser/x", "no such user"],
-    "task.data=~nouser/x": ["task.data=~nouser/x", "no such user"],
-    "schedule=~nouser/x.yaml": ["schedule=~nouser/x.yaml", "no such user"],
+    "run.dir=~nouser/x": ["run.dir=~nouser/x", "is no path"],
+    "task.data=~nouser/x": ["task.data=~nouser/x", "is no path"],
+    "schedule=~nouser/x.yaml": ["schedule=~nouser/x.yaml", "is no path"],
     f"prompt.init=file prompt.file={'é' * 200}": ["prompt.file=é", "at most 255 bytes"],
     "optim.warmup=2": ["optim.warmup=2", "at most 1"],
     "prompt=late prompt.cache=disk": ["prompt.cache=disk", "auto, off, memory", "prompt.cache=off"],
@@ -145,7 +151,7 @@ def test_a_mistake_is_one_clear_line(words: str) -> None:
 
 def test_a_link_in_a_circle_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    with pytest.raises(UserError, match=r"^model=.*/loop: its links lead in a circle$"):
+    with pytest.raises(UserError, match=r"^model=.*/loop: is no path"):
         compose.load([f"model={tmp_path / 'loop'}"])
 
 
@@ -173,7 +179,7 @@ def test_a_late_prompt_has_its_papers_recipe_and_the_users_word_wins() -> None:
     for words in (["optim.lr=0.5", "prompt=late"], ["prompt=late", "optim.lr=0.5"]):
         assert compose.load([*words, "prompt.length=7", "prompt.layer=12"]).optim.lr == 0.5
     again = compose.load(["prompt=late", "prompt.layer=12"])
-    assert compose.from_yaml(compose.to_yaml(again)) == again
+    assert reread(again) == again
     assert kind_of(again.prompt).position(24) == 12
 
 
@@ -221,10 +227,9 @@ def test_nothing_is_resolved_in_a_text_nor_in_what_was_read_from_a_file(tmp_path
     config = replace(config, task=replace(config.task, labels={"0": text, text: "yes"}))
     assert config.task.template == text
     assert config.schedule.stages == [{"depth": text, "share": 1.0}]
-    again = compose.load(["seed=3"], base=compose.from_yaml(compose.to_yaml(config)))
+    again = compose.load(["seed=3"], base=reread(config))
     assert replace(again, seed=0) == config
-    assert literal.leaves(literal.parse(compose.to_yaml(config)))["task.template"] == text
-    assert not differences(literal.parse(compose.to_yaml(config)), config)
+    assert not differences(literal.parse(literal.dump(asdict(config))), config)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +268,7 @@ def test_label_words_are_texts(typed: str, labels: dict[str, str] | None) -> Non
     """None of them is what YAML takes it for, whether typed, in JSON, or read back from a run."""
     config = compose.load([f"task.labels={typed}"])
     assert config.task.labels == labels
-    assert compose.from_yaml(compose.to_yaml(config)) == config
+    assert reread(config) == config
     if labels:
         assert compose.load([*shlex.split(label_words.shown(labels))]) == config
         assert compose.load([f"task.labels={json.dumps(labels, ensure_ascii=False)}"]) == config
@@ -320,7 +325,7 @@ def test_own_stages_get_a_name_of_their_own() -> None:
 
 
 def test_resolved_yaml_holds_every_key_and_shows_differences() -> None:
-    first, second = (compose.to_yaml(compose.load(words)) for words in (["seed=1"], ["seed=2", "optim.lr=0.2"]))
+    first, second = (literal.dump(asdict(compose.load(words))) for words in (["seed=1"], ["seed=2", "optim.lr=0.2"]))
     tree = OmegaConf.create(first)
     for key in keys.settings():
         assert OmegaConf.select(tree, key, default="absent") != "absent"

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from fpt.cli import serve
+from fpt.cli import use
 from tests.conftest import Outcome
 from tests.processes import Command
 
@@ -72,7 +72,7 @@ def test_bad_input_ends_in_one_line(cli: Cli, finished: Path, words: list[str], 
 
 
 def test_without_its_libraries_it_says_what_to_install(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serve, "NEEDED", ("uvicorn", "a_library_that_is_not_there"))
+    monkeypatch.setattr(use, "NEEDED", ("uvicorn", "a_library_that_is_not_there"))
     done = cli("serve", "run=nowhere")
     assert (done.status, done.err) == (
         2,
@@ -81,5 +81,5 @@ def test_without_its_libraries_it_says_what_to_install(cli: Cli, monkeypatch: py
 
 
 def test_an_address_of_this_machine_alone_is_asked_under_its_names_alone() -> None:
-    assert all({host, "localhost"} <= set(serve._own_names(host)) for host in ("127.0.0.1", "127.1.2.3", "::1"))
-    assert not any(map(serve._own_names, ("0.0.0.0", "192.168.1.2", "::", "example.org")))
+    assert all({host, "localhost"} <= set(use._own_names(host)) for host in ("127.0.0.1", "127.1.2.3", "::1"))
+    assert not any(map(use._own_names, ("0.0.0.0", "192.168.1.2", "::", "example.org")))

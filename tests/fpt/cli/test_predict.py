@@ -5,11 +5,11 @@ from itertools import islice, repeat
 
 import pytest
 
-from fpt.cli.answer_file import in_lines
+from fpt.cli.predict import in_lines
 from fpt.training.prediction import Prediction
 
 ANSWER = Prediction("a,\tb", 0, "yes </s>", 'it\nis\t"yes"', -0.25, (("yes", 0.5), ("</s>", 0.25)))
-ROWS = [{"note": "1,5", "text": "a\tb"}]
+ROW = {"note": "1,5", "text": "a\tb"}
 
 
 @pytest.mark.parametrize(
@@ -22,14 +22,14 @@ ROWS = [{"note": "1,5", "text": "a\tb"}]
     ],
 )
 def test_an_answer_is_a_line_or_a_row(ending: str, columns: list[str], lines: list[str]) -> None:
-    assert list(in_lines(ending, [ANSWER], columns, ROWS)) == lines
+    assert list(in_lines(ending, [(ROW, ANSWER)], columns)) == lines
 
 
 def test_all_of_an_answer_is_json() -> None:
-    (line,) = in_lines(".jsonl", [ANSWER])
+    (line,) = in_lines(".jsonl", [({}, ANSWER)])
     assert json.loads(line) == ANSWER.to_json()
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".txt", ".csv", ".tsv"])
 def test_a_line_does_not_wait_for_the_answers_after_it(ending: str) -> None:
-    assert len(list(islice(in_lines(ending, repeat(ANSWER), ["note"], repeat(ROWS[0])), 3))) == 3
+    assert len(list(islice(in_lines(ending, repeat((ROW, ANSWER)), ["note"]), 3))) == 3
