@@ -41,7 +41,7 @@ from fpt.data.encoded import Batch, Encoded  # noqa: E402
 from fpt.pricing.flops import price_of  # noqa: E402
 from fpt.pricing.memory import need  # noqa: E402
 from fpt.prompts.prompted import PromptedModel  # noqa: E402
-from fpt.training.loop import NoRoomError, step  # noqa: E402
+from fpt.training.loop import step  # noqa: E402
 from fpt.training.optimizer import make  # noqa: E402
 from stages import schedule  # noqa: E402
 from stages.planning.decide import plan_ahead  # noqa: E402
@@ -118,7 +118,7 @@ def _speed_of(place: Place, model: PromptedModel, data: Encoded, size: int, prec
     while seconds is None:
         try:
             seconds = updates(place, model, data, size, micro_batch)
-        except NoRoomError:
+        except torch.OutOfMemoryError:
             if micro_batch == 1:
                 raise
             micro_batch //= 2
@@ -222,7 +222,7 @@ def cards(place: Place) -> Iterator[Found]:
             seconds = updates(place, model, data, config.train.batch_size, plan.micro_batch, graphs=graphs)
             tokens = sum(map(sum, data.lengths)) / seconds
             found |= {"seconds_per_update": seconds, "tokens_per_second": tokens}
-        except NoRoomError:
+        except torch.OutOfMemoryError:
             found |= {"out_of_memory": True}
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0)

@@ -43,7 +43,7 @@ from fpt.data.encoded import Encoded, RaggedRows  # noqa: E402
 from fpt.devices.engine import Engine  # noqa: E402
 from fpt.pricing.flops import Price  # noqa: E402
 from fpt.prompts.kinds import kind_of  # noqa: E402
-from fpt.prompts.prompted import PromptedModel  # noqa: E402
+from fpt.prompts.readers import prompted_model  # noqa: E402
 from fpt.training.loop import step  # noqa: E402
 from fpt.training.optimizer import make  # noqa: E402
 from stages import partial as parts  # noqa: E402
@@ -68,7 +68,7 @@ class Side:
         tensors = LATE.initial(backbone, labels=(), seed=0)
         prompt = untrained(backbone) if name == "soft" else LATE.build(tensors, layer)
         self.optim = OptimConfig(name="adafactor", lr=0.3) if name == "soft" else LATE_OPTIM
-        self.model, self.is_kept = PromptedModel(body, prompt), name == SIDES[2]
+        self.model, self.is_kept = prompted_model(body, prompt), name == SIDES[2]
         self._optimizer = make(self.model.prompt.parameters(), self.optim)
 
     def inputs(self, data: Encoded) -> Encoded:

@@ -19,6 +19,7 @@ from fpt.data.batches import Share
 from fpt.data.encoded import Encoded
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
+from fpt.prompts.readers import prompted_model
 from fpt.training.graphs import Graphs, Recorder, largest_batch
 from fpt.training.loop import step
 from fpt.training.optimizer import make
@@ -110,7 +111,7 @@ def random_model(
             if module in layers:
                 body.set_submodule(path, packed(module, quantize, dtype))
     vectors = torch.randn(PROMPT, body.config.d_model, generator=torch.Generator().manual_seed(0))
-    return PromptedModel(body, SoftPrompt(vectors)).to(place.device)
+    return prompted_model(body, SoftPrompt(vectors)).to(place.device)
 
 
 def updater(

@@ -18,6 +18,7 @@ from fpt.backbones.shapes import STACKS, Shape, read_shape, read_sizes
 from fpt.data.encoded import Encoded, RaggedRows
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
+from fpt.prompts.readers import prompted_model
 from stages import partial, selection
 
 LIMIT = 492  # source tokens; with the paper's 20 prompt vectors 512 positions
@@ -107,7 +108,7 @@ def part(backbone: Backbone, shape: Shape) -> PromptedModel:
         name: torch.rand(full[name].blocks, full[name].neurons, generator=torch.Generator().manual_seed(0))
         for name in STACKS
     }
-    return PromptedModel(partial.build(backbone, selection.choose(shape, full, scores)), untrained(backbone))
+    return prompted_model(partial.build(backbone, selection.choose(shape, full, scores)), untrained(backbone))
 
 
 def untrained(backbone: Backbone) -> SoftPrompt:

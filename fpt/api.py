@@ -23,6 +23,7 @@ from fpt.devices.engine import Engine
 from fpt.errors import UserError
 from fpt.prompts.modules import LatePrompt, SoftPrompt
 from fpt.prompts.prompted import PromptedModel
+from fpt.prompts.readers import prompted_model
 from fpt.runs.progress import Progress
 from fpt.runs.run import Run, open_run
 from fpt.tasks.opening import open_task
@@ -32,7 +33,7 @@ from stages import partial, resolve, schedule
 from stages.planning.decide import described
 from stages.run import run as run_stages
 from stages.selection import choose
-from stages.using import evaluate, learned, predict
+from stages.using import answers, learned
 
 __all__ = [
     "Backbone",
@@ -54,6 +55,7 @@ __all__ = [
     "open_run",
     "plan",
     "predictor",
+    "prompted_model",
     "score",
     "train",
 ]
@@ -91,7 +93,7 @@ def score(path: str | Path, *overrides: str, split: str | None = None, stage: in
     config = without_training_file(with_split(_settings(run, overrides), split), split, run)
     with warnings.catch_warnings(action="ignore"):
         prompt = learned.from_run(run, stage)
-        return evaluate.evaluate(config, lambda: open_task(config), split, prompt, Progress())[0]
+        return answers.evaluate(config, lambda: open_task(config), split, prompt, Progress())[0]
 
 
 def build(
@@ -107,7 +109,6 @@ def predictor(
     path: str | Path,
     *overrides: str,
     stage: int | None = None,
-    beams: int = 1,
     max_new_tokens: int | None = None,
 ) -> Iterator[Predictor]:
     """Within, a finished run's prompt answers lists of texts.
@@ -116,7 +117,8 @@ def predictor(
     """
     run = open_run(path)
     prompt = learned.from_run(run, stage)
-    opened = predict.predictor(_settings(run, overrides), prompt, beams=beams, max_new_tokens=max_new_tokens)
+    prompts = {"": (_settings(run, overrides), prompt)}
+    opened = answers.predictor(prompts, max_new_tokens=max_new_tokens)
     with ExitStack() as stack:
         with warnings.catch_warnings(action="ignore"):
             answer = stack.enter_context(opened)

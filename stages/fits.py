@@ -89,17 +89,13 @@ def most_padded(values: dict[str, Any], where: str) -> float:
     return num_positions(row, row.first, values) if row.positions else inf
 
 
-def check_options(config: RunConfig, *, beams: int, max_new_tokens: int | None) -> None:
-    """Refuse generation options where nothing is generated, or where the model does not support them."""
+def check_options(config: RunConfig, *, max_new_tokens: int | None) -> None:
+    """Refuse a limit of outputs where nothing is generated, or that the model has no positions for."""
     values, where = config_values(config.model)
     longest = max_new_tokens or config.task.max_new_tokens
     check_positions(replace(config, task=replace(config.task, max_new_tokens=longest)), values, where)
-    if beams == 1 and max_new_tokens is None:
-        return
-    row, answer = row_of(values, where), config.task.answer
-    option = f"beams={beams}" if beams > 1 else f"max-new-tokens={max_new_tokens}"
-    if row.reads.chooses(answer):
+    answer = config.task.answer
+    if max_new_tokens is not None and row_of(values, where).reads.chooses(answer):
         why = "a masked model" if answer == "generate" else f"task.answer={answer}"
+        option = f"max-new-tokens={max_new_tokens}"
         raise UserError(f"{option}: is of generation; with {why} nothing is generated, so leave it out")
-    if beams > 1 and (len(row.stacks) == 1 or config.prompt.place == "suffix"):
-        raise UserError(f"{option}: models of one stack, and prompts behind the source, answer greedily; leave it out")

@@ -22,8 +22,7 @@ from fpt.runs.progress import Progress
 from fpt.runs.run import INPUTS
 from fpt.runs.shared_folder import SharedFolder
 from fpt.tasks.task import Task, TaskRules
-from fpt.training.choice import Choice, choice_of
-from fpt.training.evaluation import Evaluator, longest_answer
+from fpt.training.evaluation import Choice, Evaluator, choice_of, longest_answer
 from stages import fits
 
 

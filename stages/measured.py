@@ -19,8 +19,7 @@ from fpt.data.batches import batches_by_length, in_turn
 from fpt.data.encoded import Encoded
 from fpt.devices import distributed
 from fpt.devices.engine import Engine
-from fpt.prompts.prompted import PromptedModel
-from fpt.prompts.readers import mean_weights
+from fpt.prompts.prompted import PromptedModel, mean_weights
 from fpt.runs.progress import WithBar
 from fpt.runs.run import MEASURED, reading
 from stages.selection import everything
@@ -96,14 +95,14 @@ def importance(
             if not indices and not model.in_step:
                 continue
             batch = examples.batch(indices or batches[0]).to(engine.device)
-            below, rest = model.reader.position_weights(batch)
+            below, rest = model.position_weights(batch)
             # A process without a batch of its own runs one with weight 0, because its shard of the model is needed.
             counts = float(bool(indices))
-            weights["decoder"] = mean_weights(model.reader.decoder_mask(batch)) * counts
+            weights["decoder"] = mean_weights(model.decoder_mask(batch)) * counts
             weights[first] = below * counts
             batch = replace(batch, below=model.below(batch))
             weights[first] = rest * counts
-            model.reader.decode(batch, model.encode(batch))
+            model.decode(batch, model.encode(batch))
     means = {name: torch.stack(rows) / len(examples) for name, rows in totals.items()}
     distributed.all_reduce_sum_(list(means.values()))
     return {name: rows.float().cpu() for name, rows in means.items()}

@@ -25,6 +25,7 @@ from fpt.devices.engine import Engine
 from fpt.prompts.kinds import kind_of
 from fpt.prompts.modules import Prompt, Tensors
 from fpt.prompts.prompted import PromptedModel
+from fpt.prompts.readers import prompted_model
 
 IN_FLOAT32 = Engine(EngineConfig(name="torch", device="cpu", dtype="float32"), torch.device("cpu"))
 
@@ -75,7 +76,7 @@ def opened(
     with engine.holding(body) as held:
         distributed.barrier()  # one process may take longer than another to read the weights
         prompt = prompt.to(engine.device)
-        yield PromptedModel(
+        yield prompted_model(
             held.body, prompt, checkpointing=checkpointing, begin_pass=held.begin_pass, in_step=held.in_step
         )
 

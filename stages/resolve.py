@@ -10,8 +10,7 @@ from fpt.config.keys import stages_of
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import RELATIVE_LR, OptimConfig, ScheduleConfig
 from fpt.errors import UserError
-from fpt.prompts.kinds import kind_of
-from fpt.prompts.soft import NUM_COMMON
+from fpt.prompts.kinds import NUM_COMMON, kind_of
 from fpt.tasks.opening import open_task
 from fpt.tasks.splits import most_examples
 

@@ -10,9 +10,10 @@ from transformers import T5Config
 from fpt.backbones.backbone import FAMILIES
 from fpt.config.schema import PromptConfig
 from fpt.data.encoded import Encoded, RaggedRows
-from fpt.prompts.late import Late
+from fpt.prompts.kinds import Late
 from fpt.prompts.modules import LatePrompt, SoftPrompt, drawn
 from fpt.prompts.prompted import PromptedModel
+from fpt.prompts.readers import prompted_model
 from fpt.training.checkpoint import TrainState, load_state
 from stages import partial
 from stages.selection import everything
@@ -39,7 +40,7 @@ def late(position: int = 3, **settings: Any) -> LatePrompt:
 def prompted(folder: Path, prompt: LatePrompt | SoftPrompt, **more: Any) -> PromptedModel:
     backbone = open_folder(folder)
     body = partial.build(backbone, everything(backbone.shape), on_cpu(dtype=more.get("dtype", "float32")))
-    return PromptedModel(body, prompt, checkpointing=more.get("checkpointing", False))
+    return prompted_model(body, prompt, checkpointing=more.get("checkpointing", False))
 
 
 def logits(model: Any) -> torch.Tensor:

@@ -33,9 +33,9 @@ from fpt.data.encoded import Encoded, RaggedRows
 from fpt.devices.engine import Engine
 from fpt.pricing.flops import price_of
 from fpt.prompts.files import initial
+from fpt.prompts.kinds import TENSOR
 from fpt.prompts.modules import SoftPrompt
-from fpt.prompts.prompted import PromptedModel
-from fpt.prompts.soft import TENSOR
+from fpt.prompts.readers import prompted_model
 from fpt.runs.files import replace_file
 from fpt.runs.progress import Progress, quiet_libraries
 from fpt.runs.run import open_run
@@ -59,7 +59,7 @@ def sentences(backbone: Backbone, body: Any) -> Text:
     rows = [backbone.tokenizer(line, add_special_tokens=False).input_ids for line in SENTENCES.read_text().splitlines()]
     nothing = SoftPrompt(torch.zeros(0, backbone.sizes.width))
     return Text(
-        "sentences", PromptedModel(body, nothing), Encoded(RaggedRows.of([[start]] * len(rows)), RaggedRows.of(rows))
+        "sentences", prompted_model(body, nothing), Encoded(RaggedRows.of([[start]] * len(rows)), RaggedRows.of(rows))
     )
 
 
@@ -69,7 +69,7 @@ def of_run(folder: Path, body: Any) -> Iterator[tuple[Text, Text]]:
     inputs = open_inputs(config, open_task(config), Progress())
     started = initial(config.prompt, inputs.backbone, labels=inputs.task.labels, seed=config.seed)
     for when, tensors in (("started", started), ("ended", load_file(folder / "prompt.safetensors"))):
-        model, name = PromptedModel(body, SoftPrompt(tensors[TENSOR])), f"{config.task.name}, prompt as it {when}"
+        model, name = prompted_model(body, SoftPrompt(tensors[TENSOR])), f"{config.task.name}, prompt as it {when}"
         few, more = (
             inputs.train.taken(random_streams.drawn(len(inputs.train), *how, "importance"))
             for how in ((EXAMPLES, 0), (FITTED, 1))

@@ -36,7 +36,7 @@ class Text:
 
     @torch.no_grad()
     def _begun(self, batch: Batch) -> Pass:
-        ids, mask = self.model.reader.inputs(batch)
+        ids, mask = self.model.inputs(batch)
         below = self.model.family.states_before(self.model.body, ids, mask, 0)
         states, mask = self.model.prompt.joined(below, mask, batch.mask)
         return batch, states, mask, self.model.family.arguments(self.model.body, states, mask)

@@ -27,7 +27,7 @@ class Learning:
 class Reading:
     """How a family's models read an example and answer it: sequence to sequence, causal, or by filling in a mask.
 
-    Other code uses these attributes and never asks which way it is; the passes of each are in `fpt/prompts/readers.py`.
+    Other code uses these attributes and never asks which way it is; each has a subclass of `PromptedModel`.
     """
 
     name: str

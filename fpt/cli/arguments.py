@@ -45,9 +45,9 @@ class Arguments:
             raise UserError(f"{name}={text[:40]}: expected a whole number, at least {least} and at most {most}")
         return int(text)
 
-    def output_limits(self) -> tuple[int, int | None]:
-        """How many beams are searched, and how many tokens an output may have; None: as many as in training."""
-        return self.number("beams", 1, most=1000), self.number("max-new-tokens", 0, least=0, most=MOST_TOKENS) or None
+    def output_limit(self) -> int | None:
+        """How many tokens an output may have; None: as many as in training."""
+        return self.number("max-new-tokens", 0, least=0, most=MOST_TOKENS) or None
 
     def listed(self, name: str, default: str) -> list[str]:
         """The values of an option, separated by commas."""

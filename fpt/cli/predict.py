@@ -26,7 +26,7 @@ from fpt.tasks.predict_input import ToExample
 from fpt.tasks.task import Example
 
 if TYPE_CHECKING:
-    from fpt.training.prediction import MixedPredictor, Prediction
+    from fpt.training.prediction import Prediction, Predictor
 
 BATCHES_IN_WINDOW = 32  # the texts of so many batches are sorted by length together
 JSON, TEXT = ".jsonl", ".txt"
@@ -41,7 +41,7 @@ def predict(arguments: Arguments) -> None:
     subjects, progress = subjects_of(arguments), Progress()
     configs = {name: config for name, (_, config) in subjects.items()}
     config = next(iter(configs.values()))
-    beams, limit = arguments.output_limits()
+    limit = arguments.output_limit()
     faults, to_example = faults_of(configs.values()), _to_example(arguments, configs)
     windows = asked(arguments, config, to_example, faults)
     file, columns = None, list[str]()
@@ -54,11 +54,11 @@ def predict(arguments: Arguments) -> None:
         return
     with one_of_several():
         with progress.console.status("importing torch and transformers"):
-            from stages.using.predict import mixed_predictor, windows_of_main
+            from stages.using.answers import predictor, windows_of_main
         prompts = {name: (config, learned_from(arguments, run, config)) for name, (run, config) in subjects.items()}
-        with mixed_predictor(prompts, beams=beams, max_new_tokens=limit) as mixed:
+        with predictor(prompts, max_new_tokens=limit) as model:
             ending = file.suffix if file else JSON if "json" in arguments.options else TEXT
-            _write(in_lines(ending, _answers(mixed, windows_of_main(windows), progress), columns), file)
+            _write(in_lines(ending, _answers(model, windows_of_main(windows), progress), columns), file)
         for note in faults.notes:
             progress.say(note)
         if file is not None:
@@ -128,7 +128,7 @@ def _checked_columns(output: Path, arguments: Arguments, records: Iterator[Asked
 
 
 def _answers(
-    mixed: "MixedPredictor", windows: Iterable[list[Asked]], progress: Progress
+    model: "Predictor", windows: Iterable[list[Asked]], progress: Progress
 ) -> Iterator[tuple[Record, "Prediction"]]:
     """Answer window by window; an empty text is answered too, but its answer means nothing."""
     for window in windows:
@@ -137,7 +137,7 @@ def _answers(
             are = "is" if empty == 1 else "are"
             progress.say(f"{empty:,} of {len(window):,} texts {are} empty; the answer says nothing")
         with progress.running():
-            predictions = mixed.answer(examples, progress.with_bar)
+            predictions = model.answer(examples, progress.with_bar)
         yield from zip(records, predictions, strict=True)
 
 

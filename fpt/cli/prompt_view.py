@@ -13,8 +13,7 @@ from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.cli.tables import Output
 from fpt.config.run_config import RunConfig
 from fpt.errors import UserError
-from fpt.prompts.kinds import kind_of
-from fpt.prompts.soft import TENSOR
+from fpt.prompts.kinds import TENSOR, kind_of
 from fpt.runs.run import Run
 from stages.using.learned import from_run
 

@@ -55,8 +55,7 @@ def _checked(config: RunConfig) -> Schedule:
     is_tracked(config.tracking)
     check_quantize(config.engine.quantize)
     stages = schedule.of(config)
-    if start := files.prompt_to_start_from(config.prompt, read_sizes(*config_values(config.model)).width):
-        start.read()  # finds numbers that are not finite now, not once the run has its folder
+    files.prompt_to_start_from(config.prompt, read_sizes(*config_values(config.model)).width)
     folder.check_usable(config.folder, starts_over=config.resume == "never")
     return stages
 

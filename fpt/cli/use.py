@@ -52,7 +52,7 @@ def evaluate(arguments: Arguments) -> None:
     with one_of_several():
         task = None if processes.is_worker() else read_task(config, progress)
         with progress.console.status("importing torch and transformers"):
-            from stages.using.evaluate import evaluate
+            from stages.using.answers import evaluate
         prompt = learned_from(arguments, run, config)
         scores, lines = evaluate(config, lambda: task or read_task(config, progress), split, prompt, progress)
         if processes.speaks():
@@ -72,8 +72,8 @@ def export(arguments: Arguments) -> None:
     for name in ("text", "input"):
         if name in options and to != "embeds":
             raise UserError(f"{name}={options[name]}: is for to=embeds, which embeds texts behind the prompt")
-    number, folder, base = stage_of(arguments), options.get("output"), options.get("base")
-    requests = [check_request(path, to, number=number, folder=folder, base=base) for path in paths]
+    number, folder = stage_of(arguments), options.get("output")
+    requests = [check_request(path, to, number=number, folder=folder) for path in paths]
     configs = [request.run.config for request in requests]
     names = names_of(arguments, paths, configs) if to == "tokens" else [ALONE]
     faults, texts = faults_of(configs), iter(list[list[Example]]())
@@ -103,13 +103,13 @@ def serve(arguments: Arguments) -> None:
         processes.alone(config)
     host, port = arguments.options.get("host", "127.0.0.1"), arguments.number("port", 8000, least=0, most=65_535)
     longest_queue, longest_body = arguments.number("queue", 256), arguments.number("max-body", 100_000)
-    beams, limit = arguments.output_limits()
+    limit = arguments.output_limit()
     from fpt.serving import app  # imported here, because its libraries may be missing
 
     own = app.bound(host, port)
     with progress.console.status("importing torch and transformers"):
         from fpt.serving.waiting import Waiting
-        from stages.using.predict import mixed_predictor
+        from stages.using.answers import predictor
     prompts = {name: (config, learned_from(arguments, run, config)) for name, (run, config) in subjects.items()}
     served = {
         name: app.Served(config.task.name, rules_of(config.task), _example(run, config))
@@ -117,8 +117,8 @@ def serve(arguments: Arguments) -> None:
     }
     config, field = next(iter(prompts.values()))[0], arguments.options.get("prompt-field", "prompt")
     service = app.Service(config.model.name, served, field, longest_body, _own_names(host))
-    with mixed_predictor(prompts, beams=beams, max_new_tokens=limit) as mixed:
-        waiting = Waiting(mixed.answer, batch_size=config.train.eval_batch, longest=longest_queue)
+    with predictor(prompts, max_new_tokens=limit) as model:
+        waiting = Waiting(model.answer, batch_size=config.train.eval_batch, longest=longest_queue)
         progress.say(f"{', '.join(served)} on {config.model.name} at {app.address(own)}; Ctrl-C ends")
         app.run(app.make(service, waiting), own, most=longest_queue + CONNECTIONS)
     progress.say(f"stopped, after {waiting.answered:,} answers in {waiting.batches:,} batches")

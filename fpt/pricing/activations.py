@@ -23,6 +23,7 @@ from fpt.config.schema import PromptConfig
 from fpt.data.encoded import Batch
 from fpt.prompts.kinds import kind_of
 from fpt.prompts.prompted import PromptedModel
+from fpt.prompts.readers import prompted_model
 
 BLOCKS = 2  # how many blocks of each stack are run
 
@@ -70,7 +71,7 @@ def peaks(
     ids, labels = (torch.ones(batch, length, dtype=torch.long) for length in (source - prompt.length, target))
     inputs = Batch(ids, torch.ones_like(ids), labels).to("meta")
     # A late prompt is put before the first block too: only blocks above it are run here.
-    model = PromptedModel(body, kind.build(tensors, 0), checkpointing=checkpointing)
+    model = prompted_model(body, kind.build(tensors, 0), checkpointing=checkpointing)
     with _AsTrained(is_padded=batch > 1, sharded=sharded, on_card=on_card):
         with _Living(model) as living:
             states, mask = model.encode(inputs)

@@ -1,26 +1,23 @@
 """Reads the prompt to start from: fpt's own file, a run's folder, a numpy array, torch's file or a PEFT adapter.
 
-Shapes come from the file's header, so that a prompt that does not fit is refused before torch is imported; only a
-file that torch saved has no header, and is loaded.
+A prompt that does not fit is refused before torch is imported, unless only torch can read the file.
 
 Letters: P prompt, D model.
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from fpt.backbones.location import TOKENIZER_FILES
 from fpt.config.schema import PromptConfig
 from fpt.errors import UserError
-from fpt.prompts.kinds import KINDS, kind_of
-from fpt.prompts.soft import TENSOR
+from fpt.prompts.kinds import KINDS, TENSOR, Shapes, kind_of, width_of
 from fpt.runs.files import other_kind
 from fpt.runs.folder import LEDGER
 from fpt.runs.run import INPUTS, PROMPT, open_run
@@ -38,28 +35,30 @@ FORMS = "a prompt.safetensors, a .npy, what torch saved, or the folder of a run 
 
 @dataclass(frozen=True)
 class PromptFile:
-    """A prompt on disk, of which only the header has been read.
-
-    Attributes:
-        file: its file.
-        config: its settings, as far as the file states them.
-        shapes: its tensors' shapes, by name; a PEFT adapter may hold more rows, which are not the encoder's.
-        load: reads the tensors, in the precision that they are stored in.
-        vocabulary: the hash of the tokenizer that it was trained with; None: not known.
-    """
+    """A prompt that was read from disk; numbers that are not finite in float32 are an error."""
 
     file: Path
-    config: PromptConfig
-    shapes: dict[str, tuple[int, ...]]
-    load: Callable[[], "Tensors"]
-    vocabulary: str | None = None
+    config: PromptConfig  # its settings, as far as the file states them
+    arrays: dict[str, NDArray[Any]]  # its tensors by name, floats
+    fingerprint: str | None = None  # the hash of the model's weights that it was trained with; None: not known
+    vocabulary: str | None = None  # the tokenizer's hash; None: not known
 
-    def read(self) -> "Tensors":
-        """The learned tensors, by name, in float32; numbers that are not finite there are an error."""
-        tensors = {name: tensor[: self.shapes[name][0]].float() for name, tensor in self.load().items()}
-        if not all(tensor.isfinite().all() for tensor in tensors.values()):
+    def __post_init__(self) -> None:
+        with np.errstate(over="ignore"):
+            are_finite = all(np.isfinite(array.astype(np.float32)).all() for array in self.arrays.values())
+        if not are_finite:
             raise UserError(f"{self.file}: holds numbers that are not finite in float32")
-        return tensors
+
+    @property
+    def shapes(self) -> Shapes:
+        """The tensors' shapes, by name."""
+        return {name: array.shape for name, array in self.arrays.items()}
+
+    def tensors(self) -> "Tensors":
+        """The learned tensors, by name, in float32."""
+        import torch  # here, because an error must not wait for it
+
+        return {name: torch.from_numpy(array.astype(np.float32)) for name, array in self.arrays.items()}
 
 
 def initial(config: PromptConfig, backbone: "Backbone", *, labels: tuple[str, ...], seed: int) -> "Tensors":
@@ -68,7 +67,7 @@ def initial(config: PromptConfig, backbone: "Backbone", *, labels: tuple[str, ..
     if stored is None:
         return kind_of(config).initial(backbone, labels=labels, seed=seed)
     refuse_other_tokenizer(f"prompt.file={config.file}", stored.vocabulary, backbone)
-    return stored.read()
+    return stored.tensors()
 
 
 def refuse_other_tokenizer(name: str, vocabulary: str | None, backbone: "Backbone") -> None:
@@ -116,7 +115,8 @@ def _in_folder(path: Path) -> PromptFile:
     if not run.is_finished:
         raise UserError(f"{path}: this run is not finished; stages/<stage>/{PROMPT} are the prompts it has")
     run.read(PROMPT)
-    return replace(_in_safetensors(path / PROMPT, TENSOR), vocabulary=run.read_json(INPUTS).get("tokenizer"))
+    stored, inputs = _in_safetensors(path / PROMPT, TENSOR), run.read_json(INPUTS)
+    return replace(stored, fingerprint=inputs["model"], vocabulary=inputs.get("tokenizer"))
 
 
 def _in_adapter(path: Path) -> PromptFile:
@@ -130,71 +130,62 @@ def _in_adapter(path: Path) -> PromptFile:
     if peft_type != "PROMPT_TUNING":
         raise UserError(f"{file}: peft_type={peft_type}; only PROMPT_TUNING has a prompt that goes before the input")
     if not (path / ADAPTER).is_file():
-        pickled = (path / "adapter_model.bin").is_file()
-        reason = "adapter_model.bin is a pickle, which may run code; load and save it with PEFT, which writes"
-        raise UserError(f"{path}: {reason if pickled else 'has no'} {ADAPTER}")
+        way_out = "adapter_model.bin is a pickle, which may run code; load and save it with PEFT"
+        raise UserError(f"{path}: has no {ADAPTER}; {way_out}")
     stored = _in_safetensors(path / ADAPTER, ADAPTER_TENSOR)
     parts = values.get("num_transformer_submodules") or (2 if values.get("task_type") == "SEQ_2_SEQ_LM" else 1)
-    vectors, width = stored.shapes[TENSOR]
-    if vectors != length * parts:
-        raise UserError(f"{stored.file}: has {vectors} vectors, {ADAPTER_CONFIG} says {parts} × {length}")
-    return replace(stored, shapes={TENSOR: (length, width)}, config=PromptConfig(length=length))
+    vectors = stored.arrays[TENSOR]
+    if len(vectors) != length * parts:
+        raise UserError(f"{stored.file}: has {len(vectors)} vectors, {ADAPTER_CONFIG} says {parts} × {length}")
+    return replace(stored, arrays={TENSOR: vectors[:length]}, config=PromptConfig(length=length))
 
 
 def _in_safetensors(file: Path, stored: str) -> PromptFile:
     """A soft prompt, in the tensor called `stored`, or a prompt of the kind that the file's metadata names."""
     try:
         with safe_open(file, framework="np") as handle:
-            description = (handle.metadata() or {}).get("fpt", "")
-            parts = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 - a handle is no dict
-            shapes = {name: tuple(part.get_shape()) for name, part in parts.items()}
-            dtypes = {name: str(part.get_dtype()) for name, part in parts.items()}
+            description, names = (handle.metadata() or {}).get("fpt", ""), list(handle.keys())
     except (SafetensorError, OSError) as error:
         other = other_kind(file) if file.is_file() else None
         raise UserError(f"{file}: {other or f'cannot be read as safetensors ({error}); expected {FORMS}'}") from None
     # A prompt before the input has no kind recorded, so that fpt's files and those of other tools are read alike.
     if kind := next((name for name in KINDS if f'"{name}"' in description), None):
-        are_floats = all("F" in dtype for dtype in dtypes.values())
-        config = _described(file, kind, description if are_floats else "", shapes)
-        return PromptFile(file, config, shapes, partial(_load, file, {name: name for name in shapes}))
-    if stored not in shapes:
-        hint = "; give the adapter's folder" if ADAPTER_TENSOR in shapes else ""
-        raise UserError(f"{file}: has no tensor '{stored}', but {', '.join(shapes) or 'nothing'}{hint}")
-    dtype, load = dtypes[stored], partial(_load, file, {TENSOR: stored})
-    return _soft(file, shapes[stored], dtype, load, is_float="F" in dtype)
+        return _described(file, kind, description, _arrays(file, names))
+    if stored not in names:
+        hint = "; give the adapter's folder" if ADAPTER_TENSOR in names else ""
+        raise UserError(f"{file}: has no tensor '{stored}', but {', '.join(names) or 'nothing'}{hint}")
+    return _soft(file, _arrays(file, [stored])[stored])
 
 
-def _described(file: Path, kind: str, description: str, shapes: dict[str, tuple[int, ...]]) -> PromptConfig:
-    """The settings in a file's metadata; tensors of other shapes than they imply are an error."""
+def _arrays(file: Path, names: list[str]) -> dict[str, NDArray[Any]]:
+    """Some tensors of a safetensors file, by name."""
     try:
-        config: PromptConfig = KINDS[kind].of_file(json.loads(description), shapes)
-        if shapes == kind_of(config).shapes(KINDS[kind].width(shapes)):
-            return config
+        with safe_open(file, framework="np") as handle:
+            return {name: handle.get_tensor(name) for name in names}
+    except (TypeError, AttributeError):  # numpy has no bfloat16
+        with safe_open(file, framework="pt") as handle:
+            return {name: handle.get_tensor(name).float().numpy() for name in names}
+
+
+def _described(file: Path, kind: str, description: str, arrays: dict[str, NDArray[Any]]) -> PromptFile:
+    """A prompt with the settings in its file's metadata; tensors of other shapes than they imply are an error."""
+    shapes = {name: array.shape for name, array in arrays.items()}
+    try:
+        config = KINDS[kind].of_file(json.loads(description), shapes)
+        fits = shapes == kind_of(config).shapes(width_of(shapes))
     except (ValueError, TypeError, AttributeError, LookupError):
-        pass
-    raise UserError(f"{file}: is not a {kind} prompt as fpt writes it; its description and its tensors differ")
-
-
-def _load(file: Path, stored: dict[str, str]) -> "Tensors":
-    """Load tensors from a safetensors file; `stored` maps each name to the tensor's name in the file."""
-    with safe_open(file, framework="pt") as handle:
-        return {name: handle.get_tensor(own) for name, own in stored.items()}
+        fits = False
+    if not fits or any(array.dtype.kind != "f" for array in arrays.values()):
+        raise UserError(f"{file}: is not a {kind} prompt as fpt writes it; its description and its tensors differ")
+    return PromptFile(file, config, arrays)
 
 
 def _in_array(file: Path) -> PromptFile:
     try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
+        array = np.load(file, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise UserError(f"{file}: cannot be read as a numpy array ({error})") from None
-    if array.ndim == 3 and len(array) == 1:
-        array = array[0]
-
-    def load() -> "Tensors":
-        import torch  # here, because an error must not wait for it
-
-        return {TENSOR: torch.from_numpy(array.astype(np.float32))}
-
-    return _soft(file, array.shape, str(array.dtype), load, is_float=array.dtype.kind == "f")
+    return _soft(file, array[0] if array.ndim == 3 and len(array) == 1 else array)
 
 
 class _Unread:
@@ -228,15 +219,11 @@ def _in_torch_file(file: Path) -> PromptFile:
     if not isinstance(tensor, torch.Tensor):
         what = ", ".join(map(str, loaded)) if isinstance(loaded, dict) else type(loaded).__name__
         raise UserError(f"{file}: has no tensor '{TENSOR}', but {what or 'nothing'}")
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    is_float = tensor.is_floating_point()
-    return _soft(file, tuple(tensor.shape), dtype, lambda: {TENSOR: tensor.detach()}, is_float=is_float)
+    return _soft(file, (tensor.float() if tensor.is_floating_point() else tensor).detach().numpy())
 
 
-def _soft(
-    file: Path, shape: tuple[int, ...], dtype: str, load: Callable[[], "Tensors"], *, is_float: bool
-) -> PromptFile:
-    """A soft prompt in a tensor of the given shape, which must be floats of [P, D]."""
-    if len(shape) != 2 or not all(shape) or not is_float:
-        raise UserError(f"{file}: holds {dtype} of shape {list(shape)}; expected floats of shape [P, D]")
-    return PromptFile(file, PromptConfig(length=shape[0]), {TENSOR: shape}, load)
+def _soft(file: Path, array: NDArray[Any]) -> PromptFile:
+    """A soft prompt in an array, which must be floats of [P, D]."""
+    if array.ndim != 2 or not array.size or array.dtype.kind != "f":
+        raise UserError(f"{file}: holds {array.dtype} of shape {list(array.shape)}; expected floats of shape [P, D]")
+    return PromptFile(file, PromptConfig(length=len(array)), {TENSOR: array})

@@ -106,15 +106,12 @@ class LatePrompt(Prompt):
 class MixedPrompt(Prompt):
     """Several prompts that enter at the same place, one for each example of a batch."""
 
-    def __init__(self, prompts: Sequence[Prompt], of_rows: Sequence[int]) -> None:
-        """Use prompts[of_rows[i]] for example i of the batch."""
-        number = {index: [row for row, own in enumerate(of_rows) if own == index] for index in sorted(set(of_rows))}
-        self._rows = [(prompts[index], rows) for index, rows in number.items()]
-        places = {(prompt.position, prompt.is_behind) for prompt, _ in self._rows}
-        assert len(places) == 1
-        position, is_behind = places.pop()
-        super().__init__({}, length=max(prompt.length for prompt, _ in self._rows), position=position)
-        self.is_behind = is_behind
+    def __init__(self, prompts: Sequence[Prompt]) -> None:
+        """Use prompts[i] for example i of the batch."""
+        distinct = dict.fromkeys(prompts)
+        self._rows = [(one, [row for row, own in enumerate(prompts) if own is one]) for one in distinct]
+        super().__init__({}, length=max(prompt.length for prompt in prompts), position=prompts[0].position)
+        self.is_behind = prompts[0].is_behind
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """The vectors [B, P, D] of each example's prompt; shorter prompts are padded in front."""

@@ -9,11 +9,10 @@ from fpt.backbones.shapes import read_sizes
 from fpt.config import label_words
 from fpt.prompts.kinds import kind_of
 from fpt.runs.run import Run
-from fpt.sharing.export import ExportRequest, is_local
-from fpt.sharing.tokens import written
+from fpt.sharing.export import ExportRequest, written
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.origins import Origin
-from fpt.tasks.splits import data_of, is_drawn, name_of_validation
+from fpt.tasks.splits import data_of, name_of_validation
 from fpt.tasks.task import MASK
 from fpt.units import amount
 
@@ -22,7 +21,7 @@ def of_prompt(request: ExportRequest) -> str:
     """Render an export's README.md: the Hub's metadata, then text for people."""
     config = request.run.config
     kind, rules = kind_of(config.prompt), rules_of(config.task)
-    data = data_of(config, rules)
+    data, width = data_of(config, rules), read_sizes(request.values, "").width
     return _rendered(
         "card.md.jinja",
         _metadata(request, data, rules.records),
@@ -32,9 +31,8 @@ def of_prompt(request: ExportRequest) -> str:
         records=rules.records,
         source=source_of(request.run).replace(MASK, request.row.reads.sentinel or MASK),
         kind=kind,
-        width=read_sizes(request.values, "").width,
-        described=kind.described(read_sizes(request.values, "").width, request.layer, model_name(request)),
-        is_local=is_local(request.base),
+        width=width,
+        described=kind.described(width, request.layer, model_name(request)),
         labels=label_words.shown(config.task.labels or {}),
         amount=amount,
         name_of_validation=name_of_validation,
@@ -71,32 +69,14 @@ def _rendered(template: str, metadata: dict[str, Any], **facts: Any) -> str:
 
 def _metadata(request: ExportRequest, data: str, records: Origin) -> dict[str, Any]:
     """Collect the Hub's metadata, except for a licence, which the user must add."""
-    from huggingface_hub import EvalResult
-
-    result, config = request.run.result, request.run.config
+    config = request.run.config
     metadata = {
         "library_name": {"peft": "peft", "hf": "transformers"}.get(request.to),
-        "base_model": None if is_local(request.base) else request.base,
+        "base_model": None if request.is_local else request.base,
         "tags": ["prompt-tuning", f"{config.prompt.kind}-prompt", "fpt"],
-        "metrics": [result["metric"]["name"]],
+        "metrics": [request.run.result["metric"]["name"]],
     }
-    if data != "hub" or is_drawn(config.task):  # only the Hub's own splits have a name there
-        return metadata
-    metadata["datasets"] = [records.hub[0]]
-    if request.number is None and config.task.valid_examples is None and config.task.valid_split in records.splits:
-        metadata["model_name"] = f"{result['task']}-{result['model']}-{result['schedule']}"
-        metadata["eval_results"] = [
-            EvalResult(
-                task_type="text2text-generation",
-                dataset_type=records.hub[0],
-                dataset_name=result["task"],
-                dataset_config=next(iter(records.hub[1:]), None),
-                dataset_split=records.splits[config.task.valid_split].hub,
-                metric_type=result["metric"]["name"],
-                metric_value=result["metric"]["value"],
-            )
-        ]
-    return metadata
+    return metadata | ({"datasets": [records.hub[0]]} if data == "hub" else {})
 
 
 def source_of(run: Run) -> str:
@@ -109,8 +89,8 @@ def source_of(run: Run) -> str:
 
 def model_name(request: ExportRequest) -> str:
     """Name the model for people, without naming a local folder."""
-    config = request.run.config.model
-    whole = config.name if is_local(config.weights) else config.weights
-    if config.weights == "embedded":
-        whole = f"fpt's embedded model {config.name}"
-    return whole if request.is_whole else f"a part of {whole}"
+    model = request.run.config.model
+    whole = f"fpt's embedded model {model.name}" if request.is_embedded else model.name
+    if not request.is_local:
+        whole = model.weights
+    return whole if request.shape == request.full else f"a part of {whole}"

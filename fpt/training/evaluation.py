@@ -1,4 +1,9 @@
-"""Evaluates a prompt: the model answers each example once, and the task scores the answers."""
+"""Evaluates a prompt: the model answers each example once, and the task scores the answers.
+
+Answers are generated, or chosen by verbalizer, as in most of the literature: the label word of highest probability.
+
+Letters: B batch, L labels, T target.
+"""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -7,10 +12,11 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from fpt.data.batches import batches_by_length, in_turn
-from fpt.data.encoded import Batch, Encoded
+from fpt.data.encoded import IGNORED, Batch, Encoded, padded
 from fpt.data.tokens import decoded
 from fpt.devices import distributed, interrupts
 from fpt.devices.engine import Engine
@@ -18,9 +24,35 @@ from fpt.errors import UserError
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import WithBar
 from fpt.tasks.task import Example, Task
-from fpt.training.choice import Choice
 
 Output = TypeVar("Output")
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """The label words that a model chooses between."""
+
+    words: Sequence[str]
+    ids: Tensor  # their targets' token ids [L, T], padded with IGNORED
+    lengths: Tensor  # the numbers [L] that the labels' log-probabilities are divided by
+
+    def choose(self, model: PromptedModel, batch: Batch) -> tuple[list[str], Tensor, Tensor]:
+        """Each source's likeliest label word, its target's ids [B, T], and the log-probability of each id.
+
+        A label's probability is that of its whole target, with the end token: undivided, the likeliest label has the
+        smallest training loss. Of equally likely labels the first is taken.
+        """
+        ids = self.ids.to(batch.source.device)
+        log_probs = model.target_log_probs(batch, ids)
+        likeliest = (log_probs.sum(2) / self.lengths.to(log_probs.device)).argmax(1)
+        words = [self.words[index] for index in likeliest.tolist()]
+        return words, ids[likeliest], log_probs[torch.arange(len(words)), likeliest]
+
+
+def choice_of(words: Sequence[str], rows: list[list[int]], answer: str = "score") -> Choice:
+    """The choice between label words, given their token ids; `task.answer` says how their scores are normalised."""
+    lengths = {"score": [1] * len(rows), "score_mean": list(map(len, rows)), "score_norm": list(map(len, words))}
+    return Choice(words, padded(rows, IGNORED, max(map(len, rows))), torch.tensor(lengths[answer]))
 
 
 @dataclass(frozen=True)
@@ -42,29 +74,17 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Has a model with its prompt answer a task's examples, and scores the answers.
-
-    Attributes:
-        task: the task.
-        valid: its validation examples as token ids.
-        tokenizer: decodes outputs.
-        engine: holds the model.
-        with_bar: shows progress.
-        batch_size: the number of examples answered at once.
-        max_new_tokens: the length limit of an output.
-        some: indices of the validation examples that are scored during training; None: all.
-        choice: the labels to choose from; None: answers are generated.
-    """
+    """Has a model with its prompt answer a task's examples, and scores the answers."""
 
     task: Task
-    valid: Encoded
+    valid: Encoded  # its validation examples as token ids
     tokenizer: PreTrainedTokenizerBase
     engine: Engine
     with_bar: WithBar
-    batch_size: int
-    max_new_tokens: int
-    some: Sequence[int] | None = None
-    choice: Choice | None = None
+    batch_size: int  # the number of examples answered at once
+    max_new_tokens: int  # the length limit of an output
+    some: Sequence[int] | None = None  # the validation examples that are scored during training; None: all
+    choice: Choice | None = None  # the labels to choose from; None: answers are generated
 
     def validate_in_training(self, model: PromptedModel) -> Evaluation:
         """Score the answers to the validation examples that are used during training."""

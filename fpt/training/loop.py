@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
@@ -18,7 +19,7 @@ from fpt.prompts.prompted import PromptedModel
 from fpt.training.checkpoint import TrainState
 from fpt.training.evaluation import Evaluation
 from fpt.training.graphs import Graphs, NoGraphError, Recorder, largest_batch
-from fpt.training.optimizer import Average, make, pack, rate, restore
+from fpt.training.optimizer import follow, make, pack, rate, restore
 
 
 @dataclass(frozen=True)
@@ -42,23 +43,14 @@ class Span:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings by which updates are computed.
+    """The settings by which updates are computed."""
 
-    Attributes:
-        config: batch sizes, and how often to validate and to save checkpoints.
-        optim: the optimizer's settings.
-        micro_batch: the number of examples computed at once.
-        seed: decides the order of examples, and dropout.
-        device: the device that computes.
-        graphs: whether kernels are launched as CUDA graphs.
-    """
-
-    config: TrainConfig
+    config: TrainConfig  # batch sizes, and how often to validate and to save checkpoints
     optim: OptimConfig
-    micro_batch: int
-    seed: int
+    micro_batch: int  # the number of examples computed at once
+    seed: int  # decides the order of examples, and dropout
     device: torch.device
-    graphs: bool = False
+    graphs: bool = False  # whether kernels are launched as CUDA graphs
 
 
 @dataclass(frozen=True)
@@ -100,10 +92,6 @@ Add = Callable[[Batch, float, torch.Tensor], None]
 Event = Updated | Validated | Saved | Changed
 
 
-class NoRoomError(Exception):
-    """A process ran out of memory in its part of an update; its gradients are discarded, so it can be repeated."""
-
-
 def train(
     model: PromptedModel,
     data: Encoded,
@@ -123,7 +111,9 @@ def train(
     config, optim, device = recipe.config, recipe.optim, recipe.device
     optimizer = make(model.prompt.parameters(), optim)
     restore(optimizer, state.optimizer)
-    average = Average(model.prompt, optim.average, state.mean)
+    kept = deepcopy(model.prompt) if optim.average else model.prompt  # the mean, which is validated and saved
+    if state.mean is not None:
+        kept.learn(state.mean)
     order = UpdateOrder(data, batch_size=config.batch_size, seed=recipe.seed, bucket=config.bucket)
     dropout = partial(dropped_out, model.prompt, model.width, recipe.seed)
     add = _adder(model, data, dropout, recipe)
@@ -139,7 +129,7 @@ def train(
                 share = supply.share(state.update, recipe.micro_batch)
                 try:
                     loss, is_stopped = step(model, optimizer, share, optim, device, add)
-                except (NoRoomError, torch.OutOfMemoryError, NoGraphError) as error:
+                except (torch.OutOfMemoryError, NoGraphError) as error:
                     optimizer.zero_grad(set_to_none=True)
                     changed = _changed(recipe, error, in_step=model.in_step)
                     recipe = changed.recipe
@@ -149,24 +139,25 @@ def train(
                     continue
                 if unread:  # the loss is read only now that the device has the next update to compute
                     yield unread(perf_counter() - began)
-                average.update()
+                if optim.average:
+                    follow(kept, model.prompt, optim.average)
                 state = replace(state, update=state.update + 1)
                 span = span.cut(state.update, perf_counter() - began)
                 unread = partial(_updated, state.update, loss, lr, share.all_tokens)
                 if is_stopped or _is_due(state, span, config) or state.update % config.save_every == 0:
                     seconds = perf_counter() - began
                     yield unread(seconds)
-                    unread, learned, packed = None, model.prompt.learned(), pack(optimizer)
-                    state = replace(state, prompt=learned, mean=average.copy(), optimizer=packed, seconds=seconds)
+                    unread, learned, mean = None, model.prompt.learned(), kept.learned() if optim.average else None
+                    state = replace(state, prompt=learned, mean=mean, optimizer=pack(optimizer), seconds=seconds)
                     yield Saved(state)
                 if is_stopped:
                     interrupts.stop()
             if _is_due(state, span, config):
                 if _validates(span, config):
-                    evaluation = validate(model.with_prompt(average.kept))
+                    evaluation = validate(model.with_prompt(kept))
                     yield Validated(state.update, perf_counter() - began, evaluation)
                     span = span.cut(state.update, perf_counter() - began)
-                    state = _judged(state, evaluation.score, average.kept.learned(), span, config.patience)
+                    state = _judged(state, evaluation.score, kept.learned(), span, config.patience)
                 else:
                     state = replace(state, judged=state.update, score=None, done=True)
                 state = replace(state, seconds=perf_counter() - began)
@@ -211,8 +202,8 @@ def step(
         the loss [1], on the device, and whether any process was told to stop.
 
     Raises:
-        NoRoomError: a process ran out of memory; the prompt is unchanged. Where processes run in step torch's own
-            error is raised, as the others are waiting.
+        torch.OutOfMemoryError: in any process; the prompt is unchanged, so that the update can be repeated. Where
+            processes run in step, only the one without memory raises it, and the others wait.
     """
     add, loss, is_short = add or partial(_add, model), torch.zeros(1, device=device), False
     is_stopped = interrupts.requested()
@@ -230,7 +221,7 @@ def step(
         optimizer.zero_grad(set_to_none=True)
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        raise NoRoomError
+        raise torch.OutOfMemoryError("a process has too little memory for its part of an update")
     gradients = [
         torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         for parameter in model.prompt.parameters()

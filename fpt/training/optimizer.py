@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers.optimization import Adafactor
 
 from fpt.config.schema import OptimConfig
-from fpt.prompts.modules import Prompt, Tensors
+from fpt.prompts.modules import Prompt
 
 State = dict[str, Tensor | float | int]
 
@@ -51,49 +51,26 @@ def rate(config: OptimConfig, update: int, updates: int) -> float:
 
 
 def pack(optimizer: torch.optim.Optimizer) -> State:
-    """A flat copy of the optimizer's state, empty before a step; several parameters are numbered (`2.exp_avg`)."""
+    """A flat copy of the optimizer's state, empty before a step; parameters are numbered (`0.exp_avg`)."""
     parts: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
-    is_one = sum(len(group["params"]) for group in optimizer.param_groups) == 1
-    return {
-        name if is_one else f"{index}.{name}": deepcopy(value)
-        for index, part in parts.items()
-        for name, value in part.items()
-    }
+    return {f"{index}.{name}": deepcopy(value) for index, part in parts.items() for name, value in part.items()}
 
 
 def restore(optimizer: torch.optim.Optimizer, state: State) -> None:
     """Put a packed state back; an empty one leaves the optimizer as it is."""
     parts: dict[int, dict[str, Any]] = {}
     for key, value in state.items():
-        index, _, name = key.rpartition(".")
-        parts.setdefault(int(index or 0), {})[name] = deepcopy(value)
+        index, _, name = key.partition(".")
+        parts.setdefault(int(index), {})[name] = deepcopy(value)
     if parts:
         optimizer.load_state_dict({**optimizer.state_dict(), "state": parts})
 
 
-class Average:
-    """An exponential moving average of the prompt with decay `weight`; with 0 there is none.
+@torch.no_grad()
+def follow(mean: Prompt, prompt: Prompt, weight: float) -> None:
+    """Move a prompt's exponential moving average with decay `weight` towards the prompt, after an update.
 
-    Polyak and Juditsky 1992 average uniformly; a prompt moves too far for that. The mean starts at the initial prompt.
-
-    Attributes:
-        kept: the prompt that is validated and saved: the mean where there is one, else the learned prompt.
+    Polyak and Juditsky 1992 average uniformly; a prompt moves too far for that.
     """
-
-    def __init__(self, prompt: Prompt, weight: float, mean: Tensors | None) -> None:
-        """Continue from a saved mean, or start at the prompt as it is."""
-        self._prompt, self._weight = prompt, weight
-        self.kept = deepcopy(prompt) if weight else prompt
-        if weight and mean is not None:
-            self.kept.learn(mean)
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Move the mean towards the prompt after an update."""
-        if self._weight:
-            for name, tensor in self.kept.tensors.items():
-                tensor.lerp_(self._prompt.tensors[name], 1 - self._weight)
-
-    def copy(self) -> Tensors | None:
-        """A copy of the mean on the CPU, by name; None: there is none."""
-        return self.kept.learned() if self._weight else None
+    for name, tensor in mean.tensors.items():
+        tensor.lerp_(prompt.tensors[name], 1 - weight)

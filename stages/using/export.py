@@ -16,15 +16,12 @@ from fpt.backbones.shapes import Selection, StackSelection
 from fpt.data.encoding import encode
 from fpt.data.tokens import tokens_of
 from fpt.errors import UserError
-from fpt.prompts.kinds import kind_of
-from fpt.prompts.prompted import PromptedModel
-from fpt.prompts.soft import TENSOR
+from fpt.prompts.kinds import TENSOR, kind_of
 from fpt.runs.files import new_folder, try_writing
 from fpt.runs.progress import Progress
 from fpt.runs.run import PROMPT
 from fpt.sharing import card
-from fpt.sharing.export import ExportRequest, write_adapter
-from fpt.sharing.tokens import with_prompts, written
+from fpt.sharing.export import ExportRequest, with_prompts, write_adapter, written
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.task import Example
 from fpt.training.checkpoint import dump_prompt
@@ -108,17 +105,16 @@ def _write_embeds(
         learned.selection(backbone)
         (stack,) = backbone.shape  # one block is enough: every partial PLM has the same embeddings
         body = partial.build(backbone, Selection(**{stack: StackSelection((0,))})).to(dtype)
-    model = PromptedModel(body, kind_of(learned.config).build(learned.tensors, 0))
-    tokens = tokens_of(rules_of(task), backbone, task)
+    prompt, tokens = kind_of(learned.config).build(learned.tensors, 0), tokens_of(rules_of(task), backbone, task)
     embedded, asked = dict[str, torch.Tensor](), list[dict[str, Any]]()
     for window in texts:
-        # Encoded as in `Predictor.encoded`; a target is not needed here.
+        # Encoded as in `Predictor`; a target is not needed here.
         data = encode(window, tokens, source_length=task.source_length, target_length=2)
         with progress.running():
             for (index,) in progress.with_bar([[index] for index in range(len(window))], "embedding"):
                 batch, number = data.batch([index]), str(len(asked))
                 states = backbone.family.states_before(body, batch.source, batch.mask, 0)
-                states, _ = model.prompt.joined(states, batch.mask, batch.mask)
+                states, _ = prompt.joined(states, batch.mask, batch.mask)
                 embedded[number] = states[0].detach().to(dtype).contiguous()
                 asked.append({"id": number, "input": window[index].source})
     packed = save(embedded, {"format": "pt"})  # `save_file` lets nobody else read it

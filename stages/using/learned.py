@@ -9,10 +9,9 @@ from fpt.config.run_config import RunConfig
 from fpt.config.schema import PromptConfig
 from fpt.errors import UserError
 from fpt.prompts.files import AS_IT_IS, open_prompt, refuse_other_tokenizer
-from fpt.prompts.kinds import kind_of
+from fpt.prompts.kinds import kind_of, width_of
 from fpt.prompts.modules import Tensors
-from fpt.runs.folder import LEDGER
-from fpt.runs.run import INPUTS, Run, open_run, reading
+from fpt.runs.run import INPUTS, Run, reading
 from stages import selection
 
 
@@ -32,7 +31,7 @@ class LearnedPrompt:
         """Return the part of the backbone that the prompt is for; refuse a backbone that it was not trained on."""
         width = backbone.sizes.width
         kind = kind_of(self.config)
-        held = kind.width({name: tuple(tensor.shape) for name, tensor in self.tensors.items()})
+        held = width_of({name: tuple(tensor.shape) for name, tensor in self.tensors.items()})
         if held != width:
             raise UserError(f"{self.name}: holds vectors of {held}, but {backbone.folder} has states of {width}")
         kind.position(backbone.shape.source.blocks)
@@ -61,25 +60,20 @@ def check_same_model(prompt: LearnedPrompt, first: LearnedPrompt) -> None:
 
 def from_run(run: Run, stage: int | None) -> LearnedPrompt:
     """Read a run's best prompt, which is for the last stage's model, or a stage's last one, for that stage's model."""
-    limit = run.result.get("max_new_tokens")
     own = None if stage is None else run.stage(stage)
     file = (own or run.stages[-1]).file("selection.safetensors")
     with reading(run.path / file):
         part = selection.load(run.read(file))
-    return LearnedPrompt(f"run={run.path}", run.learned(own), run.config.prompt, part, *_trained_on(run), limit)
+    inputs = run.read_json(INPUTS)  # those of earlier versions of fpt do not say which tokenizer it was
+    known = inputs["model"], inputs.get("tokenizer"), run.result.get("max_new_tokens")
+    return LearnedPrompt(f"run={run.path}", run.learned(own), run.config.prompt, part, *known)
 
 
 def from_file(config: RunConfig) -> LearnedPrompt:
     """Read the prompt in `prompt.file`, which is for the whole model."""
-    path = Path(str(config.prompt.file)).expanduser()
-    stored, known = open_prompt(path), _trained_on(open_run(path)) if (path / LEDGER).is_file() else (None, None)
+    stored = open_prompt(Path(str(config.prompt.file)).expanduser())
     own = stored.config
     if config.prompt.place != PromptConfig.place:  # other tools' files cannot say so
         own = replace(own, place=config.prompt.place)
-    return LearnedPrompt(f"prompt.file={config.prompt.file}", stored.read(), own, None, *known)
-
-
-def _trained_on(run: Run) -> tuple[str, str | None]:
-    """Return the hashes of a run's model and tokenizer; the latter is None in runs of earlier versions of fpt."""
-    inputs = run.read_json(INPUTS)
-    return inputs["model"], inputs.get("tokenizer")
+    name, known = f"prompt.file={config.prompt.file}", (stored.fingerprint, stored.vocabulary)
+    return LearnedPrompt(name, stored.tensors(), own, None, *known)

@@ -9,7 +9,7 @@ from bench.parts.text import Text
 from bench.parts.ways import WAYS
 from fpt.backbones.shapes import Selection, StackSelection
 from fpt.prompts.modules import SoftPrompt
-from fpt.prompts.prompted import PromptedModel
+from fpt.prompts.readers import prompted_model
 from stages import partial
 from stages.selection import everything, most_important
 from tests.conftest import open_folder
@@ -20,13 +20,13 @@ from tests.families import data_of, save_family
 def test_a_part_within_the_whole_is_the_partial_plm(tmp_path: Path) -> None:
     backbone = open_folder(save_family(tmp_path / "llama", "llama"))
     vectors, data = torch.randn(5, backbone.sizes.width), data_of("llama")
-    text = Text("text", PromptedModel(partial.build(backbone, everything(backbone.shape)), SoftPrompt(vectors)), data)
+    text = Text("text", prompted_model(partial.build(backbone, everything(backbone.shape)), SoftPrompt(vectors)), data)
 
     def expected(
         kept: tuple[int, ...], neurons: tuple[tuple[int, ...], ...] | None = None
     ) -> tuple[float, torch.Tensor]:
         selection = Selection(decoder=StackSelection(kept, neurons))
-        model, batch = PromptedModel(partial.build(backbone, selection), SoftPrompt(vectors)), data.batch(range(4))
+        model, batch = prompted_model(partial.build(backbone, selection), SoftPrompt(vectors)), data.batch(range(4))
         loss = model(batch)
         loss.backward()
         gradient = model.prompt.tensors["prompt"].grad

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from fpt.__main__ import main
-from fpt.api import PromptedModel, SoftPrompt, choose, open_backbone
+from fpt.api import SoftPrompt, choose, open_backbone, prompted_model
 from fpt.backbones.shapes import STACKS, Shape
 from fpt.config import compose
 from fpt.data.encoded import Batch
@@ -206,7 +206,7 @@ def measure_memory(words: list[str], result: Path) -> None:
             body = build(backbone, chosen, engine)
             with engine.holding(body) as held:
                 distributed.barrier()
-                model = PromptedModel(held.body, SoftPrompt(vectors), begin_pass=held.begin_pass)
+                model = prompted_model(held.body, SoftPrompt(vectors), begin_pass=held.begin_pass)
                 for _ in range(updates):
                     model(batch).backward()
 

@@ -20,10 +20,10 @@ from fpt.backbones.shapes import Selection
 from fpt.config.schema import PromptConfig
 from fpt.data.encoded import Batch
 from fpt.pricing.flops import Price
-from fpt.prompts.late import Late
+from fpt.prompts.kinds import Late, Soft
 from fpt.prompts.modules import LatePrompt, SoftPrompt
 from fpt.prompts.prompted import PromptedModel
-from fpt.prompts.soft import Soft
+from fpt.prompts.readers import prompted_model
 from stages import partial as parts
 from stages.kept_states import states_below
 from stages.selection import everything
@@ -51,7 +51,7 @@ family, folder, backbone, theirs = fixtures_of(CASES)
 
 
 def prompted(backbone: Backbone, prompt: SoftPrompt | LatePrompt, selection: Selection | None = None) -> PromptedModel:
-    return PromptedModel(parts.build(backbone, selection or everything(backbone.shape)), prompt)
+    return prompted_model(parts.build(backbone, selection or everything(backbone.shape)), prompt)
 
 
 def asked(model: Any, family: str, batch: Batch, prompt: Tensor) -> Any:
@@ -214,8 +214,8 @@ def test_a_late_prompt_takes_no_notice_of_padding(backbone: Backbone, generator:
     labels, logs = model.answer(data.batch(ALL), max_new_tokens=5)
     told = replace(data.batch(ALL), labels=labels)
     with torch.no_grad():  # what was generated, with caches, is what a pass without finds likeliest
-        states = model.reader.decode(told, model.encode(told))[labels != -100]
-    assert torch.equal(model.reader.logits(states).argmax(-1), labels[labels != -100])
+        states = model.decode(told, model.encode(told))[labels != -100]
+    assert torch.equal(model.logits(states).argmax(-1), labels[labels != -100])
     log_probs = model.target_log_probs(data.batch(ALL), TARGETS)
     for index in ALL:
         torch.testing.assert_close(

@@ -118,7 +118,7 @@ def measure(words: list[str], result: Path) -> None:
                     last = [counted(model, update) for _ in range(TIMES)]
                     parts = []
                     for at_once in (1024, 3):
-                        patch.setattr("fpt.prompts.readers.LOGITS_AT_ONCE", at_once)
+                        patch.setattr("fpt.prompts.prompted.LOGITS_AT_ONCE", at_once)
                         parts.append(in_parts(model))
                     model.answer(BATCH, max_new_tokens=3)  # ends amid what is gathered ahead
                     largest = max(weight.ds_numel for weight in model.body.parameters())

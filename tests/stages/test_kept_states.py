@@ -25,9 +25,10 @@ from fpt.config.schema import EngineConfig, PromptConfig
 from fpt.data.encoded import Batch, KeptStates
 from fpt.devices.engine import Engine
 from fpt.pricing.flops import Price, price_of
-from fpt.prompts.late import Late
+from fpt.prompts.kinds import Late
 from fpt.prompts.modules import drawn
 from fpt.prompts.prompted import PromptedModel
+from fpt.prompts.readers import prompted_model
 from fpt.tasks.opening import open_task
 from fpt.tasks.splits import most_examples
 from stages import kept_states, schedule
@@ -189,7 +190,7 @@ def test_a_pass_above_them_is_priced_as_torch_counts_it() -> None:
     shape, prompt = Shape(Stack(5, 96), Stack(5, 96)), PromptConfig(kind="late", length=5, bottleneck=16)
     body = t5.skeleton(PRICED, shape).to_empty(device="cpu")
     body.set_attn_implementation("eager")  # the counter does not see into the CPU's fused attention
-    model = PromptedModel(body, Late(prompt).build(drawn(Late(prompt).shapes(64), 0), 2)).requires_grad_(False)
+    model = prompted_model(body, Late(prompt).build(drawn(Late(prompt).shapes(64), 0), 2)).requires_grad_(False)
     ids = torch.ones(3, 32, dtype=torch.long)
     batch = Batch(ids, torch.ones_like(ids), torch.full((3, 9), 8))
     counts = []

@@ -10,7 +10,7 @@ from transformers import AutoModelForSeq2SeqLM
 from fpt.config.compose import load
 from fpt.data.encoded import Encoded, RaggedRows
 from fpt.prompts.modules import SoftPrompt
-from fpt.prompts.prompted import PromptedModel
+from fpt.prompts.readers import prompted_model
 from stages import partial
 from stages.inputs import Inputs
 from stages.measured import importance
@@ -55,7 +55,7 @@ def reference(folder: Path, prompt: torch.Tensor) -> dict[str, torch.Tensor]:
 def test_scores_equal_a_slow_reference(family: str, batch_size: int, tmp_path: Path) -> None:
     folder = save_checkpoint(tmp_path / "model", family)
     backbone, prompt = open_folder(folder), torch.randn(3, 32)
-    model = PromptedModel(partial.build(backbone, everything(backbone.shape)), SoftPrompt(prompt))
+    model = prompted_model(partial.build(backbone, everything(backbone.shape)), SoftPrompt(prompt))
     scores = importance(model, EXAMPLES, batch_size, ON_CPU, lambda batches, _: batches)
     for stack, expected in reference(folder, prompt).items():
         torch.testing.assert_close(scores[stack], expected, rtol=1e-5, atol=1e-6)

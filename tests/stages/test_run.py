@@ -316,8 +316,8 @@ def test_the_optimizers_state_is_recycled_or_fresh(cli: Cli, quick: list[str], t
     for name, value in (("kept", "true"), ("fresh", "false")):
         assert cli("train", *words(quick, tmp_path / name, f"recycle.optimizer={value}")).status == 0
     kept, fresh = (states(tmp_path / name) for name in ("kept", "fresh"))
-    assert [state.optimizer["step"] for _, state in sorted(kept.items())] == [4, 8, 12, 20]
-    assert [state.optimizer["step"] for _, state in sorted(fresh.items())] == [4, 4, 4, 8]
+    assert [state.optimizer["0.step"] for _, state in sorted(kept.items())] == [4, 8, 12, 20]
+    assert [state.optimizer["0.step"] for _, state in sorted(fresh.items())] == [4, 4, 4, 8]
 
 
 @pytest.mark.trains

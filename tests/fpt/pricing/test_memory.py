@@ -21,9 +21,10 @@ from fpt.config.schema import EngineConfig, PromptConfig
 from fpt.data.encoded import Batch
 from fpt.pricing.flops import Price, price_of
 from fpt.pricing.memory import GAPS, has_graphs, need, weights
-from fpt.prompts.late import Late
+from fpt.prompts.kinds import Late
 from fpt.prompts.modules import SoftPrompt, drawn
 from fpt.prompts.prompted import PromptedModel
+from fpt.prompts.readers import prompted_model
 from tests.models import t5
 
 SMALL = {"model_type": "t5", "d_model": 64, "d_kv": 16, "num_heads": 4, "d_ff": 160, "num_layers": 6}
@@ -46,7 +47,7 @@ def real(config: T5Config, shape: Shape, dtype: torch.dtype, *, checkpointing: b
         torch.nn.init.normal_(parameter, std=0.05)
     if dtype is torch.bfloat16:  # as on a CPU
         compute_states_in_float32(body)
-    return PromptedModel(body, SoftPrompt(torch.randn(PROMPT, config.d_model)), checkpointing=checkpointing)
+    return prompted_model(body, SoftPrompt(torch.randn(PROMPT, config.d_model)), checkpointing=checkpointing)
 
 
 def batch_of(batch: int, source: int, target: int) -> Batch:
@@ -153,7 +154,7 @@ def test_before_a_prompt_behind_it_nothing_of_the_source_is_counted_twice(checkp
         for place in ("prefix", "suffix")
     )
     body = real(config, shape, torch.float32, checkpointing=checkpointing).body
-    model = PromptedModel(body, SoftPrompt(torch.randn(PROMPT, config.d_model), is_behind=True))
+    model = prompted_model(body, SoftPrompt(torch.randn(PROMPT, config.d_model), is_behind=True))
     assert behind.activations == pytest.approx(allocated(model, batch_of(*sizes)), rel=0.1)
     assert behind.activations < 0.6 * before.activations
 

@@ -16,6 +16,7 @@ from fpt.data.encoded import IGNORED, Batch
 from fpt.pricing.flops import Price
 from fpt.prompts.modules import MixedPrompt, SoftPrompt
 from fpt.prompts.prompted import PromptedModel
+from fpt.prompts.readers import prompted_model
 from stages import partial as parts
 from stages.kept_states import states_below
 from stages.measured import importance
@@ -31,7 +32,7 @@ family, folder, backbone, theirs = fixtures_of([name for name in CASES if FAMILY
 
 def behind(backbone: Backbone, **more: bool) -> PromptedModel:
     body = parts.build(backbone, everything(backbone.shape))
-    return PromptedModel(body, SoftPrompt(PROMPT, is_behind=True), **more)
+    return prompted_model(body, SoftPrompt(PROMPT, is_behind=True), **more)
 
 
 def logits(model: Any, family: str, batch: Batch, prompt: Tensor) -> Tensor:
@@ -141,7 +142,10 @@ def test_several_prompts_read_a_source_once(backbone: Backbone) -> None:
     """And answer as each does alone, generating or choosing."""
     prompts = [SoftPrompt(PROMPT * factor, is_behind=True) for factor in (1, 2)]
     model, rows, of_rows = behind(backbone), [0, 1, 0, 2, 1], [0, 0, 1, 1, 1]
-    mixed, targets = model.with_prompt(MixedPrompt(prompts, of_rows)), torch.tensor([[30, 31, 1], [32, 1, -100]])
+    mixed, targets = (
+        model.with_prompt(MixedPrompt([prompts[own] for own in of_rows])),
+        torch.tensor([[30, 31, 1], [32, 1, -100]]),
+    )
     sizes: list[tuple[int, ...]] = []
     first = backbone.family.blocks_of(model.body, next(iter(backbone.shape)))[0]
     hook = first.register_forward_pre_hook(lambda _, given: sizes.append(tuple(given[0].shape[:2])))

@@ -26,7 +26,7 @@ PROMPT = torch.randn(5, 32, generator=torch.Generator().manual_seed(3))
 
 
 def read_prompt(path: Path) -> torch.Tensor:
-    return open_prompt(path).read()["prompt"]
+    return open_prompt(path).tensors()["prompt"]
 
 
 def peft_adapter(checkpoint: Path, folder: Path, submodules: int | None) -> torch.Tensor:
@@ -178,7 +178,9 @@ def test_another_shape_is_named_with_the_keys_that_it_is_of(tmp_path: Path) -> N
     (tmp_path / "p").write_bytes(dump_prompt({"prompt": PROMPT}))
     assert prompt_to_start_from(PromptConfig(length=5, init="file", file=str(tmp_path / "p")), 32) is not None
     for length, width in ((6, 32), (5, 31)):
-        with pytest.raises(UserError, match=rf"\[5, 32\], this run needs \[{length}, {width}\] \[prompt.length, d_mo"):
+        with pytest.raises(
+            UserError, match=f"length=5 for d_model=32; this run has prompt.length={length} and d_model={width}"
+        ):
             prompt_to_start_from(PromptConfig(length=length, init="file", file=str(tmp_path / "p")), width)
 
 
@@ -189,7 +191,8 @@ def test_a_prompt_that_does_not_fit_is_refused_before_torch_is_imported(tmp_path
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == (
-        f"fpt: prompt.file={file}: holds a prompt of shape [5, 32], this run needs [20, 128] [prompt.length, d_model]\n"
+        f"fpt: prompt.file={file}: holds a soft prompt with prompt.length=5 for d_model=32; this run has"
+        " prompt.length=20 and d_model=128\n"
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from fpt.config.schema import PromptConfig
 from fpt.prompts.files import initial, open_prompt
-from fpt.prompts.kinds import KINDS, kind_of
+from fpt.prompts.kinds import KINDS, kind_of, width_of
 from fpt.runs.run import LEARNED
 from fpt.training.checkpoint import dump_prompt
 from tests.conftest import open_folder
@@ -39,7 +39,7 @@ def test_its_file_says_what_it_is(name: str, checkpoint: Path, tmp_path: Path) -
     stored = open_prompt(file)
     assert [getattr(stored.config, key) for key in LEARNED] == [getattr(config, key) for key in LEARNED]
     assert stored.shapes == kind.shapes(32)
-    assert kind.width(stored.shapes) == 32
+    assert width_of(stored.shapes) == 32
     assert kind.mismatch(stored.shapes, stored.config, 32) is None
     assert kind.mismatch(stored.shapes, stored.config, 64) is not None
 
@@ -53,7 +53,7 @@ def test_its_module_learns_what_it_says(name: str, checkpoint: Path) -> None:
     assert {key: tuple(tensor.shape) for key, tensor in module.tensors.items()} == kind.shapes(32)
     assert sum(parameter.numel() for parameter in module.parameters()) == kind.num_learned(32)
     assert sum(math.prod(shape) for shape in kind.shapes(32).values()) == kind.num_learned(32)
-    assert kind.is_input == (not module.is_behind and kind.position(6) == 0)
+    assert (not kind.not_exported) == (not module.is_behind and kind.position(6) == 0)
     assert kind.kept_blocks(6) == (6 if module.is_behind else kind.position(6) or None)
 
 

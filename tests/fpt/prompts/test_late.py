@@ -13,7 +13,7 @@ from torch.nn import functional
 from fpt.backbones.family_table import READINGS
 from fpt.config.schema import OptimConfig, PromptConfig
 from fpt.data.batches import Share
-from fpt.prompts.late import Late
+from fpt.prompts.kinds import Late
 from fpt.prompts.modules import SoftPrompt, average_pooled, drawn, dropped_out, max_pooled, pooled
 from fpt.prompts.prompted import PromptedModel
 from fpt.training.loop import step

@@ -19,9 +19,10 @@ from transformers import AutoModelForSeq2SeqLM
 from fpt.config.schema import OptimConfig, PromptConfig
 from fpt.data.batches import Share
 from fpt.data.encoded import IGNORED, Encoded, RaggedRows
-from fpt.prompts.late import Late
+from fpt.prompts.kinds import Late
 from fpt.prompts.modules import MixedPrompt, Prompt, SoftPrompt, drawn
 from fpt.prompts.prompted import PromptedModel
+from fpt.prompts.readers import prompted_model
 from fpt.training.loop import step
 from fpt.training.optimizer import make
 from stages import partial
@@ -39,7 +40,7 @@ PROMPT = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
 def prompted(folder: Path, dtype: str = "float32", **more: bool) -> PromptedModel:
     backbone = open_folder(folder)
     body = partial.build(backbone, everything(backbone.shape), on_cpu(dtype=dtype))
-    return PromptedModel(body, SoftPrompt(PROMPT), **more)
+    return prompted_model(body, SoftPrompt(PROMPT), **more)
 
 
 def embedded(model: Any, indices: list[int]) -> dict[str, torch.Tensor]:
@@ -157,7 +158,7 @@ def test_weighted_examples_have_torchs_own_weighted_loss_and_gradient(
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), of_tokens)
     (gradient,) = torch.autograd.grad(expected, inputs["inputs_embeds"])
     for at_once in (1024, 2):  # the second computes the logits in parts
-        monkeypatch.setattr("fpt.prompts.readers.LOGITS_AT_ONCE", at_once)
+        monkeypatch.setattr("fpt.prompts.prompted.LOGITS_AT_ONCE", at_once)
         model = prompted(checkpoint)
         share, optim = Share.of(own, order, micro_batch), OptimConfig(clip=1e9)
         loss, _ = step(model, torch.optim.SGD(model.prompt.parameters(), 1.0), share, optim, torch.device("cpu"))
@@ -323,7 +324,7 @@ def test_logits_of_many_targets_are_never_there_at_once(checkpoint: Path, monkey
     whole.backward()
     vectors = model.prompt.tensors["prompt"]
     gradient, vectors.grad = vectors.grad, None
-    monkeypatch.setattr("fpt.prompts.readers.LOGITS_AT_ONCE", 3)
+    monkeypatch.setattr("fpt.prompts.prompted.LOGITS_AT_ONCE", 3)
     rows: list[int] = []
     model.body.lm_head.register_forward_hook(lambda *call: rows.append(len(call[2])))
     parts = model(batch)
@@ -342,7 +343,7 @@ def test_rows_of_a_batch_may_have_prompts_of_their_own(checkpoint: Path, kind: s
         makers = [Late(PromptConfig(kind="late", length=3 + at, generator=name)) for at, name in enumerate(GENERATORS)]
         prompts = [maker.build(drawn(maker.shapes(32), seed=at), 3) for at, maker in enumerate(makers)]
     of_rows, batch, model = [0, 1, 2, 0], DATA.batch([0, 1, 2, 3]), prompted(checkpoint)
-    mixed = model.with_prompt(MixedPrompt(prompts, of_rows))
+    mixed = model.with_prompt(MixedPrompt([prompts[own] for own in of_rows]))
     ids, logs = mixed.answer(batch, max_new_tokens=6)
     losses = []
     for row, own in enumerate(of_rows):
@@ -352,5 +353,5 @@ def test_rows_of_a_batch_may_have_prompts_of_their_own(checkpoint: Path, kind: s
         torch.testing.assert_close(logs[row, : wanted.shape[1]], values[0], rtol=1e-4, atol=1e-4)
         losses.append(alone(DATA.batch([row])).item())
     assert mixed(batch).item() == pytest.approx(sum(losses), rel=1e-5)
-    turned = model.with_prompt(MixedPrompt(prompts, [1, 0, 0, 2]))
+    turned = model.with_prompt(MixedPrompt([prompts[own] for own in (1, 0, 0, 2)]))
     assert turned(batch).item() != pytest.approx(sum(losses), rel=1e-5)

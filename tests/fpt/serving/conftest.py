@@ -17,9 +17,9 @@ from fpt.devices.processes import alone
 from fpt.serving import app
 from fpt.serving.waiting import Waiting
 from fpt.tasks.catalogue import rules_of
-from fpt.training.prediction import MixedPredictor
+from fpt.training.prediction import Predictor
+from stages.using.answers import predictor
 from stages.using.learned import LearnedPrompt
-from stages.using.predict import mixed_predictor
 
 LONGEST = 2000  # bytes of a body
 HOSTILE = "</script><script>document.title = 'taken over'</script><img src=x onerror=alert(1)> {{ 7 * 7 }}"
@@ -28,7 +28,7 @@ HOSTILE = "</script><script>document.title = 'taken over'</script><img src=x one
 @dataclass(frozen=True)
 class Here:
     url: str
-    mixed: MixedPredictor
+    mixed: Predictor
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def here() -> Iterator[Here]:
         vectors = torch.randn(length, 128, generator=torch.Generator().manual_seed(number))
         prompts[task] = config, LearnedPrompt(task, {"prompt": vectors}, PromptConfig(length=length))
         served[task] = app.Served(task, rules_of(config.task), f"{HOSTILE} {task}")
-    with mixed_predictor(prompts) as mixed:
+    with predictor(prompts) as mixed:
         waiting = Waiting(mixed.answer, batch_size=8, longest=100)
         service = app.Service("tiny", served, "prompt", LONGEST, ["127.0.0.1"])
         with running(app.make(service, waiting)) as url:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fpt.__main__ import main
 from fpt.prompts.modules import SoftPrompt
-from fpt.training.optimizer import Average
+from fpt.training import loop
+from fpt.training.optimizer import follow
 from tests.conftest import Outcome
 from tests.models import stage_states
 
@@ -22,15 +24,15 @@ AVERAGED = "optim.average=0.5"
 def test_it_is_torchs_exponential_average() -> None:
     first, *rest = torch.randn(6, 5, 8, generator=torch.Generator().manual_seed(0))
     prompt = SoftPrompt(first)
-    average = Average(prompt, 0.9, None)
+    mean = deepcopy(prompt)
     theirs = AveragedModel(prompt, multi_avg_fn=get_ema_multi_avg_fn(0.9))  # type: ignore[no-untyped-call]
     theirs.update_parameters(prompt)  # its first is a copy
     for vectors in rest:
         with torch.no_grad():
             prompt.vectors.copy_(vectors)
-        average.update()
+        follow(mean, prompt, 0.9)
         theirs.update_parameters(prompt)
-    torch.testing.assert_close(average.kept.tensors["prompt"], theirs.module.vectors)
+    torch.testing.assert_close(mean.vectors, theirs.module.vectors)
     assert torch.equal(prompt.vectors, rest[-1])
 
 
@@ -40,16 +42,14 @@ def test_a_run_learns_the_same_and_scores_and_keeps_the_mean(
 ) -> None:
     """It goes on from stage to stage, and what a stage is scored with is what its file holds."""
     plain, mean, learned = tmp_path / "plain", tmp_path / "mean", list[Tensor]()
-    update = Average.update
 
-    def noted(average: Average) -> None:
-        learned.append(average._prompt.tensors["prompt"].detach().clone())
-        update(average)
+    def noted(mean: SoftPrompt, prompt: SoftPrompt, weight: float) -> None:
+        learned.append(prompt.vectors.detach().clone())
+        follow(mean, prompt, weight)
 
-    monkeypatch.setattr(Average, "update", noted)
+    monkeypatch.setattr(loop, "follow", noted)
     words = [*quick, "engine=torch", "train.eval_every=1000"]
     assert main(["train", *words, f"run.dir={plain}"]) == 0
-    learned.clear()
     assert main(["train", *words, f"run.dir={mean}", AVERAGED]) == 0
     assert len(learned) == 20
     for ours, theirs in zip(stage_states(mean), stage_states(plain), strict=True):

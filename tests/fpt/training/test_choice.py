@@ -12,12 +12,11 @@ from fpt.config.compose import load
 from fpt.data.encoding import check_labels, encode
 from fpt.data.tokens import Tokens
 from fpt.prompts.modules import SoftPrompt
-from fpt.prompts.prompted import PromptedModel
+from fpt.prompts.readers import prompted_model
 from fpt.runs.progress import Progress
 from fpt.tasks.opening import open_task
 from fpt.tasks.task import Example
-from fpt.training.choice import choice_of
-from fpt.training.evaluation import Evaluator
+from fpt.training.evaluation import Evaluator, choice_of
 from stages import partial
 from stages.selection import everything
 from tests.conftest import ON_CPU, Outcome, open_folder
@@ -29,7 +28,7 @@ Cli = Callable[..., Outcome]
 def test_of_all_labels_the_one_of_least_loss_is_taken(checkpoint: Path, boolq: Path) -> None:
     backbone, task = open_folder(checkpoint), open_task(load([f"task.data={boolq}"]))
     data = encode(task.valid, Tokens(backbone.tokenizer), source_length=64, target_length=10)
-    model = PromptedModel(partial.build(backbone, everything(backbone.shape)), SoftPrompt(torch.randn(3, 32) * 5))
+    model = prompted_model(partial.build(backbone, everything(backbone.shape)), SoftPrompt(torch.randn(3, 32) * 5))
     more = (ON_CPU, lambda batches, _: batches, 7, 4)
     said = Evaluator(task, data, backbone.tokenizer, *more).answers(model, data, "validation")
     assert not {"no", "yes"} & set(said.read)  # a random model says neither
@@ -55,7 +54,7 @@ def test_a_labels_length_counts_as_it_is_said(answer: str, tmp_path: Path) -> No
     examples = [Example(source, source, "", ()) for source in sources]
     tokenizer, row = backbone.tokenizer, FAMILY_TABLE["llama"]
     batch = encode(examples, Tokens(tokenizer, row), source_length=64, target_length=2).batch(list(range(6)))
-    model = PromptedModel(partial.build(backbone, everything(backbone.shape)), SoftPrompt(prompt))
+    model = prompted_model(partial.build(backbone, everything(backbone.shape)), SoftPrompt(prompt))
     chosen, _, _ = choice_of(words, Tokens(tokenizer, row).of_targets(words), answer).choose(model, batch)
     expected = []
     for source in sources:
@@ -101,10 +100,9 @@ def test_a_run_validates_evaluates_and_predicts_by_score(
     generated = cli("eval", f"run={run}", "task.answer=generate", f"output={tmp_path}/said.jsonl")
     assert generated.status == 0, generated.err
     assert (tmp_path / "said.jsonl").read_bytes() != lines
-    for option in ("beams=2", "max-new-tokens=3"):
-        refused = cli("predict", f"run={run}", "text=is it", option)
-        assert refused.status == 2
-        assert f"{option}: is of generation; with task.answer=score nothing is generated" in refused.err
+    refused = cli("predict", f"run={run}", "text=is it", "max-new-tokens=3")
+    assert refused.status == 2
+    assert "max-new-tokens=3: is of generation; with task.answer=score nothing is generated" in refused.err
 
 
 @pytest.mark.parametrize("task", ["squad_v2", "stsb", "xsum"])

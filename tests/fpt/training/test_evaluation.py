@@ -14,6 +14,7 @@ from fpt.data.tokens import Tokens
 from fpt.errors import UserError
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
+from fpt.prompts.readers import prompted_model
 from fpt.tasks.opening import open_task
 from fpt.training.evaluation import Answers, Evaluator, longest_answer, predictions
 from stages import partial
@@ -31,7 +32,7 @@ def test_outputs_are_those_of_each_example_alone(checkpoint: Path, boolq: Path, 
     data = encode(task.valid, Tokens(tokenizer), source_length=64, target_length=10)
     assert len({source for source, _ in data.lengths}) > 3
     body = partial.build(backbone, everything(backbone.shape))
-    model = PromptedModel(body, SoftPrompt(torch.randn(3, 32, generator=torch.Generator().manual_seed(2)) * 5))
+    model = prompted_model(body, SoftPrompt(torch.randn(3, 32, generator=torch.Generator().manual_seed(2)) * 5))
     evaluator = Evaluator(task, data, tokenizer, ON_CPU, lambda batches, _: batches, batch_size, max_new_tokens=4)
     found = evaluator.answers(model, data, "validation")
     assert len(set(found.outputs)) > 1
@@ -79,7 +80,7 @@ def test_answers_for_which_there_is_no_memory_are_given_in_parts(
     backbone, task = open_folder(checkpoint), open_task(load([f"task.data={boolq}"]))
     data = encode(task.valid, Tokens(backbone.tokenizer), source_length=64, target_length=10)
     vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(0)) * 5
-    model = PromptedModel(partial.build(backbone, everything(backbone.shape)), SoftPrompt(vectors))
+    model = prompted_model(partial.build(backbone, everything(backbone.shape)), SoftPrompt(vectors))
     evaluator = Evaluator(task, data, backbone.tokenizer, ON_CPU, lambda batches, _: batches, 8, max_new_tokens=4)
     wanted = evaluator.answers(model, data, "validation")
     generate, sizes, most = PromptedModel.generate, [], 3

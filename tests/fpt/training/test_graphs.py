@@ -18,6 +18,7 @@ from fpt.data.encoded import Encoded, RaggedRows
 from fpt.devices.engine import Engine
 from fpt.prompts.modules import Prompt, SoftPrompt, dropped_out
 from fpt.prompts.prompted import PromptedModel
+from fpt.prompts.readers import prompted_model
 from fpt.training import graphs
 from fpt.training.graphs import Graphs, NoGraphError, Recorder, Replay, largest_batch
 from fpt.training.loop import _add
@@ -63,7 +64,7 @@ def where(request: pytest.FixtureRequest) -> tuple[torch.device, Callable[[Repla
 
 def model_of(folder: Path, prompt: Prompt) -> PromptedModel:
     backbone = open_folder(folder)
-    return PromptedModel(partial_plm.build(backbone, everything(backbone.shape)), prompt)
+    return prompted_model(partial_plm.build(backbone, everything(backbone.shape)), prompt)
 
 
 def soft() -> SoftPrompt:

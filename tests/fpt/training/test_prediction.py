@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from fpt.data.encoding import encode
 from fpt.data.tokens import Tokens, decoded
 from fpt.prompts.modules import SoftPrompt
-from fpt.prompts.prompted import PromptedModel
+from fpt.prompts.readers import prompted_model
 from fpt.tasks.predict_input import raw_example
-from fpt.training.prediction import MixedPredictor, Predictor
+from fpt.training.prediction import Predictor, TaskPrompt
 from stages import partial
 from stages.selection import everything
 from tests.conftest import open_folder
@@ -21,16 +22,19 @@ TEXTS = ["the lamp is red{mask}", "a{mask}", "a stone is old, and the lamp{mask}
 EOT = 299  # <|eot|>, which stands behind all pieces and <|endoftext|>
 
 
-def predictor(folder: Path, batch_size: int, *, length: int = 3, is_behind: bool = False) -> Predictor:
-    backbone = open_folder(folder)
-    vectors = torch.randn(length, WIDTH, generator=torch.Generator().manual_seed(5))
+def predictor(folder: Path, batch_size: int, lengths: dict[str, int] | None = None, **where: bool) -> Predictor:
+    """A random model with prompts of these lengths, by name."""
+    backbone, prompts = open_folder(folder), {}
     body = partial.build(backbone, everything(backbone.shape))
     for name, parameter in body.named_parameters():
         if name.endswith("bias"):  # or a random GPT-2 says the same token to all
             parameter.zero_()
-    model = PromptedModel(body, SoftPrompt(vectors, is_behind=is_behind))
     tokens = Tokens(backbone.tokenizer, backbone.family.row)
-    return Predictor(model, tokens, torch.device("cpu"), str, 99, 12, batch_size=batch_size)
+    for name, length in (lengths or {"": 3}).items():
+        vectors = torch.randn(length, WIDTH, generator=torch.Generator().manual_seed(5))
+        prompts[name] = TaskPrompt(SoftPrompt(vectors, **where), tokens, str, source_length=99, max_new_tokens=12)
+    model = prompted_model(body, next(iter(prompts.values())).prompt)
+    return Predictor(model, prompts, torch.device("cpu"), batch_size)
 
 
 @pytest.mark.parametrize("pad", [None, -1, 0])
@@ -43,9 +47,10 @@ def test_a_batch_says_what_each_text_is_answered_alone(tmp_path: Path, family: s
     assert len({len(one.tokens) for one in together}) > 1
     assert not any("!" in one.output for one in together)
     answer = predictor(folder, 4)
-    data = answer.encoded([raw_example(text) for text in TEXTS])
+    tokens, examples = answer.prompts[""].tokens, [raw_example(text) for text in TEXTS]
+    data = encode(examples, tokens, source_length=99, target_length=2)
     ids = answer.model.generate(data.batch([0, 1, 2, 3]), max_new_tokens=12)
-    assert decoded(answer.model.trimmed(ids).tolist(), answer.tokens.tokenizer) == [one.output for one in alone]
+    assert decoded(answer.model.trimmed(ids).tolist(), tokens.tokenizer) == [one.output for one in alone]
 
 
 @pytest.mark.parametrize("is_behind", [False, True])
@@ -54,10 +59,11 @@ def test_prompts_of_different_lengths_answer_a_mix_as_each_does_alone(
     tmp_path: Path, family: str, is_behind: bool
 ) -> None:
     folder = save_byte_level(tmp_path / family, family, eos_token_id=[1, *range(3, 260, 8)])
-    each = {str(length): predictor(folder, 4, length=length, is_behind=is_behind) for length in (2, 5)}
-    examples = [raw_example(text)._replace(group=name) for text in TEXTS for name in each]
-    mixed = [one.output for one in MixedPredictor(each).answer(examples)]
-    alone = [one for both in zip(*(answer(TEXTS) for answer in each.values()), strict=True) for one in both]
+    lengths = {"2": 2, "5": 5}
+    examples = [raw_example(text)._replace(group=name) for text in TEXTS for name in lengths]
+    mixed = [one.output for one in predictor(folder, 4, lengths, is_behind=is_behind).answer(examples)]
+    each = [predictor(folder, 4, {"": length}, is_behind=is_behind) for length in lengths.values()]
+    alone = [one for both in zip(*(answer(TEXTS) for answer in each), strict=True) for one in both]
     assert mixed == [one.output for one in alone]
     assert mixed[0::2] != mixed[1::2]
 

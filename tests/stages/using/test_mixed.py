@@ -19,8 +19,8 @@ from fpt.runs.run import open_run
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.fields import Faults
 from fpt.tasks.predict_input import by_prompt, raw_example, rows_and_examples
+from stages.using.answers import predictor
 from stages.using.learned import LearnedPrompt, from_run
-from stages.using.predict import mixed_predictor
 from tests.conftest import Outcome
 from tests.families import WIDTH, save_family
 from tests.processes import Command, in_processes
@@ -53,10 +53,9 @@ def answers(cli: Cli, *words: str) -> Rows:
 
 
 WAYS = [
-    ["beams=2", "train.eval_batch=3"],
+    ["max-new-tokens=2", "train.eval_batch=3"],
     ["task.answer=score", "train.eval_batch=7"],
     pytest.param([], marks=pytest.mark.slow),
-    pytest.param(["max-new-tokens=2"], marks=pytest.mark.slow),
 ]
 
 
@@ -89,10 +88,10 @@ def test_one_prompt_scores_its_labels_while_another_generates(two_runs: dict[str
     reads = by_prompt({name: rules_of(config.task) for name, (config, _) in of_all.items()}, "prompt")
     examples, found = [example for _, example in rows_and_examples(asked, reads, Faults())], []
     for prompts in (of_all, of_all | {"boolq": scored}):
-        with mixed_predictor(prompts) as mixed:
+        with predictor(prompts) as mixed:
             found.append(mixed.answer(examples))
-    with mixed_predictor({"boolq": scored}) as alone:
-        said = iter(alone.predictors["boolq"].answer([example for example in examples if example.group == "boolq"]))
+    with predictor({"boolq": scored}) as alone:
+        said = iter(alone.answer([example for example in examples if example.group == "boolq"]))
     for example, one, other in zip(examples, *found, strict=True):
         wanted = next(said) if example.group == "boolq" else one
         assert (other.prompt, other.input, other.output) == (example.group, wanted.input, wanted.output)
@@ -169,7 +168,10 @@ def test_two_processes_are_started_and_a_bad_line_ends_both(
         (["input={folder}/lines.txt"], "lines cannot name one of several prompts; give records with a field 'prompt'"),
         (["input={folder}/none.jsonl"], "line 1: no field 'prompt'; expected the name of a prompt, one of boolq, mnli"),
         (["input={folder}/none.jsonl", "prompt-field=text"], "line 1: 'text' is 'x'; expected the name of a prompt"),
-        (["input={folder}/none.jsonl", "beams=2", "task.answer=score"], "beams=2: is of generation; with task.answer"),
+        (
+            ["input={folder}/none.jsonl", "max-new-tokens=2", "task.answer=score"],
+            "max-new-tokens=2: is of generation; with task.answer",
+        ),
         (["names=a"], "names=a: 1 names for 2 runs"),
         (["names=a,a"], "expected values parted by commas, each once"),
     ],
@@ -204,9 +206,9 @@ def test_a_causal_model_takes_several_prompts_that_stand_alike(tmp_path: Path) -
 
     texts = [raw_example(text)._replace(group=name) for text in ("a lamp", "it is red") for name in ("2", "5")]
     for place in ("prefix", "suffix"):
-        with mixed_predictor(of_lengths(place, 2, 5)) as mixed:
-            alone = [mixed.predictors[text.group].answer([text])[0].output for text in texts]
+        with predictor(of_lengths(place, 2, 5)) as mixed:
+            alone = [mixed.answer([text])[0].output for text in texts]
             assert [one.output for one in mixed.answer(texts)] == alone
-    refused = pytest.raises(UserError, match=r"p, p: one has prompt\.place=suffix; in one batch all have, or none has")
-    with refused, mixed_predictor(of_lengths("suffix", 2) | of_lengths("prefix", 5)):
+    refused = pytest.raises(UserError, match="as a prefix after 0 blocks, and that of p as a suffix after 0 blocks")
+    with refused, predictor(of_lengths("suffix", 2) | of_lengths("prefix", 5)):
         pass

@@ -17,8 +17,8 @@ from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.config.schema import ModelConfig
 from fpt.data.encoded import Batch
 from fpt.prompts.modules import SoftPrompt
-from fpt.prompts.prompted import PromptedModel
-from fpt.sharing.tokens import with_prompts
+from fpt.prompts.readers import prompted_model
+from fpt.sharing.export import with_prompts
 from stages import partial
 from stages.selection import everything
 from tests.conftest import FAMILIES, VOCABULARY, Outcome, open_folder, save_checkpoint
@@ -125,7 +125,7 @@ def test_every_family_computes_what_it_did(family: str, spare: int, tmp_path: Pa
     """Logits of the old tokens, their head tied or its own, with too few spare rows and with more than enough."""
     backbone = open_folder(save_checkpoint(tmp_path / "small", family, vocab_size=VOCABULARY + spare))
     vectors = torch.randn(6, 32, generator=torch.Generator().manual_seed(3)) * 10
-    model = PromptedModel(partial.build(backbone, everything(backbone.shape)), SoftPrompt(vectors))
+    model = prompted_model(partial.build(backbone, everything(backbone.shape)), SoftPrompt(vectors))
     theirs = with_tokens(backbone, vectors, tmp_path / "tokens")
     assert theirs.config.vocab_size == VOCABULARY + max(6, spare)
     sources = backbone.tokenizer(TEXTS, return_tensors="pt", padding=True)
@@ -189,7 +189,6 @@ def test_what_cannot_be_one_checkpoint_is_refused(
         ([f"run={one},{other}", "to=tokens", "names=a,b>"], "names=a,b>: b> is no name of letters"),
         ([f"run={one},{finished}", "to=tokens"], "two prompts would be called boolq; give names=A,B"),
         ([f"run={one},{finished}", "to=tokens", "names=a,b"], "is for another model, or another part of it"),
-        ([f"run={one}", "to=tokens", "base=x/y"], "with to=tokens the prompt's model comes along"),
         ([f"run={one},{tmp_path / 'none'}", "to=tokens"], "none: no such folder"),
     ]:
         done = cli("export", *words, output)

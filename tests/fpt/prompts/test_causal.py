@@ -10,9 +10,10 @@ from transformers import DynamicCache
 
 from fpt.data.encoded import IGNORED, Encoded, RaggedRows
 from fpt.pricing.flops import Price
-from fpt.prompts.context import CachedBlocks, padded_in_front
+from fpt.prompts.causal import CachedBlocks, padded_in_front
 from fpt.prompts.modules import MixedPrompt, SoftPrompt
 from fpt.prompts.prompted import PromptedModel
+from fpt.prompts.readers import prompted_model
 from stages import partial
 from stages.selection import everything
 from tests.conftest import open_folder
@@ -27,17 +28,17 @@ def vectors(length: int, *, scale: float = 1.0) -> Tensor:
 
 def model_of(folder: Path, family: str, prompt: SoftPrompt | MixedPrompt) -> PromptedModel:
     backbone = open_folder(save_family(folder, family))
-    return PromptedModel(partial.build(backbone, everything(backbone.shape)), prompt)
+    return prompted_model(partial.build(backbone, everything(backbone.shape)), prompt)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "gemma3_text"])
 def test_states_behind_a_cache_and_their_gradient_are_those_of_a_whole_pass(tmp_path: Path, family: str) -> None:
     model, batch = model_of(tmp_path / family, family, SoftPrompt(vectors(3))), data_of(family).batch(ALL)
     words, body, more = model.family, model.body, 5
-    blocks = CachedBlocks(words, body, batch.mask, more, cache := DynamicCache())
+    blocks = CachedBlocks(model, batch.mask, more, cache := DynamicCache())
     ids = padded_in_front(batch.source, batch.mask)
     with torch.no_grad():
-        embedded = words.embedded(body, ids, blocks.positions(ids.shape[1]))
+        embedded = blocks.embedded(ids)
         blocks.read(embedded)
     sees = torch.ones(more, more, dtype=torch.bool).tril()
     given = [vectors(more, scale=0.5).requires_grad_() for _ in range(2)]
@@ -75,7 +76,7 @@ def test_many_labels_follow_some_at_a_time(tmp_path: Path, monkeypatch: pytest.M
     model, batch = model_of(tmp_path / "llama", "llama", SoftPrompt(vectors(3))), data_of("llama").batch(ALL)
     labels = torch.tensor([[30, 1, -100], [31, 32, 1], [31, 34, 1], [30, 35, 1], [36, -100, -100]])
     together = model.target_log_probs(batch, labels)
-    monkeypatch.setattr("fpt.prompts.readers.TARGETS_AT_ONCE", 2)
+    monkeypatch.setattr("fpt.prompts.causal.TARGETS_AT_ONCE", 2)
     torch.testing.assert_close(model.target_log_probs(batch, labels), together, rtol=1e-4, atol=1e-4)
 
 
@@ -83,7 +84,7 @@ def test_many_labels_follow_some_at_a_time(tmp_path: Path, monkeypatch: pytest.M
 def test_prompts_of_unlike_lengths_in_a_batch_answer_as_alone(tmp_path: Path, family: str) -> None:
     """The shorter is padded before its vectors, and its source behind: padding on both sides of what is read."""
     prompts, of_rows = [SoftPrompt(vectors(5)), SoftPrompt(vectors(2))], [0, 1, 1, 0]
-    model = model_of(tmp_path / family, family, MixedPrompt(prompts, of_rows))
+    model = model_of(tmp_path / family, family, MixedPrompt([prompts[own] for own in of_rows]))
     data, words = data_of(family), torch.tensor([[30], [32]])
     targets = torch.tensor([[30, 31, 1], [32, 1, -100]]) if model.reads.writes else words
 

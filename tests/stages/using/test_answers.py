@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from fpt.api import Predictor, PromptedModel, SoftPrompt, build, configure, open_backbone
+from fpt.api import Predictor, SoftPrompt, build, configure, open_backbone, prompted_model
 from fpt.data.tokens import Tokens
 from fpt.runs.run import open_run
+from fpt.training.prediction import TaskPrompt
 from stages.selection import everything
+from stages.using.answers import predictor
 from stages.using.learned import from_run
-from stages.using.predict import predictor
 from tests.conftest import Outcome
 from tests.processes import Command
 
@@ -138,42 +139,31 @@ def test_texts_of_no_table_make_one_of_three_columns_and_empty_ones_are_said(
     assert list(answers[0]) == ["input", "prediction", "score"]
 
 
-@pytest.mark.parametrize("beams", [1, 3])
-def test_scores_are_those_of_transformers(finished: Path, boolq: Path, beams: int) -> None:
-    """Its own teacher-forced forward on each text alone, without padding; and its generate's score of a beam."""
+def test_scores_are_those_of_transformers(finished: Path, boolq: Path) -> None:
+    """Its own teacher-forced forward on each text alone, without padding."""
     records = open_run(finished)
     texts = [row["input"] for row in records.predictions[:5]]
-    with predictor(records.config, from_run(records, None), beams=beams, max_new_tokens=4) as answer:
-        found, body = answer(texts), answer.model.body
+    with predictor({"": (records.config, from_run(records, None))}, max_new_tokens=4) as answer:
+        found, body, tokenizer = answer(texts), answer.model.body, answer.prompts[""].tokens.tokenizer
         for text, ours in zip(texts, found, strict=True):
-            ids = answer.tokens.tokenizer(text, return_tensors="pt")["input_ids"]
+            ids = tokenizer(text, return_tensors="pt")["input_ids"]
             embedded = torch.cat([answer.model.prompt.vectors[None], body.get_input_embeddings()(ids)], 1)
-            theirs = body.generate(
-                inputs_embeds=embedded,
-                num_beams=beams,
-                max_new_tokens=4,
-                output_scores=True,
-                return_dict_in_generate=True,
-            )
-            said = theirs.sequences[0, 1:]
-            assert answer.tokens.tokenizer.convert_ids_to_tokens(said[: len(ours.tokens)]) == [
-                name for name, _ in ours.tokens
-            ]
+            said = body.generate(inputs_embeds=embedded, max_new_tokens=4)[0, 1:]
+            assert tokenizer.convert_ids_to_tokens(said[: len(ours.tokens)]) == [name for name, _ in ours.tokens]
             with torch.no_grad():
                 logs = body(inputs_embeds=embedded, labels=said[None]).logits[0].log_softmax(-1)
             wanted = logs.gather(1, said[:, None])[: len(ours.tokens), 0]
             assert torch.allclose(torch.tensor([value for _, value in ours.tokens]), wanted.exp(), atol=1e-5)
             assert math.isclose(ours.score, wanted.sum().item(), abs_tol=1e-4)
-            if beams > 1:
-                assert math.isclose(theirs.sequences_scores[0].item(), ours.score / len(ours.tokens), abs_tol=1e-4)
 
 
 def test_the_end_is_part_of_an_output_and_nothing_behind_it(tmp_path: Path) -> None:
     """Of two outputs of different lengths in one batch, each as transformers generates it for its text alone."""
     backbone = open_backbone(configure("model=tiny").model)
     prompt = SoftPrompt(backbone.embeddings(list(range(100, 120))))
-    model = PromptedModel(build(backbone, everything(backbone.shape)), prompt)
-    answer = Predictor(model, Tokens(backbone.tokenizer), torch.device("cpu"), str, 100, 20, batch_size=2)
+    model = prompted_model(build(backbone, everything(backbone.shape)), prompt)
+    use = TaskPrompt(prompt, Tokens(backbone.tokenizer), str, source_length=100, max_new_tokens=20)
+    answer = Predictor(model, {"": use}, torch.device("cpu"), batch_size=2)
     texts = ["question: is the lamp red passage: The lamp is red.", "summarize: The lamp is red. The stone is old."]
     found, lengths = answer(texts), []
     for text, ours in zip(texts, found, strict=True):
@@ -200,8 +190,6 @@ def test_a_text_too_long_is_cut_as_in_training(cli: Cli, finished: Path, tmp_pat
         (["input=/nowhere.txt"], "input=/nowhere.txt: no such file"),
         (["input=/etc/hosts"], "the name must end in one of .jsonl"),
         (["text=x", "output=answers.md"], "the name must end in .jsonl or .txt or .csv or .tsv"),
-        (["text=x", "beams=100000"], "beams=100000: expected a whole number, at least 1 and at most 1000"),
-        (["text=x", "beams=0"], "beams=0: expected a whole number, at least 1"),
         (["text=x", "--max-new-tokens", "few"], "max-new-tokens=few: expected a whole number"),
         (
             ["text=x", "max-new-tokens=1000000"],
