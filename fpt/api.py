@@ -27,7 +27,7 @@ from fpt.prompts.readers import prompted_model
 from fpt.runs.progress import Progress
 from fpt.runs.run import Run, open_run
 from fpt.tasks.opening import open_task
-from fpt.tasks.splits import with_split, without_training_file
+from fpt.tasks.splits import with_split
 from fpt.training.prediction import Prediction, Predictor
 from stages import partial, resolve, schedule
 from stages.planning.decide import described
@@ -90,7 +90,7 @@ def score(path: str | Path, *overrides: str, split: str | None = None, stage: in
         stage: take this stage's prompt, on its partial PLM; None: the best prompt, on the last stage's model.
     """
     run = open_run(path)
-    config = without_training_file(with_split(_settings(run, overrides), split), split, run)
+    config = with_split(_settings(run, overrides), split)
     with warnings.catch_warnings(action="ignore"):
         prompt = learned.from_run(run, stage)
         return answers.evaluate(config, lambda: open_task(config), split, prompt, Progress())[0]

@@ -13,7 +13,7 @@ from fpt.backbones.location import config_values
 from fpt.cli.tables import Output
 from fpt.config.run_config import RunConfig
 from fpt.data.encoded import Encoded
-from fpt.data.encoding import check_labels, tokenised, tokenizer_notes
+from fpt.data.encoding import check_labels, tokenised
 from fpt.data.tokens import tokens_of
 from fpt.errors import UserError
 from fpt.runs.progress import WithBar
@@ -51,7 +51,7 @@ def described(config: RunConfig, task: Task, number: int, with_bar: WithBar) -> 
     }
 
 
-def _notes(config: RunConfig, task: Task, backbone: Backbone) -> tuple[str, ...]:
+def _notes(config: RunConfig, task: Task, backbone: Backbone) -> list[str]:
     """Why training would be refused or useless: the model does not suit the task, or its tokenizer the texts."""
     try:
         tokens = tokens_of(task, backbone, config.task)
@@ -59,8 +59,8 @@ def _notes(config: RunConfig, task: Task, backbone: Backbone) -> tuple[str, ...]
         if task.labels:
             check_labels(task, tokens, chosen=tokens.row.reads.chooses(config.task.answer))
     except UserError as error:
-        return (str(error),)
-    return tokenizer_notes(task, tokens)
+        return [str(error)]
+    return []
 
 
 def _split(name: str, examples: Sequence[Example], data: Encoded, task: Task, backbone: Backbone) -> dict[str, Any]:

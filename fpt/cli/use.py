@@ -31,7 +31,7 @@ from fpt.sharing.card import source_of
 from fpt.sharing.export import check_request
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.predict_input import by_template
-from fpt.tasks.splits import with_split, without_training_file
+from fpt.tasks.splits import with_split
 from fpt.tasks.task import Example
 
 NEEDED = ("fastapi", "uvicorn")
@@ -43,7 +43,7 @@ def evaluate(arguments: Arguments) -> None:
     """Run `fpt eval`, also as one of several processes."""
     (run, config), progress = subject_of(arguments), Progress()
     split = arguments.options.get("split")
-    config = without_training_file(with_split(config, split), split, run)
+    config = with_split(config, split)
     name = f"{config.task.name}-{config.model.name}-{split or config.task.valid_split}.jsonl"
     folder = Path("runs") if run is None else run.path
     output = output_file(arguments.options.get("output", folder / "evals" / name))

@@ -1,4 +1,4 @@
-"""Tokenises examples once, cut to their limits with </s> kept, and says what of them a tokenizer cannot express."""
+"""Tokenises examples once, cut to their limits with </s> kept, and refuses labels that a tokenizer cannot express."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,9 @@ from fpt.data.tokens import Tokens, decoded, tokens_of
 from fpt.errors import UserError
 from fpt.runs.progress import WithBar
 from fpt.tasks.metrics import normalise
-from fpt.tasks.task import ANSWER, SENTINEL, Example, Task, TaskRules
+from fpt.tasks.task import ANSWER, Example, Task, TaskRules
 
 PART = 2000  # so many examples are tokenised at once
-NUM_CHECKED = 500  # training examples, evenly spaced
-MOST_LETTERS = 60  # of a target that a note quotes
 
 
 def encode(
@@ -120,40 +118,3 @@ def check_labels(rules: TaskRules, tokens: Tokens, *, chosen: bool) -> list[list
                 " it; give another word, as in task.labels.LABEL=WORD, or task.answer=score, which chooses one"
             )
     return rows
-
-
-def tokenizer_notes(task: Task, tokens: Tokens) -> tuple[str, ...]:
-    """Notes for the user on training examples that the tokenizer would alter."""
-    some = [task.train[index] for index in range(0, len(task.train), -(-len(task.train) // NUM_CHECKED))]
-    lost = [] if task.classes else _not_read_back(some, task, tokens)
-    return (*_read_as_text(some, tokens), *lost)
-
-
-def _read_as_text(some: list[Example], tokens: Tokens) -> list[str]:
-    """A note on how many examples hold special tokens, which are read as plain text."""
-    texts = [f"{example.source} {example.target.removeprefix(SENTINEL)}" for example in some]
-    found = [names[0] for names in map(tokens.special.findall, texts) if names]
-    if not found:
-        return []
-    (ids,) = tokens.of_parts([tokens.plain(found[0])])
-    said = tokens.tokenizer.decode(ids, skip_special_tokens=True).strip()
-    return [
-        f"{len(found):,} of {len(some):,} training examples hold special tokens of the model's tokenizer, as"
-        f" {found[0]!r}; they are read as text, as {said!r}"
-    ]
-
-
-def _not_read_back(some: list[Example], task: Task, tokens: Tokens) -> list[str]:
-    """A note on how many free-text targets do not decode to themselves."""
-    texts = decoded(tokens.of_targets([example.target for example in some]), tokens.tokenizer)
-    wanted = [example.target.removeprefix(SENTINEL) for example in some]
-    lost = [
-        (target, said)
-        for example, target, said in zip(some, wanted, texts, strict=True)
-        if not (task.correct(task.from_text(said), example) if task.correct else said.split() == target.split())
-    ]
-    return [
-        f"{len(lost):,} of {len(some):,} training targets do not read back from the model's tokenizer, which cannot say"
-        f" them: {target[:MOST_LETTERS]!r} becomes {said[:MOST_LETTERS]!r}"
-        for target, said in lost[:1]
-    ]

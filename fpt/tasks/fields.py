@@ -145,12 +145,5 @@ def _field(record: Record, name: str, where: str, kind: Any, expected: str) -> A
         way_out = f"; '{name}.0' is its first" if isinstance(value, list) else ""
         raise UserError(f"{where}: '{name}' is {value!r:.100}; expected {expected}{way_out}")
     others = f". It has {', '.join(map(str, record))[:200]}" if record else ""
-    hint = _other_separator(record, name) or did_you_mean(name, map(str, record))
+    hint = did_you_mean(name, map(str, record))
     raise UserError(f"{where}: '{name}' is missing; expected {expected}{others}{hint and '.'}{hint}")
-
-
-def _other_separator(record: Record, name: str) -> str:
-    """A hint if the table looks as if it had one column because another separator is used; else empty."""
-    only = next(iter(record), "") if len(record) == 1 else ""
-    sign = next((sign for sign in ";|,\t" if name in map(str.strip, only.split(sign))), None)
-    return f" The columns are parted by {sign!r}; in a .csv it must be a comma, in a .tsv a tab" if sign else ""

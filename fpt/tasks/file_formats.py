@@ -86,8 +86,8 @@ def table(
                 names = cells
                 check_names(names, where)
                 continue
-            if columns and first == 1:
-                _check_no_header(cells, columns, where)
+            if columns and first == 1 and any(map(_are_one_name, cells, columns)):
+                raise UserError(f"{where}: is a header, as it has a name of task.columns; leave out task.columns")
             if len(cells) == len(names):
                 yield where, dict(zip(names, cells, strict=True))
             elif any(cells):
@@ -102,34 +102,24 @@ def check_names(names: Sequence[str], where: str) -> None:
         raise UserError(f"{where}: {count} columns are called '{name}'; give each a name of its own")
 
 
-def _check_no_header(cells: Sequence[str], columns: Sequence[str], where: str) -> None:
-    """Refuse a first row that names one of the given columns, so that a header is not taken for a record."""
-    pairs = zip(cells, columns, strict=False)
-    if name := next((name for cell, name in pairs if cell.strip().casefold() == name.casefold()), None):
-        raise UserError(
-            f"{where}: is a header, as task.columns has '{name}' there too; leave out task.columns, or give the column"
-            " another name"
-        )
+def _are_one_name(cell: str, column: str) -> bool:
+    return cell.strip().casefold() == column.casefold()
 
 
 def csv_rows(file: Path) -> Iterator[Row]:
     """Read a CSV's rows; fields may be quoted, span several lines and have any length."""
-    rows = csv.reader((f"{line}\n" for _, line in lines(file)), strict=True)
-    while True:
-        first, limit = rows.line_num + 1, csv.field_size_limit(2**31 - 1)
-        try:
-            cells = next(rows, None)
-        except csv.Error as error:
-            # An error even with task.on_error=skip: an unclosed quote may have swallowed any number of rows.
-            raise UserError(
-                f"{file}, line {first}: not CSV ({error}) in the row that begins there; a quote within a quoted field"
-                " is written twice"
-            ) from None
-        finally:
-            csv.field_size_limit(limit)
-        if cells is None:
-            return
-        yield first, rows.line_num, cells
+    csv.field_size_limit(2**31 - 1)
+    rows, first = csv.reader((f"{line}\n" for _, line in lines(file)), strict=True), 1
+    try:
+        for cells in rows:
+            yield first, rows.line_num, cells
+            first = rows.line_num + 1
+    except csv.Error as error:
+        # An error even with task.on_error=skip: an unclosed quote may have swallowed any number of rows.
+        raise UserError(
+            f"{file}, line {first}: not CSV ({error}) in the row that begins there; a quote within a quoted field"
+            " is written twice"
+        ) from None
 
 
 def tsv_rows(file: Path) -> Iterator[Row]:
@@ -199,10 +189,8 @@ def _parse(content: str, where: str) -> Any:
     except json.JSONDecodeError as error:
         place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
         raise UserError(f"{where}: not JSON ({error.msg} at {place})") from None
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not usable JSON ({reason(error)})") from None
+        raise UserError(f"{where}: not usable JSON ({error})") from None
 
 
 def _object(value: Any, where: str) -> Record:

@@ -52,8 +52,6 @@ def check_unused(config: TaskConfig) -> None:
 def _free_rules(metric: str, source: Template, target: Template, records: Origin) -> TaskRules:
     """Rules for answers that are texts or numbers, scored by the given metric."""
     allowed = (*free_answers.SCORES, *free_answers.OF_NUMBERS)
-    if metric in OF_LABELS and metric not in allowed:
-        raise UserError(f"task.metric={metric}: is for labels; give task.labels, or one of {', '.join(allowed)}")
     check_among(metric, allowed, f"task.metric={metric}: without task.labels, allowed are")
     make = free_answers.number_rules if metric in free_answers.OF_NUMBERS else free_answers.text_rules
     return make(source, target, records, metric)

@@ -1,9 +1,9 @@
 """Input of `fpt predict`: records or lines of a file, or lines of standard input as they arrive."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 from fpt.errors import UserError
 from fpt.tasks import fields, file_formats
@@ -88,22 +88,11 @@ def rows_and_examples(
             yield record, to_example(record, where)
 
 
-def examples_on_stream(descriptor: int, size: int) -> Iterator[list[Example]]:
-    """Read lines as they arrive, so that a person at the keyboard or a program at a pipe is answered at once.
-
-    The lines that have arrived together are given together, in lists of up to `size`.
-    """
-    rest, numbers = b"", count(1)
-    while data := os.read(descriptor, 1 << 16):
-        *whole, rest = (rest + data).split(b"\n")
-        yield from in_groups((_line(line, next(numbers)) for line in whole), size)
-    if rest:
-        yield [_line(rest, next(numbers))]
-
-
-def _line(line: bytes, number: int) -> Example:
-    where = f"standard input, line {number}"
-    try:
-        return raw_example(line.decode().removesuffix("\r"), where)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where}: not UTF-8 (byte {error.start}: {error.reason})") from None
+def examples_on_stream(stream: BinaryIO) -> Iterator[list[Example]]:
+    """Read lines one by one, so that a person at the keyboard or a program at a pipe is answered at once."""
+    for number, line in enumerate(stream, 1):
+        where = f"standard input, line {number}"
+        try:
+            yield [raw_example(line.decode().removesuffix("\n").removesuffix("\r"), where)]
+        except UnicodeDecodeError as error:
+            raise UserError(f"{where}: not UTF-8 (byte {error.start}: {error.reason})") from None

@@ -1,12 +1,10 @@
 """Works out where a task's data are, which of its splits the settings ask for, and how many examples these have."""
 
 from dataclasses import replace
-from pathlib import Path
 
 from fpt.config.run_config import RunConfig
-from fpt.config.schema import HUB, TaskConfig
+from fpt.config.schema import TaskConfig
 from fpt.errors import UserError, check_among
-from fpt.runs.run import Run
 from fpt.tasks.catalogue import is_own, rules_of
 from fpt.tasks.task import TaskRules
 
@@ -89,18 +87,3 @@ def with_split(config: RunConfig, split: str | None) -> RunConfig:
         check_among(split, records.splits, f"split={split}: {task.name} has")
     valid_split = split if split in records.validations else task.valid_split
     return replace(config, task=replace(task, test_split=None, test=None, valid_split=valid_split))
-
-
-def without_training_file(config: RunConfig, split: str | None, run: Run | None) -> RunConfig:
-    """Replace a run's training file that no longer exists by the validation file, where only scores are wanted.
-
-    All that scoring takes from training targets is the longest output, and the run has recorded that.
-    """
-    task = config.task
-    if run is None or split == "train" or not is_own(task) or is_drawn(task) or None in (task.train, task.valid):
-        return config
-    longest = task.max_new_tokens or run.result.get("max_new_tokens")
-    is_there = str(task.train).startswith(HUB) or Path(str(task.train)).expanduser().exists()
-    if task.train != run.config.task.train or is_there or longest is None:
-        return config
-    return replace(config, task=replace(task, train=task.valid, shots=None, max_new_tokens=longest))

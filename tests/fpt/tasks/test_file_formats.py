@@ -86,7 +86,7 @@ def test_a_table_without_a_header(
 @pytest.mark.parametrize(
     ("columns", "content", "said"),
     [
-        ("[q,a]", "Q,Answer\none,x\n", "a.csv, line 1: is a header, as task.columns has 'q' there too; leave out"),
+        ("[q,a]", "Q,Answer\none,x\n", "a.csv, line 1: is a header, as it has a name of task.columns; leave out"),
         ("[q,a,b]", "one,x\n", "a.csv, line 1: 2 columns, expected 3: q, a, b"),
         ("[q,q]", "one,x\n", "task.columns: 2 columns are called 'q'"),
         ("[]", "one,x\n", "task.columns=[]: expected names, as task.columns=[label,title,text]"),

@@ -73,9 +73,8 @@ def test_of_a_stream_a_typed_word_and_a_text_from_python(cli: Cli) -> None:
     read, write = os.pipe()
     os.write(write, b"a\nb\0\n")
     os.close(write)
-    with pytest.raises(UserError, match="standard input, line 2, letter 2: a NUL"):
-        list(examples_on_stream(read, 8))
-    os.close(read)
+    with os.fdopen(read, "rb") as stream, pytest.raises(UserError, match="standard input, line 2, letter 2: a NUL"):
+        list(examples_on_stream(stream))
     with pytest.raises(UserError, match="text, letter 1: half of a surrogate pair"):
         raw_example("\ud800")
     refused = cli("predict", "run=nowhere", "text=\ud800")

@@ -39,7 +39,7 @@ def answers(cli: Cli, run: str) -> list[str]:
     asked = cli("predict", f"run={run}", "text=q: what is 3", "--json")
     assert asked.status == 0, asked.err
     assert json.loads(asked.out)["answer"] == called
-    scored = cli("eval", f"run={run}", "--json")
+    scored = cli("eval", f"run={run}", f"task.train={Path(run).parents[1] / 'valid.jsonl'}", "--json")
     assert scored.status == 0, scored.err
     assert json.loads(scored.out)["metrics"] == api.open_run(run).result["metrics"]
     for form in ("npy", "hf"):
