@@ -99,8 +99,7 @@ def asked(arguments: Arguments, config: RunConfig, to_example: ToExample, faults
         return iter(lambda: list(islice(records, size)), [])
     if sys.stdin.isatty() and processes.speaks() and not processes.must_be_launched(config):
         print("a text a line; Ctrl-D ends", file=sys.stderr)
-    windows = predict_input.examples_on_stream(sys.stdin.buffer)
-    return ([({}, example) for example in window] for window in windows)
+    return ([({}, example)] for example in predict_input.examples_on_stream(sys.stdin.buffer))
 
 
 def _in_file(arguments: Arguments, config: RunConfig, to_example: ToExample, faults: Faults) -> Iterator[Asked]:

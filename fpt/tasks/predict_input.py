@@ -1,7 +1,6 @@
 """Input of `fpt predict`: records or lines of a file, or lines of standard input as they arrive."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,13 +32,6 @@ def raw_example(source: str, what: str = "text") -> Example:
     if source.count(MASK) > 1:
         raise UserError(f"{what}: has {MASK} {source.count(MASK)} times, and there is one answer")
     return Example("", readable(source, what), "", (), mask=source.find(MASK))
-
-
-def in_groups(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:
-    """The examples in lists of up to `size`, so that few are in memory at once."""
-    rest = iter(examples)
-    while group := list(islice(rest, size)):
-        yield group
 
 
 def by_template(rules: TaskRules) -> ToExample:
@@ -88,11 +80,11 @@ def rows_and_examples(
             yield record, to_example(record, where)
 
 
-def examples_on_stream(stream: BinaryIO) -> Iterator[list[Example]]:
+def examples_on_stream(stream: BinaryIO) -> Iterator[Example]:
     """Read lines one by one, so that a person at the keyboard or a program at a pipe is answered at once."""
     for number, line in enumerate(stream, 1):
         where = f"standard input, line {number}"
         try:
-            yield [raw_example(line.decode().removesuffix("\n").removesuffix("\r"), where)]
+            yield raw_example(line.decode().removesuffix("\n").removesuffix("\r"), where)
         except UnicodeDecodeError as error:
             raise UserError(f"{where}: not UTF-8 (byte {error.start}: {error.reason})") from None
