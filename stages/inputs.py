@@ -66,9 +66,8 @@ def open_inputs(config: RunConfig, task: Task, progress: Progress) -> Inputs:
     for split, data in zip(("training", "validation", "test"), splits, strict=False):
         sources, targets = data.num_cut
         if sources or targets:
-            lost = f" ({data.lost_answers:,} answers lost by it)" if data.lost_answers else ""
             progress.say(
-                f"{split}: {sources:,} of {len(data):,} sources{lost} cut to {config.task.source_length} tokens,"
+                f"{split}: {sources:,} of {len(data):,} sources cut to {config.task.source_length} tokens,"
                 f" {targets:,} targets to {config.task.target_length}"
             )
     if named(config.engine.device).type == "cuda":

@@ -82,7 +82,6 @@ def _split(name: str, examples: Sequence[Example], data: Encoded, task: Task, ba
         "unknown": _unknown(examples, backbone),
         "cut_sources": sources,
         "cut_targets": targets,
-        "lost_answers": data.lost_answers,
     }
 
 
@@ -150,15 +149,13 @@ def _labels(split: dict[str, Any]) -> dict[str, str]:
 
 
 def _lengths(split: dict[str, Any], look: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """A split's rows of lengths in tokens, and how many texts are cut; cutting can lose answers that are not labels."""
+    """A split's rows of lengths in tokens, and how many texts are cut."""
     for side in ("source", "target") if split["target_tokens"] else ("source",):
-        lost = f"{split['lost_answers']:,}" if side == "source" else ""
         yield {
             "tokens of": f"{split['name']} {side}s",
             "limit": f"{look['limits'][side]:,}",
             **{name: f"{number:,}" for name, number in split[f"{side}_tokens"].items()},
             "cut": _share(split[f"cut_{side}s"], split),
-            **({} if look["labels"] else {"answers lost": lost}),
         }
 
 

@@ -136,7 +136,6 @@ class Encoded:
     sources: RaggedRows
     targets: RaggedRows
     whole: NDArray[np.int32] | None = None  # lengths before cutting, [examples, 2]; None: nothing was cut
-    lost_answers: int = 0  # how many sources lost their gold answer when they were cut
     pad: int = 0  # the id that sources are padded with
     below: KeptStates | None = None  # the sources' states that the prompt does not change, where they are stored
     multiple: int = 1

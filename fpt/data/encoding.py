@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from fpt.backbones.backbone import Backbone
 from fpt.config.schema import TaskConfig
@@ -11,7 +10,6 @@ from fpt.data.encoded import Encoded, RaggedRows
 from fpt.data.tokens import Tokens, decoded, tokens_of
 from fpt.errors import UserError
 from fpt.runs.progress import WithBar
-from fpt.tasks.metrics import normalise
 from fpt.tasks.task import ANSWER, Example, Task, TaskRules
 
 PART = 2000  # so many examples are tokenised at once
@@ -23,16 +21,14 @@ def encode(
     *,
     source_length: int,
     target_length: int,
-    find_answers: bool = False,
     with_bar: WithBar = lambda parts, _: parts,
 ) -> Encoded:
     """Token ids of every example, cut to the limits (in tokens), with the closing </s> kept.
 
     A source is cut at the end of its spare part, and only when that is used up at its own end; a target at its end.
-    `find_answers` counts the sources whose cut lost the gold, for tasks whose golds are spans of their source.
     """
     sources, targets = list[RaggedRows](), list[RaggedRows]()
-    whole, lost = np.empty((len(examples), 2), np.int32), 0
+    whole = np.empty((len(examples), 2), np.int32)
     parts = [list(range(start, min(start + PART, len(examples)))) for start in range(0, len(examples), PART)]
     for indices in with_bar(parts, "tokenising"):
         part = [tokens.marked(examples[index]) for index in indices]
@@ -42,25 +38,18 @@ def encode(
         cut = [_cut_source(*pair, tokens, source_length) for pair in zip(part, whole_sources, strict=True)]
         if tokens.blank is not None:
             _check_masks(part, cut, tokens)
-        if find_answers:
-            lost += sum(
-                len(before) > source_length and _is_lost(example, after, tokens.tokenizer)
-                for example, before, after in zip(part, whole_sources, cut, strict=True)
-            )
         sources.append(RaggedRows.of(cut))
         targets.append(RaggedRows.of(_cut(ids, target_length, tokens.ends) for ids in whole_targets))
     # GPT-2's and Llama 3's tokenizers have no padding token; as padding is masked, any token will do.
     pad = tokens.tokenizer.pad_token_id or 0
-    return Encoded(RaggedRows.joined(sources), RaggedRows.joined(targets), whole, lost, pad=pad, blank=tokens.blank)
+    return Encoded(RaggedRows.joined(sources), RaggedRows.joined(targets), whole, pad=pad, blank=tokens.blank)
 
 
 def tokenised(task: Task, backbone: Backbone, config: TaskConfig, with_bar: WithBar) -> tuple[Encoded, ...]:
     """The task's splits as token ids: training, validation, and the test split if any."""
     tokens = tokens_of(task, backbone, config)
     limits = {"source_length": config.source_length, "target_length": config.target_length}
-    return tuple(
-        encode(part, tokens, **limits, find_answers=not task.labels, with_bar=with_bar) for part in task.parts.values()
-    )
+    return tuple(encode(part, tokens, **limits, with_bar=with_bar) for part in task.parts.values())
 
 
 def _check_masks(examples: list[Example], sources: list[list[int]], tokens: Tokens) -> None:
@@ -79,15 +68,6 @@ def _cut_source(example: Example, ids: list[int], tokens: Tokens, limit: int) ->
     before, after = [*tokens.frame[0], *before], [*after, *tokens.frame[1]]
     room = limit - len(after)
     return [*ids[:room], *after] if room >= len(before) else _cut([*before, *after], limit, behind)
-
-
-def _is_lost(example: Example, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the whole source held a gold, and the cut one holds none."""
-    golds = {gold: f" {normalise(gold)} " for gold in example.golds if normalise(gold)}
-    if not any(gold in example.source for gold in golds):
-        return False
-    left = f" {normalise(tokenizer.decode(ids, skip_special_tokens=True))} "
-    return not any(gold in left for gold in golds.values())
 
 
 def _cut(ids: list[int], limit: int, behind: int) -> list[int]:

@@ -11,6 +11,7 @@ from fpt.errors import UserError, did_you_mean
 
 NUMBER = re.compile(r"-?\d+\.\d+")
 ZEROS = re.compile(r"\.?0+$")
+NO_TEXT = re.compile("[\0\ud800-\udfff]")
 SHOWN = 3  # messages that a note quotes in full
 HINT = "; task.on_error=skip leaves such out"
 Record = dict[str, Any]
@@ -91,14 +92,9 @@ def readable(value: str, what: str) -> str:
 
     Every text of a user's is checked here: tokenizers fail on a whole batch with such a text, and files cannot hold it.
     """
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        what += f", letter {error.start + 1:,}"
-        raise UserError(f"{what}: half of a surrogate pair, which is no character; take it out") from None
-    if "\0" in value:
-        what += f", letter {value.index(chr(0)) + 1:,}"
-        raise UserError(f"{what}: a NUL, which is no text; take it out, or save the file as UTF-8")
+    if found := NO_TEXT.search(value):
+        kind = "a NUL" if found[0] == "\0" else "half of a surrogate pair"
+        raise UserError(f"{what}, letter {found.start() + 1:,}: {kind}, which is no text; take it out")
     return value
 
 

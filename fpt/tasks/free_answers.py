@@ -7,6 +7,7 @@ from functools import partial
 from fpt.errors import UserError
 from fpt.tasks import metrics
 from fpt.tasks.fields import Record
+from fpt.tasks.metrics import SQUAD, WRITTEN, Form
 from fpt.tasks.origins import Origin
 from fpt.tasks.task import Example, Golds, TaskRules, Template
 
@@ -72,29 +73,16 @@ def number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def score_as_squad(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
-    """Exact match and F1 of words, both in SQuAD's normal form, without letter case, articles and punctuation."""
-    return metrics.text_scores(answers, [example.golds for example in examples])
+def text_scores(
+    form: Form, names: tuple[str, str], answers: Sequence[str], examples: Sequence[Example]
+) -> dict[str, float]:
+    """Exact match and F1 of words, under these names, in SQuAD's or another form."""
+    return dict(zip(names, metrics.text_scores(answers, [example.golds for example in examples], form), strict=True))
 
 
-def correct_as_squad(answer: str, example: Example) -> bool:
-    """Whether the answer equals one of the golds in SQuAD's normal form."""
-    return metrics.exact_match(answer, example.golds)
-
-
-def _squad_scores(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
-    scores = score_as_squad(answers, examples)
-    return {"squad_em": scores["exact_match"], "squad_f1": scores["f1"]}
-
-
-def _score_as_written(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
-    """Percentage of answers that equal a gold exactly, and F1 of words and punctuation marks."""
-    golds = [example.golds for example in examples]
-    return metrics.text_scores(answers, golds, str.strip, metrics.WORDS_AND_MARKS.findall)
-
-
-def _correct_as_written(answer: str, example: Example) -> bool:
-    return metrics.exact_match(answer, example.golds, str.strip)
+def correct(form: Form, answer: str, example: Example) -> bool:
+    """Whether the answer equals one of the golds in that form."""
+    return metrics.exact_match(answer, example.golds, form)
 
 
 def _rouge(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
@@ -126,8 +114,9 @@ def most_common_answer(train: Sequence[Example], valid: Sequence[Example]) -> tu
 
 
 # How texts are scored, and whether one is right, by the main metric; ROUGE tells no right from wrong.
+AS_WRITTEN, AS_SQUAD = ("exact_match", "f1"), ("squad_em", "squad_f1")
 SCORES: dict[str, tuple[Score, Callable[[str, Example], bool] | None]] = {
-    **dict.fromkeys(("exact_match", "f1"), (_score_as_written, _correct_as_written)),
-    **dict.fromkeys(("squad_em", "squad_f1"), (_squad_scores, correct_as_squad)),
+    **dict.fromkeys(AS_WRITTEN, (partial(text_scores, WRITTEN, AS_WRITTEN), partial(correct, WRITTEN))),
+    **dict.fromkeys(AS_SQUAD, (partial(text_scores, SQUAD, AS_SQUAD), partial(correct, SQUAD))),
     **dict.fromkeys(metrics.ROUGES, (_rouge, None)),
 }

@@ -5,11 +5,11 @@ import string
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence, Set
-from functools import partial
 from itertools import chain
 from operator import and_, eq
 from statistics import fmean, mode
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import regex
 
@@ -21,6 +21,22 @@ WORD = rf"[{UNSPACED}]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{UNSPACED}]]+"
 WORDS = regex.compile(WORD, regex.V1)
 WORDS_AND_MARKS = regex.compile(rf"{WORD}|\S", regex.V1)
 ROUGES = ("rougeL", "rouge1", "rouge2")
+
+
+def normalise(text: str) -> str:
+    """SQuAD's normal form: lower case, no punctuation, no articles, single spaces (Rajpurkar et al. 2016)."""
+    return " ".join(ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split())
+
+
+class Form(NamedTuple):
+    """How texts are compared: the form in which equal ones are equal, and their words."""
+
+    normal: Callable[[str], str]
+    words: Callable[[str], list[str]]
+
+
+SQUAD = Form(normalise, lambda text: normalise(text).split())
+WRITTEN = Form(str.strip, WORDS_AND_MARKS.findall)  # as they are written, with punctuation marks as words
 
 
 def accuracy(answers: Sequence[str], golds: Sequence[str]) -> float:
@@ -89,37 +105,20 @@ def most_common(golds: Sequence[str]) -> str:
     return mode(sorted(golds))
 
 
-def normalise(text: str) -> str:
-    """SQuAD's normal form: lower case, no punctuation, no articles, single spaces (Rajpurkar et al. 2016)."""
-    return " ".join(ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split())
+def exact_match(answer: str, golds: Sequence[str], form: Form = SQUAD) -> bool:
+    """Whether the answer is one of the golds, in the given form."""
+    return form.normal(answer) in map(form.normal, golds)
 
 
-def normal_words(text: str) -> list[str]:
-    """The words of SQuAD's normal form."""
-    return normalise(text).split()
+def word_f1(answer: str, golds: Sequence[str], form: Form = SQUAD) -> float:
+    """F1 (0 to 1) of the answer's words against the closest gold's, in the given form."""
+    return max(_overlap(form.words(answer), form.words(gold)) for gold in golds)
 
 
-def exact_match(answer: str, golds: Sequence[str], normal: Callable[[str], str] = normalise) -> bool:
-    """Whether the answer is one of the golds, in SQuAD's or another normal form."""
-    return normal(answer) in map(normal, golds)
-
-
-def word_f1(answer: str, golds: Sequence[str], words: Callable[[str], list[str]] = normal_words) -> float:
-    """F1 (0 to 1) of the answer's words against the closest gold's, by default in SQuAD's normal form."""
-    return max(_overlap(words(answer), words(gold)) for gold in golds)
-
-
-def text_scores(
-    answers: Sequence[str],
-    golds: Sequence[Sequence[str]],
-    normal: Callable[[str], str] = normalise,
-    words: Callable[[str], list[str]] = normal_words,
-) -> dict[str, float]:
+def text_scores(answers: Sequence[str], golds: Sequence[Sequence[str]], form: Form = SQUAD) -> tuple[float, float]:
     """Percentage of answers that equal one of their golds, and the mean F1 of their words."""
-    return {
-        "exact_match": 100 * fmean(map(partial(exact_match, normal=normal), answers, golds)),
-        "f1": 100 * fmean(map(partial(word_f1, words=words), answers, golds)),
-    }
+    pairs = list(zip(answers, golds, strict=True))
+    return 100 * fmean(exact_match(*pair, form) for pair in pairs), 100 * fmean(word_f1(*pair, form) for pair in pairs)
 
 
 def _overlap(answer: list[str], gold: list[str]) -> float:
