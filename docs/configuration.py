@@ -4,12 +4,12 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, get_args, get_origin
+from types import NoneType
+from typing import Any
 
 from fpt.config import compose, keys, literal
 from fpt.config.run_config import RunConfig
-from fpt.config.schema import Group
+from fpt.config.schema import Group, kinds_of
 
 INTRODUCTION = """\
 # Configuration
@@ -105,8 +105,7 @@ def _allowed(setting: Field[Any]) -> str:
     about = setting.metadata
     if "choices" in about:
         return ", ".join(f"`{choice}`" for choice in about["choices"])
-    kinds = get_args(setting.type) if isinstance(setting.type, UnionType) else (setting.type,)
-    names = " or ".join(TYPES[get_origin(kind) or kind] for kind in kinds if kind is not NoneType)
+    names = " or ".join(TYPES[kind] for kind in kinds_of(setting) if kind is not NoneType)
     if "least" in about and "most" in about:
         return f"{names}, {about['least']:,} to {about['most']:,}"
     signs = {"above": ">", "least": "≥", "most": "≤"}

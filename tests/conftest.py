@@ -18,7 +18,6 @@ import pytest
 import torch
 from filelock import FileLock
 from huggingface_hub import constants
-from omegaconf import DictConfig
 from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
 
 from fpt.__main__ import main
@@ -80,9 +79,9 @@ def pytest_configure() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def composed_once() -> Iterator[None]:
     """Hydra composes the same words once in a session, as nobody edits conf/ meanwhile; later ones get a copy."""
-    compose_anew, conf, known = compose._compose, keys.conf_dir(), dict[tuple[str, ...], DictConfig]()
+    compose_anew, conf, known = compose._compose, keys.conf_dir(), dict[tuple[str, ...], dict[str, Any]]()
 
-    def compose_once(words: list[str]) -> DictConfig:
+    def compose_once(words: list[str]) -> dict[str, Any]:
         if compose.conf_dir() != conf:
             return compose_anew(words)
         if tuple(words) not in known:

@@ -1,28 +1,21 @@
-"""Composes the typed configuration from conf/, which Hydra reads, and the command line's overrides.
-
-No DictConfig leaves this file: all other functions receive the frozen group of settings that they need.
-"""
+"""Composes the typed configuration from conf/, which Hydra reads, and the command line's overrides."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
-from functools import cache
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException, ValidationError
+from omegaconf import OmegaConf
 
 from fpt.config import literal, overrides
-from fpt.config.keys import GROUPS, conf_dir, group_options, settings, type_in_words
+from fpt.config.keys import GROUPS, conf_dir, group_options, group_types, settings
 from fpt.config.label_words import LABELS
 from fpt.config.overrides import ONE_LABEL, Override
 from fpt.config.run_config import RunConfig
-from fpt.config.schema import Group, ScheduleConfig, place
+from fpt.config.schema import ScheduleConfig, place
 from fpt.errors import UserError, check_among, did_you_mean, reason
 
 LEARNING = ("prompt", "schedule", "optim", "recycle")
@@ -52,8 +45,11 @@ def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
     if alone := {key.removeprefix(ONE_LABEL): one.value for key, one in typed.items() if key.startswith(ONE_LABEL)}:
         if LABELS in typed:
             raise UserError(f"{LABELS}=… and {ONE_LABEL}LABEL=… both name label words; give one of them")
-        values[LABELS] = {**(values.get(LABELS) or tree.task.labels or {}), **alone}
-    return _typed(tree, values, words)
+        values[LABELS] = {**(values.get(LABELS) or tree["task"].get("labels") or {}), **alone}
+    for key, value in values.items():
+        group, _, name = key.rpartition(".")
+        (tree.setdefault(group, {}) if group else tree)[name] = value
+    return from_values(tree)
 
 
 def _check_use(typed: Iterable[Override]) -> None:
@@ -95,52 +91,14 @@ def _schedule_file(file: Path) -> dict[str, Any]:
     return {"schedule.name": file.stem} | {f"schedule.{key}": value for key, value in values.items()}
 
 
-def _compose(words: list[str]) -> DictConfig:
-    _schema()
+def _compose(options: list[str]) -> dict[str, Any]:
+    """The values in conf/ under these options of groups, by group and key."""
     GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
-            return compose("config", overrides=words)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_explain(error, words)) from None
+    with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
+        return cast(dict[str, Any], OmegaConf.to_container(compose("config", overrides=options), resolve=True))
 
 
-def _typed(tree: DictConfig, fill: Mapping[str, Any], words: Sequence[str]) -> RunConfig:
-    """Merge a composed tree and further values, which are not resolved, into the typed configuration."""
-    try:
-        for key, value in fill.items():
-            OmegaConf.update(tree, key, literal.escaped(value), merge=False)
-        return cast(RunConfig, OmegaConf.to_object(OmegaConf.merge(_schema(), tree)))
-    except OmegaConfBaseException as error:
-        raise UserError(_explain(error, words)) from None
-
-
-@cache  # merging copies it
-def _schema() -> DictConfig:
-    """RunConfig with every group's defaults filled in, writable (OmegaConf locks frozen dataclasses).
-
-    Hydra merges into plain defaults, and the result is merged into the typed schema: all type errors arise there.
-    """
-    schema = OmegaConf.structured(RunConfig)
-    OmegaConf.set_readonly(schema, False)
-    for item in fields(RunConfig):
-        if isinstance(item.type, type) and issubclass(item.type, Group):
-            schema[item.name] = OmegaConf.structured(item.type)
-            OmegaConf.set_readonly(schema[item.name], False)
-    ConfigStore.instance().store(name="schema", node=OmegaConf.to_container(schema))
-    return cast(DictConfig, schema)
-
-
-def _explain(error: Exception, words: Sequence[str]) -> str:
-    """The error message for a failed merge: the override as typed, and what its key takes."""
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    key = str(getattr(cause, "full_key", "") or "")
-    typed = next((word for word in words if word.split("=", 1)[0] == key), key)
-    if isinstance(cause, ValidationError) and key in settings():
-        return f"{typed}: expected {type_in_words(key)}"
-    return f"{typed}: {str(cause).splitlines()[0]}" if typed else str(cause).splitlines()[0]
-
-
-def from_values(values: dict[str, Any]) -> RunConfig:
-    """Make a resolved configuration from its groups and keys as plain values."""
-    return cast(RunConfig, OmegaConf.to_object(OmegaConf.merge(_schema(), literal.escaped(values))))
+def from_values(values: Mapping[str, Any]) -> RunConfig:
+    """Make a configuration from plain values by group and key; what is left out has its default."""
+    groups = {name: kind(**values.get(name, {})) for name, kind in group_types().items()}
+    return RunConfig(**{**values, **groups})

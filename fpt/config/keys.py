@@ -3,12 +3,12 @@
 from dataclasses import Field, fields
 from functools import cache
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, get_args, get_origin
+from types import NoneType
+from typing import Any
 
 from fpt.config.literal import leaves, own_table
 from fpt.config.run_config import RunConfig
-from fpt.config.schema import Group
+from fpt.config.schema import Group, kinds_of
 from fpt.errors import did_you_mean
 
 GROUPS = ("task", "model", "schedule", "prompt", "engine", "experiment")
@@ -32,12 +32,19 @@ def stages_of(schedule: str) -> list[Any]:
 
 
 @cache
+def group_types() -> dict[str, type[Group]]:
+    """The groups of settings by name."""
+    types = {item.name: item.type for item in fields(RunConfig)}
+    return {name: kind for name, kind in types.items() if isinstance(kind, type) and issubclass(kind, Group)}
+
+
+@cache
 def settings() -> dict[str, Field[Any]]:
     """Every key a user may set, with its field, in the schema's order."""
     known: dict[str, Field[Any]] = {}
     for item in fields(RunConfig):
-        if isinstance(item.type, type) and issubclass(item.type, Group):
-            known |= {f"{item.name}.{inner.name}": inner for inner in fields(item.type)}
+        if group := group_types().get(item.name):
+            known |= {f"{item.name}.{inner.name}": inner for inner in fields(group)}
         else:
             known[item.name] = item
     return known
@@ -52,19 +59,7 @@ def helps() -> dict[str, str]:
 def is_text(key: str) -> bool:
     """Whether a key takes free text, such as a name, a path or a template, and not one of a few choices."""
     known = settings()
-    return key in known and set(_kinds(key)) <= {str, NoneType} and "choices" not in known[key].metadata
-
-
-def type_in_words(key: str) -> str:
-    """The type of a key's value in words, as in `a whole number or null`."""
-    names: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-    names |= {list: "a list", dict: "a mapping", NoneType: "null"}
-    return " or ".join(names[get_origin(kind) or kind] for kind in _kinds(key))
-
-
-def _kinds(key: str) -> tuple[Any, ...]:
-    kind = settings()[key].type
-    return get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    return key in known and set(kinds_of(known[key])) <= {str, NoneType} and "choices" not in known[key].metadata
 
 
 @cache

@@ -3,9 +3,7 @@
 They are texts as written: YAML's own types would make false of `no` and 1.5 of `1.50`.
 """
 
-import json
-import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import yaml
 
@@ -38,11 +36,6 @@ def typed(text: str, key: str = LABELS, why: str = f"are no label words; {FORMS}
 def _is_given(node: yaml.Node) -> bool:
     """Whether a part is a text; in `{no, yes}`, `no` has no word."""
     return isinstance(node, yaml.ScalarNode) and bool(node.value or node.style)
-
-
-def shown(labels: Mapping[str, str]) -> str:
-    """Label words as an override to type in a shell."""
-    return shlex.quote(f"{LABELS}={json.dumps(labels, ensure_ascii=False)}")
 
 
 def check_spelling(words: Iterable[str]) -> None:

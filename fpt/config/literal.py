@@ -1,6 +1,6 @@
-"""Reads and writes configurations as YAML in which `${…}` is plain text and never resolved.
+"""Reads and writes plain values as YAML, in OmegaConf's dialect: `1e-5` is a number, and nothing is a date.
 
-OmegaConf resolves every string that it holds, even to environment variables; only what a user types may ask for that.
+OmegaConf itself would resolve `${…}` in every text, even to environment variables.
 """
 
 import re
@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
-from omegaconf._utils import get_yaml_loader  # reads 1e-5 as a number and no dates; the public functions would resolve
+from omegaconf._utils import get_omega_conf_dumper, get_yaml_loader
 
-MARK = re.compile(r"(\\*)\$\{")
 # A quoted text, or a key of `{key:value}` with no space after its colon, as Hydra's users write it and YAML does not.
 UNSPACED = re.compile(r"""("(?:[^"\\]|\\.)*"|'[^']*')|([{,]\s*[^\s:,{}\[\]'"]+):(?=\S)""")
 
@@ -35,16 +33,7 @@ def spaced(text: str) -> str:
 
 def dump(values: dict[str, Any]) -> str:
     """Plain values as the YAML text that `parse` reads."""
-    return OmegaConf.to_yaml(OmegaConf.create(escaped(values)), resolve=True)
-
-
-def escaped(tree: Any) -> Any:
-    """Values escaped so that OmegaConf resolves them to exactly the values given."""
-    if isinstance(tree, dict):
-        return {key: escaped(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [escaped(value) for value in tree]
-    return MARK.sub(lambda found: found[1] * 2 + r"\${", tree) if isinstance(tree, str) else tree
+    return str(yaml.dump(values, Dumper=get_omega_conf_dumper(), allow_unicode=True, sort_keys=False))
 
 
 def leaves(tree: Any, key: str = "") -> dict[str, Any]:

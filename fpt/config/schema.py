@@ -1,9 +1,10 @@
 """The typed configuration: every key, its type, its default and its limits; help.yaml says what each one is."""
 
 import math
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from types import NoneType, UnionType
+from typing import Any, ClassVar, get_args, get_origin
 
 from fpt.errors import UserError, check_among, reason
 
@@ -12,6 +13,8 @@ LONGEST = 255  # the most bytes of a file's name on common file systems
 HUB = "hub:"  # begins the name of a data set on the Hub, where a file could be given
 MOST = 2**31 - 1  # the limit of whole numbers that have none of their own
 MOST_TOKENS = 100_000  # the limit of an output's tokens
+WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+WORDS |= {list: "a list", dict: "a mapping", NoneType: "null"}
 
 
 def place(text: str, key: str) -> Path:
@@ -53,8 +56,20 @@ class Group:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            name = f"{self.key}.{item.name}".lstrip(".")
-            _check_limits(name, getattr(self, item.name), dict(item.metadata))
+            name, value = f"{self.key}.{item.name}".lstrip("."), getattr(self, item.name)
+            if type(value) is int and float in kinds_of(item) and int not in kinds_of(item):
+                value = float(str(value))  # of thousands of digits it is infinite
+                object.__setattr__(self, item.name, value)
+            _check_limits(name, value, dict(item.metadata))
+            if type(value) not in kinds_of(item):
+                expected = " or ".join(WORDS[kind] for kind in kinds_of(item))
+                raise UserError(f"{name}={value}: expected {expected}")
+
+
+def kinds_of(item: Field[Any]) -> tuple[Any, ...]:
+    """The types of value that a setting takes; of a list or a mapping without that of its items."""
+    kinds = get_args(item.type) if isinstance(item.type, UnionType) else (item.type,)
+    return tuple(get_origin(kind) or kind for kind in kinds)
 
 
 def _check_limits(name: str, value: Any, limits: dict[str, Any]) -> None:

@@ -1,12 +1,12 @@
 """Renders exports' model cards: collects the facts that `card.md.jinja` and `tokens.md.jinja` put into words."""
 
+import json
 import shlex
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
 from fpt.backbones.shapes import read_sizes
-from fpt.config import label_words
 from fpt.prompts.kinds import kind_of
 from fpt.runs.run import Run
 from fpt.sharing.export import ExportRequest, written
@@ -33,7 +33,7 @@ def of_prompt(request: ExportRequest) -> str:
         kind=kind,
         width=width,
         described=kind.described(width, request.layer, model_name(request)),
-        labels=label_words.shown(config.task.labels or {}),
+        labels=json.dumps(config.task.labels, ensure_ascii=False),
         amount=amount,
         name_of_validation=name_of_validation,
         quote=shlex.quote,

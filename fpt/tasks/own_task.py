@@ -124,7 +124,7 @@ def _origin(config: TaskConfig) -> Origin:
 def _check_columns(config: TaskConfig) -> None:
     if config.columns is None:
         return
-    if not config.columns or not all(config.columns):
+    if not config.columns or not all(isinstance(name, str) and name for name in config.columns):
         raise config.error("columns", "expected names, as task.columns=[label,title,text]")
     file_formats.check_names(config.columns, "task.columns")
     files = filter(None, (config.train, config.valid, config.test))

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 import shutil
 from dataclasses import asdict, replace
 from operator import attrgetter
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from fpt.config import compose, keys, label_words, literal, overrides
+from fpt.config import compose, keys, literal, overrides
 from fpt.config.run_config import RunConfig
 from fpt.config.stored import differences
 from fpt.errors import UserError
@@ -68,7 +67,10 @@ MISTAKES = {
     "train.updates=abc": ["train.updates=abc", "whole number"],
     "train.updates=1.5": ["train.updates=1.5", "whole number"],
     "train.updates=0": ["train.updates=0", "at least 1"],
-    "optim.lr=nan": ["optim.lr=nan", "finite"],
+    "optim.lr=.nan": ["optim.lr=nan", "finite"],
+    f"optim.lr={10**400}": ["optim.lr=inf", "finite"],
+    "optim.lr=true": ["optim.lr=True", "expected a number or null"],
+    "train.updates=yes": ["train.updates=True", "whole number"],
     "optim.lr=-1": ["optim.lr=-1", "greater than 0"],
     "engine.dtype=float16": ["engine.dtype=float16", "overflows", "bfloat16"],
     "engine.dtype=fp16": ["engine.dtype=fp16", "overflows"],
@@ -109,13 +111,13 @@ MISTAKES = {
     "task.labels={0,1}": ["task.labels={0,1}", "'task.labels={0: no, 1: yes}'"],
     'task.labels={"0":a,"0":b}': ["task.labels=", "'0' is given twice"],
     "task.labels.0=a task.labels=[a,b]": ["task.labels=… and task.labels.LABEL=…", "one of them"],
-    "task.labels.x=a": ["task.labels.x", "boolq has no, yes", """'task.labels={"no": "WORD", "yes": "WORD"}'"""],
+    "task.labels.x=a": ["task.labels.x", "boolq has no, yes"],
     "train.updates=???": ["train.updates=???", "not given"],
     "schedule.stages=[{depth:???}]": ["schedule.stages=", "not given"],
     "engine.device=cpu:5": ["engine.device=cpu:5", "auto, cpu, cuda and cuda:N"],
     "engine.device=tpu": ["engine.device=tpu", "auto, cpu, cuda and cuda:N"],
     f"train.updates={10**31}": [f"train.updates={10**31}", "at most"],
-    "train.updates=1e31": ["train.updates=1e31", "whole number"],
+    "train.updates=1e31": ["train.updates=1e+31", "whole number"],
     "train.epochs=1e30": ["train.epochs=1e+30", "at most 100000"],
     f"seed={10**30}": [f"seed={10**30}", "at most"],
     f"seed={'9' * 5000}": ["seed=999", "cannot be read as YAML (ValueError"],
@@ -270,7 +272,6 @@ def test_label_words_are_texts(typed: str, labels: dict[str, str] | None) -> Non
     assert config.task.labels == labels
     assert reread(config) == config
     if labels:
-        assert compose.load([*shlex.split(label_words.shown(labels))]) == config
         assert compose.load([f"task.labels={json.dumps(labels, ensure_ascii=False)}"]) == config
         one, word = next(iter(labels.items()))
         assert compose.load([f"task.labels.{one}={word}"]).task.labels == {one: word}
