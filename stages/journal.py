@@ -29,19 +29,12 @@ class Journal:
         self._folder, self._progress, self._start = setup.folder, setup.progress, setup.start
         self._meter = Meter(setup.engine.device)
         flops = setup.plan.flops - setup.plan.flops_importance
-        self._progress.expect(flops, done=setup.plan.flops_before(setup.state.update))
+        self._progress.expect(flops, done=setup.plan.flops_before(setup.states[-1].update))
 
-    def begin(self, setup: Setup, stage: Stage, seconds: float, *, measuring: float) -> float:
-        """Begin a stage, or resume it after `seconds` of training; `measuring` were spent before the first stage.
-
-        Returns:
-            the seconds that the run had spent before the stage.
-        """
-        self._stage, self._schedule, self._plan = stage, setup.schedule, setup.plan
-        earlier = self._schedule.stages[: stage.index - 1]
-        self._seconds = measuring + sum(resume.read_state(self._folder, one)[0].seconds for one in earlier)
+    def begin(self, setup: Setup, stage: Stage, seconds: float, *, before: float) -> None:
+        """Begin a stage, or resume it after `seconds` of training; the run had spent `before` seconds until then."""
+        self._stage, self._schedule, self._plan, self._before = stage, setup.schedule, setup.plan, before
         self._meter.begin(seconds)
-        return self._seconds
 
     def record(self, event: Event) -> None:
         """Record one event of the stage's training and show it."""
@@ -56,7 +49,7 @@ class Journal:
         number, numbers = self._stage.index, len(self._schedule.stages)
         where = f"stage {number}/{numbers}  update {event.update}/{self._schedule.updates}"
         flops = self._plan.flops_before(event.update)
-        spent = {"flops": self._plan.flops_importance + flops, "seconds": round(self._seconds + event.seconds, 3)}
+        spent = {"flops": self._plan.flops_importance + flops, "seconds": round(self._before + event.seconds, 3)}
         line = {"update": event.update, "stage": self._stage.index, **spent}
         if isinstance(event, Updated):
             rate = self._meter.updated(event.seconds, event.tokens)

@@ -1,6 +1,7 @@
 """Finishes a run: scores its best prompt and writes the prompt, its answers, and result.json."""
 
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -14,7 +15,6 @@ from fpt.training.checkpoint import TrainState
 from fpt.training.evaluation import Answers, Evaluation, predictions
 from stages.measured import Measured
 from stages.planning.plan import StagePlan
-from stages.resume import read_state
 from stages.schedule import Stage
 from stages.setup import Setup
 
@@ -23,12 +23,14 @@ COSTS = ("flops", "flops_importance", "flops_pt", "flops_ratio", "vectors_pt")
 
 
 def finish(
-    setup: Setup, measured: Measured, model: PromptedModel, state: TrainState, best: Evaluation | None
+    setup: Setup, measured: Measured, model: PromptedModel, ends: Sequence[TrainState], best: Evaluation | None
 ) -> dict[str, Any]:
     """Score the best prompt on the last stage's model and write the run's results; returns result.json.
 
-    `best` is the evaluation by which it was chosen, if this process made it.
+    `ends` are the states in which the stages ended, `best` the evaluation by which the best prompt was chosen, if this
+    process made it.
     """
+    state = ends[-1]
     assert state.best_prompt is not None
     config, inputs, folder, evaluator = setup.config, setup.inputs, setup.folder, setup.evaluator
     task, plan, last = inputs.task, setup.plan, state.score
@@ -40,7 +42,6 @@ def finish(
     evaluation = best or evaluator.validate(model)
     tested = evaluator.answers(model, inputs.test, "test") if inputs.test else None
     stages = setup.schedule.stages
-    ends = [read_state(folder, stage)[0] for stage in stages]
     lines = folder.metrics()
     lost = [lost_at(stage.index, lines) for stage in stages]
     result = {

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -47,18 +48,15 @@ def _make_way(config: RunConfig) -> None:
 
 def saved_states(folder: SharedFolder, schedule: Schedule) -> tuple[list[TrainState], Mark | None]:
     """The latest state of each stage that has one, and the last one's mark in metrics.jsonl, checked up to there."""
-    found = [read_state(folder, stage) for stage in schedule.stages if state_file(stage) in folder]
-    mark = found[-1][1] if found else None
+    states: list[TrainState] = []
+    mark: Mark | None = None
+    for name in filter(folder.__contains__, map(state_file, schedule.stages)):
+        with reading(folder.path / name):
+            state, mark = load_state(folder.read(name))
+        states.append(state)
     if mark:
-        distributed.broadcast_from_main(lambda: check_metrics(folder.path, mark))
-    return [state for state, _ in found], mark
-
-
-def read_state(folder: SharedFolder, stage: Stage) -> tuple[TrainState, Mark]:
-    """A stage's latest state, and how much of metrics.jsonl had been written when it was saved."""
-    name = state_file(stage)
-    with reading(folder.path / name):
-        return load_state(folder.read(name))
+        distributed.broadcast_from_main(partial(check_metrics, folder.path, mark))
+    return states, mark
 
 
 def state_file(stage: Stage) -> str:

@@ -45,10 +45,12 @@ def run(config: RunConfig, schedule: Schedule, read: Callable[[], Task], progres
 
 def _through_stages(setup: Setup) -> dict[str, Any]:
     """Stage by stage: select, build the partial PLM, recycle the prompt, train it; the last is the full model."""
-    state, recipe = setup.state, setup.recipe
+    state, recipe = setup.states[-1], setup.recipe
     journal, measured = Journal(setup), measure(setup)
     keeper = StateKeeper(setup.plan.states, setup.config.train.batch_size, setup.engine, setup.progress.with_bar)
-    for index in [stage.index for stage in resume.stages_left(setup.schedule, state)]:
+    left = [stage.index for stage in resume.stages_left(setup.schedule, state)]
+    ends = setup.states[: left[0] - 1]
+    for index in left:
         schedule, stage = setup.schedule, setup.schedule.stages[index - 1]
         selection = resume.selection_of(stage, setup.folder, schedule, measured.scores)
         with setup.opened(selection, state.prompt) as model:
@@ -58,16 +60,18 @@ def _through_stages(setup: Setup) -> dict[str, Any]:
             if state.update < stage.end and not state.done:  # otherwise at most a validation is left
                 data = keeper.given_to(stage, data, model)
             state = replace(state, seconds=state.seconds + perf_counter() - began)
-            spent = journal.begin(setup, stage, state.seconds, measuring=measured.seconds)
-            left = setup.seconds_until(stage) - spent
-            span = Span(stage.end, schedule.updates, keep_best=stage is schedule.last, seconds=left)
+            spent = measured.seconds + sum(end.seconds for end in ends)
+            journal.begin(setup, stage, state.seconds, before=spent)
+            seconds = setup.seconds_until(stage) - spent
+            span = Span(stage.end, schedule.updates, keep_best=stage is schedule.last, seconds=seconds)
             for event in train(model, data, state, span, setup.evaluator.validate_in_training, recipe):
                 journal.record(event)
                 state = event.state if isinstance(event, Saved) else state
                 recipe = event.recipe if isinstance(event, Changed) else recipe
             setup = setup.ended_at(index, state.update)  # it may be early, out of time or patience
+            ends.append(state)
             if stage is schedule.last:
-                return finish(setup, measured, model, state, journal.best)
+                return finish(setup, measured, model, ends, journal.best)
         del model  # frees the smaller model before the larger one is built
     raise AssertionError("a schedule has a last stage")
 

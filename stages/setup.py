@@ -50,10 +50,11 @@ class Start:
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything that the stages of a run have in common, and the state in which training begins or goes on.
+    """Everything that the stages of a run have in common, and the states from which it goes on.
 
     `config` has the plan's decisions in place of every `auto`. In `schedule` and `plan` stages that ended early have
-    the updates that they had, in `planned` those that they were to have.
+    the updates that they had, in `planned` those that they were to have. `states` are the latest ones of the stages
+    that were begun; training goes on from the last one, in a new run the only one.
     """
 
     config: RunConfig
@@ -65,7 +66,7 @@ class Setup:
     engine: Engine
     folder: SharedFolder
     progress: Progress
-    state: TrainState
+    states: list[TrainState]
 
     def ended_at(self, index: int, update: int) -> "Setup":
         """The setup once stage number `index` is over, at `update`, which may be early."""
@@ -108,9 +109,9 @@ def prepare(
     states, mark = resume.saved_states(folder, schedule)
     if RESULT in folder:
         return None
-    state = states[-1] if states else TrainState(update=0, prompt=start.prompt)
+    states = states or [TrainState(update=0, prompt=start.prompt)]
     planned, schedule = schedule, resume.ended_early(schedule, states)
-    plan = plan_run(config, schedule, inputs, folder, state.update)
+    plan = plan_run(config, schedule, inputs, folder, states[-1].update)
     resolved = plan.resolved(config)
     if (size := config.train.batch_size) > plan.batch_size:
         progress.say(f"train.batch_size={size}: an update takes all {len(inputs.train):,} training examples, once")
@@ -118,7 +119,7 @@ def prepare(
         progress.say(sentence)
     folder.open_metrics(mark, lambda kept: metrics.open_tracker(resolved, kept, progress.say))
     engine = Engine(resolved.engine, open_device(resolved.engine))
-    return Setup(resolved, planned, schedule, inputs, start, plan, engine, folder, progress, state)
+    return Setup(resolved, planned, schedule, inputs, start, plan, engine, folder, progress, states)
 
 
 def start_of(config: RunConfig, block: int, inputs: Inputs) -> Start:

@@ -37,7 +37,7 @@ def test_a_loss_that_rises_in_a_stages_first_updates_is_told_once(
         assert setup is not None
         journal = Journal(setup)
         for first in (1, 31):  # and goes on after an interruption
-            journal.begin(setup, stages.last, 0.0, measuring=0.0)
+            journal.begin(setup, stages.last, 0.0, before=0.0)
             for update in range(first, 31 if first == 1 else 90):
                 journal.record(Updated(update, update * 0.1, 2.1 if update == 1 else 6.3, 0.3, 8))
     said = capsys.readouterr().err
