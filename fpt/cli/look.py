@@ -168,16 +168,14 @@ def _examine() -> dict[str, Any]:
     versions = {"fpt": __version__} | {name: _version(name) for name in (*needed, *OPTIONAL)}
     problems = [f"{name} is not installed" for name in needed if versions[name] is None]
     problems += [f"the embedded model's {name} {problem}" for name, problem in tiny.problems().items()]
-    report, precision = "", None
+    report = ""
     try:  # torch may fail to import, and that is then a problem to report
         from torch.utils.collect_env import get_pretty_env_info
 
-        from fpt.devices.device import cpu_precision
-
-        report, precision = get_pretty_env_info(), cpu_precision()  # type: ignore[no-untyped-call]
+        report = get_pretty_env_info()  # type: ignore[no-untyped-call]
     except Exception as error:
         problems.append(f"torch: {reason(error)}")
-    return {"versions": versions, "problems": problems, "torch": report, "precision": precision}
+    return {"versions": versions, "problems": problems, "torch": report}
 
 
 def _version(name: str) -> str | None:
@@ -188,6 +186,6 @@ def _version(name: str) -> str | None:
 
 
 def _print_findings(findings: dict[str, Any]) -> None:
-    print(findings["torch"], findings["precision"], sep="\n\n", end="\n\n")
+    print(findings["torch"], end="\n\n")
     print(*(f"{name} {number or 'is not installed'}" for name, number in findings["versions"].items()), sep="\n")
     Output().say("; ".join(findings["problems"]) or "nothing is broken", "bold")

@@ -10,6 +10,7 @@ from fpt.devices.processes import counted, is_worker
 from fpt.errors import UserError
 
 WIDE = 512  # a narrower model's updates gain little or nothing from bfloat16 on a CPU
+BFLOAT16_ON_CPU = "engine.dtype=auto: bfloat16 on this CPU, whose AMX multiplies it faster"
 
 
 def open_device(config: EngineConfig) -> torch.device:
@@ -69,12 +70,3 @@ def multiplies_bfloat16() -> bool:
     """
     has_kernels: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return has_kernels and torch.cpu._is_amx_tile_supported()
-
-
-def cpu_precision() -> str:
-    """Return in words what `engine.dtype=auto` means on this machine's CPU, and why."""
-    if not multiplies_bfloat16():
-        return "engine.dtype=auto: float32 on this CPU, which has no AMX to multiply bfloat16 faster"
-    return (
-        f"engine.dtype=auto: bfloat16 on this CPU, whose AMX multiplies it faster, for models of width {WIDE} and more"
-    )

@@ -11,7 +11,7 @@ from fpt.backbones.location import config_values
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import EngineConfig
 from fpt.devices import distributed
-from fpt.devices.device import cpu_precision, named, with_precision
+from fpt.devices.device import BFLOAT16_ON_CPU, named, with_precision
 from fpt.devices.processes import counted
 from fpt.errors import UserError
 from fpt.pricing.flops import price_of
@@ -150,7 +150,7 @@ def decide(config: RunConfig, schedule: Schedule, work: Work, before: Plan | Non
         learning=resolve.learning(config),
         lr=config.optim.lr,
         device_memory=device.of_each(counted(engine).here),
-        reasons=[reason, *[cpu_precision()][:was_chosen], *memory.why_checkpointing(config, fit)],
+        reasons=[reason, *[BFLOAT16_ON_CPU][:was_chosen], *memory.why_checkpointing(config, fit)],
         advice=[] if all(stage.fits for stage in stages) else advise(memory, config),
         flops_importance=costs.scoring(),
         trainable_parameters=kind.num_learned(price.d_model),
