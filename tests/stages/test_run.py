@@ -18,7 +18,7 @@ from fpt.runs.metrics import MetricsLine
 from fpt.runs.shared_folder import SharedFolder
 from fpt.training.checkpoint import TrainState, load_state
 from fpt.training.evaluation import Evaluator
-from tests.conftest import Outcome, Stop, boolq_lines, copied_run, save_checkpoint, stopped_after
+from tests.conftest import Outcome, Stop, boolq_lines, copied_run, save_checkpoint
 
 Cli = Callable[..., Outcome]
 
@@ -75,21 +75,6 @@ def test_a_run_leaves_everything_behind(whole: Path, quick: list[str]) -> None:
             "updates.json",
         }
     assert not list(whole.rglob("*.part"))
-
-
-@pytest.mark.trains
-def test_a_run_that_was_begun_before_updates_were_measured_ends(cli: Cli, quick: list[str], tmp_path: Path) -> None:
-    folder = tmp_path / "begun"
-    with stopped_after(6):  # in the second stage
-        cli("train", *words(quick, folder))
-    (measured,) = folder.glob("stages/*/updates.json")
-    measured.unlink()
-    ledger = json.loads((folder / "checksums.json").read_text())
-    del ledger[str(measured.relative_to(folder))]
-    (folder / "checksums.json").write_text(json.dumps(ledger))
-    assert cli("train", *words(quick, folder, "resume=must")).status == 0
-    stages = json.loads((folder / "result.json").read_text())["stages"]
-    assert ["tokens_per_second" in stage for stage in stages] == [False, True, True, True]
 
 
 @pytest.mark.slow
