@@ -10,8 +10,7 @@ from fpt.cli.subjects import launched, read_task
 from fpt.cli.tables import present, print_comparison, print_result, print_sweep
 from fpt.config import compose
 from fpt.config.run_config import RunConfig, check_quantize
-from fpt.devices import interrupts, processes
-from fpt.devices.ending import one_of_several
+from fpt.devices import ending, processes
 from fpt.errors import UserError
 from fpt.prompts import files
 from fpt.runs import folder
@@ -46,7 +45,7 @@ def _one(words: Sequence[str], config: RunConfig) -> dict[str, Any] | None:
     task = read_task(config, progress)
     with progress.console.status("importing torch and transformers"):
         from stages.run import run
-    with interrupts.heard():
+    with ending.heard():
         return run(config, stages, lambda: task, progress)
 
 
@@ -62,7 +61,7 @@ def _checked(config: RunConfig) -> Schedule:
 
 def _share(config: RunConfig, arguments: Arguments) -> None:
     """Train as one of several processes."""
-    with one_of_several():
+    with ending.one_of_several():
         processes.check_started(config)
         from stages.run import run
 

@@ -1,4 +1,7 @@
-"""Ends a command early with one line that says why, for the user or for torchrun, and with an exit status."""
+"""Ends a command early, by a signal or an error, with one line that says why and with an exit status.
+
+The first SIGTERM or SIGINT waits until a training run has saved its state, a second one does not.
+"""
 
 import ctypes
 import errno
@@ -13,15 +16,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from types import FrameType
 
 from fpt import __version__
-from fpt.devices import interrupts, processes
+from fpt.devices import processes
 from fpt.errors import UserError, reason
 
 GOES_ON = "the same command goes on from what is saved, or starts over where nothing is"
 RESUMING_VERBS = {"train", "compare"}
 LINGER = 5  # seconds to wait for the launcher, which ends this process sooner if it sees that another one has failed
 SYSTEM_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EPIPE)
+SAME = 2.0  # seconds within which a second signal counts as the first: a terminal and a launcher both send it
 LONGEST = 200  # the most characters of a command that are repeated in an error message
 
 
@@ -31,6 +36,62 @@ class Failed(Exception):  # noqa: N818 - like KeyboardInterrupt, it names what h
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+class Interrupted(BaseException):
+    """Raised when `signal` stops the run; after a first signal in training, its state has been saved."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.signal = number
+
+
+class _Waiting:
+    number: int | None = None
+    since = 0.0
+    deferred = False
+
+
+def _handle(number: int, _: FrameType | None) -> None:
+    now = time.monotonic()
+    if _Waiting.number is None:
+        _Waiting.number, _Waiting.since = number, now
+        if not _Waiting.deferred:
+            raise Interrupted(number)
+    elif now - _Waiting.since > SAME:
+        raise Interrupted(number)
+
+
+@contextmanager
+def heard() -> Iterator[None]:
+    """A context in which SIGTERM and SIGINT raise `Interrupted`."""
+    _Waiting.number = None
+    before = {number: signal.signal(number, _handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """A context in which the first signal is only noted, for `requested`."""
+    _Waiting.deferred = True
+    try:
+        yield
+    finally:
+        _Waiting.deferred = False
+
+
+def requested() -> bool:
+    """Return whether a signal has arrived."""
+    return _Waiting.number is not None
+
+
+def stop() -> None:
+    """Raise `Interrupted`, even if the signal has so far reached only another process."""
+    raise Interrupted(_Waiting.number or signal.SIGTERM)
 
 
 @contextmanager
@@ -43,7 +104,7 @@ def one_of_several() -> Iterator[None]:
         set_death_signal = 1  # PR_SET_PDEATHSIG, in linux/prctl.h
         ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
     try:
-        with interrupts.heard():
+        with heard():
             yield
     except BaseException as error:
         status = tell(_loss_of_others(error) or error)
@@ -78,7 +139,7 @@ def _last_word(error: BaseException, words: Sequence[str]) -> tuple[str, int]:
             return str(error), 2
         case Failed():
             return str(error), error.status
-        case interrupts.Interrupted():
+        case Interrupted():
             return str(error), 128 + error.signal
         case _ if _was_interrupted(error):
             return "interrupted", 128 + signal.SIGINT

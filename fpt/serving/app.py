@@ -23,7 +23,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
 from fpt import __version__
-from fpt.devices.interrupts import Interrupted, heard
+from fpt.devices.ending import Interrupted, heard
 from fpt.errors import UserError, reason
 from fpt.serving.waiting import Waiting
 from fpt.tasks.file_formats import unique

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from fpt.data.batches import batches_by_length, in_turn
 from fpt.data.encoded import IGNORED, Batch, Encoded, padded
 from fpt.data.tokens import decoded
-from fpt.devices import distributed, interrupts
+from fpt.devices import distributed, ending
 from fpt.devices.engine import Engine
 from fpt.errors import UserError
 from fpt.prompts.prompted import PromptedModel
@@ -153,8 +153,8 @@ def shared_out(
     for indices in with_bar(in_turn(batches, distributed.rank(), distributed.size()), name):
         if indices or in_step:
             own |= dict(zip(indices, answered(indices or batches[0]), strict=False))
-        if distributed.any_process(interrupts.requested()):
-            interrupts.stop()
+        if distributed.any_process(ending.requested()):
+            ending.stop()
     of_index = {index: output for part in distributed.all_gather(own) for index, output in part.items()}
     return [of_index[index] for index in range(len(of_index))]
 

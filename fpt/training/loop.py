@@ -12,7 +12,7 @@ import torch
 from fpt.config.schema import OptimConfig, TrainConfig
 from fpt.data.batches import Share, Supply, UpdateOrder
 from fpt.data.encoded import Batch, Encoded
-from fpt.devices import distributed, interrupts
+from fpt.devices import distributed, ending
 from fpt.errors import UserError
 from fpt.prompts.modules import Tensors, dropped_out
 from fpt.prompts.prompted import PromptedModel
@@ -120,7 +120,7 @@ def train(
     began = perf_counter() - state.seconds
     unread: Callable[[float], Updated] | None = None
 
-    with interrupts.deferred(), Supply(data, order, dropout, for_card=device.type == "cuda") as supply:
+    with ending.deferred(), Supply(data, order, dropout, for_card=device.type == "cuda") as supply:
         while not state.done:
             if not _is_due(state, span, config):
                 lr = rate(optim, state.update, span.updates)
@@ -151,7 +151,7 @@ def train(
                     state = replace(state, prompt=learned, mean=mean, optimizer=pack(optimizer), seconds=seconds)
                     yield Saved(state)
                 if is_stopped:
-                    interrupts.stop()
+                    ending.stop()
             if _is_due(state, span, config):
                 if _validates(span, config):
                     evaluation = validate(model.with_prompt(kept))
@@ -206,7 +206,7 @@ def step(
             processes run in step, only the one without memory raises it, and the others wait.
     """
     add, loss, is_short = add or partial(_add, model), torch.zeros(1, device=device), False
-    is_stopped = interrupts.requested()
+    is_stopped = ending.requested()
     try:
         for batch in share.batches:
             add(batch, share.tokens, loss)

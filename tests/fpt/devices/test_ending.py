@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from fpt.devices.ending import GOES_ON, Failed, one_of_several, tell
-from fpt.devices.interrupts import Interrupted
+from fpt.devices.ending import GOES_ON, Failed, Interrupted, one_of_several, tell
 from fpt.errors import UserError
 from tests.conftest import Outcome, copied_run, no_file_longer_than
 from tests.processes import in_processes
