@@ -59,8 +59,8 @@ def _value(word: str, key: str, text: str) -> Any:
         return None
     if key == LABELS:
         return label_words.typed(text)
-    if is_text(key) or key not in settings():
-        return _unquoted(text)
+    if is_text(key) or key not in settings() or "choices" in settings()[key].metadata:
+        return _unquoted(text)  # of a choice too: YAML reads off as false
     try:
         value = literal.parse(literal.spaced(text))
     except (yaml.YAMLError, ValueError, RecursionError) as error:

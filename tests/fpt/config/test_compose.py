@@ -320,6 +320,11 @@ def test_mappings_need_no_space_after_a_colon_and_keys_may_have_a_plus() -> None
     assert typed == spaced
 
 
+def test_a_choice_is_taken_as_typed() -> None:
+    """YAML would read it as false."""
+    assert compose.load(["prompt=late", "prompt.cache=off"]).prompt.cache == "off"
+
+
 def test_own_stages_get_a_name_of_their_own() -> None:
     assert compose.load(["schedule.stages=[{share: 1.0}]"]).schedule.name == "custom"
     assert compose.load(["schedule.stages=[{share: 1.0}]", "schedule.name=mine"]).folder.name == "boolq-tiny-mine-s0"
