@@ -5,11 +5,11 @@ from typing import Any
 import torch
 
 from fpt.runs import metrics
+from fpt.runs.folder import STATE
 from fpt.runs.run import PROMPT, UPDATES
 from fpt.training.checkpoint import TrainState, dump_state
 from fpt.training.evaluation import Evaluation
 from fpt.training.loop import Changed, Event, Saved, Updated, Validated
-from stages import resume
 from stages.schedule import Stage
 from stages.setup import Setup
 
@@ -81,7 +81,7 @@ class Journal:
             prompt = self._start.dump(state.kept_prompt, stage=self._stage.name)
             self._folder.write(f"{self._stage.folder}/{PROMPT}", prompt)
             self._folder.write_json(f"{self._stage.folder}/{UPDATES}", self._meter.found)
-        self._folder.write(resume.state_file(self._stage), dump_state(state, self._folder.metrics_mark()))
+        self._folder.write(f"{self._stage.folder}/{STATE}", dump_state(state, self._folder.metrics_mark()))
 
 
 class Meter:

@@ -14,14 +14,14 @@ from fpt.runs.run import RESULT
 from fpt.tasks.task import Task
 from fpt.training.checkpoint import TrainState
 from fpt.training.loop import Changed, Saved, Span, train
-from stages import resume
 from stages.inputs import open_inputs
 from stages.journal import Journal
 from stages.kept_states import StateKeeper
 from stages.measured import measure
 from stages.result import finish
 from stages.schedule import Schedule
-from stages.setup import Setup, prepare
+from stages.selection import selection_of
+from stages.setup import Setup, opened_folder, prepare
 
 
 def run(config: RunConfig, schedule: Schedule, read: Callable[[], Task], progress: Progress) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def run(config: RunConfig, schedule: Schedule, read: Callable[[], Task], progres
     """
     with distributed.joined(config.engine, open_device(config.engine)):
         inputs = open_inputs(config, distributed.main_first(read), progress)
-        with resume.opened_folder(config) as folder:
+        with opened_folder(config) as folder:
             setup = prepare(config, schedule, inputs, folder, progress)
             if setup is None:
                 progress.say(f"{folder.path}: this run is finished; resume=never starts over")
@@ -48,11 +48,11 @@ def _through_stages(setup: Setup) -> dict[str, Any]:
     state, recipe = setup.states[-1], setup.recipe
     journal, measured = Journal(setup), measure(setup)
     keeper = StateKeeper(setup.plan.states, setup.config.train.batch_size, setup.engine, setup.progress.with_bar)
-    left = [stage.index for stage in resume.stages_left(setup.schedule, state)]
+    left = [stage.index for stage in setup.schedule.left(state.update, is_over=state.done)]
     ends = setup.states[: left[0] - 1]
     for index in left:
         schedule, stage = setup.schedule, setup.schedule.stages[index - 1]
-        selection = resume.selection_of(stage, setup.folder, schedule, measured.scores)
+        selection = selection_of(stage, setup.folder, schedule, measured.scores)
         with setup.opened(selection, state.prompt) as model:
             if state.update == stage.first_update:
                 state = recycled(state, setup.config.recycle)

@@ -87,6 +87,13 @@ class Schedule:
         ended = replace(self.stages[index - 1], updates=self.stages[index - 1].updates - early)
         return replace(self, stages=(*self.stages[: index - 1], ended, *stages))
 
+    def left(self, update: int, *, is_over: bool) -> list[Stage]:
+        """The stages to go through after `update` updates; always the last, even when its training is done.
+
+        `is_over` says whether the stage of that update is over: after its last update it may have a validation left.
+        """
+        return [stage for stage in self.stages if (update, is_over) < (stage.end, True) or stage is self.last]
+
     def below(self, stage: Stage) -> int:
         """How many of a stage's blocks lie below the prompt."""
         return num_below(stage.shape.source.blocks, self.full.source.blocks, self.block)

@@ -1,4 +1,4 @@
-"""Chooses which blocks and neurons a stage keeps; these functions handle indices, not modules."""
+"""Chooses which blocks and neurons a stage keeps: their indices, kept in the run folder."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,22 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from fpt.backbones.shapes import STACKS, Selection, Shape, Stack, StackSelection
-from stages.schedule import num_below
+from fpt.runs.run import STAGE, reading
+from fpt.runs.shared_folder import SharedFolder
+from stages.schedule import Schedule, Stage, num_below
+
+
+def selection_of(stage: Stage, folder: SharedFolder, schedule: Schedule, scores: dict[str, Tensor]) -> Selection:
+    """The blocks and neurons that a stage keeps: chosen once, then read from the run folder."""
+    name, row = f"{stage.folder}/selection.safetensors", f"{stage.folder}/{STAGE}"
+    if name not in folder or row not in folder:
+        chosen = choose(stage.shape, schedule.full, scores, layer=schedule.block, rule=schedule.keeps)
+        blocks = {f"{stack}_blocks": kept.blocks for stack, kept in chosen.items()}
+        span = {"first_update": stage.first_update, "updates": stage.updates}
+        folder.write(name, dump(chosen))
+        folder.write_json(row, {"index": stage.index, **stage.sizes, **blocks, **span})
+    with reading(folder.path / name):
+        return load(folder.read(name))
 
 
 def evenly(kept: int, total: int) -> tuple[int, ...]:

@@ -2,27 +2,32 @@
 
 import json
 import math
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from fpt.backbones.shapes import Selection
+from fpt.config.literal import dump
 from fpt.config.run_config import RunConfig
+from fpt.config.stored import differences, stored
+from fpt.devices import distributed
 from fpt.devices.device import open_device
 from fpt.devices.engine import Engine
+from fpt.errors import UserError
 from fpt.prompts.files import initial
 from fpt.prompts.kinds import kind_of
 from fpt.prompts.modules import Tensors
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs import metrics
+from fpt.runs.folder import STATE, check_metrics, set_aside
 from fpt.runs.progress import Progress
-from fpt.runs.run import RESULT, SKIPPED
+from fpt.runs.run import CONFIG, RESULT, SKIPPED, configuration, reading
 from fpt.runs.shared_folder import SharedFolder
-from fpt.training.checkpoint import TrainState, dump_prompt
+from fpt.training.checkpoint import TrainState, dump_prompt, load_state
 from fpt.training.evaluation import Evaluator
 from fpt.training.loop import Recipe
-from stages import resume
 from stages.inputs import Inputs, check_unchanged, evaluator_of
 from stages.partial import opened, prompt_in
 from stages.planning.decide import ended_early, plan_run, slow_validation
@@ -96,6 +101,29 @@ class Setup:
         return Recipe(config.train, config.optim, plan.micro_batch, config.seed, self.engine.device, plan.graphs)
 
 
+@contextmanager
+def opened_folder(config: RunConfig) -> Iterator[SharedFolder]:
+    """A context with the run's folder, whose files are undamaged and of this configuration; every process enters it."""
+    distributed.broadcast_from_main(lambda: _make_way(config))
+    with closing(SharedFolder(config.folder)) as folder:
+        if CONFIG not in folder:
+            folder.write(CONFIG, dump(stored(config)).encode())
+        if wrong := differences(configuration(folder.path / CONFIG, folder.read(CONFIG)), config):
+            raise UserError(
+                f"run.dir={folder.path}: holds a run with another configuration ({'; '.join(wrong)})."
+                " Give another run.dir, or start over with resume=never"
+            )
+        yield folder
+
+
+def _make_way(config: RunConfig) -> None:
+    """Do what `resume` asks with a run that is in the folder already."""
+    if config.resume == "never":
+        set_aside(config.folder)
+    if config.resume == "must" and not (config.folder / CONFIG).is_file():
+        raise UserError(f"resume=must: there is no run in {config.folder} to go on with; resume=auto starts one")
+
+
 def prepare(
     config: RunConfig, schedule: Schedule, inputs: Inputs, folder: SharedFolder, progress: Progress
 ) -> Setup | None:
@@ -106,11 +134,14 @@ def prepare(
     check_unchanged(inputs, start.identity, folder, progress)
     if inputs.task.skipped:
         folder.write(SKIPPED, "".join(f"{fault}\n" for fault in inputs.task.skipped).encode())
-    states, mark = resume.saved_states(folder, schedule)
+    states, mark = saved_states(folder, schedule)
     if RESULT in folder:
         return None
     states = states or [TrainState(update=0, prompt=start.prompt)]
-    planned, schedule = schedule, resume.ended_early(schedule, states)
+    planned = schedule
+    for stage, state in zip(planned.stages, states, strict=False):
+        if state.done:  # it may be early, out of time or patience
+            schedule = schedule.ended_at(stage.index, state.update)
     plan = plan_run(config, schedule, inputs, folder, states[-1].update)
     resolved = plan.resolved(config)
     if (size := config.train.batch_size) > plan.batch_size:
@@ -120,6 +151,19 @@ def prepare(
     folder.open_metrics(mark, lambda kept: metrics.open_tracker(resolved, kept, progress.say))
     engine = Engine(resolved.engine, open_device(resolved.engine))
     return Setup(resolved, planned, schedule, inputs, start, plan, engine, folder, progress, states)
+
+
+def saved_states(folder: SharedFolder, schedule: Schedule) -> tuple[list[TrainState], dict[str, Any] | None]:
+    """The latest state of each stage that has one, and the last one's mark in metrics.jsonl, checked up to there."""
+    states: list[TrainState] = []
+    mark: dict[str, Any] | None = None
+    for name in filter(folder.__contains__, (f"{stage.folder}/{STATE}" for stage in schedule.stages)):
+        with reading(folder.path / name):
+            state, mark = load_state(folder.read(name))
+        states.append(state)
+    if mark:
+        distributed.broadcast_from_main(partial(check_metrics, folder.path, mark))
+    return states, mark
 
 
 def start_of(config: RunConfig, block: int, inputs: Inputs) -> Start:

@@ -8,7 +8,7 @@ from fpt.backbones.shapes import Shape, Stack
 from fpt.config.compose import load
 from fpt.config.schema import ScheduleConfig
 from fpt.errors import UserError
-from stages.schedule import build
+from stages.schedule import Schedule, Stage, build
 
 LARGE = Shape(Stack(24, 2816), Stack(24, 2816))
 XL = Shape(Stack(24, 5120), Stack(24, 5120))
@@ -108,3 +108,25 @@ def test_an_impossible_schedule_is_refused(stages: list[Any], reason: str) -> No
 def test_a_partial_end_must_be_asked_for() -> None:
     rows = custom({"depth": 0.5, "width": 0.25, "share": 1.0}, partial_end=True)
     assert rows == [(Shape(Stack(12, 704), Stack(12, 704)), 0, 100)]
+
+
+WHOLE = Shape(Stack(6, 48), Stack(6, 48))
+STAGES = Schedule(tuple(Stage(number, WHOLE, 4, first) for number, first in enumerate((0, 4, 8), 1)), WHOLE)
+
+
+@pytest.mark.parametrize(
+    ("update", "done", "left"),
+    [
+        (0, False, [1, 2, 3]),
+        (3, False, [1, 2, 3]),
+        (4, False, [1, 2, 3]),  # whose validation is yet to come
+        (4, True, [2, 3]),
+        (5, False, [2, 3]),
+        (8, True, [3]),
+        (10, True, [3]),  # which ran out of patience: its result may not have been written
+        (12, True, [3]),
+    ],
+)
+def test_the_stages_that_are_left(update: int, done: bool, left: list[int]) -> None:
+    """A run goes on in the stage where its last state lies, at every boundary ± 1."""
+    assert [stage.index for stage in STAGES.left(update, is_over=done)] == left

@@ -13,7 +13,7 @@ from fpt.errors import UserError
 from fpt.report.page import open_runs
 from fpt.runs.folder import LEDGER, METRICS
 from fpt.runs.run import open_run
-from stages import resume, schedule
+from stages import schedule, setup
 from stages.resolve import for_training
 from stages.using.learned import from_run
 from tests.conftest import Outcome, copied_run, quick_words, rewritten
@@ -106,8 +106,8 @@ def test_a_harmed_run_is_right_or_refused_in_one_line(finished: Path, config: Ru
     stage = f"stages/{stages.stages[1].name}"
 
     def goes_on(resumed: str) -> None:
-        with resume.opened_folder(replace(config, resume=resumed)) as folder:
-            resume.saved_states(folder, stages)
+        with setup.opened_folder(replace(config, resume=resumed)) as folder:
+            setup.saved_states(folder, stages)
 
     uses = {
         "report": lambda: open_runs([str(run)]),
