@@ -53,7 +53,6 @@ class UpdateOrder:
         # At most an epoch, or sorting would put copies of an example from several epochs into one batch.
         self._bucket_size = max(1, min(bucket or BUCKET, len(data) // batch_size))
         self._bucket: tuple[int, list[list[int]]] = (-1, [])
-        self._epoch: tuple[int, list[int]] = (-1, [])
 
     def indices(self, update: int) -> list[int]:
         """The example indices of an update, sorted by length."""
@@ -77,10 +76,8 @@ class UpdateOrder:
         """`count` examples from position `start` in the sequence of all epochs, in one list for each epoch touched."""
         total = len(self._data)
         for epoch in range(start // total, (start + count - 1) // total + 1):
-            if self._epoch[0] != epoch:
-                order = torch.randperm(total, generator=stream(self._seed, "data", epoch)).tolist()
-                self._epoch = (epoch, order)
-            yield self._epoch[1][max(start - epoch * total, 0) : start + count - epoch * total]
+            order = torch.randperm(total, generator=stream(self._seed, "data", epoch))
+            yield order[max(start - epoch * total, 0) : start + count - epoch * total].tolist()
 
 
 @dataclass(frozen=True)

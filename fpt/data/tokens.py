@@ -21,19 +21,12 @@ CHAT_SOURCE, CHAT_ANSWER = "<<source>>", "<<answer>>"  # stand in for both in th
 
 @dataclass(frozen=True)
 class Chat:
-    """A user's message and the assistant's, as one text; whatever precedes them, such as a system message, included.
+    """A user's message and the assistant's, as one text; whatever precedes them, such as a system message, included."""
 
-    Attributes:
-        before: the text before a source.
-        between: the text behind a source, up to where the assistant's answer is asked for.
-        gap: what the template puts before an answer, as a space.
-        end: the token that closes an answer.
-    """
-
-    before: str
-    between: str
-    gap: str
-    end: int
+    before: str  # the text before a source
+    between: str  # the text behind a source, up to where the assistant's answer is asked for
+    gap: str  # what the template puts before an answer, as a space
+    end: int  # the token that closes an answer
 
 
 def tokens_of(rules: TaskRules, backbone: Backbone, task: TaskConfig) -> "Tokens":
@@ -133,10 +126,10 @@ class Tokens:
         def moved(place: int) -> int:
             return place + sum(start < place for start in starts)
 
-        (start, end), source = example.spare, self.plain(example.source)
+        (start, end), source = example.spare, self._plain(example.source)
         return example._replace(source=source, spare=(moved(start), moved(end)), mask=moved(example.mask))
 
-    def plain(self, text: str) -> str:
+    def _plain(self, text: str) -> str:
         """The text with its special tokens escaped."""
         return self.special.sub(lambda found: f"{found[0][0]}{ESCAPE}{found[0][1:]}", text)
 
@@ -163,7 +156,7 @@ class Tokens:
 
     def _escaped_target(self, text: str) -> str:
         """A target's text, escaped; T5's sentinel before it is kept only for models that were pre-trained with it."""
-        word = self.plain(text.removeprefix(SENTINEL))
+        word = self._plain(text.removeprefix(SENTINEL))
         return SENTINEL + word if self.row.reads.sentinel and text.startswith(SENTINEL) else word
 
     def of_parts(self, texts: list[str]) -> list[list[int]]:

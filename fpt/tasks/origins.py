@@ -38,7 +38,7 @@ class Origin:
     prepare: Callable[[Record, str], Record] = lambda record, _: record  # applied to every record, from whatever source
     revision: str | None = None  # of the Hub's data set
     sizes: Sequence[int | None] = (None, None)  # how many examples train and validate on the Hub, where known
-    whole: Sequence[str] = ()  # training files that come without validation files, so that a part of them is held out
+    whole: bool = False  # whether a folder may have no validation file, so that a part of the training file is held out
 
     @property
     def tests(self) -> list[str]:
@@ -156,9 +156,7 @@ def _generated(origin: Origin, split: str, name: str) -> Path:
 
 
 def is_whole(origin: Origin, data: str) -> bool:
-    """Whether the folder has a single file, of which a part must be held out for validation."""
+    """Whether a folder has no validation file, so that a part of its training file is held out."""
     if not origin.whole or data in ("world", "hub"):
         return False
-    held_out = origin.splits["validation"].files
-    is_parted = any((Path(data).expanduser() / name).exists() for name in held_out)
-    return not is_parted and file_of(origin, data, "train").name in origin.whole
+    return not any((Path(data).expanduser() / name).exists() for name in origin.splits["validation"].files)
