@@ -107,12 +107,6 @@ def _check_kind(prompt: PromptConfig) -> None:
 def _check_task(task: TaskConfig) -> None:
     if task.labels and not all(isinstance(text, str) for text in (*task.labels, *task.labels.values())):
         raise task.error("labels", "values and words are texts, which YAML must be told; put them in quotes")
-    if task.protocol != "lpt" and task.valid_shots is not None:
-        raise task.error("valid_shots", "is for task.protocol=lpt")
-    if task.protocol == "lpt" and task.shots is None:
-        raise task.error("protocol", "says how task.shots are drawn; give task.shots=N, as 100, 200 or 500")
-    if task.protocol == "lpt" and task.test_split is not None:
-        raise task.error("test_split", "with task.protocol=lpt the validation split is the test; leave it out")
     if task.sample_seed is not None and task.shots is None:
         raise task.error("sample_seed", "is the seed of task.shots; give task.shots=N")
 

@@ -123,8 +123,6 @@ class TaskConfig(Group, key="task"):
     train_examples: int | None = setting(None, least=1)
     valid_examples: int | None = setting(None, least=1)
     shots: int | None = setting(None, least=1)
-    protocol: str = setting("per_label", choices=("per_label", "lpt"))
-    valid_shots: int | None = setting(None, least=1)
     sample_seed: int | None = setting(None, least=0)
     template: str | None = setting(None, verbatim=True)
     chat: bool = False

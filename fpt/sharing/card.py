@@ -12,7 +12,7 @@ from fpt.runs.run import Run
 from fpt.sharing.export import ExportRequest, written
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.origins import Origin
-from fpt.tasks.splits import data_of, name_of_validation
+from fpt.tasks.splits import data_of
 from fpt.tasks.task import MASK
 from fpt.units import amount
 
@@ -35,7 +35,6 @@ def of_prompt(request: ExportRequest) -> str:
         described=kind.described(width, request.layer, model_name(request)),
         labels=json.dumps(config.task.labels, ensure_ascii=False),
         amount=amount,
-        name_of_validation=name_of_validation,
         quote=shlex.quote,
     )
 

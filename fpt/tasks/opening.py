@@ -1,18 +1,21 @@
-"""Reads and checks every record of a task's splits, and makes examples of them."""
+"""Reads and checks every record of a task's splits, makes examples of them, and draws those that are asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from fpt.config.run_config import RunConfig
 from fpt.errors import UserError
-from fpt.tasks import origins, sampling
+from fpt.tasks import origins
 from fpt.tasks.catalogue import is_own, rules_of
 from fpt.tasks.fields import Faults, Record, readable
 from fpt.tasks.labels import class_weights
-from fpt.tasks.splits import VALID_SHOTS, asked_test_split, data_of, is_drawn
+from fpt.tasks.splits import asked_test_split, data_of
 from fpt.tasks.task import ANSWER, Example, Task, TaskRules
 
+SEVERAL = 4  # a label with so many examples has at least one held out, however small the share
+ALL = "all"  # the one group of a task without labels
+Parted = tuple[list[Example], list[Example]]
 FEW = 50  # with fewer validation examples than this, one answer moves the score by more than two points
 
 
@@ -22,16 +25,15 @@ def open_task(config: RunConfig) -> Task:
     test_split = asked_test_split(config, rules)
     splits = _Splits(rules, data_of(config, rules), Faults(skip=task.on_error == "skip"))
     train, valid, notes = _to_learn_and_validate(config, splits)
-    test = [] if test_split is None else splits.first(test_split, task.valid_examples if is_drawn(task) else None)
+    test = [] if test_split is None else splits.first(test_split, None)
     baseline_name, answers = rules.baseline(train, valid)
     origin = " and ".join(filter(None, (task.train, task.valid))) or rules.records.describe(splits.data)
-    is_one_of_several = len(rules.records.validations) > 1 and not is_drawn(task)
     return Task(
         **vars(rules),
         name=task.name,
         train=train,
         valid=valid,
-        origin=f"{origin}, {task.valid_split}" if is_one_of_several else origin,
+        origin=f"{origin}, {task.valid_split}" if len(rules.records.validations) > 1 else origin,
         notes=(*splits.faults.notes, *notes),
         skipped=tuple(splits.faults.messages),
         baseline_name=baseline_name,
@@ -47,21 +49,18 @@ def _to_learn_and_validate(config: RunConfig, splits: "_Splits") -> tuple[list[E
     task, rules, notes = config.task, splits.rules, list[str]()
     seed = config.seed if task.sample_seed is None else task.sample_seed
     train = splits.first("train", task.train_examples)
-    if is_drawn(task):
-        assert task.shots is not None
-        train, valid = sampling.as_lpt_draws(train, task.shots, task.valid_shots or VALID_SHOTS, seed, rules.classes)
-    elif (is_own(task) and task.valid is None) or origins.is_whole(rules.records, splits.data):
-        train, valid = sampling.split_off(train, task.valid_share, config.seed, labels=rules.classes)
+    if (is_own(task) and task.valid is None) or origins.is_whole(rules.records, splits.data):
+        train, valid = _split_off(train, task.valid_share, config.seed, labels=rules.classes)
         share = f"{len(valid):,} of its {len(train) + len(valid):,} examples"
         file = task.train or origins.file_of(rules.records, splits.data, "train")
         without = "there is no task.valid" if is_own(task) else "there is no other file"
         notes.append(f"{file}: {share} are for validation, drawn with the seed, as {without}")
         if (few := task.valid_examples or len(valid)) < len(valid):  # a file that is sorted begins with one label
-            valid = sampling.shots_of_each(valid, few, config.seed, labels=())
+            valid = _shots_of_each(valid, few, config.seed, labels=())
     else:
         valid = splits.first(task.valid_split, task.valid_examples)
-    if task.shots is not None and not is_drawn(task):
-        train = sampling.shots_of_each(train, task.shots, seed, labels=rules.classes)
+    if task.shots is not None:
+        train = _shots_of_each(train, task.shots, seed, labels=rules.classes)
     if rules.each_gold:
         each = ((example, gold) for example in train for gold in example.golds)
         train = [
@@ -117,3 +116,57 @@ class _Splits:
         example = rules.question(record, where) if unanswered else rules.example(record, where)
         readable(example.id, f"{where}: the id")
         return example
+
+
+def _split_off(examples: Sequence[Example], share: float, seed: int, *, labels: Sequence[str]) -> Parted:
+    """Hold out a sample: the examples that remain, and the sample, both in the data's order.
+
+    The sample is stratified by label with largest remainders; a label with SEVERAL examples or more gives at least one.
+    """
+    if len(examples) < 2:
+        raise UserError("task.train: one example cannot be parted into training and validation; give task.valid")
+    members = _by_label(examples, labels)
+    counts = _proportional({label: len(indices) for label, indices in members.items()}, share)
+    sample = _sample(members, counts, seed, "validation of {}" if labels else "validation")
+    rest = sorted(set(range(len(examples))) - set(sample))
+    return [examples[index] for index in rest], [examples[index] for index in sample]
+
+
+def _shots_of_each(examples: Sequence[Example], shots: int, seed: int, *, labels: Sequence[str]) -> list[Example]:
+    """A sample of `shots` examples of each label, or of all if there are no labels, in the data's order."""
+    members = _by_label(examples, labels)
+    label, fewest = min(members.items(), key=lambda member: len(member[1]))
+    if len(fewest) < shots:
+        of = f" of '{label}'" if labels else ""
+        there = f"there are only {len(fewest)} training examples{of}"
+        raise UserError(f"task.shots={shots}: {there}; give a smaller number, or add some")
+    return [examples[index] for index in _sample(members, dict.fromkeys(members, shots), seed, "shots of {}")]
+
+
+def _by_label(examples: Sequence[Example], labels: Sequence[str]) -> dict[str, list[int]]:
+    """The indices of each label's examples; without labels there is one group, ALL."""
+    members: dict[str, list[int]] = {label: [] for label in labels or (ALL,)}
+    for index, example in enumerate(examples):
+        members[example.golds[0] if labels else ALL].append(index)
+    return members
+
+
+def _sample(members: Mapping[str, list[int]], counts: Mapping[str, int], seed: int, purpose: str) -> list[int]:
+    """Draw `counts` of each label's examples, from one random stream per label; their indices, in ascending order."""
+    from fpt.random_streams import drawn
+
+    return sorted(
+        indices[position]
+        for label, indices in members.items()
+        for position in drawn(len(indices), counts[label], seed, purpose.format(label))
+    )
+
+
+def _proportional(sizes: Mapping[str, int], share: float) -> dict[str, int]:
+    """How many to draw of each group, in proportion to the groups' sizes; at least one of each that has SEVERAL."""
+    total = max(1, round(share * sum(sizes.values())))
+    counts = {label: max(int(share * size), int(size >= SEVERAL)) for label, size in sizes.items()}
+    lacking = sorted(sizes, key=lambda label: counts[label] - share * sizes[label])  # furthest below its share first
+    for label in lacking[: max(0, total - sum(counts.values()))]:
+        counts[label] += 1
+    return counts

@@ -3,12 +3,10 @@
 from dataclasses import replace
 
 from fpt.config.run_config import RunConfig
-from fpt.config.schema import TaskConfig
-from fpt.errors import UserError, check_among
+from fpt.errors import check_among
 from fpt.tasks.catalogue import is_own, rules_of
 from fpt.tasks.task import TaskRules
 
-VALID_SHOTS = 1000  # drawn for validation from the training split, as in Liu et al. 2022
 GENERATED = (4000, 500)  # training and validation examples of every generated task
 
 
@@ -34,34 +32,20 @@ def most_examples(config: RunConfig) -> tuple[int | None, int | None]:
     task, limits = config.task, (config.task.train_examples, config.task.valid_examples)
     if is_own(task):
         return limits
-    rules, is_lpt = rules_of(task), is_drawn(task)
+    rules = rules_of(task)
     sizes = {"world": GENERATED, "hub": rules.records.sizes}.get(data_of(config, rules), (None, None))
     train, valid = (min(filter(None, pair), default=None) for pair in zip(limits, sizes, strict=True))
     if rules.each_gold:  # a record makes several examples
         train = task.train_examples
     elif task.shots is not None:
-        train = task.shots if is_lpt else task.shots * max(1, len(rules.labels))
-    return train, (task.valid_shots or VALID_SHOTS) if is_lpt else valid
-
-
-def is_drawn(task: TaskConfig) -> bool:
-    """Whether validation examples are drawn from training, and the validation split serves as the test split."""
-    return task.protocol == "lpt"
-
-
-def name_of_validation(task: TaskConfig) -> str:
-    """The validation examples' name, as shown to the user."""
-    return "validation, drawn from training" if is_drawn(task) else task.valid_split
+        train = task.shots * max(1, len(rules.labels))
+    return train, valid
 
 
 def asked_test_split(config: RunConfig, rules: TaskRules) -> str | None:
     """The test split that the settings ask for; None: none."""
     task, tests, own = config.task, rules.records.tests, is_own(config.task)
     check_among(task.valid_split, rules.records.validations, f"task.valid_split={task.valid_split}: {task.name} has")
-    if is_drawn(task):
-        if own and (task.valid is None or task.test is not None):
-            raise task.error("protocol", "the validation file is the test; give task.valid=FILE, and no task.test")
-        return task.valid_split
     split = "test" if own and task.test and task.test_split is None else task.test_split
     if split is None:
         return None
@@ -76,11 +60,6 @@ def asked_test_split(config: RunConfig, rules: TaskRules) -> str | None:
 def with_split(config: RunConfig, split: str | None) -> RunConfig:
     """The configuration changed so that `split` is read: train, a validation split or a test split."""
     records, task = rules_of(config.task).records, config.task
-    if is_drawn(task):
-        if split in (None, "train", "validation", "test"):
-            return config
-        of = f"train, validation (drawn from it) and test (the split {task.valid_split})"
-        raise UserError(f"split={split}: with task.protocol=lpt there are {of}")
     if split in records.tests:
         return replace(config, task=replace(task, test_split=split))
     if split not in (None, "validation"):

@@ -15,7 +15,6 @@ from fpt.errors import UserError
 from fpt.prompts.kinds import kind_of
 from fpt.runs.progress import Progress
 from fpt.tasks.catalogue import rules_of
-from fpt.tasks.splits import is_drawn, name_of_validation
 from fpt.tasks.task import ANSWER, Task, TaskRules
 from fpt.training.evaluation import predictions
 from fpt.training.prediction import Predictor, TaskPrompt
@@ -43,7 +42,7 @@ def evaluate(
         data, examples = inputs.valid, task.valid
         if split == "train":
             data, examples = inputs.train, task.train
-        elif inputs.test is not None and (split == "test" or not is_drawn(config.task)):
+        elif inputs.test is not None:
             data, examples = inputs.test, task.test
         backbone, selection = inputs.backbone, prompt.selection(inputs.backbone)
         module = prompt_in(backbone, selection, prompt.config, prompt.tensors)
@@ -56,7 +55,7 @@ def evaluate(
         "origin": task.origin,
         "model": config.model.name,
         "prompt": prompt.name,
-        "split": split or name_of_validation(config.task),
+        "split": split or config.task.valid_split,
         "examples": len(examples),
         "metric": task.metric,
         "metrics": task.score(answers.read, examples) if examples[0].golds else None,

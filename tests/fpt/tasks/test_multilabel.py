@@ -150,7 +150,6 @@ def test_a_test_file_may_lack_the_column_but_an_empty_cell_is_an_answer(tmp_path
         (["task.answer=score"], r"task\.answer=score: is for examples with one label each, unlike those of files"),
         (["task.class_weights=balanced"], "is for examples with one label each, unlike those of files; leave it out"),
         (["task.labels=[toxic, insult]"], r"line 3: the label {is} is 'threat'; expected toxic or insult, as in"),
-        (["task.protocol=lpt", "task.shots=3"], "draws by label, and here no example has just one"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, more: list[str], said: str) -> None:

@@ -59,6 +59,9 @@ def test_shots_are_per_label_and_drawn_with_the_seed(tmp_path: Path) -> None:
     assert Counter(example.golds for example in first) == {("yes",): 4, ("no",): 4}
     assert first == again
     assert first != other
+    assert boolq(tmp_path, *ROWS, words=("task.shots=4", "seed=2", "task.sample_seed=1")).train == first
+    with pytest.raises(UserError, match=r"task\.sample_seed=3: is the seed of task\.shots"):
+        boolq(tmp_path, *ROWS, words=("task.sample_seed=3",))
     assert [int(example.id) for example in first] == sorted(int(example.id) for example in first)
     with pytest.raises(UserError, match=r"task\.shots=11: there are only 10 training examples of 'yes'"):
         boolq(tmp_path, *ROWS, words=("task.shots=11",))
