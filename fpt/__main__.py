@@ -2,7 +2,6 @@
 
 import io
 import os
-import select
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,7 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except BaseException as error:
-        if isinstance(error, BrokenPipeError) and _is_unread():
+        if isinstance(error, BrokenPipeError):  # nobody reads the output any more; what is left of it is thrown away
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             return 0
         from fpt.devices import ending
 
@@ -28,23 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _open_streams() -> None:
     """Have closed standard streams lead nowhere, and write UTF-8 under every locale."""
-    for number, (name, mode) in enumerate({"stdin": "r", "stdout": "w", "stderr": "w"}.items()):
-        if getattr(sys, name) is None:
-            os.dup2(os.open(os.devnull, os.O_RDWR), number)  # or the next file that is opened would be that stream
-            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+    for name, mode in {"stdin": "r", "stdout": "w", "stderr": "w"}.items():
+        if getattr(sys, name) is None:  # or the next file that is opened would be that stream
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             with suppress(OSError):  # from what became a pipe after Python had opened it as a file
                 stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-
-
-def _is_unread() -> bool:
-    """Whether standard output is a pipe that nobody reads any more; what is left for it is thrown away."""
-    (stdout := select.poll()).register(1, 0)
-    if stdout.poll(0):  # an error, or that the other end is closed
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return True
-    return False
 
 
 if __name__ == "__main__":

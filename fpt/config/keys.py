@@ -12,7 +12,6 @@ from fpt.config.schema import Group, kinds_of
 from fpt.errors import did_you_mean
 
 GROUPS = ("task", "model", "schedule", "prompt", "engine", "experiment")
-SEVERAL_MACHINES = "several machines"  # in other_names.yaml: what torchrun does, for which there is no key
 
 
 def conf_dir() -> Path:
@@ -72,8 +71,6 @@ def hint(key: str) -> str:
     """The end of an error message that says what to write for an unknown key; empty if nothing is known."""
     last = key.rpartition(".")[2]
     meant = next((own for own, names in other_names().items() if last.lower().replace("-", "_") in names), None)
-    if meant == SEVERAL_MACHINES:
-        return " torchrun starts a run on several machines; docs/recipes.md shows how."
     by_last = {name.rpartition(".")[2]: name for name in reversed(settings())}
     if meant := meant or by_last.get(last):
         return f" Did you mean '{meant}'?"

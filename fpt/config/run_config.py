@@ -25,11 +25,7 @@ class RunConfig(Group):
     engine: schema.EngineConfig
     run: schema.FolderConfig
     seed: int = setting(0, least=0)
-    resume: str = setting(
-        "auto",
-        choices=("auto", "never", "must"),
-        refused={"repair": "A damaged run is not repaired; resume=never sets it aside and starts over."},
-    )
+    resume: str = setting("auto", choices=("auto", "never", "must"))
     tracking: str = setting("auto", choices=("auto", "none", "tensorboard"))
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """The typed configuration: every key, its type, its default and its limits; help.yaml says what each one is."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from types import NoneType, UnionType
@@ -33,9 +34,8 @@ def setting(default: Any = MISSING, **limits: Any) -> Any:
     """A field with the limits that its group checks: choices, above, least, most, folder_name and place.
 
     With place=True the value is a path, unless it is one of words=(…). With verbatim=True it is taken as typed, braces
-    included. refused={value: hint} says what to write in place of a value that is not among the choices. In
-    PromptConfig, only="late" marks a key for late prompts, only={value: kind} marks single values for one kind of
-    prompt, and learning=True marks a key that says how the prompt is learned, not what it is.
+    included. In PromptConfig, only="late" marks a key for late prompts, only={value: kind} marks single values for one
+    kind of prompt, and learning=True marks a key that says how the prompt is learned, not what it is.
     """
     return field(default=default, metadata=limits)
 
@@ -60,10 +60,10 @@ class Group:
             if type(value) is int and float in kinds_of(item) and int not in kinds_of(item):
                 value = float(str(value))  # of thousands of digits it is infinite
                 object.__setattr__(self, item.name, value)
-            _check_limits(name, value, dict(item.metadata))
             if type(value) not in kinds_of(item):
                 expected = " or ".join(WORDS[kind] for kind in kinds_of(item))
                 raise UserError(f"{name}={value}: expected {expected}")
+            _check_limits(name, value, item.metadata)
 
 
 def kinds_of(item: Field[Any]) -> tuple[Any, ...]:
@@ -72,21 +72,19 @@ def kinds_of(item: Field[Any]) -> tuple[Any, ...]:
     return tuple(get_origin(kind) or kind for kind in kinds)
 
 
-def _check_limits(name: str, value: Any, limits: dict[str, Any]) -> None:
+def _check_limits(name: str, value: Any, limits: Mapping[str, Any]) -> None:
     if value is None:
         return
     if "choices" in limits:
-        if hint := limits.get("refused", {}).get(value):
-            raise UserError(f"{name}={value}: allowed are {', '.join(limits['choices'])}. {hint}")
         check_among(value, limits["choices"], f"{name}={value}: allowed are")
-    if isinstance(value, str) and limits.get("folder_name") and (not value or set(value) & set("/\\\0")):
+    if limits.get("folder_name") and (not value or set(value) & set("/\\\0")):
         raise UserError(f"{name}='{value}': names a folder, so it cannot be empty or hold a slash")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{name}={value}: expected a finite number")
-    if isinstance(value, str) and limits.get("place"):
+    if limits.get("place"):
         place(value, name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not isinstance(value, int | float):
         return
+    if not math.isfinite(value):
+        raise UserError(f"{name}={value}: expected a finite number")
     if "above" in limits and not value > limits["above"]:
         raise UserError(f"{name}={value}: must be greater than {limits['above']}")
     if "least" in limits and value < limits["least"]:
@@ -175,12 +173,7 @@ class PromptConfig(Group, key="prompt"):
     bottleneck: int = setting(128, least=1, only="late")
     pool: str = setting("auto", choices=("auto", "first", "last", "mean"), only="late")
     dropout: float | None = setting(None, least=0.0, most=0.9, only="late", learning=True)
-    cache: str = setting(
-        "auto",
-        choices=("auto", "off", "memory"),
-        refused={"disk": "States are kept in memory or, with prompt.cache=off, computed with every update."},
-        learning=True,
-    )
+    cache: str = setting("auto", choices=("auto", "off", "memory"), learning=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,25 +223,11 @@ class EngineConfig(Group, key="engine"):
 
     name: str = setting("auto", choices=("auto", "torch", "deepspeed"))
     device: str = "auto"
-    dtype: str = setting(
-        "auto",
-        choices=("auto", "float32", "bfloat16"),
-        refused={
-            "float16": "T5 overflows in float16; bfloat16 is as small.",
-            "fp16": "T5 overflows in float16; bfloat16 is as small.",
-            "fp32": "Did you mean 'float32'?",
-        },
-    )
-    quantize: str = setting(
-        "none", choices=("none", "int8", "nf4"), refused={"int4": "Did you mean 'nf4'?", "fp4": "Did you mean 'nf4'?"}
-    )
+    dtype: str = setting("auto", choices=("auto", "float32", "bfloat16"))
+    quantize: str = setting("none", choices=("none", "int8", "nf4"))
     graphs: bool = True
     processes: int = setting(1, least=1)
-    offload: str = setting(
-        "none",
-        choices=("none", "cpu"),
-        refused={"nvme": "Weights on a disk are not supported; engine.offload=cpu keeps them in the machine's memory."},
-    )
+    offload: str = setting("none", choices=("none", "cpu"))
     device_memory: str | None = None
     timeout: int | None = setting(None, least=1)
 
