@@ -9,11 +9,14 @@ T5-Large at 512 tokens); the paper leaves these products out altogether. Blocks 
 because they have no backward pass; so is the source before a prompt that stands behind it.
 """
 
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from math import prod
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedConfig
 
@@ -22,7 +25,6 @@ from fpt.backbones.family_table import FamilyRow
 from fpt.backbones.precision import bytes_at_once, layers_of, packed_bytes
 from fpt.backbones.shapes import Shape, Stack
 from fpt.config.schema import PromptConfig
-from fpt.pricing.activations import OnMeta, peaks
 from fpt.prompts.kinds import kind_of
 
 SOFT = PromptConfig()
@@ -38,15 +40,14 @@ class Price:
     """Prices of the partial PLMs of one backbone."""
 
     def __init__(self, config: PreTrainedConfig) -> None:
-        self._config, self._family = config, family_of(config)
-        self._skeleton = partial(self._family.skeleton, config)
-        self.d_model, self.reads = self._family.row.first.width_in(config), self._family.row.reads
+        self.config, self.family = config, family_of(config)
+        self._skeleton = partial(self.family.skeleton, config)
+        self.d_model, self.reads = self.family.row.first.width_in(config), self.family.row.reads
         self._source = cache(self._source_block)
         self._decoder = cache(self._decoder_block)
         self.head = cache(self._head_position)
         self.sizes = cache(self._sizes)
         self.packed_weights = cache(self._packed_weights)
-        self.peaks = cache(partial(peaks, config))
 
     def forward(
         self, shape: Shape, *, batch: int, source: int, target: int, below: int = 0, prompt: PromptConfig = SOFT
@@ -108,7 +109,7 @@ class Price:
         """How many numbers are kept for a token of what the prompt does not change: a state, or keys and values."""
         if not kind_of(prompt).is_behind or len(shape) > 1:
             return self.d_model
-        return 2 * shape.source.blocks * prod(self._family.row.key_heads_in(self._config))
+        return 2 * shape.source.blocks * prod(self.family.row.key_heads_in(self.config))
 
     def below(self, shape: Shape, *, batch: int, source: int, target: int, blocks: int) -> int:
         """FLOPs of a forward pass through `blocks` blocks of the stack that the prompt enters."""
@@ -134,21 +135,21 @@ class Price:
     def _packed_weights(self, shape: Shape, dtype: str, quantize: str) -> tuple[int, int]:
         """Bytes of all weights, and the most bytes that a single one takes while it is dequantised."""
         width, model = getattr(torch, dtype).itemsize, self._skeleton(shape)
-        layers = layers_of(self._family, model) if quantize != "none" else []
+        layers = layers_of(self.family, model) if quantize != "none" else []
         whole = self.parameters(shape) - sum(layer.weight.numel() for layer in layers)
         packed = sum(packed_bytes(layer, quantize) for layer in layers)
         return whole * width + packed, max((bytes_at_once(layer, quantize, width) for layer in layers), default=0)
 
     def _source_block(self, neurons: int) -> tuple[int, int]:
         """Coefficients of L and L² in the FLOPs of L positions in one block of the stack that the prompt enters."""
-        row, width = self._family.row, self.d_model
+        row, width = self.family.row, self.d_model
         stack = self._skeleton(_blocks(row, neurons)).get_submodule(row.first.module)
         once, twice = (_count(stack, inputs_embeds=_states(length, width)) for length in (1, 2))
         return _linear_and_square(once, twice)
 
     def _decoder_block(self, neurons: int) -> tuple[int, int, int, int]:
         """Coefficients of T, T², S and S·T in the FLOPs of a decoder block."""
-        row, widths = self._family.row, (self.d_model, self._family.row.last.width_in(self._config))
+        row, widths = self.family.row, (self.d_model, self.family.row.last.width_in(self.config))
         decoder = self._skeleton(_blocks(row, neurons)).get_submodule(row.last.module)
 
         def count(source: int, target: int) -> int:
@@ -162,9 +163,9 @@ class Price:
 
     def _head_position(self) -> int:
         """FLOPs of the logits of one position."""
-        model = self._skeleton(_blocks(self._family.row, 1))
-        width = self._family.row.last.width_in(self._config)
-        return _count(partial(self._family.head_logits, model), _states(1, width))
+        model = self._skeleton(_blocks(self.family.row, 1))
+        width = self.family.row.last.width_in(self.config)
+        return _count(partial(self.family.head_logits, model), _states(1, width))
 
 
 def _blocks(row: FamilyRow, neurons: int) -> Shape:
@@ -172,7 +173,7 @@ def _blocks(row: FamilyRow, neurons: int) -> Shape:
     return Shape(**dict.fromkeys(row.stacks, Stack(1, neurons)))
 
 
-def _states(length: int, width: int) -> torch.Tensor:
+def _states(length: int, width: int) -> Tensor:
     return torch.empty(1, length, width, device="meta")
 
 
@@ -182,7 +183,20 @@ def _linear_and_square(once: int, twice: int) -> tuple[int, int]:
     return once - square, square
 
 
-def _count(part: Any, *inputs: torch.Tensor, **named: Any) -> int:
+class OnMeta(TorchFunctionMode):
+    """Answers questions about values, which tensors on the meta device do not have; runs others in place of kernels."""
+
+    def __init__(self, *, is_padded: bool, instead: Mapping[Any, Callable[..., Any]] | None = None) -> None:
+        super().__init__()
+        self._is_padded, self._instead = is_padded, instead or {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.__bool__:  # the only such question is of a padding mask: is nothing padded?
+            return not self._is_padded
+        return self._instead.get(func, func)(*args, **(kwargs or {}))
+
+
+def _count(part: Any, *inputs: Tensor, **named: Any) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad(), OnMeta(is_padded=False):
         part(*inputs, **named)
     return counter.get_total_flops()

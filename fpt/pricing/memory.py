@@ -1,17 +1,30 @@
-"""Counts the bytes that one update takes on a device: the frozen model, its activations, and the rest."""
+"""Counts the bytes that one update takes on a device: the frozen model, its activations, and the rest.
 
+Activations are counted without allocating any. Training's own code runs on the meta device, with two blocks in each
+stack and with three, and every live tensor is counted. Each further block adds as much as the third one did.
+"""
+
+import weakref
 from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor, UntypedStorage
+from torch.autograd.graph import get_gradient_edge
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode  # documented by torch, despite its underscore
 
+from fpt.backbones.precision import compute_states_in_float32
 from fpt.backbones.shapes import Shape, Stack
 from fpt.config.schema import EngineConfig, PromptConfig
+from fpt.data.encoded import Batch
 from fpt.devices.device import states_precision
 from fpt.devices.engine import KEPT_WHOLE, fetched_ahead
 from fpt.devices.processes import counted
-from fpt.pricing.activations import BLOCKS
-from fpt.pricing.flops import Price
+from fpt.pricing.flops import OnMeta, Price
 from fpt.prompts.kinds import kind_of
+from fpt.prompts.readers import prompted_model
 
 NONE = Stack(0, 0)  # stands for the second stack of a model that has only one
 # CUDA graphs of many sizes leave gaps between their tensors: this share of activations; measured 0.06 to 0.2 on a GPU.
@@ -71,18 +84,6 @@ def weights(price: Price, shape: Shape, engine: EngineConfig) -> int:
     return (share + gathered) * width
 
 
-def _activations(
-    price: Price, shape: Shape, engine: EngineConfig, sizes: tuple[int, int, int], prompt: PromptConfig, check: bool
-) -> int:
-    """Bytes at the peak of a micro-batch of these sizes."""
-    small = Shape(**{name: Stack(min(size.blocks, BLOCKS), size.neurons) for name, size in shape.items()})
-    is_on = {"checkpointing": check, "sharded": engine.is_sharded, "on_card": is_for_card(engine)}
-    precisions = {"dtype": engine.dtype, "states_dtype": states_precision(engine)}
-    stacks = price.peaks(small, prompt, *sizes, **precisions, **is_on)
-    read, rest = (peak.of(size.blocks) for peak, size in zip(stacks, (*shape.values(), NONE), strict=False))
-    return max(read.forward, read.kept + max(rest.forward, rest.backward), read.backward)
-
-
 def is_for_card(engine: EngineConfig) -> bool:
     """Whether the model is on a GPU; the device must not be auto."""
     assert engine.device != "auto"
@@ -96,3 +97,150 @@ def has_graphs(engine: EngineConfig, *, checkpointing: bool) -> bool:
     """
     is_plain = not engine.is_sharded and engine.quantize == "none" and not checkpointing
     return engine.graphs and is_plain and is_for_card(engine)
+
+
+class _Peaks(NamedTuple):
+    """Bytes of a stack's passes: the peaks forward and backward, and those kept in between."""
+
+    forward: int
+    kept: int
+    backward: int
+
+
+def _activations(
+    price: Price, shape: Shape, engine: EngineConfig, sizes: tuple[int, int, int], prompt: PromptConfig, check: bool
+) -> int:
+    """Bytes at the peak of a micro-batch of these sizes."""
+    is_on = (check, engine.is_sharded, is_for_card(engine))
+    two, three = (
+        _peaks(
+            price,
+            Shape(**{name: replace(size, blocks=min(size.blocks, most)) for name, size in shape.items()}),
+            prompt,
+            *sizes,
+            engine.dtype,
+            states_precision(engine),
+            *is_on,
+        )
+        for most in (2, 3)
+    )
+    more = [max(size.blocks - 2, 0) for size in (*shape.values(), NONE)]
+    read, rest = (
+        _Peaks(*(of_two + blocks * (of_three - of_two) for of_two, of_three in zip(*peaks, strict=True)))
+        for blocks, *peaks in zip(more, two, three, strict=False)
+    )
+    return max(read.forward, read.kept + max(rest.forward, rest.backward), read.backward)
+
+
+@cache
+def _peaks(
+    price: Price,
+    shape: Shape,
+    prompt: PromptConfig,
+    batch: int,
+    source: int,
+    target: int,
+    dtype: str,
+    states_dtype: str,
+    checkpointing: bool,
+    sharded: bool,
+    on_card: bool,
+) -> tuple[_Peaks, _Peaks]:
+    """The peaks of the stack that reads the source, and of all that comes after it, without what the first one keeps.
+
+    `source` includes the prompt's positions. `sharded` matters because DeepSpeed's linear layers keep their input, and
+    `on_card` because T5's norms are one kernel on a GPU.
+    """
+    kind, family = kind_of(prompt), price.family
+    body = family.skeleton(price.config, shape).to(getattr(torch, dtype))
+    if states_dtype != dtype:
+        compute_states_in_float32(body)
+    with torch.device("meta"):
+        tensors = {name: torch.empty(size) for name, size in kind.shapes(price.d_model).items()}
+    ids, labels = (torch.ones(batch, length, dtype=torch.long) for length in (source - prompt.length, target))
+    inputs = Batch(ids, torch.ones_like(ids), labels).to("meta")
+    # A late prompt is put before the first block too: only blocks above it are run here.
+    model = prompted_model(body, kind.build(tensors, 0), checkpointing=checkpointing)
+    kernels = {functional.scaled_dot_product_attention: _attention, functional.rms_norm: _fused if on_card else _norm}
+    if sharded:
+        kernels[functional.linear] = _linear
+    with OnMeta(is_padded=batch > 1, instead=kernels):
+        with _Living(*model.parameters()) as living:
+            states, mask = model.encode(inputs)
+            read = living.until(states)
+        leaf = states.detach().requires_grad_(states.requires_grad)
+        with _Living(*model.parameters(), leaf, mask) as living:
+            rest = living.until(model.loss(inputs, leaf, mask))
+    return read, rest
+
+
+class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of live tensors, except of those that were there before."""
+
+    def __init__(self, *before: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = 0
+        self._seen = weakref.WeakKeyDictionary[UntypedStorage, Any]()  # each storage with its finalizer
+        self._seen.update({tensor.untyped_storage(): None for tensor in before})
+
+    def until(self, end: Tensor) -> _Peaks:
+        """The peaks of the forward pass that gave `end`, and of the backward pass from it, which is run here."""
+        forward, kept = self.peak, self.now
+        if not end.requires_grad:
+            return _Peaks(forward, kept, 0)
+        seed = torch.empty_like(end)
+        for tensor in (end, seed):  # freed as soon as the backward pass has used them
+            if subtract := self._seen.get(tensor.untyped_storage()):
+                subtract()
+        self.peak = self.now
+        # From a gradient edge: given a tensor, torch would disable OnMeta for the whole backward pass.
+        torch.autograd.backward(get_gradient_edge(end), seed)
+        return _Peaks(forward, kept, self.peak)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        results = func(*args, **(kwargs or {}))
+        for tensor in results if isinstance(results, tuple | list) else (results,):
+            if isinstance(tensor, Tensor) and (storage := tensor.untyped_storage()) not in self._seen:
+                self.now += storage.nbytes()
+                self._seen[storage] = weakref.finalize(storage, self._drop, storage.nbytes())
+        self.peak = max(self.peak, self.now)
+        return results
+
+    def _drop(self, size: int) -> None:
+        self.now -= size
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, *, attn_mask: Any, scale: float, **more: Any) -> Tensor:
+    """Attention by the CPU's fused kernel; the meta device would choose one that holds all attention weights."""
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    states: Tensor = fused(query, key, value, 0.0, more["is_causal"], attn_mask=attn_mask, scale=scale)[0]
+    return states
+
+
+def _norm(states: Tensor, _: Any, *, weight: Tensor, **__: Any) -> Tensor:
+    """T5's norm as transformers computes it, whose float32 intermediates are held for the backward pass."""
+    whole = states.to(torch.float32)
+    whole = states * whole.pow(2).mean(-1, keepdim=True).rsqrt()
+    return weight * whole.to(weight.dtype)
+
+
+def _fused(states: Tensor, shape: Any, *, weight: Tensor, **_: Any) -> Tensor:
+    """A norm of one kernel, which keeps only its input and a number or two for each position."""
+    return functional.layer_norm(states, shape, weight)
+
+
+def _linear(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A linear layer that keeps its input, as DeepSpeed's does even if it is frozen."""
+    product: Tensor = _KeepingProduct.apply(states, weight)  # type: ignore[no-untyped-call]
+    return product if bias is None else product + bias
+
+
+class _KeepingProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(states, weight)
+        return states.matmul(weight.t())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient.matmul(ctx.saved_tensors[1]), None
