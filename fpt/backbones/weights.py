@@ -2,7 +2,7 @@
 
 Files are memory-mapped: a tensor used whole and in its stored precision shares the page cache, and what a partial PLM
 leaves out is never read. The mapping is private, so that nothing can write to the files. Files that torch before 1.6
-wrote cannot be mapped; a copy that can is kept in the Hugging Face Hub's assets cache.
+wrote cannot be mapped, and are in memory as a whole.
 """
 
 import hashlib
@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
-from huggingface_hub import cached_assets_path, constants
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fpt.backbones.location import WEIGHT_FILES, main_file
 from fpt.errors import UserError, reason
-from fpt.runs.files import inside, other_kind, replaced_file
+from fpt.runs.files import inside, other_kind
 
 
 class WeightFiles:
@@ -111,46 +109,20 @@ def _files_in(folder: Path) -> list[Path]:
 
 
 def _load_bin(file: Path) -> dict[str, Tensor]:
-    """The tensors of a .bin file, memory-mapped; code in it is never run."""
+    """The tensors of a .bin file, memory-mapped if its format allows; code in it is never run."""
     with file.open("rb") as stream:
-        is_mappable = stream.read(4) == b"PK\x03\x04"  # a zip archive
+        is_mappable = stream.read(4) == b"PK\x03\x04"  # a zip archive, which torch before 1.6 did not write
     if not is_mappable and (other := other_kind(file)):
         raise UserError(f"{file}: {other}")
-    return _loaded(file if is_mappable else _converted(file), file)
-
-
-def _loaded(file: Path, named: Path, *, mapped: bool = True) -> dict[str, Tensor]:
-    """The tensors that torch saved in a file, which errors call `named`."""
     try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=is_mappable)
     except pickle.UnpicklingError:
-        raise UserError(f"{named}: holds more than tensors, which would run code; convert it to safetensors") from None
+        raise UserError(f"{file}: holds more than tensors, which would run code; convert it to safetensors") from None
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise UserError(f"{named}: cannot be read as PyTorch weights ({reason(error)})") from None
+        raise UserError(f"{file}: cannot be read as PyTorch weights ({reason(error)})") from None
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise UserError(f"{named}: expected a dictionary of tensors")
+        raise UserError(f"{file}: expected a dictionary of tensors")
     return loaded
-
-
-def _converted(file: Path) -> Path:
-    """A copy of an old .bin file in torch's newer format, which the first process that asks for it makes."""
-    known = [str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns]
-    try:
-        cache = cached_assets_path("fpt", "weights", "mappable", assets_dir=constants.HF_ASSETS_CACHE)
-        copy = cache / f"{hashlib.sha256(json.dumps(known).encode()).hexdigest()[:32]}.bin"
-        with FileLock(f"{copy}.lock"):
-            if not copy.exists():
-                tensors = _loaded(file, file, mapped=False)
-                with replaced_file(copy) as stream:
-                    torch.save(tensors, stream)
-    except UserError:  # of the weights; it is a ValueError too
-        raise
-    except (OSError, ValueError, RuntimeError) as error:  # ValueError: a file is in a folder's place
-        raise UserError(
-            f"{file}: cannot be mapped, nor its copy be written to {constants.HF_ASSETS_CACHE} ({reason(error)});"
-            " set HF_ASSETS_CACHE to another folder"
-        ) from None
-    return copy
 
 
 def _shards(index: Path) -> list[Path]:
