@@ -18,7 +18,11 @@ from fpt.runs.progress import Progress
 from fpt.units import amount
 from stages import resolve, schedule
 
-SIZES = ("weights", "activations", "activations_checkpointed", "rest", "total")
+SIZES = ("weights", "activations", "rest", "total")
+LESS = (
+    "train.micro_batch=auto, train.activation_checkpointing=true, engine.dtype=bfloat16, engine.quantize=int8 or nf4,"
+    " engine=deepspeed over more processes or with engine.offload=cpu, and a smaller model take less"
+)
 STATES = {"compute": "computed", "reuse": "those of the stage before", "off": "not kept"}
 OPTIONAL = ("bitsandbytes", "tensorboard", "peft")
 
@@ -83,7 +87,7 @@ def _states(number: int, stage: dict[str, Any], does: str) -> dict[str, str]:
 
 
 def _print_memory(output: Output, plan: dict[str, Any]) -> None:
-    """Print every stage's memory on one device and, if the largest does not fit, what would make it fit."""
+    """Print every stage's memory on one device and, if the largest does not fit, what takes less."""
     checkpointing = "on" if plan["activation_checkpointing"] else "off"
     processes = f"{plan['processes']} process{'es' if plan['processes'] > 1 else ''}"
     rows: list[dict[str, str]] = []
@@ -93,7 +97,7 @@ def _print_memory(output: Output, plan: dict[str, Any]) -> None:
         f" {plan['micro_batch']} examples at once, activation checkpointing {checkpointing}"
     )
     for number, stage in enumerate(plan["stages"], 1):
-        sizes = {key.rpartition("_")[2]: in_bytes(stage[key]) for key in SIZES}
+        sizes = {key: in_bytes(stage[key]) for key in SIZES}
         rows.append({"stage": str(number), **sizes, "fits": "yes" if stage["fits"] else "no"})
     output.show(rows)
     for sentence in plan["reasons"][1:]:  # the first one says why this engine
@@ -103,16 +107,7 @@ def _print_memory(output: Output, plan: dict[str, Any]) -> None:
 
 def _verdict(plan: dict[str, Any]) -> str:
     has = f"{in_bytes(plan['device_memory'])} of memory, a tenth of it left free"
-    if plan["fits"]:
-        return f"every stage fits into {has}"
-    ways = [
-        f"{in_bytes(way['bytes'])} with{' packed weights, for a little of the score' if way['is_packed'] else ''}\n "
-        f" {' '.join(way['words'])}"
-        for way in plan["advice"]
-    ]
-    if not ways:
-        return f"the largest stage does not fit into {has}, whatever the settings; take a smaller model"
-    return f"the largest stage does not fit into {has}; it takes " + ", or\n".join(ways)
+    return f"every stage fits into {has}" if plan["fits"] else f"the largest stage does not fit into {has}; {LESS}"
 
 
 def show(arguments: Arguments) -> None:

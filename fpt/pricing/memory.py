@@ -29,6 +29,7 @@ from fpt.prompts.readers import prompted_model
 NONE = Stack(0, 0)  # stands for the second stack of a model that has only one
 # CUDA graphs of many sizes leave gaps between their tensors: this share of activations; measured 0.06 to 0.2 on a GPU.
 GAPS = 0.1
+INPUTS = 1.3  # DeepSpeed's linear layers keep their inputs even if they are frozen: 1.1 to 1.6 times the activations
 PROMPT_COPIES = 5  # the prompt, its gradient, and the optimizer's state and temporaries
 
 
@@ -64,6 +65,8 @@ def need(
     # At least one block is counted: even blocks below the prompt take memory, one at a time.
     above = shape.with_source(replace(shape.source, blocks=max(shape.source.blocks - below, 1)))
     activations = _activations(price, above, engine, sizes, prompt, checkpointing)
+    if engine.is_sharded and not checkpointing:
+        activations = int(INPUTS * activations)
     learned = PROMPT_COPIES * kind_of(prompt).num_learned(price.d_model) * 4
     gaps = int(GAPS * activations) if has_graphs(engine, checkpointing=checkpointing) else 0
     return Need(weights(price, shape, engine), activations, learned + gaps)
@@ -111,7 +114,6 @@ def _activations(
     price: Price, shape: Shape, engine: EngineConfig, sizes: tuple[int, int, int], prompt: PromptConfig, check: bool
 ) -> int:
     """Bytes at the peak of a micro-batch of these sizes."""
-    is_on = (check, engine.is_sharded, is_for_card(engine))
     two, three = (
         _peaks(
             price,
@@ -120,7 +122,8 @@ def _activations(
             *sizes,
             engine.dtype,
             states_precision(engine),
-            *is_on,
+            check,
+            is_for_card(engine),
         )
         for most in (2, 3)
     )
@@ -143,13 +146,11 @@ def _peaks(
     dtype: str,
     states_dtype: str,
     checkpointing: bool,
-    sharded: bool,
     on_card: bool,
 ) -> tuple[_Peaks, _Peaks]:
     """The peaks of the stack that reads the source, and of all that comes after it, without what the first one keeps.
 
-    `source` includes the prompt's positions. `sharded` matters because DeepSpeed's linear layers keep their input, and
-    `on_card` because T5's norms are one kernel on a GPU.
+    `source` includes the prompt's positions; `on_card` matters because T5's norms are one kernel on a GPU.
     """
     kind, family = kind_of(prompt), price.family
     body = family.skeleton(price.config, shape).to(getattr(torch, dtype))
@@ -162,8 +163,6 @@ def _peaks(
     # A late prompt is put before the first block too: only blocks above it are run here.
     model = prompted_model(body, kind.build(tensors, 0), checkpointing=checkpointing)
     kernels = {functional.scaled_dot_product_attention: _attention, functional.rms_norm: _fused if on_card else _norm}
-    if sharded:
-        kernels[functional.linear] = _linear
     with OnMeta(is_padded=batch > 1, instead=kernels):
         with _Living(*model.parameters()) as living:
             states, mask = model.encode(inputs)
@@ -227,20 +226,3 @@ def _norm(states: Tensor, _: Any, *, weight: Tensor, **__: Any) -> Tensor:
 def _fused(states: Tensor, shape: Any, *, weight: Tensor, **_: Any) -> Tensor:
     """A norm of one kernel, which keeps only its input and a number or two for each position."""
     return functional.layer_norm(states, shape, weight)
-
-
-def _linear(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """A linear layer that keeps its input, as DeepSpeed's does even if it is frozen."""
-    product: Tensor = _KeepingProduct.apply(states, weight)  # type: ignore[no-untyped-call]
-    return product if bias is None else product + bias
-
-
-class _KeepingProduct(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(states, weight)
-        return states.matmul(weight.t())
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient.matmul(ctx.saved_tensors[1]), None

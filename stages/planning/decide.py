@@ -24,9 +24,8 @@ from fpt.units import amount
 from stages import kept_states, resolve
 from stages.inputs import Inputs
 from stages.kept_states import StatesPlan
-from stages.planning.advice import advise
 from stages.planning.flops import Costs, Work, of_validation, work_at_limits, work_on
-from stages.planning.memory import Memory, device_of, is_auto
+from stages.planning.memory import Memory, device_memory, is_auto
 from stages.planning.plan import Plan, StagePlan
 from stages.schedule import Schedule, Stage
 from stages.selection import blocks_of
@@ -126,14 +125,15 @@ def decide(config: RunConfig, schedule: Schedule, work: Work, before: Plan | Non
     states = kept_states.decide(config, schedule, examples=work.examples, tokens=work.tokens, cost=price)
     if states and before and before.states:
         states = kept_states.going_on(config, schedule, states, before.states, update)
-    device = device_of(config.engine, kept=states.bytes if states else 0)
-    memory = Memory(price, schedule, device, work.longest)
+    memory = Memory(price, schedule, device_memory(config.engine), states.bytes if states else 0, work.longest)
     engine, reason = memory.engine(config)
     config = replace(config, engine=engine)
-    fit = memory.fit(config)
-    costs = Costs(schedule, price, work, fit.micro_batch, config.prompt)
+    checkpointing = memory.checkpoints(config)
+    micro_batch = memory.micro_batch(config, checkpointing=checkpointing)
+    passes: dict[str, Any] = {"micro_batch": micro_batch, "checkpointing": checkpointing}
+    costs = Costs(schedule, price, work, micro_batch, config.prompt)
     stages = [
-        StagePlan(**{**stage.sizes, **costs.stage(stage, own), **memory.stage(config, stage, fit)})
+        StagePlan(**stage.sizes, **costs.stage(stage, own), **memory.stage(config, stage, **passes))
         for stage, own in zip(schedule.stages, _done_about(states, schedule), strict=True)
     ]
     return Plan(
@@ -143,15 +143,14 @@ def decide(config: RunConfig, schedule: Schedule, work: Work, before: Plan | Non
         quantize=engine.quantize,
         processes=counted(engine).all,
         batch_size=config.train.batch_size,
-        micro_batch=fit.micro_batch,
-        activation_checkpointing=fit.checkpointing,
-        graphs=graphs_here(engine, fit.checkpointing),
+        micro_batch=micro_batch,
+        activation_checkpointing=checkpointing,
+        graphs=graphs_here(engine, checkpointing),
         states=states,
         learning=resolve.learning(config),
         lr=config.optim.lr,
-        device_memory=device.of_each(counted(engine).here),
-        reasons=[reason, *[BFLOAT16_ON_CPU][:was_chosen], *memory.why_checkpointing(config, fit)],
-        advice=[] if all(stage.fits for stage in stages) else advise(memory, config),
+        device_memory=memory.of_each(engine),
+        reasons=[reason, *[BFLOAT16_ON_CPU][:was_chosen]],
         flops_importance=costs.scoring(),
         trainable_parameters=kind.num_learned(price.d_model),
         vectors_pt=config.prompt.length,
@@ -184,10 +183,8 @@ def check_fits(config: RunConfig, plan: Plan) -> None:
     """Refuse to begin if the micro-batch is to be as large as fits, and not even one example fits."""
     if not is_auto(_with_device(config)) or plan.fits:
         return
-    ways = [" ".join(way.words) for way in plan.advice]
-    advice = f"{', or '.join(ways)} fits" if ways else "No setting of fpt makes it fit; take a smaller model"
     given = config.train.micro_batch or "null"
     raise UserError(
         f"train.micro_batch={given}: one example takes {amount(plan.stages[-1].total)}B on a device of"
-        f" {amount(plan.device_memory)}B, of which a tenth is left free. {advice}"
+        f" {amount(plan.device_memory)}B, of which a tenth is left free; fpt plan says what takes less"
     )

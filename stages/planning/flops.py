@@ -31,23 +31,15 @@ ROWS = 300
 
 @dataclass(frozen=True)
 class Work:
-    """What a run has to compute.
+    """What a run has to compute."""
 
-    Attributes:
-        update: from an update's number and the micro-batch size, the micro-batches of that update.
-        scoring: the batches on which neurons are scored, if any are.
-        unchanged: the batches in which the states that the prompt does not change are computed for all examples.
-        examples: the number of training examples; None if it is not known.
-        tokens: how many tokens are read of all training examples together.
-        longest: the longest source, without the prompt, and the longest target.
-    """
-
-    update: Callable[[int, int], Iterable[Size]]
-    scoring: Iterable[Size] = ()
+    update: Callable[[int, int], Iterable[Size]]  # an update's micro-batches, from its number and the micro-batch size
+    scoring: Iterable[Size] = ()  # the batches on which neurons are scored, if any are
+    # The batches in which the states that the prompt does not change are computed for all examples.
     unchanged: Callable[[], Iterable[Size]] = tuple
-    examples: int | None = None
-    tokens: int = 0
-    longest: tuple[int, int] = (0, 0)
+    examples: int | None = None  # the number of training examples; None if it is not known
+    tokens: int = 0  # how many are read of all training examples together
+    longest: tuple[int, int] = (0, 0)  # the longest source, without the prompt, and the longest target
 
 
 def work_at_limits(config: RunConfig, schedule: Schedule, positions: Positions, examples: int | None) -> Work:
@@ -113,7 +105,8 @@ class Costs:
         every = (self.work.update(update, self.micro_batch) for update in range(stage.first_update, stage.end))
         batches = Counter(chain.from_iterable(every))
         updates = _total(price.update, stage.shape, batches, below=below, prompt=self.prompt, is_kept=states != "off")
-        making = self._states(stage.shape, below) if states == "compute" else 0
+        kept = Counter(self.work.unchanged() if states == "compute" else ())
+        making = _total(price.fixed, stage.shape, kept, below=below, prompt=self.prompt)
         whole = _total(price.update, full, batches)
         return {
             "name": stage.name,
@@ -133,10 +126,6 @@ class Costs:
         batches, below = Counter(self.work.scoring), self.schedule.block
         return _total(self.price.forward, self.schedule.full, batches, below=below, prompt=self.prompt)
 
-    def _states(self, shape: Shape, below: int) -> int:
-        """FLOPs of what the prompt does not change, computed once for all examples."""
-        return _total(self.price.fixed, shape, Counter(self.work.unchanged()), below=below, prompt=self.prompt)
-
 
 def _total(cost: Callable[..., int], shape: Shape, batches: Counter[Size], **more: Any) -> int:
     """FLOPs of all batches together, each size counted as often as it occurs."""
@@ -149,17 +138,12 @@ def _total(cost: Callable[..., int], shape: Shape, batches: Counter[Size], **mor
 def of_validation(
     config: RunConfig, schedule: Schedule, price: Price, flops: int, total: int, lengths: tuple[int, int]
 ) -> dict[str, Any]:
-    """What all validations on `total` examples cost, next to training's `flops`.
+    """What all validations on `total` examples cost, next to training's `flops`; `lengths` are in tokens.
 
-    `lengths` are the sources' and the outputs', in tokens.
-
-    Returns:
-        times: how many validations training has. If they are on a sample, the best prompt and the last one are scored
-            on all examples after it.
-        examples: how many outputs they have in all.
-        flops: of all these outputs; if labels are scored, of every label.
-        share: the validations' share of the time of training and validation together. On a GPU a token generated for
-            fewer than ROWS outputs at once is counted as long as one for ROWS.
+    `times` is how many validations training has. If they are on a sample, the best prompt and the last one are scored
+    on all examples after it. `examples` are all outputs, and `flops` theirs, if labels are scored of every label.
+    `share` is of the time of training and validation together. On a GPU a token generated for fewer than ROWS outputs
+    at once is counted as long as one for ROWS.
     """
     train, task = config.train, config.task
     source, target = lengths[0] + config.prompt.length, lengths[1]

@@ -18,24 +18,9 @@ from stages.kept_states import StatesPlan
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage's size under result.json's names, its FLOPs, and its bytes at the peak of an update on one device.
+    """One stage's size under result.json's names, its FLOPs, and its bytes at the peak of an update on one device."""
 
-    Attributes:
-        name: the name of its folder, as in 1-6x24-704x2816.
-        weight_bytes: bytes of the whole frozen model, even if devices share it.
-        flops: FLOPs of the stage's updates and, before them, of the states that are kept (`flops_states`).
-        flops_full: FLOPs of vanilla prompt tuning of the full model on the same batches.
-        blocks_below: how many of its blocks have states that the prompt does not change: those below a late prompt,
-            or all in which the source does not see the prompt behind it.
-        weights: bytes of the frozen model on one device.
-        activations: bytes of activations without activation checkpointing.
-        activations_checkpointed: bytes of activations with it.
-        rest: bytes of everything else.
-        total: the sum, with checkpointing if the run has it.
-        fits: whether the total leaves a tenth of the device's memory free.
-    """
-
-    name: str
+    name: str  # of its folder, as in 1-6x24-704x2816
     encoder_layers: int
     decoder_layers: int
     ffn: int
@@ -43,77 +28,45 @@ class StagePlan:
     first_update: int
     updates: int
     parameters: int
-    weight_bytes: int
+    weight_bytes: int  # of the whole frozen model, even if devices share it
     flops_per_update: int
-    flops: int
-    flops_states: int
-    flops_full: int
+    flops: int  # of its updates and, before them, of the states that are kept
+    flops_states: int  # of the latter
+    flops_full: int  # of vanilla prompt tuning of the full model on the same batches
     flops_ratio: float
+    # How many of its blocks have states that the prompt does not change: those below a late prompt, or all in which the
+    # source does not see the prompt behind it.
     blocks_below: int
-    weights: int
-    activations: int
-    activations_checkpointed: int
-    rest: int
-    total: int
-    fits: bool
-
-
-@dataclass(frozen=True)
-class Advice:
-    """Overrides with which the largest stage fits, and the bytes that it takes then."""
-
-    words: list[str]
-    bytes: int
-    is_packed: bool
+    weights: int  # bytes of the frozen model on one device
+    activations: int  # bytes of a micro-batch's activations
+    rest: int  # bytes of everything else
+    total: int  # the sum
+    fits: bool  # whether that leaves a tenth of the device's memory free
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is decided for a run: how it runs on this machine, and every stage's FLOPs and memory.
+    """Everything that is decided for a run: how it runs on this machine, and every stage's FLOPs and memory."""
 
-    Attributes:
-        asked: the settings that it was decided for, as typed, and the number of processes.
-        engine: torch or deepspeed.
-        dtype: the frozen model's precision.
-        quantize: how the weights of the blocks' linear layers are quantised.
-        processes: the number of processes on all machines together.
-        batch_size: examples per update.
-        micro_batch: examples per forward pass of a process.
-        activation_checkpointing: whether the run has it.
-        graphs: whether updates run as CUDA graphs.
-        states: what is done about states that the prompt does not change; None for a prompt before the source.
-        learning: how the prompt learns, as settings.
-        lr: its highest learning rate; None: RELATIVE_LR of the embeddings' size, which have not been read.
-        device_memory: bytes of one device; on a CPU, a process's share of the free memory.
-        reasons: in words for the user, why this engine, and what was turned on because nothing fits without it.
-        advice: settings with which a run that does not fit would, first without quantised weights, then with them.
-        flops_importance: FLOPs of the forward passes that score neurons.
-        trainable_parameters: how many numbers are learned.
-        vectors_pt: the length of the prompt that vanilla prompt tuning is priced with: the same as this prompt's.
-        ends_whole: whether the last stage's model is the full one.
-        stages: in order.
-    """
-
-    asked: dict[str, Any]
-    engine: str
-    dtype: str
-    quantize: str
-    processes: int
-    batch_size: int
-    micro_batch: int
+    asked: dict[str, Any]  # the settings that it was decided for, as typed, and the number of processes
+    engine: str  # torch or deepspeed
+    dtype: str  # the frozen model's precision
+    quantize: str  # how the weights of the blocks' linear layers are quantised
+    processes: int  # on all machines together
+    batch_size: int  # examples per update
+    micro_batch: int  # examples per forward pass of a process
     activation_checkpointing: bool
-    graphs: bool
-    states: StatesPlan | None
-    learning: str
-    lr: float | None
-    device_memory: int
-    reasons: list[str]
-    advice: list[Advice]
-    flops_importance: int
-    trainable_parameters: int
-    vectors_pt: int
-    ends_whole: bool
-    stages: list[StagePlan]
+    graphs: bool  # whether updates run as CUDA graphs
+    states: StatesPlan | None  # what is done about states that the prompt does not change, if there are any
+    learning: str  # how the prompt learns, as settings
+    lr: float | None  # its highest learning rate; None: RELATIVE_LR of the embeddings' size, which have not been read
+    device_memory: int  # bytes of one device; on a CPU, a process's share of the free memory
+    reasons: list[str]  # why this engine and precision, in words for the user
+    flops_importance: int  # of the forward passes that score neurons
+    trainable_parameters: int  # how many numbers are learned
+    vectors_pt: int  # the length of the prompt that vanilla prompt tuning is priced with: the same as this prompt's
+    ends_whole: bool  # whether the last stage's model is the full one
+    stages: list[StagePlan]  # in order
 
     @property
     def updates(self) -> int:
@@ -165,8 +118,9 @@ class Plan:
         threads = f"; {number} thread{'s' if number > 1 else ''}" if named(device).type == "cpu" else ""
         packed = "" if self.quantize == "none" else f", its blocks' linear layers in {self.quantize}"
         graphs = "; updates are CUDA graphs" if self.graphs else ""
+        again = "; activation checkpointing is on" if self.activation_checkpointing else ""
         reason, *others = self.reasons
-        engine = f"{reason}; the model is in {self.dtype}{packed}{threads}{graphs}"
+        engine = f"{reason}; the model is in {self.dtype}{packed}{threads}{graphs}{again}"
         return [engine, *others, *([self.states.sentence] if self.states else []), self.learning]
 
     def to_json(self) -> dict[str, Any]:

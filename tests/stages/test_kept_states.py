@@ -33,7 +33,7 @@ from fpt.tasks.opening import open_task
 from fpt.tasks.splits import most_examples
 from stages import kept_states, schedule
 from stages.kept_states import StatesPlan, states_below
-from stages.planning.memory import device_of
+from stages.planning.memory import Memory, device_memory
 from stages.schedule import num_below
 from stages.selection import choose
 from tests.conftest import ON_CPU, Outcome, quick_words, stopped_after
@@ -293,7 +293,8 @@ def test_plan_tells_the_size_and_every_expansion(cli: Cli) -> None:
 def test_on_a_cpu_they_take_from_what_a_stage_may_have() -> None:
     def left(*words: str) -> int:
         config, plan = config_of("engine.device_memory=1MB", *words), decided(*words, examples=10, cost=FIVE)
-        return device_of(config.engine, kept=plan.bytes).of_each(1)
+        memory = Memory(FIVE, schedule.of(config), device_memory(config.engine), plan.bytes, (1, 1))
+        return memory.of_each(config.engine)
 
     assert left("prompt=late", "prompt.cache=memory") == 980_000
     assert left("prompt=late", "prompt.cache=off") == 1_000_000

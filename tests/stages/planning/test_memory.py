@@ -1,7 +1,5 @@
 """Whether a device's memory is enough, for which engine and micro-batch, and the way out where it is not."""
 
-import re
-
 import pytest
 import torch
 
@@ -26,47 +24,29 @@ def test_a_plan_says_what_fits_and_what_would() -> None:
     roomy = memory(*XXL, "engine.device_memory=1TB")
     assert roomy.fits
     assert roomy.engine == "torch"
-    assert roomy.advice == []
     sizes = [stage.total for stage in roomy.stages]
     assert sizes == sorted(sizes)
     assert all(stage.total == stage.weights + stage.activations + stage.rest for stage in roomy.stages)
-    assert all(stage.activations_checkpointed < stage.activations / 4 for stage in roomy.stages)
+    less = memory(*XXL, "engine.device_memory=1TB", "train.activation_checkpointing=true")
+    pairs = zip(roomy.stages, less.stages, strict=True)
+    assert all(without.activations < plain.activations / 4 for plain, without in pairs)
 
 
 @pytest.mark.parametrize(
-    ("words", "advice"),
+    "word",
     [
-        (("engine.device_memory=80GB", "train.micro_batch=32", PLAIN), "train.micro_batch=N"),
-        (("engine.device_memory=80GB", "train.micro_batch=auto"), ""),
-        (("engine.device_memory=80GB",), ""),
-        (("engine.device_memory=24GiB", "train.micro_batch=1"), "engine.dtype=bfloat16"),
-        (
-            ("engine.device_memory=24GiB", "train.micro_batch=1", PLAIN),
-            "train.activation_checkpointing=true engine.dtype=bfloat16",
-        ),
-        (
-            ("engine.device_memory=24GB", "train.micro_batch=1"),
-            "engine.dtype=bfloat16 engine=deepspeed engine.processes=N",
-        ),
-        (("engine.device_memory=40GB", "train.micro_batch=32", PLAIN), "train.micro_batch=N engine.dtype=bfloat16"),
+        "train.micro_batch=8",
+        "train.activation_checkpointing=true",
+        "engine.dtype=bfloat16",
+        "engine.quantize=int8",
+        "engine.quantize=nf4",
+        "engine=deepspeed engine.processes=8",
+        "engine=deepspeed engine.offload=cpu",
     ],
 )
-def test_the_advice_makes_it_fit(words: tuple[str, ...], advice: str) -> None:
-    words = (*XXL, "engine=torch", *words)
-    before = memory(*words)
-    assert before.fits == (not advice)
-    if advice:
-        plain = before.advice[0]
-        assert re.fullmatch(re.escape(advice).replace("N", r"\d+"), " ".join(plain.words))
-        after = memory(*words, *plain.words)
-        assert after.fits
-        assert after.stages[-1].total == plain.bytes
-
-
-def test_nothing_makes_a_huge_model_fit_into_a_tiny_device() -> None:
-    plan = memory(*XXL, "engine.device_memory=100MB")
-    assert not plan.fits
-    assert plan.advice == []
+def test_what_is_said_to_take_less_does(word: str) -> None:
+    words = (*XXL, "engine=torch", "engine.device_memory=40GB", "train.micro_batch=32", PLAIN)
+    assert memory(*words, *word.split()).stages[-1].total < memory(*words).stages[-1].total
 
 
 def test_auto_is_torch_where_it_fits_and_deepspeed_where_not() -> None:
@@ -90,16 +70,13 @@ def test_whoever_starts_the_processes_the_plan_is_for_as_many(monkeypatch: pytes
     plan = plan_as_one_of_8(monkeypatch, *words)
     assert (plan.engine, plan.processes, plan.micro_batch) == ("deepspeed", 8, 4)
     assert (plan.engine, plan.stages, plan.micro_batch) == (wanted.engine, wanted.stages, wanted.micro_batch)
-    tight = plan_as_one_of_8(monkeypatch, *XXL, "engine.device_memory=12GB", "train.micro_batch=4", PLAIN)
-    assert not tight.fits
-    assert not any(word.startswith("engine.processes") for way in tight.advice for word in way.words)
 
 
 def test_auto_stays_with_torch_where_sharing_wins_nothing() -> None:
     large = ("model=t5-large", "schedule=ld", "engine.dtype=float32", "engine.device_memory=24GiB")
     plan = memory(*large, "train.micro_batch=32", PLAIN)
     assert plan.engine == "torch"
-    assert re.fullmatch(r"train\.micro_batch=\d+", *plan.advice[0].words)
+    assert not plan.fits
 
 
 def test_auto_is_the_largest_micro_batch_that_fits() -> None:
@@ -151,28 +128,11 @@ def test_large_models_fit_into_a_card_by_default(model: str, size: str) -> None:
     assert plan.fits
     assert (plan.engine, plan.dtype, plan.quantize) == ("torch", "bfloat16", "none")
     assert plan.activation_checkpointing == ((model, size) == ("t5-xxl", "24GiB"))
-    assert len(plan.reasons[1:]) == plan.activation_checkpointing
-    for sentence in plan.reasons[1:]:
-        assert "engine.quantize=int8" in sentence
+    if plan.activation_checkpointing:
         packed = memory(*words, "engine.quantize=int8")
         assert packed.fits
         assert not packed.activation_checkpointing
         assert packed.micro_batch > plan.micro_batch
-
-
-@pytest.mark.parametrize("words", [["engine.device_memory=24GB"], ["engine.device_memory=12GiB", "engine=deepspeed"]])
-def test_packed_weights_are_proposed_beside_what_changes_no_weight(words: list[str]) -> None:
-    """And never taken unasked."""
-    words = [*XXL, "engine.device=cuda", "engine.dtype=bfloat16", *words]
-    plan = memory(*words)
-    assert not plan.fits
-    assert plan.quantize == "none"
-    assert [way.is_packed for way in plan.advice] == [False, True]
-    for way in plan.advice:
-        assert way.is_packed == way.words[-1].startswith("engine.quantize=")
-        after = memory(*words, *way.words)
-        assert after.fits
-        assert after.stages[-1].total == way.bytes
 
 
 def test_what_packed_weights_take_is_counted() -> None:
@@ -185,7 +145,7 @@ def test_what_packed_weights_take_is_counted() -> None:
     assert not memory("model=t5-large", "schedule=pt").activation_checkpointing
 
 
-def test_auto_says_what_would_make_one_example_fit() -> None:
+def test_a_run_of_which_not_one_example_fits_is_refused() -> None:
     config = load([*XXL, "engine=torch", "engine.device_memory=40GB", "train.micro_batch=auto"])
-    with pytest.raises(UserError, match=re.escape("engine.dtype=bfloat16, or engine.quantize=int8 fits")):
+    with pytest.raises(UserError, match=r"one example takes .*; fpt plan says what takes less"):
         check_fits(config, plan_ahead(config, schedule.of(config)))
