@@ -55,12 +55,9 @@ def check_positions(config: RunConfig, values: dict[str, Any], where: str) -> No
     vectors = config.prompt.length if row.positions is None else 0
     known = num_positions(row, row.first, values)
     if task.source_length + target + vectors > known:
-        parts = [
-            f"{size} are for {name}" for name, size in ((f"{key}={written}", target), ("the prompt", vectors)) if size
-        ]
         left = known - target - vectors
         way = f"task.source_length={left} or less" if left >= 2 else f"a lower {key if target else 'prompt.length'}"
-        has = f"{model} has {known} positions{', of which ' * bool(parts)}{' and '.join(parts)}"
+        has = f"{model} has {known} positions, of which {target} are for {key}={written} and {vectors} for the prompt"
         raise task.error("source_length", f"{has}; give {way}")
     known = num_positions(row, row.last, values)
     if len(row.stacks) > 1 and written > known:
@@ -68,19 +65,10 @@ def check_positions(config: RunConfig, values: dict[str, Any], where: str) -> No
 
 
 def num_positions(row: FamilyRow, stack: StackRow, values: dict[str, Any]) -> float:
-    """How many positions a stack has, counted up to where rotary angles begin to depend on the length that is read.
-
-    Beyond that point a long source would change the angles of the whole batch, so an answer would depend on its batch.
-    """
+    """How many positions a stack has."""
     key, reserved = row.positions or ("max_position_embeddings", 0)
     known = value_at(values, stack.key(key))
-    if not isinstance(known, int):
-        return inf
-    angles = value_at(values, stack.key("rope_parameters")) or value_at(values, stack.key("rope_scaling")) or {}
-    if angles.get("rope_type", angles.get("type")) == "longrope":
-        original = "original_max_position_embeddings"
-        known = angles.get(original) or value_at(values, stack.key(original)) or known
-    return known - reserved
+    return known - reserved if isinstance(known, int) else inf
 
 
 def most_padded(values: dict[str, Any], where: str) -> float:

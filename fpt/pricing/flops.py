@@ -11,9 +11,11 @@ because they have no backward pass; so is the source before a prompt that stands
 
 from collections.abc import Callable, Mapping
 from functools import cache, partial
+from itertools import product
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -140,26 +142,22 @@ class Price:
         packed = sum(packed_bytes(layer, quantize) for layer in layers)
         return whole * width + packed, max((bytes_at_once(layer, quantize, width) for layer in layers), default=0)
 
-    def _source_block(self, neurons: int) -> tuple[int, int]:
+    def _source_block(self, neurons: int) -> tuple[int, ...]:
         """Coefficients of L and L² in the FLOPs of L positions in one block of the stack that the prompt enters."""
         row, width = self.family.row, self.d_model
         stack = self._skeleton(_blocks(row, neurons)).get_submodule(row.first.module)
-        once, twice = (_count(stack, inputs_embeds=_states(length, width)) for length in (1, 2))
-        return _linear_and_square(once, twice)
+        counts = {length: _count(stack, inputs_embeds=_states(length, width)) for length in (1, 2)}
+        return _solved({(length, length**2): count for length, count in counts.items()})
 
-    def _decoder_block(self, neurons: int) -> tuple[int, int, int, int]:
+    def _decoder_block(self, neurons: int) -> tuple[int, ...]:
         """Coefficients of T, T², S and S·T in the FLOPs of a decoder block."""
-        row, widths = self.family.row, (self.d_model, self.family.row.last.width_in(self.config))
+        row, widths, counts = self.family.row, (self.d_model, self.family.row.last.width_in(self.config)), {}
         decoder = self._skeleton(_blocks(row, neurons)).get_submodule(row.last.module)
-
-        def count(source: int, target: int) -> int:
+        for source, target in product((1, 2), repeat=2):
             read, inputs = map(_states, (source, target), widths)
-            return _count(decoder, inputs_embeds=inputs, encoder_hidden_states=read, use_cache=False)
-
-        short, long = count(2, 1) - count(1, 1), count(2, 2) - count(1, 2)
-        both, cross = long - short, 2 * short - long
-        own, own_square = _linear_and_square(count(1, 1) - cross - both, count(1, 2) - cross - 2 * both)
-        return own, own_square, cross, both
+            count = _count(decoder, inputs_embeds=inputs, encoder_hidden_states=read, use_cache=False)
+            counts[target, target**2, source, source * target] = count
+        return _solved(counts)
 
     def _head_position(self) -> int:
         """FLOPs of the logits of one position."""
@@ -177,10 +175,10 @@ def _states(length: int, width: int) -> Tensor:
     return torch.empty(1, length, width, device="meta")
 
 
-def _linear_and_square(once: int, twice: int) -> tuple[int, int]:
-    """The coefficients of x and x² in a polynomial without a constant, from its values at 1 and 2."""
-    square = (twice - 2 * once) // 2
-    return once - square, square
+def _solved(values: dict[tuple[int, ...], int]) -> tuple[int, ...]:
+    """The whole coefficients with which the sums of these terms have these values."""
+    found: list[int] = np.linalg.solve([*values], [*values.values()]).round().astype(int).tolist()
+    return tuple(found)
 
 
 class OnMeta(TorchFunctionMode):

@@ -26,3 +26,9 @@ def test_a_family_that_the_installed_library_computes_wrongly_is_refused(monkeyp
     read_shape(TINY, "x")
     with pytest.raises(UserError, match=r"'umt5' needs transformers 5.18 or later, and 5.17.0 is installed"):
         read_shape({**TINY, "model_type": "umt5"}, "x")
+
+
+@pytest.mark.parametrize("key", ["rope_parameters", "rope_scaling"])
+def test_rotary_angles_that_change_with_what_is_read_are_refused(key: str) -> None:
+    with pytest.raises(UserError, match=rf"{key}\.rope_type='longrope', which is not supported: a long text"):
+        read_shape({"model_type": "mistral", key: {"rope_type": "longrope"}}, "x")
