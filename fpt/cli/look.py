@@ -64,7 +64,7 @@ def print_plan(plan: dict[str, Any]) -> None:
     if validation := plan["validation"]:
         output.say(
             f"validation: {validation['times']:,} times in training, {validation['examples']:,} outputs in all,"
-            f" {amount(validation['flops'])}FLOPs; about {validation['share']:.0%} of the time"
+            f" {amount(validation['flops'])}FLOPs, {validation['share']:.1%} of the run's"
         )
     if states := plan["states"]:
         output.say(f"\n{states['sentence']}")

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain
-from math import ceil
 from typing import Any
 
 from fpt.backbones.shapes import Shape
@@ -23,10 +22,6 @@ from stages.schedule import Schedule, Stage
 Size = tuple[int, int, int]
 # From source and target length, the number of positions that an example has in the stack that the prompt enters.
 Positions = Callable[[int, int], int]
-
-# An output is generated token by token, and every token reads all of the decoder's weights. In bfloat16 an H100 reads
-# them in the time in which it multiplies 300 rows by them (989 TFLOP/s, 3.35 TB/s), so fewer rows take just as long.
-ROWS = 300
 
 
 @dataclass(frozen=True)
@@ -141,35 +136,23 @@ def of_validation(
     """What all validations on `total` examples cost, next to training's `flops`; `lengths` are in tokens.
 
     `times` is how many validations training has. If they are on a sample, the best prompt and the last one are scored
-    on all examples after it. `examples` are all outputs, and `flops` theirs, if labels are scored of every label.
-    `share` is of the time of training and validation together. On a GPU a token generated for fewer than ROWS outputs
-    at once is counted as long as one for ROWS.
+    on all examples after it. `examples` are all outputs, `flops` theirs, and `share` those of all the run's FLOPs.
     """
-    train, task = config.train, config.task
     source, target = lengths[0] + config.prompt.length, lengths[1]
-    looked, batch = min(total, train.eval_examples or total), train.eval_batch
-    asked = [(stage.shape, looked, times) for stage in schedule.stages if (times := _times(stage, schedule, config))]
-    in_training = sum(times for *_, times in asked)
-    asked += [(schedule.last.shape, total, 2)] * (looked < total)
-    floor = ROWS if config.engine.device == "cuda" else 0
-    if price.reads.chooses(task.answer):
-        number, floor = len(rules_of(task).labels), 0
+    if price.reads.chooses(config.task.answer):
+        number = len(rules_of(config.task).labels)
         # A source is read once; its labels follow side by side, and have their first tokens from one place if causal.
         target = 1 + number * (target - 1) if price.reads.reads_target else number * target
-
-    def cost(shape: Shape, rows: int, rows_of_decoder: int) -> int:
-        """FLOPs of reading `rows` sources and of writing `rows_of_decoder` outputs."""
-        read = price.below(shape, batch=1, source=source, target=1, blocks=shape.source.blocks)
-        whole = price.forward(shape, batch=1, source=source, target=target)
-        return rows * read + rows_of_decoder * (whole - read)
-
-    outputs = sum(count * times for _, count, times in asked)
-    spent = sum(count * times * cost(shape, 1, 1) for shape, count, times in asked)
-    slow = sum(
-        times * ceil(count / batch) * cost(shape, min(batch, count), max(floor, min(batch, count)))
-        for shape, count, times in asked
+    looked = min(total, config.train.eval_examples or total)
+    times = {stage: _times(stage, schedule, config) for stage in schedule.stages}
+    outputs = {stage: looked * number for stage, number in times.items()}
+    if looked < total:
+        outputs[schedule.last] += 2 * total
+    spent = sum(
+        number * price.forward(stage.shape, batch=1, source=source, target=target) for stage, number in outputs.items()
     )
-    return {"times": in_training, "examples": outputs, "flops": spent, "share": slow / (slow + flops)}
+    share = spent / (spent + flops)
+    return {"times": sum(times.values()), "examples": sum(outputs.values()), "flops": spent, "share": share}
 
 
 def _times(stage: Stage, schedule: Schedule, config: RunConfig) -> int:

@@ -1,4 +1,4 @@
-"""What validation takes: as often as runs look, and a small part of the time in the paper's recipe."""
+"""What validation takes: as often as runs look, and a small part of the FLOPs in the paper's recipe."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ def planned(*words: str) -> dict[str, float]:
 
 @pytest.mark.parametrize("task", ["mnli", "qqp", "squad_v2", "record", "xsum"])
 @pytest.mark.parametrize("name", ["pt", "cr"])
-def test_the_papers_recipe_spends_under_a_tenth_of_the_time_on_it(task: str, name: str) -> None:
+def test_the_papers_recipe_spends_under_a_tenth_on_it(task: str, name: str) -> None:
     assert planned(f"task={task}", f"experiment=large-{name}", "engine.device_memory=80GB")["share"] < 0.1
 
 
@@ -32,17 +32,12 @@ def test_outputs_are_counted_one_by_one() -> None:
     assert (planned(*words)["times"], planned(*words, "train.eval_partial=true")["times"]) == (24, 60)
 
 
-def test_by_score_every_label_goes_through_the_decoder_and_none_waits_for_its_tokens() -> None:
+def test_by_score_every_label_goes_through_the_decoder() -> None:
     """Of MNLI three; the encoder, which takes most, reads a source once."""
-    words = ["task=mnli", "experiment=large-pt", "engine.device_memory=80GB"]  # of a GPU
+    words = ["task=mnli", "experiment=large-pt"]
     said, scored = planned(*words), planned(*words, "task.answer=score")
     assert scored["examples"] == said["examples"]
     assert 1 < scored["flops"] / said["flops"] < 1.1
-    assert scored["share"] < said["share"]
-    few = "train.eval_batch=8"
-    assert planned(*words, "task.answer=score", few)["share"] == pytest.approx(scored["share"], rel=0.05)
-    assert planned(*words, few)["share"] > 2 * said["share"]
-    assert planned(*words[:2], few)["share"] < said["share"]  # on a CPU no token waits for others
 
 
 def test_a_causal_model_reads_a_source_once_for_all_labels() -> None:
@@ -70,7 +65,7 @@ def test_runs_look_as_often_as_planned_and_say_so_where_it_takes_long(
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     looks = [line for line in lines if "split" in line]
     assert len(looks) == planned(*words)["times"]
-    told = f"of the time will go into {len(looks)} validations: a larger train.eval_every" in capsys.readouterr().err
+    told = f"of all FLOPs will go into {len(looks)} validations: a larger train.eval_every" in capsys.readouterr().err
     assert told == partial
     assert partial == any(line["stage"] < 4 for line in looks)
     stages = json.loads((tmp_path / "run/result.json").read_text())["stages"]
