@@ -30,7 +30,7 @@ from fpt.training.evaluation import Evaluator
 from fpt.training.loop import Recipe
 from stages.inputs import Inputs, check_unchanged, evaluator_of
 from stages.partial import opened, prompt_in
-from stages.planning.decide import ended_early, plan_run, slow_validation
+from stages.planning.decide import ended_early, plan_run
 from stages.planning.plan import Plan
 from stages.schedule import Schedule, Stage
 
@@ -146,7 +146,7 @@ def prepare(
     resolved = plan.resolved(config)
     if (size := config.train.batch_size) > plan.batch_size:
         progress.say(f"train.batch_size={size}: an update takes all {len(inputs.train):,} training examples, once")
-    for sentence in (*plan.sentences(config.engine.device), *slow_validation(resolved, schedule, inputs, plan)):
+    for sentence in plan.sentences(config.engine.device):
         progress.say(sentence)
     folder.open_metrics(mark, lambda kept: metrics.open_tracker(resolved, kept, progress.say))
     engine = Engine(resolved.engine, open_device(resolved.engine))

@@ -1,7 +1,6 @@
 """Decides a run's plan: on its own data before the first update, or at the task's limits for `fpt plan`."""
 
 from dataclasses import asdict, replace
-from statistics import mean
 from typing import Any
 
 import torch
@@ -29,8 +28,6 @@ from stages.planning.memory import Memory, device_memory, is_auto
 from stages.planning.plan import Plan, StagePlan
 from stages.schedule import Schedule, Stage
 from stages.selection import blocks_of
-
-MOST_VALIDATION = 0.1  # the share of a run's FLOPs that validations may take without a word
 
 
 def plan_run(config: RunConfig, schedule: Schedule, inputs: Inputs, folder: SharedFolder, update: int) -> Plan:
@@ -78,18 +75,6 @@ def described(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
         "blocks": [_blocks(stage, schedule) for stage in schedule.stages],
         "validation": total and of_validation(config, schedule, price, plan.flops, total, lengths),
     }
-
-
-def slow_validation(config: RunConfig, schedule: Schedule, inputs: Inputs, plan: Plan) -> list[str]:
-    """In words for the user, that validations will cost much beside training, on this run's own data; or nothing."""
-    price, (sources, targets) = price_of(inputs.backbone.config), zip(*inputs.valid.lengths, strict=True)
-    lengths = round(mean(sources)), round(mean(targets))
-    cost = of_validation(config, schedule, price, plan.flops, len(inputs.valid), lengths)
-    if cost["share"] <= MOST_VALIDATION:
-        return []
-    way_out = "a larger train.eval_every or train.eval_examples=N takes less"
-    times = f"{cost['times']:,} validation{'s' if cost['times'] > 1 else ''}"
-    return [f"about {cost['share']:.0%} of all FLOPs will go into {times}: {way_out}"]
 
 
 def _blocks(stage: Stage, schedule: Schedule) -> dict[str, tuple[int, ...]]:
