@@ -141,16 +141,13 @@ class Family:
         self, model: Any, states: Tensor, recorded: list[calls.Call], first: int, last: int | None, **instead: Any
     ) -> Tensor:
         """Run blocks `first` to `last` (exclusive) of the first stack on hidden states [B, L, D]."""
-        return calls.run(self.blocks_of(model, self._first)[first:last], recorded[first:last], states, **instead)
+        blocks = self.blocks_of(model, next(iter(self.row.stacks)))
+        return calls.run(blocks[first:last], recorded[first:last], states, **instead)
 
     def normed(self, model: Any, states: Tensor) -> Tensor:
         """The first stack's output: its last block's hidden states after the final norm."""
         row = self.row.first
         return states if row.norm is None else model.get_submodule(row.module).get_submodule(row.norm)(states)
-
-    @property
-    def _first(self) -> str:
-        return next(iter(self.row.stacks))
 
     def _record(self, model: Any, **inputs: Any) -> tuple[Tensor, list[calls.Call]]:
         row = self.row.first
@@ -229,9 +226,8 @@ class Family:
     def _cut(self, whole: str, ffn: Ffn, rest: str, neurons: tuple[int, ...]) -> WeightSlice:
         """The rows or columns of a block's tensor for its kept FFN neurons; the whole tensor if it is no FFN weight."""
         layer, kind = rest.removeprefix(f"{ffn.module}.".lstrip(".")).rsplit(".", 1)
-        if not rest.startswith(ffn.module) or layer not in (*ffn.into, ffn.out):
-            return WeightSlice(whole)
-        if kind == "bias" and layer == ffn.out:
+        has_neurons = layer in ffn.into or (layer, kind) == (ffn.out, "weight")
+        if not rest.startswith(ffn.module) or not has_neurons:
             return WeightSlice(whole)
         is_by_row = kind == "bias" or (layer in ffn.into) != ffn.transposed
         return WeightSlice(whole, rows=neurons) if is_by_row else WeightSlice(whole, columns=neurons)

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import rms_norm
 from transformers import PreTrainedConfig
 from transformers.activations import NewGELUActivation
@@ -60,7 +60,7 @@ class UMT5(Family):
             model.lm_head.weight = model.shared.weight
         model.config.tie_word_embeddings = not is_own
 
-    def head_logits(self, model: Any, states: torch.Tensor) -> torch.Tensor:
+    def head_logits(self, model: Any, states: Tensor) -> Tensor:
         """Vocabulary logits [..., V] from the decoder's output [..., D], which some tied models scale by 1/√D."""
         if self._scales(model.config):
             states = states * model.config.d_model**-0.5
@@ -74,7 +74,7 @@ class UMT5(Family):
         """Whether checkpoints of this configuration have an untied head, as all published UMT5s have."""
         return True
 
-    def add_tokens(self, model: Any, vectors: torch.Tensor, first: int) -> None:
+    def add_tokens(self, model: Any, vectors: Tensor, first: int) -> None:
         """As every family's; a tied head, which would get the vectors as rows, is untied, and its scale folded in."""
         table, head, last = model.shared.weight, model.lm_head.weight, first + len(vectors)
         rows = torch.cat([table, table.new_zeros(max(last - len(table), 0), table.shape[1])])
@@ -89,7 +89,7 @@ class UMT5(Family):
             module.weight = shared
         model.lm_head.weight = nn.Parameter(head, requires_grad=False)
 
-    def checkpoint_tensors(self, model: Any, files: WeightFiles) -> dict[str, torch.Tensor]:
+    def checkpoint_tensors(self, model: Any, files: WeightFiles) -> dict[str, Tensor]:
         """As every family's; the smaller FFNs are padded with zero neurons, as config.json has only one d_ff."""
         width = model.config.d_ff
         tensors = super().checkpoint_tensors(model, files)
@@ -124,7 +124,7 @@ def _fused(norm: type[Any]) -> type[Any]:
     """A subclass of transformers' norm that runs one kernel on a GPU instead of eight; on a CPU eight are faster."""
 
     class Norm(norm):  # type: ignore[misc]
-        def forward(self, states: torch.Tensor) -> torch.Tensor:
+        def forward(self, states: Tensor) -> Tensor:
             if states.device.type == "cpu":
                 return super().forward(states)
             return rms_norm(states, self.weight.shape, self.weight, self.variance_epsilon)
@@ -148,9 +148,7 @@ class T5(UMT5):
             return whole
         return WeightSlice(name)  # it belongs to the full model's first block, whichever block is the first here
 
-    def states_before(
-        self, model: Any, ids: torch.Tensor, mask: torch.Tensor, block: int | None, **instead: Any
-    ) -> torch.Tensor:
+    def states_before(self, model: Any, ids: Tensor, mask: Tensor, block: int | None, **instead: Any) -> Tensor:
         """Hidden states before a block of the encoder; before the first they are the embeddings, without any bias."""
         states = model.shared(ids)
         if block == 0:
@@ -158,21 +156,15 @@ class T5(UMT5):
         return self.through(model, states, self.arguments(model, states, mask), 0, block, **instead)
 
     def arguments(
-        self, model: Any, states: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor | None = None, **given: Any
+        self, model: Any, states: Tensor, mask: Tensor, positions: Tensor | None = None, **given: Any
     ) -> list[Call]:
         """As every family's: one bias for all blocks; it depends on distances alone, so it is right with a prompt."""
         bias = _masked(_position_bias(model.encoder, states), _attended(mask))
         return [{"position_bias": bias}] * len(model.encoder.block)
 
     def decoded(
-        self,
-        model: Any,
-        ids: torch.Tensor,
-        states: torch.Tensor,
-        mask: torch.Tensor,
-        texts: int = 1,
-        prompt: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+        self, model: Any, ids: Tensor, states: Tensor, mask: Tensor, texts: int = 1, prompt: Tensor | None = None
+    ) -> Tensor:
         """As every family's; several texts share the keys and values of the encoder's output."""
         stack = model.decoder
         inputs = stack.embed_tokens(ids)
@@ -197,13 +189,13 @@ class T5(UMT5):
         return stack.final_layer_norm(inputs)
 
 
-def _position_bias(stack: Any, states: torch.Tensor) -> torch.Tensor:
+def _position_bias(stack: Any, states: Tensor) -> Tensor:
     """A stack's position bias [1, heads, L, L] for states [B, L, D]."""
     length = states.shape[1]
     return stack.block[0].layer[0].SelfAttention.compute_bias(length, length, device=states.device)
 
 
-def _attended(mask: torch.Tensor) -> torch.Tensor | None:
+def _attended(mask: Tensor) -> Tensor | None:
     """The attention mask [B, 1, 1, S] of a padding mask; None: nothing is padded.
 
     Only a CPU checks for padding: on a GPU the check would have to wait for the work queued before it.
@@ -213,7 +205,7 @@ def _attended(mask: torch.Tensor) -> torch.Tensor | None:
     return mask[:, None, None].bool()
 
 
-def _masked(bias: torch.Tensor, attended: torch.Tensor | None) -> torch.Tensor:
+def _masked(bias: Tensor, attended: Tensor | None) -> Tensor:
     """A contiguous position bias with the lowest number at masked positions.
 
     In transformers every block makes its own and keeps it for the backward pass; here all blocks share one.

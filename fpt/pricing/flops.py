@@ -151,7 +151,8 @@ class Price:
 
     def _decoder_block(self, neurons: int) -> tuple[int, ...]:
         """Coefficients of T, T², S and S·T in the FLOPs of a decoder block."""
-        row, widths, counts = self.family.row, (self.d_model, self.family.row.last.width_in(self.config)), {}
+        row, counts = self.family.row, dict[tuple[int, ...], int]()
+        widths = (self.d_model, row.last.width_in(self.config))
         decoder = self._skeleton(_blocks(row, neurons)).get_submodule(row.last.module)
         for source, target in product((1, 2), repeat=2):
             read, inputs = map(_states, (source, target), widths)

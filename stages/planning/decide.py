@@ -118,7 +118,7 @@ def decide(config: RunConfig, schedule: Schedule, work: Work, before: Plan | Non
     passes: dict[str, Any] = {"micro_batch": micro_batch, "checkpointing": checkpointing}
     costs = Costs(schedule, price, work, micro_batch, config.prompt)
     stages = [
-        StagePlan(**stage.sizes, **costs.stage(stage, own), **memory.stage(config, stage, **passes))
+        StagePlan(**costs.stage(stage, own), **memory.stage(config, stage, **passes))
         for stage, own in zip(schedule.stages, _done_about(states, schedule), strict=True)
     ]
     return Plan(

@@ -95,7 +95,7 @@ class Costs:
     prompt: PromptConfig = SOFT
 
     def stage(self, stage: Stage, states: str = "off") -> dict[str, Any]:
-        """A stage's FLOPs under the names of StagePlan; `states` is its entry in `StatesPlan.stages`."""
+        """A stage's size and FLOPs under the names of StagePlan; `states` is its entry in `StatesPlan.stages`."""
         price, below, full = self.price, self.schedule.below(stage), self.schedule.full
         every = (self.work.update(update, self.micro_batch) for update in range(stage.first_update, stage.end))
         batches = Counter(chain.from_iterable(every))
@@ -105,6 +105,7 @@ class Costs:
         whole = _total(price.update, full, batches)
         return {
             "name": stage.name,
+            **stage.sizes,
             "parameters": price.parameters(stage.shape),
             "blocks_below": self.schedule.unchanged(stage),
             "first_update": stage.first_update,
