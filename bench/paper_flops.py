@@ -23,7 +23,7 @@ def ratios(preset: str) -> tuple[float, list[float]]:
     for task in TASKS:
         config = load([f"experiment=large-{preset}", f"task={task}"])
         plan, model = schedule.of(config), read_config(*config_values(config.model))
-        work = work_at_limits(config, plan, family_of(model).row.reads.positions, None)
+        work = work_at_limits(config, plan, family_of(model).row.reads, None)
         costs = Costs(plan, price_of(model), work, prompt=config.prompt)
         stages = [costs.stage(stage) for stage in plan.stages]
         spent = costs.scoring() + sum(stage["flops"] for stage in stages)

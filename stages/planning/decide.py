@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
-from fpt.backbones.backbone import family_of, read_config
+from fpt.backbones.backbone import read_config
 from fpt.backbones.location import config_values
+from fpt.backbones.shapes import row_of
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import EngineConfig
 from fpt.devices import distributed
@@ -56,9 +57,9 @@ def plan_run(config: RunConfig, schedule: Schedule, inputs: Inputs, folder: Shar
 
 def plan_ahead(config: RunConfig, schedule: Schedule) -> Plan:
     """The plan at the task's length limits, without weights or data."""
-    examples, family = most_examples(config)[0], family_of(read_config(*config_values(config.model)))
+    examples, reads = most_examples(config)[0], row_of(*config_values(config.model)).reads
     config = config.with_batches_of(examples)
-    return decide(config, schedule, work_at_limits(config, schedule, family.row.reads.positions, examples))
+    return decide(config, schedule, work_at_limits(config, schedule, reads, examples))
 
 
 def described(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
@@ -100,10 +101,9 @@ def _done_about(states: StatesPlan | None, schedule: Schedule) -> tuple[str, ...
 
 def decide(config: RunConfig, schedule: Schedule, work: Work, before: Plan | None = None, update: int = 0) -> Plan:
     """The plan for this machine; a resumed run gives its old plan as `before`, and the number of updates done."""
-    values = read_config(*config_values(config.model))
-    family, price, kind = family_of(values), price_of(values), kind_of(config.prompt)
+    price, kind = price_of(read_config(*config_values(config.model))), kind_of(config.prompt)
     asked = _asked(config)
-    graphs = config.engine.graphs and not family.row.asks_card and not kind.is_behind
+    graphs = config.engine.graphs and not price.family.row.asks_card and not kind.is_behind
     engine = replace(_with_device(config).engine, graphs=graphs)
     config = replace(config, engine=with_precision(engine, price.d_model))
     was_chosen = engine.device == "cpu" and engine.dtype != config.engine.dtype == "bfloat16"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from fpt.backbones.family_table import Reading
 from fpt.backbones.shapes import Shape
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import PromptConfig
@@ -20,8 +21,6 @@ from stages.schedule import Schedule, Stage
 
 # The size of one micro-batch: (examples, source length with the prompt, target length).
 Size = tuple[int, int, int]
-# From source and target length, the number of positions that an example has in the stack that the prompt enters.
-Positions = Callable[[int, int], int]
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Work:
     longest: tuple[int, int] = (0, 0)  # the longest source, without the prompt, and the longest target
 
 
-def work_at_limits(config: RunConfig, schedule: Schedule, positions: Positions, examples: int | None) -> Work:
+def work_at_limits(config: RunConfig, schedule: Schedule, reads: Reading, examples: int | None) -> Work:
     """The work of a run in which every text is as long as the task's limits allow."""
     source, target = longest = config.task.source_length, config.task.target_length
     whole, scored = source + config.prompt.length, config.schedule.importance_examples
@@ -47,7 +46,7 @@ def work_at_limits(config: RunConfig, schedule: Schedule, positions: Positions, 
         scoring=[(min(scored, number or scored), whole, target)] if is_scored else [],
         unchanged=lambda: [(number, whole, target)],
         examples=examples,
-        tokens=number * positions(source, 1 if kind_of(config.prompt).is_behind else target),
+        tokens=number * reads.positions(source, 1 if kind_of(config.prompt).is_behind else target),
         longest=longest,
     )
 

@@ -1,7 +1,7 @@
 """Finds how much device memory a run's stages take, and with which engine and micro-batch they fit."""
 
 from bisect import bisect_left
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import psutil
@@ -59,9 +59,7 @@ class Memory:
         needed, engine = self.need(config, stage, micro_batch, checkpointing=checkpointing), config.engine
         return {
             "weight_bytes": self.price.packed_weights(stage.shape, engine.dtype, engine.quantize)[0],
-            "weights": needed.weights,
-            "activations": needed.activations,
-            "rest": needed.rest,
+            **asdict(needed),
             "total": needed.total,
             "fits": self.has_room(config, needed.total),
         }
@@ -83,11 +81,10 @@ class Memory:
 
     def checkpoints(self, config: RunConfig) -> bool:
         """Whether blocks are computed again on the way back: if asked for or, on a GPU, if nothing fits without."""
-        asked, fewest = config.train.activation_checkpointing, fewest_at_once(config)
+        asked = config.train.activation_checkpointing
         if asked is not None or not is_for_card(config.engine):
             return bool(asked)
-        without, with_it = (self.total(config, fewest, checkpointing=is_on) for is_on in (False, True))
-        return self.has_room(config, with_it) and not self.has_room(config, without)
+        return not self.has_room(config, self.total(config, fewest_at_once(config), checkpointing=False))
 
     def micro_batch(self, config: RunConfig, *, checkpointing: bool) -> int:
         """As many examples at once as may be and fit."""
@@ -99,7 +96,7 @@ class Memory:
         return fewest + bisect_left(range(fewest + 1, most + 1), True, key=is_too_much)
 
     def engine(self, config: RunConfig) -> tuple[EngineConfig, str]:
-        """The engine that engine=auto stands for, and why: torch if that fits, or if sharding would save no memory."""
+        """The engine that engine=auto stands for, and why: torch if that fits, or if there is nobody to share with."""
         engine = config.engine
         if engine.name != "auto":
             return engine, f"engine={engine.name} as given"
@@ -107,20 +104,12 @@ class Memory:
             return replace(engine, name="torch"), f"engine=torch for engine.quantize={engine.quantize}"
         if engine.offload != "none":
             return replace(engine, name="deepspeed"), f"engine=deepspeed for engine.offload={engine.offload}"
-        plain, shared = (replace(config, engine=replace(engine, name=name)) for name in ("torch", "deepspeed"))
-
-        def least(one: RunConfig) -> int:
-            return self.total(one, fewest_at_once(one), checkpointing=self.checkpoints(one))
-
-        whole = least(plain)
-        said = f"the largest stage takes {amount(whole)}B of {amount(self.of_each(engine))}B of memory"
-        if self.has_room(plain, whole):
+        plain = replace(config, engine=replace(engine, name="torch"))
+        takes = self.total(plain, fewest_at_once(plain), checkpointing=self.checkpoints(plain))
+        said = f"the largest stage takes {amount(takes)}B of {amount(self.of_each(engine))}B of memory"
+        if self.has_room(plain, takes) or counted(engine).all == 1:
             return plain.engine, f"engine=torch: {said}"
-        parts = least(shared)
-        said = f"with engine=torch {said}, shared out {amount(parts)}B"
-        if parts >= whole:
-            return plain.engine, f"engine=torch: {said}"
-        return shared.engine, f"engine=deepspeed: {said}"
+        return replace(engine, name="deepspeed"), f"engine=deepspeed: with engine=torch {said}"
 
 
 def is_auto(config: RunConfig) -> bool:
