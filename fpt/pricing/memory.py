@@ -26,6 +26,7 @@ from fpt.pricing.flops import OnMeta, Price
 from fpt.prompts.kinds import kind_of
 from fpt.prompts.readers import prompted_model
 
+Sizes = tuple[int, int, int]  # a micro-batch's examples, source positions (the prompt's included), target positions
 NONE = Stack(0, 0)  # stands for the second stack of a model that has only one
 # CUDA graphs of many sizes leave gaps between their tensors: this share of activations; measured 0.06 to 0.2 on a GPU.
 GAPS = 0.1
@@ -51,7 +52,7 @@ def need(
     price: Price,
     shape: Shape,
     engine: EngineConfig,
-    sizes: tuple[int, int, int],
+    sizes: Sizes,
     *,
     prompt: PromptConfig,
     below: int = 0,
@@ -59,8 +60,7 @@ def need(
 ) -> Need:
     """The bytes of an update of a partial PLM, for an engine whose device and precision are not auto.
 
-    `sizes` are a micro-batch's examples, source positions (the prompt's included) and target positions. The `below`
-    blocks below the prompt keep nothing for a backward pass.
+    The `below` blocks below the prompt keep nothing for a backward pass.
     """
     # At least one block is counted: even blocks below the prompt take memory, one at a time.
     above = shape.with_source(replace(shape.source, blocks=max(shape.source.blocks - below, 1)))
@@ -111,22 +111,13 @@ class _Peaks(NamedTuple):
 
 
 def _activations(
-    price: Price, shape: Shape, engine: EngineConfig, sizes: tuple[int, int, int], prompt: PromptConfig, check: bool
+    price: Price, shape: Shape, engine: EngineConfig, sizes: Sizes, prompt: PromptConfig, check: bool
 ) -> int:
     """Bytes at the peak of a micro-batch of these sizes."""
-    two, three = (
-        _peaks(
-            price,
-            Shape(**{name: replace(size, blocks=min(size.blocks, most)) for name, size in shape.items()}),
-            prompt,
-            *sizes,
-            engine.dtype,
-            states_precision(engine),
-            check,
-            is_for_card(engine),
-        )
-        for most in (2, 3)
+    parts = (
+        Shape(**{name: replace(size, blocks=min(size.blocks, most)) for name, size in shape.items()}) for most in (2, 3)
     )
+    two, three = (_peaks(price, part, engine, sizes, prompt, check) for part in parts)
     more = [max(size.blocks - 2, 0) for size in (*shape.values(), NONE)]
     read, rest = (
         _Peaks(*(of_two + blocks * (of_three - of_two) for of_two, of_three in zip(*peaks, strict=True)))
@@ -137,32 +128,22 @@ def _activations(
 
 @cache
 def _peaks(
-    price: Price,
-    shape: Shape,
-    prompt: PromptConfig,
-    batch: int,
-    source: int,
-    target: int,
-    dtype: str,
-    states_dtype: str,
-    checkpointing: bool,
-    on_card: bool,
+    price: Price, shape: Shape, engine: EngineConfig, sizes: Sizes, prompt: PromptConfig, check: bool
 ) -> tuple[_Peaks, _Peaks]:
-    """The peaks of the stack that reads the source, and of all that comes after it, without what the first one keeps.
-
-    `source` includes the prompt's positions; `on_card` matters because T5's norms are one kernel on a GPU.
-    """
+    """The peaks of the stack that reads the source, and of all that comes after it without what the first one keeps."""
+    batch, source, target = sizes
     kind, family = kind_of(prompt), price.family
-    body = family.skeleton(price.config, shape).to(getattr(torch, dtype))
-    if states_dtype != dtype:
+    body = family.skeleton(price.config, shape).to(getattr(torch, engine.dtype))
+    if states_precision(engine) != engine.dtype:
         compute_states_in_float32(body)
     with torch.device("meta"):
         tensors = {name: torch.empty(size) for name, size in kind.shapes(price.d_model).items()}
     ids, labels = (torch.ones(batch, length, dtype=torch.long) for length in (source - prompt.length, target))
     inputs = Batch(ids, torch.ones_like(ids), labels).to("meta")
     # A late prompt is put before the first block too: only blocks above it are run here.
-    model = prompted_model(body, kind.build(tensors, 0), checkpointing=checkpointing)
-    kernels = {functional.scaled_dot_product_attention: _attention, functional.rms_norm: _fused if on_card else _norm}
+    model = prompted_model(body, kind.build(tensors, 0), checkpointing=check)
+    norm = _fused if is_for_card(engine) else _norm  # T5's, which is one kernel on a GPU
+    kernels = {functional.scaled_dot_product_attention: _attention, functional.rms_norm: norm}
     with OnMeta(is_padded=batch > 1, instead=kernels):
         with _Living(*model.parameters()) as living:
             states, mask = model.encode(inputs)
