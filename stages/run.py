@@ -62,7 +62,7 @@ def _through_stages(setup: Setup) -> dict[str, Any]:
             state = replace(state, seconds=state.seconds + perf_counter() - began)
             spent = measured.seconds + sum(end.seconds for end in ends)
             journal.begin(setup, stage, state.seconds, before=spent)
-            seconds = setup.seconds_until(stage) - spent
+            seconds = setup.seconds_until(stage, measured.seconds) - spent
             span = Span(stage.end, schedule.updates, keep_best=stage is schedule.last, seconds=seconds)
             for event in train(model, data, state, span, setup.evaluator.validate_in_training, recipe):
                 journal.record(event)

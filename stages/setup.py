@@ -78,10 +78,12 @@ class Setup:
         schedule = self.schedule.ended_at(index, update)
         return replace(self, schedule=schedule, plan=ended_early(self.plan, self.config, schedule, self.inputs))
 
-    def seconds_until(self, stage: Stage) -> float:
-        """The seconds of the run after which a stage ends: its share of train.max_seconds, after those before it."""
+    def seconds_until(self, stage: Stage, measuring: float) -> float:
+        """The seconds of the run after which a stage ends: stages share what measuring leaves of train.max_seconds."""
         limit, planned = self.config.train.max_seconds, self.planned
-        return math.inf if limit is None else limit * planned.stages[stage.index - 1].end / planned.updates
+        if limit is None:
+            return math.inf
+        return measuring + (limit - measuring) * planned.stages[stage.index - 1].end / planned.updates
 
     def opened(self, selection: Selection, prompt: Tensors) -> AbstractContextManager[PromptedModel]:
         """A context in which the engine holds the selection's partial PLM, with a prompt made of these tensors."""

@@ -27,6 +27,8 @@ def encode(
 
     A source is cut at the end of its spare part, and only when that is used up at its own end; a target at its end.
     """
+    if tokens.chat and source_length <= (least := len(tokens.of_parts([tokens.chat.before + tokens.chat.between])[0])):
+        raise UserError(f"task.source_length={source_length}: the chat template alone is {least} tokens; give more")
     sources, targets = list[RaggedRows](), list[RaggedRows]()
     whole = np.empty((len(examples), 2), np.int32)
     parts = [list(range(start, min(start + PART, len(examples)))) for start in range(0, len(examples), PART)]

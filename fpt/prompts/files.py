@@ -217,8 +217,8 @@ def _in_torch_file(file: Path) -> PromptFile:
         ) from None
     tensor = loaded.get(TENSOR) if isinstance(loaded, dict) else loaded
     if not isinstance(tensor, torch.Tensor):
-        what = ", ".join(map(str, loaded)) if isinstance(loaded, dict) else type(loaded).__name__
-        raise UserError(f"{file}: has no tensor '{TENSOR}', but {what or 'nothing'}")
+        what = ", ".join(map(str, loaded)) or "nothing" if isinstance(loaded, dict) else "an object that is no tensor"
+        raise UserError(f"{file}: has no tensor '{TENSOR}', but {what}")
     return _soft(file, (tensor.float() if tensor.is_floating_point() else tensor).detach().numpy())
 
 

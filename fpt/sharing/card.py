@@ -7,6 +7,8 @@ from importlib.resources import files
 from typing import Any
 
 from fpt.backbones.shapes import read_sizes
+from fpt.config import compose
+from fpt.config.schema import TaskConfig
 from fpt.prompts.kinds import kind_of
 from fpt.runs.run import Run
 from fpt.sharing.export import ExportRequest, written
@@ -15,6 +17,9 @@ from fpt.tasks.origins import Origin
 from fpt.tasks.splits import data_of
 from fpt.tasks.task import MASK
 from fpt.units import amount
+
+# The settings that say how a text is read and answered.
+ANSWERED_WITH = ("template", "labels", "multilabel", "chat", "answer", "source_length", "target_length")
 
 
 def of_prompt(request: ExportRequest) -> str:
@@ -33,10 +38,22 @@ def of_prompt(request: ExportRequest) -> str:
         kind=kind,
         width=width,
         described=kind.described(width, request.layer, model_name(request)),
-        labels=json.dumps(config.task.labels, ensure_ascii=False),
+        words=_words(config.task),
         amount=amount,
         quote=shlex.quote,
     )
+
+
+def _words(task: TaskConfig) -> list[str]:
+    """The overrides with which fpt reads and answers a text as in the run; the user's own files stay unnamed."""
+    is_own = task.train is not None
+    words = ["task=files", "task.train=FILE.jsonl"] if is_own else [f"task={task.name}"]
+    words += [f"task.{key}={getattr(task, key)}" for key in ("source", "target") if is_own]
+    usual = compose.load(words).task
+    for key in ANSWERED_WITH:
+        if (value := getattr(task, key)) != getattr(usual, key):
+            words.append(f"task.{key}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
+    return words
 
 
 def of_tokens(prompts: Mapping[str, ExportRequest]) -> str:

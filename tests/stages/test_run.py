@@ -328,7 +328,7 @@ def test_patience_ends_the_full_models_stage_alone(cli: Cli, quick: list[str], t
 
 
 def ended_by_time(folder: Path, seconds: float) -> dict[str, Any]:
-    """The result of a run of which each of two stages had half of the time; its updates are numbered without a gap."""
+    """The result of a run whose two stages shared the time after the measuring; updates are numbered without a gap."""
     result = json.loads((folder / "result.json").read_text())
     rows = list(map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()))
     updates = [row for row in rows if "loss" in row]
@@ -336,13 +336,15 @@ def ended_by_time(folder: Path, seconds: float) -> dict[str, Any]:
     assert (result["ended"], result["updates"]) == ("time", len(updates))
     assert [row["update"] for row in updates] == [*range(1, len(updates) + 1)]
     assert [sum(row["stage"] == stage for row in updates) for stage in (1, 2)] == of_stages
+    measuring = json.loads((folder / "measured.json").read_text())["seconds"]
+    assert measuring > 0
     for stage in (1, 2):  # an update's time is read when the next one is under way
         in_time, _, late = [row["seconds"] for row in updates if row["stage"] == stage][-3:]
-        assert in_time < seconds * stage / 2 <= late + 0.001
+        assert in_time < measuring + (seconds - measuring) * stage / 2 <= late + 0.001
     return result
 
 
-HALVES = "schedule.stages=[{depth: 0.5, share: 0.5}, {share: 0.5}]"
+HALVES = "schedule.stages=[{depth: 0.5, width: 0.5, share: 0.5}, {share: 0.5}]"
 
 
 @pytest.mark.trains
@@ -354,7 +356,7 @@ def test_time_ends_every_stage_after_its_share(cli: Cli, quick: list[str], tmp_p
     assert "train.max_seconds ended it" in done.out
     ours = ended_by_time(run, 2.5)
     first, last = (row["updates"] for row in ours["stages"])
-    counted = f"schedule.stages=[{{depth: 0.5, updates: {first}}}, {{updates: {last}}}]"
+    counted = f"schedule.stages=[{{depth: 0.5, width: 0.5, updates: {first}}}, {{updates: {last}}}]"
     assert cli("train", *words(quick, tmp_path / "counted", counted, "train.eval_every=4000")).status == 0
     theirs = json.loads((tmp_path / "counted/result.json").read_text())
     assert theirs["ended"] == "updates"

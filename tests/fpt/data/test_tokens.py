@@ -89,6 +89,8 @@ def test_a_cut_leaves_the_template_whole(backbone: Backbone) -> None:
     assert len(cut) == 60
     assert said.startswith(f"{before}the lamp is red the lamp")
     assert said.endswith(behind)
+    with pytest.raises(UserError, match=rf"^task\.source_length={len(short)}: the chat template alone is "):
+        encode([example], tokens(backbone), source_length=len(short), target_length=9)
 
 
 @pytest.mark.trains

@@ -156,7 +156,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "not a number": (lambda at: array(at, [[float("nan")]]), "not finite"),
     "too large for float32": (lambda at: array(at, [[1e300]]), "not finite"),
     "another's tensors": (lambda at: saved(at, {"model": PROMPT}), "has no tensor 'prompt', but model"),
-    "no tensor": (lambda at: saved(at, [1]), "has no tensor 'prompt', but list"),
+    "no tensor": (lambda at: saved(at, [1]), "has no tensor 'prompt', but an object that is no tensor"),
     "a tensor of integers": (lambda at: saved(at, torch.ones(2, 2, dtype=torch.int)), r"holds int32 of shape \[2, 2\]"),
     "a tensor that is not a number": (lambda at: saved(at, torch.tensor([[float("nan")]])), "not finite"),
     "another zip": (lambda at: written(at, b"PK\x03\x04..."), "torch's restricted reader refuses it"),
