@@ -48,8 +48,9 @@ class Causal(PromptedModel):
         upper = blocks(mask=mask, first=self.prompt.position)
         return Context(self, cache, lower, upper, padded_in_front(states, mask))
 
-    def _generate(self, batch: Batch, encoded: Encoded | None, most: int) -> Tensor:
-        return self._greedy(self.read(batch, most), batch.mask, most, self.family.pad_token(self.body.config))
+    def _generated(self, batch: Batch, most: int) -> tuple[Tensor, Encoded | None]:
+        start = self.family.pad_token(self.body.config)
+        return self._greedy(self.read(batch, most), batch.mask, most, start), None
 
     @torch.no_grad()
     def target_log_probs(self, batch: Batch, targets: Tensor) -> Tensor:

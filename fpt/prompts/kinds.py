@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from fpt.backbones.backbone import Backbone
     from fpt.backbones.family_table import Reading
-    from fpt.data.tokens import Tokens
     from fpt.prompts.modules import LatePrompt, SoftPrompt, Tensors
 
 TENSOR = "prompt"  # the name of a soft prompt's tensor
@@ -125,21 +124,20 @@ class Soft(_Learned):
         if config.init in ("uniform", "normal"):
             return super().initial(backbone, labels=labels, seed=seed)
         if config.init == "text":
-            pieces = _pieces(backbone.tokenizer, str(config.text))
+            pieces = backbone.tokenizer(config.text, add_special_tokens=False)["input_ids"]
+            if not pieces:
+                raise UserError(f"prompt.init: '{config.text}' has no token to start from")
             ids = [pieces[index % len(pieces)] for index in range(config.length)]
         else:
             tokens = Tokens(backbone.tokenizer, backbone.family.row)
             words = tokens.of_targets(list(labels)) if labels and config.init == "labels" else []
-            cue = self._cue(tokens)[-config.length :]
+            # A prompt behind the source ends in the cue that the answer follows, as it stands between the two.
+            cues = tokens.of_parts([tokens.row.reads.cue]) if self.is_behind and config.init == "labels" else [[]]
+            cue = cues[0][-config.length :]
             room = config.length - len(cue)
             ids = [piece for word in words for piece in word[: len(word) - tokens.ends]][:room]
             ids += [*_common(backbone.tokenizer, room - len(ids), seed), *cue]
         return {TENSOR: backbone.embeddings(ids)}
-
-    def _cue(self, tokens: "Tokens") -> list[int]:
-        """The tokens that the answer follows; a prompt behind the source ends in them, as it stands between the two."""
-        is_asked = self.is_behind and self.config.init == "labels"
-        return tokens.of_parts([tokens.row.reads.cue])[0] if is_asked else []
 
     def build(self, tensors: "Tensors", position: int) -> "SoftPrompt":
         """The tensors as a trainable module that enters after the first `position` blocks."""
@@ -250,13 +248,6 @@ def kind_of(config: PromptConfig) -> Kind:
 def width_of(shapes: Shapes) -> int:
     """The model width D of a prompt whose tensors have these shapes."""
     return (shapes.get(TENSOR) or shapes.get("vectors") or shapes["down"])[-1]
-
-
-def _pieces(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
-    pieces: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if not pieces:
-        raise UserError(f"prompt.init: '{text}' has no token to start from")
-    return pieces
 
 
 def _common(tokenizer: "PreTrainedTokenizerBase", count: int, seed: int) -> list[int]:

@@ -52,7 +52,11 @@ class Prompt(nn.Module):
         """
         vectors = self(states[:, : source.shape[1]], source)
         vectors = vectors if factors is None else vectors * factors
-        return self._in_order(vectors.to(states.dtype), states), self._in_order(mask.new_ones(vectors.shape[:2]), mask)
+        return self._in_order(vectors.to(states.dtype), states), self._in_order(self.own_mask(mask), mask)
+
+    def own_mask(self, mask: Tensor) -> Tensor:
+        """The padding mask [B, P] of the vectors for a batch with this mask."""
+        return mask.new_ones(len(mask), self.length)
 
     def _in_order(self, own: Tensor, others: Tensor) -> Tensor:
         return torch.cat([others, own] if self.is_behind else [own, others], 1)
@@ -120,15 +124,12 @@ class MixedPrompt(Prompt):
             vectors[rows, self.length - prompt.length :] = prompt(states[rows], mask[rows]).to(states.dtype)
         return vectors
 
-    def joined(
-        self, states: Tensor, mask: Tensor, source: Tensor, factors: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """As `Prompt.joined`; with padding in front of a shorter prompt, distances to the source do not change."""
-        assert factors is None  # dropout is for training
-        vectors, mask_and_prompt = super().joined(states, mask, source)
+    def own_mask(self, mask: Tensor) -> Tensor:
+        """As `Prompt.own_mask`; with padding in front of a shorter prompt, distances to the source do not change."""
+        own = super().own_mask(mask)
         for prompt, rows in self._rows:
-            mask_and_prompt[rows, : self.length - prompt.length] = 0
-        return vectors, mask_and_prompt
+            own[rows, : self.length - prompt.length] = 0
+        return own
 
 
 def sampled(ids: list[int], count: int, seed: int) -> list[int]:

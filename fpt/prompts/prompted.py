@@ -59,7 +59,6 @@ class PromptedModel(nn.Module, ABC):
         """
         super().__init__()
         self.family = family_of(body.config)
-        self.reads = self.family.row.reads
         self.width = self.family.row.first.width_in(body.config)
         if checkpointing:
             self.family.checkpoint_blocks(body)
@@ -95,9 +94,9 @@ class PromptedModel(nn.Module, ABC):
     def read_once(self, batch: Batch) -> Batch:
         """The batch with `below`, for which sources that occur several times are read once."""
         texts = batch.source.masked_fill(batch.mask == 0, IGNORED).tolist()
-        number = {text: index for index, text in reversed(list(enumerate(map(tuple, texts))))}
-        rows = sorted(number.values())
-        return replace(batch, below=self.below(batch.rows(rows))[[rows.index(number[tuple(text)]) for text in texts]])
+        first = [texts.index(text) for text in texts]
+        once = sorted(set(first))
+        return replace(batch, below=self.below(batch.rows(once))[[once.index(row) for row in first]])
 
     def encode(self, batch: Batch) -> Encoded:
         """Output [B, P+L, D] of the stack that the prompt enters, and its padding mask [B, P+L]; passes begin here."""
@@ -197,10 +196,11 @@ class PromptedModel(nn.Module, ABC):
     @torch.no_grad()
     def generate(self, batch: Batch, *, max_new_tokens: int) -> Tensor:
         """Output ids [B, ≤ max_new_tokens + 1] by greedy decoding, the start token first."""
-        return self._generate(batch, self._encoded(batch), max_new_tokens)
+        return self._generated(batch, max_new_tokens)[0]
 
     @abstractmethod
-    def _generate(self, batch: Batch, encoded: Encoded | None, most: int) -> Tensor: ...
+    def _generated(self, batch: Batch, most: int) -> tuple[Tensor, Encoded | None]:
+        """What `generate` returns, and `encode`; None: the target follows the source through the same stack."""
 
     def trimmed(self, ids: Tensor) -> Tensor:
         """The output in `generate`'s ids, [B, T]: without the start token, and with IGNORED after the end token."""
@@ -214,18 +214,13 @@ class PromptedModel(nn.Module, ABC):
 
         A token's probability is the model's, given the source and the tokens before it.
         """
-        encoded = self._encoded(batch)
-        labels = self.trimmed(self._generate(batch, encoded, max_new_tokens))
-        batch = replace(batch, labels=labels)
+        ids, encoded = self._generated(batch, max_new_tokens)
+        batch = replace(batch, labels=self.trimmed(ids))
         if encoded is None:
             encoded = self.encode(batch)
         else:
             self.begin_pass()
-        return labels, self._label_log_probs(batch, encoded)
-
-    def _encoded(self, batch: Batch) -> Encoded | None:
-        """What `encode` returns, once for all targets; None: the target follows the source through the same stack."""
-        return None if self.reads.reads_target else self.encode(batch)
+        return batch.labels, self._label_log_probs(batch, encoded)
 
     def _greedy(self, written: Written, mask: Tensor, most: int, start: int) -> Tensor:
         """Up to `most` tokens of each example by greedy decoding, behind its start token.

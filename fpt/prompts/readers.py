@@ -34,9 +34,9 @@ class Seq2Seq(PromptedModel):
         """The prompt's vectors [B, P, D] in front of the decoder's input; None: the prompt is in the encoder."""
         return self.prompt(*encoded) if self.prompt.is_behind else None
 
-    def _generate(self, batch: Batch, encoded: Encoded | None, most: int) -> Tensor:
-        assert encoded is not None
-        return self._greedy(_Decoder(self, encoded), batch.mask, most, self.family.start_token(self.body.config))
+    def _generated(self, batch: Batch, most: int) -> tuple[Tensor, Encoded | None]:
+        encoded, start = self.encode(batch), self.family.start_token(self.body.config)
+        return self._greedy(_Decoder(self, encoded), batch.mask, most, start), encoded
 
 
 class _Decoder:
@@ -82,7 +82,7 @@ class Mask(PromptedModel):
         places = batch.mask.sum(1) - 1 if batch.places is None else batch.places
         return following(encoded[0], self.prompt.length + places, 1).expand(-1, batch.labels.shape[1], -1)
 
-    def _generate(self, batch: Batch, encoded: Encoded | None, most: int) -> Tensor:
+    def _generated(self, batch: Batch, most: int) -> tuple[Tensor, Encoded | None]:
         raise AssertionError("a masked model chooses among labels")
 
 

@@ -86,11 +86,12 @@ def test_prompts_of_unlike_lengths_in_a_batch_answer_as_alone(tmp_path: Path, fa
     prompts, of_rows = [SoftPrompt(vectors(5)), SoftPrompt(vectors(2))], [0, 1, 1, 0]
     model = model_of(tmp_path / family, family, MixedPrompt([prompts[own] for own in of_rows]))
     data, words = data_of(family), torch.tensor([[30], [32]])
-    targets = torch.tensor([[30, 31, 1], [32, 1, -100]]) if model.reads.writes else words
+    writes = model.family.row.reads.writes
+    targets = torch.tensor([[30, 31, 1], [32, 1, -100]]) if writes else words
 
     def answers(model: PromptedModel, indices: list[int]) -> list[Tensor]:
         log_probs = model.target_log_probs(data.batch(indices), targets)
-        return [log_probs, *(model.answer(data.batch(indices), max_new_tokens=5) if model.reads.writes else ())]
+        return [log_probs, *(model.answer(data.batch(indices), max_new_tokens=5) if writes else ())]
 
     together = answers(model, ALL)
     for index, own in enumerate(of_rows):
