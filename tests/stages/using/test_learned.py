@@ -61,10 +61,8 @@ def test_the_prompt_alone_may_be_tried_with_it(cli: Cli, places: dict[str, Path]
     assert cli("predict", prompt, model, "text=x").status == 0
 
 
-def test_a_run_that_does_not_say_its_tokenizer_is_used_and_that_is_said(cli: Cli, places: dict[str, Path]) -> None:
+def test_a_run_that_does_not_say_its_tokenizer_is_used(cli: Cli, places: dict[str, Path]) -> None:
     inputs = json.loads((places["run"] / "inputs.json").read_text())
     assert inputs.pop("tokenizer")
     rewritten(places["run"], "inputs.json", json.dumps(inputs))
-    done = cli("predict", f"run={places['run']}", "text=x")
-    assert done.status == 0
-    assert "does not say which tokenizer" in done.err
+    assert cli("predict", f"run={places['run']}", "text=x").status == 0
