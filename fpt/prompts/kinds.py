@@ -90,10 +90,8 @@ class Soft(_Learned):
     @property
     def not_exported(self) -> dict[str, str]:
         """The export formats that cannot hold it, each with the reason."""
-        if not self.is_behind:
-            return {}
-        where = "a prompt before the source, and prompt.place=suffix puts this one behind it"
-        return {"peft": f"PEFT has {where}", "npy": f"an array is read as {where}", "tokens": f"tokens are {where}"}
+        why = "is for prompts before the source, and prompt.place=suffix puts this one behind it"
+        return dict.fromkeys(("peft", "npy", "tokens"), why) if self.is_behind else {}
 
     def position(self, num_blocks: int) -> int:
         """The number of blocks below the prompt, in a first stack of `num_blocks`."""
@@ -156,13 +154,9 @@ class Late(_Learned):
 
     name = "late"
     is_behind: ClassVar[bool] = False
-    not_exported: ClassVar[dict[str, str]] = {
-        "peft": "PEFT has no late prompts",
-        "npy": "an array cannot hold a late prompt",
-        "embeds": "a late prompt enters behind the embeddings",
-        "tokens": "a late prompt enters inside the encoder, made from each example's states there, and an embedding"
-        " cannot",
-    }
+    not_exported: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("peft", "npy", "embeds", "tokens"), "a late prompt is made inside the model, from each example's states there"
+    )
 
     @staticmethod
     def of_file(metadata: dict[str, Any], shapes: Shapes) -> PromptConfig:

@@ -176,18 +176,15 @@ def predictions(answers: Answers, task: Task, examples: Sequence[Example]) -> by
 
     Correctness is null where answers are not simply right or wrong, and where there are no golds.
     """
-    lines = [
-        json.dumps(
-            {
-                "id": example.id,
-                "input": example.source,
-                "output": output,
-                "answer": answer,
-                "gold": example.golds,
-                "correct": task.correct(answer, example) if task.correct and example.golds else None,
-            },
-            ensure_ascii=False,
-        )
+    rows = (
+        {
+            "id": example.id,
+            "input": example.source,
+            "output": output,
+            "answer": answer,
+            "gold": example.golds,
+            "correct": task.correct(answer, example) if task.correct and example.golds else None,
+        }
         for example, output, answer in zip(examples, answers.outputs, answers.read, strict=True)
-    ]
-    return ("\n".join(lines) + "\n").encode()
+    )
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()

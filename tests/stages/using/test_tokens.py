@@ -204,7 +204,7 @@ def test_a_late_prompt_is_refused_with_the_reason(cli: Cli, finished: Path, tmp_
     rewritten(run, kind="late")
     done = cli("export", f"run={run}", "to=tokens")
     assert (done.status, len(done.err.splitlines())) == (2, 1)
-    assert "to=tokens: a late prompt enters inside the encoder, made from each example's states there" in done.err
+    assert "to=tokens: a late prompt is made inside the model, from each example's states there" in done.err
 
 
 def test_the_pages_python_runs(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
