@@ -77,4 +77,5 @@ def learning(config: RunConfig) -> str:
     name, schedule, lr = config.optim.name, config.optim.schedule, config.optim.lr
     share = RELATIVE_LR[config.prompt.place]
     peak = f"{lr:g}" if lr else f"{share} of the root mean square of the model's embeddings"
-    return f"prompt.init={config.prompt.init}, optim.name={name}, optim.schedule={schedule}, optim.lr={peak}"
+    warmup = f", optim.warmup={config.optim.warmup:g}" if config.optim.warmup else ""
+    return f"prompt.init={config.prompt.init}, optim.name={name}, optim.schedule={schedule}{warmup}, optim.lr={peak}"
