@@ -1,32 +1,15 @@
 """Parses what is typed after a verb: its options, overrides of the configuration, and places (folders, files)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from argparse import SUPPRESS, ArgumentParser
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
 
 from fpt.config.schema import MOST, MOST_TOKENS, place
 from fpt.errors import UserError, did_you_mean
 
-SHORT = {"-h": "help", "-m": "multirun"}
-
-
-@dataclass(frozen=True)
-class Option:
-    """An option of a verb, written `name=value`, `--name value` or `--name=value`."""
-
-    name: str  # with dashes between words
-    takes: str = ""  # what its value is, as in DIR; empty for a flag
-    help: str = ""  # empty for options that only programs give, which are not listed
-
-    @property
-    def spelling(self) -> str:
-        """All ways to write the option, for its help."""
-        if self.takes:
-            return f"{self.name}={self.takes}  or  --{self.name} {self.takes}"
-        return "  or  ".join([*(short for short, name in SHORT.items() if name == self.name), f"--{self.name}"])
-
-
-JSON = Option("json", help="print the result for programs")
-HELP = Option("help", help="show this help")
+SHORT = {"help": ["-h"], "multirun": ["-m"]}
+OF_EVERY_VERB = {"json": "print the result for programs", "help": "show this help"}
 
 
 @dataclass(frozen=True)
@@ -34,9 +17,9 @@ class Arguments:
     """What was typed after a verb, sorted into overrides, places and options."""
 
     typed: Sequence[str]
-    overrides: list[str] = field(default_factory=list)
-    places: list[str] = field(default_factory=list)
-    options: dict[str, str] = field(default_factory=dict)
+    overrides: list[str]
+    places: list[str]
+    options: dict[str, str]
 
     def number(self, name: str, default: int, *, least: int = 1, most: int = MOST) -> int:
         """The whole number that an option gives, or the default; refuse one out of bounds."""
@@ -58,31 +41,39 @@ class Arguments:
         return values
 
 
-def parse(words: Sequence[str], options: Sequence[Option], *, takes_places: bool = False) -> Arguments:
-    """Sort a verb's words into options, places and overrides; name=value is an override unless name is an option."""
-    known = {option.name: option for option in (*options, JSON, HELP)}
-    arguments, rest = Arguments(words), list(words)
-    while rest:
-        word = rest.pop(0)
-        name, has_value, value = word.removeprefix("--").partition("=")
-        name = SHORT.get(word, name)
-        is_flag = word.startswith("-") and word != "-"
-        if is_flag and (name not in known or not (word in SHORT or word.startswith("--"))):
-            shown = [f"--{name}" for name, option in known.items() if option.help]
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message.removeprefix("argument "))
+
+
+def parser_of(options: Mapping[str, str], *, usage: str = "", summary: str = "") -> ArgumentParser:
+    """A parser of options with their help: `run=DIR` takes a value, `json` is a flag; one without help is not shown."""
+    parser = _Parser(usage=usage, description=summary, add_help=False, allow_abbrev=False)
+    for key, help in (dict(options) | OF_EVERY_VERB).items():
+        name, _, takes = key.partition("=")
+        spellings = [*SHORT.get(name, ()), f"--{name}"]
+        if takes:
+            parser.add_argument(*spellings, dest=name, metavar=takes, action="append", help=help)
+        else:
+            parser.add_argument(*spellings, dest=name, action="append_const", const="", help=help or SUPPRESS)
+    return parser
+
+
+def parse(words: Sequence[str], options: Mapping[str, str], *, takes_places: bool = False) -> Arguments:
+    """Sort a verb's words into options, which may be written `name=value` too, overrides and places."""
+    known = {key.partition("=")[0]: key.partition("=")[2] for key in (*options, *OF_EVERY_VERB)}
+    dashed = [f"--{word}" if "=" in word and word.partition("=")[0] in known else word for word in words]
+    found, rest = parser_of(options).parse_known_args(dashed)
+    given = {name: values for name, values in vars(found).items() if values}
+    for name, values in given.items():
+        if len(values) > 1:
+            raise UserError(f"{name}: is given twice")
+        if known[name].startswith(("DIR", "FILE")):
+            place(values[0], name)
+    for word in rest:
+        if word.startswith("-") and word != "-":
+            shown = [f"--{name}" for name in known if name != "quiet"]
             raise UserError(f"{word}: unknown option; allowed are {', '.join(shown)}.{did_you_mean(word, shown)}")
-        if not is_flag and (name not in known or not has_value):
-            (arguments.places if takes_places and not has_value else arguments.overrides).append(word)
-            continue
-        takes = known[name].takes
-        if takes and not has_value:
-            if not rest:
-                raise UserError(f"--{name}: needs a value, --{name} {takes}")
-            value = rest.pop(0)
-        if has_value and not takes:
-            raise UserError(f"{word}: takes no value; write --{name}")
-        if takes.startswith(("DIR", "FILE")):
-            place(value, name)
-        if name in arguments.options:
-            raise UserError(f"{word}: {name} is given twice")
-        arguments.options[name] = value
-    return arguments
+    places = [word for word in rest if takes_places and "=" not in word]
+    overrides = [word for word in rest if word not in places]
+    return Arguments(words, overrides, places, {name: values[0] for name, values in given.items()})

@@ -7,14 +7,14 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from fpt import __version__
 from fpt.cli import look, predict, train, use
-from fpt.cli.arguments import HELP, JSON, Arguments, Option, parse
+from fpt.cli.arguments import Arguments, parse, parser_of
 from fpt.config import compose, keys, literal
 from fpt.errors import UserError, check_among
 from fpt.runs.progress import quiet_libraries
@@ -30,7 +30,7 @@ class Verb:
     summary: str = ""
     example: str = ""  # of its use, for the list of all verbs
     usage: str = ""  # the part between the verb and --json in its own help
-    options: tuple[Option, ...] = ()  # besides overrides
+    options: dict[str, str] = field(default_factory=dict)  # besides overrides, with their help
     takes_places: bool = False  # whether it takes words without =, as folders or files
     takes_overrides: bool = True  # whether it takes overrides of a configuration
 
@@ -49,15 +49,9 @@ CALLS = {
 }
 
 
-def _verb(name: str, options: dict[str, str] | None = None, **values: Any) -> Verb:
-    """Make a verb from its entry in verbs.yaml."""
-    taken = [Option(*key.partition("=")[::2], help) for key, help in (options or {}).items()]
-    return Verb(CALLS[name], options=tuple(taken), **values)
-
-
 TABLE: dict[str, Any] = literal.own_table(Path(__file__).with_name("verbs.yaml"))
 USAGE: str = TABLE.pop("fpt")
-VERBS = {name: _verb(name, **values) for name, values in TABLE.items()}
+VERBS = {name: Verb(CALLS[name], **values) for name, values in TABLE.items()}
 
 
 def run(typed: list[str]) -> int:
@@ -104,12 +98,11 @@ def _call(name: str, verb: Verb, words: list[str]) -> None:
 
 
 def _help(name: str, verb: Verb, overrides: list[str]) -> str:
-    lines = [f"usage: {' '.join(filter(None, ('fpt', name, verb.usage, '[--json]')))}", "", verb.summary, ""]
-    for option in filter(lambda option: option.help, (*verb.options, JSON, HELP)):
-        lines += [f"  {option.spelling}", f"      {option.help}"]
+    usage = f"fpt {name} {verb.usage} [--json]".replace("  ", " ")
+    lines = [parser_of(verb.options, usage=usage, summary=verb.summary).format_help()]
     if not verb.takes_overrides:
-        return "\n".join(lines) + "\n"
-    lines += ["", "groups:"]
+        return lines[0]
+    lines += ["groups:"]
     for group in keys.GROUPS:
         more = ", or a local folder, or a Hub id" if group == "model" else ""
         lines.append(f"  {group}={' | '.join(keys.group_options(group))}{more}")

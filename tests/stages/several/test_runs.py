@@ -90,7 +90,7 @@ def test_runs_tell_what_they_came_to_and_one_that_fails_stops_no_other(
         ("-m seed=0,0", "would share the folder"),
         ("optim.lr=0.1,0.3", "optim.lr=0.1,0.3: has several values at once; fpt train -m runs all combinations"),
         ("-n seed=0", "-n: unknown option"),
-        ("--multirun=1 seed=0", "takes no value"),
+        ("--multirun=1 seed=0", "--multirun: ignored explicit argument '1'"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_runs(
