@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import transformers
+from packaging.version import Version
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -64,6 +65,11 @@ CASES = {
     "bert": Case({**SIZES, "max_position_embeddings": 520}),
     "roberta": Case({**SIZES, "max_position_embeddings": 522}),
 }
+INSTALLED = Version(transformers.__version__)
+# Families whose model the installed release computes wrongly are refused.
+REFUSED = {name for name, row in FAMILY_TABLE.items() if Version(row.transformers or "0") > INSTALLED}
+CASES = {name: case for name, case in CASES.items() if name not in REFUSED}
+COUNTED = pytest.mark.skipif(Version("5.18") > INSTALLED, reason="older releases multiply in other places")
 
 
 def save_family(folder: Path, family: str, **values: Any) -> Path:

@@ -127,6 +127,7 @@ class FamilyRow:
     asks_card: bool = False  # whether a pass reads something back from the GPU, so that it cannot be a CUDA graph
     no_peft: str = ""  # why PEFT's prompt tuning would differ from fpt's; "": it does not
     refused: dict[str, tuple[Any, str]] = field(default_factory=dict)  # by key: a value that is refused, and why
+    transformers: str = ""  # the first release whose model of this family is correct; "": all that fpt allows
 
     @property
     def first(self) -> StackRow:

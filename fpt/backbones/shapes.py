@@ -4,7 +4,10 @@ Letters: L blocks of a stack, F FFN neurons of a block.
 """
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, Self, TypeVar
+
+from packaging.version import Version
 
 from fpt.backbones.family_table import FAMILY_TABLE, REFUSED, SUPPORTED, FamilyRow, value_at
 from fpt.errors import UserError
@@ -72,6 +75,11 @@ def row_of(values: dict[str, Any], where: str) -> FamilyRow:
     if row is None:
         reason = REFUSED.get(str(family), f"its model_type is '{family}'")
         raise UserError(f"{where}: not a supported model: {reason}. Supported are {SUPPORTED}")
+    if row.transformers and Version(version("transformers")) < Version(row.transformers):
+        raise UserError(
+            f"{where}: model_type '{family}' needs transformers {row.transformers} or later, and"
+            f" {version('transformers')} is installed: pip install 'transformers>={row.transformers}'"
+        )
     for key, (refused, why) in row.refused.items():
         if (value := value_at(values, key)) == refused:
             raise UserError(f"{where}: config.json says {key}={value!r}, which is not supported: {why}")

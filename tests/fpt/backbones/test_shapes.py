@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fpt.backbones import tiny
+from fpt.backbones import shapes, tiny
 from fpt.backbones.shapes import read_shape
 from fpt.errors import UserError
 
@@ -19,6 +19,13 @@ def test_a_size_that_no_model_has_is_named(changed: dict[str, Any]) -> None:
     (name,) = changed
     with pytest.raises(UserError, match=f"config.json says {name}=.*; expected a whole number above 0, at most"):
         read_shape({**TINY, **changed}, "x")
+
+
+def test_a_family_that_the_installed_library_computes_wrongly_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shapes, "version", lambda _: "5.17.0")
+    read_shape(TINY, "x")
+    with pytest.raises(UserError, match=r"'umt5' needs transformers 5.18 or later, and 5.17.0 is installed"):
+        read_shape({**TINY, "model_type": "umt5"}, "x")
 
 
 @pytest.mark.parametrize("key", ["rope_parameters", "rope_scaling"])

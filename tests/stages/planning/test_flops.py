@@ -11,6 +11,7 @@ from fpt.config.compose import load
 from fpt.pricing.flops import Price
 from stages import schedule
 from stages.planning.decide import described
+from tests.families import COUNTED
 from tests.models import t5
 
 
@@ -39,6 +40,7 @@ def count(model: T5ForConditionalGeneration) -> int:
     return counter.get_total_flops()
 
 
+@COUNTED
 @pytest.mark.parametrize("kind", KINDS)
 def test_price_is_torchs_count_of_transformers_own_model(kind: str) -> None:
     values, head = KINDS[kind]
