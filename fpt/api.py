@@ -26,8 +26,8 @@ from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.readers import prompted_model
 from fpt.runs.progress import Progress
 from fpt.runs.run import Run, open_run
+from fpt.tasks.catalogue import with_split
 from fpt.tasks.opening import open_task
-from fpt.tasks.splits import with_split
 from fpt.training.prediction import Prediction, Predictor
 from stages import partial, resolve, schedule
 from stages.planning.decide import described

@@ -11,8 +11,8 @@ from fpt.config.run_config import RunConfig
 from fpt.config.schema import RELATIVE_LR, OptimConfig, ScheduleConfig
 from fpt.errors import UserError
 from fpt.prompts.kinds import NUM_COMMON, kind_of
+from fpt.tasks.catalogue import most_examples
 from fpt.tasks.opening import open_task
-from fpt.tasks.splits import most_examples
 
 if TYPE_CHECKING:
     from fpt.backbones.backbone import Backbone

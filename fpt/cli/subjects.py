@@ -15,9 +15,8 @@ from fpt.runs.files import try_writing
 from fpt.runs.folder import LEDGER
 from fpt.runs.progress import Progress
 from fpt.runs.run import Run, open_run
-from fpt.tasks.catalogue import rules_of
+from fpt.tasks.catalogue import data_of, rules_of
 from fpt.tasks.opening import open_task
-from fpt.tasks.splits import data_of
 from fpt.tasks.task import Task
 
 if TYPE_CHECKING:

@@ -29,9 +29,8 @@ from fpt.runs.progress import Progress
 from fpt.runs.run import Run
 from fpt.sharing.card import source_of
 from fpt.sharing.export import check_request
-from fpt.tasks.catalogue import rules_of
+from fpt.tasks.catalogue import rules_of, with_split
 from fpt.tasks.predict_input import by_template
-from fpt.tasks.splits import with_split
 from fpt.tasks.task import Example
 
 NEEDED = ("fastapi", "uvicorn")

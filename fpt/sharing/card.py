@@ -12,9 +12,8 @@ from fpt.config.schema import TaskConfig
 from fpt.prompts.kinds import kind_of
 from fpt.runs.run import Run
 from fpt.sharing.export import ExportRequest, written
-from fpt.tasks.catalogue import rules_of
+from fpt.tasks.catalogue import data_of, rules_of
 from fpt.tasks.origins import Origin
-from fpt.tasks.splits import data_of
 from fpt.tasks.task import MASK
 from fpt.units import amount
 

@@ -15,13 +15,13 @@ from typing import Any
 
 from fpt.config import literal
 from fpt.errors import UserError
-from fpt.tasks import fields, file_formats, free_answers, metrics, origins
+from fpt.tasks import fields, file_formats, free_answers, metrics
 from fpt.tasks.fields import Faults, PlacedRecord, Record
 from fpt.tasks.file_formats import Row, json_lines, lines
 from fpt.tasks.free_answers import text_rules
 from fpt.tasks.labels import label_rules
 from fpt.tasks.metrics import SQUAD
-from fpt.tasks.origins import Origin
+from fpt.tasks.origins import Origin, Split
 from fpt.tasks.task import Example, Golds, TaskRules, Template
 
 TABLE: dict[str, dict[str, Any]] = literal.own_table(Path(__file__).with_name("tasks.yaml"))["tasks"]
@@ -76,7 +76,8 @@ def wordings_of(task: str) -> dict[str, tuple[Template, tuple[str, ...]]]:
 
 def _origin(name: str, row: dict[str, Any]) -> Origin:
     """Where a task's records are, and how they are read."""
-    splits = origins.named(row["files"], row.get("on_hub"))
+    on_hub = row.get("on_hub", {})
+    splits = {split: Split(tuple(names), on_hub.get(split, split)) for split, names in row["files"].items()}
     read = FORMATS[row.get("format", "json")]
     if row.get("format") == "glue":
         read = partial(read, renamed=row.get("renamed", {}), header=row.get("header", []))

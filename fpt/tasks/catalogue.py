@@ -1,23 +1,21 @@
-"""Finds a task's rules by its name, with the template, label words and main metric that the settings ask for.
+"""Finds a task's rules by its name, as the settings ask, where its data are, and which of its splits are read.
 
 `task.template=lpt` takes the templates and label words of late prompt tuning (Liu et al. 2022). They were written for a
 masked language model; for T5 its first sentinel stands at the mask, and the target says what it stands for.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
-from statistics import fmean, mode
+from statistics import mode
 
 from fpt.config import label_words
+from fpt.config.run_config import RunConfig
 from fpt.config.schema import TaskConfig
 from fpt.errors import UserError, check_among
 from fpt.tasks import fields, labels, own_task
 from fpt.tasks.benchmarks import RULES, wordings_of
-from fpt.tasks.free_answers import Score
-from fpt.tasks.task import Example, TaskRules
+from fpt.tasks.task import TaskRules
 
-MEAN = "mean"  # the name of the mean of all metrics
+GENERATED = (4000, 500)  # training and validation examples of every generated task
 
 
 def rules_of(task: TaskConfig) -> TaskRules:
@@ -44,7 +42,7 @@ def _named_rules(task: TaskConfig) -> TaskRules:
     """The rules of a built-in task."""
     check_among(task.name, RULES, f"task.name={task.name}: allowed are")
     own_task.check_unused(task)
-    rules = _measured(_worded(RULES[task.name], task), task)
+    rules = _measured(_worded(RULES[task.name], task), task.metric, task.name)
     if task.world != "plain" and rules.records.generated:
         return replace(rules, records=replace(rules.records, land=task.land or 0))
     if task.land is not None:
@@ -75,18 +73,67 @@ def _worded(rules: TaskRules, task: TaskConfig) -> TaskRules:
     return labels.label_rules(template, renamed, rules.records, rules.metrics)
 
 
-def _measured(rules: TaskRules, task: TaskConfig) -> TaskRules:
-    """The rules with another of the task's metrics as the main one, or the mean of all."""
-    metric, names = task.metric, (*rules.metrics, MEAN) if rules.metrics else (rules.metric,)
-    if metric is None or (metric == MEAN and len(rules.metrics) == 1):
+def _measured(rules: TaskRules, metric: str | None, task: str) -> TaskRules:
+    """The rules with another of the task's metrics as the main one."""
+    if metric is None:
         return rules
-    check_among(metric, names, f"task.metric={metric}: {task.name} has")
-    score = partial(_with_mean, rules.score, rules.metrics) if metric == MEAN else rules.score
-    return replace(rules, metric=metric, score=score)
+    check_among(metric, rules.metrics or (rules.metric,), f"task.metric={metric}: {task} has")
+    return replace(rules, metric=metric)
 
 
-def _with_mean(
-    score: Score, names: Sequence[str], answers: Sequence[str], examples: Sequence[Example]
-) -> dict[str, float]:
-    scores = score(answers, examples)
-    return {MEAN: fmean(scores[name] for name in names), **scores}
+def data_of(config: RunConfig, rules: TaskRules) -> str:
+    """Where the data are: 'world', 'hub' or a folder."""
+    task = config.task
+    is_generated = config.model.weights == "embedded" and rules.records.generated
+    auto = "." if is_own(task) else "world" if is_generated else "hub"
+    data = auto if task.data == "auto" else task.data
+    if data == "world":
+        return data
+    for key in ("world", "land"):
+        if getattr(task, key) is not None:
+            given = "files of your own" if is_own(task) else rules.records.describe(data)
+            raise task.error(
+                key, f"is for generated data, and these are {given}; leave it out, or give task.data=world"
+            )
+    return data
+
+
+def most_examples(config: RunConfig) -> tuple[int | None, int | None]:
+    """How many training and validation examples there are at most; None where that is not known."""
+    task, limits = config.task, (config.task.train_examples, config.task.valid_examples)
+    if is_own(task):
+        return limits
+    rules = rules_of(task)
+    sizes = {"world": GENERATED, "hub": rules.records.sizes}.get(data_of(config, rules), (None, None))
+    train, valid = (min(filter(None, pair), default=None) for pair in zip(limits, sizes, strict=True))
+    if rules.each_gold:  # a record makes several examples
+        train = task.train_examples
+    elif task.shots is not None:
+        train = task.shots * max(1, len(rules.labels))
+    return train, valid
+
+
+def asked_test_split(config: RunConfig, rules: TaskRules) -> str | None:
+    """The test split that the settings ask for; None: none."""
+    task, tests, own = config.task, rules.records.tests, is_own(config.task)
+    check_among(task.valid_split, rules.records.validations, f"task.valid_split={task.valid_split}: {task.name} has")
+    split = "test" if own and task.test and task.test_split is None else task.test_split
+    if split is None:
+        return None
+    if own and not tests:
+        raise task.error("test_split", "for task=files give task.test=FILE, or leave it out")
+    check_among(split, tests, f"task.test_split={split}: {task.name} has")
+    if not rules.records.splits[split].hub and data_of(config, rules) == "hub":
+        raise task.error("test_split", f"{task.name} has no public test split; leave it out, or give a folder with it")
+    return split
+
+
+def with_split(config: RunConfig, split: str | None) -> RunConfig:
+    """The configuration changed so that `split` is read: train, a validation split or a test split."""
+    records, task = rules_of(config.task).records, config.task
+    if split in records.tests:
+        return replace(config, task=replace(task, test_split=split))
+    if split not in (None, "validation"):
+        check_among(split, records.splits, f"split={split}: {task.name} has")
+    valid_split = split if split in records.validations else task.valid_split
+    return replace(config, task=replace(task, test_split=None, test=None, valid_split=valid_split))

@@ -66,11 +66,6 @@ class Origin:
         return {"world": generated, "hub": f"Hub {'/'.join(self.hub)}"}.get(data, data)
 
 
-def named(files: Mapping[str, Sequence[str]], on_hub: Mapping[str, str] | None = None) -> dict[str, Split]:
-    """Splits by name, from the names that their files may have, and their names on the Hub where those are others."""
-    return {name: Split(tuple(names), (on_hub or {}).get(name, name)) for name, names in files.items()}
-
-
 def records(origin: Origin, data: str, split: str, faults: Faults) -> Iterator[PlacedRecord]:
     """A split's records from `data`: 'world', 'hub', or a folder."""
     (name, *_), hub_split = origin.splits[split]

@@ -10,7 +10,7 @@ from fpt.config.schema import HUB, TaskConfig
 from fpt.errors import UserError, check_among
 from fpt.tasks import fields, file_formats, free_answers, labels, origins
 from fpt.tasks.fields import Record
-from fpt.tasks.origins import Origin
+from fpt.tasks.origins import Origin, Split
 from fpt.tasks.task import MASK, TaskRules, Template
 
 # The settings that only task=files has
@@ -109,7 +109,7 @@ def _origin(config: TaskConfig) -> Origin:
     if config.train is None:
         raise UserError(f"task=files needs task.train=FILE ({file_formats.ALLOWED}) or {origins.HUB_FORM}")
     names = {"train": config.train, "validation": config.valid or config.train, "test": config.test}
-    splits = origins.named({split: [name] for split, name in names.items() if name is not None})
+    splits = {split: Split((name,), split) for split, name in names.items() if name is not None}
     for split, (given, _) in splits.items():
         if given[0].startswith(HUB):
             origins.on_hub(given[0], split)

@@ -19,7 +19,7 @@ from fpt.pricing.memory import has_graphs
 from fpt.prompts.kinds import kind_of
 from fpt.runs.run import PLAN
 from fpt.runs.shared_folder import SharedFolder
-from fpt.tasks.splits import most_examples
+from fpt.tasks.catalogue import most_examples
 from fpt.units import amount
 from stages import kept_states, resolve
 from stages.inputs import Inputs

@@ -11,8 +11,8 @@ from fpt.config import compose
 from fpt.errors import UserError
 from fpt.runs.files import replace_file
 from fpt.tasks import origins
+from fpt.tasks.catalogue import GENERATED
 from fpt.tasks.opening import open_task
-from fpt.tasks.splits import GENERATED
 from pretraining import lands
 from pretraining.world.records import SIZES, TASKS
 from pretraining.world_files import files

@@ -29,8 +29,8 @@ from fpt.prompts.kinds import Late
 from fpt.prompts.modules import drawn
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.readers import prompted_model
+from fpt.tasks.catalogue import most_examples
 from fpt.tasks.opening import open_task
-from fpt.tasks.splits import most_examples
 from stages import kept_states, schedule
 from stages.kept_states import StatesPlan, states_below
 from stages.planning.memory import Memory, device_memory

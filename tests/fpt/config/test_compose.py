@@ -34,7 +34,7 @@ def test_late_experiments_are_their_papers_recipe_for_each_of_its_tasks(task: st
         assert (config.schedule.name, config.train.batch_size, config.task.answer) == ("pt", 32, "score")
         rules = rules_of(config.task)
         assert rules.template.masks
-        assert rules.metric == ("mean" if task in ("mrpc", "qqp") else "accuracy")
+        assert rules.metric == "accuracy"
     assert (few.task.shots, few.train.updates, few.train.eval_every) == (50, 1000, 100)
     assert (full.task.shots, full.train.epochs) == (None, 10)
 

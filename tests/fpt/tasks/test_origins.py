@@ -11,8 +11,8 @@ from fpt.backbones import tiny
 from fpt.config import compose
 from fpt.errors import UserError
 from fpt.tasks.benchmarks import RULES
+from fpt.tasks.catalogue import GENERATED, most_examples
 from fpt.tasks.opening import open_task
-from fpt.tasks.splits import GENERATED, most_examples
 from fpt.tasks.task import Task
 
 GENERATED_TASKS = [name for name, form in RULES.items() if form.records.generated]
