@@ -87,7 +87,7 @@ def table(
                 check_names(names, where)
                 continue
             if columns and first == 1 and any(map(_are_one_name, cells, columns)):
-                raise UserError(f"{where}: is a header, as it has a name of task.columns; leave out task.columns")
+                raise UserError(f"{where}: is a header, as it has a name of task.columns; give task.columns=null")
             if len(cells) == len(names):
                 yield where, dict(zip(names, cells, strict=True))
             elif any(cells):
@@ -157,8 +157,14 @@ def json_records(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
 
 
 def squad_records(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
-    """Read a record for each question of each paragraph of each article, or for each item of a `data` without these."""
+    """Read a record for each question of each paragraph of each article, or for each item of a `data` without these.
+
+    A file without `data` is one record.
+    """
     whole = _object(_whole(file), str(file))
+    if "data" not in whole:
+        yield str(file), whole
+        return
     for at_article, article in fields.objects(whole, "data", str(file), faults):
         if "paragraphs" not in article:
             yield at_article, article

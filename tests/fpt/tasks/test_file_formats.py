@@ -12,6 +12,7 @@ from fpt.config import compose
 from fpt.errors import UserError
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.fields import Faults
+from fpt.tasks.file_formats import read
 from fpt.tasks.opening import open_task
 from fpt.tasks.predict_input import by_template, check_input, rows_and_examples
 from fpt.tasks.task import Task
@@ -86,7 +87,7 @@ def test_a_table_without_a_header(
 @pytest.mark.parametrize(
     ("columns", "content", "said"),
     [
-        ("[q,a]", "Q,Answer\none,x\n", "a.csv, line 1: is a header, as it has a name of task.columns; leave out"),
+        ("[q,a]", "Q,Answer\none,x\n", "a.csv, line 1: is a header, as it has a name of task.columns; give task"),
         ("[q,a,b]", "one,x\n", "a.csv, line 1: 2 columns, expected 3: q, a, b"),
         ("[q,q]", "one,x\n", "task.columns: 2 columns are called 'q'"),
         ("[]", "one,x\n", "task.columns=[]: expected names, as task.columns=[label,title,text]"),
@@ -117,6 +118,11 @@ def test_a_json_file_holds_an_array_or_data_or_lines(tmp_path: Path, form: Calla
     assert len({example.id for example in task.train}) == 2
     if form in JSON_FORMS:
         assert opened(tmp_path / "a.jsonl", form(PAIRS)).train == task.train
+
+
+def test_a_json_file_may_hold_one_record(tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text(json.dumps(PAIRS[0], indent=1))
+    assert [record for _, record in read(tmp_path / "one.json", Faults())] == [PAIRS[0]]
 
 
 def test_a_wrong_item_of_an_array_may_be_left_out(tmp_path: Path) -> None:
