@@ -138,9 +138,8 @@ def _field(record: Record, name: str, where: str, kind: Any, expected: str) -> A
     if isinstance(value, kind):
         return value
     if name in record or value is not None:
-        way_out = (
-            f"; '{name}.0' is its first, task.multilabel=true takes all as labels" if isinstance(value, list) else ""
-        )
+        of_list = f"; '{name}.0' is its first, task.multilabel=true takes all as labels"
+        way_out = of_list if isinstance(value, list) else ""
         raise UserError(f"{where}: '{name}' is {value!r:.100}; expected {expected}{way_out}")
     others = f". It has {', '.join(map(str, record))[:200]}" if record else ""
     hint = did_you_mean(name, map(str, record))
