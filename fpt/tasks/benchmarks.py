@@ -38,7 +38,6 @@ _score = partial(free_answers.text_scores, SQUAD, free_answers.AS_WRITTEN)
 
 
 def _rules(name: str, row: dict[str, Any]) -> TaskRules:
-    """The rules of a task in the table."""
     template, records = _template(row), _origin(name, row["records"])
     if "words" in row:
         return label_rules(template, words_of(row), records, row.get("metrics", ["accuracy"]))
@@ -75,7 +74,6 @@ def wordings_of(task: str) -> dict[str, tuple[Template, tuple[str, ...]]]:
 
 
 def _origin(name: str, row: dict[str, Any]) -> Origin:
-    """Where a task's records are, and how they are read."""
     on_hub = row.get("on_hub", {})
     splits = {split: Split(tuple(names), on_hub.get(split, split)) for split, names in row["files"].items()}
     read = FORMATS[row.get("format", "json")]

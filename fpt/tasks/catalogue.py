@@ -39,7 +39,6 @@ def is_own(task: TaskConfig) -> bool:
 
 
 def _named_rules(task: TaskConfig) -> TaskRules:
-    """The rules of a built-in task."""
     check_among(task.name, RULES, f"task.name={task.name}: allowed are")
     own_task.check_unused(task)
     rules = _measured(_worded(RULES[task.name], task), task.metric, task.name)

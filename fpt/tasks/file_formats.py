@@ -1,6 +1,6 @@
 """Reads files of records: JSON, CSV, TSV and Parquet, chosen by the file's ending.
 
-Texts are in UTF-8, or in UTF-16 if the first bytes say so, plain or compressed with gzip.
+Texts are in UTF-8, plain or compressed with gzip.
 """
 
 import codecs
@@ -32,6 +32,12 @@ def ending(file: str | Path) -> str:
     return Path(Path(file).name.lower().removesuffix(".gz")).suffix
 
 
+def check_ending(name: str | Path, given: str) -> None:
+    """Refuse a file, `given` so, whose ending is not known."""
+    if ending(name) not in ENDINGS:
+        raise UserError(f"{given}: the name must end in one of {ALLOWED}")
+
+
 def read(file: Path, faults: Faults, columns: Sequence[str] | None = None) -> Iterator[PlacedRecord]:
     """Read a file's records; `columns` names those of a table without a header."""
     kind = ending(file)
@@ -44,8 +50,6 @@ def lines(file: Path) -> Iterator[tuple[int, str]]:
         with _opened(file) as text:
             for number, line in enumerate(text, 1):
                 yield number, line.removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not UTF-16, which its first bytes say it is ({error.reason})") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{file}: is a damaged gzip file ({reason(error)}); fetch or pack it anew") from None
     except OSError as error:
@@ -53,17 +57,16 @@ def lines(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def _opened(file: Path) -> TextIO:
-    """A file as text; its first bytes say whether it is compressed with gzip, and whether the text is UTF-16."""
+    """A file as text; its first bytes say whether it is compressed with gzip."""
     with file.open("rb") as stream:
         opened: Callable[..., Any] = gzip.open if stream.read(len(GZIP)) == GZIP else open
     if opened is open and (other := other_kind(file)) and file.stat().st_size:
         raise UserError(f"{file}: {other}")
     with opened(file, "rb") as stream:
-        start = stream.read(4)
-    if start == codecs.BOM_UTF32_LE or b"\0" in start[:2]:
-        raise UserError(f"{file}: is UTF-32, or UTF-16 without a mark; save it as UTF-8")
-    encoding = "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
-    text: TextIO = opened(file, "rt", encoding=encoding, errors="surrogateescape", newline="\n")
+        start = stream.read(2)
+    if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or b"\0" in start:
+        raise UserError(f"{file}: is UTF-16 or UTF-32; save it as UTF-8")
+    text: TextIO = opened(file, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="\n")
     return text
 
 
@@ -215,7 +218,6 @@ def unique(pairs: list[tuple[str, Any]]) -> Record:
 
 
 def _parquet(file: Path, _: Faults) -> Iterator[PlacedRecord]:
-    """Read a record from each row of a Parquet file."""
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 

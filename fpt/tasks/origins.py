@@ -70,20 +70,16 @@ def records(origin: Origin, data: str, split: str, faults: Faults) -> Iterator[P
     """A split's records from `data`: 'world', 'hub', or a folder."""
     (name, *_), hub_split = origin.splits[split]
     if name.startswith(HUB):
-        data_set, own_split = on_hub(name, split)
-        return _from_hub(f"{key_of(split)}={name}:", data_set, own_split, None, "give a file")
+        return _from_hub(f"{key_of(split)}={name}", *on_hub(name, split), None)
     if data != "hub":
         return origin.read(file_of(origin, data, split), faults)
-    given, way_out = f"task.data=hub: {'/'.join(origin.hub)}", f"give a folder with {origin.files} as task.data=DIR"
     if not hub_split:
-        raise UserError(f"{given} is not read from the Hub; {way_out}")
-    way_out += ", or task.data=world" if origin.generated else ""
-    return _from_hub(given, origin.hub, hub_split, origin.revision, way_out)
+        way_out = f"give a folder with {origin.files} as task.data=DIR"
+        raise UserError(f"task.data=hub: {'/'.join(origin.hub)} is not read from the Hub; {way_out}")
+    return _from_hub("task.data=hub", origin.hub, hub_split, origin.revision)
 
 
-def _from_hub(
-    given: str, data_set: Sequence[str], split: str, revision: str | None, way_out: str
-) -> Iterator[PlacedRecord]:
+def _from_hub(given: str, data_set: Sequence[str], split: str, revision: str | None) -> Iterator[PlacedRecord]:
     import datasets
 
     try:
@@ -91,7 +87,9 @@ def _from_hub(
             yield f"Hub {'/'.join(data_set)} {split}, record {number}", dict(record)
     except Exception as error:  # datasets, the Hub client and decoders raise many types
         said = " ".join(f"{type(error).__name__}: {error}".split())[:300]  # a second line lists configurations
-        raise UserError(f"{given} cannot be fetched ({said}); {way_out}") from None
+        raise UserError(
+            f"{given}: {'/'.join(data_set)} cannot be fetched ({said}); read files, by task.data=DIR or task.train=FILE"
+        ) from None
 
 
 def on_hub(name: str, split: str) -> tuple[list[str], str]:

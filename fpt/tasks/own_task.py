@@ -113,9 +113,8 @@ def _origin(config: TaskConfig) -> Origin:
     for split, (given, _) in splits.items():
         if given[0].startswith(HUB):
             origins.on_hub(given[0], split)
-        elif file_formats.ending(given[0]) not in file_formats.ENDINGS:
-            why = f"the name must end in one of {file_formats.ALLOWED}"
-            raise UserError(f"{origins.key_of(split)}={given[0]}: {why}")
+        else:
+            file_formats.check_ending(given[0], f"{origins.key_of(split)}={given[0]}")
     _check_columns(config)
     # Predicting needs no data files, so whether they exist is checked only when they are read.
     return Origin((), splits, partial(file_formats.read, columns=config.columns))

@@ -19,8 +19,7 @@ RAW = "text"  # the field that holds a whole source, used without the template
 
 def check_input(file: Path) -> None:
     """Refuse an input file that does not exist, or whose ending is not known."""
-    if ending(file) not in file_formats.ENDINGS:
-        raise UserError(f"input={file}: the name must end in one of {file_formats.ALLOWED}")
+    file_formats.check_ending(file, f"input={file}")
     if not file.is_file():
         raise UserError(f"input={file}: no such file")
 
