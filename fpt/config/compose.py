@@ -12,8 +12,7 @@ from omegaconf import OmegaConf
 
 from fpt.config import literal, overrides
 from fpt.config.keys import GROUPS, conf_dir, group_options, group_types, settings
-from fpt.config.label_words import LABELS
-from fpt.config.overrides import ONE_LABEL, Override
+from fpt.config.overrides import Override
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import ScheduleConfig, place
 from fpt.errors import UserError, check_among, did_you_mean, reason
@@ -40,12 +39,8 @@ def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
             values |= own
     if "schedule.stages" in typed:
         values.setdefault("schedule.name", "custom")
-    tree = _compose(options)
     values |= {key: override.value for key, override in typed.items() if key in settings()}
-    if alone := {key.removeprefix(ONE_LABEL): one.value for key, one in typed.items() if key.startswith(ONE_LABEL)}:
-        if LABELS in typed:
-            raise UserError(f"{LABELS}=… and {ONE_LABEL}LABEL=… both name label words; give one of them")
-        values[LABELS] = {**(values.get(LABELS) or tree["task"].get("labels") or {}), **alone}
+    tree = _compose(options)
     for key, value in values.items():
         group, _, name = key.rpartition(".")
         (tree.setdefault(group, {}) if group else tree)[name] = value

@@ -10,15 +10,13 @@ from fpt.config.keys import GROUPS, hint, is_text, settings
 from fpt.config.label_words import LABELS
 from fpt.errors import UserError, reason
 
-ONE_LABEL = f"{LABELS}."  # begins the key of a single label's word
-
 
 @dataclass(frozen=True)
 class Override:
     """A setting that was typed."""
 
     word: str  # what was typed
-    key: str  # a key of the schema, a group, or `task.labels.LABEL`
+    key: str  # a key of the schema, or a group
     value: Any
 
 
@@ -30,12 +28,11 @@ def parse(word: str) -> Override:
         raise UserError(f"{word}: not an override; write key=value, for example task=boolq")
     if key == "prompt.kind":
         raise UserError(f"{word}: write prompt={text}, which brings its length and optimizer too")
-    if not (key in settings() or key in GROUPS or key.startswith(ONE_LABEL)):
+    if not (key in settings() or key in GROUPS):
         raise UserError(f"{word}: unknown key '{key}'.{hint(key) or ' See fpt train --help.'}")
-    is_typed = is_text(key) or key.startswith(ONE_LABEL)
-    if not is_typed and each(word):
+    if not is_text(key) and each(word):
         raise UserError(f"{word}: has several values at once; fpt train -m runs all combinations, one after the other")
-    if text == "???" or ("???" in text and not is_typed):  # which OmegaConf would take for the default
+    if text == "???" or ("???" in text and not is_text(key)):  # which OmegaConf would take for the default
         raise UserError(f"{word}: ??? stands for a value that is not given yet; give one")
     return Override(word, key, _value(word, key, text))
 

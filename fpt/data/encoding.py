@@ -86,17 +86,17 @@ def check_labels(rules: TaskRules, tokens: Tokens, *, chosen: bool) -> list[list
             pieces = " ".join(tokens.tokenizer.convert_ids_to_tokens(row))
             raise UserError(
                 f"task.labels: the words {words[first]!r} and {word!r} are the same tokens to the model's tokenizer"
-                f" ({pieces}); give another word, as in task.labels.LABEL=WORD"
+                f" ({pieces}); give another word, as in task.labels={{LABEL: WORD}}"
             )
         if not tokens.row.reads.writes and len(row) != 1:
             raise UserError(
                 f"task.labels: a masked model says one token, and {word!r} is {len(row)} to its tokenizer; give a word"
-                " that is one, as in task.labels.LABEL=WORD"
+                " that is one, as in task.labels={LABEL: WORD}"
             )
     for word, said in zip(words, decoded(rows, tokens.tokenizer), strict=True):
         if not chosen and rules.from_text(said) != word:
             raise UserError(
                 f"task.labels: {word!r} reads back as {said!r} from the model's tokenizer, so that no output could be"
-                " it; give another word, as in task.labels.LABEL=WORD, or task.answer=score, which chooses one"
+                " it; give another word, as in task.labels={LABEL: WORD}, or task.answer=score, which chooses one"
             )
     return rows

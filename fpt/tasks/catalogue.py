@@ -63,7 +63,7 @@ def _worded(rules: TaskRules, task: TaskConfig) -> TaskRules:
         return replace(rules, template=template)
     given = {fields.as_text(label): fields.as_text(word) for label, word in (task.labels or {}).items()}
     for label in given:
-        check_among(label, rules.labels, f"task.labels.{label}: {task.name} has")
+        check_among(label, rules.labels, f"task.labels={{{label}: …}}: {task.name} has")
     words = dict(zip(rules.labels, spelt, strict=True)) | given
     label_words.check_spelling(words.values())
     if len(set(words.values())) < len(words):

@@ -12,7 +12,13 @@ from fpt.sharing import card
     "words",
     [
         ["task=sst2"],
-        ["task=sst2", "task.template=lpt", "task.labels.positive=good one", "task.chat=true", "task.source_length=9"],
+        [
+            "task=sst2",
+            "task.template=lpt",
+            "task.labels={positive: good one}",
+            "task.chat=true",
+            "task.source_length=9",
+        ],
         [
             *[
                 "task=files",

@@ -109,10 +109,10 @@ def words_of(*more: str) -> tuple[str, ...]:
 
 def test_a_labels_word_is_a_setting() -> None:
     assert words_of("task=mnli") == ("entailment", "neutral", "contradiction")
-    assert words_of("task=mnli", "task.labels.neutral=perhaps") == ("entailment", "perhaps", "contradiction")
+    assert words_of("task=mnli", "task.labels={neutral: perhaps}") == ("entailment", "perhaps", "contradiction")
     assert words_of("task=mnli", "task.labels={entailment: Yes, neutral: 0}") == ("Yes", "0", "contradiction")
-    assert words_of("task=mnli", "task.template=lpt", "task.labels.neutral=Well") == ("Yes", "Well", "No")
-    task = open_task(load(["task=mnli", "task.data=world", "task.train_examples=20", "task.labels.neutral=perhaps"]))
+    assert words_of("task=mnli", "task.template=lpt", "task.labels={neutral: Well}") == ("Yes", "Well", "No")
+    task = open_task(load(["task=mnli", "task.data=world", "task.train_examples=20", "task.labels={neutral: perhaps}"]))
     assert {example.target for example in task.train} >= {"<extra_id_0> perhaps"}
     assert task.origin.startswith("generated, land 0")  # what else was said still holds
 
@@ -121,17 +121,16 @@ def test_a_labels_word_is_a_setting() -> None:
     ("words", "said"),
     [
         (
-            ["task=mnli", "task.labels.netural=x"],
-            "task.labels.netural: mnli has entailment, neutral, contra",
+            ["task=mnli", "task.labels={netural: x}"],
+            "task.labels={netural: …}: mnli has entailment, neutral, contra",
         ),
         (
-            ["task=mnli", "task.labels.neutral=Entailment"],
+            ["task=mnli", "task.labels={neutral: Entailment}"],
             "'entailment' and 'Entailment' differ only in case",
         ),
-        (["task=mnli", "task.labels.neutral=entailment"], "two labels have the word 'entailment'"),
-        (["task=mnli", "task.labels.neutral=' x'"], "the label word ' x' is empty, or has white space around it"),
-        (["task=xsum", "task.labels.yes=x"], "task.labels: xsum has no labels; leave it out"),
-        (["task=mnli", "task.labels={neutral: x}", "task.labels.neutral=y"], "both name label words"),
+        (["task=mnli", "task.labels={neutral: entailment}"], "two labels have the word 'entailment'"),
+        (["task=mnli", "task.labels={neutral: ' x'}"], "the label word ' x' is empty, or has white space around it"),
+        (["task=xsum", "task.labels={yes: x}"], "task.labels: xsum has no labels; leave it out"),
         (["task=mnli", "task.template=lpd"], "whose named texts are lpt"),
         (["task=boolq", "task.template=lpt"], "task.template=lpt: names no field; boolq has question, passage"),
     ],
