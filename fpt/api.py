@@ -33,7 +33,7 @@ from stages import partial, resolve, schedule
 from stages.planning.decide import described
 from stages.run import run as run_stages
 from stages.selection import choose
-from stages.using import answers, learned
+from stages.using import learned
 
 __all__ = [
     "Backbone",
@@ -93,7 +93,7 @@ def score(path: str | Path, *overrides: str, split: str | None = None, stage: in
     config = with_split(_settings(run, overrides), split)
     with warnings.catch_warnings(action="ignore"):
         prompt = learned.from_run(run, stage)
-        return answers.evaluate(config, lambda: open_task(config), split, prompt, Progress())[0]
+        return learned.evaluate(config, lambda: open_task(config), split, prompt, Progress())[0]
 
 
 def build(
@@ -118,7 +118,7 @@ def predictor(
     run = open_run(path)
     prompt = learned.from_run(run, stage)
     prompts = {"": (_settings(run, overrides), prompt)}
-    opened = answers.predictor(prompts, max_new_tokens=max_new_tokens)
+    opened = learned.predictor(prompts, max_new_tokens=max_new_tokens)
     with ExitStack() as stack:
         with warnings.catch_warnings(action="ignore"):
             answer = stack.enter_context(opened)

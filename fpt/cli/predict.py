@@ -54,7 +54,7 @@ def predict(arguments: Arguments) -> None:
         return
     with one_of_several():
         with progress.console.status("importing torch and transformers"):
-            from stages.using.answers import predictor, windows_of_main
+            from stages.using.learned import predictor, windows_of_main
         prompts = {name: (config, learned_from(arguments, run, config)) for name, (run, config) in subjects.items()}
         with predictor(prompts, max_new_tokens=limit) as model:
             ending = file.suffix if file else JSON if "json" in arguments.options else TEXT

@@ -51,7 +51,7 @@ def evaluate(arguments: Arguments) -> None:
     with one_of_several():
         task = None if processes.is_worker() else read_task(config, progress)
         with progress.console.status("importing torch and transformers"):
-            from stages.using.answers import evaluate
+            from stages.using.learned import evaluate
         prompt = learned_from(arguments, run, config)
         scores, lines = evaluate(config, lambda: task or read_task(config, progress), split, prompt, progress)
         if processes.speaks():
@@ -108,7 +108,7 @@ def serve(arguments: Arguments) -> None:
     own = app.bound(host, port)
     with progress.console.status("importing torch and transformers"):
         from fpt.serving.waiting import Waiting
-        from stages.using.answers import predictor
+        from stages.using.learned import predictor
     prompts = {name: (config, learned_from(arguments, run, config)) for name, (run, config) in subjects.items()}
     served = {
         name: app.Served(config.task.name, rules_of(config.task), _example(run, config))

@@ -1,18 +1,35 @@
-"""Reads learned prompts from runs and files, and checks that a model is the one a prompt was trained on."""
+"""Reads learned prompts from runs and files, scores one on a split of its task, and has several answer texts."""
 
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
-from fpt.backbones.backbone import Backbone
+from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.shapes import Selection
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import PromptConfig
+from fpt.data.tokens import tokens_of
+from fpt.devices import distributed
+from fpt.devices.device import open_device, with_precision
+from fpt.devices.engine import Engine
 from fpt.errors import UserError
 from fpt.prompts.files import AS_IT_IS, open_prompt, refuse_other_tokenizer
 from fpt.prompts.kinds import kind_of, width_of
 from fpt.prompts.modules import Tensors
+from fpt.runs.progress import Progress
 from fpt.runs.run import INPUTS, Run, reading
+from fpt.tasks.catalogue import rules_of
+from fpt.tasks.task import ANSWER, Task, TaskRules
+from fpt.training.evaluation import predictions
+from fpt.training.prediction import Predictor, TaskPrompt
 from stages import selection
+from stages.fits import check_options
+from stages.inputs import choice_for, evaluator_of, open_inputs
+from stages.partial import opened, prompt_in
+
+Window = TypeVar("Window")  # texts to answer together
 
 
 @dataclass(frozen=True)
@@ -49,15 +66,6 @@ class LearnedPrompt:
         refuse_other_tokenizer(self.name, self.vocabulary, backbone)
 
 
-def check_same_model(prompt: LearnedPrompt, first: LearnedPrompt) -> None:
-    """Refuse a prompt that is not for the same part of the same model as the first one."""
-    if (prompt.fingerprint, prompt.part) != (first.fingerprint, first.part):
-        raise UserError(
-            f"{prompt.name}: its prompt is for another model, or another part of it, than that of {first.name}; they"
-            " cannot be in one"
-        )
-
-
 def from_run(run: Run, stage: int | None) -> LearnedPrompt:
     """Read a run's best prompt, which is for the last stage's model, or a stage's last one, for that stage's model."""
     own = None if stage is None else run.stage(stage)
@@ -77,3 +85,119 @@ def from_file(config: RunConfig) -> LearnedPrompt:
         own = replace(own, place=config.prompt.place)
     name, known = f"prompt.file={config.prompt.file}", (stored.fingerprint, stored.vocabulary)
     return LearnedPrompt(name, stored.tensors(), own, None, *known)
+
+
+def evaluate(
+    config: RunConfig, read: Callable[[], Task], split: str | None, prompt: LearnedPrompt, progress: Progress
+) -> tuple[dict[str, Any], bytes]:
+    """Answer a split with the prompt as training does; returns the scores, and the lines of predictions.jsonl.
+
+    A split without labels has no scores. Every process calls this, and each gets the whole result.
+    """
+    device = open_device(config.engine)
+    with distributed.joined(config.engine, device):
+        task = distributed.main_first(read)
+        inputs = open_inputs(config, task, progress)
+        engine = Engine(with_precision(config.engine, inputs.backbone.sizes.width), device)
+        evaluator = evaluator_of(config, inputs, engine, progress)
+        data, examples = inputs.valid, task.valid
+        if split == "train":
+            data, examples = inputs.train, task.train
+        elif inputs.test is not None:
+            data, examples = inputs.test, task.test
+        backbone, part = inputs.backbone, prompt.selection(inputs.backbone)
+        module = prompt_in(backbone, part, prompt.config, prompt.tensors)
+        with progress.running(), opened(backbone, part, engine, module) as model:
+            answers = evaluator.answers(model, data, split or config.task.valid_split)
+    # The baseline comes from training examples; without any, the validation file stands in for the training file.
+    has_baseline = examples is task.valid and (config.task.valid is None or config.task.train != config.task.valid)
+    scores = {
+        "task": task.name,
+        "origin": task.origin,
+        "model": config.model.name,
+        "prompt": prompt.name,
+        "split": split or config.task.valid_split,
+        "examples": len(examples),
+        "metric": task.metric,
+        "metrics": task.score(answers.read, examples) if examples[0].golds else None,
+        "baseline": task.baseline_name if has_baseline else None,
+        "majority": task.majority if has_baseline else None,
+    }
+    return scores, predictions(answers, task, examples)
+
+
+@contextmanager
+def predictor(
+    prompts: Mapping[str, tuple[RunConfig, LearnedPrompt]], *, max_new_tokens: int | None = None
+) -> Iterator[Predictor]:
+    """A context in which prompts, by name, answer texts with the model they share; it runs on the first's engine.
+
+    Outputs have at most `max_new_tokens` tokens; None: the run's limit, else the longest label or the task's limit.
+    """
+    config, first = next(iter(prompts.values()))
+    for own, prompt in prompts.values():
+        check_options(replace(own, prompt=prompt.config), max_new_tokens=max_new_tokens)
+    device = open_device(config.engine)
+    with distributed.joined(config.engine, device):
+        backbone = distributed.main_first(lambda: open_backbone(config.model))
+        engine = Engine(with_precision(config.engine, backbone.sizes.width), device)
+        if engine.config.is_sharded and distributed.size() > 1:
+            raise UserError("engine=deepspeed: several processes of fpt predict take engine=torch, the default")
+        part, uses = first.selection(backbone), dict[str, TaskPrompt]()
+        for name, (own, prompt) in prompts.items():
+            _check_alike(own, prompt, config, first, backbone)
+            rules = rules_of(own.task)
+            uses[name] = TaskPrompt(
+                prompt_in(backbone, part, prompt.config, prompt.tensors).to(device),
+                tokens_of(rules, backbone, own.task),
+                rules.from_text,
+                source_length=own.task.source_length,
+                max_new_tokens=max_new_tokens or prompt.max_new_tokens or _longest(own, rules, backbone),
+                choice=choice_for(own, rules, backbone),
+            )
+        with opened(backbone, part, engine, next(iter(uses.values())).prompt) as model:
+            yield Predictor(model, uses, device, config.train.eval_batch)
+
+
+def _longest(config: RunConfig, rules: TaskRules, backbone: Backbone) -> int:
+    """Return how many tokens a target may have: as many as the longest label, or the limit if it is not one."""
+    if not rules.classes:
+        return config.task.target_length
+    words = [ANSWER.format(answer=label) for label in rules.labels]
+    return max(map(len, tokens_of(rules, backbone, config.task).of_targets(words)))
+
+
+def check_same_model(prompt: LearnedPrompt, first: LearnedPrompt) -> None:
+    """Refuse a prompt that is not for the same part of the same model as the first one."""
+    if (prompt.fingerprint, prompt.part) != (first.fingerprint, first.part):
+        raise UserError(
+            f"{prompt.name}: its prompt is for another model, or another part of it, than that of {first.name}; they"
+            " cannot be in one"
+        )
+
+
+def _check_alike(
+    config: RunConfig, prompt: LearnedPrompt, other: RunConfig, first: LearnedPrompt, backbone: Backbone
+) -> None:
+    """Refuse a prompt that cannot answer in one batch with the first one."""
+    check_same_model(prompt, first)
+    prompt.check_tokenizer(backbone)
+    blocks, kinds = backbone.shape.source.blocks, [kind_of(one.config) for one in (prompt, first)]
+    places = [f"as a {kind.config.place} after {kind.position(blocks)} blocks" for kind in kinds]
+    if places[0] != places[1]:
+        raise UserError(
+            f"{prompt.name}: its prompt enters {places[0]}, and that of {first.name} {places[1]}; in one batch all"
+            " enter at one place"
+        )
+    if config.engine.dtype != other.engine.dtype:
+        raise UserError(
+            f"{prompt.name}: was trained with engine.dtype={config.engine.dtype}, {first.name} with"
+            f" {other.engine.dtype}; engine.dtype=… says which precision both are to have"
+        )
+
+
+def windows_of_main(windows: Iterable[Window]) -> Iterator[Window]:
+    """Give every process the windows that the main process reads; other processes leave their own `windows` unread."""
+    own = iter(windows)
+    while (window := distributed.broadcast_from_main(lambda: next(own, None))) is not None:
+        yield window

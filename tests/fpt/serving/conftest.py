@@ -18,8 +18,7 @@ from fpt.serving import app
 from fpt.serving.waiting import Waiting
 from fpt.tasks.catalogue import rules_of
 from fpt.training.prediction import Predictor
-from stages.using.answers import predictor
-from stages.using.learned import LearnedPrompt
+from stages.using.learned import LearnedPrompt, predictor
 
 LONGEST = 2000  # bytes of a body
 HOSTILE = "</script><script>document.title = 'taken over'</script><img src=x onerror=alert(1)> {{ 7 * 7 }}"

@@ -16,8 +16,7 @@ from fpt.data.tokens import Tokens
 from fpt.runs.run import open_run
 from fpt.training.prediction import TaskPrompt
 from stages.selection import everything
-from stages.using.answers import predictor
-from stages.using.learned import from_run
+from stages.using.learned import from_run, predictor
 from tests.conftest import Outcome
 from tests.processes import Command
 

@@ -19,8 +19,7 @@ from fpt.runs.run import open_run
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.fields import Faults
 from fpt.tasks.predict_input import by_prompt, raw_example, rows_and_examples
-from stages.using.answers import predictor
-from stages.using.learned import LearnedPrompt, from_run
+from stages.using.learned import LearnedPrompt, from_run, predictor
 from tests.conftest import Outcome
 from tests.families import WIDTH, save_family
 from tests.processes import Command, in_processes
