@@ -121,10 +121,10 @@ def show(arguments: Arguments) -> None:
     config, progress = compose.load(arguments.overrides), Progress()
     task = read_task(config, progress)
     with progress.console.status("importing torch and transformers"):
-        from fpt.cli.dataset_view import described, print_dataset
+        from fpt.cli.views import described_task, print_task
     with progress.running():
-        view = described(config, task, number, progress.with_bar)
-    present(arguments, view, print_dataset)
+        view = described_task(config, task, number, progress.with_bar)
+    present(arguments, view, print_task)
 
 
 def _show_prompt(arguments: Arguments) -> None:
@@ -133,8 +133,8 @@ def _show_prompt(arguments: Arguments) -> None:
     run, config = subject_of(arguments)
     assert run is not None
     with Progress().console.status("importing torch and transformers"):
-        from fpt.cli.prompt_view import described, print_prompt
-    present(arguments, described(run, config, stage, number), print_prompt)
+        from fpt.cli.views import described_prompt, print_prompt
+    present(arguments, described_prompt(run, config, stage, number), print_prompt)
 
 
 def report(arguments: Arguments) -> None:

@@ -1,12 +1,18 @@
-"""Describes and prints a task's data as the model sees them: examples, counts, lengths in tokens, how much is cut."""
+"""Describes and prints what `fpt show` shows: a task's data as the model sees them, or what a soft prompt learned.
+
+Letters: P prompt, D model, V vocabulary.
+"""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, normalize
 
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.location import config_values
@@ -16,18 +22,22 @@ from fpt.data.encoded import Encoded
 from fpt.data.encoding import check_labels, tokenised
 from fpt.data.tokens import tokens_of
 from fpt.errors import UserError
+from fpt.prompts.kinds import TENSOR, kind_of
 from fpt.runs.progress import WithBar
+from fpt.runs.run import Run
 from fpt.tasks.labels import COMMA, NONE
 from fpt.tasks.task import SENTINEL, Example, Task
 from stages import fits
+from stages.using.learned import from_run
 
 MOST = 80  # how many tokens of a text are shown
 LAST = 20  # how many of these are from its end
 UNKNOWN = 8  # how many unknown characters are listed
+AT_ONCE = 2**14  # how many embeddings are in memory, in float32
 QUANTILES = {"median": 0.5, "90 %": 0.9, "99 %": 0.99, "longest": 1.0}
 
 
-def described(config: RunConfig, task: Task, number: int, with_bar: WithBar) -> dict[str, Any]:
+def described_task(config: RunConfig, task: Task, number: int, with_bar: WithBar) -> dict[str, Any]:
     """The task's splits in numbers, and `number` training examples evenly spread over the split."""
     backbone = open_backbone(config.model, with_weights=False)
     parts = dict(zip(task.parts, tokenised(task, backbone, config.task, with_bar), strict=True))
@@ -71,14 +81,12 @@ def _split(name: str, examples: Sequence[Example], data: Encoded, task: Task, ba
     labels = (*task.labels, NONE) if task.multilabel else task.labels
     counts = Counter(label for gold in golds for label in (gold.split(COMMA) if task.multilabel else [gold]))
     sources, targets = data.num_cut
-    sides = ("source", "target") if answered and not labels else ("source",)
     return {
         "name": name,
         "examples": len(examples),
         "labels": {label: counts[label] for label in labels} if answered else None,
         "source_tokens": _quantiles(data.whole[:, 0]),
         "target_tokens": _quantiles(data.whole[:, 1]) if answered else None,
-        "longest": {side: examples[int(np.argmax(data.whole[:, place]))].id for place, side in enumerate(sides)},
         "unknown": _unknown(examples, backbone),
         "cut_sources": sources,
         "cut_targets": targets,
@@ -116,7 +124,7 @@ def _example(example: Example, index: int, data: Encoded, backbone: Backbone) ->
     }
 
 
-def print_dataset(look: dict[str, Any]) -> None:
+def print_task(look: dict[str, Any]) -> None:
     """Print a task's splits in numbers, then examples as the model sees them."""
     output = Output()
     baseline = f"{look['baseline']['name']} scores {look['baseline']['score']:.2f}"
@@ -132,12 +140,9 @@ def print_dataset(look: dict[str, Any]) -> None:
     output.say()
     output.show((row for split in look["splits"] for row in _lengths(split, look)), words="tokens of")
     for split in look["splits"]:
-        longest = ", ".join(f"{split['longest'][side]} has the longest {side}" for side in split["longest"])
-        output.say(f"{split['name']}: {longest}")
         if unknown := split["unknown"]:
             most = ", ".join(f"{character} ({count:,})" for character, count in list(unknown.items())[:UNKNOWN])
-            more = f", and {len(unknown) - UNKNOWN:,} others" if len(unknown) > UNKNOWN else ""
-            output.say(f"  characters that the tokenizer does not know: {most}{more}")
+            output.say(f"{split['name']}: {len(unknown):,} characters that the tokenizer does not know, as {most}")
     for example in look["examples"]:
         _print_example(output, example)
 
@@ -181,3 +186,76 @@ def _tokens(tokens: list[str]) -> Text:
     if len(tokens) > MOST:
         tokens = [*tokens[: MOST - LAST], f"… {len(tokens) - MOST:,} tokens …", *tokens[-LAST:]]
     return Text(" ".join(tokens), style="cyan")
+
+
+def described_prompt(run: Run, config: RunConfig, stage: int | None, number: int) -> dict[str, Any]:
+    """A run's best prompt, or a stage's last one: its vectors, each with its `number` nearest vocabulary items."""
+    learned, backbone = from_run(run, stage), open_backbone(config.model)
+    if TENSOR not in learned.tensors:
+        kind, sizes = kind_of(learned.config), backbone.sizes
+        what = kind.described(sizes.width, kind.position(backbone.shape.source.blocks), config.model.name)
+        raise UserError(f"{learned.name}: has {what}; only a soft prompt's vectors stand among the embeddings")
+    learned.selection(backbone)  # refuses another model
+    prompt = learned.tensors[TENSOR].float()
+    cosines, norms = _beside_embeddings(prompt, backbone)
+    best = cosines.topk(min(number, len(norms)))
+    return {
+        "run": str(run.path),
+        "model": config.model.name,
+        "stage": stage,
+        "typical_norm": norms.median().item(),
+        "vectors": [
+            {"norm": norm, "nearest": _items(backbone, ids, values)}
+            for norm, ids, values in zip(prompt.norm(dim=1).tolist(), best.indices, best.values, strict=True)
+        ],
+        "similarity": _similarity([run.prompt(one) for one in run.stages]),
+    }
+
+
+def _beside_embeddings(prompt: Tensor, backbone: Backbone) -> tuple[Tensor, Tensor]:
+    """The cosines [P, V] of a prompt [P, D] and the vocabulary's input embeddings, and the norms [V] of these."""
+    vectors, cosines, norms = normalize(prompt), list[Tensor](), list[Tensor]()
+    vocabulary = min(len(backbone.tokenizer), backbone.sizes.vocabulary)  # many models have rows to spare
+    for ids in torch.split(torch.arange(vocabulary), AT_ONCE):  # typed, unlike the method
+        embeddings = backbone.embeddings(ids.tolist())
+        cosines.append(vectors @ normalize(embeddings).T)
+        norms.append(embeddings.norm(dim=1))
+    return torch.cat(cosines, dim=1), torch.cat(norms)
+
+
+def _items(backbone: Backbone, ids: Tensor, cosines: Tensor) -> list[dict[str, Any]]:
+    tokens = backbone.tokenizer.convert_ids_to_tokens(ids.tolist())
+    rows = zip(tokens, ids.tolist(), cosines.tolist(), strict=True)
+    return [{"token": token, "id": index, "cosine": cosine} for token, index, cosine in rows]
+
+
+def _similarity(prompts: list[Tensor]) -> list[list[float]]:
+    """For every two stages the mean cosine of the corresponding vectors of their prompts."""
+    return [[cosine_similarity(one, other).mean().item() for other in prompts] for one in prompts]
+
+
+def print_prompt(view: dict[str, Any]) -> None:
+    """Print a prompt's vectors, each with its nearest vocabulary items, and how alike the stages' prompts are."""
+    output, typical, similarity = Output(), view["typical_norm"], view["similarity"]
+    which = "best prompt" if view["stage"] is None else f"prompt of stage {view['stage']}"
+    output.say(
+        f"{view['run']}: the {which}; norms, of which an embedding of {view['model']} has {typical:.3g} (the median),"
+        " and the nearest vocabulary items by cosine"
+    )
+    output.show(
+        (
+            {"vector": str(number), "norm": f"{vector['norm']:.3g}", "nearest": _nearest(vector)}
+            for number, vector in enumerate(view["vectors"], 1)
+        ),
+        words="nearest",
+    )
+    if len(similarity) > 1:
+        output.say("\nsimilarity of the stages' prompts: the mean cosine of corresponding vectors")
+        output.show(
+            {"stage": str(number), **{str(other): f"{value:.3f}" for other, value in enumerate(row, 1)}}
+            for number, row in enumerate(similarity, 1)
+        )
+
+
+def _nearest(vector: dict[str, Any]) -> str:
+    return "  ".join(f"{item['token']} {item['cosine']:.2f}" for item in vector["nearest"])
