@@ -103,7 +103,7 @@ def test_a_runs_prompt_answers_in_the_template(
     assert cli("train", *quick_words(folder, boolq, run), *few).status == 0
     text = "is the lamp red"
     with api.predictor(run) as predictor:
-        (found,) = predictor.encoded([raw_example(text)]).sources
+        (found,) = predictor._encoded([raw_example(text)]).sources
         assert predictor([text])[0].input == text
     whole = theirs(open_folder(folder), text, "yes")
     assert whole[: len(found)] == list(found)
