@@ -157,8 +157,7 @@ class Encoded:
     @cached_property
     def num_cut(self) -> tuple[int, int]:
         """How many sources and targets were longer than their limits."""
-        if self.whole is None:
-            return 0, 0
+        assert self.whole is not None
         sources, targets = (self.whole > np.array(self.lengths)).sum(axis=0).tolist()
         return sources, targets
 

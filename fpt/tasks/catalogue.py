@@ -61,7 +61,7 @@ def _worded(rules: TaskRules, task: TaskConfig) -> TaskRules:
         if task.labels is not None:
             raise UserError(f"task.labels: {task.name} has no labels; leave it out")
         return replace(rules, template=template)
-    given = {fields.as_text(label): fields.as_text(word) for label, word in (task.labels or {}).items()}
+    given = task.labels or {}
     for label in given:
         check_among(label, rules.labels, f"task.labels={{{label}: …}}: {task.name} has")
     words = dict(zip(rules.labels, spelt, strict=True)) | given

@@ -28,21 +28,17 @@ class Faults:
     skip: bool = False
     messages: list[str] = field(default_factory=list)
 
-    def add(self, error: UserError) -> None:
-        """Note a faulty record, or raise its error if faulty records are not to be skipped."""
-        message = str(error).removesuffix(HINT).removesuffix(".")  # an inner context may have added the hint already
-        if not self.skip:
-            raise UserError(f"{message}{HINT}") from None
-        self.messages.append(message)
-
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> bool:
-        if isinstance(error, UserError):
-            self.add(error)
-            return True
-        return False
+        if not isinstance(error, UserError):
+            return False
+        message = str(error).removesuffix(HINT).removesuffix(".")  # an inner context may have added the hint already
+        if not self.skip:
+            raise UserError(f"{message}{HINT}") from None
+        self.messages.append(message)
+        return True
 
     @property
     def notes(self) -> list[str]:
@@ -127,10 +123,10 @@ def objects(record: Record, name: str, where: str, faults: Faults | None = None)
         items = _field(record, name, where, list, "a list")
     for number, item in enumerate(items):
         place = f"{where}{'.' if where.endswith(']') else ', '}{name}[{number}]"
-        if isinstance(item, dict):
+        with faults:
+            if not isinstance(item, dict):
+                raise UserError(f"{place}: expected an object, got {type(item).__name__}")
             yield place, item
-        else:
-            faults.add(UserError(f"{place}: expected an object, got {type(item).__name__}"))
 
 
 def _field(record: Record, name: str, where: str, kind: Any, expected: str) -> Any:

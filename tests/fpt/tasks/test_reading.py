@@ -94,7 +94,7 @@ def test_a_wrong_question_is_named_by_its_path(tmp_path: Path, question: Any, re
     [
         ("{\n]", "not JSON (Expecting property name enclosed in double quotes at line 2, column 1)"),
         ("[]", "expected a JSON object, got list"),
-        ("{}", "'data' is missing; expected a list"),
+        ("{}", "'question' is missing; expected a text"),
         ('{"data": []}', "the train split is empty"),
     ],
 )
