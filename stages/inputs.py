@@ -5,7 +5,6 @@ import json
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.location import read_values
@@ -110,7 +109,7 @@ def choice_for(config: RunConfig, rules: TaskRules, backbone: Backbone) -> Choic
     return choice_of(rules.labels, rows, "score" if answer == "generate" else answer) if chosen else None
 
 
-def check_unchanged(inputs: Inputs, start: bytes, folder: SharedFolder, progress: Progress) -> None:
+def check_unchanged(inputs: Inputs, start: bytes, folder: SharedFolder) -> None:
     """Record the hashes of a new run's inputs, or compare them with those that a resumed run began with."""
     digests = {
         "model": inputs.backbone.fingerprint,
@@ -120,10 +119,8 @@ def check_unchanged(inputs: Inputs, start: bytes, folder: SharedFolder, progress
     }
     if len(set(distributed.all_gather(json.dumps(digests)))) > 1:
         raise UserError("the processes read different models or data; give all machines the same files")
-    threads = torch.get_num_threads()
     if INPUTS not in folder:
-        folder.write_json(INPUTS, {**digests, "threads": threads})
-        return
+        folder.write_json(INPUTS, digests)
     began = folder.read_json(INPUTS)
     for name, value in digests.items():
         if began.get(name, value) != value:  # earlier versions did not record the tokenizer
@@ -131,11 +128,6 @@ def check_unchanged(inputs: Inputs, start: bytes, folder: SharedFolder, progress
                 f"run.dir={folder.path}: the {name} has changed since this run began."
                 " Give another run.dir, or start over with resume=never"
             )
-    if began["threads"] != threads:
-        progress.say(
-            f"this run began with {began['threads']} threads and goes on with {threads}:"
-            " its prompt may differ in the last bits from an uninterrupted run's"
-        )
 
 
 def _digest(*splits: Encoded) -> str:

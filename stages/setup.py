@@ -133,7 +133,7 @@ def prepare(
     if (updates := schedule.updates) != config.train.updates:
         progress.say(f"train.updates={config.train.updates} is set aside: the stages' own updates add up to {updates}")
     start = start_of(config, schedule.block, inputs)
-    check_unchanged(inputs, start.identity, folder, progress)
+    check_unchanged(inputs, start.identity, folder)
     if inputs.task.skipped:
         folder.write(SKIPPED, "".join(f"{fault}\n" for fault in inputs.task.skipped).encode())
     states, mark = saved_states(folder, schedule)

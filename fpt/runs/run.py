@@ -39,7 +39,7 @@ KEYS = {
     RESULT: ("task", "model", "schedule", "seed", "dtype", "metric.name", "metric.value", "metrics", "stages", "flops"),
     PLAN: ("stages",),
     MEASURED: ("untrained", "seconds"),
-    INPUTS: ("model", "data", "prompt's start", "threads"),
+    INPUTS: ("model", "data", "prompt's start"),
     STAGE: ("index", "encoder_layers", "decoder_layers", "ffn", "decoder_ffn"),
 }
 # The prompt's keys that still matter once it is learned.

@@ -203,15 +203,6 @@ def test_changed_data_are_refused_and_harm_nothing(cli: Cli, quick: list[str], b
     assert cli("train", *again).status == 0
 
 
-def test_another_number_of_threads_is_said(cli: Cli, quick: list[str], whole: Path) -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(threads + 1)
-    try:
-        assert f"began with {threads} threads and goes on with {threads + 1}" in cli("train", *words(quick, whole)).err
-    finally:
-        torch.set_num_threads(threads)
-
-
 def test_a_tokenizer_of_another_model_is_refused(cli: Cli, quick: list[str], tmp_path: Path, checkpoint: Path) -> None:
     folder = save_checkpoint(tmp_path / "model", "T5 1.1", vocab_size=300)
     done = cli("train", *words(quick, tmp_path / "run", f"model={folder}"))
