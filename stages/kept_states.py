@@ -63,12 +63,8 @@ def decide(
 ) -> StatesPlan | None:
     """Decide what every stage does about states that the prompt does not change; None for one before the source.
 
-    Args:
-        config: the run's configuration, in which neither precision nor device is auto.
-        schedule: the run's stages.
-        examples: the number of training examples; None if it is not known yet.
-        tokens: how many tokens are read of all training examples together.
-        cost: the model's price.
+    In the configuration neither precision nor device may be auto. The number of training examples is None if it is not
+    known yet, and `tokens` are read of all of them together.
     """
     if schedule.fixed is None:
         return None

@@ -10,9 +10,8 @@ from fpt.prompts.prompted import PromptedModel
 from fpt.runs.metrics import lost_at
 from fpt.runs.run import PREDICTIONS, PROMPT, RESULT, TEST_PREDICTIONS, UPDATES
 from fpt.runs.shared_folder import SharedFolder
-from fpt.tasks.task import Task
 from fpt.training.checkpoint import TrainState
-from fpt.training.evaluation import Answers, Evaluation, predictions
+from fpt.training.evaluation import Evaluation, predictions
 from stages.measured import Measured
 from stages.planning.plan import StagePlan
 from stages.schedule import Stage
@@ -54,7 +53,8 @@ def finish(
         # The best prompt was chosen on the split that it is scored on; the last one was not chosen by any score.
         "metric": {"name": task.metric, "value": evaluation.score, "last": last},
         "metrics": evaluation.metrics,
-        "test": tested and _test_scores(task, tested),
+        "test": tested
+        and {"split": task.test_split, "examples": len(task.test), "metrics": task.score_test(tested.read)},
         "baseline": task.baseline_name,
         "majority": task.majority,
         "untrained": measured.untrained,
@@ -88,10 +88,6 @@ def _ended(setup: Setup, state: TrainState) -> str:
         return "updates"
     patience = setup.config.train.patience
     return "time" if patience is None or state.stale < patience else "patience"
-
-
-def _test_scores(task: Task, answers: Answers) -> dict[str, Any]:
-    return {"split": task.test_split, "examples": len(task.test), "metrics": task.score_test(answers.read)}
 
 
 def _stage(
