@@ -51,7 +51,7 @@ def _one(words: Sequence[str], config: RunConfig) -> dict[str, Any] | None:
 
 def _checked(config: RunConfig) -> Schedule:
     """Check all that can be checked before data and weights are read; returns the run's schedule."""
-    is_tracked(config.tracking)
+    is_tracked(config.tracking)  # or is refused here
     check_quantize(config.engine.quantize)
     stages = schedule.of(config)
     files.prompt_to_start_from(config.prompt, read_sizes(*config_values(config.model)).width)

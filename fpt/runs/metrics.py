@@ -80,7 +80,7 @@ def open_tracker(config: RunConfig, kept: Sequence[MetricsLine], say: Callable[[
 
 
 class Tracker:
-    """Sends lines to TensorBoard until that fails, which is said and changes nothing else."""
+    """Sends lines of metrics.jsonl to TensorBoard; if that fails, it says so once, and the run goes on without."""
 
     def __init__(self, config: RunConfig, kept: Sequence[MetricsLine], say: Callable[[str], None]) -> None:
         """Open a new event file, and send it the lines that a resumed run keeps."""
