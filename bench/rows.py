@@ -9,7 +9,7 @@ from statistics import mean
 
 from bench.records import Records
 from bench.runs import spread
-from stages.several.compare import Point, after, reaches
+from stages.several.compare import Point, reaches
 
 RECORDS = Records("backbone")
 UPDATES, BATCH_SIZE = 1500, 16
@@ -20,6 +20,12 @@ ONE = 1  # seed of plain reading
 VANILLA = "pt"
 POINTS = 20  # validations of a run
 SHARES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the updates, at which the climb is read off
+
+
+def after(points: Sequence[Point], flops: float) -> float | None:
+    """Return the score of the last validation up to that many FLOPs; None before the first."""
+    scores = [point.score for point in points if point.flops <= flops]
+    return scores[-1] if scores else None
 
 
 def alone(depth: float | str, width: float | str) -> str:

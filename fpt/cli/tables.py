@@ -129,7 +129,7 @@ def print_comparison(compared: dict[str, Any]) -> None:
     output.show((_compared(row, compared["metric"]) for row in compared["schedules"]), words="schedule")
     output.say(
         f"* FLOPs until validations reach and hold vanilla prompt tuning's last score, {compared['vanilla']:.2f}."
-        " They, FLOPs, time and the points of 'at 25%' are shares of vanilla's",
+        " They, FLOPs and time are shares of vanilla's",
         "dim",
     )
     output.say(
@@ -147,7 +147,6 @@ def _compared(row: dict[str, Any], metric: str) -> dict[str, str]:
         **{name: _spread(row[key]) for key, name in scores.items() if row[key] or key != "test"},
         "FLOPs": f"{row['flops_ratio']:.1%}",
         "time": f"{row['seconds_ratio']:.1%}",
-        **{f"at {float(share):.0%}": _or_dash(score) for share, score in row["score_at"].items()},
         "gain **": _spread(row["gain"], "+.2f"),
     }
 

@@ -20,7 +20,6 @@ from stages.several.runs import Planned
 
 VANILLA = "pt"
 SIZES = ("encoder_layers", "decoder_layers", "ffn", "decoder_ffn")
-SHARES = (0.25, 0.5, 0.75)  # the shares of vanilla's FLOPs after which scores are compared
 VALIDATIONS = 10  # the least number of validations in a run, unless train.eval_every is typed
 COMPARED = ("seed", "schedule", "schedule.stages", "schedule.name")  # the keys that the comparison itself sets
 
@@ -71,7 +70,6 @@ def compare(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
     for name, members in runs.items():
         pairs = [_against(run, other, target) for run, other in zip(members, vanilla, strict=True)]
         there = [pair["flops_to_vanilla"] for pair in pairs if pair["flops_to_vanilla"] is not None]
-        scores_at = {share: spread([pair["score_at"][share] for pair in pairs]) for share in pairs[0]["score_at"]}
         rows.append(
             {
                 "schedule": name,
@@ -79,7 +77,6 @@ def compare(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
                 **{key: mean(pair[key] for pair in pairs) for key in ("flops_ratio", "seconds_ratio")},
                 "flops_to_vanilla": spread(there),
                 "reached_vanilla": len(there),
-                "score_at": {share: at and at["mean"] for share, at in scores_at.items()},
                 "runs": pairs,
             }
         )
@@ -103,12 +100,6 @@ def reaches(points: Sequence[Point], score: float) -> int | None:
     return None
 
 
-def after(points: Sequence[Point], flops: float) -> float | None:
-    """Return the score of the last validation up to that many FLOPs; None before the first."""
-    scores = [point.score for point in points if point.flops <= flops]
-    return scores[-1] if scores else None
-
-
 def _against(run: Run, vanilla: Run, target: float) -> dict[str, Any]:
     """Compare a run with vanilla's run of the same seed; `target` is the mean of vanilla's last scores."""
     result, other = run.result, vanilla.result
@@ -128,7 +119,6 @@ def _against(run: Run, vanilla: Run, target: float) -> dict[str, Any]:
         "vanilla_at_equal_flops": there,
         "gain": None if there is None else score - there,
         "flops_to_vanilla": None if spent is None else spent / other["flops"],
-        "score_at": {f"{share:g}": after(points, share * other["flops"]) for share in SHARES},
         "folder": str(run.path),
     }
 

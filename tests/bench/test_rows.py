@@ -7,6 +7,7 @@ from bench.backbone import choices
 from bench.leaderboard import printed
 from fpt.config import compose
 from stages import schedule
+from stages.several.compare import Point
 
 ROWS = [*rows.SCHEDULES, *rows.FURTHER, *rows.PARTIAL]
 
@@ -48,3 +49,8 @@ def test_a_mean_has_a_score_where_its_runs_have_it_together() -> None:
 def test_a_page_of_rows_that_never_get_there_says_so() -> None:
     page = printed(["boolq", "xsum"], ["pt", "fr"], [0])
     assert "| fr | 0 of 2 | – | never | never | never |" in page
+
+
+@pytest.mark.parametrize(("flops", "score"), [(9.9, None), (10, 50.0), (29, 70.0), (1000, 60.0)])
+def test_what_a_run_had_is_its_last_validation_up_to_there(flops: float, score: float | None) -> None:
+    assert rows.after([Point(10, 50), Point(20, 70), Point(30, 60)], flops) == score

@@ -13,7 +13,7 @@ import pytest
 from fpt.__main__ import main
 from fpt.runs.run import open_run
 from stages.several import compare as comparison
-from stages.several.compare import Point, after, reaches
+from stages.several.compare import Point, reaches
 from tests.conftest import Outcome, quick_words, rewritten
 
 Cli = Callable[..., Outcome]
@@ -108,7 +108,6 @@ def test_flops_to_vanillas_score_are_where_the_curves_reach_it(
     crossing = spent["cr-s0"][0][2] / spent["pt-s0"][1]
     assert [run["flops_to_vanilla"] for run in cr["runs"]] == [pytest.approx(crossing), None]
     assert (cr["flops_to_vanilla"]["mean"], cr["reached_vanilla"]) == (pytest.approx(crossing), 1)
-    assert pt["score_at"] == {"0.25": 40.0, "0.5": 55.0, "0.75": 60.0}
     shown = cli(*again).out.splitlines()
     assert re.split(r"  +", shown[3].strip())[1] == f"{crossing:.1%} (1 of 2)"
 
@@ -124,7 +123,7 @@ def test_finished_runs_are_read_missing_ones_run(cli: Cli, compared: Path, comma
     assert f"run 4 of 4: schedule=cr seed=1, in {compared / 'cr-s1'}" in done.err
     lines = done.out.splitlines()
     columns = ["schedule", "to vanilla's score *", "accuracy", "last prompt", "FLOPs", "time"]
-    assert re.split(r"  +", lines[1].strip()) == [*columns, "at 25%", "at 50%", "at 75%", "gain **"]
+    assert re.split(r"  +", lines[1].strip()) == [*columns, "gain **"]
     assert [line.split()[0] for line in lines[2:4]] == ["pt", "cr"]
 
 
@@ -223,11 +222,6 @@ def points(*scores: float) -> list[Point]:
 )
 def test_a_score_is_reached_when_the_next_validation_has_it_too(scores: list[float], spent: int | None) -> None:
     assert reaches(points(*scores), 80.0) == spent
-
-
-@pytest.mark.parametrize(("flops", "score"), [(9.9, None), (10, 50.0), (29, 70.0), (1000, 60.0)])
-def test_what_a_run_had_is_its_last_validation_up_to_there(flops: float, score: float | None) -> None:
-    assert after(points(50, 70, 60), flops) == score
 
 
 def test_a_curve_is_of_the_last_stages_validations(compared: Path) -> None:
