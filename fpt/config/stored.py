@@ -57,16 +57,11 @@ def _with_paths(tree: dict[str, Any], change: Callable[[str], str]) -> dict[str,
     tree = {name: dict(value) if isinstance(value, dict) else value for name, value in tree.items()}
     for key, item in settings().items():
         group, _, name = key.rpartition(".")
-        branch: Any = tree.get(group) if group else tree
-        value = branch.get(name) if isinstance(branch, dict) else None
-        if (
-            not item.metadata.get("place")
-            or not isinstance(value, str)
-            or value in ("", *item.metadata.get("words", ()))
-            or value.startswith(HUB)
-        ):
+        branch = tree.get(group, {}) if group else tree
+        value = branch.get(name)
+        if not item.metadata.get("place") or value in (None, "", *item.metadata.get("words", ())):
             continue
-        if key != "model.weights" or not is_hub_id(value):
+        if not value.startswith(HUB) and not (key == "model.weights" and is_hub_id(value)):
             branch[name] = change(value)
     return tree
 
