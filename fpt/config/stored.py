@@ -57,7 +57,7 @@ def _with_paths(tree: dict[str, Any], change: Callable[[str], str]) -> dict[str,
     tree = {name: dict(value) if isinstance(value, dict) else value for name, value in tree.items()}
     for key, item in settings().items():
         group, _, name = key.rpartition(".")
-        branch = tree.get(group, {}) if group else tree
+        branch: Any = tree.get(group, {}) if group else tree
         value = branch.get(name)
         if not item.metadata.get("place") or value in (None, "", *item.metadata.get("words", ())):
             continue
