@@ -34,11 +34,6 @@ def open_device(config: EngineConfig) -> torch.device:
     return torch.device("cuda", device.index or 0 if number == 1 else int(os.environ["LOCAL_RANK"]))
 
 
-def seconds_to_answer(config: EngineConfig, device: torch.device) -> int:
-    """Return how many seconds to wait for another process; on a GPU it may compute for long on its own."""
-    return config.timeout or (600 if device.type == "cuda" else 30)
-
-
 def named(name: str) -> torch.device:
     """Return the device that `engine.device` names, whether or not it is here."""
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)

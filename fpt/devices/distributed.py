@@ -24,7 +24,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.distributed.rendezvous import rendezvous
 
 from fpt.config.schema import EngineConfig
-from fpt.devices.device import open_device, seconds_to_answer
+from fpt.devices.device import open_device
 from fpt.devices.ending import Failed
 from fpt.devices.processes import counted, is_worker
 from fpt.errors import UserError
@@ -94,7 +94,8 @@ def joined(config: EngineConfig, device: torch.device) -> Iterator[None]:
     """A context in which the launcher's processes are connected; DeepSpeed needs this even for a single process."""
     global _patient
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    timeout = timedelta(seconds=seconds_to_answer(config, device))
+    # On a GPU another process may compute for long on its own before it answers.
+    timeout = timedelta(seconds=config.timeout or (600 if device.type == "cuda" else 30))
     if is_worker():
         if device.type == "cuda":
             torch.cuda.set_device(device)

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from io import BytesIO
+from itertools import product
 from pathlib import Path
-from statistics import fmean
 from typing import Any, NamedTuple
 
 import matplotlib.style
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from fpt.report.runs import Floats, Group, ReportedRun
+from fpt.report.runs import Floats, Group
 from fpt.units import amount
 
 # Okabe and Ito's colours, which colour-blind people can tell apart.
@@ -32,20 +32,14 @@ class Plot(NamedTuple):
 
 @STYLED
 def score(groups: Sequence[Group]) -> Plot:
-    """Plot the main metric against FLOPs: for each group, the mean over its seeds and a band from minimum to maximum.
-
-    Hollow points are scores on partial models, filled ones on the full model.
-    """
+    """Plot the main metric against FLOPs; hollow points are scores on partial models, filled ones on the full model."""
     figure, axes = _figure(groups, "flops")
     for group in groups:
-        look = _look(group)
-        for is_full in (False, True):
-            points = over_seeds(group.runs, is_full)
-            if len(points):
-                flops, least, mean, most = points.T
-                partial: dict[str, Any] = {} if is_full else {"markerfacecolor": "w", "linestyle": (0, (2, 2))}
-                axes.plot(flops, mean, linewidth=1.8 if is_full else 1, **look, **partial)
-                axes.fill_between(flops, least, most, color=colour_of(group), alpha=0.18, linewidth=0)
+        for run, is_full in product(group.runs, (False, True)):
+            lines = [line for line in run.validations if run.is_full(line["stage"]) == is_full]
+            flops, scores = ([line[key] for line in lines] for key in ("flops", run.metric))
+            partial: dict[str, Any] = {} if is_full else {"markerfacecolor": "w", "linestyle": (0, (2, 2))}
+            axes.plot(flops, scores, linewidth=1.8 if is_full else 1, **_look(group), **partial)
     result = next((run.result for group in groups for run in group.runs if run.result), None)
     if result:
         axes.axhline(result["majority"], color=INK, linewidth=1, linestyle=(0, (5, 3)), alpha=0.7)
@@ -57,20 +51,6 @@ def score(groups: Sequence[Group]) -> Plot:
     metric = groups[0].runs[0].metric
     axes.set_ylabel(f"{metric}, validation")
     return _drawn(figure, f"{metric} against FLOPs")
-
-
-def over_seeds(runs: Sequence[ReportedRun], is_full: bool) -> Floats:
-    """Return mean FLOPs, and minimum, mean and maximum score over the runs [validations, 4]."""
-    scored: dict[int, list[tuple[float, float]]] = {}
-    for run in runs:
-        for line in run.validations:
-            if run.is_full(line["stage"]) == is_full:
-                scored.setdefault(line["update"], []).append((line["flops"], line[run.metric]))
-    rows = []
-    for _, points in sorted(scored.items()):
-        flops, scores = zip(*points, strict=True)
-        rows.append((fmean(flops), min(scores), fmean(scores), max(scores)))
-    return np.array(rows, float)
 
 
 @STYLED

@@ -11,7 +11,6 @@ import torch.distributed as dist
 
 from fpt.config.schema import EngineConfig
 from fpt.devices import distributed
-from fpt.devices.device import seconds_to_answer
 from fpt.devices.distributed import joined
 from fpt.devices.ending import Failed
 from tests.processes import in_processes
@@ -37,14 +36,6 @@ def test_a_run_that_fails_leaves_no_group_to_the_next(name: str) -> None:
 def test_torch_alone_needs_no_group() -> None:
     with joined(EngineConfig(name="torch"), CPU):
         assert not dist.is_initialized()
-
-
-@pytest.mark.parametrize(
-    ("typed", "device", "seconds"),
-    [(None, "cpu", 30), (None, "cuda", 600), (5, "cpu", 5), (5, "cuda", 5), (3600, "cuda", 3600)],
-)
-def test_who_computes_on_a_gpu_is_waited_for_longer(typed: int | None, device: str, seconds: int) -> None:
-    assert seconds_to_answer(EngineConfig(timeout=typed), torch.device(device)) == seconds
 
 
 IMPATIENT = EngineConfig(name="torch", timeout=1)
