@@ -44,12 +44,10 @@ def predict(arguments: Arguments) -> None:
     limit = arguments.output_limit()
     faults, to_example = faults_of(configs.values()), _to_example(arguments, configs)
     windows = asked(arguments, config, to_example, faults)
-    file, columns = None, list[str]()
+    file = None
     if "output" in arguments.options and processes.speaks():
         file = output_file(arguments.options["output"])
-        columns = _checked_columns(
-            file, arguments, _in_file(arguments, config, to_example, faults_of(configs.values()))
-        )
+        _check(file, _in_file(arguments, config, to_example, faults_of(configs.values())))
     if launched(["predict", *arguments.typed], config, progress):
         return
     with one_of_several():
@@ -58,7 +56,7 @@ def predict(arguments: Arguments) -> None:
         prompts = {name: (config, learned_from(arguments, run, config)) for name, (run, config) in subjects.items()}
         with predictor(prompts, max_new_tokens=limit) as model:
             ending = file.suffix if file else JSON if "json" in arguments.options else TEXT
-            _write(in_lines(ending, _answers(model, windows_of_main(windows), progress), columns), file)
+            _write(in_lines(ending, _answers(model, windows_of_main(windows), progress)), file)
         for note in faults.notes:
             progress.say(note)
         if file is not None:
@@ -109,21 +107,16 @@ def _in_file(arguments: Arguments, config: RunConfig, to_example: ToExample, fau
         yield from predict_input.rows_and_examples(file, to_example, faults, config.task.columns)
 
 
-def _checked_columns(output: Path, arguments: Arguments, records: Iterator[Asked]) -> list[str]:
-    """Check the file of answers, then all of the input's records; returns the input's columns, if it is a table.
-
-    A bad record ends the command now, rather than after hours of answers that would be lost.
-    """
+def _check(output: Path, records: Iterator[Asked]) -> None:
+    """Check the file of answers, then all records: a bad one would end the command after hours, its answers lost."""
     first, _ = next(records, ({}, None))
-    columns = list(first) if file_formats.ending(arguments.options.get("input", "")) in TABLES else []
     if output.suffix not in ENDINGS:
         raise UserError(f"output={output}: the name must end in {' or '.join(ENDINGS)}")
     if output.exists():
         raise UserError(f"output={output}: exists already; give another output=FILE, or remove it")
-    if output.suffix in TABLES and (taken := [name for name in ADDED if name in columns]):
+    if output.suffix in TABLES and (taken := [name for name in ADDED if name in first]):
         raise UserError(f"output={output}: the input has a column '{taken[0]}' already; give output=FILE.jsonl")
     deque(records, maxlen=0)
-    return columns
 
 
 def _answers(
@@ -140,17 +133,20 @@ def _answers(
         yield from zip(records, predictions, strict=True)
 
 
-def in_lines(ending: str, answers: Iterable[tuple[Record, "Prediction"]], columns: Sequence[str] = ()) -> Iterator[str]:
-    """Format each answer in the format with this ending; a table has these columns of the records first."""
-    if ending in TABLES:
-        yield _row(ending, [*(columns or ["input"]), *ADDED])
+def in_lines(ending: str, answers: Iterable[tuple[Record, "Prediction"]]) -> Iterator[str]:
+    """Format each answer in the format with this ending; a table has the fields of the first record as columns."""
+    columns: list[str] = []
     for record, answer in answers:
         if ending == JSON:
             yield json.dumps(answer.to_json(), ensure_ascii=False)
         elif ending == TEXT:
             yield answer.answer.replace("\n", " ")  # one line for each answer
         else:
-            cells = [record[name] for name in columns] or [answer.input]
+            record = record or {"input": answer.input}
+            if not columns:
+                columns = list(record)
+                yield _row(ending, [*columns, *ADDED])
+            cells = [str(record.get(name, "")) for name in columns]
             yield _row(ending, [*cells, answer.answer, f"{answer.score:.6g}"])
 
 

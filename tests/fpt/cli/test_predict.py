@@ -6,6 +6,7 @@ from itertools import islice, repeat
 import pytest
 
 from fpt.cli.predict import in_lines
+from fpt.tasks.fields import Record
 from fpt.training.prediction import Prediction
 
 ANSWER = Prediction("a,\tb", 0, "yes </s>", 'it\nis\t"yes"', -0.25, (("yes", 0.5), ("</s>", 0.25)))
@@ -13,16 +14,17 @@ ROW = {"note": "1,5", "text": "a\tb"}
 
 
 @pytest.mark.parametrize(
-    ("ending", "columns", "lines"),
+    ("ending", "record", "lines"),
     [
-        (".txt", [], ['it is\t"yes"']),
-        (".csv", [], ["input,prediction,score", '"a,\tb","it\nis\t""yes""",-0.25']),
-        (".csv", ["note", "text"], ["note,text,prediction,score", '"1,5",a\tb,"it\nis\t""yes""",-0.25']),
-        (".tsv", ["note", "text"], ["note\ttext\tprediction\tscore", '1,5\ta b\tit is "yes"\t-0.25']),
+        (".txt", ROW, ['it is\t"yes"']),
+        (".csv", {}, ["input,prediction,score", '"a,\tb","it\nis\t""yes""",-0.25']),
+        (".csv", ROW, ["note,text,prediction,score", '"1,5",a\tb,"it\nis\t""yes""",-0.25']),
+        (".csv", {"n": 1, "of": ["a"]}, ["n,of,prediction,score", '1,[\'a\'],"it\nis\t""yes""",-0.25']),
+        (".tsv", ROW, ["note\ttext\tprediction\tscore", '1,5\ta b\tit is "yes"\t-0.25']),
     ],
 )
-def test_an_answer_is_a_line_or_a_row(ending: str, columns: list[str], lines: list[str]) -> None:
-    assert list(in_lines(ending, [(ROW, ANSWER)], columns)) == lines
+def test_an_answer_is_a_line_or_a_row(ending: str, record: Record, lines: list[str]) -> None:
+    assert list(in_lines(ending, [(record, ANSWER)])) == lines
 
 
 def test_all_of_an_answer_is_json() -> None:
@@ -32,4 +34,4 @@ def test_all_of_an_answer_is_json() -> None:
 
 @pytest.mark.parametrize("ending", [".jsonl", ".txt", ".csv", ".tsv"])
 def test_a_line_does_not_wait_for_the_answers_after_it(ending: str) -> None:
-    assert len(list(islice(in_lines(ending, repeat((ROW, ANSWER)), ["note"]), 3))) == 3
+    assert len(list(islice(in_lines(ending, repeat((ROW, ANSWER))), 3))) == 3

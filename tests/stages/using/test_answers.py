@@ -134,8 +134,8 @@ def test_texts_of_no_table_make_one_of_three_columns_and_empty_ones_are_said(
     assert "1 of 3 texts is empty" in done.err
     with output.open(newline="") as stream:
         answers = list(csv.DictReader(stream))
-    assert [row["input"] for row in answers] == ['one, "two"', "", "three"]
-    assert list(answers[0]) == ["input", "prediction", "score"]
+    assert [row["text"] for row in answers] == ['one, "two"', "", "three"]
+    assert list(answers[0]) == ["text", "prediction", "score"]
 
 
 def test_scores_are_those_of_transformers(finished: Path, boolq: Path) -> None:
