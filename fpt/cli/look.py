@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import distributions, requires
 from itertools import groupby
 from typing import Any
+
+from packaging.utils import canonicalize_name
 
 from fpt import __version__
 from fpt.backbones import tiny
@@ -160,7 +162,8 @@ def doctor(arguments: Arguments) -> None:
 def _examine() -> dict[str, Any]:
     """Collect package versions (None if not installed), a sentence for each problem, and torch's report as text."""
     needed = [re.split(r"[^\w-]", line)[0] for line in requires("fpt") or () if "extra ==" not in line]
-    versions = {"fpt": __version__} | {name: _version(name) for name in (*needed, *OPTIONAL)}
+    installed = {canonicalize_name(one.name): one.version for one in distributions()}
+    versions = {"fpt": __version__} | {name: installed.get(canonicalize_name(name)) for name in (*needed, *OPTIONAL)}
     problems = [f"{name} is not installed" for name in needed if versions[name] is None]
     problems += [f"the embedded model's {name} {problem}" for name, problem in tiny.problems().items()]
     report = ""
@@ -171,13 +174,6 @@ def _examine() -> dict[str, Any]:
     except Exception as error:
         problems.append(f"torch: {reason(error)}")
     return {"versions": versions, "problems": problems, "torch": report}
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _print_findings(findings: dict[str, Any]) -> None:

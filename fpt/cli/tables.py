@@ -66,8 +66,8 @@ def say_share(output: Output, values: dict[str, Any]) -> None:
     scoring = values["flops_importance"] / values["flops"]
     note = f"; {scoring:.1%} of them went into scoring neurons" if scoring else ""
     spent, share, vanilla = amount(values["flops"]), values["flops_ratio"], amount(values["flops_pt"])
-    prompt = f" ({values['vectors_pt']} vectors)" if values.get("vectors_pt") else ""  # earlier versions lack it
-    output.say(f"{spent}FLOPs, {share:.1%} of vanilla prompt tuning's {vanilla}FLOPs{prompt}{note}", "bold")
+    of = f"of vanilla prompt tuning's {vanilla}FLOPs ({values['vectors_pt']} vectors)"
+    output.say(f"{spent}FLOPs, {share:.1%} {of}{note}", "bold")
 
 
 def print_result(result: dict[str, Any], folder: str) -> None:
@@ -101,8 +101,7 @@ def print_result(result: dict[str, Any], folder: str) -> None:
     if test := result["test"]:
         score = f"{metric['name']} {test['metrics'][metric['name']]:.2f}" if test["metrics"] else UNSCORED
         output.say(f"{test['split']} split, {test['examples']:,} examples: {score}")
-    learned = f"{result['trainable_parameters']:,} trainable parameters; " if "trainable_parameters" in result else ""
-    output.say(f"{learned}prompt and records in {folder}")
+    output.say(f"{result['trainable_parameters']:,} trainable parameters; prompt and records in {folder}")
 
 
 def print_scores(scored: dict[str, Any]) -> None:

@@ -31,10 +31,9 @@ def train(arguments: Arguments) -> None:
         sweep(arguments)
         return
     config = resolve.for_training(compose.load(arguments.overrides))
-    if processes.is_worker():
-        _share(config, arguments)
-    elif result := _one(arguments.typed, config):
-        _present(result, config, arguments)
+    result = _share(config) if processes.is_worker() else _one(arguments.typed, config)
+    if result and processes.speaks() and "quiet" not in arguments.options:
+        present(arguments, result, lambda result: print_result(result, str(config.folder)))
 
 
 def _one(words: Sequence[str], config: RunConfig) -> dict[str, Any] | None:
@@ -59,19 +58,13 @@ def _checked(config: RunConfig) -> Schedule:
     return stages
 
 
-def _share(config: RunConfig, arguments: Arguments) -> None:
+def _share(config: RunConfig) -> dict[str, Any]:
     """Train as one of several processes."""
     with ending.one_of_several():
         processes.check_started(config)
         from stages.run import run
 
-        result = run(config, schedule.of(config), lambda: open_task(config), Progress())
-        if processes.speaks() and "quiet" not in arguments.options:
-            _present(result, config, arguments)
-
-
-def _present(result: dict[str, Any], config: RunConfig, arguments: Arguments) -> None:
-    present(arguments, result, lambda result: print_result(result, str(config.folder)))
+        return run(config, schedule.of(config), lambda: open_task(config), Progress())
 
 
 def sweep(arguments: Arguments) -> None:
