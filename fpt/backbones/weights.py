@@ -26,7 +26,9 @@ class WeightFiles:
     def __init__(self, folder: Path) -> None:
         """Find the folder's weight files, and the file that holds each tensor."""
         self.folder = folder
-        files = _files_in(folder)
+        if (main := main_file(folder)) is None:
+            raise UserError(f"{folder}: no weights; expected one of {', '.join(WEIGHT_FILES)}")
+        files = _shards(main) if main.name.endswith(".index.json") else [main]
         self._pickled = {file: _load_bin(file) for file in files if file.suffix == ".bin"}
         self._file_of: dict[str, Path] = {}
         for file in files:
@@ -98,14 +100,6 @@ def _open_safetensors(file: Path) -> Any:
     except (SafetensorError, OSError) as error:
         other = other_kind(file) if file.is_file() else None
         raise UserError(f"{file}: {other or f'cannot be read as safetensors ({error})'}") from None
-
-
-def _files_in(folder: Path) -> list[Path]:
-    """The weight files of a folder."""
-    main = main_file(folder)
-    if main is None:
-        raise UserError(f"{folder}: no weights; expected one of {', '.join(WEIGHT_FILES)}")
-    return _shards(main) if main.name.endswith(".index.json") else [main]
 
 
 def _load_bin(file: Path) -> dict[str, Tensor]:
