@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from fpt.config import literal
 
 
@@ -147,27 +149,8 @@ class FamilyRow:
         return grouped or heads, width or self.first.width_in(config) // heads
 
 
-def _family(reads: str, stacks: dict[str, dict[str, Any]], **more: Any) -> FamilyRow:
-    """A family from its entry in the file."""
-    typed = {name: StackRow(**_frozen(stack | {"ffn": Ffn(**_frozen(stack["ffn"]))})) for name, stack in stacks.items()}
-    return FamilyRow(reads=READINGS[reads], stacks=typed, **_frozen(more))
-
-
-def _frozen(value: Any) -> Any:
-    """A value of the file with tuples for lists."""
-    if isinstance(value, dict):
-        return {key: _frozen(inner) for key, inner in value.items()}
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
-
-
-def _reading(learning: dict[str, Any] | None = None, **row: Any) -> Reading:
-    """A way to read from its entry in the file."""
-    return Reading(**row, learning=Learning(**(learning or {})))
-
-
 FILE: dict[str, Any] = literal.own_table(Path(__file__).with_name("families.yaml"))
-READINGS = {name: _reading(**row) for name, row in FILE["readings"].items()}
-FAMILY_TABLE = {name: _family(**row) for name, row in FILE["families"].items()}
+FAMILY_TABLE = TypeAdapter(dict[str, FamilyRow]).validate_python(FILE["families"])
 SUPPORTED: str = FILE["supported"]
 REFUSED: dict[str, str] = FILE["refused"]
 

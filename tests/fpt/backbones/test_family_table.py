@@ -4,12 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from fpt.backbones.family_table import READINGS, Reading
+from fpt.backbones.family_table import FAMILY_TABLE, Reading
+
+READINGS = {"seq2seq": "t5gemma", "spans": "t5", "causal": "llama", "mask": "bert"}  # each with a family that has it
 
 MASKED = SimpleNamespace(mask_token="[MASK]")  # a tokenizer that has a mask
 
 
-@pytest.mark.parametrize("reads", READINGS.values(), ids=READINGS)
+@pytest.mark.parametrize("reads", [FAMILY_TABLE[family].reads for family in READINGS.values()], ids=READINGS)
 def test_a_templates_mask_is_refused_where_the_model_has_no_mark(reads: Reading) -> None:
     assert bool(reads.wrong_mark(is_last=True)) == (reads.mark_of(MASKED) is None)
 
@@ -26,7 +28,7 @@ def test_a_templates_mask_is_refused_where_the_model_has_no_mark(reads: Reading)
 def test_what_it_says_of_a_source_of_7_and_a_target_of_3_tokens(
     name: str, positions: int, answered: int, mark: str | None, chooses: bool
 ) -> None:
-    reads = READINGS[name]
+    reads = FAMILY_TABLE[READINGS[name]].reads
     assert (reads.positions(7, 3), reads.answered(3)) == (positions, answered)
     assert (reads.mark_of(MASKED), reads.chooses("generate")) == (mark, chooses)
     assert reads.chooses("score")

@@ -10,7 +10,7 @@ from scipy.stats import ks_2samp
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fpt.backbones.family_table import READINGS
+from fpt.backbones.family_table import FAMILY_TABLE
 from fpt.config.schema import OptimConfig, PromptConfig
 from fpt.data.batches import Share
 from fpt.prompts.kinds import Late
@@ -98,7 +98,7 @@ def test_it_starts_from_the_seed(generator: str) -> None:
 def test_each_start_is_the_published_distribution(generator: str, checkpoint: Path) -> None:
     """The published code leaves its layers as torch makes them, and without a generator takes torch's embedding."""
     config = PromptConfig(kind="late", generator=generator, bottleneck=64, length=100, pool="mean")
-    config = Late(config).resolved(READINGS["causal"], 4)
+    config = Late(config).resolved(FAMILY_TABLE["llama"].reads, 4)
     found = Late(config).initial(open_folder(checkpoint), labels=(), seed=0)
     torch.manual_seed(1)
     if generator == "none":
