@@ -27,7 +27,6 @@ RESUMING_VERBS = {"train", "compare"}
 LINGER = 5  # seconds to wait for the launcher, which ends this process sooner if it sees that another one has failed
 SYSTEM_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EPIPE)
 SAME = 2.0  # seconds within which a second signal counts as the first: a terminal and a launcher both send it
-LONGEST = 200  # the most characters of a command that are repeated in an error message
 
 
 class Failed(Exception):  # noqa: N818 - like KeyboardInterrupt, it names what happened
@@ -146,9 +145,7 @@ def _last_word(error: BaseException, words: Sequence[str]) -> tuple[str, int]:
         case OSError() if error.errno in SYSTEM_FAILURES:
             return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror}", 1
         case Exception():
-            command = shlex.join(["fpt", *words])
-            command = command if len(command) <= LONGEST else f"{command[:LONGEST]}…"
-            return f"{command}: failed ({reason(error)}); details for a bug report are {_details(error, words)}", 1
+            return f"failed ({reason(error)}); details for a bug report are {_details(error, words)}", 1
     raise error
 
 

@@ -98,7 +98,7 @@ CIRCUMSTANCES: list[tuple[str, list[str], int, str, str]] = [
         ["plan", "task=\udcff"],
         1,
         "",
-        r"fpt: fpt plan 'task=\\udcff': failed \(ModuleNotFoundError: .*\); details for a bug report are in /.*\.txt\n",
+        r"fpt: failed \(ModuleNotFoundError: .*\); details for a bug report are in /.*\.txt\n",
     ),
 ]
 

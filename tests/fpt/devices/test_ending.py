@@ -45,11 +45,12 @@ def test_the_line_that_a_process_tells_goes_to_torchrun_where_it_started_it(
 def test_a_fault_of_ours_names_the_command_and_a_file_with_the_details(capsys: pytest.CaptureFixture[str]) -> None:
     assert tell(ZeroDivisionError("a fault"), ["eval", "run=a b"]) == 1
     said = re.fullmatch(
-        r"fpt: fpt eval 'run=a b': failed \(ZeroDivisionError: a fault\); details for a bug report are in (.*)\n",
+        r"fpt: failed \(ZeroDivisionError: a fault\); details for a bug report are in (.*)\n",
         capsys.readouterr().err,
     )
     assert said
     details = Path(said[1])
+    assert "eval 'run=a b'\n" in details.read_text()
     assert "ZeroDivisionError: a fault" in details.read_text()
     details.unlink()
 
@@ -91,4 +92,4 @@ def test_a_fault_of_one_process_is_told_with_its_rank(tmp_path: Path) -> None:
         in_processes(2, _fail_in_one, tmp_path / "processes")
     said = str(caught.value)
     assert "Traceback" not in said
-    assert re.search(r"fpt: rank 1: .*: failed \(ZeroDivisionError: a fault of ours\); details .* in /", said)
+    assert re.search(r"fpt: rank 1: failed \(ZeroDivisionError: a fault of ours\); details .* in /", said)
