@@ -10,7 +10,7 @@ from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.location import read_values
 from fpt.config.run_config import RunConfig
 from fpt.data.encoded import Encoded
-from fpt.data.encoding import check_labels, tokenised
+from fpt.data.encoding import check_labels, lost_targets, tokenised
 from fpt.data.tokens import tokens_of
 from fpt.devices import distributed
 from fpt.devices.device import named
@@ -60,7 +60,7 @@ def open_inputs(config: RunConfig, task: Task, progress: Progress) -> Inputs:
             f"task.target_length={config.task.target_length}: cuts the labels of {task.name}"
             f" ({', '.join(task.labels)}), and a label that is cut is never right. Give a larger one"
         )
-    for note in task.notes:
+    for note in (*task.notes, *lost_targets(task, tokens_of(task, backbone, config.task))):
         progress.say(note)
     for split, data in zip(("training", "validation", "test"), splits, strict=False):
         sources, targets = data.num_cut

@@ -19,7 +19,7 @@ from fpt.backbones.location import config_values
 from fpt.cli.tables import Output
 from fpt.config.run_config import RunConfig
 from fpt.data.encoded import Encoded
-from fpt.data.encoding import check_labels, tokenised
+from fpt.data.encoding import check_labels, lost_targets, tokenised
 from fpt.data.tokens import tokens_of
 from fpt.errors import UserError
 from fpt.prompts.kinds import TENSOR, kind_of
@@ -70,7 +70,7 @@ def _notes(config: RunConfig, task: Task, backbone: Backbone) -> list[str]:
             check_labels(task, tokens, chosen=tokens.row.reads.chooses(config.task.answer))
     except UserError as error:
         return [str(error)]
-    return []
+    return lost_targets(task, tokens)
 
 
 def _split(name: str, examples: Sequence[Example], data: Encoded, task: Task, backbone: Backbone) -> dict[str, Any]:

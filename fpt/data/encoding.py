@@ -10,9 +10,10 @@ from fpt.data.encoded import Encoded, RaggedRows
 from fpt.data.tokens import Tokens, decoded, tokens_of
 from fpt.errors import UserError
 from fpt.runs.progress import WithBar
-from fpt.tasks.task import ANSWER, Example, Task, TaskRules
+from fpt.tasks.task import ANSWER, SENTINEL, Example, Task, TaskRules
 
 PART = 2000  # so many examples are tokenised at once
+NUM_READ_BACK, MOST_LETTERS = 500, 60  # training targets that are tried, evenly spaced; letters of one that are quoted
 
 
 def encode(
@@ -100,3 +101,24 @@ def check_labels(rules: TaskRules, tokens: Tokens, *, chosen: bool) -> list[list
                 " it; give another word, as in task.labels={LABEL: WORD}, or task.answer=score, which chooses one"
             )
     return rows
+
+
+def lost_targets(task: Task, tokens: Tokens) -> list[str]:
+    """A note for the user if free targets to train on do not read back: no output of the model could be them."""
+    if task.classes:
+        return []
+    some = [task.train[index] for index in range(0, len(task.train), -(-len(task.train) // NUM_READ_BACK))]
+    texts = decoded(tokens.of_targets([example.target for example in some]), tokens.tokenizer)
+    lost = [
+        f"{example.target.removeprefix(SENTINEL)[:MOST_LETTERS]!r} becomes {said[:MOST_LETTERS]!r}"
+        for example, said in zip(some, texts, strict=True)
+        if not _reads_back(task, example, said)
+    ]
+    share = f"{len(lost):,} of {len(some):,} training targets"
+    return [f"{share} do not read back from the model's tokenizer, which cannot say them: {one}" for one in lost[:1]]
+
+
+def _reads_back(task: Task, example: Example, said: str) -> bool:
+    if task.correct:
+        return task.correct(task.from_text(said), example)
+    return said.split() == example.target.removeprefix(SENTINEL).split()

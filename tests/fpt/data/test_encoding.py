@@ -12,7 +12,7 @@ from fpt.backbones import tiny
 from fpt.backbones.backbone import Backbone
 from fpt.backbones.family_table import FAMILY_TABLE
 from fpt.config.compose import load
-from fpt.data.encoding import check_labels, encode
+from fpt.data.encoding import check_labels, encode, lost_targets
 from fpt.data.tokens import Tokens, decoded
 from fpt.errors import UserError
 from fpt.runs.progress import Progress
@@ -283,3 +283,15 @@ def test_a_run_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
     words = [*words_of(tmp_path, "0", "1"), "task.labels={0: 是, 1: yes}"]
     with pytest.raises(UserError, match="which chooses one"):
         inputs.open_inputs(load(words), open_task(load(words)), Progress())
+
+
+@pytest.mark.parametrize("metric", ["exact_match", "rougeL"])
+def test_free_targets_that_do_not_read_back_are_counted(
+    gpt2: Backbone, embedded: Backbone, tmp_path: Path, metric: str
+) -> None:
+    words = [*words_of(tmp_path, *["the lamp", "是 lamp", "a 否"] * 200), f"task.metric={metric}"]
+    task = open_task(load(words))
+    (note,) = lost_targets(task, tokens_of(embedded))
+    assert note.startswith("200 of 300 training targets do not read back from the model's tokenizer")
+    assert note.endswith(("'是 lamp' becomes 'lamp'", "'a 否' becomes 'a'"))
+    assert lost_targets(task, tokens_of(gpt2)) == []
