@@ -3,7 +3,6 @@
 import ipaddress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from fpt.cli.arguments import Arguments
 from fpt.cli.predict import asked, faults_of
@@ -20,13 +19,11 @@ from fpt.cli.subjects import (
     subjects_of,
 )
 from fpt.cli.tables import present, print_scores
-from fpt.config.run_config import RunConfig
 from fpt.devices import processes
 from fpt.devices.ending import one_of_several
 from fpt.errors import UserError
 from fpt.runs.files import replace_file
 from fpt.runs.progress import Progress
-from fpt.runs.run import Run
 from fpt.sharing.card import source_of
 from fpt.sharing.export import check_request
 from fpt.tasks.catalogue import rules_of, with_split
@@ -83,13 +80,10 @@ def export(arguments: Arguments) -> None:
         texts = ([example for _, example in window] for window in windows)
     with progress.console.status("importing torch and transformers"):
         from stages.using.export import export as write
-    present(arguments, write(dict(zip(names, requests, strict=True)), progress, texts), _print_export)
+    made = write(dict(zip(names, requests, strict=True)), progress, texts)
+    present(arguments, made, lambda _: print(f"{made['prompt']} is in {made['folder']}: {', '.join(made['files'])}"))
     for note in faults.notes:
         progress.say(note)
-
-
-def _print_export(written: dict[str, Any]) -> None:
-    print(f"{written['prompt']} is in {written['folder']}: {', '.join(written['files'])}")
 
 
 def serve(arguments: Arguments) -> None:
@@ -110,10 +104,11 @@ def serve(arguments: Arguments) -> None:
         from fpt.serving.waiting import Waiting
         from stages.using.learned import predictor
     prompts = {name: (config, learned_from(arguments, run, config)) for name, (run, config) in subjects.items()}
-    served = {
-        name: app.Served(config.task.name, rules_of(config.task), _example(run, config))
-        for name, (run, config) in subjects.items()
-    }
+    served = {}
+    for name, (run, config) in subjects.items():
+        rules = rules_of(config.task)
+        example = rules.template.text if run is None else source_of(run)  # to try the prompt with
+        served[name] = app.Served(config.task.name, rules, example)
     config, field = next(iter(prompts.values()))[0], arguments.options.get("prompt-field", "prompt")
     service = app.Service(config.model.name, served, field, longest_body, _own_names(host))
     with predictor(prompts, max_new_tokens=limit) as model:
@@ -121,11 +116,6 @@ def serve(arguments: Arguments) -> None:
         progress.say(f"{', '.join(served)} on {config.model.name} at {app.address(own)}; Ctrl-C ends")
         app.run(app.make(service, waiting), own, most=longest_queue + CONNECTIONS)
     progress.say(f"stopped, after {waiting.answered:,} answers in {waiting.batches:,} batches")
-
-
-def _example(run: Run | None, config: RunConfig) -> str:
-    """An example text, to try the prompt with."""
-    return rules_of(config.task).template.text if run is None else source_of(run)
 
 
 def _own_names(host: str) -> tuple[str, ...]:

@@ -30,8 +30,6 @@ from fpt.tasks.task import SENTINEL, Example, Task
 from stages import fits
 from stages.using.learned import from_run
 
-MOST = 80  # how many tokens of a text are shown
-LAST = 20  # how many of these are from its end
 UNKNOWN = 8  # how many unknown characters are listed
 AT_ONCE = 2**14  # how many embeddings are in memory, in float32
 QUANTILES = {"median": 0.5, "90 %": 0.9, "99 %": 0.99, "longest": 1.0}
@@ -176,16 +174,9 @@ def _print_example(output: Output, example: dict[str, Any]) -> None:
     rows = Table.grid(padding=(0, 2))
     for side in ("source", "target"):
         rows.add_row(side, Text(example[side]))
-        rows.add_row("tokens", _tokens(example[f"{side}_tokens"]))
+        rows.add_row("tokens", Text(" ".join(example[f"{side}_tokens"]), style="cyan"))
     rows.add_row("gold", Text(" | ".join(gold or "∅" for gold in example["golds"])))
     output.print(rows)
-
-
-def _tokens(tokens: list[str]) -> Text:
-    """Tokens separated by spaces; if there are many, the middle is left out."""
-    if len(tokens) > MOST:
-        tokens = [*tokens[: MOST - LAST], f"… {len(tokens) - MOST:,} tokens …", *tokens[-LAST:]]
-    return Text(" ".join(tokens), style="cyan")
 
 
 def described_prompt(run: Run, config: RunConfig, stage: int | None, number: int) -> dict[str, Any]:
