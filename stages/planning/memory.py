@@ -84,16 +84,16 @@ class Memory:
         asked = config.train.activation_checkpointing
         if asked is not None or not is_for_card(config.engine):
             return bool(asked)
-        return not self.has_room(config, self.total(config, fewest_at_once(config), checkpointing=False))
+        return not self.has_room(config, self.total(config, choices(config)[0], checkpointing=False))
 
     def micro_batch(self, config: RunConfig, *, checkpointing: bool) -> int:
         """As many examples at once as may be and fit."""
-        most, fewest = most_at_once(config), fewest_at_once(config)
+        fewest, *larger = choices(config)
 
         def is_too_much(size: int) -> bool:
             return not self.has_room(config, self.total(config, size, checkpointing=checkpointing))
 
-        return fewest + bisect_left(range(fewest + 1, most + 1), True, key=is_too_much)
+        return fewest + bisect_left(larger, True, key=is_too_much)
 
     def engine(self, config: RunConfig) -> tuple[EngineConfig, str]:
         """The engine that engine=auto stands for, and why: torch if that fits, or if there is nobody to share with."""
@@ -105,7 +105,7 @@ class Memory:
         if engine.offload != "none":
             return replace(engine, name="deepspeed"), f"engine=deepspeed for engine.offload={engine.offload}"
         plain = replace(config, engine=replace(engine, name="torch"))
-        takes = self.total(plain, fewest_at_once(plain), checkpointing=self.checkpoints(plain))
+        takes = self.total(plain, choices(plain)[0], checkpointing=self.checkpoints(plain))
         said = f"the largest stage takes {amount(takes)}B of {amount(self.of_each(engine))}B of memory"
         if self.has_room(plain, takes) or counted(engine).all == 1:
             return plain.engine, f"engine=torch: {said}"
@@ -118,13 +118,9 @@ def is_auto(config: RunConfig) -> bool:
     return micro_batch == "auto" or (micro_batch is None and is_for_card(config.engine))
 
 
-def fewest_at_once(config: RunConfig) -> int:
-    """The smallest micro-batch that may be chosen."""
-    return 1 if is_auto(config) else most_at_once(config)
-
-
-def most_at_once(config: RunConfig) -> int:
-    """The largest micro-batch: a process's share of the batch, or the given micro-batch if that is smaller."""
+def choices(config: RunConfig) -> range:
+    """The micro-batches to choose from: up to a process's share of the batch, or the one that is given if smaller."""
     share = -(-config.train.batch_size // counted(config.engine).all)
     micro_batch = config.train.micro_batch
-    return min(micro_batch, share) if isinstance(micro_batch, int) else share
+    most = min(micro_batch, share) if isinstance(micro_batch, int) else share
+    return range(1 if is_auto(config) else most, most + 1)
