@@ -4,11 +4,14 @@ OmegaConf itself would resolve `${…}` in every text, even to environment varia
 """
 
 import re
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf._utils import get_omega_conf_dumper, get_yaml_loader
+
+from fpt.errors import UserError
 
 # A quoted text, or a key of `{key:value}` with no space after its colon, as Hydra's users write it and YAML does not.
 UNSPACED = re.compile(r"""("(?:[^"\\]|\\.)*"|'[^']*')|([{,]\s*[^\s:,{}\[\]'"]+):(?=\S)""")
@@ -29,6 +32,26 @@ def parse(text: str) -> Any:
 def spaced(text: str) -> str:
     """A typed mapping with the space that YAML wants after the colon of each key."""
     return UNSPACED.sub(lambda found: found[1] or f"{found[2]}: ", text)
+
+
+def texts(typed: str, key: str, why: str) -> dict[str, str]:
+    """A typed mapping of texts, `{0: no, 1: yes}` or `[no, yes]`, in which YAML itself would see false and true."""
+    try:
+        node = yaml.compose(spaced(typed), Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, RecursionError):
+        node = None
+    pairs = node.value if isinstance(node, yaml.MappingNode | yaml.SequenceNode) else []
+    if isinstance(node, yaml.SequenceNode):
+        pairs = [(word, word) for word in pairs]
+    # In `{no, yes}`, `no` has no word: an empty text without quotes.
+    if not pairs or not all(isinstance(one, yaml.ScalarNode) and (one.value or one.style) for one in chain(*pairs)):
+        raise UserError(f"{key}={typed}: {why}")
+    words: dict[str, str] = {}
+    for value, word in pairs:
+        if value.value in words:
+            raise UserError(f"{key}={typed}: {value.value!r} is given twice; give it once")
+        words[value.value] = word.value
+    return words
 
 
 def dump(values: dict[str, Any]) -> str:

@@ -5,10 +5,12 @@ from typing import Any
 
 import yaml
 
-from fpt.config import label_words, literal
+from fpt.config import literal
 from fpt.config.keys import GROUPS, hint, is_text, settings
-from fpt.config.label_words import LABELS
 from fpt.errors import UserError, reason
+
+LABELS = "task.labels"
+LABEL_FORMS = "write 'task.labels={0: no, 1: yes}', or 'task.labels=[no, yes]' where the words are the target's values"
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def _value(word: str, key: str, text: str) -> Any:
     if text.strip() == "null" and key in settings():
         return None
     if key == LABELS:
-        return label_words.typed(text)
+        return literal.texts(text, LABELS, f"are no label words; {LABEL_FORMS}")
     if is_text(key) or key not in settings() or "choices" in settings()[key].metadata:
         return _unquoted(text)  # of a choice too: YAML reads off as false
     try:

@@ -7,7 +7,6 @@ masked language model; for T5 its first sentinel stands at the mask, and the tar
 from dataclasses import replace
 from statistics import mode
 
-from fpt.config import label_words
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import TaskConfig
 from fpt.errors import UserError, check_among
@@ -65,7 +64,7 @@ def _worded(rules: TaskRules, task: TaskConfig) -> TaskRules:
     for label in given:
         check_among(label, rules.labels, f"task.labels={{{label}: …}}: {task.name} has")
     words = dict(zip(rules.labels, spelt, strict=True)) | given
-    label_words.check_spelling(words.values())
+    labels.check_spelling(words.values())
     if len(set(words.values())) < len(words):
         raise UserError(f"task.labels: two labels have the word '{mode(words.values())}'; give each its own")
     renamed = {value: words[word] for value, word in rules.words.items()}

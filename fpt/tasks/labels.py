@@ -1,11 +1,11 @@
 """Tasks whose answer is one of a few label words, or any number of them, and what the labels weigh in the loss."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from fpt.config import label_words
+from fpt.config import literal
 from fpt.config.schema import TaskConfig
 from fpt.errors import UserError, check_among
 from fpt.tasks import metrics
@@ -32,6 +32,17 @@ LABEL = Template("{label}")  # the target of every built-in label task
 WEIGHTS = "task.class_weights"
 FORMS = f"expected balanced, or weights of labels, as in '{WEIGHTS}={{no: 1, yes: 2.5}}'"
 LEAST, MOST = 1e-6, 1_000_000  # float32 holds these, and sums of their products with losses
+
+
+def check_spelling(words: Iterable[str]) -> None:
+    """Refuse words that no answer could match: answers are compared without case and outer white space."""
+    spelt: dict[str, str] = {}
+    for word in words:
+        if not word or word != word.strip():
+            raise UserError(f"task.labels: the label word {word!r} is empty, or has white space around it")
+        if (other := spelt.setdefault(word.casefold(), word)) != word:
+            why = "differ only in case, in which answers are not compared; spell them alike, or give two words"
+            raise UserError(f"task.labels: {other!r} and {word!r} {why}")
 
 
 def label_rules(
@@ -149,7 +160,7 @@ def class_weights(task: TaskConfig, rules: TaskRules, train: Sequence[Example] =
         return {label: len(train) / (len(counts) * counts[label]) for label in rules.labels if label in counts}
     if not task.class_weights.startswith("{"):
         raise task.error("class_weights", FORMS)
-    given = _given_weights(task, label_words.typed(task.class_weights, WEIGHTS, FORMS), rules)
+    given = _given_weights(task, literal.texts(task.class_weights, WEIGHTS, FORMS), rules)
     return {label: given.get(label, 1.0) for label in rules.labels}
 
 

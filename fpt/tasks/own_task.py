@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from fpt.config import label_words
+from fpt.config.overrides import LABEL_FORMS
 from fpt.config.schema import HUB, TaskConfig
 from fpt.errors import UserError, check_among
 from fpt.tasks import fields, file_formats, free_answers, labels, origins
@@ -65,7 +65,7 @@ def _words(word_of: Mapping[Any, Any]) -> dict[str, str]:
         if value in words:
             raise UserError(f"task.labels: two keys are the value {value}, as 1.0 is 1 and True is true; give one")
         words[value] = fields.as_text(word)
-    label_words.check_spelling(words.values())
+    labels.check_spelling(words.values())
     return words
 
 
@@ -74,7 +74,7 @@ def _label_rules(config: TaskConfig, source: Template, target: Template, records
     words = _words(config.labels or {})
     num = len(set(words.values()))
     if num < 2:
-        raise UserError(f"task.labels={{{', '.join(words)}}}: expected at least two label words; {label_words.FORMS}")
+        raise UserError(f"task.labels={{{', '.join(words)}}}: expected at least two label words; {LABEL_FORMS}")
     if config.multilabel:
         metric = config.metric or labels.OF_SETS[0]
         check_among(metric, labels.OF_SETS, f"task.metric={metric}: with task.multilabel=true, allowed are")
