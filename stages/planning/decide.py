@@ -65,7 +65,6 @@ def plan_ahead(config: RunConfig, schedule: Schedule) -> Plan:
 def described(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
     """The object that `fpt plan --json` prints: the plan, what it was made for, and what validations cost besides."""
     plan, price = plan_ahead(config, schedule), price_of(read_config(*config_values(config.model)))
-    total, lengths = most_examples(config)[1], (config.task.source_length, config.task.target_length)
     return {
         "task": config.task.name,
         "model": config.model.name,
@@ -74,7 +73,7 @@ def described(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
         "target_length": config.task.target_length,
         **plan.to_json(),
         "blocks": [_blocks(stage, schedule) for stage in schedule.stages],
-        "validation": total and of_validation(config, schedule, price, plan.flops, total, lengths),
+        "validation": of_validation(config, schedule, price, plan.flops),
     }
 
 

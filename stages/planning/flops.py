@@ -15,7 +15,7 @@ from fpt.data.encoded import Encoded
 from fpt.devices import distributed
 from fpt.pricing.flops import SOFT, Price
 from fpt.prompts.kinds import kind_of
-from fpt.tasks.catalogue import rules_of
+from fpt.tasks.catalogue import most_examples, rules_of
 from stages.inputs import Inputs
 from stages.schedule import Schedule, Stage
 
@@ -130,15 +130,15 @@ def _total(cost: Callable[..., int], shape: Shape, batches: Counter[Size], **mor
     )
 
 
-def of_validation(
-    config: RunConfig, schedule: Schedule, price: Price, flops: int, total: int, lengths: tuple[int, int]
-) -> dict[str, Any]:
-    """What all validations on `total` examples cost, next to training's `flops`; `lengths` are in tokens.
+def of_validation(config: RunConfig, schedule: Schedule, price: Price, flops: int) -> dict[str, Any] | None:
+    """What validations cost at the length limits, next to training's `flops`; None: the number of examples is unknown.
 
     `times` is how many validations training has. If they are on a sample, the best prompt and the last one are scored
     on all examples after it. `examples` are all outputs, `flops` theirs, and `share` those of all the run's FLOPs.
     """
-    source, target = lengths[0] + config.prompt.length, lengths[1]
+    if not (total := most_examples(config)[1]):
+        return None
+    source, target = config.task.source_length + config.prompt.length, config.task.target_length
     if price.reads.chooses(config.task.answer):
         number = len(rules_of(config.task).labels)
         # A source is read once; its labels follow side by side, and have their first tokens from one place if causal.

@@ -20,7 +20,7 @@ RESERVE = 2**30  # bytes of a GPU left for what is not counted: communication bu
 
 
 def device_memory(engine: EngineConfig) -> int:
-    """Bytes of the device that `engine.device_memory` describes, or free on this machine's; it must not be auto."""
+    """Bytes of the device that `engine.device_memory` describes, or free on the one here; `device` must not be auto."""
     if engine.device_memory is not None:
         return bytes_of(engine.device_memory)
     if not is_for_card(engine):
