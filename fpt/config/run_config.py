@@ -26,7 +26,7 @@ class RunConfig(Group):
     run: schema.FolderConfig
     seed: int = setting(0, least=0)
     resume: str = setting("auto", choices=("auto", "never", "must"))
-    tracking: str = setting("auto", choices=("auto", "none", "tensorboard"))
+    tracking: str = setting("auto", choices=("auto", "none", "tensorboard", "wandb"))
 
     def __post_init__(self) -> None:
         super().__post_init__()

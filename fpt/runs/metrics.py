@@ -4,9 +4,13 @@ TensorBoard shows every line once, although a resumed run drops the lines after 
 gets the lines that are kept again in a new file, and forgets the old one's.
 """
 
+import hashlib
+import os
+import platform
 import time
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
@@ -59,13 +63,15 @@ def expansion_lost(stage: int, lost: dict[str, float]) -> str:
 
 
 def is_tracked(tracking: str) -> bool:
-    """Return whether TensorBoard shows a run with this `tracking=`; refuse it where it is not installed."""
-    has = find_spec("tensorboard") is not None
-    if tracking == "tensorboard" and not has:
+    """Return whether TensorBoard shows a run with this `tracking=`; refuse what is not installed."""
+    needed = {"none": [], "wandb": ["tensorboard", "wandb"]}.get(tracking, ["tensorboard"])
+    missing = [name for name in needed if find_spec(name) is None]
+    if missing and tracking != "auto":
         raise UserError(
-            "tracking=tensorboard: is not installed; pip install 'fpt[tensorboard]', or tracking=none does without"
+            f"tracking={tracking}: {missing[0]} is not installed; pip install 'fpt[{tracking}]', or tracking=none does"
+            " without"
         )
-    return has and tracking != "none"
+    return bool(needed) and not missing
 
 
 def scalars(line: MetricsLine) -> dict[str, float]:
@@ -79,6 +85,22 @@ def open_tracker(config: RunConfig, kept: Sequence[MetricsLine], say: Callable[[
     return Tracker(config, kept, say) if is_tracked(config.tracking) else None
 
 
+def _follow_by_wandb(folder: Path) -> Any:
+    """Have Weights & Biases send along what is written for TensorBoard, to one run for each folder."""
+    import wandb
+
+    identity = hashlib.sha256(f"{platform.node()}{folder.resolve()}".encode()).hexdigest()[:12]
+    wandb.tensorboard.patch(root_logdir=str(folder.resolve()))
+    return wandb.init(
+        project=os.environ.get("WANDB_PROJECT", "fpt"),
+        name=folder.name,
+        id=identity,
+        resume="allow",
+        dir=folder,
+        settings=wandb.Settings(silent=True, console="off"),
+    )
+
+
 class Tracker:
     """Sends lines of metrics.jsonl to TensorBoard; if that fails, it says so once, and the run goes on without."""
 
@@ -86,9 +108,10 @@ class Tracker:
         """Open a new event file, and send it the lines that a resumed run keeps."""
         self._say, self._has_failed = say, False
         try:
+            self._wandb = _follow_by_wandb(config.folder) if config.tracking == "wandb" else None
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer: Any = SummaryWriter(str(config.folder / "tensorboard"), purge_step=0, flush_secs=10)
+            self._writer: Any = SummaryWriter(str(config.folder.resolve() / "tensorboard"), purge_step=0, flush_secs=10)
             seconds = kept[-1].get("seconds", 0) if kept else 0
             self._began = time.time() - seconds  # so that relative times leave out pauses
             for line in kept:
@@ -105,6 +128,8 @@ class Tracker:
     def close(self) -> None:
         """End the tracking."""
         self._try(lambda: self._writer.close())
+        if self._wandb:
+            self._try(self._wandb.finish)
 
     def _write(self, line: MetricsLine) -> None:
         for tag, value in scalars(line).items():

@@ -76,15 +76,29 @@ def test_tracking_changes_nothing_else_and_may_change_when_a_run_goes_on(cli: Cl
     assert (folder.parent / "other/prompt.safetensors").read_bytes() == without
 
 
+def test_weights_and_biases_follows_tensorboards_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    lines = [{"update": update, "stage": 1, "loss": 1.0 / update, "seconds": 0.1} for update in (1, 2)]
+    tracker = open_tracker(compose.load([f"run.dir={tmp_path}", "tracking=wandb"]), lines[:1], print)
+    assert tracker is not None
+    tracker.log(lines[1])
+    tracker.close()
+    (sent,) = (tmp_path / "wandb").glob("offline-run-*/files/**/events.out.tfevents.*")
+    points = read(EventAccumulator(str(sent.parent)))
+    assert points["train/loss", 1] == 1.0
+    assert points["train/loss", 2] == 0.5
+
+
 def test_a_tracker_that_is_not_installed_is_one_line_before_anything_is_read(
     cli: Cli, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metrics, "find_spec", lambda _: None)
-    done = cli("train", *quick, "tracking=tensorboard")
-    assert done.status == 2
-    assert done.err == (
-        "fpt: tracking=tensorboard: is not installed; pip install 'fpt[tensorboard]', or tracking=none does without\n"
-    )
+    for name in ("tensorboard", "wandb"):
+        done = cli("train", *quick, f"tracking={name}")
+        assert done.status == 2
+        assert done.err.startswith(
+            f"fpt: tracking={name}: tensorboard is not installed; pip install 'fpt[{name}]', or "
+        )
     assert not (tmp_path / "run").exists()
     assert "Did you mean 'tensorboard'?" in cli("train", *quick, "tracking=tensorbord").err
 
