@@ -106,10 +106,7 @@ def build(
 
 @contextmanager
 def predictor(
-    path: str | Path,
-    *overrides: str,
-    stage: int | None = None,
-    max_new_tokens: int | None = None,
+    path: str | Path, *overrides: str, stage: int | None = None, max_new_tokens: int | None = None
 ) -> Iterator[Predictor]:
     """Within, a finished run's prompt answers lists of texts.
 

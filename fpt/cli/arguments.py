@@ -1,4 +1,4 @@
-"""Parses what is typed after a verb: its options, overrides of the configuration, and places (folders, files)."""
+"""Parses what is typed after a verb: its options, and overrides of the configuration or folders."""
 
 from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,10 @@ OF_EVERY_VERB = {"json": "print the result for programs", "help": "show this hel
 
 @dataclass(frozen=True)
 class Arguments:
-    """What was typed after a verb, sorted into overrides, places and options."""
+    """What was typed after a verb, sorted into options and overrides."""
 
     typed: Sequence[str]
-    overrides: list[str]
-    places: list[str]
+    overrides: list[str]  # of a configuration; for fpt report, folders
     options: dict[str, str]
 
     def number(self, name: str, default: int, *, least: int = 1, most: int = MOST) -> int:
@@ -59,8 +58,8 @@ def parser_of(options: Mapping[str, str], *, usage: str = "", summary: str = "")
     return parser
 
 
-def parse(words: Sequence[str], options: Mapping[str, str], *, takes_places: bool = False) -> Arguments:
-    """Sort a verb's words into options, which may be written `name=value` too, overrides and places."""
+def parse(words: Sequence[str], options: Mapping[str, str]) -> Arguments:
+    """Sort a verb's words into options, which may be written `name=value` too, and the rest."""
     known = {key.partition("=")[0]: key.partition("=")[2] for key in (*options, *OF_EVERY_VERB)}
     dashed = [f"--{word}" if "=" in word and word.partition("=")[0] in known else word for word in words]
     found, rest = parser_of(options).parse_known_args(dashed)
@@ -74,6 +73,4 @@ def parse(words: Sequence[str], options: Mapping[str, str], *, takes_places: boo
         if word.startswith("-") and word != "-":
             shown = [f"--{name}" for name in known if name != "quiet"]
             raise UserError(f"{word}: unknown option; allowed are {', '.join(shown)}.{did_you_mean(word, shown)}")
-    places = [word for word in rest if takes_places and "=" not in word]
-    overrides = [word for word in rest if word not in places]
-    return Arguments(words, overrides, places, {name: values[0] for name, values in given.items()})
+    return Arguments(words, rest, {name: values[0] for name, values in given.items()})

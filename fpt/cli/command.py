@@ -31,7 +31,7 @@ class Verb:
     example: str = ""  # of its use, for the list of all verbs
     usage: str = ""  # the part between the verb and --json in its own help
     options: dict[str, str] = field(default_factory=dict)  # besides overrides, with their help
-    takes_places: bool = False  # whether it takes words without =, as folders or files
+    takes_places: bool = False  # whether it takes folders
     takes_overrides: bool = True  # whether it takes overrides of a configuration
 
 
@@ -87,7 +87,7 @@ def _call(name: str, verb: Verb, words: list[str]) -> None:
         os.getcwd()
     except OSError as error:
         raise UserError(f"the working directory is gone ({error.strerror}); cd to a folder that exists") from None
-    arguments = parse(words, verb.options, takes_places=verb.takes_places)
+    arguments = parse(words, verb.options)
     if "help" in arguments.options:
         print(_help(name, verb, [] if "multirun" in arguments.options else arguments.overrides), end="")
         return

@@ -143,8 +143,8 @@ def report(arguments: Arguments) -> None:
     """Run `fpt report`."""
     from fpt.report import page as pages  # here, as no other verb needs what it imports
 
-    places = [*arguments.places, *arguments.overrides]  # a folder's name may hold =
-    runs, page = pages.open_runs(places), pages.output_of(places, arguments.options.get("output"))
+    folders = arguments.overrides
+    runs, page = pages.open_runs(folders), pages.output_of(folders, arguments.options.get("output"))
     with Progress().console.status("drawing the report"):
         pages.write(runs, page)
     present(arguments, {"page": str(page)}, lambda _: print(page))
