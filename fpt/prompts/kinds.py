@@ -91,7 +91,7 @@ class Soft(_Learned):
     def not_exported(self) -> dict[str, str]:
         """The export formats that cannot hold it, each with the reason."""
         why = "is for prompts before the source, and prompt.place=suffix puts this one behind it"
-        return dict.fromkeys(("peft", "npy", "tokens"), why) if self.is_behind else {}
+        return dict.fromkeys(("peft", "npy", "thunlp", "tokens"), why) if self.is_behind else {}
 
     def position(self, num_blocks: int) -> int:
         """The number of blocks below the prompt, in a first stack of `num_blocks`."""
@@ -155,7 +155,8 @@ class Late(_Learned):
     name = "late"
     is_behind: ClassVar[bool] = False
     not_exported: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("peft", "npy", "embeds", "tokens"), "a late prompt is made inside the model, from each example's states there"
+        ("peft", "npy", "thunlp", "embeds", "tokens"),
+        "a late prompt is made inside the model, from each example's states there",
     )
 
     @staticmethod

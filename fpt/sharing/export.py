@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-FORMATS = ("fpt", "peft", "npy", "hf", "tokens", "embeds")
+FORMATS = ("fpt", "peft", "npy", "thunlp", "hf", "tokens", "embeds")
 WITH_MODEL = ("hf", "tokens")  # the formats that include the prompt's model
 
 

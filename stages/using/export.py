@@ -69,6 +69,11 @@ def _write(request: ExportRequest, folder: Path, progress: Progress, texts: Iter
     elif request.to == "npy":  # as google-research/prompt-tuning's `prompts.from_array` takes it, float32
         np.save(array := BytesIO(), learned.tensors[TENSOR].float().numpy())
         (folder / "prompt.npy").write_bytes(array.getvalue())  # numpy's own error on a full disk does not say so
+    elif request.to == "thunlp":  # what `Trainer.load_checkpoint` of thunlp/FastPromptTuning reads
+        updates = {"epoch": 0, "num_updates": request.run.result["updates"]}
+        prompt = {"prompt": learned.tensors[TENSOR].float().clone(), "args": {"tune_method": "prompt"}}
+        torch.save({**prompt, "current_state": updates}, packed := BytesIO())
+        (folder / "checkpoint.pt").write_bytes(packed.getvalue())
     else:
         use = kind_of(learned.config).metadata(request.layer)
         (folder / PROMPT).write_bytes(dump_prompt(learned.tensors, stage=request.stage.name, **use))

@@ -19,6 +19,7 @@ from fpt.__main__ import main
 from fpt.backbones import tiny
 from fpt.backbones.backbone import open_backbone
 from fpt.data.encoded import Batch, Encoded, RaggedRows
+from fpt.prompts.files import open_prompt
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.readers import prompted_model
@@ -131,7 +132,19 @@ def test_the_array_is_the_prompt_as_googles_loader_wants_it(cli: Cli, run: Path)
     assert torch.equal(torch.from_numpy(array), load_file(run / "prompt.safetensors")["prompt"])
 
 
-@pytest.mark.parametrize(("to", "number"), [("peft", None), ("npy", None), ("hf", None), ("hf", 1)])
+def test_the_checkpoint_has_what_the_published_code_loads(cli: Cli, run: Path) -> None:
+    """Its `load_checkpoint` reads these keys; fpt reads the prompt back."""
+    assert cli("export", f"run={run}", "to=thunlp").status == 0
+    file = run / "export" / "thunlp" / "checkpoint.pt"
+    loaded = torch.load(file, map_location="cpu")
+    assert loaded["args"]["tune_method"] == "prompt"
+    assert loaded["current_state"] == {"epoch": 0, "num_updates": open_run(run).result["updates"]}
+    assert torch.equal(loaded["prompt"], load_file(run / "prompt.safetensors")["prompt"])
+    assert file.stat().st_size < 5000
+    assert torch.equal(open_prompt(file).tensors()["prompt"], loaded["prompt"])
+
+
+@pytest.mark.parametrize(("to", "number"), [("peft", None), ("npy", None), ("thunlp", None), ("hf", None), ("hf", 1)])
 def test_the_cards_python_answers_as_the_prompt_does(
     cli: Cli,
     run: Path,
