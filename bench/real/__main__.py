@@ -46,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1, help="of a run (default %(default)s)")
     parser.add_argument("--tune", action="store_true", help="try each arm's rates, on a seed of their own")
     parser.add_argument("--parts", action="store_true", help="prompts trained on parts of a model: the paper's Table 1")
+    parser.add_argument(
+        "--busy", action="store_true", help="the machine does other work too: leave seconds out of tables"
+    )
     parser.add_argument("--json", action="store_true", help="print what the tables are made of")
     parser.add_argument("--done", action="store_true", help="run nothing")
     options = parser.parse_args(arguments)
@@ -54,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for kind in chosen(options):
         if not options.done and not runs.is_done(kind):
             print(kind.name, file=sys.stderr, flush=True)
-            runs.make(kind, options.models, options.data, options.dtype, options.threads)
+            runs.make(kind, options.models, options.data, options.dtype, options.threads, busy=options.busy)
     rows = runs.kept()
     if options.json:
         by_model = {model: tables.of_model(rows, model, options.updates) for model in options.model}

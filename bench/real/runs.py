@@ -34,8 +34,8 @@ def is_done(kind: Kind) -> bool:
     return row is not None and row["words"] == kind.words
 
 
-def make(kind: Kind, models: Path, data: Path, dtype: str, threads: int) -> None:
-    """Do a run from its beginning, unless another process is at it."""
+def make(kind: Kind, models: Path, data: Path, dtype: str, threads: int, *, busy: bool) -> None:
+    """Do a run from its beginning, unless another process is at it; `busy` is noted with it."""
     folder = FOLDER / kind.name
     with claimed(folder) as is_ours:
         if is_ours and not is_done(kind):
@@ -43,7 +43,7 @@ def make(kind: Kind, models: Path, data: Path, dtype: str, threads: int) -> None
             timed = _watched(kind.command(models, data, dtype, folder), folder, threads)
             FILE.parent.mkdir(exist_ok=True)
             with FILE.open("a") as stream:
-                stream.write(json.dumps(_row(kind, folder / "run", timed, threads)) + "\n")
+                stream.write(json.dumps(_row(kind, folder / "run", timed, threads) | {"busy": busy}) + "\n")
 
 
 def _watched(command: list[str], folder: Path, threads: int) -> list[tuple[float, float]]:

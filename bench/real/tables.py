@@ -64,9 +64,16 @@ def summary(arm: str, rows: Mapping[str, Mapping[Pair, Row]]) -> dict[str, Any]:
         "against": [row["metric"]["last"] - other["metric"]["last"] for row, other in beside],
         "flops": [row["flops"] / other["flops"] for row, other in priced],
         "flops_to_vanilla": [_to_score(row, other, "flops") for row, other in priced],
-        "seconds_to_vanilla": [_to_score(row, other, "cpu") for row, other in beside],
-        "seconds_to_peft": [_to_score(row, peft[pair], "cpu") for pair, row in own.items() if pair in peft],
+        "seconds_to_vanilla": [_to_score(*pair, "cpu") for pair in _timed(beside)],
+        "seconds_to_peft": [
+            _to_score(*pair, "cpu") for pair in _timed([(row, peft[pair]) for pair, row in own.items() if pair in peft])
+        ],
     }
+
+
+def _timed(pairs: Sequence[tuple[Row, Row]]) -> list[tuple[Row, Row]]:
+    """The pairs whose runs were alone on the machine: beside other work a run takes up to twice the seconds."""
+    return [pair for pair in pairs if not any(row.get("busy") for row in pair)]
 
 
 def _to_score(row: Row, other: Row, spent: str) -> float | None:

@@ -50,6 +50,8 @@ def test_shares_are_of_vanillas_run_and_of_pefts() -> None:
     assert (late["against"], late["flops"], late["scores"]) == ([10.0], [0.5], {"trec": [90.0]})
     assert cr["flops_to_vanilla"] == [None]  # one validation has the score, and the next does not hold it
     assert cr["seconds_to_peft"] == [0.3]
+    busy = rows | {PEFT: {pair: {**one, "busy": True} for pair, one in rows[PEFT].items()}}
+    assert summary(PEFT, busy)["seconds_to_vanilla"] == []
     assert (peft["flops"], peft["flops_to_vanilla"], peft["seconds_to_vanilla"]) == ([], [], [None])
 
 
