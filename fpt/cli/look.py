@@ -104,12 +104,9 @@ def _print_memory(output: Output, plan: dict[str, Any]) -> None:
     output.show(rows)
     for sentence in plan["reasons"][1:]:  # the first one says why this engine
         output.say(sentence)
-    output.say(_verdict(plan), "bold")
-
-
-def _verdict(plan: dict[str, Any]) -> str:
     has = f"{in_bytes(plan['device_memory'])} of memory, a tenth of it left free"
-    return f"every stage fits into {has}" if plan["fits"] else f"the largest stage does not fit into {has}; {LESS}"
+    fits, not_all = f"every stage fits into {has}", f"the largest stage does not fit into {has}; {LESS}"
+    output.say(fits if plan["fits"] else not_all, "bold")
 
 
 def show(arguments: Arguments) -> None:

@@ -189,7 +189,7 @@ def described_prompt(run: Run, config: RunConfig, stage: int | None, number: int
     learned.selection(backbone)  # refuses another model
     prompt = learned.tensors[TENSOR].float()
     cosines, norms = _beside_embeddings(prompt, backbone)
-    best = cosines.topk(min(number, len(norms)))
+    best, prompts = cosines.topk(min(number, len(norms))), [run.prompt(one) for one in run.stages]
     return {
         "run": str(run.path),
         "model": config.model.name,
@@ -199,7 +199,8 @@ def described_prompt(run: Run, config: RunConfig, stage: int | None, number: int
             {"norm": norm, "nearest": _items(backbone, ids, values)}
             for norm, ids, values in zip(prompt.norm(dim=1).tolist(), best.indices, best.values, strict=True)
         ],
-        "similarity": _similarity([run.prompt(one) for one in run.stages]),
+        # For every two stages the mean cosine of the corresponding vectors of their prompts.
+        "similarity": [[cosine_similarity(one, other).mean().item() for other in prompts] for one in prompts],
     }
 
 
@@ -218,11 +219,6 @@ def _items(backbone: Backbone, ids: Tensor, cosines: Tensor) -> list[dict[str, A
     tokens = backbone.tokenizer.convert_ids_to_tokens(ids.tolist())
     rows = zip(tokens, ids.tolist(), cosines.tolist(), strict=True)
     return [{"token": token, "id": index, "cosine": cosine} for token, index, cosine in rows]
-
-
-def _similarity(prompts: list[Tensor]) -> list[list[float]]:
-    """For every two stages the mean cosine of the corresponding vectors of their prompts."""
-    return [[cosine_similarity(one, other).mean().item() for other in prompts] for one in prompts]
 
 
 def print_prompt(view: dict[str, Any]) -> None:

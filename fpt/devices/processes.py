@@ -28,11 +28,6 @@ def counted(engine: EngineConfig) -> Counts:
     return Counts(engine.processes, engine.processes) if engine.processes > 1 else _started()
 
 
-def are_typed(engine: EngineConfig) -> bool:
-    """Return whether the number of processes is up to engine.processes, not to another launcher."""
-    return _started().all == 1 or _started() == (engine.processes, engine.processes)
-
-
 def speaks() -> bool:
     """Return whether this process prints and writes for all processes."""
     return not is_worker() or os.environ.get("RANK") == "0"
