@@ -13,7 +13,7 @@ from fpt import __version__
 from fpt.errors import UserError
 from fpt.report import plots
 from fpt.report.plots import Plot, colour_of
-from fpt.report.runs import Group, ReportedRun, by_seed, read
+from fpt.report.runs import ReportedRun, read
 from fpt.runs.files import replace_file, try_writing
 from fpt.runs.metrics import expansion_lost
 from fpt.runs.run import open_run
@@ -53,29 +53,27 @@ def write(runs: Sequence[ReportedRun], page: Path) -> None:
         try_writing(page.parent)
     except OSError as error:
         raise UserError(f"{page}: cannot be written ({error.strerror}); give another output=FILE.html") from None
-    groups = by_seed(runs)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"amount": amount, "shown": _shown, "base64": lambda data: base64.b64encode(data).decode()}
     html = environment.from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8")).render(
         version=__version__,
-        colours={run.number: colour_of(group) for group in groups for run in group.runs},
+        colours={run.number: colour_of(run) for run in runs},
         runs=runs,
-        sections=list(_sections(groups)),
+        sections=list(_sections(runs)),
         differences=_differences(runs),
         lost=expansion_lost,
     )
     replace_file(page, html.encode())
 
 
-def _sections(groups: Sequence[Group]) -> Iterator[tuple[str, list[Plot]]]:
+def _sections(runs: Sequence[ReportedRun]) -> Iterator[tuple[str, list[Plot]]]:
     """Draw the runs of each task and metric on shared axes; yields titles and plots."""
-    sections: dict[tuple[str, str], list[Group]] = {}
-    for group in groups:
-        run = group.runs[0]
+    sections: dict[tuple[str, str], list[ReportedRun]] = {}
+    for run in runs:
         if run.updates:
-            sections.setdefault((run.settings["task.name"], run.metric), []).append(group)
+            sections.setdefault((run.settings["task.name"], run.metric), []).append(run)
     for (task, metric), members in sections.items():
-        scored = [group for group in members if metric and any(run.validations for run in group.runs)]
+        scored = [run for run in members if metric and run.validations]
         score = [plots.score(scored)] if scored else []
         yield f"{task}: {metric}" if metric else task, [*score, plots.loss(members)]
 

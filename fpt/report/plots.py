@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from fpt.report.runs import Floats, Group
+from fpt.report.runs import Floats, ReportedRun
 from fpt.units import amount
 
 # Okabe and Ito's colours, which colour-blind people can tell apart.
@@ -31,16 +31,15 @@ class Plot(NamedTuple):
 
 
 @STYLED
-def score(groups: Sequence[Group]) -> Plot:
+def score(runs: Sequence[ReportedRun]) -> Plot:
     """Plot the main metric against FLOPs; hollow points are scores on partial models, filled ones on the full model."""
-    figure, axes = _figure(groups, "flops")
-    for group in groups:
-        for run, is_full in product(group.runs, (False, True)):
-            lines = [line for line in run.validations if run.is_full(line["stage"]) == is_full]
-            flops, scores = ([line[key] for line in lines] for key in ("flops", run.metric))
-            partial: dict[str, Any] = {} if is_full else {"markerfacecolor": "w", "linestyle": (0, (2, 2))}
-            axes.plot(flops, scores, linewidth=1.8 if is_full else 1, **_look(group), **partial)
-    result = next((run.result for group in groups for run in group.runs if run.result), None)
+    figure, axes = _figure(runs, "flops")
+    for run, is_full in product(runs, (False, True)):
+        lines = [line for line in run.validations if run.is_full(line["stage"]) == is_full]
+        flops, scores = ([line[key] for line in lines] for key in ("flops", run.metric))
+        partial: dict[str, Any] = {} if is_full else {"markerfacecolor": "w", "linestyle": (0, (2, 2))}
+        axes.plot(flops, scores, linewidth=1.8 if is_full else 1, **_look(run), **partial)
+    result = next((run.result for run in runs if run.result), None)
     if result:
         axes.axhline(result["majority"], color=INK, linewidth=1, linestyle=(0, (5, 3)), alpha=0.7)
         text, place = f"{result['baseline']} {result['majority']:.2f}", (1, result["majority"])
@@ -48,57 +47,51 @@ def score(groups: Sequence[Group]) -> Plot:
     axes.margins(y=0.12)
     axes.xaxis.set_major_formatter(lambda value, _: amount(value) if value else "0")
     axes.set_xlabel("training FLOPs")
-    metric = groups[0].runs[0].metric
+    metric = runs[0].metric
     axes.set_ylabel(f"{metric}, validation")
     return _drawn(figure, f"{metric} against FLOPs")
 
 
 @STYLED
-def loss(groups: Sequence[Group]) -> Plot:
+def loss(runs: Sequence[ReportedRun]) -> Plot:
     """Plot the training loss against updates: a running mean in each stage and, for a single run, every update too."""
-    figure, axes = _figure(groups, "update")
-    for group in groups:
-        colour = colour_of(group)
-        for run in group.runs:
-            x, y, stages = (np.array([line[key] for line in run.updates], float) for key in ("update", "loss", "stage"))
-            if _is_alone(groups):
-                axes.plot(x, y, color=colour, linewidth=0.7, alpha=0.3)
-            for stage in np.unique(stages):
-                inside = stages == stage
-                mean = _running_mean(y[inside], max(3, len(run.updates) // 40))
-                axes.plot(x[inside], mean, color=colour, linewidth=1.8)
+    figure, axes = _figure(runs, "update")
+    for run in runs:
+        x, y, stages = (np.array([line[key] for line in run.updates], float) for key in ("update", "loss", "stage"))
+        if len(runs) == 1:
+            axes.plot(x, y, color=colour_of(run), linewidth=0.7, alpha=0.3)
+        for stage in np.unique(stages):
+            inside = stages == stage
+            mean = _running_mean(y[inside], max(3, len(run.updates) // 40))
+            axes.plot(x[inside], mean, color=colour_of(run), linewidth=1.8)
     axes.set_xlabel("updates")
     axes.set_ylabel("loss, training")
     return _drawn(figure, "loss against updates")
 
 
-def _figure(groups: Sequence[Group], key: str) -> tuple[Figure, Axes]:
+def _figure(runs: Sequence[ReportedRun], key: str) -> tuple[Figure, Axes]:
     """Make axes with a legend below them or, for a single run, with a dotted line at every expansion."""
     figure = Figure(figsize=(5.6, 3.4), layout="constrained")
     axes = figure.subplots()
-    if _is_alone(groups):
-        for stage, start, _ in groups[0].runs[0].spans(key):
+    if len(runs) == 1:
+        for stage, start, _ in runs[0].spans(key):
             if stage > 1:
                 axes.axvline(start, color=INK, linewidth=0.8, linestyle=":", alpha=0.6)
     else:
-        lines = [Line2D([], [], label=group.label, **_look(group)) for group in groups]
+        lines = [Line2D([], [], label=run.label, **_look(run)) for run in runs]
         figure.legend(handles=lines, loc="outside lower center", ncols=1 + (len(lines) > 1), fontsize=7)
     return figure, axes
 
 
-def _is_alone(groups: Sequence[Group]) -> bool:
-    return sum(len(group.runs) for group in groups) == 1
+def colour_of(run: ReportedRun) -> str:
+    """Return the colour in which a run is drawn."""
+    return COLOURS[(run.number - 1) % len(COLOURS)]
 
 
-def colour_of(group: Group) -> str:
-    """Return the colour in which a group is drawn."""
-    return COLOURS[(group.number - 1) % len(COLOURS)]
-
-
-def _look(group: Group) -> dict[str, Any]:
-    """Return a group's colour, and a marker that tells groups of one colour apart."""
-    turn = (group.number - 1) // len(COLOURS)
-    return {"color": colour_of(group), "marker": MARKERS[turn % len(MARKERS)], "markersize": 4}
+def _look(run: ReportedRun) -> dict[str, Any]:
+    """Return a run's colour, and a marker that tells runs of one colour apart."""
+    turn = (run.number - 1) // len(COLOURS)
+    return {"color": colour_of(run), "marker": MARKERS[turn % len(MARKERS)], "markersize": 4}
 
 
 def _running_mean(values: Floats, size: int) -> Floats:

@@ -1,18 +1,16 @@
 """Reads what the report shows of each run, finished or not: its curves, stages and examples."""
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fpt.config import literal
-from fpt.config.stored import MAY_DIFFER
 from fpt.errors import UserError
 from fpt.runs.folder import METRICS
 from fpt.runs.metrics import lost_at
@@ -117,29 +115,6 @@ def read(files: Run, number: int, label: str) -> ReportedRun:
     if not all(run.metric in line for line in validations):
         raise UserError(f"{files.path / METRICS}: is damaged: a validation has no {run.metric or 'score'}")
     return run
-
-
-class Group(NamedTuple):
-    """Runs that differ only in their seeds, drawn as one."""
-
-    number: int
-    runs: list[ReportedRun]
-
-    @property
-    def label(self) -> str:
-        """The first run's label, and the number of others."""
-        first = self.runs[0].label
-        return first if len(self.runs) == 1 else f"{first} and {len(self.runs) - 1} more"
-
-
-def by_seed(runs: Sequence[ReportedRun]) -> list[Group]:
-    """Group runs that differ only in their seeds, in the order of each group's first run."""
-    groups: dict[str, list[ReportedRun]] = {}
-    for run in runs:
-        differs = [key for key in run.settings if key in ("seed", *MAY_DIFFER) or key.startswith("engine.")]
-        settings = {key: value for key, value in run.settings.items() if value is not None and key not in differs}
-        groups.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append(run)
-    return [Group(number, members) for number, members in enumerate(groups.values(), 1)]
 
 
 def _is_sound(line: object, num_stages: int) -> bool:

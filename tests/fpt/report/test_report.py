@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from fpt.report.page import open_runs, output_of, write
-from fpt.report.runs import by_seed, read
 from fpt.runs.folder import problem_of, read_ledger, set_aside
 from fpt.runs.run import open_run
 from tests.conftest import Outcome, quick_words
@@ -253,13 +252,3 @@ def test_a_run_of_the_papers_length_draws_in_seconds_and_fits_a_mail(finished: P
     write([run], page)
     assert time.process_time() - begun < 10
     assert page.stat().st_size < 2**20
-
-
-def test_runs_that_differ_by_their_seed_have_one_colour(finished: Path, tmp_path: Path) -> None:
-    places = [finished, *(shutil.copytree(finished, tmp_path / name) for name in ("other", "third"))]
-    runs = [read(open_run(place), number, place.name) for number, place in enumerate(places, 1)]
-    runs[1] = replace(runs[1], settings={**runs[1].settings, "seed": 7, "run.dir": "x"})
-    runs[2] = replace(runs[2], settings={**runs[2].settings, "optim.lr": 0.7})
-    groups = by_seed(runs)
-    assert [[run.number for run in group.runs] for group in groups] == [[1, 2], [3]]
-    assert [group.label for group in groups] == ["finished and 1 more", "third"]
