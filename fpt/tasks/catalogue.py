@@ -40,7 +40,10 @@ def is_own(task: TaskConfig) -> bool:
 def _named_rules(task: TaskConfig) -> TaskRules:
     check_among(task.name, RULES, f"task.name={task.name}: allowed are")
     own_task.check_unused(task)
-    rules = _measured(_worded(RULES[task.name], task), task.metric, task.name)
+    rules = _worded(RULES[task.name], task)
+    metric = task.metric or rules.metric
+    check_among(metric, rules.metrics or (rules.metric,), f"task.metric={metric}: {task.name} has")
+    rules = replace(rules, metric=metric)
     if task.world != "plain" and rules.records.generated:
         return replace(rules, records=replace(rules.records, land=task.land or 0))
     if task.land is not None:
@@ -64,19 +67,10 @@ def _worded(rules: TaskRules, task: TaskConfig) -> TaskRules:
     for label in given:
         check_among(label, rules.labels, f"task.labels={{{label}: …}}: {task.name} has")
     words = dict(zip(rules.labels, spelt, strict=True)) | given
-    labels.check_spelling(words.values())
     if len(set(words.values())) < len(words):
         raise UserError(f"task.labels: two labels have the word '{mode(words.values())}'; give each its own")
     renamed = {value: words[word] for value, word in rules.words.items()}
     return labels.label_rules(template, renamed, rules.records, rules.metrics)
-
-
-def _measured(rules: TaskRules, metric: str | None, task: str) -> TaskRules:
-    """The rules with another of the task's metrics as the main one."""
-    if metric is None:
-        return rules
-    check_among(metric, rules.metrics or (rules.metric,), f"task.metric={metric}: {task} has")
-    return replace(rules, metric=metric)
 
 
 def data_of(config: RunConfig, rules: TaskRules) -> str:

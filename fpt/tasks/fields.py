@@ -118,15 +118,13 @@ def texts(record: Record, name: str, where: str) -> list[str]:
 def objects(record: Record, name: str, where: str, faults: Faults | None = None) -> Iterator[PlacedRecord]:
     """The objects in the list in a record's field, each with its place; without `faults`, a wrong one is an error."""
     faults = faults or Faults()
-    items: list[Any] = []
     with faults:
-        items = _field(record, name, where, list, "a list")
-    for number, item in enumerate(items):
-        place = f"{where}{'.' if where.endswith(']') else ', '}{name}[{number}]"
-        with faults:
-            if not isinstance(item, dict):
-                raise UserError(f"{place}: expected an object, got {type(item).__name__}")
-            yield place, item
+        for number, item in enumerate(_field(record, name, where, list, "a list")):
+            place = f"{where}{'.' if where.endswith(']') else ', '}{name}[{number}]"
+            with faults:
+                if not isinstance(item, dict):
+                    raise UserError(f"{place}: expected an object, got {type(item).__name__}")
+                yield place, item
 
 
 def _field(record: Record, name: str, where: str, kind: Any, expected: str) -> Any:

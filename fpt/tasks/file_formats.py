@@ -12,6 +12,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -89,7 +90,8 @@ def table(
                 names = cells
                 check_names(names, where)
                 continue
-            if columns and first == 1 and any(map(_are_one_name, cells, columns)):
+            alike = (cell.strip().casefold() == name.casefold() for cell, name in zip(cells, names, strict=False))
+            if columns and first == 1 and any(alike):
                 raise UserError(f"{where}: is a header, as it has a name of task.columns; give task.columns=null")
             if len(cells) == len(names):
                 yield where, dict(zip(names, cells, strict=True))
@@ -103,10 +105,6 @@ def check_names(names: Sequence[str], where: str) -> None:
     (name, count), *_ = [*Counter(filter(None, names)).most_common(1), ("", 0)]
     if count > 1:
         raise UserError(f"{where}: {count} columns are called '{name}'; give each a name of its own")
-
-
-def _are_one_name(cell: str, column: str) -> bool:
-    return cell.strip().casefold() == column.casefold()
 
 
 def csv_rows(file: Path) -> Iterator[Row]:
@@ -221,14 +219,12 @@ def _parquet(file: Path, _: Faults) -> Iterator[PlacedRecord]:
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
-    number = 0
     try:
         content = ParquetFile(file)
         check_names(content.schema_arrow.names, str(file))
-        for batch in content.iter_batches(1000):
-            for record in batch.to_pylist():
-                number += 1
-                yield f"{file}, row {number}", record
+        batches = (batch.to_pylist() for batch in content.iter_batches(1000))
+        for number, record in enumerate(chain.from_iterable(batches), 1):
+            yield f"{file}, row {number}", record
     except (ArrowException, OSError) as error:
         other = other_kind(file) if file.is_file() else None
         raise UserError(f"{file}: {other or f'cannot be read as Parquet ({reason(error)})'}") from None

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from statistics import fmean, mode
 
 from fpt.errors import UserError
 from fpt.tasks import metrics
@@ -26,7 +27,7 @@ def text_rules(template: Template, target: Template, records: Origin, metric: st
         metric=metric,
         score=score,
         correct=correct,
-        baseline=most_common_answer,
+        baseline=partial(most_common, "answer"),
     )
 
 
@@ -76,8 +77,10 @@ def number(text: str) -> float | None:
 def text_scores(
     form: Form, names: tuple[str, str], answers: Sequence[str], examples: Sequence[Example]
 ) -> dict[str, float]:
-    """Exact match and F1 of words, under these names, in SQuAD's or another form."""
-    return dict(zip(names, metrics.text_scores(answers, [example.golds for example in examples], form), strict=True))
+    """Percentage of answers that equal one of their golds, and the mean F1 of their words, under these names."""
+    pairs = [(answer, example.golds) for answer, example in zip(answers, examples, strict=True)]
+    measures = zip(names, (metrics.exact_match, metrics.word_f1), strict=True)
+    return {name: 100 * fmean(measure(*pair, form) for pair in pairs) for name, measure in measures}
 
 
 def correct(form: Form, answer: str, example: Example) -> bool:
@@ -107,10 +110,10 @@ def _correlations(
     return metrics.correlations(read, golds)
 
 
-def most_common_answer(train: Sequence[Example], valid: Sequence[Example]) -> tuple[str, list[str]]:
-    """The answer given most often in training, which may be that there is none."""
-    common = metrics.most_common([example.golds[0] for example in train])
-    return "most common answer" if common else "always no answer", [common] * len(valid)
+def most_common(what: str, train: Sequence[Example], valid: Sequence[Example]) -> tuple[str, list[str]]:
+    """The baseline of the answer given most often in training, the alphabetically first among equals."""
+    answer = mode(sorted(example.golds[0] for example in train))
+    return f"most common {what}" if answer else "always no answer", [answer] * len(valid)
 
 
 # How texts are scored, and whether one is right, by the main metric; ROUGE tells no right from wrong.

@@ -10,7 +10,7 @@ from fpt.config.schema import TaskConfig
 from fpt.errors import UserError, check_among
 from fpt.tasks import metrics
 from fpt.tasks.fields import Record, compared
-from fpt.tasks.free_answers import number
+from fpt.tasks.free_answers import most_common, number
 from fpt.tasks.origins import Origin
 from fpt.tasks.task import Example, Golds, TaskRules, Template
 
@@ -34,7 +34,7 @@ FORMS = f"expected balanced, or weights of labels, as in '{WEIGHTS}={{no: 1, yes
 LEAST, MOST = 1e-6, 1_000_000  # float32 holds these, and sums of their products with losses
 
 
-def check_spelling(words: Iterable[str]) -> None:
+def _check_spelling(words: Iterable[str]) -> None:
     """Refuse words that no answer could match: answers are compared without case and outer white space."""
     spelt: dict[str, str] = {}
     for word in words:
@@ -53,6 +53,8 @@ def label_rules(
     `words` has the label word of each value, in its `compared` form, that the target may have.
     """
     labels = tuple(dict.fromkeys(words.values()))
+    _check_spelling(labels)
+    spelt = {label.casefold(): label for label in labels}
     return TaskRules(
         records=records,
         template=template,
@@ -61,10 +63,10 @@ def label_rules(
         words=words,
         metrics=tuple(metric_names),
         metric=metric_names[0],
-        from_text=partial(_from_text, {label.casefold(): label for label in labels}),
+        from_text=lambda text: spelt.get(text.strip().casefold(), text.strip()),
         score=partial(_score, metric_names, labels),
         correct=lambda answer, example: answer in example.golds,
-        baseline=_most_common_label,
+        baseline=partial(most_common, "label"),
     )
 
 
@@ -83,7 +85,7 @@ def multilabel_rules(
         metric=metric,
         from_text=lambda text: _joined(_labels_in(known, text)),
         score=partial(_set_scores, known),
-        baseline=lambda train, valid: ("most common set of labels", _most_common_label(train, valid)[1]),
+        baseline=partial(most_common, "set of labels"),
     )
 
 
@@ -134,17 +136,8 @@ def _score(metric_names: Texts, labels: Texts, answers: Texts, examples: Sequenc
     return {name: MEASURES[name](answers, golds, labels, groups) for name in metric_names}
 
 
-def _from_text(words: Mapping[str, str], text: str) -> str:
-    """The label word that equals the answer without regard to case and surrounding space; else the answer, stripped."""
-    return words.get(text.strip().casefold(), text.strip())
-
-
 def _golds(examples: Sequence[Example]) -> list[str]:
     return [example.golds[0] for example in examples]
-
-
-def _most_common_label(train: Sequence[Example], valid: Sequence[Example]) -> tuple[str, list[str]]:
-    return "most common label", [metrics.most_common(_golds(train))] * len(valid)
 
 
 def class_weights(task: TaskConfig, rules: TaskRules, train: Sequence[Example] = ()) -> dict[str, float]:

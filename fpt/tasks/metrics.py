@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence, Set
 from itertools import chain
 from operator import and_, eq
-from statistics import fmean, mode
+from statistics import fmean
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -92,17 +92,10 @@ def correlations(numbers: Sequence[float], golds: Sequence[float]) -> dict[str, 
     """Pearson's and Spearman's correlation; 0 where either side is constant, for which they are undefined."""
     from scipy.stats import pearsonr, spearmanr
 
-    is_constant = len(set(numbers)) == 1 or len(set(golds)) == 1
     measures = {"pearson": pearsonr, "spearman": spearmanr}
-    return {
-        name: 0.0 if is_constant else 100 * float(measure(numbers, golds).statistic)
-        for name, measure in measures.items()
-    }
-
-
-def most_common(golds: Sequence[str]) -> str:
-    """The most frequent gold, the alphabetically first among equals."""
-    return mode(sorted(golds))
+    if len(set(numbers)) == 1 or len(set(golds)) == 1:
+        return dict.fromkeys(measures, 0.0)
+    return {name: 100 * float(measure(numbers, golds).statistic) for name, measure in measures.items()}
 
 
 def exact_match(answer: str, golds: Sequence[str], form: Form = SQUAD) -> bool:
@@ -113,12 +106,6 @@ def exact_match(answer: str, golds: Sequence[str], form: Form = SQUAD) -> bool:
 def word_f1(answer: str, golds: Sequence[str], form: Form = SQUAD) -> float:
     """F1 (0 to 1) of the answer's words against the closest gold's, in the given form."""
     return max(_overlap(form.words(answer), form.words(gold)) for gold in golds)
-
-
-def text_scores(answers: Sequence[str], golds: Sequence[Sequence[str]], form: Form = SQUAD) -> tuple[float, float]:
-    """Percentage of answers that equal one of their golds, and the mean F1 of their words."""
-    pairs = list(zip(answers, golds, strict=True))
-    return 100 * fmean(exact_match(*pair, form) for pair in pairs), 100 * fmean(word_f1(*pair, form) for pair in pairs)
 
 
 def _overlap(answer: list[str], gold: list[str]) -> float:

@@ -8,13 +8,12 @@ from fpt.config.run_config import RunConfig
 from fpt.errors import UserError
 from fpt.tasks import origins
 from fpt.tasks.catalogue import asked_test_split, data_of, is_own, rules_of
-from fpt.tasks.fields import Faults, Record, readable
+from fpt.tasks.fields import Faults, readable
 from fpt.tasks.labels import class_weights
 from fpt.tasks.task import ANSWER, Example, Task, TaskRules
 
 SEVERAL = 4  # a label with so many examples has at least one held out, however small the share
 ALL = "all"  # the one group of a task without labels
-Parted = tuple[list[Example], list[Example]]
 FEW = 50  # with fewer validation examples than this, one answer moves the score by more than two points
 
 
@@ -86,7 +85,7 @@ class _Splits:
         if not examples:
             records, skipped = self.rules.records, self.faults.messages
             first = f": every record was skipped, the first as {skipped[0]}" if skipped else ""
-            place = records.splits[split].files[0] if records.is_own else f"task.data={self.data}"
+            place = f"task.data={self.data}" if records.hub else records.splits[split].files[0]
             raise UserError(f"{place}: the {split} split is empty{first}")
         return examples
 
@@ -95,7 +94,9 @@ class _Splits:
         answered: dict[bool, str] = {}  # the places of the first record with an answer and of the first without one
         for where, record in origins.records(self.rules.records, self.data, split, self.faults):
             with self.faults:
-                example = self._example(record, where, is_test=split.startswith("test"))
+                prepared = self.rules.records.prepare(record, where)
+                example = self.rules.example(prepared, where, is_test=split.startswith("test"))
+                readable(example.id, f"{where}: the id")
                 if example.id in ids:
                     raise UserError(f"{where}: the id '{example.id}' occurs a second time; make ids unique")
                 ids.add(example.id)
@@ -108,16 +109,10 @@ class _Splits:
                     " scored whole or not at all, so add those that are missing, or take out all"
                 )
 
-    def _example(self, record: Record, where: str, *, is_test: bool) -> Example:
-        """The example that a record describes; only in a test split may its answer be missing."""
-        rules, record = self.rules, self.rules.records.prepare(record, where)
-        unanswered = is_test and not rules.has_answer(record)
-        example = rules.question(record, where) if unanswered else rules.example(record, where)
-        readable(example.id, f"{where}: the id")
-        return example
 
-
-def _split_off(examples: Sequence[Example], share: float, seed: int, *, labels: Sequence[str]) -> Parted:
+def _split_off(
+    examples: Sequence[Example], share: float, seed: int, *, labels: Sequence[str]
+) -> tuple[list[Example], list[Example]]:
     """Hold out a sample: the examples that remain, and the sample, both in the data's order.
 
     The sample is stratified by label with largest remainders; a label with SEVERAL examples or more gives at least one.

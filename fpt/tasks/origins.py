@@ -51,11 +51,6 @@ class Origin:
         return [name for name in self.splits if name not in ("train", *self.tests)]
 
     @property
-    def is_own(self) -> bool:
-        """Whether these are files of the user's, found by their path."""
-        return not self.hub
-
-    @property
     def files(self) -> str:
         """The files that a folder must have, as text for the user."""
         return " and ".join(self.splits[name].files[0] for name in ("train", *self.validations))
@@ -111,7 +106,7 @@ def file_of(origin: Origin, data: str, split: str) -> Path:
     names = origin.splits[split].files
     if data == "world":
         return _generated(origin, split, f"{names[0]}.gz")
-    if origin.is_own:
+    if not origin.hub:
         file = Path(names[0]).expanduser()
         if not file.is_file():
             raise UserError(f"{key_of(split)}={names[0]}: no such file")

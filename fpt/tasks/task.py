@@ -143,22 +143,19 @@ class TaskRules:
         """The label words of which every example has one; none where the answer is free text or several labels."""
         return () if self.multilabel else self.labels
 
-    def has_answer(self, record: Record) -> bool:
-        """Whether a test split's record has its answer."""
-        values = [at(record, name) for name in self.answer_fields]
-        return None not in values and any(value not in self.unknown for value in values)
+    def example(self, record: Record, where: str, *, is_test: bool = False) -> Example:
+        """The example that a record describes; only in a test split may its answer be missing.
 
-    def question(self, record: Record, where: str) -> Example:
-        """An example of a record, without its answer; all parts but the last of an id with several name its group."""
+        All parts but the last of an id that has several name the example's group.
+        """
         named = (value for name in self.id_fields if (value := at(record, name)) is not None)
         index = next(named, where.rpartition(", ")[2])
         parts = list(map(str, index.values() if isinstance(index, dict) else [index]))
         values = fields.texts_of(record, self.template.fields, where)
-        return self.template.fill(values, "-".join(parts), "-".join(parts[:-1]))
-
-    def example(self, record: Record, where: str) -> Example:
-        """An example of a record, with its answer."""
-        question = self.question(record, where)
+        question = self.template.fill(values, "-".join(parts), "-".join(parts[:-1]))
+        held = [at(record, name) for name in self.answer_fields]
+        if is_test and (None in held or all(value in self.unknown for value in held)):
+            return question
         answer, golds = self.answer(record, where)
         return question._replace(target=ANSWER.format(answer=answer), golds=golds)
 

@@ -8,8 +8,9 @@ import pytest
 
 from fpt.config import compose
 from fpt.errors import UserError
+from fpt.tasks.free_answers import most_common
 from fpt.tasks.opening import open_task
-from fpt.tasks.task import Task
+from fpt.tasks.task import Example, Task
 
 GOOD = {"document": "The lamp fell. It broke.\nNobody saw it.", "summary": "The lamp fell", "id": "17"}
 
@@ -43,3 +44,9 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     names = r"validation\.jsonl or val\.jsonl"
     with pytest.raises(UserError, match=rf"has no {names}; it has dev\.jsonl, train\.jsonl"):
         open_task(compose.load(["task=xsum", f"task.data={tmp_path}"]))
+
+
+def test_the_most_common_is_the_first_among_equals() -> None:
+    train = [Example("", "", "", (gold,)) for gold in ["no", "yes", "yes", "no", "maybe"]]
+    assert most_common("label", train, train[:2]) == ("most common label", ["no", "no"])
+    assert most_common("answer", [Example("", "", "", ("",))], train[:1]) == ("always no answer", [""])

@@ -42,10 +42,6 @@ def test_garbage_is_wrong_whatever_the_gold() -> None:
     assert metrics.f1(["no"], ["no"], "yes") == f1_score(["no"], ["no"], pos_label="yes", zero_division=0)
 
 
-def test_the_most_common_is_the_first_among_equals() -> None:
-    assert metrics.most_common(["no", "yes", "yes", "no", "maybe"]) == "no"
-
-
 def test_exact_match_and_word_f1_are_squads() -> None:
     stream = random.Random(1)
     seen = set()

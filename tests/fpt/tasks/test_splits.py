@@ -167,8 +167,7 @@ def test_a_test_split_without_labels_is_read_with_its_ids(tmp_path: Path, name: 
     assert (example.id, example.source, example.target, example.golds) == (name_of, source, "", ())
     assert task.score_test(["x"]) is None
     form = RULES[name]
-    assert not form.has_answer(record)
-    assert form.question(form.records.prepare(record, "x"), "x") == example
+    assert form.example(form.records.prepare(record, "x"), "x", is_test=True) == example
     (tmp_path / form.records.splits["train"].files[0]).write_text(content)
     with pytest.raises(UserError, match=r"train\.(tsv|jsonl), line "):  # elsewhere a label that is missing is wrong
         task_of(name, data=str(tmp_path))
