@@ -1,10 +1,8 @@
-"""Puts examples of similar length into batches, in an order that is a function of (seed, update).
-
-On a GPU the batches of the next update are made while it computes.
-"""
+"""Puts examples of similar length into batches, in an order that is a function of (seed, update)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -101,7 +99,6 @@ class Share:
         for part in micro_batches(indices, micro_batch, process=distributed.rank(), processes=distributed.size()):
             some = part or indices[:1]
             batch = replace(data.batch(some), factors=dropout(some))
-            # Every process has equally many batches, as sharded weights need processes to run in step.
             batches.append(batch if part else batch.unlabelled())
         sources, targets = zip(*(data.lengths[index] for index in indices), strict=True)
         counted = sum(targets) if data.weights is None else float(np.dot(data.weights[indices], targets))
@@ -112,7 +109,7 @@ class Share:
         return replace(self, batches=[batch.pinned() for batch in self.batches])
 
 
-class Supply:
+class Supply(AbstractContextManager["Supply"]):
     """Gives one update's share after another."""
 
     def __init__(
@@ -129,26 +126,21 @@ class Supply:
         """
         self._data, self._order, self._dropout = data, order, dropout
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="fpt-batches") if for_card else None
-        self._next: tuple[tuple[int, int | None], Future[Share]] | None = None
+        self._ahead: dict[tuple[int, int | None], Future[Share]] = {}
 
     def share(self, update: int, micro_batch: int | None) -> Share:
         """The share of the update that comes after `update` updates."""
         if self._pool is None:
             return self._make(update, micro_batch)
-        wanted, made = (update, micro_batch), self._next
-        # The order caches its epoch and chunk, so that only the thread may use it.
-        share = made[1] if made and made[0] == wanted else self._pool.submit(self._pinned, *wanted)
-        self._next = (update + 1, micro_batch), self._pool.submit(self._pinned, update + 1, micro_batch)
+        # The order caches its bucket, so that only the thread may use it.
+        share = self._ahead.get((update, micro_batch)) or self._pool.submit(self._make, update, micro_batch)
+        self._ahead = {(update + 1, micro_batch): self._pool.submit(self._make, update + 1, micro_batch)}
         return share.result()
 
     def _make(self, update: int, micro_batch: int | None) -> Share:
-        return Share.of(self._data, self._order.indices(update), micro_batch, lambda some: self._dropout(some, update))
-
-    def _pinned(self, update: int, micro_batch: int | None) -> Share:
-        return self._make(update, micro_batch).pinned()
-
-    def __enter__(self) -> "Supply":
-        return self
+        indices = self._order.indices(update)
+        share = Share.of(self._data, indices, micro_batch, lambda some: self._dropout(some, update))
+        return share if self._pool is None else share.pinned()
 
     def __exit__(self, *_: object) -> None:
         """End the thread without waiting for the share that it is making."""

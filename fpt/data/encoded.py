@@ -51,11 +51,6 @@ class Batch:
         """A copy of the batch whose labels are all IGNORED, so that its loss is 0."""
         return replace(self, labels=torch.full_like(self.labels, IGNORED))
 
-    def halves(self) -> "list[Batch]":
-        """Two batches, of the first and the second half of the examples, as wide as this one."""
-        half = len(self.source) // 2
-        return [self.rows(slice(half)), self.rows(slice(half, None))]
-
     def rows(self, rows: slice | list[int]) -> "Batch":
         """A batch of some of the examples, as wide as this one."""
         return self._with_each(lambda tensor: tensor[rows])
@@ -120,10 +115,11 @@ class KeptStates:
     rows: Tensor  # [N, D]
     starts: NDArray[np.int64]  # followed by the end of the last source
 
-    def batch(self, indices: Sequence[int]) -> Tensor:
-        """The states of the sources at `indices`, [B, S, D], with shorter ones padded with zeros."""
+    def batch(self, indices: Sequence[int], width: int = 0) -> Tensor:
+        """The states of the sources at `indices`, [B, S, D], padded with zeros to the longest, or to `width`."""
         parts = [self.rows[self.starts[index] : self.starts[index + 1]] for index in indices]
-        return pad_sequence(parts, batch_first=True)
+        states = pad_sequence(parts, batch_first=True)
+        return pad(states, (0, 0, 0, max(0, width - states.shape[1])))  # a causal model's include the target
 
 
 @dataclass(frozen=True)
@@ -183,10 +179,7 @@ class Encoded:
         lengths = torch.tensor([self.lengths[index][0] for index in indices])
         mask = (torch.arange(width) < lengths[:, None]).long()
         labels = padded([self.targets[index] for index in indices], IGNORED, target_width)
-        below = None
-        if self.below is not None:
-            states = self.below.batch(indices)
-            below = pad(states, (0, 0, 0, max(0, width - states.shape[1])))  # a causal model's include the target
+        below = None if self.below is None else self.below.batch(indices, width)
         places = None if self.blank is None else (source == self.blank).long().argmax(1)
         weights = None if self.weights is None else torch.from_numpy(self.weights[[*indices]])
         return Batch(source, mask, labels, below, places=places, weights=weights)

@@ -63,7 +63,6 @@ def _check_masks(examples: list[Example], sources: list[list[int]], tokens: Toke
 
 
 def _cut_source(example: Example, ids: list[int], tokens: Tokens, limit: int) -> list[int]:
-    """Cut a source to the limit at the end of its spare part; if that is not enough, also at the end of the whole."""
     (start, end), behind = example.spare, len(tokens.frame[1])
     if len(ids) <= limit or start == end:
         return _cut(ids, limit, behind)
@@ -109,16 +108,11 @@ def lost_targets(task: Task, tokens: Tokens) -> list[str]:
         return []
     some = [task.train[index] for index in range(0, len(task.train), -(-len(task.train) // NUM_READ_BACK))]
     texts = decoded(tokens.of_targets([example.target for example in some]), tokens.tokenizer)
+    right = task.correct or (lambda said, example: said.split() == example.target.removeprefix(SENTINEL).split())
     lost = [
         f"{example.target.removeprefix(SENTINEL)[:MOST_LETTERS]!r} becomes {said[:MOST_LETTERS]!r}"
         for example, said in zip(some, texts, strict=True)
-        if not _reads_back(task, example, said)
+        if not right(task.from_text(said), example)
     ]
     share = f"{len(lost):,} of {len(some):,} training targets"
     return [f"{share} do not read back from the model's tokenizer, which cannot say them: {one}" for one in lost[:1]]
-
-
-def _reads_back(task: Task, example: Example, said: str) -> bool:
-    if task.correct:
-        return task.correct(task.from_text(said), example)
-    return said.split() == example.target.removeprefix(SENTINEL).split()

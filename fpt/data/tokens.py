@@ -101,13 +101,10 @@ class Tokens:
         """
         example, reads = self._escaped(example), self.row.reads
         mark = reads.mark_of(self.tokenizer)
-        if not reads.writes:
-            if mark is None:
-                raise UserError(
-                    "model: its tokenizer has no mask token, and the model answers by one; take another tokenizer"
-                )
-            if example.mask < 0:
-                example = example._replace(source=f"{example.source} {MASK}", mask=len(example.source) + 1)
+        if not reads.writes and mark is None:
+            raise UserError("model: its tokenizer has no mask token, by which the model answers; take another one")
+        if not reads.writes and example.mask < 0:
+            example = example._replace(source=f"{example.source} {MASK}", mask=len(example.source) + 1)
         if self.chat:
             return _in_chat(example.marked("") if example.mask >= 0 else example, self.chat)
         if reads.cue and example.mask < 0:
@@ -130,7 +127,6 @@ class Tokens:
         return example._replace(source=source, spare=(moved(start), moved(end)), mask=moved(example.mask))
 
     def _plain(self, text: str) -> str:
-        """The text with its special tokens escaped."""
         return self.special.sub(lambda found: f"{found[0][0]}{ESCAPE}{found[0][1:]}", text)
 
     def of_targets(self, texts: list[str]) -> list[list[int]]:

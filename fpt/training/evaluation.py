@@ -124,7 +124,8 @@ class Evaluator:
                 f"out of memory for {number} answer{'s' if number > 1 else ''} at once: give a smaller"
                 " train.eval_batch, engine.dtype=bfloat16, or engine=deepspeed"
             )
-        return [text for half in batch.halves() for text in self._outputs(model, half)]
+        halves = slice(number // 2), slice(number // 2, None)
+        return [text for half in halves for text in self._outputs(model, batch.rows(half))]
 
     def _all_at_once(self, model: PromptedModel, batch: Batch) -> list[str]:
         if self.choice is not None:
