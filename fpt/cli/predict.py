@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 BATCHES_IN_WINDOW = 32  # the texts of so many batches are sorted by length together
 JSON, TEXT = ".jsonl", ".txt"
-TABLES = predict_input.TABLES
+TABLES = (".csv", ".tsv")
 ENDINGS = (JSON, TEXT, *TABLES)
 ADDED = ("prediction", "score")  # the columns that a table of answers has besides the input's
 Asked = tuple[Record, Example]  # a record of the input file, or an empty one, and what it asks

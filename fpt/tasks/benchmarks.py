@@ -31,7 +31,6 @@ NO_ANSWER = "no answer"
 NOTHING = "∅"  # the answer read from an output without words, which is always wrong
 UNANSWERABLE = ("",)  # the golds of a question without an answer, as the official evaluation has it
 IDS = ("index", "id")  # possible names of a test file's id column, whose values a submission repeats
-LABELLED = ("label", "text")  # the columns of a sentence task's file
 CLOSED = """.?!"'"""
 HIGHLIGHT = re.compile(rf"([{CLOSED}]?)\n@highlight\n")  # before each of a news article's key points
 _score = partial(free_answers.text_scores, SQUAD, free_answers.AS_WRITTEN)
@@ -55,7 +54,6 @@ def _rules(name: str, row: dict[str, Any]) -> TaskRules:
 
 
 def _template(row: dict[str, Any]) -> Template:
-    """The template of a task's row, or of one of its wordings."""
     template = Template(row["template"])
     return replace(template, spare=tuple(row.get("spare", template.fields)))
 
@@ -109,12 +107,11 @@ def _squad_from_text(text: str) -> str:
 
 def _squad_score(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
     scores = _score(answers, examples)
-    right = [free_answers.correct(SQUAD, *pair) for pair in zip(answers, examples, strict=True)]
-    has_none = [example.golds == UNANSWERABLE for example in examples]
     for name, wanted in (("has_answer", False), ("no_answer", True)):
-        if wanted in has_none:
-            part = (is_right for is_right, none in zip(right, has_none, strict=True) if none == wanted)
-            scores[f"{name}_exact_match"] = 100 * fmean(part)
+        pairs = zip(answers, examples, strict=True)
+        right = [free_answers.correct(SQUAD, *pair) for pair in pairs if (pair[1].golds == UNANSWERABLE) == wanted]
+        if right:
+            scores[f"{name}_exact_match"] = 100 * fmean(right)
     return scores
 
 
@@ -138,7 +135,7 @@ def _unless_in_file(rows: Iterator[Row], columns: Sequence[str]) -> Sequence[str
 
 def _sentence_file(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
     """One record per line, a label and a text; TREC's labels have two parts, of which the first, coarse one is used."""
-    columns = _unless_in_file(_sentence_rows(file), LABELLED)
+    columns = _unless_in_file(_sentence_rows(file), ("label", "text"))
     for index, (where, record) in enumerate(file_formats.table(file, faults, _sentence_rows, columns)):
         yield where, {**record, "label": record["label"].partition(":")[0], "idx": index}
 

@@ -1,8 +1,4 @@
-"""Finds a task's rules by its name, as the settings ask, where its data are, and which of its splits are read.
-
-`task.template=lpt` takes the templates and label words of late prompt tuning (Liu et al. 2022). They were written for a
-masked language model; for T5 its first sentinel stands at the mask, and the target says what it stands for.
-"""
+"""Finds a task's rules by its name, as the settings ask, where its data are, and which of its splits are read."""
 
 from dataclasses import replace
 from statistics import mode
@@ -84,9 +80,7 @@ def data_of(config: RunConfig, rules: TaskRules) -> str:
     for key in ("world", "land"):
         if getattr(task, key) is not None:
             given = "files of your own" if is_own(task) else rules.records.describe(data)
-            raise task.error(
-                key, f"is for generated data, and these are {given}; leave it out, or give task.data=world"
-            )
+            raise task.error(key, f"is for generated data, these are {given}; leave it out, or give task.data=world")
     return data
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -19,7 +20,7 @@ PlacedRecord = tuple[str, Record]  # where a record stands, for error messages, 
 
 
 @dataclass
-class Faults:
+class Faults(AbstractContextManager["Faults"]):
     """Records that cannot be used: each is an error or, with `skip`, left out and reported to the user.
 
     As a context manager (`with faults:`) it treats a UserError raised inside as a faulty record.
@@ -27,9 +28,6 @@ class Faults:
 
     skip: bool = False
     messages: list[str] = field(default_factory=list)
-
-    def __enter__(self) -> None:
-        pass
 
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> bool:
         if not isinstance(error, UserError):

@@ -24,7 +24,6 @@ from fpt.tasks.fields import Faults, PlacedRecord, Record
 Reader = Callable[[Path, Faults], Iterator[PlacedRecord]]
 Row = tuple[int, int, list[str]]  # its first line, its last line, and its cells, of which an empty line has none
 GZIP = b"\x1f\x8b"  # the first bytes of what is compressed with gzip
-TO_UTF8 = "save the file as UTF-8, as iconv -f latin1 -t utf-8 writes Latin-1"
 NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what bytes that are not UTF-8 become with "surrogateescape"
 
 
@@ -74,7 +73,7 @@ def _opened(file: Path) -> TextIO:
 def check_utf8(text: str, where: str) -> None:
     """Refuse a text that was read from bytes that are not UTF-8."""
     if not text.isascii() and NOT_UTF8.search(text):
-        raise UserError(f"{where}: not UTF-8; {TO_UTF8}")
+        raise UserError(f"{where}: not UTF-8; save the file as UTF-8, as iconv -f latin1 -t utf-8 writes Latin-1")
 
 
 def table(

@@ -12,6 +12,7 @@ from fpt.tasks.metrics import SQUAD, WRITTEN, Form
 from fpt.tasks.origins import Origin
 from fpt.tasks.task import Example, Golds, TaskRules, Template
 
+Limits = tuple[float, float] | None  # the least and the greatest number; None: any
 Score = Callable[[Sequence[str], Sequence[Example]], dict[str, float]]
 OF_NUMBERS = ("pearson", "spearman")
 
@@ -32,7 +33,7 @@ def text_rules(template: Template, target: Template, records: Origin, metric: st
 
 
 def number_rules(
-    template: Template, target: Template, records: Origin, metric: str, limits: tuple[float, float] | None = None
+    template: Template, target: Template, records: Origin, metric: str, limits: Limits = None
 ) -> TaskRules:
     """The rules of a task whose answers are numbers, within limits or not."""
     return TaskRules(
@@ -53,25 +54,23 @@ def _text(target: Template, record: Record, where: str) -> tuple[str, Golds]:
     return golds[0], golds
 
 
-def number_answer(
-    target: Template, limits: tuple[float, float] | None, record: Record, where: str
-) -> tuple[str, Golds]:
+def number_answer(target: Template, limits: Limits, record: Record, where: str) -> tuple[str, Golds]:
     """The number that a record's target spells."""
     text = target.text_of(record, where)
-    value = number(text)
-    if value is None or (limits and not limits[0] <= value <= limits[1]):
+    if number(text, limits) is None:
         within = f" from {limits[0]:g} to {limits[1]:g}" if limits else ""
         raise UserError(f"{where}: the target {target.text} is {text[:100]!r}; expected a number{within}")
     return text, (text,)
 
 
-def number(text: str) -> float | None:
-    """The number that a text spells; None if it spells none, or one that is not finite."""
+def number(text: str, limits: Limits = None) -> float | None:
+    """The number that a text spells; None if it spells none, or one that is not finite or not within the limits."""
     try:
         value = float(text)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    least, most = limits or (-math.inf, math.inf)
+    return value if math.isfinite(value) and least <= value <= most else None
 
 
 def text_scores(
@@ -92,9 +91,7 @@ def _rouge(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, flo
     return metrics.rouge(answers, [example.golds for example in examples])
 
 
-def _correlations(
-    limits: tuple[float, float] | None, answers: Sequence[str], examples: Sequence[Example]
-) -> dict[str, float]:
+def _correlations(limits: Limits, answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
     """Pearson's and Spearman's correlation; an answer that is no number within the limits is as wrong as can be.
 
     It counts as the limit that is farther from its gold; without limits, the smallest and the largest gold are taken.
@@ -103,10 +100,9 @@ def _correlations(
     least, most = limits or (min(golds), max(golds))
     read = []
     for answer, gold in zip(answers, golds, strict=True):
-        value = number(answer)
-        if value is None or (limits and not least <= value <= most):
-            value = least if gold - least > most - gold else most
-        read.append(value)
+        value = number(answer, limits)
+        farther = least if gold - least > most - gold else most
+        read.append(farther if value is None else value)
     return metrics.correlations(read, golds)
 
 

@@ -24,7 +24,6 @@ MEASURES: dict[str, Callable[[Texts, Texts, Texts, Texts], float]] = {
     "grouped_exact_match": lambda answers, golds, _, groups: metrics.grouped_exact_match(answers, golds, groups),
 }
 MEASURES["f1a"] = MEASURES["f1"]  # MultiRC's: over all answers of all questions
-OF_TWO_LABELS = ("f1", "f1a", "matthews")
 OF_SETS = ("micro_f1", "macro_f1", "subset_accuracy")
 COMMA = ", "  # between several labels
 NONE = "none"  # what is said where there is no label, as a target cannot be empty
@@ -95,7 +94,6 @@ def _answer(words: Mapping[str, str], target: Template, record: Record, where: s
 
 
 def _word(words: Mapping[str, str], target: Template, text: str, where: str) -> str:
-    """The label word for the value that a text spells."""
     value = compared(text)
     if value not in words:
         of = ", as in task.labels" if target.key else ""
@@ -114,7 +112,6 @@ def _labels(words: Mapping[str, str], target: Template, record: Record, where: s
 
 
 def _joined(labels: Texts) -> str:
-    """The target or answer that consists of these labels."""
     return COMMA.join(labels) if labels else NONE
 
 
@@ -153,8 +150,8 @@ def class_weights(task: TaskConfig, rules: TaskRules, train: Sequence[Example] =
         return {label: len(train) / (len(counts) * counts[label]) for label in rules.labels if label in counts}
     if not task.class_weights.startswith("{"):
         raise task.error("class_weights", FORMS)
-    given = _given_weights(task, literal.texts(task.class_weights, WEIGHTS, FORMS), rules)
-    return {label: given.get(label, 1.0) for label in rules.labels}
+    typed = literal.texts(task.class_weights, WEIGHTS, FORMS)
+    return dict.fromkeys(rules.labels, 1.0) | _given_weights(task, typed, rules)
 
 
 def _given_weights(task: TaskConfig, typed: dict[str, str], rules: TaskRules) -> dict[str, float]:
@@ -162,11 +159,11 @@ def _given_weights(task: TaskConfig, typed: dict[str, str], rules: TaskRules) ->
     word_of = {**rules.words, **{compared(word): word for word in rules.labels}}
     weights = dict[str, float]()
     for key, text in typed.items():
-        name, weight = compared(key), number(text)
+        name, weight = compared(key), number(text, (LEAST, MOST))
         check_among(name, word_of, f"{WEIGHTS}: there is no label {key!r}; there are")
         if word_of[name] in weights:
             raise task.error("class_weights", f"two keys are the label '{word_of[name]}'; give one")
-        if weight is None or not LEAST <= weight <= MOST:
+        if weight is None:
             raise task.error("class_weights", f"expected a number from {LEAST} to {MOST:,} for {key}, not {text!r}")
         weights[word_of[name]] = weight
     return weights

@@ -110,9 +110,7 @@ class _Splits:
                 )
 
 
-def _split_off(
-    examples: Sequence[Example], share: float, seed: int, *, labels: Sequence[str]
-) -> tuple[list[Example], list[Example]]:
+def _split_off(examples: Sequence[Example], share: float, seed: int, *, labels: Sequence[str]) -> list[list[Example]]:
     """Hold out a sample: the examples that remain, and the sample, both in the data's order.
 
     The sample is stratified by label with largest remainders; a label with SEVERAL examples or more gives at least one.
@@ -123,7 +121,7 @@ def _split_off(
     counts = _proportional({label: len(indices) for label, indices in members.items()}, share)
     sample = _sample(members, counts, seed, "validation of {}" if labels else "validation")
     rest = sorted(set(range(len(examples))) - set(sample))
-    return [examples[index] for index in rest], [examples[index] for index in sample]
+    return [[examples[index] for index in part] for part in (rest, sample)]
 
 
 def _shots_of_each(examples: Sequence[Example], shots: int, seed: int, *, labels: Sequence[str]) -> list[Example]:

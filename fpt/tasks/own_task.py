@@ -1,9 +1,8 @@
 """The user's own task (task=files): their files, templates for source and target, and a metric."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from statistics import mode
 
 from fpt.config.overrides import LABEL_FORMS
 from fpt.config.schema import HUB, TaskConfig
@@ -15,7 +14,7 @@ from fpt.tasks.task import MASK, TaskRules, Template
 
 # The settings that only task=files has
 KEYS = ("train", "valid", "test", "columns", "source", "target", "spare", "id", "multilabel")
-OF_LABELS = ("accuracy", "f1", "macro_f1", "matthews")
+OF_LABELS, OF_TWO_LABELS = ("accuracy", "macro_f1"), ("accuracy", "f1", "macro_f1", "matthews")
 
 
 def rules(config: TaskConfig) -> TaskRules:
@@ -50,37 +49,27 @@ def check_unused(config: TaskConfig) -> None:
 
 
 def _free_rules(metric: str, source: Template, target: Template, records: Origin) -> TaskRules:
-    """Rules for answers that are texts or numbers, scored by the given metric."""
     allowed = (*free_answers.SCORES, *free_answers.OF_NUMBERS)
     check_among(metric, allowed, f"task.metric={metric}: without task.labels, allowed are")
     make = free_answers.number_rules if metric in free_answers.OF_NUMBERS else free_answers.text_rules
     return make(source, target, records, metric)
 
 
-def _words(word_of: Mapping[Any, Any]) -> dict[str, str]:
-    """Label words, keyed by the label value that each stands for in its `compared` form."""
-    words: dict[str, str] = {}
-    for key, word in word_of.items():
-        value = fields.compared(fields.as_text(key))
-        if value in words:
-            raise UserError(f"task.labels: two keys are the value {value}, as 1.0 is 1 and True is true; give one")
-        words[value] = fields.as_text(word)
-    return words
-
-
 def _label_rules(config: TaskConfig, source: Template, target: Template, records: Origin) -> TaskRules:
-    """Rules for answers that are one of the label words, or any number of them, scored by the given metric."""
-    words = _words(config.labels or {})
+    given = config.labels or {}
+    values = [fields.compared(key) for key in given]
+    if len(set(values)) < len(values):
+        raise UserError(f"task.labels: two keys are the value {mode(values)}, as 1.0 is 1 and True is true; give one")
+    words: dict[str, str] = dict(zip(values, given.values(), strict=True))
     num = len(set(words.values()))
     if num < 2:
         raise UserError(f"task.labels={{{', '.join(words)}}}: expected at least two label words; {LABEL_FORMS}")
+    of_one = OF_TWO_LABELS if num == 2 else OF_LABELS
+    allowed, form = (labels.OF_SETS, "task.multilabel=true") if config.multilabel else (of_one, f"{num} label words")
+    metric = config.metric or allowed[0]
+    check_among(metric, allowed, f"task.metric={metric}: with {form}, allowed are")
     if config.multilabel:
-        metric = config.metric or labels.OF_SETS[0]
-        check_among(metric, labels.OF_SETS, f"task.metric={metric}: with task.multilabel=true, allowed are")
         return labels.multilabel_rules(source, words, records, metric, target)
-    metric = config.metric or "accuracy"
-    allowed = [name for name in OF_LABELS if num == 2 or name not in labels.OF_TWO_LABELS]
-    check_among(metric, allowed, f"task.metric={metric}: with {num} label words, allowed are")
     return labels.label_rules(source, words, records, tuple(dict.fromkeys((metric, "accuracy"))), target)
 
 

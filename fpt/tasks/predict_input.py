@@ -13,7 +13,6 @@ from fpt.tasks.task import MASK, Example, TaskRules
 ToExample = Callable[[Record, str], Example]  # of a record and its place; a wrong record is a UserError
 
 LINES = ".txt"
-TABLES = (".csv", ".tsv")
 RAW = "text"  # the field that holds a whole source, used without the template
 
 

@@ -208,7 +208,7 @@ def test_a_task_has_as_many_generated_examples_as_are_planned_for() -> None:
         (["task.world=plain", "task.land=1"], "task.land=1: only customs have lands; leave it out"),
         (["task.land=-1"], "task.land=-1: must be at least 0"),
         (["task.world=zork"], "task.world=zork: allowed are plain, customs"),
-        (["task.data=hub", "task.world=customs"], "task.world=customs: is for generated data, and these are Hub"),
+        (["task.data=hub", "task.world=customs"], "task.world=customs: is for generated data, these are Hub"),
         (
             ["task=mnli", "task.valid_split=mismatched"],
             "mismatched: a land's customs are about people alone",

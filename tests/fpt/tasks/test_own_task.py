@@ -18,7 +18,6 @@ import pytest
 
 from fpt.config import compose
 from fpt.errors import UserError
-from fpt.tasks.file_formats import TO_UTF8
 from fpt.tasks.opening import open_task
 from fpt.tasks.task import Task
 from tests.conftest import Outcome, quick_words
@@ -426,7 +425,8 @@ def test_lines_are_numbered_as_in_the_file_after_one_that_is_not_utf8(
         opened(file)
     task = opened(file, "task.on_error=skip")
     assert [example.id for example in task.train] == ["line 2", "line 5"]
-    assert f"4 skipped: {file}, line 3: not UTF-8; {TO_UTF8}; {file}, line 6: 2 columns" in task.notes[0]
+    assert f"4 skipped: {file}, line 3: not UTF-8; save the file as UTF-8" in task.notes[0]
+    assert f"; {file}, line 6: 2 columns" in task.notes[0]
     file.write_bytes(b"\xff\n" + file.read_bytes())
     with pytest.raises(UserError, match=r"line 1: not UTF-8"):  # the second line must not be taken for the names
         opened(file, "task.on_error=skip")
