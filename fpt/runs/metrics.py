@@ -88,9 +88,10 @@ def open_tracker(config: RunConfig, kept: Sequence[MetricsLine], say: Callable[[
 def _follow_by_wandb(folder: Path) -> Any:
     """Have Weights & Biases send along what is written for TensorBoard, to one run for each folder."""
     import wandb
+    from wandb.integration.tensorboard import patch
 
     identity = hashlib.sha256(f"{platform.node()}{folder.resolve()}".encode()).hexdigest()[:12]
-    wandb.tensorboard.patch(root_logdir=str(folder.resolve()))
+    patch(root_logdir=str(folder.resolve()))
     return wandb.init(
         project=os.environ.get("WANDB_PROJECT", "fpt"),
         name=folder.name,
