@@ -44,7 +44,9 @@ class Causal(PromptedModel):
         blocks = partial(CachedBlocks, self, more=more, cache=cache)
         lower = blocks(mask=batch.mask, last=self.prompt.position)
         states = lower.read(lower.embedded(padded_in_front(batch.source, batch.mask)))
-        states, mask = self.prompt.joined(padded_behind(states, batch.mask), batch.mask, batch.mask)
+        lengths, width = batch.mask.sum(1), batch.mask.shape[1]
+        states = following(states, width - lengths, width)  # the padding is behind now, where the mask has it
+        states, mask = self.prompt.joined(states, batch.mask, batch.mask)
         upper = blocks(mask=mask, first=self.prompt.position)
         return Context(self, cache, lower, upper, padded_in_front(states, mask))
 
@@ -69,7 +71,7 @@ class Causal(PromptedModel):
             ids = torch.tensor([text[-1] for text in begun], device=targets.device)
             sees = torch.tensor([[one[: len(other)] == other for other in begun] for one in begun])
             self.begin_pass()
-            states = torch.cat([states, context.branch(ids, sees.to(targets.device))], 1)
+            states = torch.cat([states, context.read(ids.expand(len(states), -1), sees.to(targets.device))], 1)
         parts = self._logit_parts(len(states), states.shape[1])
         log_probs = [self.logits(states[part]).log_softmax(-1)[:, places, targets.clamp(min=0)] for part in parts]
         return torch.cat(log_probs).masked_fill(targets == IGNORED, 0)
@@ -170,34 +172,30 @@ class CachedBlocks:
         self._calls: list[Call] = []
 
     def embedded(self, ids: Tensor, sees: Tensor | None = None) -> Tensor:
-        """The stack's embedded input [B, N, D] for the next token ids [B, N], or for those that `branch` takes."""
+        """The stack's embedded input [B, N, D] for token ids [B, N], where `read` has them with the same `sees`."""
         ahead = torch.arange(ids.shape[1], device=ids.device) if sees is None else sees.sum(1) - 1
         return self._family.embedded(self._body, ids, self._positions[:, self._done + ahead])
 
-    def read(self, states: Tensor) -> Tensor:
-        """Pass the next positions' hidden states [B, N, D] through the blocks; their keys and values are cached."""
-        start, number, sees = self._done, states.shape[1], None
-        self._done += number
-        if start and number > 1:  # of several, each would see all if there is no mask
-            sees = torch.ones(number, number, dtype=torch.bool, device=states.device).tril()
-        return self._run(states, start, sees, self._cache)
+    def read(self, states: Tensor, sees: Tensor | None = None) -> Tensor:
+        """Pass hidden states [B, N, D] that follow what is cached through the blocks, and cache their keys and values.
 
-    def branch(self, states: Tensor, sees: Tensor) -> Tensor:
-        """Pass hidden states [B, N, D] that follow what is cached through the blocks; the cache stays as it is.
-
-        `sees` [N, N] says which of them attend to which: each to itself and to those before it in its own text. Several
-        texts can thus follow side by side, or a single one, for which it is lower triangular.
+        `sees` [N, N], if given, says which of them attend to which: each to itself and to those before it in its own
+        text. Several texts thus follow side by side, or a single one (lower triangular), and the cache stays as it is.
         """
-        return self._run(states, self._done, sees, ReadOnly(self._cache))
-
-    def _run(self, states: Tensor, start: int, sees: Tensor | None, cache: Any) -> Tensor:
-        """Pass the states of positions from `start` on through the blocks."""
+        start, number = self._done, states.shape[1]
+        cache: Any = self._cache
+        if sees is not None:
+            cache = ReadOnly(cache)
+        else:
+            self._done += number
+            if start and number > 1:  # of several, each would see all if there is no mask
+                sees = torch.ones(number, number, dtype=torch.bool, device=states.device).tril()
         if self._first == self._last:
             return states
         if not self._calls:
             room = states.new_zeros(1, 1, 1).expand(*self._mask.shape, states.shape[-1])
             self._calls = self._family.arguments(self._body, room, self._mask, self._positions)
-        calls = _of_each(self._calls, partial(_part, start=start, end=start + states.shape[1], sees=sees))
+        calls = _of_each(self._calls, partial(_part, start=start, end=start + number, sees=sees))
         return self._family.through(self._body, states, calls, self._first, self._last, past_key_values=cache)
 
     def take(self, going: Tensor) -> None:
@@ -223,14 +221,12 @@ class Context:
 
     def add(self, tokens: Tensor) -> None:
         """Read one more token [B] of each text."""
-        states = self._upper.read(self._lower.read(self._lower.embedded(tokens[:, None])))
-        self.last = self._family.normed(self._body, states[:, -1])
+        self.last = self.read(tokens[:, None])[:, -1]
 
-    def branch(self, ids: Tensor, sees: Tensor) -> Tensor:
-        """The stack's output [B, N, D] for token ids [N] that follow in every row, as `CachedBlocks.branch` says."""
-        states = self._lower.embedded(ids.expand(len(self.last), -1), sees)
-        states = self._upper.branch(self._lower.branch(states, sees), sees)
-        return self._family.normed(self._body, states)
+    def read(self, ids: Tensor, sees: Tensor | None = None) -> Tensor:
+        """The stack's output [B, N, D] for token ids [B, N] that follow; `sees` as in `CachedBlocks.read`."""
+        states = self._lower.read(self._lower.embedded(ids, sees), sees)
+        return self._family.normed(self._body, self._upper.read(states, sees))
 
     def take(self, going: Tensor) -> None:
         """Keep only these rows of the batch."""
@@ -286,11 +282,6 @@ def _part(name: str, value: Tensor | None, start: int, end: int, sees: Tensor | 
 def padded_in_front(rows: Tensor, mask: Tensor) -> Tensor:
     """Move the padding of rows [B, L, …], wherever the mask [B, L] has it, to the front."""
     return _at_places(rows, mask.argsort(dim=1, stable=True))
-
-
-def padded_behind(rows: Tensor, mask: Tensor) -> Tensor:
-    """Move the padding of rows [B, L, …] from the front to their ends, where the mask [B, L] has it."""
-    return following(rows, mask.shape[1] - mask.sum(1), mask.shape[1])
 
 
 def following(rows: Tensor, starts: Tensor, number: int) -> Tensor:

@@ -195,9 +195,6 @@ class _Unread:
         """Ignore the constructor's arguments in the pickle."""
         return super().__new__(cls)
 
-    def __setstate__(self, _: Any) -> None:
-        pass
-
 
 def _in_torch_file(file: Path) -> PromptFile:
     """A prompt that torch saved: a tensor, or a dictionary with one as `prompt`, as thunlp/FastPromptTuning writes it.

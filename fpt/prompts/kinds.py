@@ -246,10 +246,14 @@ def width_of(shapes: Shapes) -> int:
 
 
 def _common(tokenizer: "PreTrainedTokenizerBase", count: int, seed: int) -> list[int]:
-    from fpt.prompts.modules import sampled
+    """Some of the tokens that are most frequent in text, drawn without replacement."""
+    import torch
+
+    from fpt.random_streams import stream
 
     special = set(tokenizer.all_special_ids)
     ids = [index for index in range(min(NUM_COMMON, len(tokenizer))) if index not in special]
     if len(ids) < count:
         raise UserError(f"prompt.length: {count} pieces wanted, but the vocabulary has only {len(ids)}")
-    return sampled(ids, count, seed)
+    order = torch.randperm(len(ids), generator=stream(seed, "prompt"))[:count]
+    return [ids[index] for index in order.tolist()]

@@ -65,21 +65,14 @@ class Prompt(nn.Module):
 class SoftPrompt(Prompt):
     """P learned vectors that go before the embedded source, or behind it."""
 
-    prompt: nn.Parameter  # its name in files
-
     def __init__(self, vectors: Tensor, *, is_behind: bool = False) -> None:
         """Start from vectors [P, D]."""
         super().__init__({"prompt": vectors}, length=len(vectors), position=0)
         self.is_behind = is_behind
 
-    @property
-    def vectors(self) -> nn.Parameter:
-        """The vectors [P, D]."""
-        return self.prompt
-
     def forward(self, states: Tensor, _: Tensor) -> Tensor:
         """The vectors [B, P, D], the same for every example."""
-        return self.vectors.expand(len(states), -1, -1)
+        return self.tensors["prompt"].expand(len(states), -1, -1)
 
 
 class LatePrompt(Prompt):
@@ -130,12 +123,6 @@ class MixedPrompt(Prompt):
         for prompt, rows in self._rows:
             own[rows, : self.length - prompt.length] = 0
         return own
-
-
-def sampled(ids: list[int], count: int, seed: int) -> list[int]:
-    """Draw up to `count` of the ids without replacement."""
-    order = torch.randperm(len(ids), generator=stream(seed, "prompt"))[:count]
-    return [ids[index] for index in order.tolist()]
 
 
 def drawn(shapes: dict[str, tuple[int, ...]], seed: int, *, normal: bool = False) -> Tensors:

@@ -196,7 +196,7 @@ def test_in_bfloat16_a_cpu_computes_all_but_products_in_float32(backbone: Backbo
         with parts.opened(backbone, everything(backbone.shape), on_cpu(dtype=dtype), SoftPrompt(PROMPT)) as model:
             assert model.encode(batch)[0].dtype == torch.float32
             model(batch).backward()
-            gradients.append(model.prompt.vectors.grad.flatten())
+            gradients.append(model.prompt.tensors["prompt"].grad.flatten())
     assert 0.998 < torch.cosine_similarity(*gradients, dim=0) < 1
 
 

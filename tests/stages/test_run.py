@@ -273,7 +273,7 @@ def test_every_schedule_starts_from_the_same_prompt_and_sees_the_same_data(
 
         def note(model: torch.nn.Module, inputs: Any, passes: Any = passes) -> None:
             if isinstance(model, PromptedModel) and torch.is_grad_enabled():
-                passes.append((inputs[0].source, model.prompt.vectors.detach().clone()))
+                passes.append((inputs[0].source, model.prompt.tensors["prompt"].detach().clone()))
 
         hook = register_module_forward_pre_hook(note)
         try:

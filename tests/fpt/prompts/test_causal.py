@@ -42,7 +42,7 @@ def test_states_behind_a_cache_and_their_gradient_are_those_of_a_whole_pass(tmp_
         blocks.read(embedded)
     sees = torch.ones(more, more, dtype=torch.bool).tril()
     given = [vectors(more, scale=0.5).requires_grad_() for _ in range(2)]
-    found = blocks.branch(given[0].expand(4, -1, -1), sees)
+    found = blocks.read(given[0].expand(4, -1, -1), sees)
     (found**2).sum().backward()
     assert cache.get_seq_length() == ids.shape[1]  # nothing was added
     wanted = []

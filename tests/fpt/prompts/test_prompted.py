@@ -118,7 +118,7 @@ def test_logits_equal_pefts_prompt_tuning(checkpoint: Path) -> None:
 def test_only_the_prompt_gets_a_gradient_and_moves(checkpoint: Path) -> None:
     model = prompted(checkpoint)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    optimizer = make([model.prompt.vectors], OptimConfig(name="adafactor", lr=0.3))
+    optimizer = make([model.prompt.tensors["prompt"]], OptimConfig(name="adafactor", lr=0.3))
     step(model, optimizer, Share.of(DATA, [0, 1, 2, 3]), OptimConfig(name="adafactor", lr=0.3), torch.device("cpu"))
     moved = [name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])]
     assert moved == ["prompt.prompt"]
@@ -132,10 +132,10 @@ def test_the_gradient_does_not_depend_on_the_micro_batches(checkpoint: Path, siz
     for micro_batch in (None, size):
         model = prompted(checkpoint)
         config = OptimConfig(name="adafactor", lr=0.01)
-        optimizer = make([model.prompt.vectors], config)
+        optimizer = make([model.prompt.tensors["prompt"]], config)
         share = Share.of(DATA, [3, 1, 0, 2], micro_batch)
         loss, _ = step(model, optimizer, share, config, torch.device("cpu"))
-        prompts.append((loss.item(), model.prompt.vectors.detach()))
+        prompts.append((loss.item(), model.prompt.tensors["prompt"].detach()))
     assert prompts[0][0] == pytest.approx(prompts[1][0], rel=1e-5)
     torch.testing.assert_close(prompts[0][1], prompts[1][1], rtol=1e-4, atol=1e-5)
 
@@ -163,7 +163,7 @@ def test_weighted_examples_have_torchs_own_weighted_loss_and_gradient(
         share, optim = Share.of(own, order, micro_batch), OptimConfig(clip=1e9)
         loss, _ = step(model, torch.optim.SGD(model.prompt.parameters(), 1.0), share, optim, torch.device("cpu"))
         torch.testing.assert_close(loss[0], expected.detach())
-        moved = PROMPT - model.prompt.vectors.detach()
+        moved = PROMPT - model.prompt.tensors["prompt"].detach()
         torch.testing.assert_close(moved, gradient[:, : len(PROMPT)].sum(0), rtol=1e-4, atol=1e-5)
 
 
@@ -188,14 +188,14 @@ def test_a_cards_padding_leaves_the_loss_and_its_gradient_as_they_are(checkpoint
         model = prompted(checkpoint)
         loss = model(data.batch([0, 1, 2, 3]))
         loss.backward()
-        gradients.append((loss.detach(), model.prompt.vectors.grad))
+        gradients.append((loss.detach(), model.prompt.tensors["prompt"].grad))
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-5)
 
 
 def test_the_prompt_stays_in_float32_under_a_bfloat16_model(checkpoint: Path) -> None:
     model = prompted(checkpoint, "bfloat16")
     model(DATA.batch([0, 1])).backward()
-    assert model.prompt.vectors.dtype == model.prompt.vectors.grad.dtype == torch.float32
+    assert model.prompt.tensors["prompt"].dtype == model.prompt.tensors["prompt"].grad.dtype == torch.float32
 
 
 def bytes_kept(model: PromptedModel) -> tuple[torch.Tensor, int]:
@@ -218,7 +218,7 @@ def test_checkpointing_changes_nothing_but_memory(checkpoint: Path, dtype: str) 
     loss.backward()
     same_loss.backward()
     assert torch.equal(loss, same_loss)
-    assert torch.equal(plain.prompt.vectors.grad, less.prompt.vectors.grad)
+    assert torch.equal(plain.prompt.tensors["prompt"].grad, less.prompt.tensors["prompt"].grad)
     assert fewer < kept / 2
     outputs = [model.generate(DATA.batch([0, 1, 2, 3]), max_new_tokens=5) for model in (plain, less)]
     assert torch.equal(*outputs)

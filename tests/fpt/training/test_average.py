@@ -29,11 +29,11 @@ def test_it_is_torchs_exponential_average() -> None:
     theirs.update_parameters(prompt)  # its first is a copy
     for vectors in rest:
         with torch.no_grad():
-            prompt.vectors.copy_(vectors)
+            prompt.tensors["prompt"].copy_(vectors)
         follow(mean, prompt, 0.9)
         theirs.update_parameters(prompt)
-    torch.testing.assert_close(mean.vectors, theirs.module.vectors)
-    assert torch.equal(prompt.vectors, rest[-1])
+    torch.testing.assert_close(mean.tensors["prompt"], theirs.module.tensors["prompt"])
+    assert torch.equal(prompt.tensors["prompt"], rest[-1])
 
 
 @pytest.mark.trains
@@ -44,7 +44,7 @@ def test_a_run_learns_the_same_and_scores_and_keeps_the_mean(
     plain, mean, learned = tmp_path / "plain", tmp_path / "mean", list[Tensor]()
 
     def noted(mean: SoftPrompt, prompt: SoftPrompt, weight: float) -> None:
-        learned.append(prompt.vectors.detach().clone())
+        learned.append(prompt.tensors["prompt"].detach().clone())
         follow(mean, prompt, weight)
 
     monkeypatch.setattr(loop, "follow", noted)

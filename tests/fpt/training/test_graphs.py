@@ -186,7 +186,9 @@ def test_a_model_that_asks_the_card_something_has_none_and_the_card_goes_on(
     graphed = Graphs(model, largest_batch(DATA, 3, no_dropout), Recorder(device))
     with monkeypatch.context() as patch:
         patch.setattr(
-            PromptedModel, "forward", lambda model, batch: model.prompt.vectors.sum() * batch.mask.sum().item()
+            PromptedModel,
+            "forward",
+            lambda model, batch: model.prompt.tensors["prompt"].sum() * batch.mask.sum().item(),
         )
         with pytest.raises(NoGraphError):
             graphed.add(DATA.batch([0, 1]), 7, torch.zeros(1, device=device))

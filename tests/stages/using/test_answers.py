@@ -146,7 +146,7 @@ def test_scores_are_those_of_transformers(finished: Path, boolq: Path) -> None:
         found, body, tokenizer = answer(texts), answer.model.body, answer.prompts[""].tokens.tokenizer
         for text, ours in zip(texts, found, strict=True):
             ids = tokenizer(text, return_tensors="pt")["input_ids"]
-            embedded = torch.cat([answer.model.prompt.vectors[None], body.get_input_embeddings()(ids)], 1)
+            embedded = torch.cat([answer.model.prompt.tensors["prompt"][None], body.get_input_embeddings()(ids)], 1)
             said = body.generate(inputs_embeds=embedded, max_new_tokens=4)[0, 1:]
             assert tokenizer.convert_ids_to_tokens(said[: len(ours.tokens)]) == [name for name, _ in ours.tokens]
             with torch.no_grad():
@@ -167,7 +167,7 @@ def test_the_end_is_part_of_an_output_and_nothing_behind_it(tmp_path: Path) -> N
     found, lengths = answer(texts), []
     for text, ours in zip(texts, found, strict=True):
         ids = backbone.tokenizer(text, return_tensors="pt")["input_ids"]
-        embedded = torch.cat([prompt.vectors[None], model.body.get_input_embeddings()(ids)], 1)
+        embedded = torch.cat([prompt.tensors["prompt"][None], model.body.get_input_embeddings()(ids)], 1)
         said = model.body.generate(inputs_embeds=embedded, max_new_tokens=20)[0, 1:]
         assert [name for name, _ in ours.tokens] == backbone.tokenizer.convert_ids_to_tokens(said)
         assert ours.tokens[-1][0] == "</s>"

@@ -117,7 +117,7 @@ def test_a_stages_model_and_prompt_answer_together(cli: Cli, run: Path, number: 
     assert (done.status, done.err) == (0, "")
     saved = run / "export" / f"hf-stage{number}"
     model, vectors = prompted(run, number), load_file(saved / "prompt.safetensors")["prompt"]
-    assert torch.equal(vectors, model.prompt.vectors)
+    assert torch.equal(vectors, model.prompt.tensors["prompt"])
     config = PromptTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=5, num_transformer_submodules=1)
     theirs = get_peft_model(AutoModelForSeq2SeqLM.from_pretrained(saved, dtype=torch.float32), config).eval()
     theirs.prompt_encoder["default"].embedding.weight.data.copy_(vectors)
