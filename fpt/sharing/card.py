@@ -13,7 +13,6 @@ from fpt.prompts.kinds import kind_of
 from fpt.runs.run import Run
 from fpt.sharing.export import ExportRequest, written
 from fpt.tasks.catalogue import data_of, rules_of
-from fpt.tasks.origins import Origin
 from fpt.tasks.task import MASK
 from fpt.units import amount
 
@@ -22,13 +21,19 @@ ANSWERED_WITH = ("template", "labels", "multilabel", "chat", "answer", "source_l
 
 
 def of_prompt(request: ExportRequest) -> str:
-    """Render an export's README.md: the Hub's metadata, then text for people."""
+    """Render an export's README.md: the Hub's metadata, without a licence, which the user must add, then text."""
     config = request.run.config
     kind, rules = kind_of(config.prompt), rules_of(config.task)
     data, width = data_of(config, rules), read_sizes(request.values, "").width
     return _rendered(
         "card.md.jinja",
-        _metadata(request, data, rules.records),
+        {
+            "library_name": {"peft": "peft", "hf": "transformers"}.get(request.to),
+            "base_model": None if request.is_local else request.base,
+            "tags": ["prompt-tuning", f"{kind.name}-prompt", "fpt"],
+            "metrics": [request.run.result["metric"]["name"]],
+            "datasets": [rules.records.hub[0]] if data == "hub" else None,
+        },
         request=request,
         model_name=model_name(request),
         data=data,
@@ -80,18 +85,6 @@ def _rendered(template: str, metadata: dict[str, Any], **facts: Any) -> str:
     text = (files(__package__) / template).read_text(encoding="utf-8")
     environment = Environment(undefined=StrictUndefined)
     return f"{environment.from_string(text).render(card_data=ModelCardData(**metadata).to_yaml(), **facts)}\n"
-
-
-def _metadata(request: ExportRequest, data: str, records: Origin) -> dict[str, Any]:
-    """Collect the Hub's metadata, except for a licence, which the user must add."""
-    config = request.run.config
-    metadata = {
-        "library_name": {"peft": "peft", "hf": "transformers"}.get(request.to),
-        "base_model": None if request.is_local else request.base,
-        "tags": ["prompt-tuning", f"{config.prompt.kind}-prompt", "fpt"],
-        "metrics": [request.run.result["metric"]["name"]],
-    }
-    return metadata | ({"datasets": [records.hub[0]]} if data == "hub" else {})
 
 
 def source_of(run: Run) -> str:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from fpt.backbones.shapes import Selection, StackSelection
 from fpt.data.encoding import encode
 from fpt.data.tokens import tokens_of
 from fpt.errors import UserError
+from fpt.prompts.files import refuse_other_tokenizer
 from fpt.prompts.kinds import TENSOR, kind_of
 from fpt.runs.files import new_folder, try_writing
 from fpt.runs.progress import Progress
@@ -26,7 +28,7 @@ from fpt.tasks.catalogue import rules_of
 from fpt.tasks.task import Example
 from fpt.training.checkpoint import dump_prompt
 from stages import partial
-from stages.using.learned import LearnedPrompt, check_same_model, from_run
+from stages.using.learned import LearnedPrompt, from_run, shared_part
 
 
 def export(
@@ -57,7 +59,7 @@ def _write(request: ExportRequest, folder: Path, progress: Progress, texts: Iter
     learned = from_run(request.run, request.number)
     model = request.run.config.model
     if is_on_this_machine(model):  # a local folder may have changed since the run; the Hub keeps what was there
-        learned.check_tokenizer(open_backbone(model, with_weights=False))
+        refuse_other_tokenizer(learned.name, learned.vocabulary, open_backbone(model, with_weights=False))
     if request.to == "hf":
         with progress.console.status("writing the model"):
             backbone = open_backbone(model)
@@ -83,13 +85,10 @@ def _write(request: ExportRequest, folder: Path, progress: Progress, texts: Iter
 def _write_tokens(prompts: Mapping[str, ExportRequest], folder: Path, progress: Progress) -> str:
     """Write a checkpoint in which every prompt is a row of added tokens; returns a description for the user."""
     learned = {name: from_run(one.run, one.number) for name, one in prompts.items()}
-    first = next(iter(learned))
-    for prompt in learned.values():
-        check_same_model(prompt, learned[first])
     vectors = {name: prompt.tensors[TENSOR].float() for name, prompt in learned.items()}
     with progress.console.status("writing the model"):
-        backbone = open_backbone(prompts[first].run.config.model)
-        selected, *_ = [prompt.selection(backbone) for prompt in learned.values()]
+        backbone = open_backbone(next(iter(prompts.values())).run.config.model)
+        selected = shared_part([*learned.values()], backbone)
         tokenizer = with_prompts(backbone.tokenizer, {name: len(own) for name, own in vectors.items()})
         added, start = torch.cat(list(vectors.values())), len(backbone.tokenizer)
         model = partial.build(backbone, selected)
@@ -111,21 +110,18 @@ def _write_embeds(
         (stack,) = backbone.shape  # one block is enough: every partial PLM has the same embeddings
         body = partial.build(backbone, Selection(**{stack: StackSelection((0,))})).to(dtype)
     prompt, tokens = kind_of(learned.config).build(learned.tensors, 0), tokens_of(rules_of(task), backbone, task)
-    embedded, asked = dict[str, torch.Tensor](), list[dict[str, Any]]()
-    for window in texts:
-        # Encoded as in `Predictor`; a target is not needed here.
-        data = encode(window, tokens, source_length=task.source_length, target_length=2)
-        with progress.running():
-            for (index,) in progress.with_bar([[index] for index in range(len(window))], "embedding"):
-                batch, number = data.batch([index]), str(len(asked))
-                states = backbone.family.states_before(body, batch.source, batch.mask, 0)
-                states, _ = prompt.joined(states, batch.mask, batch.mask)
-                embedded[number] = states[0].detach().to(dtype).contiguous()
-                asked.append({"id": number, "input": window[index].source})
+    embedded, lines = dict[str, torch.Tensor](), list[str]()
+    with progress.console.status("embedding the texts"):
+        for number, example in enumerate(chain.from_iterable(texts)):
+            # Encoded as in `Predictor`; a target is not needed here.
+            batch = encode([example], tokens, source_length=task.source_length, target_length=2).batch([0])
+            states = backbone.family.states_before(body, batch.source, batch.mask, 0)
+            states, _ = prompt.joined(states, batch.mask, batch.mask)
+            embedded[str(number)] = states[0].detach().to(dtype).contiguous()
+            lines.append(json.dumps({"id": str(number), "input": example.source}, ensure_ascii=False) + "\n")
     packed = save(embedded, {"format": "pt"})  # `save_file` lets nobody else read it
     (folder / "embeds.safetensors").write_bytes(packed)
-    lines = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in asked)
-    (folder / "texts.jsonl").write_text(lines, encoding="utf-8")
+    (folder / "texts.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 def _keep_rules(folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Reads learned prompts from runs and files, scores one on a split of its task, and has several answer texts."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +10,7 @@ from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.shapes import Selection
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import PromptConfig
+from fpt.data.encoding import check_labels
 from fpt.data.tokens import tokens_of
 from fpt.devices import distributed
 from fpt.devices.device import open_device, with_precision
@@ -21,7 +22,7 @@ from fpt.prompts.modules import Tensors
 from fpt.runs.progress import Progress
 from fpt.runs.run import INPUTS, Run, reading
 from fpt.tasks.catalogue import rules_of
-from fpt.tasks.task import ANSWER, Task, TaskRules
+from fpt.tasks.task import Task
 from fpt.training.evaluation import predictions
 from fpt.training.prediction import Predictor, TaskPrompt
 from stages import selection
@@ -48,22 +49,18 @@ class LearnedPrompt:
         """Return the part of the backbone that the prompt is for; refuse a backbone that it was not trained on."""
         width = backbone.sizes.width
         kind = kind_of(self.config)
-        held = width_of({name: tuple(tensor.shape) for name, tensor in self.tensors.items()})
+        held = width_of(self.tensors)
         if held != width:
             raise UserError(f"{self.name}: holds vectors of {held}, but {backbone.folder} has states of {width}")
         kind.position(backbone.shape.source.blocks)
         kind.resolved(backbone.family.row.reads, backbone.shape.source.blocks)
-        self.check_tokenizer(backbone)
+        refuse_other_tokenizer(self.name, self.vocabulary, backbone)
         if self.fingerprint not in (None, backbone.fingerprint):
             raise UserError(
                 f"{self.name}: the prompt was trained on another model than {backbone.folder}, whose config.json or"
                 f" weights differ; {AS_IT_IS}"
             )
         return self.part or selection.everything(backbone.shape)
-
-    def check_tokenizer(self, backbone: Backbone) -> None:
-        """Refuse a tokenizer other than the one that the prompt was trained with."""
-        refuse_other_tokenizer(self.name, self.vocabulary, backbone)
 
 
 def from_run(run: Run, stage: int | None) -> LearnedPrompt:
@@ -143,45 +140,40 @@ def predictor(
         engine = Engine(with_precision(config.engine, backbone.sizes.width), device)
         if engine.config.is_sharded and distributed.size() > 1:
             raise UserError("engine=deepspeed: several processes of fpt predict take engine=torch, the default")
-        part, uses = first.selection(backbone), dict[str, TaskPrompt]()
+        part = shared_part([prompt for _, prompt in prompts.values()], backbone)
+        uses = dict[str, TaskPrompt]()
         for name, (own, prompt) in prompts.items():
             _check_alike(own, prompt, config, first, backbone)
             rules = rules_of(own.task)
+            tokens, longest = tokens_of(rules, backbone, own.task), own.task.target_length
+            if rules.classes:
+                longest = max(map(len, check_labels(rules, tokens, chosen=True)))
             uses[name] = TaskPrompt(
                 prompt_in(backbone, part, prompt.config, prompt.tensors).to(device),
-                tokens_of(rules, backbone, own.task),
+                tokens,
                 rules.from_text,
                 source_length=own.task.source_length,
-                max_new_tokens=max_new_tokens or prompt.max_new_tokens or _longest(own, rules, backbone),
+                max_new_tokens=max_new_tokens or prompt.max_new_tokens or longest,
                 choice=choice_for(own, rules, backbone),
             )
         with opened(backbone, part, engine, next(iter(uses.values())).prompt) as model:
             yield Predictor(model, uses, device, config.train.eval_batch)
 
 
-def _longest(config: RunConfig, rules: TaskRules, backbone: Backbone) -> int:
-    """Return how many tokens a target may have: as many as the longest label, or the limit if it is not one."""
-    if not rules.classes:
-        return config.task.target_length
-    words = [ANSWER.format(answer=label) for label in rules.labels]
-    return max(map(len, tokens_of(rules, backbone, config.task).of_targets(words)))
-
-
-def check_same_model(prompt: LearnedPrompt, first: LearnedPrompt) -> None:
-    """Refuse a prompt that is not for the same part of the same model as the first one."""
-    if (prompt.fingerprint, prompt.part) != (first.fingerprint, first.part):
-        raise UserError(
-            f"{prompt.name}: its prompt is for another model, or another part of it, than that of {first.name}; they"
-            " cannot be in one"
-        )
+def shared_part(prompts: Sequence[LearnedPrompt], backbone: Backbone) -> Selection:
+    """The part of the backbone that all these prompts are for; refuse one for another model or another part of it."""
+    first, *others = prompts
+    part = first.selection(backbone)
+    for other in others:
+        if other.selection(backbone) != part:
+            raise UserError(f"{other.name}: its prompt is for another part of the model than that of {first.name}")
+    return part
 
 
 def _check_alike(
     config: RunConfig, prompt: LearnedPrompt, other: RunConfig, first: LearnedPrompt, backbone: Backbone
 ) -> None:
     """Refuse a prompt that cannot answer in one batch with the first one."""
-    check_same_model(prompt, first)
-    prompt.check_tokenizer(backbone)
     blocks, kinds = backbone.shape.source.blocks, [kind_of(one.config) for one in (prompt, first)]
     places = [f"as a {kind.config.place} after {kind.position(blocks)} blocks" for kind in kinds]
     if places[0] != places[1]:

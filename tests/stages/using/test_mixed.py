@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from fpt.__main__ import main
+from fpt.backbones.shapes import Selection, StackSelection
 from fpt.config.compose import load
 from fpt.config.schema import PromptConfig
 from fpt.errors import UserError
@@ -189,7 +191,7 @@ def test_prompts_of_another_model_or_precision_are_refused(
     cli: Cli, two_runs: dict[str, Path], finished: Path, asked: Path
 ) -> None:
     words = ["predict", f"run={two_runs['boolq']},{finished}", "names=boolq,mnli", f"input={asked}"]
-    assert "is for another model, or another part of it" in cli(*words).err
+    assert "holds vectors of 32, but" in cli(*words).err
     assert "names=…: is for run=A,B" in cli("predict", f"run={finished}", "names=a", "text=x").err
     assert "prompt-field=a: is for run=A,B" in cli("predict", f"run={finished}", "prompt-field=a", "text=x").err
 
@@ -210,4 +212,9 @@ def test_a_causal_model_takes_several_prompts_that_stand_alike(tmp_path: Path) -
             assert [one.output for one in mixed.answer(texts)] == alone
     refused = pytest.raises(UserError, match="as a prefix after 0 blocks, and that of p as a suffix after 0 blocks")
     with refused, predictor(of_lengths("suffix", 2) | of_lengths("prefix", 5)):
+        pass
+    own, prompt = of_lengths("prefix", 5)["5"]
+    part = replace(prompt, part=Selection(decoder=StackSelection((0,))))
+    refused = pytest.raises(UserError, match="another part of the model than that of p")
+    with refused, predictor(of_lengths("prefix", 2) | {"5": (own, part)}):
         pass
