@@ -21,7 +21,7 @@ from fpt.runs.progress import Progress
 from fpt.runs.run import INPUTS
 from fpt.runs.shared_folder import SharedFolder
 from fpt.tasks.task import Task, TaskRules
-from fpt.training.evaluation import Choice, Evaluator, choice_of, longest_answer
+from fpt.training.evaluation import Choice, Evaluator, longest_answer
 from stages import fits
 
 
@@ -106,7 +106,7 @@ def choice_for(config: RunConfig, rules: TaskRules, backbone: Backbone) -> Choic
     tokens, answer = tokens_of(rules, backbone, config.task), config.task.answer
     chosen = tokens.row.reads.chooses(answer)
     rows = check_labels(rules, tokens, chosen=chosen)
-    return choice_of(rules.labels, rows, "score" if answer == "generate" else answer) if chosen else None
+    return Choice(rules.labels, rows, answer) if chosen else None
 
 
 def check_unchanged(inputs: Inputs, start: bytes, folder: SharedFolder) -> None:

@@ -9,7 +9,7 @@ from fpt.runs.folder import STATE
 from fpt.runs.run import PROMPT, UPDATES
 from fpt.training.checkpoint import TrainState, dump_state
 from fpt.training.evaluation import Evaluation
-from fpt.training.loop import Changed, Event, Saved, Updated, Validated
+from fpt.training.loop import Changed, Event, Updated, Validated
 from stages.schedule import Stage
 from stages.setup import Setup
 
@@ -38,8 +38,8 @@ class Journal:
 
     def record(self, event: Event) -> None:
         """Record one event of the stage's training and show it."""
-        if isinstance(event, Saved):
-            self._save(event.state)
+        if isinstance(event, TrainState):
+            self._save(event)
         elif isinstance(event, Changed):
             self._progress.say(event.reason)
         else:

@@ -129,8 +129,9 @@ def states_below(model: PromptedModel, data: Encoded, batch_size: int, engine: E
     """The states [N, D] to keep for all examples; the processes share the work and exchange the results."""
     # An example has a state for every source token and, below a causal model's prompt, for every target token read.
     starts = data.joined_starts if model.keeps_target else data.sources.starts
-    rows = torch.zeros(int(starts[-1]), model.kept_width, dtype=engine.states_dtype)
     batches = batches_by_length(data, batch_size)
+    width = model.below(data.batch(batches[-1][-1:]).to(engine.device)).shape[2]  # of the shortest example
+    rows = torch.zeros(int(starts[-1]), width, dtype=engine.states_dtype)
     for indices in with_bar(in_turn(batches, distributed.rank(), distributed.size()), "states to keep"):
         if not indices and not model.in_step:
             continue

@@ -13,7 +13,7 @@ from fpt.runs.progress import Progress
 from fpt.runs.run import RESULT
 from fpt.tasks.task import Task
 from fpt.training.checkpoint import TrainState
-from fpt.training.loop import Changed, Saved, Span, train
+from fpt.training.loop import Changed, Span, train
 from stages.inputs import open_inputs
 from stages.journal import Journal
 from stages.kept_states import StateKeeper
@@ -66,7 +66,7 @@ def _through_stages(setup: Setup) -> dict[str, Any]:
             span = Span(stage.end, schedule.updates, keep_best=stage is schedule.last, seconds=seconds)
             for event in train(model, data, state, span, setup.evaluator.validate_in_training, recipe):
                 journal.record(event)
-                state = event.state if isinstance(event, Saved) else state
+                state = event if isinstance(event, TrainState) else state
                 recipe = event.recipe if isinstance(event, Changed) else recipe
             setup = setup.ended_at(index, state.update)  # it may be early, out of time or patience
             ends.append(state)

@@ -3,7 +3,6 @@
 Letters: B batch, L positions, N positions of one pass, P prompt, S source, T target, D model.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,7 +13,7 @@ from transformers import DynamicCache
 
 from fpt.backbones.calls import Call
 from fpt.data.encoded import IGNORED, Batch
-from fpt.prompts.prompted import Encoded, PromptedModel, mean_weights
+from fpt.prompts.prompted import Encoded, PromptedModel, Written, mean_weights
 
 TARGETS_AT_ONCE = 32  # the most targets side by side behind a source, which attention computes with each other
 MASK = "attention_mask"  # what transformers' blocks call their [B, 1, L, L] mask; None: all earlier positions are seen
@@ -82,15 +81,6 @@ class CausalBehind(Causal):
 
     keeps_target = False
 
-    @property
-    def kept_width(self) -> int:
-        return math.prod(self._shape)
-
-    @property
-    def _shape(self) -> tuple[int, int, int, int]:
-        """What a token's keys and values are in all blocks: blocks, the two of them, heads, and their width."""
-        return len(self.family.blocks_of(self.body, "decoder")), 2, *self.family.row.key_heads_in(self.body.config)
-
     def inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         return batch.source, batch.mask
 
@@ -128,7 +118,9 @@ class CausalBehind(Causal):
     def _source(self, below: Tensor, mask: Tensor) -> DynamicCache:
         """The keys and values that the method `below` gave, as the blocks take them: with the padding in front."""
         rows = padded_in_front(below, mask)
-        return DynamicCache(rows.view(*rows.shape[:2], *self._shape).permute(2, 3, 0, 4, 1, 5).unbind(0))
+        # A token's part: blocks, keys and values, heads, and their width.
+        shape = len(self.family.blocks_of(self.body, "decoder")), 2, *self.family.row.key_heads_in(self.body.config)
+        return DynamicCache(rows.view(*rows.shape[:2], *shape).permute(2, 3, 0, 4, 1, 5).unbind(0))
 
     def read(self, batch: Batch, more: int) -> "Context":
         """As every causal model's; the source is in a cache already, so that only the prompt is read."""
@@ -206,7 +198,7 @@ class CachedBlocks:
         )
 
 
-class Context:
+class Context(Written):
     """A batch's source and prompt as a decoder-only model has read them, and the tokens that were added behind them.
 
     Blocks below the prompt cache the tokens, those above also the prompt's P vectors.
@@ -220,7 +212,6 @@ class Context:
         self.last = self._family.normed(self._body, upper.read(states)[:, -1])
 
     def add(self, tokens: Tensor) -> None:
-        """Read one more token [B] of each text."""
         self.last = self.read(tokens[:, None])[:, -1]
 
     def read(self, ids: Tensor, sees: Tensor | None = None) -> Tensor:
@@ -229,7 +220,6 @@ class Context:
         return self._family.normed(self._body, self._upper.read(states, sees))
 
     def take(self, going: Tensor) -> None:
-        """Keep only these rows of the batch."""
         self.last = self.last[going]
         self._lower.take(going)
         self._upper.take(going)
@@ -292,6 +282,4 @@ def following(rows: Tensor, starts: Tensor, number: int) -> Tensor:
 
 def _at_places(rows: Tensor, places: Tensor) -> Tensor:
     """The entries of rows [B, …] or [B, …, D] at places [B, L]."""
-    if rows.ndim == 2:
-        return rows.gather(1, places)
-    return rows.gather(1, places[..., None].expand(-1, -1, rows.shape[-1]))
+    return rows.take_along_dim(places if rows.ndim == 2 else places[..., None], 1)

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from fpt.backbones.location import TOKENIZER_FILES
 from fpt.config.schema import PromptConfig
 from fpt.errors import UserError
-from fpt.prompts.kinds import KINDS, TENSOR, Shapes, kind_of, width_of
+from fpt.prompts.kinds import KINDS, TENSOR, kind_of, width_of
 from fpt.runs.files import other_kind
 from fpt.runs.folder import LEDGER
 from fpt.runs.run import INPUTS, PROMPT, open_run
@@ -48,11 +48,6 @@ class PromptFile:
             are_finite = all(np.isfinite(array.astype(np.float32)).all() for array in self.arrays.values())
         if not are_finite:
             raise UserError(f"{self.file}: holds numbers that are not finite in float32")
-
-    @property
-    def shapes(self) -> Shapes:
-        """The tensors' shapes, by name."""
-        return {name: array.shape for name, array in self.arrays.items()}
 
     def tensors(self) -> "Tensors":
         """The learned tensors, by name, in float32."""
@@ -87,7 +82,7 @@ def prompt_to_start_from(config: PromptConfig, d_model: int) -> PromptFile | Non
     holds = stored.config.kind
     if holds != config.kind:
         raise config.error("file", f"holds a {holds} prompt, and this run has a {config.kind} one; give prompt={holds}")
-    if problem := kind_of(config).mismatch(stored.shapes, stored.config, d_model):
+    if problem := kind_of(config).mismatch(width_of(stored.arrays), stored.config, d_model):
         raise config.error("file", problem)
     return stored
 
@@ -158,7 +153,6 @@ def _in_safetensors(file: Path, stored: str) -> PromptFile:
 
 
 def _arrays(file: Path, names: list[str]) -> dict[str, NDArray[Any]]:
-    """Some tensors of a safetensors file, by name."""
     try:
         with safe_open(file, framework="np") as handle:
             return {name: handle.get_tensor(name) for name in names}
@@ -172,7 +166,7 @@ def _described(file: Path, kind: str, description: str, arrays: dict[str, NDArra
     shapes = {name: array.shape for name, array in arrays.items()}
     try:
         config = KINDS[kind].of_file(json.loads(description), shapes)
-        fits = shapes == kind_of(config).shapes(width_of(shapes))
+        fits = shapes == kind_of(config).shapes(width_of(arrays))
     except (ValueError, TypeError, AttributeError, LookupError):
         fits = False
     if not fits or any(array.dtype.kind != "f" for array in arrays.values()):
@@ -189,7 +183,7 @@ def _in_array(file: Path) -> PromptFile:
 
 
 class _Unread:
-    """Takes the place of any object in a pickle that is no tensor; its class and constructor are never looked up."""
+    """Takes the place of whatever in a pickle is no tensor, as a configuration; its own class is never looked up."""
 
     def __new__(cls, *_: Any) -> "_Unread":
         """Ignore the constructor's arguments in the pickle."""
@@ -197,11 +191,7 @@ class _Unread:
 
 
 def _in_torch_file(file: Path) -> PromptFile:
-    """A prompt that torch saved: a tensor, or a dictionary with one as `prompt`, as thunlp/FastPromptTuning writes it.
-
-    Those checkpoints also hold a configuration, an object of their own class; torch's restricted reader is told to put
-    an empty object in its place.
-    """
+    """A prompt that torch saved: a tensor, or a dictionary with one as `prompt`, as thunlp/FastPromptTuning has it."""
     import torch
     from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 

@@ -7,6 +7,7 @@ Letters: P prompt, D model, M bottleneck.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
@@ -53,9 +54,9 @@ class _Learned(ABC):
 
         return drawn(self.shapes(backbone.sizes.width), seed, normal=self.config.init == "normal")
 
-    def mismatch(self, shapes: Shapes, other: PromptConfig, d_model: int) -> str | None:
-        """Why this prompt cannot start from the tensors of another one of its kind; None: it can."""
-        theirs, width = type(self)(other).sizes, width_of(shapes)
+    def mismatch(self, width: int, other: PromptConfig, d_model: int) -> str | None:
+        """Why this prompt cannot start from another one of its kind, for a model of that `width`; None: it can."""
+        theirs = type(self)(other).sizes
         if (theirs, width) == (self.sizes, d_model):
             return None
         held = f"holds a {self.name} prompt with {theirs} for d_model={width}"
@@ -240,13 +241,13 @@ def kind_of(config: PromptConfig) -> Kind:
     return KINDS[config.kind](config)
 
 
-def width_of(shapes: Shapes) -> int:
-    """The model width D of a prompt whose tensors have these shapes."""
-    return (shapes.get(TENSOR) or shapes.get("vectors") or shapes["down"])[-1]
+def width_of(tensors: Mapping[str, Any]) -> int:
+    """The model width D that a prompt's tensors or arrays are for."""
+    name = next((name for name in (TENSOR, "vectors") if name in tensors), "down")
+    return int(tensors[name].shape[-1])
 
 
 def _common(tokenizer: "PreTrainedTokenizerBase", count: int, seed: int) -> list[int]:
-    """Some of the tokens that are most frequent in text, drawn without replacement."""
     import torch
 
     from fpt.random_streams import stream

@@ -70,13 +70,6 @@ class PromptedModel(nn.Module, ABC):
         """The same frozen model with another prompt at the same place."""
         return type(self)(self.body, prompt, begin_pass=self.begin_pass, in_step=self.in_step)
 
-    # The stack that the prompt enters.
-
-    @property
-    def kept_width(self) -> int:
-        """How many numbers `below` has for each token."""
-        return self.width
-
     def inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Token ids [B, L] that `below` is of in training, and their padding mask."""
         return batch.source, batch.mask
@@ -122,8 +115,6 @@ class PromptedModel(nn.Module, ABC):
     def decoder_mask(self, batch: Batch) -> Tensor:
         """The padding mask [B, L] of the decoder's input in training."""
         return batch.labels != IGNORED
-
-    # The loss, and probabilities.
 
     def forward(self, batch: Batch) -> Tensor:
         """Cross-entropy summed over the batch's real target tokens, by their weights; no others go through the head."""
@@ -190,8 +181,6 @@ class PromptedModel(nn.Module, ABC):
         ]
         log_probs[real] = torch.cat(parts)
         return log_probs
-
-    # Answers.
 
     @torch.no_grad()
     def generate(self, batch: Batch, *, max_new_tokens: int) -> Tensor:

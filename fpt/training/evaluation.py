@@ -28,13 +28,15 @@ from fpt.tasks.task import Example, Task
 Output = TypeVar("Output")
 
 
-@dataclass(frozen=True, eq=False)
 class Choice:
     """The label words that a model chooses between."""
 
-    words: Sequence[str]
-    ids: Tensor  # their targets' token ids [L, T], padded with IGNORED
-    lengths: Tensor  # the numbers [L] that the labels' log-probabilities are divided by
+    def __init__(self, words: Sequence[str], rows: list[list[int]], answer: str = "score") -> None:
+        """Take the words and their targets' token ids; `task.answer` says how their scores are normalised."""
+        divisors = {"score_mean": list(map(len, rows)), "score_norm": list(map(len, words))}
+        self.words = words
+        self.ids = padded(rows, IGNORED, max(map(len, rows)))  # [L, T]
+        self.lengths = torch.tensor(divisors.get(answer, [1] * len(rows)))  # [L], to divide log-probabilities by
 
     def choose(self, model: PromptedModel, batch: Batch) -> tuple[list[str], Tensor, Tensor]:
         """Each source's likeliest label word, its target's ids [B, T], and the log-probability of each id.
@@ -47,12 +49,6 @@ class Choice:
         likeliest = (log_probs.sum(2) / self.lengths.to(log_probs.device)).argmax(1)
         words = [self.words[index] for index in likeliest.tolist()]
         return words, ids[likeliest], log_probs[torch.arange(len(words)), likeliest]
-
-
-def choice_of(words: Sequence[str], rows: list[list[int]], answer: str = "score") -> Choice:
-    """The choice between label words, given their token ids; `task.answer` says how their scores are normalised."""
-    lengths = {"score": [1] * len(rows), "score_mean": list(map(len, rows)), "score_norm": list(map(len, words))}
-    return Choice(words, padded(rows, IGNORED, max(map(len, rows))), torch.tensor(lengths[answer]))
 
 
 @dataclass(frozen=True)
@@ -99,11 +95,7 @@ class Evaluator:
         return Evaluation(metrics, metrics[self.task.metric], answers)
 
     def answers(self, model: PromptedModel, data: Encoded, split: str) -> Answers:
-        """Answer the examples in `data`, whose targets are not used; `split` is their name on the progress bar.
-
-        Raises:
-            Interrupted: the run was told to stop.
-        """
+        """Answer the examples in `data`, whose targets are not used; `split` is their name on the progress bar."""
 
         def answered(indices: list[int]) -> list[str]:
             return self._outputs(model, data.batch(indices).to(self.engine.device))
@@ -115,7 +107,10 @@ class Evaluator:
     def _outputs(self, model: PromptedModel, batch: Batch) -> list[str]:
         """The output texts of a batch, which is halved when it runs out of memory."""
         try:
-            return self._all_at_once(model, batch)
+            if self.choice is not None:
+                return self.choice.choose(model, batch)[0]
+            ids = model.generate(batch, max_new_tokens=self.max_new_tokens)
+            return decoded(model.trimmed(ids).tolist(), self.tokenizer)
         except torch.OutOfMemoryError:
             pass  # inside this block the error would still hold the tensors that did not fit
         number = len(batch.source)
@@ -126,12 +121,6 @@ class Evaluator:
             )
         halves = slice(number // 2), slice(number // 2, None)
         return [text for half in halves for text in self._outputs(model, batch.rows(half))]
-
-    def _all_at_once(self, model: PromptedModel, batch: Batch) -> list[str]:
-        if self.choice is not None:
-            return self.choice.choose(model, batch)[0]
-        ids = model.generate(batch, max_new_tokens=self.max_new_tokens)
-        return decoded(model.trimmed(ids).tolist(), self.tokenizer)
 
 
 def shared_out(

@@ -74,13 +74,6 @@ class Validated:
 
 
 @dataclass(frozen=True)
-class Saved:
-    """A state to save, from which a stopped run resumes."""
-
-    state: TrainState
-
-
-@dataclass(frozen=True)
 class Changed:
     """An update could not be computed by the recipe; from here on another one is used, with the same gradients."""
 
@@ -89,7 +82,7 @@ class Changed:
 
 
 Add = Callable[[Batch, float, torch.Tensor], None]
-Event = Updated | Validated | Saved | Changed
+Event = Updated | Validated | Changed | TrainState  # a state is to be saved, so that a stopped run resumes from it
 
 
 def train(
@@ -100,7 +93,7 @@ def train(
     validate: Callable[[PromptedModel], Evaluation],
     recipe: Recipe,
 ) -> Iterator[Event]:
-    """Train the prompt from `state` to the end of the span; the last event is `Saved` with the state at the end.
+    """Train the prompt from `state` to the end of the span; the last event is the state at the end.
 
     The state decides where to start, so that a run resumes, wherever it was stopped, as if it had not been. A state is
     also yielded before a validation, which may take long. A state that is done already yields nothing.
@@ -149,7 +142,7 @@ def train(
                     yield unread(seconds)
                     unread, learned, mean = None, model.prompt.learned(), kept.learned() if optim.average else None
                     state = replace(state, prompt=learned, mean=mean, optimizer=pack(optimizer), seconds=seconds)
-                    yield Saved(state)
+                    yield state
                 if is_stopped:
                     ending.stop()
             if _is_due(state, span, config):
@@ -161,7 +154,7 @@ def train(
                 else:
                     state = replace(state, judged=state.update, score=None, done=True)
                 state = replace(state, seconds=perf_counter() - began)
-                yield Saved(state)
+                yield state
 
 
 def _updated(update: int, loss: torch.Tensor, lr: float, tokens: int, seconds: float) -> Updated:

@@ -27,17 +27,9 @@ def make(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim
         for parameter in parameters
     ]
     if config.name == "adamw":
-        return torch.optim.AdamW(
-            groups, lr=config.lr, betas=(0.9 if config.momentum is None else config.momentum, 0.999)
-        )
-    return Adafactor(
-        groups,
-        lr=config.lr,
-        beta1=config.momentum or None,
-        scale_parameter=False,
-        relative_step=False,
-        warmup_init=False,
-    )
+        momentum = 0.9 if config.momentum is None else config.momentum
+        return torch.optim.AdamW(groups, lr=config.lr, betas=(momentum, 0.999))
+    return Adafactor(groups, lr=config.lr, beta1=config.momentum or None, scale_parameter=False, relative_step=False)
 
 
 def rate(config: OptimConfig, update: int, updates: int) -> float:

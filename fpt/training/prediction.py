@@ -72,10 +72,7 @@ class Predictor:
         return self.answer([raw_example(text) for text in texts])
 
     def answer(self, examples: Sequence[Example], with_bar: WithBar = lambda batches, _: batches) -> list[Prediction]:
-        """Predictions in the examples' order; an example's `group` names the prompt that answers it.
-
-        The examples' targets are not used.
-        """
+        """Predictions in the examples' order, each by the prompt that its `group` names; targets are not used."""
         owners, data = [self.prompts[example.group] for example in examples], self._encoded(examples)
         assert data.whole is not None
         cut = (data.whole[:, 0] - np.array(data.sources.lengths)).tolist()
@@ -90,14 +87,13 @@ class Predictor:
 
     def _encoded(self, examples: Sequence[Example]) -> Encoded:
         """The examples as token ids; each is cut by its own prompt's limit."""
-        found = dict[int, tuple[list[int], list[int], list[int]]]()
+        rows = dict[str, Iterator[tuple[list[int], list[int], list[int]]]]()
         for name, one in self.prompts.items():
-            own = [index for index, example in enumerate(examples) if example.group == name]
-            texts = [examples[index] for index in own]
-            data = encode(texts, one.tokens, source_length=one.source_length, target_length=2)
+            own = [example for example in examples if example.group == name]
+            data = encode(own, one.tokens, source_length=one.source_length, target_length=2)
             assert data.whole is not None
-            found |= dict(zip(own, zip(data.sources, data.targets, data.whole.tolist(), strict=True), strict=True))
-        sources, targets, whole = zip(*(found[index] for index in range(len(examples))), strict=True)
+            rows[name] = zip(data.sources, data.targets, data.whole.tolist(), strict=True)
+        sources, targets, whole = zip(*(next(rows[example.group]) for example in examples), strict=True)
         return Encoded(RaggedRows.of(sources), RaggedRows.of(targets), np.array(whole), pad=data.pad, blank=data.blank)
 
     def _batches(self, data: Encoded, owners: Sequence[TaskPrompt]) -> list[list[int]]:

@@ -42,10 +42,10 @@ def test_its_file_says_what_it_is(name: str, checkpoint: Path, tmp_path: Path) -
     file.write_bytes(dump_prompt(tensors, **kind.metadata(3)))
     stored = open_prompt(file)
     assert [getattr(stored.config, key) for key in LEARNED] == [getattr(config, key) for key in LEARNED]
-    assert stored.shapes == kind.shapes(32)
-    assert width_of(stored.shapes) == 32
-    assert kind.mismatch(stored.shapes, stored.config, 32) is None
-    assert kind.mismatch(stored.shapes, stored.config, 64) is not None
+    assert {key: array.shape for key, array in stored.arrays.items()} == kind.shapes(32)
+    assert width_of(stored.arrays) == 32
+    assert kind.mismatch(32, stored.config, 32) is None
+    assert kind.mismatch(32, stored.config, 64) is not None
 
 
 @pytest.mark.parametrize("name", PROMPTS)

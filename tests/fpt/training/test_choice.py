@@ -16,7 +16,7 @@ from fpt.prompts.readers import prompted_model
 from fpt.runs.progress import Progress
 from fpt.tasks.opening import open_task
 from fpt.tasks.task import Example
-from fpt.training.evaluation import Evaluator, choice_of
+from fpt.training.evaluation import Choice, Evaluator
 from stages import partial
 from stages.selection import everything
 from tests.conftest import ON_CPU, Outcome, open_folder
@@ -32,7 +32,7 @@ def test_of_all_labels_the_one_of_least_loss_is_taken(checkpoint: Path, boolq: P
     more = (ON_CPU, lambda batches, _: batches, 7, 4)
     said = Evaluator(task, data, backbone.tokenizer, *more).answers(model, data, "validation")
     assert not {"no", "yes"} & set(said.read)  # a random model says neither
-    choice = choice_of(task.labels, check_labels(task, Tokens(backbone.tokenizer, FAMILY_TABLE["t5"]), chosen=True))
+    choice = Choice(task.labels, check_labels(task, Tokens(backbone.tokenizer, FAMILY_TABLE["t5"]), chosen=True))
     chosen = Evaluator(task, data, backbone.tokenizer, *more, choice=choice).answers(model, data, "validation")
     assert set(chosen.read) == {"no", "yes"}
     for index, word in enumerate(chosen.outputs):
@@ -55,7 +55,7 @@ def test_a_labels_length_counts_as_it_is_said(answer: str, tmp_path: Path) -> No
     tokenizer, row = backbone.tokenizer, FAMILY_TABLE["llama"]
     batch = encode(examples, Tokens(tokenizer, row), source_length=64, target_length=2).batch(list(range(6)))
     model = prompted_model(partial.build(backbone, everything(backbone.shape)), SoftPrompt(prompt))
-    chosen, _, _ = choice_of(words, Tokens(tokenizer, row).of_targets(words), answer).choose(model, batch)
+    chosen, _, _ = Choice(words, Tokens(tokenizer, row).of_targets(words), answer).choose(model, batch)
     expected = []
     for source in sources:
         losses = {}
