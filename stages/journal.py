@@ -15,13 +15,9 @@ from stages.setup import Setup
 
 
 class Journal:
-    """Records the training of each stage in the run folder and shows it in the terminal.
+    """Records the training of each stage in the run folder and shows it in the terminal."""
 
-    Attributes:
-        best: the evaluation that chose the best prompt; None if there was none since the run was started or resumed.
-    """
-
-    best: Evaluation | None = None
+    best: Evaluation | None = None  # that chose the best prompt; None: none since the run was started or resumed
     _last: Evaluation | None = None
 
     def __init__(self, setup: Setup) -> None:

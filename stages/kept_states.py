@@ -36,17 +36,11 @@ SENT = 2**24  # how many numbers the processes exchange at once
 
 @dataclass(frozen=True)
 class StatesPlan:
-    """What a run does about the states that its prompt does not change.
+    """What a run does about the states that its prompt does not change."""
 
-    Attributes:
-        reason: why, in words for the user.
-        bytes: what the kept states take in each process's memory; 0 if none are kept.
-        stages: for each stage compute (before its first update), reuse (those of the stage before), or off (computed
-            again with every update).
-    """
-
-    reason: str
-    bytes: int
+    reason: str  # why, in words for the user
+    bytes: int  # what the kept states take in each process's memory; 0 if none are kept
+    # For each stage compute (before its first update), reuse (those of the stage before), or off (with every update).
     stages: tuple[str, ...]
 
     @property
