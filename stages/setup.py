@@ -132,7 +132,8 @@ def prepare(
     """Plan the run, or read back the plan it began with; None if the run is already finished."""
     if (updates := schedule.updates) != config.train.updates:
         progress.say(f"train.updates={config.train.updates} is set aside: the stages' own updates add up to {updates}")
-    start = start_of(config, schedule.block, inputs)
+    prompt = initial(config.prompt, inputs.backbone, labels=inputs.task.labels, seed=config.seed)
+    start = Start(prompt, kind_of(config.prompt).metadata(schedule.block))
     check_unchanged(inputs, start.identity, folder)
     if inputs.task.skipped:
         folder.write(SKIPPED, "".join(f"{fault}\n" for fault in inputs.task.skipped).encode())
@@ -166,9 +167,3 @@ def saved_states(folder: SharedFolder, schedule: Schedule) -> tuple[list[TrainSt
     if mark:
         distributed.broadcast_from_main(partial(check_metrics, folder.path, mark))
     return states, mark
-
-
-def start_of(config: RunConfig, block: int, inputs: Inputs) -> Start:
-    """The prompt of a run before its first update; it enters before block `block`."""
-    prompt = initial(config.prompt, inputs.backbone, labels=inputs.task.labels, seed=config.seed)
-    return Start(prompt, kind_of(config.prompt).metadata(block))

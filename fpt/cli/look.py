@@ -25,7 +25,6 @@ LESS = (
     "train.micro_batch=auto, train.activation_checkpointing=true, engine.dtype=bfloat16, engine.quantize=int8 or nf4,"
     " engine=deepspeed over more processes or with engine.offload=cpu, and a smaller model take less"
 )
-STATES = {"compute": "computed", "reuse": "those of the stage before", "off": "not kept"}
 OPTIONAL = ("bitsandbytes", "tensorboard", "peft")
 
 
@@ -70,8 +69,6 @@ def print_plan(plan: dict[str, Any]) -> None:
         )
     if states := plan["states"]:
         output.say(f"\n{states['sentence']}")
-        if states["bytes"]:
-            output.show(_states(number, stage, states["stages"][number - 1]) for number, stage in stages)
     _print_memory(output, plan)
 
 
@@ -79,13 +76,6 @@ def _ranges(numbers: Sequence[int]) -> str:
     """Format ascending numbers, as in 0–2, 5."""
     runs = [[number for _, number in run] for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
     return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
-
-
-def _states(number: int, stage: dict[str, Any], does: str) -> dict[str, str]:
-    """Whether a stage computes the states that the prompt does not change, or reuses them."""
-    anew = " anew" if number > 1 and does == "compute" else ""
-    below, flops = str(stage["blocks_below"]), amount(stage["flops_states"])
-    return {"stage": str(number), "blocks": below, "their states are": STATES[does] + anew, "FLOPs": flops}
 
 
 def _print_memory(output: Output, plan: dict[str, Any]) -> None:

@@ -101,7 +101,6 @@ def serve(arguments: Arguments) -> None:
 
     own = app.bound(host, port)
     with progress.console.status("importing torch and transformers"):
-        from fpt.serving.waiting import Waiting
         from stages.using.learned import predictor
     prompts = {name: (config, learned_from(arguments, run, config)) for name, (run, config) in subjects.items()}
     served = {}
@@ -112,7 +111,7 @@ def serve(arguments: Arguments) -> None:
     config, field = next(iter(prompts.values()))[0], arguments.options.get("prompt-field", "prompt")
     service = app.Service(config.model.name, served, field, longest_body, _own_names(host))
     with predictor(prompts, max_new_tokens=limit) as model:
-        waiting = Waiting(model.answer, batch_size=config.train.eval_batch, longest=longest_queue)
+        waiting = app.Waiting(model.answer, batch_size=config.train.eval_batch, longest=longest_queue)
         progress.say(f"{', '.join(served)} on {config.model.name} at {app.address(own)}; Ctrl-C ends")
         app.run(app.make(service, waiting), own, most=longest_queue + CONNECTIONS)
     progress.say(f"stopped, after {waiting.answered:,} answers in {waiting.batches:,} batches")

@@ -11,7 +11,6 @@ from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 from fpt.config import compose
-from fpt.config.run_config import RunConfig
 from fpt.config.schema import FolderConfig
 from fpt.errors import UserError
 from fpt.runs.run import Run
@@ -35,7 +34,8 @@ def plan(overrides: Sequence[str], names: Sequence[str], seeds: Sequence[int]) -
         words = (f"schedule={name}", *overrides)
         config = resolve.for_training(compose.load(words))
         if "train.eval_every" not in keys:
-            config = _validated_often(config)
+            every = min(config.train.eval_every, max(1, schedule.of(config).updates // VALIDATIONS))
+            config = replace(config, train=replace(config.train, eval_every=every))
             words = (*words, f"train.eval_every={config.train.eval_every}")
         label = config.schedule.name
         if any(run.config.schedule == config.schedule for run in runs):
@@ -47,12 +47,6 @@ def plan(overrides: Sequence[str], names: Sequence[str], seeds: Sequence[int]) -
             values = {"schedule": label, "seed": str(seed)}
             runs.append(Planned((*words, f"seed={seed}", f"run.dir={folder}"), own, values))
     return runs
-
-
-def _validated_often(config: RunConfig) -> RunConfig:
-    """Make even a short run validate often enough for a curve."""
-    every = min(config.train.eval_every, max(1, schedule.of(config).updates // VALIDATIONS))
-    return replace(config, train=replace(config.train, eval_every=every))
 
 
 class Point(NamedTuple):

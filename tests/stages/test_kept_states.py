@@ -281,9 +281,9 @@ def test_plan_tells_the_size_and_every_expansion(cli: Cli) -> None:
     words = ["task=boolq", "schedule=ld", "prompt=late", "engine.device=cpu"]
     told = cli("plan", *words, "prompt.cache=memory").out
     assert "kept in memory, 262 MB for each process" in told  # 4,000 examples, 128 positions, 128 numbers, 4 bytes
-    assert re.findall(r"\n +\d +(\d) +(computed(?: anew)?) ", told) == [
-        (str(blocks), "computed anew" if blocks > 1 else "computed") for blocks in range(1, 5)
-    ]
+    plan = json.loads(cli("plan", *words, "prompt.cache=memory", "--json").out)
+    assert plan["states"]["stages"] == ["compute"] * 4
+    assert [stage["blocks_below"] for stage in plan["stages"]] == [1, 2, 3, 4]
     own = json.loads(cli("plan", *words, "task.data=nowhere", "prompt.cache=memory", "--json").out)
     assert own["states"]["bytes"] == 0
     soft = json.loads(cli("plan", "task=files", "schedule=pt", "--json").out)

@@ -15,7 +15,7 @@ from fpt.config.compose import load
 from fpt.config.schema import PromptConfig
 from fpt.devices.processes import alone
 from fpt.serving import app
-from fpt.serving.waiting import Waiting
+from fpt.serving.app import Waiting
 from fpt.tasks.catalogue import rules_of
 from fpt.training.prediction import Predictor
 from stages.using.learned import LearnedPrompt, predictor

@@ -15,8 +15,7 @@ from fastapi import FastAPI
 
 from fpt.config.compose import load
 from fpt.serving import app
-from fpt.serving.app import Served, Service, make
-from fpt.serving.waiting import Waiting
+from fpt.serving.app import Served, Service, Waiting, make
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.predict_input import raw_example
 from fpt.tasks.task import Example
