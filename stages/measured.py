@@ -5,7 +5,7 @@ A neuron's importance is its mean absolute activation on training examples, per 
 Letters: B batch, L blocks, F neurons.
 """
 
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
@@ -48,7 +48,7 @@ def measure(setup: Setup) -> Measured:
     began, untrained = perf_counter(), None
     scores, seconds = _scores(setup), perf_counter() - began
     if setup.config.train.score_untrained:
-        with _full_model(setup) as model:
+        with setup.opened(everything(setup.schedule.full), setup.start.prompt) as model:
             untrained = setup.evaluator.validate(model).score
     if scores:
         folder.write(SCORES, save(scores))
@@ -56,17 +56,12 @@ def measure(setup: Setup) -> Measured:
     return Measured(scores, untrained, seconds)
 
 
-def _full_model(setup: Setup) -> AbstractContextManager[PromptedModel]:
-    """Within, the engine holds the full model with the untrained prompt."""
-    return setup.opened(everything(setup.schedule.full), setup.start.prompt)
-
-
 def _scores(setup: Setup) -> dict[str, Tensor]:
     """The scores of each stack whose width is reduced."""
     if not (reduced := setup.schedule.scored()):
         return {}
     examples, batch_size = setup.inputs.to_score(setup.config), setup.config.train.eval_batch
-    with _full_model(setup) as model:
+    with setup.opened(everything(setup.schedule.full), setup.start.prompt) as model:
         scores = importance(model, examples, batch_size, setup.engine, setup.progress.with_bar)
     return {name: scores[name] for name in reduced}
 

@@ -8,7 +8,7 @@ from fpt.backbones.location import config_values
 from fpt.backbones.shapes import read_shape, row_of
 from fpt.config.keys import stages_of
 from fpt.config.run_config import RunConfig
-from fpt.config.schema import RELATIVE_LR, OptimConfig, ScheduleConfig
+from fpt.config.schema import RELATIVE_LR, OptimConfig
 from fpt.errors import UserError
 from fpt.prompts.kinds import NUM_COMMON, kind_of
 from fpt.tasks.catalogue import most_examples
@@ -47,15 +47,10 @@ def for_model(config: RunConfig) -> RunConfig:
     rate = reads.learning.lr if optim.lr is None else optim.lr
     prompt, train = kind_of(config.prompt).resolved(reads, blocks), config.train
     train = replace(train, bucket=train.bucket or reads.learning.bucket)
-    optim = replace(optim, name=name, schedule=schedule, lr=rate)
-    return replace(config, prompt=prompt, schedule=_stages(config.schedule, reads.schedule), optim=optim, train=train)
-
-
-def _stages(config: ScheduleConfig, usual: str) -> ScheduleConfig:
-    """The schedule with `auto` replaced by the one of this name, which is usual for the model's family."""
-    if config.name != "auto" or config.stages:
-        return config
-    return replace(config, name=usual, stages=stages_of(usual))
+    optim, grows = replace(optim, name=name, schedule=schedule, lr=rate), config.schedule
+    if grows.name == "auto" and not grows.stages:
+        grows = replace(grows, name=reads.schedule, stages=stages_of(reads.schedule))
+    return replace(config, prompt=prompt, schedule=grows, optim=optim, train=train)
 
 
 def _in_updates(config: RunConfig, examples: int) -> RunConfig:

@@ -90,8 +90,8 @@ def colour_of(run: ReportedRun) -> str:
 
 def _look(run: ReportedRun) -> dict[str, Any]:
     """Return a run's colour, and a marker that tells runs of one colour apart."""
-    turn = (run.number - 1) // len(COLOURS)
-    return {"color": colour_of(run), "marker": MARKERS[turn % len(MARKERS)], "markersize": 4}
+    marker = MARKERS[(run.number - 1) // len(COLOURS) % len(MARKERS)]
+    return {"color": colour_of(run), "marker": marker, "markersize": 4}
 
 
 def _running_mean(values: Floats, size: int) -> Floats:
