@@ -15,8 +15,6 @@ from fpt.config.schema import PromptConfig
 from fpt.errors import UserError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from fpt.backbones.backbone import Backbone
     from fpt.backbones.family_table import Reading
     from fpt.prompts.modules import LatePrompt, SoftPrompt, Tensors
@@ -118,6 +116,7 @@ class Soft(_Learned):
 
     def initial(self, backbone: "Backbone", *, labels: tuple[str, ...], seed: int) -> "Tensors":
         from fpt.data.tokens import Tokens
+        from fpt.prompts.modules import common_pieces
 
         config = self.config
         if config.init in ("uniform", "normal"):
@@ -135,7 +134,7 @@ class Soft(_Learned):
             cue = cues[0][-config.length :]
             room = config.length - len(cue)
             ids = [piece for word in words for piece in word[: len(word) - tokens.ends]][:room]
-            ids += [*_common(backbone.tokenizer, room - len(ids), seed), *cue]
+            ids += [*common_pieces(backbone.tokenizer, room - len(ids), seed, among=NUM_COMMON), *cue]
         return {TENSOR: backbone.embeddings(ids)}
 
     def build(self, tensors: "Tensors", position: int) -> "SoftPrompt":
@@ -245,16 +244,3 @@ def width_of(tensors: Mapping[str, Any]) -> int:
     """The model width D that a prompt's tensors or arrays are for."""
     name = next((name for name in (TENSOR, "vectors") if name in tensors), "down")
     return int(tensors[name].shape[-1])
-
-
-def _common(tokenizer: "PreTrainedTokenizerBase", count: int, seed: int) -> list[int]:
-    import torch
-
-    from fpt.random_streams import stream
-
-    special = set(tokenizer.all_special_ids)
-    ids = [index for index in range(min(NUM_COMMON, len(tokenizer))) if index not in special]
-    if len(ids) < count:
-        raise UserError(f"prompt.length: {count} pieces wanted, but the vocabulary has only {len(ids)}")
-    order = torch.randperm(len(ids), generator=stream(seed, "prompt"))[:count]
-    return [ids[index] for index in order.tolist()]

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import PreTrainedTokenizerBase
 
 from fpt.config.schema import PromptConfig
+from fpt.errors import UserError
 from fpt.random_streams import stream
 
 Tensors = dict[str, Tensor]  # learned tensors, by name
@@ -123,6 +125,16 @@ class MixedPrompt(Prompt):
         for prompt, rows in self._rows:
             own[rows, : self.length - prompt.length] = 0
         return own
+
+
+def common_pieces(tokenizer: PreTrainedTokenizerBase, count: int, seed: int, *, among: int) -> list[int]:
+    """Draw the ids of `count` pieces `among` the most frequent ones, without replacement."""
+    special = set(tokenizer.all_special_ids)
+    ids = [index for index in range(min(among, len(tokenizer))) if index not in special]
+    if len(ids) < count:
+        raise UserError(f"prompt.length: {count} pieces wanted, but the vocabulary has only {len(ids)}")
+    order = torch.randperm(len(ids), generator=stream(seed, "prompt"))[:count]
+    return [ids[index] for index in order.tolist()]
 
 
 def drawn(shapes: dict[str, tuple[int, ...]], seed: int, *, normal: bool = False) -> Tensors:
