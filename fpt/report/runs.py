@@ -43,11 +43,6 @@ class ReportedRun:
         scored = self.validations[0] if self.validations else {}
         return next((key for key in scored if key not in {*COUNTED, "split"}), "")  # tasks give the main one first
 
-    @property
-    def done(self) -> int:
-        """The number of updates so far."""
-        return int(self.updates[-1]["update"]) if self.updates else 0
-
     def is_full(self, stage: int) -> bool:
         """Return whether a stage, counted from 1, trains on the full model; only the last one can."""
         return stage == len(self.plan["stages"]) and self.plan.get("ends_whole", True)
@@ -87,11 +82,6 @@ class ReportedRun:
             finished = self.result["stages"][index - 1] if self.result else {}
             rows.append({**row, **reached, **measured, **finished})
         return rows
-
-    @property
-    def peak(self) -> int | None:
-        """The most memory in bytes that any stage's updates took; None if it was not measured."""
-        return max((row["peak_memory"] for row in self.stages if row["peak_memory"]), default=None)
 
     def examples(self, number: int) -> dict[str, list[Line]]:
         """Pick `number` right, wrong and other examples each, evenly spread over the predictions."""
