@@ -1,6 +1,7 @@
 """The README's picture: `python -m bench.real.picture > docs/real-models.svg` draws score against FLOPs and seconds.
 
-A line is the mean over tasks and seeds that every line has; FLOPs and seconds are shares of vanilla prompt tuning's.
+A line is the mean over tasks and seeds that every line has, of runs that were alone on the machine. FLOPs and seconds
+are shares of vanilla prompt tuning's.
 """
 
 import argparse
@@ -43,7 +44,8 @@ def curve(
 @STYLED
 def drawn(by_arm: Mapping[str, Mapping[Pair, Row]]) -> str:
     """Draw each arm's score against what it took, as SVG."""
-    pairs = [pair for pair in by_arm[VANILLA] if all(pair in rows for rows in by_arm.values())]
+    alone = [{pair for pair, row in rows.items() if not row.get("busy")} for rows in by_arm.values()]
+    pairs = [pair for pair in by_arm[VANILLA] if all(pair in each for each in alone)]
     figure = Figure(figsize=(8.4, 3.3), layout="constrained")
     for axes, (spent, label) in zip(figure.subplots(1, 2, sharey=True), SPENT.items(), strict=True):
         for number, (arm, rows) in enumerate(by_arm.items()):
