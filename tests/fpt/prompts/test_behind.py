@@ -22,7 +22,7 @@ from stages.kept_states import states_below
 from stages.measured import importance
 from stages.selection import everything
 from tests.conftest import ON_CPU
-from tests.families import CASES, WIDTH, embedding_of, fixtures_of
+from tests.families import CASES, COUNTED, WIDTH, embedding_of, fixtures_of
 from tests.models import DATA
 
 PROMPT = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(0))
@@ -90,6 +90,7 @@ def test_answers_are_what_transformers_finds_likeliest(backbone: Backbone, their
         torch.testing.assert_close(found, likely.gather(1, said[:, None])[:, 0], rtol=1e-4, atol=1e-5)
 
 
+@COUNTED
 def test_states_are_kept_whatever_the_padding_and_priced_as_torch_counts(backbone: Backbone, family: str) -> None:
     model, price = behind(backbone).requires_grad_(False), Price(backbone.config)
     model.body.set_attn_implementation("eager")  # the counter does not see into the CPU's fused attention

@@ -145,7 +145,7 @@ def test_a_data_set_on_the_hub_by_its_id(tmp_path: Path, monkeypatch: pytest.Mon
         ("hub:acme/qa:train", "cannot be fetched (ValueError: Config name is missing. Please pick one among"),
         ("hub:acme/qa/three:train", "cannot be fetched (ValueError: BuilderConfig 'three' not found"),
         ("hub:acme/qa/two:test", 'cannot be fetched (ValueError: Unknown split "test"'),
-        ("hub:acme/none:train", "cannot be fetched (ConnectionError: Couldn't reach 'acme/none' on the Hub"),
+        ("hub:acme/none:train", "acme/none cannot be fetched ("),
     ],
 )
 def test_what_the_hub_has_not_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str) -> None:
