@@ -51,8 +51,9 @@ def open_inputs(config: RunConfig, task: Task, progress: Progress) -> Inputs:
     backbone = distributed.main_first(lambda: open_backbone(config.model))
     values = read_values(backbone.folder), str(backbone.folder)
     fits.check_positions(config, *values)
+    tokens = tokens_of(task, backbone, config.task)
     with progress.running():
-        splits = tokenised(task, backbone, config.task, progress.with_bar)
+        splits = tokenised(task, tokens, config.task, progress.with_bar)
     _check_vocabulary(backbone, splits)
     choice_for(config, task, backbone)
     if task.labels and any(data.num_cut[1] for data in splits):
@@ -60,7 +61,7 @@ def open_inputs(config: RunConfig, task: Task, progress: Progress) -> Inputs:
             f"task.target_length={config.task.target_length}: cuts the labels of {task.name}"
             f" ({', '.join(task.labels)}), and a label that is cut is never right. Give a larger one"
         )
-    for note in (*task.notes, *lost_targets(task, tokens_of(task, backbone, config.task))):
+    for note in (*task.notes, *lost_targets(task, tokens)):
         progress.say(note)
     for split, data in zip(("training", "validation", "test"), splits, strict=False):
         sources, targets = data.num_cut

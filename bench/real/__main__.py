@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not options.done and not runs.is_done(kind):
             print(kind.name, file=sys.stderr, flush=True)
             runs.make(kind, options.models, options.data, options.dtype, options.threads, busy=options.busy)
-    rows = runs.kept()
+    rows = {name: row for name, row in runs.kept().items() if row["task"] in options.tasks}
     if options.json:
         by_model = {model: tables.of_model(rows, model, options.updates) for model in options.model}
         found = {model: {arm: tables.summary(arm, of) for arm in of} for model, of in by_model.items()}

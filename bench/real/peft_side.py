@@ -25,6 +25,7 @@ from fpt.config import compose
 from fpt.config.run_config import RunConfig
 from fpt.data.encoded import IGNORED, Encoded
 from fpt.data.encoding import tokenised
+from fpt.data.tokens import tokens_of
 from fpt.random_streams import drawn
 from fpt.runs.progress import quiet_libraries
 from fpt.tasks.opening import open_task
@@ -67,7 +68,7 @@ def train(config: RunConfig) -> dict[str, Any]:
     folder = Path(str(config.run.dir))
     folder.mkdir(parents=True, exist_ok=True)
     task, backbone = open_task(config), open_backbone(config.model)
-    data, valid, *_ = tokenised(task, backbone, config.task, lambda parts, _: parts)
+    data, valid, *_ = tokenised(task, tokens_of(task, backbone, config.task), config.task, lambda parts, _: parts)
     model = AutoModelForCausalLM.from_pretrained(config.model.weights, dtype=DTYPES[config.engine.dtype])
     kind = PromptTuningConfig(
         task_type=TaskType.CAUSAL_LM,

@@ -20,7 +20,7 @@ from fpt.cli.tables import Output
 from fpt.config.run_config import RunConfig
 from fpt.data.encoded import Encoded
 from fpt.data.encoding import check_labels, lost_targets, tokenised
-from fpt.data.tokens import tokens_of
+from fpt.data.tokens import Tokens, tokens_of
 from fpt.errors import UserError
 from fpt.prompts.kinds import TENSOR, kind_of
 from fpt.runs.progress import WithBar
@@ -38,7 +38,8 @@ QUANTILES = {"median": 0.5, "90 %": 0.9, "99 %": 0.99, "longest": 1.0}
 def described_task(config: RunConfig, task: Task, number: int, with_bar: WithBar) -> dict[str, Any]:
     """The task's splits in numbers, and `number` training examples evenly spread over the split."""
     backbone = open_backbone(config.model, with_weights=False)
-    parts = dict(zip(task.parts, tokenised(task, backbone, config.task, with_bar), strict=True))
+    tokens = tokens_of(task, backbone, config.task)
+    parts = dict(zip(task.parts, tokenised(task, tokens, config.task, with_bar), strict=True))
     train, number = parts["train"], min(number, len(task.train))
     return {
         "task": task.name,
@@ -49,7 +50,7 @@ def described_task(config: RunConfig, task: Task, number: int, with_bar: WithBar
         "labels": list(task.labels),
         "class_weights": dict(task.class_weights),
         "limits": {"source": config.task.source_length, "target": config.task.target_length},
-        "notes": [*task.notes, *_notes(config, task, backbone)],
+        "notes": [*task.notes, *_notes(config, task, tokens)],
         "skipped": list(task.skipped),
         "splits": [_split(name, examples, parts[name], task, backbone) for name, examples in task.parts.items()],
         "examples": [
@@ -59,10 +60,9 @@ def described_task(config: RunConfig, task: Task, number: int, with_bar: WithBar
     }
 
 
-def _notes(config: RunConfig, task: Task, backbone: Backbone) -> list[str]:
+def _notes(config: RunConfig, task: Task, tokens: Tokens) -> list[str]:
     """Why training would be refused or useless: the model does not suit the task, or its tokenizer the texts."""
     try:
-        tokens = tokens_of(task, backbone, config.task)
         fits.check(config, *config_values(config.model))
         if task.labels:
             check_labels(task, tokens, chosen=tokens.row.reads.chooses(config.task.answer))

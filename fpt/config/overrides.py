@@ -34,7 +34,7 @@ def parse(word: str) -> Override:
         raise UserError(f"{word}: unknown key '{key}'.{hint(key) or ' See fpt train --help.'}")
     if not is_text(key) and each(word):
         raise UserError(f"{word}: has several values at once; fpt train -m runs all combinations, one after the other")
-    if text == "???" or ("???" in text and not is_text(key)):  # which OmegaConf would take for the default
+    if text == "???" or ("???" in text and not is_text(key)):  # Hydra's mark of a value that must be given
         raise UserError(f"{word}: ??? stands for a value that is not given yet; give one")
     return Override(word, key, _value(word, key, text))
 

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fpt.backbones.backbone import Backbone
 from fpt.config.schema import TaskConfig
 from fpt.data.encoded import Encoded, RaggedRows
-from fpt.data.tokens import Tokens, decoded, tokens_of
+from fpt.data.tokens import Tokens, decoded
 from fpt.errors import UserError
 from fpt.runs.progress import WithBar
 from fpt.tasks.task import ANSWER, SENTINEL, Example, Task, TaskRules
@@ -48,9 +47,8 @@ def encode(
     return Encoded(RaggedRows.joined(sources), RaggedRows.joined(targets), whole, pad=pad, blank=tokens.blank)
 
 
-def tokenised(task: Task, backbone: Backbone, config: TaskConfig, with_bar: WithBar) -> tuple[Encoded, ...]:
+def tokenised(task: Task, tokens: Tokens, config: TaskConfig, with_bar: WithBar) -> tuple[Encoded, ...]:
     """The task's splits as token ids: training, validation, and the test split if any."""
-    tokens = tokens_of(task, backbone, config)
     limits = {"source_length": config.source_length, "target_length": config.target_length}
     return tuple(encode(part, tokens, **limits, with_bar=with_bar) for part in task.parts.values())
 

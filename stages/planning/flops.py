@@ -25,7 +25,7 @@ Size = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Work:
-    """What a run has to compute."""
+    """The batches and positions that a run computes, of which its FLOPs are counted."""
 
     update: Callable[[int, int], Iterable[Size]]  # an update's micro-batches, from its number and the micro-batch size
     scoring: Iterable[Size] = ()  # the batches on which neurons are scored, if any are

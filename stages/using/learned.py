@@ -106,7 +106,7 @@ def evaluate(
         module = prompt_in(backbone, part, prompt.config, prompt.tensors)
         with progress.running(), opened(backbone, part, engine, module) as model:
             answers = evaluator.answers(model, data, split or config.task.valid_split)
-    # The baseline comes from training examples; without any, the validation file stands in for the training file.
+    # The baseline comes from training examples; a validation file that is given as task.train too has none.
     has_baseline = examples is task.valid and (config.task.valid is None or config.task.train != config.task.valid)
     scores = {
         "task": task.name,

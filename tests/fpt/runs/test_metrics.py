@@ -31,7 +31,7 @@ def written(folder: Path) -> Points:
 
 
 def read(events: EventAccumulator) -> Points:
-    """The same as TensorBoard reads it."""
+    """Every number that TensorBoard reads from event files, by name and update."""
     events.Reload()
     found = [(name, point.step, point.value) for name in events.Tags()["scalars"] for point in events.Scalars(name)]
     assert len({(name, step) for name, step, _ in found}) == len(found)
