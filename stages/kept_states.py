@@ -23,6 +23,7 @@ from fpt.pricing.flops import Price
 from fpt.pricing.memory import is_for_card
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import WithBar
+from fpt.training.evaluation import KeptSources
 from fpt.units import amount
 from stages.schedule import Schedule, Stage
 
@@ -138,6 +139,16 @@ def states_below(model: PromptedModel, data: Encoded, batch_size: int, engine: E
     for part in torch.split(rows.view(torch.int32).view(-1), SENT):
         distributed.all_reduce_sum_([part])
     return KeptStates(rows, starts)
+
+
+def for_validations(
+    config: RunConfig, plan: StatesPlan | None, model: PromptedModel, device: torch.device
+) -> KeptSources | None:
+    """Room for what a stage's validations read every time and its prompt does not change; None if none is kept."""
+    is_off = plan is None or config.prompt.cache == "off" or model.keeps_target or model.in_step
+    if is_off or device.type != "cpu":  # a GPU's memory is planned without them
+        return None
+    return KeptSources(int(SHARE * psutil.virtual_memory().available / counted(config.engine).here))
 
 
 class StateKeeper:

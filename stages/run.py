@@ -16,7 +16,7 @@ from fpt.training.checkpoint import TrainState
 from fpt.training.loop import Changed, Span, train
 from stages.inputs import open_inputs
 from stages.journal import Journal
-from stages.kept_states import StateKeeper
+from stages.kept_states import StateKeeper, for_validations
 from stages.measured import measure
 from stages.result import finish
 from stages.schedule import Schedule
@@ -64,7 +64,9 @@ def _through_stages(setup: Setup) -> dict[str, Any]:
             journal.begin(setup, stage, state.seconds, before=spent)
             seconds = setup.seconds_until(stage, measured.seconds) - spent
             span = Span(stage.end, schedule.updates, keep_best=stage is schedule.last, seconds=seconds)
-            for event in train(model, data, state, span, setup.evaluator.validate_in_training, recipe):
+            sources = for_validations(setup.config, setup.plan.states, model, setup.engine.device)
+            validate = replace(setup.evaluator, kept=sources).validate_in_training
+            for event in train(model, data, state, span, validate, recipe):
                 journal.record(event)
                 state = event if isinstance(event, TrainState) else state
                 recipe = event.recipe if isinstance(event, Changed) else recipe

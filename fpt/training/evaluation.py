@@ -7,7 +7,7 @@ Letters: B batch, L labels, T target.
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -68,6 +68,26 @@ class Evaluation:
     answers: Answers
 
 
+class KeptSources:
+    """What the prompt does not change in batches that are answered again and again, as far as `room` bytes hold it.
+
+    Batches are kept whole, as they were computed, so that keeping them changes no bit of an answer.
+    """
+
+    def __init__(self, room: int) -> None:
+        self._room, self._states = room, dict[tuple[int, ...], Tensor]()
+
+    def with_states(self, model: PromptedModel, batch: Batch, indices: Sequence[int]) -> Batch:
+        """The batch of the examples at `indices` with its states, which are computed the first time."""
+        states = self._states.get(tuple(indices))
+        if states is None:
+            states = model.below(batch)
+            self._room -= states.nbytes
+            if self._room >= 0:
+                self._states[tuple(indices)] = states
+        return replace(batch, below=states)
+
+
 @dataclass(frozen=True)
 class Evaluator:
     """Has a model with its prompt answer a task's examples, and scores the answers."""
@@ -81,24 +101,28 @@ class Evaluator:
     max_new_tokens: int  # the length limit of an output
     some: Sequence[int] | None = None  # the validation examples that are scored during training; None: all
     choice: Choice | None = None  # the labels to choose from; None: answers are generated
+    kept: KeptSources | None = None  # of the validation examples that are scored during training
 
     def validate_in_training(self, model: PromptedModel) -> Evaluation:
         """Score the answers to the validation examples that are used during training."""
-        return self.validate(model, self.some)
+        return self.validate(model, self.some, self.kept)
 
-    def validate(self, model: PromptedModel, some: Sequence[int] | None = None) -> Evaluation:
+    def validate(
+        self, model: PromptedModel, some: Sequence[int] | None = None, kept: KeptSources | None = None
+    ) -> Evaluation:
         """Score the answers to validation examples, those at the indices `some` or all."""
         data = self.valid if some is None else self.valid.taken(some)
         examples = self.task.valid if some is None else [self.task.valid[index] for index in some]
-        answers = self.answers(model, data, "validation")
+        answers = self.answers(model, data, "validation", kept)
         metrics = self.task.score(answers.read, examples)
         return Evaluation(metrics, metrics[self.task.metric], answers)
 
-    def answers(self, model: PromptedModel, data: Encoded, split: str) -> Answers:
+    def answers(self, model: PromptedModel, data: Encoded, split: str, kept: KeptSources | None = None) -> Answers:
         """Answer the examples in `data`, whose targets are not used; `split` is their name on the progress bar."""
 
         def answered(indices: list[int]) -> list[str]:
-            return self._outputs(model, data.batch(indices).to(self.engine.device))
+            batch = data.batch(indices).to(self.engine.device)
+            return self._outputs(model, kept.with_states(model, batch, indices) if kept else batch)
 
         batches = batches_by_length(data, self.batch_size)
         outputs = shared_out(batches, answered, self.with_bar, split, in_step=model.in_step)

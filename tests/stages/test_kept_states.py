@@ -49,6 +49,7 @@ LATE.append(
     " {share: 0.4}]"
 )
 KINDS = ("off", "memory")
+ALL_OFF = StatesPlan("no stage comes back", 0, ("off",))  # a plan about training, not about validations
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -288,6 +289,19 @@ def test_plan_tells_the_size_and_every_expansion(cli: Cli) -> None:
     assert own["states"]["bytes"] == 0
     soft = json.loads(cli("plan", "task=files", "schedule=pt", "--json").out)
     assert soft["states"] is None
+
+
+def test_validations_keep_theirs_unless_that_is_off_or_nothing_stays_the_same(checkpoint: Path) -> None:
+    def kept(*words: str, plan: StatesPlan | None = ALL_OFF, in_step: bool = False, device: str = "cpu") -> bool:
+        model = prompted(checkpoint, late())
+        model.in_step = in_step
+        return kept_states.for_validations(config_of(*words), plan, model, torch.device(device)) is not None
+
+    assert kept("prompt=late")
+    assert not kept("prompt=late", "prompt.cache=off")
+    assert not kept("prompt=late", device="cuda")
+    assert not kept("prompt=late", in_step=True)  # all processes would have to have room
+    assert not kept("prompt=soft", plan=None)
 
 
 def test_on_a_cpu_they_take_from_what_a_stage_may_have() -> None:

@@ -17,6 +17,7 @@ from fpt.pricing.flops import Price
 from fpt.prompts.modules import MixedPrompt, SoftPrompt
 from fpt.prompts.prompted import PromptedModel
 from fpt.prompts.readers import prompted_model
+from fpt.training.evaluation import KeptSources
 from stages import partial as parts
 from stages.kept_states import states_below
 from stages.measured import importance
@@ -137,6 +138,21 @@ def test_neurons_are_scored_as_on_the_whole_sequence(backbone: Backbone, theirs:
         means = [states[0, :last].abs().mean(0) for states in seen[name]]
         expected = torch.stack([sum(means[block :: size.blocks]) / 4 for block in range(size.blocks)])
         torch.testing.assert_close(scores[name], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("room", "reads"), [(10**9, 1), (0, 3)])
+def test_validations_read_a_source_once_where_there_is_room(backbone: Backbone, room: int, reads: int) -> None:
+    """And answer as they do without, to the last bit."""
+    model, batch, targets = behind(backbone), DATA.batch(ALL), torch.tensor([[30, 31, 1], [32, 1, IGNORED]])
+    first, seen = backbone.family.blocks_of(model.body, next(iter(backbone.shape)))[0], list[bool]()
+    kept = KeptSources(room)
+    hook = first.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[:2] == batch.source.shape))
+    found = [model.target_log_probs(kept.with_states(model, batch, ALL), targets) for _ in range(2)]
+    said = model.generate(kept.with_states(model, batch, ALL), max_new_tokens=6)
+    hook.remove()
+    assert sum(seen) == reads
+    assert all(torch.equal(one, model.target_log_probs(batch, targets)) for one in found)
+    assert torch.equal(said, model.generate(batch, max_new_tokens=6))
 
 
 def test_several_prompts_read_a_source_once(backbone: Backbone) -> None:
