@@ -21,6 +21,9 @@ def check(config: RunConfig, values: dict[str, Any], where: str) -> None:
         raise config.engine.error("quantize", why)
     if task.chat and not row.reads.reads_target:
         raise UserError(f"task.chat=true: chat templates are for causal models, and {model} is none; leave it out")
+    if task.add_bos_token and (task.chat or not row.reads.reads_target):
+        why = "a chat template begins as it must" if task.chat else f"is for causal models, and {model} is none"
+        raise UserError(f"task.add_bos_token=true: {why}; leave it out")
     widths = {value_at(values, stack.key(stack.width)) for stack in row.stacks.values()}
     if config.prompt.place == "suffix" and len(widths) > 1:
         raise config.prompt.error("place", f"the stacks of {model} have states of unlike widths; leave it out")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.real import runs, tables
-from bench.real.arms import ARMS, MODELS, PARTS, TASKS, TUNED_ON, Kind, in_turn
+from bench.real.arms import ARMS, MODELS, PARTS, TASKS, TUNED_ON, Kind, in_turn, rates_of
 from fpt.runs.progress import quiet_libraries
 
 UPDATES = 150
@@ -21,12 +21,12 @@ UPDATES = 150
 def chosen(options: argparse.Namespace) -> list[Kind]:
     """The runs that the options ask for."""
     if options.tune:
-        tried = [(arm, rate) for arm in options.only for rate in ARMS[arm].rates]
         return [
             Kind(model, task, arm, TUNED_ON, options.updates, rate)
             for model in options.model
             for task in options.tasks
-            for arm, rate in tried
+            for arm in options.only
+            for rate in rates_of(model, arm)
         ]
     arms, seeds = list(PARTS) if options.parts else options.only, range(options.seeds)
     return [kind for model in options.model for kind in in_turn(model, options.tasks, arms, seeds, options.updates)]

@@ -24,7 +24,7 @@ class Arm(NamedTuple):
 
 ARMS = {  # the most telling first
     VANILLA: Arm(("schedule=pt",), (0.01, 0.02, 0.03)),
-    PEFT: Arm(("optim.lr=0.01",), (0.01, 0.02, 0.03)),
+    PEFT: Arm(()),
     "suffix": Arm(("schedule=pt", "prompt=suffix"), (0.02, 0.04, 0.08)),
     "late": Arm(("prompt=late",), (0.001, 0.003, 0.01)),
     "cr": Arm(("schedule=cr",)),
@@ -34,6 +34,9 @@ ARMS = {  # the most telling first
     "cr-half": Arm(("schedule=cr-half",)),
     "fast": Arm(("schedule=fast",)),
 }
+# PEFT's rates to try, the best first. Its vectors are as large as what enters the first block, and a Gemma multiplies
+# its embeddings there by the root of their width.
+PEFT_RATES = {"smollm2": (0.01, 0.02, 0.03), "gemma3": (0.1, 0.03, 0.3)}
 SHARES = (0.25, 0.5, 0.75)
 COMPRESSED = {"ld": ("depth",), "fr": ("width",), "cr": ("depth", "width")}
 # The paper's Table 1: a prompt is trained on a part, then put into the full model, whose last updates hardly move it.
@@ -72,6 +75,7 @@ class Kind(NamedTuple):
         words = [
             f"task={self.task}",
             *(ARMS | PARTS)[self.arm].words,
+            *[f"optim.lr={rates_of(self.model, self.arm)[0]}"][: self.arm == PEFT],
             f"seed={self.seed}",
             f"train.updates={self.updates}",
         ]
@@ -85,6 +89,11 @@ class Kind(NamedTuple):
         places += [f"engine.dtype={dtype}"]
         module = ["bench.real.peft_side"] if self.arm == PEFT else ["fpt", "train"]
         return [*module, *self.words, *places]
+
+
+def rates_of(model: str, arm: str) -> tuple[float, ...]:
+    """The rates of an arm that `--tune` tries on a model."""
+    return PEFT_RATES[model] if arm == PEFT else ARMS[arm].rates
 
 
 def in_turn(model: str, tasks: Sequence[str], arms: Sequence[str], seeds: Sequence[int], updates: int) -> list[Kind]:

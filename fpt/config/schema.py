@@ -124,6 +124,7 @@ class TaskConfig(Group, key="task"):
     sample_seed: int | None = setting(None, least=0)
     template: str | None = setting(None, verbatim=True)
     chat: bool = False
+    add_bos_token: bool = False
     answer: str = setting("generate", choices=("generate", "score", "score_mean", "score_norm"))
     on_error: str = setting("stop", choices=("stop", "skip"))
     train: str | None = setting(None, place=True)

@@ -31,8 +31,12 @@ class Chat:
 
 def tokens_of(rules: TaskRules, backbone: Backbone, task: TaskConfig) -> "Tokens":
     """How a task's texts become token ids; special tokens in its templates are meant as such."""
-    templates, chat = rules.template.text + (task.target or ""), chat_of(backbone) if task.chat else None
-    return Tokens(backbone.tokenizer, backbone.family.row, templates, chat)
+    tokenizer, templates = backbone.tokenizer, rules.template.text + (task.target or "")
+    if task.add_bos_token and tokenizer.bos_token_id is None:
+        lead = "begin task.source or task.template with a special token that it has, or leave it out"
+        raise UserError(f"task.add_bos_token=true: {backbone.folder}: its tokenizer has no BOS token; {lead}")
+    start = [tokenizer.bos_token_id][: task.add_bos_token]
+    return Tokens(tokenizer, backbone.family.row, templates, chat_of(backbone) if task.chat else None, tuple(start))
 
 
 def decoded(outputs: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -55,6 +59,7 @@ class Tokens:
     row: FamilyRow = FAMILY_TABLE["t5"]
     templates: str = ""
     chat: Chat | None = None  # what is put around source and answer; None: nothing
+    start: tuple[int, ...] = ()  # what a source begins with also where the tokenizer puts nothing before it
 
     @cached_property
     def special(self) -> re.Pattern[str]:
@@ -76,7 +81,8 @@ class Tokens:
             return [], []
         bare, framed = self.of_parts(["a"])[0], self.tokenizer("a")["input_ids"]
         start = next((place for place in range(len(framed)) if framed[place : place + len(bare)] == bare), 0)
-        return framed[:start], framed[start + len(bare) :] if not self.row.reads.reads_target else []
+        before = framed[:start] or [*self.start]
+        return before, framed[start + len(bare) :] if not self.row.reads.reads_target else []
 
     @property
     def blank(self) -> int | None:

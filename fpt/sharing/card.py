@@ -17,7 +17,16 @@ from fpt.tasks.task import MASK
 from fpt.units import amount
 
 # The settings that say how a text is read and answered.
-ANSWERED_WITH = ("template", "labels", "multilabel", "chat", "answer", "source_length", "target_length")
+ANSWERED_WITH = (
+    "template",
+    "labels",
+    "multilabel",
+    "chat",
+    "add_bos_token",
+    "answer",
+    "source_length",
+    "target_length",
+)
 
 
 def of_prompt(request: ExportRequest) -> str:

@@ -1,5 +1,6 @@
 """Reads texts, lists and objects from a record's fields, and says what is wrong with a record that cannot be used."""
 
+import fnmatch
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -51,10 +52,13 @@ class Faults(AbstractContextManager["Faults"]):
 def at(record: Record, name: str) -> Any:
     """What a record has in a field, or at the end of a path as `answers.text.0`; None if there is nothing.
 
-    In a list, a number is an item's place, and any other name is a field of every item.
+    In a list, a number is an item's place, and any other name is a field of every item. A name with `*` is a list of
+    what is in all columns that it matches and are not empty.
     """
     if name in record:
         return record[name]
+    if "*" in name:
+        return [record[key] for key in fnmatch.filter(record, name) if record[key] not in ("", None)] or None
     value: Any = record
     for part in name.split("."):
         if isinstance(value, dict):
@@ -131,7 +135,7 @@ def _field(record: Record, name: str, where: str, kind: Any, expected: str) -> A
         return value
     if name in record or value is not None:
         of_list = f"; '{name}.0' is its first, task.multilabel=true takes all as labels"
-        way_out = of_list if isinstance(value, list) else ""
+        way_out = of_list if isinstance(value, list) and "*" not in name else ""
         raise UserError(f"{where}: '{name}' is {value!r:.100}; expected {expected}{way_out}")
     others = f". It has {', '.join(map(str, record))[:200]}" if record else ""
     hint = did_you_mean(name, map(str, record))

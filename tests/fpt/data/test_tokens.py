@@ -1,4 +1,7 @@
-"""With task.chat=true a model reads what transformers' own apply_chat_template writes, in training as in prediction."""
+"""With task.chat=true a model reads what transformers' own apply_chat_template writes, in training as in prediction.
+
+And with task.add_bos_token=true a BOS token first.
+"""
 
 import json
 from collections.abc import Callable
@@ -6,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer
 
 from fpt import api
 from fpt.backbones.backbone import Backbone
+from fpt.config import compose
 from fpt.data.encoding import encode
-from fpt.data.tokens import Tokens, chat_of
+from fpt.data.tokens import Tokens, chat_of, tokens_of
 from fpt.errors import UserError
+from fpt.tasks.catalogue import rules_of
 from fpt.tasks.predict_input import raw_example
 from fpt.tasks.task import SENTINEL, Example
 from tests.conftest import Outcome, open_folder, quick_words
@@ -139,7 +146,43 @@ def test_templates_that_do_not_serve_are_refused(tmp_path: Path, case: str) -> N
     assert "\n" not in str(refused.value)
 
 
-def test_it_is_for_causal_models(cli: Callable[..., Outcome]) -> None:
-    done = cli("plan", "model=tiny", "task.chat=true")
+@pytest.mark.parametrize("already", [False, True])
+def test_a_bos_token_stands_once_before_every_source(tmp_path: Path, already: bool) -> None:
+    """Whether the tokenizer puts one there itself, as Llama's does, or not, as GPT-2's; a long source keeps it too."""
+    folder = save_byte_level(tmp_path / "model", "llama", end="<|eot|>")
+    tokenizer = AutoTokenizer.from_pretrained(folder, bos_token="<|endoftext|>")
+    bare = tokenizer("a stone").input_ids
+    if already:
+        pair = ("<|endoftext|>", tokenizer.bos_token_id)
+        tokenizer._tokenizer.post_processor = TemplateProcessing("<|endoftext|> $A", special_tokens=[pair])
+        assert tokenizer("a stone").input_ids == [tokenizer.bos_token_id, *bare]
+    tokenizer.save_pretrained(folder)
+    config = compose.load([f"model={folder}", "task=boolq", "task.add_bos_token=true"])
+    rules = tokens_of(rules_of(config.task), open_folder(folder), config.task)
+    examples = [Example("", source, "yes", (), spare=(0, len(source))) for source in ("a stone", "a stone " * 50)]
+    short, cut = encode(examples, rules, source_length=20, target_length=4).sources
+    assert short[: len(bare) + 1] == [tokenizer.bos_token_id, *bare]
+    assert (len(cut), cut[:2]) == (20, [tokenizer.bos_token_id, bare[0]])
+
+
+def test_a_bos_token_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    folder = save_byte_level(tmp_path / "model", "qwen3")
+    config = compose.load([f"model={folder}", "task=boolq", "task.add_bos_token=true"])
+    with pytest.raises(
+        UserError, match=r"^task\.add_bos_token=true: .*its tokenizer has no BOS token; begin task\.source"
+    ):
+        tokens_of(rules_of(config.task), open_folder(folder), config.task)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["task.chat=true"], "task.chat=true: chat templates are for causal models, and model=tiny is none"),
+        (["task.add_bos_token=true"], "task.add_bos_token=true: is for causal models, and model=tiny is none"),
+        (["task.add_bos_token=true", "task.chat=true", "model=gpt2-large"], "=true: a chat template begins as it must"),
+    ],
+)
+def test_they_are_for_causal_models(cli: Callable[..., Outcome], words: list[str], why: str) -> None:
+    done = cli("plan", "model=tiny", *words)
     assert (done.status, len(done.err.strip().splitlines())) == (2, 1)
-    assert "task.chat=true: chat templates are for causal models, and model=tiny is none" in done.err
+    assert why in done.err

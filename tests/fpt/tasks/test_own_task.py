@@ -225,6 +225,25 @@ def test_a_field_of_a_nested_record(tmp_path: Path, ending: str, name: str, want
         assert [example.source for example in opened(file, f"task.source=<{{{name}}}>").train] == [f"<{wanted}>"] * 2
 
 
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_several_columns_hold_golds_of_which_empty_ones_are_none(tmp_path: Path, ending: str) -> None:
+    golds = [
+        {"answer_a": "red lamp", "answer_b": "", "answer_c": "lamp"},
+        {"answer_a": "it", "answer_b": "", "answer_c": ""},
+    ]
+    rows = [
+        {"question": row["question"], "passage": row["passage"], **own} for row, own in zip(ROWS, golds, strict=False)
+    ]
+    file = save(tmp_path / f"a.{ending}", rows)
+    train = opened(file, "task.target={answer_*}").train
+    assert [(example.target, example.golds) for example in train] == [
+        ("<extra_id_0> red lamp", ("red lamp", "lamp")),
+        ("<extra_id_0> it", ("it",)),
+    ]
+    with pytest.raises(UserError, match=r"'anwser_\*' is missing; expected a text or a number\. It has question"):
+        opened(file, "task.target={anwser_*}")
+
+
 @pytest.mark.parametrize("metric", ["exact_match", "f1", "squad_em", "squad_f1", "rougeL", "rouge1", "rouge2"])
 def test_the_best_of_several_golds_counts_and_the_first_is_trained(tmp_path: Path, metric: str) -> None:
     golds = ["red lamp", "blue boat", 5]
