@@ -17,7 +17,7 @@ def ratios(preset: str) -> tuple[float, list[float]]:
     from fpt.backbones.location import config_values
     from fpt.pricing.flops import price_of
     from stages import schedule
-    from stages.planning.flops import Costs, work_at_limits
+    from stages.planning.costs import Costs, work_at_limits
 
     wholes, by_stage = [], []
     for task in TASKS:

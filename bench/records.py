@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from bench.runs import read, run_missing
 from fpt.runs.files import replace_file
-from stages.several.compare import Point
+from stages.several import Point
 
 RESULTS = Path(__file__).parent / "results"
 KEPT = ("metric", "baseline", "majority", "untrained", "flops", "flops_pt", "flops_importance", "seconds", "versions")

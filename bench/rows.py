@@ -9,7 +9,7 @@ from statistics import mean
 
 from bench.records import Records
 from bench.runs import spread
-from stages.several.compare import Point, reaches
+from stages.several import Point, reaches
 
 RECORDS = Records("backbone")
 UPDATES, BATCH_SIZE = 1500, 16

@@ -42,7 +42,7 @@ from fpt.prompts.prompted import PromptedModel  # noqa: E402
 from fpt.training.loop import step  # noqa: E402
 from fpt.training.optimizer import make  # noqa: E402
 from stages import schedule  # noqa: E402
-from stages.planning.flops import Costs, Work  # noqa: E402
+from stages.planning.costs import Costs, Work  # noqa: E402
 
 Row = dict[str, Any]
 BATCH = 16

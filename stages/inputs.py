@@ -13,8 +13,7 @@ from fpt.data.encoded import Encoded
 from fpt.data.encoding import check_labels, lost_targets, tokenised
 from fpt.data.tokens import tokens_of
 from fpt.devices import distributed
-from fpt.devices.device import named
-from fpt.devices.engine import Engine
+from fpt.devices.engine import Engine, named
 from fpt.errors import UserError
 from fpt.random_streams import drawn
 from fpt.runs.progress import Progress
@@ -22,7 +21,7 @@ from fpt.runs.run import INPUTS
 from fpt.runs.shared_folder import SharedFolder
 from fpt.tasks.task import Task, TaskRules
 from fpt.training.evaluation import Choice, Evaluator, longest_answer
-from stages import fits
+from stages import resolve
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def open_inputs(config: RunConfig, task: Task, progress: Progress) -> Inputs:
     """Open the model and tokenise the data."""
     backbone = distributed.main_first(lambda: open_backbone(config.model))
     values = read_values(backbone.folder), str(backbone.folder)
-    fits.check_positions(config, *values)
+    resolve.check_positions(config, *values)
     tokens = tokens_of(task, backbone, config.task)
     with progress.running():
         splits = tokenised(task, tokens, config.task, progress.with_bar)
@@ -71,7 +70,7 @@ def open_inputs(config: RunConfig, task: Task, progress: Progress) -> Inputs:
                 f" {targets:,} targets to {config.task.target_length}"
             )
     if named(config.engine.device).type == "cuda":
-        most = fits.most_padded(*values)
+        most = resolve.most_padded(*values)
         splits = tuple(data.for_card(config.prompt.length, most) for data in splits)
     train, valid, *tests = splits
     if task.class_weights:

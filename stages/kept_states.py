@@ -16,8 +16,7 @@ from fpt.config.run_config import RunConfig
 from fpt.data.batches import batches_by_length, in_turn
 from fpt.data.encoded import Encoded, KeptStates
 from fpt.devices import distributed
-from fpt.devices.device import states_precision
-from fpt.devices.engine import Engine
+from fpt.devices.engine import Engine, states_precision
 from fpt.devices.processes import counted
 from fpt.pricing.flops import Price
 from fpt.pricing.memory import is_for_card

@@ -8,7 +8,7 @@ from typing import Any
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import RecycleConfig
 from fpt.devices import distributed
-from fpt.devices.device import open_device
+from fpt.devices.engine import open_device
 from fpt.runs.progress import Progress
 from fpt.runs.run import RESULT
 from fpt.tasks.task import Task

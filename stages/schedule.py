@@ -12,7 +12,7 @@ from fpt.config.run_config import RunConfig
 from fpt.config.schema import ScheduleConfig
 from fpt.errors import UserError, check_among
 from fpt.prompts.kinds import kind_of
-from stages import fits, resolve
+from stages import resolve
 
 KEYS = ("depth", "width", "share", "updates")
 
@@ -115,7 +115,7 @@ def of(config: RunConfig) -> Schedule:
     """The schedule of a run, from the model's shape alone: no weights are read, and nothing heavy is imported."""
     values, where = config_values(config.model)
     full = read_shape(values, where)
-    fits.check(config, values, where)
+    resolve.check(config, values, where)
     config, kind = resolve.for_model(config), kind_of(config.prompt)
     reads, keeps = row_of(values, where).reads, config.schedule.blocks
     updates, reduces = config.train.updates, config.task.reduce_decoder

@@ -13,8 +13,7 @@ from fpt.config.literal import dump
 from fpt.config.run_config import RunConfig
 from fpt.config.stored import differences, stored
 from fpt.devices import distributed
-from fpt.devices.device import open_device
-from fpt.devices.engine import Engine
+from fpt.devices.engine import Engine, open_device
 from fpt.errors import UserError
 from fpt.prompts.files import initial
 from fpt.prompts.kinds import kind_of

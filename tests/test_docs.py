@@ -14,7 +14,7 @@ import pytest
 from fpt.__main__ import main
 from fpt.cli.arguments import parse
 from fpt.cli.command import VERBS
-from fpt.config import compose, keys, overrides
+from fpt.config import compose, keys
 from stages import schedule
 from tests.conftest import Outcome
 
@@ -123,7 +123,7 @@ def printed_by(command: Command) -> str:
 
 def first_of(word: str) -> str:
     """An override, of several values (`train -m`) with the first."""
-    values = overrides.each(word)
+    values = keys.each(word)
     return f"{word.partition('=')[0]}={values[0]}" if values else word
 
 

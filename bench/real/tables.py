@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from bench.real.arms import ARMS, BATCH_SIZE, COMPRESSED, PARTS, PEFT, SHARES, TASKS, VANILLA
 from bench.real.runs import Row
 from bench.runs import table
-from stages.several.compare import Point, reaches
+from stages.several import Point, reaches
 
 Pair = tuple[str, int]  # task and seed
 INTRODUCTION = """\

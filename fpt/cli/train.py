@@ -18,11 +18,9 @@ from fpt.runs.metrics import is_tracked
 from fpt.runs.progress import Progress
 from fpt.runs.run import Run
 from fpt.tasks.opening import open_task
-from stages import resolve, schedule
+from stages import resolve, schedule, several
 from stages.schedule import Schedule
-from stages.several import compare as comparison
-from stages.several import runs
-from stages.several.runs import Planned
+from stages.several import Planned
 
 
 def train(arguments: Arguments) -> None:
@@ -70,7 +68,7 @@ def _share(config: RunConfig) -> dict[str, Any]:
 def sweep(arguments: Arguments) -> None:
     """Run `fpt train -m`: all combinations of values, one after the other; one that fails does not stop the others."""
     rows = []
-    for planned, run in _trained(runs.combinations(arguments.overrides)):
+    for planned, run in _trained(several.combinations(arguments.overrides)):
         error, result = (str(run), {}) if isinstance(run, UserError) else (None, run.result)
         if error:
             Progress().say(f"{planned.label}: {error}")
@@ -86,16 +84,16 @@ def compare(arguments: Arguments) -> None:
     seeds, names = arguments.listed("seeds", "0,1,2"), arguments.listed("schedules", "pt,ld,fr,cr")
     if wrong := [seed for seed in seeds if not seed.isdecimal()]:
         raise UserError(f"seeds={','.join(seeds)}: {wrong[0]} is no whole number, at least 0")
-    plans, ended = comparison.plan(arguments.overrides, names, [int(seed) for seed in seeds]), dict[str, list[Run]]()
-    if comparison.VANILLA not in names:
+    plans, ended = several.comparison(arguments.overrides, names, [int(seed) for seed in seeds]), dict[str, list[Run]]()
+    if several.VANILLA not in names:
         Progress().say("pt is added: the others are held against it")
     for planned, run in _trained(plans):
         if isinstance(run, UserError):
             raise run
         ended.setdefault(planned.values["schedule"], []).append(run)
-    present(arguments, comparison.compare(ended), print_comparison)
+    present(arguments, several.compare(ended), print_comparison)
 
 
 def _trained(plans: Sequence[Planned]) -> Iterator[tuple[Planned, Run | UserError]]:
     """Train several runs one after the other, each without printing its result."""
-    return runs.run_all(plans, _checked, lambda one: _one((*one.words, "--quiet"), one.config), Progress().say)
+    return several.run_all(plans, _checked, lambda one: _one((*one.words, "--quiet"), one.config), Progress().say)

@@ -24,8 +24,7 @@ from fpt.devices.ending import one_of_several
 from fpt.errors import UserError
 from fpt.runs.files import replace_file
 from fpt.runs.progress import Progress
-from fpt.sharing.card import source_of
-from fpt.sharing.export import check_request
+from fpt.sharing.export import check_request, source_of
 from fpt.tasks.catalogue import rules_of, with_split
 from fpt.tasks.predict_input import by_template
 from fpt.tasks.task import Example

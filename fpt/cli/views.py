@@ -27,7 +27,7 @@ from fpt.runs.progress import WithBar
 from fpt.runs.run import Run
 from fpt.tasks.labels import COMMA, NONE
 from fpt.tasks.task import SENTINEL, Example, Task
-from stages import fits
+from stages import resolve
 from stages.using.learned import from_run
 
 UNKNOWN = 8  # how many unknown characters are listed
@@ -63,7 +63,7 @@ def described_task(config: RunConfig, task: Task, number: int, with_bar: WithBar
 def _notes(config: RunConfig, task: Task, tokens: Tokens) -> list[str]:
     """Why training would be refused or useless: the model does not suit the task, or its tokenizer the texts."""
     try:
-        fits.check(config, *config_values(config.model))
+        resolve.check(config, *config_values(config.model))
         if task.labels:
             check_labels(task, tokens, chosen=tokens.row.reads.chooses(config.task.answer))
     except UserError as error:

@@ -10,9 +10,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from fpt.config import literal, overrides
-from fpt.config.keys import GROUPS, conf_dir, group_options, group_types, settings
-from fpt.config.overrides import Override
+from fpt.config import literal
+from fpt.config.keys import GROUPS, Override, conf_dir, group_options, group_types, parse, settings
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import ScheduleConfig, place
 from fpt.errors import UserError, check_among, did_you_mean, reason
@@ -26,7 +25,7 @@ def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
 
     With a `base`, groups and keys that no override names keep the values that they have in it.
     """
-    typed = {override.key: override for override in map(overrides.parse, words)}
+    typed = {override.key: override for override in map(parse, words)}
     options: list[str] = []  # of groups, for Hydra
     values: dict[str, Any] = {}  # put in after composition
     if base is not None:

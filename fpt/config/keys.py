@@ -1,17 +1,21 @@
-"""Lists the keys that a user may set, what each takes, and the options that each group has in conf/."""
+"""The keys that a user may set, what each takes, the options of groups in conf/, and overrides, `key=value`."""
 
-from dataclasses import Field, fields
+from dataclasses import Field, dataclass, fields
 from functools import cache
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from fpt.config.literal import leaves, own_table
+import yaml
+
+from fpt.config import literal
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import Group, kinds_of
-from fpt.errors import did_you_mean
+from fpt.errors import UserError, did_you_mean, reason
 
 GROUPS = ("task", "model", "schedule", "prompt", "engine", "experiment")
+LABELS = "task.labels"
+LABEL_FORMS = "write 'task.labels={0: no, 1: yes}', or 'task.labels=[no, yes]' where the words are the target's values"
 
 
 def conf_dir() -> Path:
@@ -27,7 +31,7 @@ def group_options(group: str) -> list[str]:
 
 def stages_of(schedule: str) -> list[Any]:
     """The stages of a schedule in conf/."""
-    return list(own_table(conf_dir() / "schedule" / f"{schedule}.yaml")["stages"])
+    return list(literal.own_table(conf_dir() / "schedule" / f"{schedule}.yaml")["stages"])
 
 
 @cache
@@ -52,7 +56,7 @@ def settings() -> dict[str, Field[Any]]:
 @cache
 def helps() -> dict[str, str]:
     """What every key is, in one sentence for the user."""
-    return leaves(own_table(Path(__file__).with_name("help.yaml")))
+    return literal.leaves(literal.own_table(Path(__file__).with_name("help.yaml")))
 
 
 def is_text(key: str) -> bool:
@@ -64,7 +68,7 @@ def is_text(key: str) -> bool:
 @cache
 def other_names() -> dict[str, list[str]]:
     """What other trainers call each key or group."""
-    return own_table(Path(__file__).with_name("other_names.yaml"))
+    return literal.own_table(Path(__file__).with_name("other_names.yaml"))
 
 
 def hint(key: str) -> str:
@@ -75,3 +79,63 @@ def hint(key: str) -> str:
     if meant := meant or by_last.get(last):
         return f" Did you mean '{meant}'?"
     return did_you_mean(key, [*settings(), *GROUPS])
+
+
+@dataclass(frozen=True)
+class Override:
+    """A setting that was typed."""
+
+    word: str  # what was typed
+    key: str  # a key of the schema, or a group
+    value: Any
+
+
+def parse(word: str) -> Override:
+    """Read an override; one of an unknown key, or with several values, is refused."""
+    word = word.removeprefix("+")  # with which Hydra adds a key; here every key is there
+    key, is_given, text = word.partition("=")
+    if not is_given:
+        raise UserError(f"{word}: not an override; write key=value, for example task=boolq")
+    if key == "prompt.kind":
+        raise UserError(f"{word}: write prompt={text}, which brings its length and optimizer too")
+    if not (key in settings() or key in GROUPS):
+        raise UserError(f"{word}: unknown key '{key}'.{hint(key) or ' See fpt train --help.'}")
+    if not is_text(key) and each(word):
+        raise UserError(f"{word}: has several values at once; fpt train -m runs all combinations, one after the other")
+    if text == "???" or ("???" in text and not is_text(key)):  # Hydra's mark of a value that must be given
+        raise UserError(f"{word}: ??? stands for a value that is not given yet; give one")
+    return Override(word, key, _value(word, key, text))
+
+
+def each(word: str) -> list[str]:
+    """The values of an override with several, as typed between commas; empty if it has only one."""
+    key, _, text = word.partition("=")
+    try:
+        nodes = yaml.compose(f"[{text}]", Loader=yaml.BaseLoader).value
+    except (yaml.YAMLError, RecursionError):
+        return []
+    values = [text[node.start_mark.index - 1 : node.end_mark.index - 1] for node in nodes]
+    is_verbatim = key in settings() and settings()[key].metadata.get("verbatim")
+    if len(values) < 2 or (is_verbatim and not all(value[:1] in ("'", '"') for value in values)):
+        return []
+    return values
+
+
+def _value(word: str, key: str, text: str) -> Any:
+    if text.strip() == "null" and key in settings():
+        return None
+    if key == LABELS:
+        return literal.texts(text, LABELS, f"are no label words; {LABEL_FORMS}")
+    if is_text(key) or key not in settings() or "choices" in settings()[key].metadata:
+        return _unquoted(text)  # of a choice too: YAML reads off as false
+    try:
+        value = literal.parse(literal.spaced(text))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{word[:40]}: cannot be read as YAML ({reason(error)})") from None
+    return "" if value is None else value  # only `null` is null, and not a shell's empty variable
+
+
+def _unquoted(text: str) -> str:
+    """A typed text without the quotes around it; a text with more of these quotes is left as it is."""
+    inner = text[1:-1]
+    return inner if text[:1] in ("'", '"') and text == f"{text[0]}{inner}{text[0]}" and text[0] not in inner else text

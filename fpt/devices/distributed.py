@@ -24,8 +24,8 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.distributed.rendezvous import rendezvous
 
 from fpt.config.schema import EngineConfig
-from fpt.devices.device import open_device
 from fpt.devices.ending import Failed
+from fpt.devices.engine import open_device
 from fpt.devices.processes import counted, is_worker
 from fpt.errors import UserError
 

@@ -19,8 +19,7 @@ from fpt.backbones.precision import compute_states_in_float32
 from fpt.backbones.shapes import Shape, Stack
 from fpt.config.schema import EngineConfig, PromptConfig
 from fpt.data.encoded import Batch
-from fpt.devices.device import states_precision
-from fpt.devices.engine import KEPT_WHOLE, fetched_ahead
+from fpt.devices.engine import KEPT_WHOLE, fetched_ahead, states_precision
 from fpt.devices.processes import counted
 from fpt.pricing.flops import OnMeta, Price
 from fpt.prompts.kinds import kind_of

@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import partial
 from statistics import mode
 
-from fpt.config.overrides import LABEL_FORMS
+from fpt.config.keys import LABEL_FORMS
 from fpt.config.schema import HUB, TaskConfig
 from fpt.errors import UserError, check_among
 from fpt.tasks import fields, file_formats, free_answers, labels, origins

@@ -11,7 +11,7 @@ from fpt.backbones.shapes import row_of
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import EngineConfig
 from fpt.devices import distributed
-from fpt.devices.device import BFLOAT16_ON_CPU, named, with_precision
+from fpt.devices.engine import BFLOAT16_ON_CPU, named, with_precision
 from fpt.devices.processes import counted
 from fpt.errors import UserError
 from fpt.pricing.flops import price_of
@@ -24,8 +24,7 @@ from fpt.units import amount
 from stages import kept_states, resolve
 from stages.inputs import Inputs
 from stages.kept_states import StatesPlan
-from stages.planning.flops import Costs, Work, of_validation, work_at_limits, work_on
-from stages.planning.memory import Memory, device_memory, is_auto
+from stages.planning.costs import Costs, Memory, Work, device_memory, is_auto, of_validation, work_at_limits, work_on
 from stages.planning.plan import Plan, StagePlan
 from stages.schedule import Schedule, Stage
 from stages.selection import blocks_of

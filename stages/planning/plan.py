@@ -11,7 +11,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from fpt.config.run_config import RunConfig
-from fpt.devices.device import named
+from fpt.devices.engine import named
 from fpt.errors import UserError
 from stages.kept_states import StatesPlan
 

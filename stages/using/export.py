@@ -22,8 +22,7 @@ from fpt.prompts.kinds import TENSOR, kind_of
 from fpt.runs.files import new_folder, try_writing
 from fpt.runs.progress import Progress
 from fpt.runs.run import PROMPT
-from fpt.sharing import card
-from fpt.sharing.export import ExportRequest, with_prompts, write_adapter, written
+from fpt.sharing.export import ExportRequest, card_of_prompt, card_of_tokens, with_prompts, write_adapter, written
 from fpt.tasks.catalogue import rules_of
 from fpt.tasks.task import Example
 from fpt.training.checkpoint import dump_prompt
@@ -79,7 +78,7 @@ def _write(request: ExportRequest, folder: Path, progress: Progress, texts: Iter
     else:
         use = kind_of(learned.config).metadata(request.layer)
         (folder / PROMPT).write_bytes(dump_prompt(learned.tensors, stage=request.stage.name, **use))
-    (folder / "README.md").write_text(card.of_prompt(request), encoding="utf-8")
+    (folder / "README.md").write_text(card_of_prompt(request), encoding="utf-8")
 
 
 def _write_tokens(prompts: Mapping[str, ExportRequest], folder: Path, progress: Progress) -> str:
@@ -95,7 +94,7 @@ def _write_tokens(prompts: Mapping[str, ExportRequest], folder: Path, progress: 
         backbone.family.add_tokens(model, added, start)
         partial.save(model, backbone, folder, tokenizer=tokenizer, suppressed=range(start, start + len(added)))
     _keep_rules(folder)
-    (folder / "README.md").write_text(card.of_tokens(prompts), encoding="utf-8")
+    (folder / "README.md").write_text(card_of_tokens(prompts), encoding="utf-8")
     return ", ".join(f"{written(name)} ({one.what} of {one.run.path})" for name, one in prompts.items())
 
 

@@ -13,8 +13,7 @@ from fpt.config.schema import PromptConfig
 from fpt.data.encoding import check_labels
 from fpt.data.tokens import tokens_of
 from fpt.devices import distributed
-from fpt.devices.device import open_device, with_precision
-from fpt.devices.engine import Engine
+from fpt.devices.engine import Engine, open_device, with_precision
 from fpt.errors import UserError
 from fpt.prompts.files import AS_IT_IS, open_prompt, refuse_other_tokenizer
 from fpt.prompts.kinds import kind_of, width_of
@@ -26,9 +25,9 @@ from fpt.tasks.task import Task
 from fpt.training.evaluation import predictions
 from fpt.training.prediction import Predictor, TaskPrompt
 from stages import selection
-from stages.fits import check_options
 from stages.inputs import choice_for, evaluator_of, open_inputs
 from stages.partial import opened, prompt_in
+from stages.resolve import check_options
 
 Window = TypeVar("Window")  # texts to answer together
 

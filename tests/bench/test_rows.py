@@ -7,7 +7,7 @@ from bench.backbone import choices
 from bench.leaderboard import printed
 from fpt.config import compose
 from stages import schedule
-from stages.several.compare import Point
+from stages.several import Point
 
 ROWS = [*rows.SCHEDULES, *rows.FURTHER, *rows.PARTIAL]
 

@@ -19,8 +19,7 @@ from fpt.backbones.shapes import STACKS, Shape
 from fpt.config import compose
 from fpt.data.encoded import Batch
 from fpt.devices import distributed
-from fpt.devices.device import open_device, with_precision
-from fpt.devices.engine import Engine
+from fpt.devices.engine import Engine, open_device, with_precision
 from stages import schedule
 from stages.partial import build
 from tests.conftest import quick_words, save_checkpoint

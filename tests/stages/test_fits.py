@@ -9,7 +9,7 @@ import pytest
 from fpt.backbones.location import config_values
 from fpt.config import compose
 from fpt.errors import UserError
-from stages import fits, schedule
+from stages import resolve, schedule
 from stages.resolve import for_training
 
 REFUSED = {
@@ -45,10 +45,10 @@ def test_what_does_not_go_together_is_refused(words: str) -> None:
 def test_a_prompt_in_front_of_a_decoder_is_as_wide_as_its_states() -> None:
     config = compose.load(["model=t5gemma-s", "prompt.place=suffix"])
     values, _ = config_values(config.model)
-    fits.check(config, values, "")
+    resolve.check(config, values, "")
     wider = {**values, "decoder": {**values["decoder"], "hidden_size": 640}}
     with pytest.raises(UserError, match=r"prompt\.place=suffix: the stacks of model=t5gemma-s have states of unlike"):
-        fits.check(config, wider, "")
+        resolve.check(config, wider, "")
 
 
 SEEN = (

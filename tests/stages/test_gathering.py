@@ -16,8 +16,7 @@ from fpt.config import compose
 from fpt.data.encoded import Batch
 from fpt.devices import distributed
 from fpt.devices import engine as engines
-from fpt.devices.device import open_device, with_precision
-from fpt.devices.engine import Engine
+from fpt.devices.engine import Engine, open_device, with_precision
 from fpt.prompts.modules import SoftPrompt
 from fpt.prompts.prompted import PromptedModel
 from stages.partial import opened

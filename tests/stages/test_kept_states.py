@@ -33,7 +33,7 @@ from fpt.tasks.catalogue import most_examples
 from fpt.tasks.opening import open_task
 from stages import kept_states, schedule
 from stages.kept_states import StatesPlan, states_below
-from stages.planning.memory import Memory, device_memory
+from stages.planning.costs import Memory, device_memory
 from stages.schedule import num_below
 from stages.selection import choose
 from tests.conftest import ON_CPU, Outcome, quick_words, stopped_after

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from fpt.config import compose, keys, literal, overrides
+from fpt.config import compose, keys, literal
 from fpt.config.run_config import RunConfig
 from fpt.config.stored import differences
 from fpt.errors import UserError
@@ -307,7 +307,7 @@ def test_label_words_in_conf_are_texts(tmp_path: Path, monkeypatch: pytest.Monke
     ],
 )
 def test_several_values_of_a_text(word: str, values: list[str]) -> None:
-    assert overrides.each(word) == values
+    assert keys.each(word) == values
 
 
 def test_mappings_need_no_space_after_a_colon_and_keys_may_have_a_plus() -> None:

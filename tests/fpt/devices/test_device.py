@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fpt.config.schema import EngineConfig
-from fpt.devices.device import open_device
+from fpt.devices.engine import open_device
 from fpt.errors import UserError
 
 

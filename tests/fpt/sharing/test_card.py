@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from fpt.config import compose
-from fpt.sharing import card
+from fpt.sharing import export
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,6 @@ from fpt.sharing import card
 def test_the_cards_words_are_the_runs_settings(words: list[str]) -> None:
     """But for what says where the data are, and how they are scored."""
     task = compose.load([*words, "model=gpt2"]).task
-    typed = compose.load([*card._words(task), "model=gpt2"]).task
-    assert "own.csv" not in " ".join(card._words(task))
+    typed = compose.load([*export._words(task), "model=gpt2"]).task
+    assert "own.csv" not in " ".join(export._words(task))
     assert replace(typed, train=task.train, columns=task.columns, metric=task.metric) == task

@@ -11,16 +11,16 @@ import torch
 
 from fpt.config.compose import load
 from fpt.config.schema import RELATIVE_LR, EngineConfig, OptimConfig
-from fpt.devices import device as devices
+from fpt.devices import engine as devices
 from fpt.errors import UserError
 from fpt.runs.progress import Progress
 from fpt.runs.shared_folder import SharedFolder
 from fpt.tasks.opening import open_task
 from stages import schedule
 from stages.inputs import open_inputs
-from stages.planning import memory
+from stages.planning import costs
+from stages.planning.costs import work_on
 from stages.planning.decide import decide, plan_ahead, plan_run
-from stages.planning.flops import work_on
 from stages.planning.plan import Plan
 from stages.resolve import rate_of
 from tests.conftest import Outcome, open_folder, quick_words, stopped_after
@@ -32,7 +32,7 @@ LATE = ["prompt=late", "prompt.cache=memory"]
 
 def free(monkeypatch: pytest.MonkeyPatch, amount: int) -> None:
     """So many bytes of memory are free on this machine."""
-    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=amount))
+    monkeypatch.setattr(costs.psutil, "virtual_memory", lambda: SimpleNamespace(available=amount))
 
 
 def room_for_two(words: list[str]) -> int:

@@ -7,16 +7,15 @@ from pathlib import Path
 import pytest
 
 from fpt.config import compose
+from stages import several
 from stages.resolve import for_training
-from stages.several import compare as comparison
-from stages.several import runs
 from tests.conftest import Outcome
 
 Cli = Callable[..., Outcome]
 
 
 def folders(*words: str) -> list[str]:
-    return [str(run.config.folder) for run in runs.combinations(words)]
+    return [str(run.config.folder) for run in several.combinations(words)]
 
 
 def test_every_combination_has_a_folder_of_its_own() -> None:
@@ -34,9 +33,11 @@ def test_every_combination_has_a_folder_of_its_own() -> None:
 def test_a_runs_words_make_its_configuration() -> None:
     """With them its processes are started."""
     for run in (
-        *runs.combinations(["optim.lr=0.1,0.3", "task.name='a, b',c d", "schedule.stages=[{share: 1}],[{updates: 5}]"]),
-        *comparison.plan(["train.updates=40", "run.dir= x y"], ["cr"], [0, 1]),
-        *comparison.plan([], ["ld"], [3]),
+        *several.combinations(
+            ["optim.lr=0.1,0.3", "task.name='a, b',c d", "schedule.stages=[{share: 1}],[{updates: 5}]"]
+        ),
+        *several.comparison(["train.updates=40", "run.dir= x y"], ["cr"], [0, 1]),
+        *several.comparison([], ["ld"], [3]),
     ):
         assert for_training(compose.load(run.words)) == run.config
 
@@ -50,7 +51,7 @@ def test_values_that_no_folder_can_be_named_after_are_told_apart() -> None:
 
 
 def test_texts_that_are_taken_as_typed_are_not_swept() -> None:
-    (run,) = runs.combinations(["task.template=premise {question}, hypothesis {passage}"])
+    (run,) = several.combinations(["task.template=premise {question}, hypothesis {passage}"])
     assert run.config.task.template == "premise {question}, hypothesis {passage}"
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from fpt.__main__ import main
 from fpt.runs.run import open_run
-from stages.several import compare as comparison
-from stages.several.compare import Point, reaches
+from stages import several
+from stages.several import Point, reaches
 from tests.conftest import Outcome, quick_words, rewritten
 
 Cli = Callable[..., Outcome]
@@ -138,7 +138,7 @@ def test_finished_runs_are_read_missing_ones_run(cli: Cli, compared: Path, comma
     ],
 )
 def test_a_short_run_is_validated_often_enough_to_be_compared(words: str, every: int) -> None:
-    planned = comparison.plan([word for word in words.split() if "schedules" not in word], ["pt"], [0])
+    planned = several.comparison([word for word in words.split() if "schedules" not in word], ["pt"], [0])
     assert planned[0].config.train.eval_every == every
 
 
@@ -227,5 +227,5 @@ def test_a_score_is_reached_when_the_next_validation_has_it_too(scores: list[flo
 def test_a_curve_is_of_the_last_stages_validations(compared: Path) -> None:
     lines = [json.loads(line) for line in (compared / "cr-s0/metrics.jsonl").read_text().splitlines()]
     curve = [(line["flops"], line["accuracy"]) for line in lines if "split" in line and line["stage"] == 4]
-    assert comparison.validations(open_run(compared / "cr-s0")) == curve
+    assert several.validations(open_run(compared / "cr-s0")) == curve
     assert any("split" in line and line["stage"] < 4 for line in lines)

@@ -1,1 +1,0 @@
-"""Several runs with one command: comparisons and sweeps."""
