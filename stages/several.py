@@ -42,7 +42,7 @@ class Planned:
 
 def combinations(words: Sequence[str]) -> list[Planned]:
     """Compose and check a run for every combination of the values typed, as `fpt train -m key=a,b` does."""
-    swept = {word: values for word in words if (values := each(word))}
+    swept = {word: many for word in words if (many := each(word))}
     keys = [word.removeprefix("+").partition("=")[0] for word in swept]
     if "run.dir" in keys:
         raise UserError("run.dir: cannot be swept; with run.dir=DIR every run has a folder of its own in DIR")
