@@ -61,12 +61,14 @@ class Kind(NamedTuple):
     seed: int
     updates: int
     rate: float | None = None  # of `--tune`; None: the arm's own
+    examples: int | None = None  # the first so many training examples; None: all
 
     @property
     def name(self) -> str:
         """The run's name, in results and on disk."""
         arm = self.arm if self.rate is None else f"{self.arm}@{self.rate:g}"
-        return f"{self.model}-{self.task}-{arm}-s{self.seed}-u{self.updates}"
+        few = "" if self.examples is None else f"-n{self.examples}"
+        return f"{self.model}-{self.task}-{arm}-s{self.seed}-u{self.updates}{few}"
 
     @property
     def words(self) -> list[str]:
@@ -75,12 +77,13 @@ class Kind(NamedTuple):
         words = [
             f"task={self.task}",
             *(ARMS | PARTS)[self.arm].words,
-            *[f"optim.lr={rates_of(self.model, self.arm)[0]}"][: self.arm == PEFT],
+            *([f"optim.lr={PEFT_RATES[self.model][0]}"] if self.arm == PEFT else []),
             f"seed={self.seed}",
             f"train.updates={self.updates}",
         ]
         words += [f"train.batch_size={BATCH_SIZE}", f"train.eval_every={every}", f"train.eval_examples={LOOKED_AT}"]
         words += [f"task.valid_examples={SCORED}"]
+        words += [] if self.examples is None else [f"task.train_examples={self.examples}"]
         return words if self.rate is None else [*words, f"optim.lr={self.rate}"]
 
     def command(self, models: Path, data: Path, dtype: str, folder: Path) -> list[str]:
@@ -96,12 +99,19 @@ def rates_of(model: str, arm: str) -> tuple[float, ...]:
     return PEFT_RATES[model] if arm == PEFT else ARMS[arm].rates
 
 
-def in_turn(model: str, tasks: Sequence[str], arms: Sequence[str], seeds: Sequence[int], updates: int) -> list[Kind]:
+def in_turn(
+    model: str,
+    tasks: Sequence[str],
+    arms: Sequence[str],
+    seeds: Sequence[int],
+    updates: int,
+    examples: int | None = None,
+) -> list[Kind]:
     """A model's runs, the most telling first: PEFT beside vanilla, all of vanilla's, then each arm's first seed."""
 
     def each(names: Sequence[str], some: Sequence[int]) -> Iterator[Kind]:
         return (
-            Kind(model, task, arm, seed, updates)
+            Kind(model, task, arm, seed, updates, examples=examples)
             for seed in some
             for arm in names
             for task in tasks
