@@ -13,7 +13,7 @@ from fpt.runs.shared_folder import SharedFolder
 from fpt.training.checkpoint import TrainState
 from fpt.training.evaluation import Evaluation, predictions
 from stages.measured import Measured
-from stages.planning.plan import StagePlan
+from stages.planning.decide import StagePlan
 from stages.schedule import Stage
 from stages.setup import Setup
 

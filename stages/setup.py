@@ -29,8 +29,7 @@ from fpt.training.evaluation import Evaluator
 from fpt.training.loop import Recipe
 from stages.inputs import Inputs, check_unchanged, evaluator_of
 from stages.partial import opened, prompt_in
-from stages.planning.decide import ended_early, plan_run
-from stages.planning.plan import Plan
+from stages.planning.decide import Plan, ended_early, plan_run
 from stages.schedule import Schedule, Stage
 
 

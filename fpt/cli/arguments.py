@@ -1,15 +1,35 @@
-"""Parses what is typed after a verb: its options, and overrides of the configuration or folders."""
+"""Reads what is typed after a verb: options and overrides, and what it works on, such as the prompts of runs."""
 
+import re
 from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
+from fpt.backbones.location import locate
+from fpt.config import compose
+from fpt.config.run_config import RunConfig, check_quantize
 from fpt.config.schema import MOST, MOST_TOKENS, place
+from fpt.devices import processes
 from fpt.errors import UserError, did_you_mean
+from fpt.runs.files import try_writing
+from fpt.runs.folder import LEDGER
+from fpt.runs.progress import Progress
+from fpt.runs.run import Run, open_run
+from fpt.tasks.catalogue import data_of, rules_of
+from fpt.tasks.opening import open_task
+from fpt.tasks.task import Task
+
+if TYPE_CHECKING:
+    from stages.using.learned import LearnedPrompt
+
 
 SHORT = {"help": ["-h"], "multirun": ["-m"]}
 OF_EVERY_VERB = {"json": "print the result for programs", "help": "show this help"}
+Subject = tuple[Run | None, RunConfig]
+ALONE = ""  # the name of a single prompt, which needs none
+NAME = re.compile(r"[a-zA-Z0-9][\w.-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -74,3 +94,107 @@ def parse(words: Sequence[str], options: Mapping[str, str]) -> Arguments:
             shown = [f"--{name}" for name in known if name != "quiet"]
             raise UserError(f"{word}: unknown option; allowed are {', '.join(shown)}.{did_you_mean(word, shown)}")
     return Arguments(words, rest, {name: values[0] for name, values in given.items()})
+
+
+def subjects_of(arguments: Arguments) -> dict[str, Subject]:
+    """The prompts to use, by name: those of several finished runs, or a single one."""
+    paths = runs_of(arguments) if "run" in arguments.options else []
+    if len(paths) < 2:
+        if "names" in arguments.options:
+            raise UserError("names=…: is for run=A,B, several runs; one needs no name")
+        return {ALONE: subject_of(arguments)}
+    subjects = [subject_of(arguments, path) for path in paths]
+    return dict(zip(names_of(arguments, paths, [config for _, config in subjects]), subjects, strict=True))
+
+
+def subject_of(arguments: Arguments, path: str | None = None) -> Subject:
+    """The run to use, from `path` or run= (None with prompt.file=), and the configuration to use it with."""
+    typed = {word.partition("=")[0] for word in arguments.overrides}
+    if "run" in arguments.options:
+        if "prompt.file" in typed:
+            raise UserError("run=… and prompt.file=… both name a prompt; give one of them")
+        run = open_run(path or arguments.options["run"])
+        _ = run.result  # refuses a run that is not finished
+        return run, _checked(compose.load(arguments.overrides, base=run.config))
+    if "prompt.file" not in typed:
+        raise UserError("which prompt? give run=DIR, a run's folder, or prompt.file=FILE with model= and task=")
+    if "stage" in arguments.options:
+        raise UserError("stage=…: is for run=DIR; a prompt file has no stages")
+    return None, _checked(compose.load([*arguments.overrides, "prompt.init=file"]))
+
+
+def _checked(config: RunConfig) -> RunConfig:
+    check_quantize(config.engine.quantize)
+    return processes.together(config)
+
+
+def runs_of(arguments: Arguments) -> list[str]:
+    """The folders that run= names: one, or several separated by commas; a folder's own name may have commas too."""
+    text = arguments.options["run"]
+    return [text] if Path(text).expanduser().is_dir() else arguments.listed("run", "A,B")
+
+
+def names_of(arguments: Arguments, paths: Sequence[str], configs: Sequence[RunConfig]) -> list[str]:
+    """The names of the prompts of several runs: those that names= gives, or each prompt's task."""
+    tasks = [config.task.name for config in configs]
+    given = arguments.listed("names", "A,B") if "names" in arguments.options else tasks
+    typed = f"names={','.join(given)}"
+    if len(given) != len(paths):
+        raise UserError(f"{typed}: {len(given)} names for {len(paths)} runs; give one for each, in their order")
+    if twice := next((name for name in given if given.count(name) > 1), None):
+        raise UserError(f"run={','.join(paths)}: two prompts would be called {twice}; give names=A,B, one for each run")
+    if wrong := next((name for name in given if not NAME.fullmatch(name)), None):
+        raise UserError(f"{typed}: {wrong} is no name of letters, digits, -, _ and .; give names=A,B, one for each run")
+    return given
+
+
+def stage_of(arguments: Arguments) -> int | None:
+    """The number that stage= gives; None if it is not given."""
+    return arguments.number("stage", 1) if "stage" in arguments.options else None
+
+
+def learned_from(arguments: Arguments, run: Run | None, config: RunConfig) -> "LearnedPrompt":
+    """The prompt of a run, or of prompt.file=."""
+    from stages.using import learned
+
+    return learned.from_file(config) if run is None else learned.from_run(run, stage_of(arguments))
+
+
+def read_task(config: RunConfig, progress: Progress) -> Task:
+    """Read the task's examples, after a look for the model.
+
+    The model's few small files are fetched first, because a missing model shows within two seconds, while requests for
+    data are repeated for half a minute if the Hub does not answer; the user is told so.
+    """
+    rules = rules_of(config.task)
+    with progress.console.status("looking for the model"):
+        locate(config.model, with_weights=False)
+    if (data := data_of(config, rules)) == "hub":
+        progress.say(f"reading {rules.records.describe(data)}; if the Hub does not answer, this takes half a minute")
+    with progress.console.status("reading the data"):
+        return open_task(config)
+
+
+def launched(words: list[str], config: RunConfig, progress: Progress) -> bool:
+    """Run `fpt WORDS` in several processes if the configuration asks for them; the main one prints and writes."""
+    if not processes.must_be_launched(config):
+        return False
+    with progress.console.status("importing torch and transformers"):
+        from fpt.devices.distributed import launch
+    launch(config.engine, words)
+    return True
+
+
+def output_file(name: str | Path) -> Path:
+    """The file that `output=` names; refuse one that cannot be written or belongs to a run."""
+    file = Path(name).expanduser()
+    if file.is_dir():
+        raise UserError(f"output={file}: is a folder; give a file")
+    if file.exists() and (file.parent / LEDGER).is_file():
+        raise UserError(f"output={file}: is a record of the run in that folder; give another file")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try_writing(file.parent)
+    except OSError as error:
+        raise UserError(f"output={file}: cannot be written ({error.strerror}); give another output=FILE") from None
+    return file

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fpt import __version__
-from fpt.cli import look, predict, train, use
+from fpt.cli import look, train, use
 from fpt.cli.arguments import Arguments, parse, parser_of
 from fpt.config import compose, keys, literal
 from fpt.errors import UserError, check_among
@@ -41,7 +41,7 @@ CALLS = {
     "plan": look.plan,
     "show": look.show,
     "eval": use.evaluate,
-    "predict": predict.predict,
+    "predict": use.predict,
     "serve": use.serve,
     "export": use.export,
     "report": look.report,

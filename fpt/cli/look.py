@@ -10,8 +10,7 @@ from packaging.utils import canonicalize_name
 
 from fpt import __version__
 from fpt.backbones import tiny
-from fpt.cli.arguments import Arguments
-from fpt.cli.subjects import read_task, stage_of, subject_of
+from fpt.cli.arguments import Arguments, read_task, stage_of, subject_of
 from fpt.cli.tables import Output, in_bytes, present, say_share, stage_cells
 from fpt.config import compose
 from fpt.devices.ending import Failed

@@ -5,8 +5,7 @@ from typing import Any
 
 from fpt.backbones.location import config_values
 from fpt.backbones.shapes import read_sizes
-from fpt.cli.arguments import Arguments
-from fpt.cli.subjects import launched, read_task
+from fpt.cli.arguments import Arguments, launched, read_task
 from fpt.cli.tables import present, print_comparison, print_result, print_sweep
 from fpt.config import compose
 from fpt.config.run_config import RunConfig, check_quantize

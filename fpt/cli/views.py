@@ -25,7 +25,7 @@ from fpt.errors import UserError
 from fpt.prompts.kinds import TENSOR, kind_of
 from fpt.runs.progress import WithBar
 from fpt.runs.run import Run
-from fpt.tasks.labels import COMMA, NONE
+from fpt.tasks.answers import COMMA, NONE
 from fpt.tasks.task import SENTINEL, Example, Task
 from stages import resolve
 from stages.using.learned import from_run

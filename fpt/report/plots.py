@@ -4,16 +4,19 @@ from collections.abc import Sequence
 from io import BytesIO
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
-from fpt.report.runs import Floats, ReportedRun
 from fpt.units import amount
+
+if TYPE_CHECKING:
+    from fpt.report.page import ReportedRun
 
 # Okabe and Ito's colours, which colour-blind people can tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#666666")
@@ -31,7 +34,7 @@ class Plot(NamedTuple):
 
 
 @STYLED
-def score(runs: Sequence[ReportedRun]) -> Plot:
+def score(runs: Sequence["ReportedRun"]) -> Plot:
     """Plot the main metric against FLOPs; hollow points are scores on partial models, filled ones on the full model."""
     figure, axes = _figure(runs, "flops")
     for run, is_full in product(runs, (False, True)):
@@ -53,7 +56,7 @@ def score(runs: Sequence[ReportedRun]) -> Plot:
 
 
 @STYLED
-def loss(runs: Sequence[ReportedRun]) -> Plot:
+def loss(runs: Sequence["ReportedRun"]) -> Plot:
     """Plot the training loss against updates: a running mean in each stage and, for a single run, every update too."""
     figure, axes = _figure(runs, "update")
     for run in runs:
@@ -69,7 +72,7 @@ def loss(runs: Sequence[ReportedRun]) -> Plot:
     return _drawn(figure, "loss against updates")
 
 
-def _figure(runs: Sequence[ReportedRun], key: str) -> tuple[Figure, Axes]:
+def _figure(runs: Sequence["ReportedRun"], key: str) -> tuple[Figure, Axes]:
     """Make axes with a legend below them or, for a single run, with a dotted line at every expansion."""
     figure = Figure(figsize=(5.6, 3.4), layout="constrained")
     axes = figure.subplots()
@@ -83,18 +86,18 @@ def _figure(runs: Sequence[ReportedRun], key: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def colour_of(run: ReportedRun) -> str:
+def colour_of(run: "ReportedRun") -> str:
     """Return the colour in which a run is drawn."""
     return COLOURS[(run.number - 1) % len(COLOURS)]
 
 
-def _look(run: ReportedRun) -> dict[str, Any]:
+def _look(run: "ReportedRun") -> dict[str, Any]:
     """Return a run's colour, and a marker that tells runs of one colour apart."""
     marker = MARKERS[(run.number - 1) // len(COLOURS) % len(MARKERS)]
     return {"color": colour_of(run), "marker": marker, "markersize": 4}
 
 
-def _running_mean(values: Floats, size: int) -> Floats:
+def _running_mean(values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
     """Average the `size` values around each value, fewer at the ends."""
     kernel = np.ones(min(size, len(values)))
     return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")

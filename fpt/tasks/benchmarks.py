@@ -15,11 +15,10 @@ from typing import Any
 
 from fpt.config import literal
 from fpt.errors import UserError
-from fpt.tasks import fields, file_formats, free_answers, metrics
+from fpt.tasks import answers, fields, file_formats, metrics
+from fpt.tasks.answers import OF_NUMBERS, label_rules, number_rules, text_rules
 from fpt.tasks.fields import Faults, PlacedRecord, Record
 from fpt.tasks.file_formats import Row, json_lines, lines
-from fpt.tasks.free_answers import text_rules
-from fpt.tasks.labels import label_rules
 from fpt.tasks.metrics import SQUAD
 from fpt.tasks.origins import Origin, Split
 from fpt.tasks.task import Example, Golds, TaskRules, Template
@@ -33,7 +32,7 @@ UNANSWERABLE = ("",)  # the golds of a question without an answer, as the offici
 IDS = ("index", "id")  # possible names of a test file's id column, whose values a submission repeats
 CLOSED = """.?!"'"""
 HIGHLIGHT = re.compile(rf"([{CLOSED}]?)\n@highlight\n")  # before each of a news article's key points
-_score = partial(free_answers.text_scores, SQUAD, free_answers.AS_WRITTEN)
+_score = partial(answers.text_scores, SQUAD, answers.AS_WRITTEN)
 
 
 def _rules(name: str, row: dict[str, Any]) -> TaskRules:
@@ -42,8 +41,8 @@ def _rules(name: str, row: dict[str, Any]) -> TaskRules:
         return label_rules(template, words_of(row), records, row.get("metrics", ["accuracy"]))
     target = Template(row["target"])
     if name == "stsb":
-        rules = free_answers.number_rules(template, target, records, "pearson", RATINGS)
-        return replace(rules, answer=partial(_rating, target), metrics=free_answers.OF_NUMBERS)
+        rules = number_rules(template, target, records, "pearson", RATINGS)
+        return replace(rules, answer=partial(_rating, target), metrics=OF_NUMBERS)
     if name == "xsum":
         return replace(text_rules(template, target, records, "rougeL"), baseline=_first_sentence)
     rules = replace(text_rules(template, target, records, "squad_em"), metric="exact_match", score=_score)
@@ -84,7 +83,7 @@ def _origin(name: str, row: dict[str, Any]) -> Origin:
 
 
 def _rating(target: Template, record: Record, where: str) -> tuple[str, Golds]:
-    value = float(free_answers.number_answer(target, RATINGS, record, where)[0])
+    value = float(answers.number_answer(target, RATINGS, record, where)[0])
     # The files have three decimals, and the Hub's float32 values are rounded back to them.
     return f"{round(value * 5) / 5:.1f}", (str(round(value, 3)),)
 
@@ -105,11 +104,11 @@ def _squad_from_text(text: str) -> str:
     return "" if words == NO_ANSWER else text.strip() if words else NOTHING
 
 
-def _squad_score(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
-    scores = _score(answers, examples)
+def _squad_score(said: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+    scores = _score(said, examples)
     for name, wanted in (("has_answer", False), ("no_answer", True)):
-        pairs = zip(answers, examples, strict=True)
-        right = [free_answers.correct(SQUAD, *pair) for pair in pairs if (pair[1].golds == UNANSWERABLE) == wanted]
+        pairs = zip(said, examples, strict=True)
+        right = [answers.correct(SQUAD, *pair) for pair in pairs if (pair[1].golds == UNANSWERABLE) == wanted]
         if right:
             scores[f"{name}_exact_match"] = 100 * fmean(right)
     return scores

@@ -6,7 +6,7 @@ from statistics import mode
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import TaskConfig
 from fpt.errors import UserError, check_among
-from fpt.tasks import fields, labels, own_task
+from fpt.tasks import answers, fields, own_task
 from fpt.tasks.benchmarks import RULES, wordings_of
 from fpt.tasks.task import TaskRules
 
@@ -24,7 +24,7 @@ def rules_of(task: TaskConfig) -> TaskRules:
             raise task.error(
                 key, f"is for examples with one label each, unlike those of {task.name}; leave it out{way_out}"
             )
-    labels.class_weights(task, rules)
+    answers.class_weights(task, rules)
     return rules
 
 
@@ -66,7 +66,7 @@ def _worded(rules: TaskRules, task: TaskConfig) -> TaskRules:
     if len(set(words.values())) < len(words):
         raise UserError(f"task.labels: two labels have the word '{mode(words.values())}'; give each its own")
     renamed = {value: words[word] for value, word in rules.words.items()}
-    return labels.label_rules(template, renamed, rules.records, rules.metrics)
+    return answers.label_rules(template, renamed, rules.records, rules.metrics)
 
 
 def data_of(config: RunConfig, rules: TaskRules) -> str:

@@ -7,9 +7,9 @@ from itertools import islice
 from fpt.config.run_config import RunConfig
 from fpt.errors import UserError
 from fpt.tasks import origins
+from fpt.tasks.answers import class_weights
 from fpt.tasks.catalogue import asked_test_split, data_of, is_own, rules_of
 from fpt.tasks.fields import Faults, readable
-from fpt.tasks.labels import class_weights
 from fpt.tasks.task import ANSWER, Example, Task, TaskRules
 
 SEVERAL = 4  # a label with so many examples has at least one held out, however small the share

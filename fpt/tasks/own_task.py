@@ -7,7 +7,7 @@ from statistics import mode
 from fpt.config.keys import LABEL_FORMS
 from fpt.config.schema import HUB, TaskConfig
 from fpt.errors import UserError, check_among
-from fpt.tasks import fields, file_formats, free_answers, labels, origins
+from fpt.tasks import answers, fields, file_formats, origins
 from fpt.tasks.fields import Record
 from fpt.tasks.origins import Origin, Split
 from fpt.tasks.task import MASK, TaskRules, Template
@@ -49,9 +49,9 @@ def check_unused(config: TaskConfig) -> None:
 
 
 def _free_rules(metric: str, source: Template, target: Template, records: Origin) -> TaskRules:
-    allowed = (*free_answers.SCORES, *free_answers.OF_NUMBERS)
+    allowed = (*answers.SCORES, *answers.OF_NUMBERS)
     check_among(metric, allowed, f"task.metric={metric}: without task.labels, allowed are")
-    make = free_answers.number_rules if metric in free_answers.OF_NUMBERS else free_answers.text_rules
+    make = answers.number_rules if metric in answers.OF_NUMBERS else answers.text_rules
     return make(source, target, records, metric)
 
 
@@ -65,12 +65,12 @@ def _label_rules(config: TaskConfig, source: Template, target: Template, records
     if num < 2:
         raise UserError(f"task.labels={{{', '.join(words)}}}: expected at least two label words; {LABEL_FORMS}")
     of_one = OF_TWO_LABELS if num == 2 else OF_LABELS
-    allowed, form = (labels.OF_SETS, "task.multilabel=true") if config.multilabel else (of_one, f"{num} label words")
+    allowed, form = (answers.OF_SETS, "task.multilabel=true") if config.multilabel else (of_one, f"{num} label words")
     metric = config.metric or allowed[0]
     check_among(metric, allowed, f"task.metric={metric}: with {form}, allowed are")
     if config.multilabel:
-        return labels.multilabel_rules(source, words, records, metric, target)
-    return labels.label_rules(source, words, records, tuple(dict.fromkeys((metric, "accuracy"))), target)
+        return answers.multilabel_rules(source, words, records, metric, target)
+    return answers.label_rules(source, words, records, tuple(dict.fromkeys((metric, "accuracy"))), target)
 
 
 def _checked(id_field: str | None, has_mask: bool, record: Record, where: str) -> Record:

@@ -5,7 +5,7 @@ from itertools import islice, repeat
 
 import pytest
 
-from fpt.cli.predict import in_lines
+from fpt.cli.use import in_lines
 from fpt.tasks.fields import Record
 from fpt.training.prediction import Prediction
 

@@ -8,7 +8,7 @@ import pytest
 
 from fpt.config import compose
 from fpt.errors import UserError
-from fpt.tasks.free_answers import most_common
+from fpt.tasks.answers import most_common
 from fpt.tasks.opening import open_task
 from fpt.tasks.task import Example, Task
 

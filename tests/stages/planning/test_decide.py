@@ -20,8 +20,7 @@ from stages import schedule
 from stages.inputs import open_inputs
 from stages.planning import costs
 from stages.planning.costs import work_on
-from stages.planning.decide import decide, plan_ahead, plan_run
-from stages.planning.plan import Plan
+from stages.planning.decide import Plan, decide, plan_ahead, plan_run
 from stages.resolve import rate_of
 from tests.conftest import Outcome, open_folder, quick_words, stopped_after
 from tests.families import save_family

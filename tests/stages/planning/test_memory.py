@@ -6,8 +6,7 @@ import torch
 from fpt.config.compose import load
 from fpt.errors import UserError
 from stages import schedule
-from stages.planning.decide import check_fits, plan_ahead
-from stages.planning.plan import Plan
+from stages.planning.decide import Plan, check_fits, plan_ahead
 
 pytestmark = pytest.mark.dear
 
