@@ -86,7 +86,7 @@ def started(place: Place) -> Iterator[Found]:
                 run()
                 learned.append(model.prompt.learned()["prompt"])
                 found: Found = {"seconds_per_update": place.seconds_once(run) / count}
-                found |= {"peak_bytes": place.peak(), "graphs": None if graphs is None else len(graphs)}
+                found |= {"peak_bytes": place.peak(), "graphs": None if graphs is None else len(graphs._graphs)}
                 if place.is_card:
                     torch.cuda.empty_cache()
                     found["reserved_bytes"] = torch.cuda.memory_reserved()

@@ -45,25 +45,20 @@ def measure(setup: Setup) -> Measured:
         with reading(folder.path / SCORES):
             scores = load(folder.read(SCORES)) if SCORES in folder else {}
         return Measured(scores, values["untrained"], values["seconds"])
-    began, untrained = perf_counter(), None
-    scores, seconds = _scores(setup), perf_counter() - began
-    if setup.config.train.score_untrained:
+    config, reduced, scores, untrained, seconds = setup.config.train, setup.schedule.scored(), {}, None, 0.0
+    if reduced or config.score_untrained:
+        began = perf_counter()
         with setup.opened(everything(setup.schedule.full), setup.start.prompt) as model:
-            untrained = setup.evaluator.validate(model).score
+            if reduced:
+                examples = setup.inputs.to_score(setup.config)
+                found = importance(model, examples, config.eval_batch, setup.engine, setup.progress.with_bar)
+                scores, seconds = {name: found[name] for name in reduced}, perf_counter() - began
+            if config.score_untrained:
+                untrained = setup.evaluator.validate(model).score
     if scores:
         folder.write(SCORES, save(scores))
     folder.write_json(MEASURED, {"untrained": untrained, "seconds": seconds})
     return Measured(scores, untrained, seconds)
-
-
-def _scores(setup: Setup) -> dict[str, Tensor]:
-    """The scores of each stack whose width is reduced."""
-    if not (reduced := setup.schedule.scored()):
-        return {}
-    examples, batch_size = setup.inputs.to_score(setup.config), setup.config.train.eval_batch
-    with setup.opened(everything(setup.schedule.full), setup.start.prompt) as model:
-        scores = importance(model, examples, batch_size, setup.engine, setup.progress.with_bar)
-    return {name: scores[name] for name in reduced}
 
 
 @torch.no_grad()

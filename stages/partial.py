@@ -18,7 +18,7 @@ from transformers.utils import logging
 from fpt.backbones.backbone import Backbone
 from fpt.backbones.location import read_values
 from fpt.backbones.precision import compute_states_in_float32, layers_of, packed
-from fpt.backbones.shapes import Selection, Shape, Stack, StackSelection
+from fpt.backbones.shapes import Selection, Shape, Stack
 from fpt.config.schema import EngineConfig, PromptConfig
 from fpt.devices import distributed
 from fpt.devices.engine import Engine
@@ -73,12 +73,10 @@ def opened(
     body = build(backbone, selection, engine)
     if engine.states_dtype != engine.dtype:
         compute_states_in_float32(body)
-    with engine.holding(body) as held:
+    with engine.holding(body) as (body, held):
         distributed.barrier()  # one process may take longer than another to read the weights
         prompt = prompt.to(engine.device)
-        yield prompted_model(
-            held.body, prompt, checkpointing=checkpointing, begin_pass=held.begin_pass, in_step=held.in_step
-        )
+        yield prompted_model(body, prompt, checkpointing=checkpointing, **held)
 
 
 def prompt_in(backbone: Backbone, selection: Selection, config: PromptConfig, tensors: Tensors) -> Prompt:
@@ -90,11 +88,11 @@ def prompt_in(backbone: Backbone, selection: Selection, config: PromptConfig, te
 
 def shape_of(selection: Selection, full: Shape) -> Shape:
     """The shape of the partial PLM that a selection makes."""
-
-    def stack(kept: StackSelection, whole: Stack) -> Stack:
-        return Stack(len(kept.blocks), whole.neurons if kept.neurons is None else len(kept.neurons[0]))
-
-    return Shape(**{name: stack(kept, full[name]) for name, kept in selection.items()})
+    stacks = {}
+    for name, kept in selection.items():
+        neurons = full[name].neurons if kept.neurons is None else len(kept.neurons[0])
+        stacks[name] = Stack(len(kept.blocks), neurons)
+    return Shape(**stacks)
 
 
 def save(

@@ -13,7 +13,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import CONFIG_MAPPING, Cache, PreTrainedConfig
+from transformers import CONFIG_MAPPING, PreTrainedConfig
 from transformers.initialization import no_init_weights
 
 from fpt.backbones import calls
@@ -168,20 +168,12 @@ class Family:
         # Padding comes last and the decoder looks back only, so padding needs no mask.
         length = ids.shape[1] if prompt is None else prompt.shape[1] + ids.shape[1]
         real = ids.new_ones(len(ids), length)
-        return self._decode(model, ids, states, mask, prompt, attention_mask=real, use_cache=False)
+        return self.decoder_output(model, ids, states, mask, prompt, attention_mask=real, use_cache=False)
 
-    def decoded_next(
-        self, model: Any, ids: Tensor, states: Tensor, mask: Tensor, cache: Cache, prompt: Tensor | None = None
-    ) -> Tensor:
-        """The decoder's output for the next id [B, 1], behind a `prompt` [B, P, D] that comes with the first one.
-
-        The cache has the earlier ones, and gets this one.
-        """
-        return self._decode(model, ids, states, mask, prompt, past_key_values=cache, use_cache=True)
-
-    def _decode(
+    def decoder_output(
         self, model: Any, ids: Tensor, states: Tensor, mask: Tensor, prompt: Tensor | None, **more: Any
     ) -> Tensor:
+        """The output of transformers' own decoder, which takes `more`, for ids [B, T] behind its prompt if any."""
         decoder = model.get_submodule(self.row.stacks["decoder"].module)
         inputs = {"input_ids": ids}
         if prompt is not None:

@@ -9,7 +9,7 @@ Letters: O outputs, I inputs of a layer.
 """
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import torch
@@ -60,14 +60,9 @@ class _Product(torch.autograd.Function):
 
 def _int8(weight: Tensor, dtype: torch.dtype) -> Unpack:
     """Pack a weight row by row, from float16 on every device, as bitsandbytes takes nothing else on a GPU."""
-    codes, largest, _ = _library("int8").int8_vectorwise_quant(weight.half())
-    return partial(_from_int8, codes, largest, dtype)
-
-
-def _from_int8(codes: Tensor, largest: Tensor, dtype: torch.dtype) -> Tensor:
-    """A weight from integers from -127 to 127 [O, I] and each output's largest absolute weight [O]."""
-    weight: Tensor = _library("int8").int8_vectorwise_dequant(codes, largest)
-    return weight.to(dtype)
+    library = _library("int8")
+    codes, largest, _ = library.int8_vectorwise_quant(weight.half())  # -127 to 127 [O, I], and each output's scale [O]
+    return lambda: library.int8_vectorwise_dequant(codes, largest).to(dtype)
 
 
 def _nf4(weight: Tensor, dtype: torch.dtype) -> Unpack:
@@ -75,15 +70,10 @@ def _nf4(weight: Tensor, dtype: torch.dtype) -> Unpack:
     shape, weight = weight.shape, weight.contiguous()
     if shape[1] % 2:  # bitsandbytes has no CPU kernel for odd widths, and would compile one for each shape
         weight = functional.pad(weight.flatten(), (0, shape.numel() % 2))
-    codes, state = _library("nf4").quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
+    library = _library("nf4")
+    codes, state = library.quantize_4bit(weight, quant_type="nf4", compress_statistics=True)  # two numbers a byte
     state.dtype = dtype
-    return partial(_from_nf4, codes, state, shape)
-
-
-def _from_nf4(codes: Tensor, state: Any, shape: torch.Size) -> Tensor:
-    """A weight from two 4-bit numbers a byte, and bitsandbytes' state, which has the scales."""
-    weight: Tensor = _library("nf4").dequantize_4bit(codes, state)
-    return weight.flatten()[: shape.numel()].view(shape)
+    return lambda: library.dequantize_4bit(codes, state).flatten()[: shape.numel()].view(shape)
 
 
 FORMATS = {"int8": _int8, "nf4": _nf4}  # by engine.quantize

@@ -13,7 +13,7 @@ from fpt.config.run_config import RunConfig, check_quantize
 from fpt.config.schema import MOST, MOST_TOKENS, place
 from fpt.devices import processes
 from fpt.errors import UserError, did_you_mean
-from fpt.runs.files import try_writing
+from fpt.runs.files import check_writable
 from fpt.runs.folder import LEDGER
 from fpt.runs.progress import Progress
 from fpt.runs.run import Run, open_run
@@ -192,9 +192,5 @@ def output_file(name: str | Path) -> Path:
         raise UserError(f"output={file}: is a folder; give a file")
     if file.exists() and (file.parent / LEDGER).is_file():
         raise UserError(f"output={file}: is a record of the run in that folder; give another file")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try_writing(file.parent)
-    except OSError as error:
-        raise UserError(f"output={file}: cannot be written ({error.strerror}); give another output=FILE") from None
+    check_writable(file.parent, f"output={file}", "; give another output=FILE")
     return file

@@ -66,17 +66,12 @@ def _with_paths(tree: dict[str, Any], change: Callable[[str], str]) -> dict[str,
     return tree
 
 
-def fixed_settings(tree: dict[str, Any]) -> dict[str, Any]:
-    """The settings, by key, that may not change when a run is resumed or its result is read."""
-    return {
-        key: value
-        for key, value in leaves(tree).items()
-        if key not in MAY_DIFFER and (key in ENGINE_MAY_NOT or not key.startswith("engine."))
-    }
-
-
 def differences(then: dict[str, Any], now: RunConfig) -> list[str]:
     """What differs from a run's stored settings, as in `optim.lr: 0.3 then, 0.1 now`; stored paths may be relative."""
     before = leaves(with_absolute_paths(then))
-    after = fixed_settings(stored(now))
-    return [f"{key}: {before.get(key)} then, {value} now" for key, value in after.items() if before.get(key) != value]
+    return [
+        f"{key}: {before.get(key)} then, {value} now"
+        for key, value in leaves(stored(now)).items()
+        if before.get(key) != value and key not in MAY_DIFFER
+        if key in ENGINE_MAY_NOT or not key.startswith("engine.")
+    ]

@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -81,18 +81,6 @@ def fetched_ahead(device: str) -> int:
 
 
 @dataclass(frozen=True)
-class Held:
-    """A frozen model that an engine holds; every process calls `begin_pass` before each forward (and backward) pass.
-
-    With `in_step` each process has a share of the weights, so that all call the same modules equally often.
-    """
-
-    body: Any
-    begin_pass: Callable[[], None] = lambda: None
-    in_step: bool = False
-
-
-@dataclass(frozen=True)
 class Engine:
     """Holds the frozen models of a run, one after the other; neither name nor precision is auto."""
 
@@ -116,10 +104,13 @@ class Engine:
                 self._deepspeed.zero.Init(module=module, config_dict_or_path=self._settings, dtype=self.dtype)
 
     @contextmanager
-    def holding(self, body: Any) -> Iterator[Held]:
-        """A context in which a frozen model can run; all of its memory is freed at the end."""
+    def holding(self, body: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
+        """A context in which a frozen model can run: the model, and what a `PromptedModel` of it must be told.
+
+        All of its memory is freed at the end.
+        """
         if not self.config.is_sharded:
-            yield Held(body)
+            yield body, {}
             return
         from deepspeed.runtime.zero.linear import zero3_linear_wrap
 
@@ -129,7 +120,7 @@ class Engine:
                 held, *_ = self._deepspeed.initialize(model=body, config=self._settings)
             coordinator = held.optimizer.param_coordinator  # without an optimizer, it is DeepSpeed's parameter offload
             try:
-                yield Held(held.module, partial(_begin_pass, coordinator), in_step=True)
+                yield held.module, {"begin_pass": partial(_begin_pass, coordinator), "in_step": True}
             finally:
                 held.destroy()
                 held.module = None

@@ -50,9 +50,9 @@ class _Decoder:
         self.add(self._mask.new_full((len(self._mask),), model.family.start_token(model.body.config)))
 
     def add(self, tokens: Tensor) -> None:
-        decoded = self._model.family.decoded_next(
-            self._model.body, tokens[:, None], self._states, self._mask, self._cache, self._prompt
-        )
+        source, cache = (self._states, self._mask), {"past_key_values": self._cache, "use_cache": True}
+        family, body = self._model.family, self._model.body
+        decoded = family.decoder_output(body, tokens[:, None], *source, self._prompt, **cache)
         self.last, self._prompt = decoded[:, -1], None  # the prompt's keys and values are in the cache now
 
     def take(self, going: Tensor) -> None:

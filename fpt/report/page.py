@@ -18,7 +18,7 @@ from fpt.config import literal
 from fpt.errors import UserError
 from fpt.report import plots
 from fpt.report.plots import Plot, colour_of
-from fpt.runs.files import replace_file, try_writing
+from fpt.runs.files import check_writable, replace_file
 from fpt.runs.folder import METRICS
 from fpt.runs.metrics import expansion_lost, lost_at
 from fpt.runs.run import MEASURED, PLAN, PREDICTIONS, UPDATES, Run, open_run
@@ -157,10 +157,7 @@ def output_of(places: Sequence[str], output: str | None) -> Path:
 
 def write(runs: Sequence[ReportedRun], page: Path) -> None:
     """Write the page about these runs."""
-    try:
-        try_writing(page.parent)
-    except OSError as error:
-        raise UserError(f"{page}: cannot be written ({error.strerror}); give another output=FILE.html") from None
+    check_writable(page.parent, str(page), "; give another output=FILE.html")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"amount": amount, "shown": _shown, "base64": lambda data: base64.b64encode(data).decode()}
     html = environment.from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8")).render(

@@ -78,12 +78,14 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(number, os.strerror(number), str(path)) from error
 
 
-def try_writing(folder: Path) -> None:
-    """Make a folder and a file in it, and remove both again; raises an OSError if either cannot be made."""
+def check_writable(folder: Path, given: str, way_out: str = "") -> None:
+    """Refuse a folder, `given` so, that cannot be made or in which no file can; nothing is left behind."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"{given}: cannot be written ({error.strerror}){way_out}") from None
     finally:
         for place in missing:
             with suppress(OSError):
@@ -104,21 +106,10 @@ def inside(folder: Path, name: object, *, read_in: Path, links: bool = False) ->
 
     With `links`, symbolic links may lead out of it; this is for files that are only read.
     """
-    if not isinstance(name, str) or not name.isprintable() or not _stays(name):
-        raise UserError(f"{read_in}: names {name!r:.100}, which is no file of that folder; nothing was touched")
-    path = folder / name
-    if not links and not _resolved(path).is_relative_to(folder.resolve()):
-        raise UserError(f"{read_in}: names {name!r:.100}, which a link leads out of {folder}; nothing was touched")
-    return path
-
-
-def _stays(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    return bool(parts) and not {"/", "//", ".."} & {*parts} and all(len(part.encode()) <= LONGEST for part in parts)
-
-
-def _resolved(path: Path) -> Path:
-    try:
-        return path.resolve()
-    except (OSError, RuntimeError):  # a loop of links
-        return Path("/")
+    parts = PurePosixPath(name).parts if isinstance(name, str) and name.isprintable() else ()
+    stays = parts and not {"/", "//", ".."} & {*parts} and all(len(part.encode()) <= LONGEST for part in parts)
+    with suppress(OSError, RuntimeError):  # a loop of links
+        path = folder / str(name)
+        if stays and (links or path.resolve().is_relative_to(folder.resolve())):
+            return path
+    raise UserError(f"{read_in}: names {name!r:.100}, which is no file of {folder}; nothing was touched")

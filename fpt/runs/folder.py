@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fpt.errors import UserError
-from fpt.runs.files import inside, try_writing
+from fpt.runs.files import check_writable, inside
 
 Ledger = dict[str, list[str | None]]  # the hashes that each file may have; None: it may be missing
 
@@ -91,10 +91,7 @@ def check_usable(path: Path, *, starts_over: bool) -> None:
     refuse(path)
     if (path / LOCK).exists():
         locked(path).close()
-    try:
-        try_writing(path)
-    except OSError as error:
-        raise _not_writable(path, error) from None
+    check_writable(path, f"run.dir={path}")
 
 
 def set_aside(path: Path) -> Path | None:
@@ -135,7 +132,7 @@ def locked(path: Path) -> IO[str]:
         path.mkdir(parents=True, exist_ok=True)
         lock = (path / LOCK).open("w")
     except OSError as error:
-        raise _not_writable(path, error) from None
+        raise UserError(f"run.dir={path}: cannot be written ({error.strerror})") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -143,7 +140,3 @@ def locked(path: Path) -> IO[str]:
     except OSError as error:
         raise UserError(f"run.dir={path}: cannot be locked ({error.strerror})") from None
     return lock
-
-
-def _not_writable(path: Path, error: OSError) -> UserError:
-    return UserError(f"run.dir={path}: cannot be written ({error.strerror})")

@@ -18,7 +18,6 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from jinja2 import Environment, StrictUndefined
-from pydantic import TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException as StarletteException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from fpt.training.prediction import Prediction  # which imports torch
 
 PATIENCE = 30  # seconds to answer the questions that arrived before the stop
-RECORD = TypeAdapter(dict[str, str | int | float | bool])
 Question = tuple[Example, "asyncio.Future[Prediction]"]
 
 
@@ -171,19 +169,15 @@ async def _body(request: Request, longest: int) -> bytes:
 
 
 def _record(body: bytes) -> dict[str, Any]:
-    """Parse a body as a JSON object of texts, numbers and truth values; no key may occur twice."""
-    place = "body"
+    """Parse a body as a JSON object, in which no key may occur twice."""
     try:
-        return RECORD.validate_python(json.loads(body, object_pairs_hook=unique))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = str(first["loc"][0]) if first["loc"] else place
-        why = f"{first['msg']}; expected a JSON object of texts, numbers and truth values"
-    except UserError as error:
-        why = str(error)
+        record = json.loads(body, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
-        why = f"not JSON ({reason(error)})"
-    raise HTTPException(422, f"{place}: {why}")
+        why = str(error) if isinstance(error, UserError) else f"not JSON ({reason(error)})"
+        raise HTTPException(422, f"body: {why}") from None
+    if not isinstance(record, dict):
+        raise HTTPException(422, "body: expected a JSON object of texts, numbers and truth values")
+    return record
 
 
 def _add_refusals(app: FastAPI) -> None:

@@ -117,10 +117,6 @@ class Graphs:
             if gradient is not None:
                 parameter.grad = gradient.clone() if parameter.grad is None else parameter.grad.add_(gradient)
 
-    def __len__(self) -> int:
-        """The number of graphs recorded so far."""
-        return len(self._graphs)
-
     def _graph_of(self, batch: Batch) -> _Graph:
         """The graph for the batch's size, after copying the batch to the graph's input."""
         sizes = tuple(None if tensor is None else tensor.shape for tensor in batch.tensors)

@@ -16,10 +16,9 @@ from fpt.backbones.location import is_on_this_machine
 from fpt.backbones.shapes import Selection, StackSelection
 from fpt.data.encoding import encode
 from fpt.data.tokens import tokens_of
-from fpt.errors import UserError
 from fpt.prompts.files import refuse_other_tokenizer
 from fpt.prompts.kinds import TENSOR, kind_of
-from fpt.runs.files import new_folder, try_writing
+from fpt.runs.files import check_writable, new_folder
 from fpt.runs.progress import Progress
 from fpt.runs.run import PROMPT
 from fpt.sharing.export import ExportRequest, card_of_prompt, card_of_tokens, with_prompts, write_adapter, written
@@ -39,10 +38,7 @@ def export(
     after the prompt's.
     """
     request = next(iter(prompts.values()))
-    try:
-        try_writing(request.folder.parent)
-    except OSError as error:
-        raise UserError(f"output={request.folder}: cannot be made ({error.strerror})") from None
+    check_writable(request.folder.parent, f"output={request.folder}")
     with new_folder(request.folder) as aside:
         what = request.what
         if request.to == "tokens":

@@ -203,9 +203,9 @@ def measure_memory(words: list[str], result: Path) -> None:
         def train(shape: Shape, updates: int) -> None:
             chosen = choose(shape, backbone.shape, scores)
             body = build(backbone, chosen, engine)
-            with engine.holding(body) as held:
+            with engine.holding(body) as (body, held):
                 distributed.barrier()
-                model = prompted_model(held.body, SoftPrompt(vectors), begin_pass=held.begin_pass)
+                model = prompted_model(body, SoftPrompt(vectors), **held)
                 for _ in range(updates):
                     model(batch).backward()
 

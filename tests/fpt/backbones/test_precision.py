@@ -1,5 +1,6 @@
 """A packed layer computes, forward and back, with the weights that its bits stand for; and plans know its bytes."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,11 @@ def layer_of(outputs: int, inputs: int) -> nn.Linear:
 
 def bytes_of(layer: Linear) -> int:
     """The bytes of a packed weight's tensors."""
-    codes, scales, _ = layer.unpack.args  # type: ignore[attr-defined]
-    if isinstance(scales, torch.Tensor):
-        return int(codes.nbytes + scales.nbytes)
-    of_scales = scales.state2
+    held = inspect.getclosurevars(layer.unpack).nonlocals
+    codes = held["codes"]
+    if "largest" in held:
+        return int(codes.nbytes + held["largest"].nbytes)
+    scales, of_scales = held["state"], held["state"].state2
     tensors = (codes, scales.absmax, scales.code, scales.offset, of_scales.absmax, of_scales.code)
     return sum(tensor.nbytes for tensor in tensors)
 

@@ -99,8 +99,8 @@ def escaped(record: dict[str, str]) -> dict[str, Any]:
             "record: 'question' is missing; expected a text or a number, or",
         ),
         ({"content": '{"text": "a", "text": "b"}'}, 422, "body: the key 'text' occurs twice in one object; give it"),
-        ({"json": [1]}, 422, "body: Input should be a valid dictionary"),
-        ({"json": {"prompt": "boolq", "text": ["x"]}}, 422, "text: Input should be a valid string"),
+        ({"json": [1]}, 422, "body: expected a JSON object"),
+        ({"json": {"prompt": "boolq", "text": ["x"]}}, 400, "record: 'text' is ['x']; expected a text or a number"),
         (
             {"content": "{", "headers": {"Content-Type": "application/json"}},
             422,

@@ -235,7 +235,7 @@ def test_a_failed_export_leaves_nothing(cli: Cli, run: Path, checkpoint: Path, t
     assert list((run / "export").iterdir()) == []
     (tmp_path / "file").touch()
     for place in (tmp_path / "file" / "x", Path("/proc/none/x"), Path("/sys/x/y"), Path("/sys/x")):  # nor may root
-        assert "cannot be made" in cli("export", f"run={run}", "to=npy", f"output={place}").err
+        assert "cannot be written" in cli("export", f"run={run}", "to=npy", f"output={place}").err
 
 
 @pytest.mark.trains
