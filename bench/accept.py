@@ -170,7 +170,7 @@ def _flops(model: PromptedModel, data: Encoded, size: int, micro_batch: int) -> 
     cost, total = price_of(model.body.config), 0
     for start in range(0, size, micro_batch):
         batch, source, target = data.padded_size(range(start, min(start + micro_batch, size)))
-        total += cost.update(_shape(model), batch=batch, source=source + PROMPT, target=target)
+        total += batch * cost.update(_shape(model), source=source + PROMPT, target=target)
     return total
 
 

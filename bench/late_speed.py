@@ -126,9 +126,9 @@ def _flops(side: str, size: tuple[int, int, int]) -> int:
     batch, source, target = size
     price, below = Price(config_of(SMALL)), LATE.position(SMALL.encoder.blocks)
     if side == "soft":
-        return price.update(SMALL, batch=batch, source=PROMPT + source, target=target)
+        return batch * price.update(SMALL, source=PROMPT + source, target=target)
     length, is_kept = HOW.length + source, side == SIDES[2]
-    return price.update(SMALL, batch=batch, source=length, target=target, below=below, prompt=HOW, is_kept=is_kept)
+    return batch * price.update(SMALL, source=length, target=target, below=below, prompt=HOW, is_kept=is_kept)
 
 
 def peaks() -> dict[str, int]:

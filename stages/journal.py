@@ -21,16 +21,14 @@ class Journal:
     _last: Evaluation | None = None
 
     def __init__(self, setup: Setup) -> None:
-        """Begin a run's journal; call it before the first model is built, because memory is measured from here on."""
         self._folder, self._progress, self._start = setup.folder, setup.progress, setup.start
-        self._meter = Meter(setup.engine.device)
         flops = setup.plan.flops - setup.plan.flops_importance
         self._progress.expect(flops, done=setup.plan.flops_before(setup.states[-1].update))
 
     def begin(self, setup: Setup, stage: Stage, seconds: float, *, before: float) -> None:
         """Begin a stage, or resume it after `seconds` of training; the run had spent `before` seconds until then."""
         self._stage, self._schedule, self._plan, self._before = stage, setup.schedule, setup.plan, before
-        self._meter.begin(seconds)
+        self._meter = Meter(setup.engine.device, seconds)
 
     def record(self, event: Event) -> None:
         """Record one event of the stage's training and show it."""
@@ -81,14 +79,10 @@ class Journal:
 
 
 class Meter:
-    """Measures updates stage by stage, from where the run began or last resumed."""
+    """Measures a stage's updates, from where it began or last resumed, after `seconds` of training."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-
-    def begin(self, seconds: float) -> None:
-        """Begin a stage, or resume it after `seconds` of training."""
-        self._at, self._seconds = seconds, 0.0
+    def __init__(self, device: torch.device, seconds: float) -> None:
+        self._device, self._at, self._seconds = device, seconds, 0.0
         self._tokens = self._peak = 0
         self._forget_peak()
 

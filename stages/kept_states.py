@@ -86,7 +86,7 @@ def decide(
         raise config.prompt.error("cache", f"{room}; with prompt.cache=off the same command goes on without")
     if asked == "memory":
         return StatesPlan("prompt.cache=memory as given", size, stages)
-    flops = tokens * cost.below(schedule.full, batch=1, source=1, target=0, blocks=schedule.fixed)
+    flops = tokens * cost.below(schedule.full, source=1, target=0, blocks=schedule.fixed)
     if is_for_card(config.engine) and size / COPIED > flops / COMPUTED:
         return off("a card computes them sooner than they are copied from memory")
     if needed > SHARE * free:

@@ -1,6 +1,7 @@
 """Settles a configuration for its model: what it leaves open is resolved, what the model cannot do is refused."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -23,22 +24,12 @@ if TYPE_CHECKING:
 
 def for_training(config: RunConfig) -> RunConfig:
     """The configuration with what suits the model's family, and with `train.updates` in place of `train.epochs`."""
-    config = for_model(config)
-    return config if config.train.epochs is None else _in_updates(config, len(open_task(config).train))
+    return _in_updates(for_model(config), lambda own: len(open_task(own).train))
 
 
 def for_plan(config: RunConfig) -> RunConfig:
     """As `for_training`, before any data are read."""
-    config = for_model(config)
-    if config.train.epochs is None:
-        return config
-    number = most_examples(config)[0]
-    if number is None:
-        raise UserError(
-            f"train.epochs={config.train.epochs:g}: how many training examples there are is not known before they are"
-            " read; plan with train.updates=N"
-        )
-    return _in_updates(config, number)
+    return _in_updates(for_model(config), lambda own: most_examples(own)[0])
 
 
 def for_model(config: RunConfig) -> RunConfig:
@@ -56,9 +47,15 @@ def for_model(config: RunConfig) -> RunConfig:
     return replace(config, prompt=prompt, schedule=grows, optim=optim, train=train)
 
 
-def _in_updates(config: RunConfig, examples: int) -> RunConfig:
-    assert config.train.epochs is not None
-    updates = math.ceil(examples * config.train.epochs / config.train.batch_size)
+def _in_updates(config: RunConfig, num_examples: Callable[[RunConfig], int | None]) -> RunConfig:
+    if config.train.epochs is None:
+        return config
+    if (number := num_examples(config)) is None:
+        raise UserError(
+            f"train.epochs={config.train.epochs:g}: how many training examples there are is not known before they are"
+            " read; plan with train.updates=N"
+        )
+    updates = math.ceil(number * config.train.epochs / config.train.batch_size)
     return replace(config, train=replace(config.train, updates=updates, epochs=None))
 
 

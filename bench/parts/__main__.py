@@ -114,7 +114,7 @@ def measure(name: str, run: Path | None) -> None:
     engine = Engine(EngineConfig(name="torch", device="cpu", dtype="bfloat16"), torch.device("cpu"))
     backbone = open_backbone(compose.load([f"model={name}"]).model)
     body = partial.build(backbone, everything(backbone.shape), engine)
-    cost = applied(price_of(backbone.config).update, batch=1, source=SOURCE, target=TARGET)
+    cost = applied(price_of(backbone.config).update, source=SOURCE, target=TARGET)
     for text, fitted in of_run(run, body) if run else [(sentences(backbone, body), None)]:
         about = {"model": Path(name).name, "text": text.name}
         rows = [row for row in kept_rows() if {key: row[key] for key in about} != about]

@@ -202,7 +202,6 @@ class Family:
             yield places, self._slice(places[0], selection)
 
     def _slice(self, name: str, selection: Selection) -> WeightSlice:
-        """The part of the full model's weights that a partial PLM's tensor is."""
         for stack, row in self.row.stacks.items():
             prefix = f"{row.module}.{row.blocks}."
             if not name.startswith(prefix):

@@ -94,7 +94,6 @@ def _is_finite(tensor: Tensor) -> bool:
 
 
 def _open_safetensors(file: Path) -> Any:
-    """A safetensors handle, whose methods are not annotated."""
     try:
         return safe_open(file, framework="pt")
     except (SafetensorError, OSError) as error:

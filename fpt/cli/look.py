@@ -78,7 +78,6 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 
 def _print_memory(output: Output, plan: dict[str, Any]) -> None:
-    """Print every stage's memory on one device and, if the largest does not fit, what takes less."""
     checkpointing = "on" if plan["activation_checkpointing"] else "off"
     processes = f"{plan['processes']} process{'es' if plan['processes'] > 1 else ''}"
     rows: list[dict[str, str]] = []
@@ -116,7 +115,6 @@ def show(arguments: Arguments) -> None:
 
 
 def _show_prompt(arguments: Arguments) -> None:
-    """Run `fpt show run=DIR`."""
     number, stage = arguments.number("n", 3), stage_of(arguments)
     run, config = subject_of(arguments)
     assert run is not None

@@ -151,7 +151,6 @@ def _compared(row: dict[str, Any], metric: str) -> dict[str, str]:
 
 
 def _spread(values: dict[str, float | None] | None, form: str = ".2f") -> str:
-    """Format a mean and a deviation over the seeds."""
     if values is None:
         return "–"
     deviation = "" if values["deviation"] is None else f" ± {values['deviation']:{form.lstrip('+')}}"

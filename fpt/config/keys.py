@@ -13,6 +13,7 @@ from fpt.config.run_config import RunConfig
 from fpt.config.schema import Group, kinds_of
 from fpt.errors import UserError, did_you_mean, reason
 
+OTHER_NAMES = Path(__file__).with_name("other_names.yaml")  # what other trainers call each key or group
 GROUPS = ("task", "model", "schedule", "prompt", "engine", "experiment")
 LABELS = "task.labels"
 LABEL_FORMS = "write 'task.labels={0: no, 1: yes}', or 'task.labels=[no, yes]' where the words are the target's values"
@@ -65,16 +66,10 @@ def is_text(key: str) -> bool:
     return key in known and set(kinds_of(known[key])) <= {str, NoneType} and "choices" not in known[key].metadata
 
 
-@cache
-def other_names() -> dict[str, list[str]]:
-    """What other trainers call each key or group."""
-    return literal.own_table(Path(__file__).with_name("other_names.yaml"))
-
-
 def hint(key: str) -> str:
     """The end of an error message that says what to write for an unknown key; empty if nothing is known."""
-    last = key.rpartition(".")[2]
-    meant = next((own for own, names in other_names().items() if last.lower().replace("-", "_") in names), None)
+    last, others = key.rpartition(".")[2], literal.own_table(OTHER_NAMES)
+    meant = next((own for own, names in others.items() if last.lower().replace("-", "_") in names), None)
     by_last = {name.rpartition(".")[2]: name for name in reversed(settings())}
     if meant := meant or by_last.get(last):
         return f" Did you mean '{meant}'?"
@@ -129,7 +124,7 @@ def _value(word: str, key: str, text: str) -> Any:
     if is_text(key) or key not in settings() or "choices" in settings()[key].metadata:
         return _unquoted(text)  # of a choice too: YAML reads off as false
     try:
-        value = literal.parse(literal.spaced(text))
+        value = literal.parse(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{word[:40]}: cannot be read as YAML ({reason(error)})") from None
     return "" if value is None else value  # only `null` is null, and not a shell's empty variable

@@ -47,7 +47,6 @@ class Group:
     key: ClassVar[str]  # the part of its keys before the dot
 
     def __init_subclass__(cls, key: str = "") -> None:
-        """Take the group's key from the class statement."""
         cls.key = key
 
     def error(self, name: str, why: str) -> UserError:

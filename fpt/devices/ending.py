@@ -132,7 +132,6 @@ def tell(error: BaseException, words: Sequence[str] | None = None) -> int:
 
 
 def _last_word(error: BaseException, words: Sequence[str]) -> tuple[str, int]:
-    """Return the line that the user reads about an error, and the exit status."""
     match error:
         case UserError():
             return str(error), 2

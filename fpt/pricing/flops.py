@@ -51,23 +51,20 @@ class Price:
         self.sizes = cache(self._sizes)
         self.packed_weights = cache(self._packed_weights)
 
-    def forward(
-        self, shape: Shape, *, batch: int, source: int, target: int, below: int = 0, prompt: PromptConfig = SOFT
-    ) -> int:
-        """FLOPs of a forward pass.
+    def forward(self, shape: Shape, *, source: int, target: int, below: int = 0, prompt: PromptConfig = SOFT) -> int:
+        """FLOPs of one example's forward pass.
 
         `source` includes the prompt's positions; the `below` blocks below the prompt have only the others.
         """
         making = sum(kind_of(prompt).flops(source - prompt.length, self.d_model))
-        sizes: dict[str, Any] = {"batch": batch, "source": source, "target": target, "below": below, "prompt": prompt}
+        sizes: dict[str, Any] = {"source": source, "target": target, "below": below, "prompt": prompt}
         head = self.reads.answered(target) * self.head()
-        return self.fixed(shape, **sizes) + self._changed(shape, **sizes) + batch * (making + head)
+        return self.fixed(shape, **sizes) + self._changed(shape, **sizes) + making + head
 
     def update(
         self,
         shape: Shape,
         *,
-        batch: int,
         source: int,
         target: int,
         below: int = 0,
@@ -78,34 +75,34 @@ class Price:
 
         With `is_kept`, the states below the prompt are cached and cost nothing.
         """
-        sizes: dict[str, Any] = {"batch": batch, "source": source, "target": target, "below": below, "prompt": prompt}
+        sizes: dict[str, Any] = {"source": source, "target": target, "below": below, "prompt": prompt}
         both, lower = 2 * self.forward(shape, **sizes), self.fixed(shape, **sizes)
         if kind_of(prompt).is_behind and len(shape) > 1:  # a decoder's keys and values of the encoder need no gradient
             _, _, cross, _ = self._decoder(shape.decoder.neurons)
-            both -= batch * shape.decoder.blocks * cross * (source - prompt.length)
+            both -= shape.decoder.blocks * cross * (source - prompt.length)
         # A prompt generator is trained: its second layer needs gradients of both weights and input, its first layer
         # only of its weights.
         _, second = kind_of(prompt).flops(source - prompt.length, self.d_model)
-        return both - (2 if is_kept else 1) * lower + batch * second
+        return both - (2 if is_kept else 1) * lower + second
 
-    def fixed(self, shape: Shape, *, batch: int, source: int, target: int, below: int, prompt: PromptConfig) -> int:
+    def fixed(self, shape: Shape, *, source: int, target: int, below: int, prompt: PromptConfig) -> int:
         """FLOPs of the part of a forward pass that the prompt does not change; the arguments are those of `forward`."""
         bare = source - prompt.length
         if kind_of(prompt).is_behind:
-            return self.below(shape, batch=batch, source=bare, target=1, blocks=shape.source.blocks)
-        return self.below(shape, batch=batch, source=bare, target=target, blocks=below)
+            return self.below(shape, source=bare, target=1, blocks=shape.source.blocks)
+        return self.below(shape, source=bare, target=target, blocks=below)
 
-    def _changed(self, shape: Shape, *, batch: int, source: int, target: int, below: int, prompt: PromptConfig) -> int:
+    def _changed(self, shape: Shape, *, source: int, target: int, below: int, prompt: PromptConfig) -> int:
         """FLOPs of the stacks in the other part of a forward pass."""
         bare = source - prompt.length
         if not kind_of(prompt).is_behind:
-            upper = self.below(shape, batch=batch, source=source, target=target, blocks=shape.source.blocks - below)
-            return upper + batch * self._said(shape, source, target)
+            upper = self.below(shape, source=source, target=target, blocks=shape.source.blocks - below)
+            return upper + self._said(shape, source, target)
         if len(shape) > 1:
-            return batch * self._said(shape, bare, prompt.length + target)
+            return self._said(shape, bare, prompt.length + target)
         linear, square = self._source(shape.source.neurons)
         whole = self.reads.positions(source, target)
-        return batch * shape.source.blocks * (linear + square * whole) * (whole - bare)
+        return shape.source.blocks * (linear + square * whole) * (whole - bare)
 
     def kept_width(self, shape: Shape, prompt: PromptConfig) -> int:
         """How many numbers are kept for a token of what the prompt does not change: a state, or keys and values."""
@@ -113,11 +110,11 @@ class Price:
             return self.d_model
         return 2 * shape.source.blocks * prod(self.family.row.key_heads_in(self.config))
 
-    def below(self, shape: Shape, *, batch: int, source: int, target: int, blocks: int) -> int:
-        """FLOPs of a forward pass through `blocks` blocks of the stack that the prompt enters."""
+    def below(self, shape: Shape, *, source: int, target: int, blocks: int) -> int:
+        """FLOPs of one example's forward pass through `blocks` blocks of the stack that the prompt enters."""
         linear, square = self._source(shape.source.neurons)
         positions = self.reads.positions(source, target)
-        return batch * blocks * (linear * positions + square * positions**2)
+        return blocks * (linear * positions + square * positions**2)
 
     def _said(self, shape: Shape, source: int, target: int) -> int:
         """FLOPs of one example in a decoder with cross-attention; 0 for models of one stack."""
@@ -161,7 +158,6 @@ class Price:
         return _solved(counts)
 
     def _head_position(self) -> int:
-        """FLOPs of the logits of one position."""
         model = self._skeleton(_blocks(self.family.row, 1))
         width = self.family.row.last.width_in(self.config)
         return _count(partial(self.family.head_logits, model), _states(1, width))

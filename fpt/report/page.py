@@ -194,5 +194,4 @@ def _differences(runs: Sequence[ReportedRun]) -> list[tuple[str, list[str]]]:
 
 
 def _shown(value: Any) -> str:
-    """Format a setting's value as one would type it."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

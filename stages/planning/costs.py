@@ -134,7 +134,7 @@ class Costs:
 def _total(cost: Callable[..., int], shape: Shape, batches: Counter[Size], **more: Any) -> int:
     """FLOPs of all batches together, each size counted as often as it occurs."""
     return sum(
-        times * cost(shape, batch=batch, source=source, target=target, **more)
+        times * batch * cost(shape, source=source, target=target, **more)
         for (batch, source, target), times in batches.items()
     )
 
@@ -157,9 +157,7 @@ def of_validation(config: RunConfig, schedule: Schedule, price: Price, flops: in
     outputs = {stage: looked * number for stage, number in times.items()}
     if looked < total:
         outputs[schedule.last] += 2 * total
-    spent = sum(
-        number * price.forward(stage.shape, batch=1, source=source, target=target) for stage, number in outputs.items()
-    )
+    spent = sum(number * price.forward(stage.shape, source=source, target=target) for stage, number in outputs.items())
     share = spent / (spent + flops)
     return {"times": sum(times.values()), "examples": sum(outputs.values()), "flops": spent, "share": share}
 

@@ -247,13 +247,13 @@ def test_its_price_is_torchs_count(backbone: Backbone, folder: Path, family: str
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         asked(model, family, batch, PROMPT)
     source, target = batch.source.shape[1] + len(PROMPT), batch.labels.shape[1]
-    priced = price.forward(backbone.shape, batch=4, source=source, target=target)
+    priced = 4 * price.forward(backbone.shape, source=source, target=target)
     if (
         FAMILY_TABLE[family].reads.name != "seq2seq"
     ):  # transformers has logits of every position, and of the last token's
         positions = source + len(inputs_of(family, batch).ids[0]) - batch.source.shape[1]
-        whole = price.below(backbone.shape, batch=4, source=positions, target=1, blocks=4)
-        read = price.below(backbone.shape, batch=4, source=source, target=target, blocks=4)
+        whole = 4 * price.below(backbone.shape, source=positions, target=1, blocks=4)
+        read = 4 * price.below(backbone.shape, source=source, target=target, blocks=4)
         priced += whole - read + 4 * (positions - FAMILY_TABLE[family].reads.answered(target)) * price.head()
     assert priced == counter.get_total_flops()
     body = parts.build(backbone, everything(backbone.shape))

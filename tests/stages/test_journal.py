@@ -68,13 +68,12 @@ def test_an_expansion_that_loses_the_prompt_is_said(
 
 
 def test_a_validations_time_is_not_the_updates() -> None:
-    meter = Meter(torch.device("cpu"))
-    meter.begin(seconds=100.0)
+    meter = Meter(torch.device("cpu"), seconds=100.0)
     assert meter.updated(102.0, 300) == 150
     meter.validated(150.0)
     assert meter.updated(154.0, 600) == 150
     assert meter.found["tokens_per_second"] == 900 / 6
-    meter.begin(seconds=0.0)
+    meter = Meter(torch.device("cpu"), seconds=0.0)
     assert meter.found["tokens_per_second"] is None
     assert meter.updated(0.0, 300) is None
 

@@ -199,10 +199,10 @@ def test_a_pass_above_them_is_priced_as_torch_counts_it() -> None:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             run()
         counts.append(counter.get_total_flops())
-    price, sizes = Price(PRICED), {"batch": 3, "source": 37, "target": 9, "below": 2, "prompt": prompt}
-    assert counts[0] == price.below(shape, batch=3, source=32, target=1, blocks=2)
-    assert counts[1] == price.forward(shape, **sizes) - counts[0]
-    assert price.update(shape, **sizes) - price.update(shape, **sizes, is_kept=True) == counts[0]
+    price, sizes = Price(PRICED), {"source": 37, "target": 9, "below": 2, "prompt": prompt}
+    assert counts[0] == 3 * price.below(shape, source=32, target=1, blocks=2)
+    assert counts[1] == 3 * price.forward(shape, **sizes) - counts[0]
+    assert 3 * (price.update(shape, **sizes) - price.update(shape, **sizes, is_kept=True)) == counts[0]
 
 
 def price_with(d_model: int) -> Price:

@@ -220,7 +220,7 @@ def test_a_forward_pass_is_priced_as_torch_counts_it(below: int, generator: str)
     batch = Batch(torch.ones(3, 32, dtype=torch.long), torch.ones(3, 32, dtype=torch.long), torch.full((3, 9), 8))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(batch)
-    priced = Price(config).forward(shape, batch=3, source=32 + prompt.length, target=9, below=below, prompt=prompt)
+    priced = 3 * Price(config).forward(shape, source=32 + prompt.length, target=9, below=below, prompt=prompt)
     assert priced == counter.get_total_flops()
 
 
@@ -239,7 +239,7 @@ def test_neurons_below_are_scored_without_the_prompt(checkpoint: Path) -> None:
 def test_an_update_is_priced_without_a_way_back_below_the_prompt() -> None:
     """Two passes of what is above, one of what is below; and of the generator's two layers two and three."""
     shape, price = Shape(Stack(5, 96), Stack(5, 96)), Price(PRICED)
-    sizes = {"batch": 3, "source": 37, "target": 9}
+    sizes = {"source": 37, "target": 9}
     prompt = PromptConfig(kind="late", generator="npg", length=5, bottleneck=16)
     plain = replace(prompt, generator="none")
     alone = price.forward(shape, **sizes, prompt=plain, below=2) - price.forward(
@@ -247,5 +247,5 @@ def test_an_update_is_priced_without_a_way_back_below_the_prompt() -> None:
     )
     update = price.update(shape, **sizes, prompt=plain, below=2)
     assert update == 2 * price.forward(shape, **sizes, prompt=plain, below=2) - alone
-    generator = 2 * 64 * 16 * 3
+    generator = 2 * 64 * 16
     assert price.update(shape, **sizes, prompt=prompt, below=2) == update + 2 * generator + 3 * 5 * generator

@@ -103,16 +103,16 @@ def test_states_are_kept_whatever_the_padding_and_priced_as_torch_counts(backbon
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             run()
         counts.append(counter.get_total_flops())
-    sizes: dict[str, Any] = {"batch": 4, "source": batch.source.shape[1] + 3, "target": batch.labels.shape[1]}
+    sizes: dict[str, Any] = {"source": batch.source.shape[1] + 3, "target": batch.labels.shape[1]}
     sizes |= {"prompt": SUFFIX, "below": 0}
     unread = (batch.labels.numel() - len(batch.real)) * price.head()  # of padded targets the price has logits too
-    assert counts[0] == price.fixed(backbone.shape, **sizes)
-    assert counts[2] == counts[0] + counts[1] == price.forward(backbone.shape, **sizes) - unread
+    assert counts[0] == 4 * price.fixed(backbone.shape, **sizes)
+    assert counts[2] == counts[0] + counts[1] == 4 * price.forward(backbone.shape, **sizes) - unread
     once = 0  # the decoder's keys and values of the encoder's output
     if len(backbone.shape) > 1:
         keys = math.prod(backbone.family.row.key_heads_in(backbone.config))
         once = batch.source.numel() * backbone.shape.decoder.blocks * 2 * (2 * WIDTH * keys)
-    assert price.update(backbone.shape, **sizes, is_kept=True) == 2 * (counts[1] + unread) - once
+    assert 4 * price.update(backbone.shape, **sizes, is_kept=True) == 2 * (counts[1] + unread) - once
     with torch.no_grad():
         torch.testing.assert_close(sum(model(DATA.batch([index])) for index in ALL), model(batch))
 

@@ -67,7 +67,7 @@ def test_choosing_among_six_labels_reads_the_source_as_often_as_among_two(tmp_pa
             model.target_log_probs(data.batch([0]), labels[:count])
         flops.append(counter.get_total_flops())
         tokens = int((labels[:count] != IGNORED).sum())
-        priced.append(price.forward(shape, batch=1, source=40, target=1 + tokens - count))
+        priced.append(price.forward(shape, source=40, target=1 + tokens - count))
     assert flops[1] < 1.3 * flops[0]
     assert flops == pytest.approx(priced, rel=0.05)
 

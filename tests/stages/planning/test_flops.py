@@ -48,7 +48,7 @@ def test_price_is_torchs_count_of_transformers_own_model(kind: str) -> None:
     model = T5ForConditionalGeneration(config).eval().requires_grad_(False)
     model.set_attn_implementation("eager")  # the counter does not see into the CPU's fused attention
     price, shape = Price(config), Shape(Stack(config.num_layers, 96), Stack(config.num_decoder_layers, 96))
-    assert price.forward(shape, batch=3, source=37, target=9) == count(model)
+    assert 3 * price.forward(shape, source=37, target=9) == count(model)
     assert price.parameters(shape) == sum(parameter.numel() for parameter in model.parameters()) + head
 
 
@@ -63,7 +63,7 @@ def test_an_updates_price_is_near_torchs_count_of_both_passes() -> None:
     target = torch.ones(1, 200, dtype=torch.long, device="meta")
     with FlopCounterMode(display=False) as counter:
         model(inputs_embeds=source, decoder_input_ids=target, use_cache=False).logits.sum().backward()
-    priced = Price(config).update(shape, batch=1, source=512, target=200)
+    priced = Price(config).update(shape, source=512, target=200)
     assert 0.9 < priced / counter.get_total_flops() <= 1
 
 
