@@ -6,6 +6,8 @@ from importlib.metadata import version
 from typing import Any
 
 from fpt import __version__
+from fpt.prompts.kinds import TENSOR
+from fpt.prompts.nearest import nearest
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.metrics import lost_at
 from fpt.runs.run import PREDICTIONS, PROMPT, RESULT, TEST_PREDICTIONS, UPDATES
@@ -43,6 +45,7 @@ def finish(
     stages = setup.schedule.stages
     lines = folder.metrics()
     lost = [lost_at(stage.index, lines) for stage in stages]
+    vectors = state.best_prompt.get(TENSOR)
     result = {
         "task": task.name,
         "model": config.model.name,
@@ -68,6 +71,7 @@ def finish(
         "seconds_importance": measured.seconds,
         "data": {"origin": task.origin, "train": len(inputs.train), "validation": len(inputs.valid)},
         "stages": [_stage(folder, *rows) for rows in zip(stages, plan.stages, ends, lost, strict=True)],
+        "learned": None if vectors is None else nearest(vectors.cpu(), inputs.backbone),
         "versions": {
             "fpt": __version__,
             "python": platform.python_version(),

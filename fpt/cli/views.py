@@ -1,18 +1,13 @@
-"""Describes and prints what `fpt show` shows: a task's data as the model sees them, or what a soft prompt learned.
-
-Letters: P prompt, D model, V vocabulary.
-"""
+"""Describes and prints what `fpt show` shows: a task's data as the model sees them, or what a soft prompt learned."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from rich.table import Table
 from rich.text import Text
-from torch import Tensor
-from torch.nn.functional import cosine_similarity, normalize
+from torch.nn.functional import cosine_similarity
 
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.location import config_values
@@ -23,6 +18,7 @@ from fpt.data.encoding import check_labels, lost_targets, tokenised
 from fpt.data.tokens import Tokens, tokens_of
 from fpt.errors import UserError
 from fpt.prompts.kinds import TENSOR, kind_of
+from fpt.prompts.nearest import nearest
 from fpt.runs.progress import WithBar
 from fpt.runs.run import Run
 from fpt.tasks.answers import COMMA, NONE
@@ -31,7 +27,6 @@ from stages import resolve
 from stages.using.learned import from_run
 
 UNKNOWN = 8  # how many unknown characters are listed
-AT_ONCE = 2**14  # how many embeddings are in memory, in float32
 QUANTILES = {"median": 0.5, "90 %": 0.9, "99 %": 0.99, "longest": 1.0}
 
 
@@ -187,38 +182,15 @@ def described_prompt(run: Run, config: RunConfig, stage: int | None, number: int
         what = kind.described(sizes.width, kind.position(backbone.shape.source.blocks), config.model.name)
         raise UserError(f"{learned.name}: has {what}; only a soft prompt's vectors stand among the embeddings")
     learned.selection(backbone)  # refuses another model
-    prompt = learned.tensors[TENSOR].float()
-    cosines, norms = _beside_embeddings(prompt, backbone)
-    best, prompts = cosines.topk(min(number, len(norms))), [run.prompt(one) for one in run.stages]
+    prompts = [run.prompt(one) for one in run.stages]
     return {
         "run": str(run.path),
         "model": config.model.name,
         "stage": stage,
-        "typical_norm": norms.median().item(),
-        "vectors": [
-            {"norm": norm, "nearest": _items(backbone, ids, values)}
-            for norm, ids, values in zip(prompt.norm(dim=1).tolist(), best.indices, best.values, strict=True)
-        ],
+        **nearest(learned.tensors[TENSOR], backbone, number),
         # For every two stages the mean cosine of the corresponding vectors of their prompts.
         "similarity": [[cosine_similarity(one, other).mean().item() for other in prompts] for one in prompts],
     }
-
-
-def _beside_embeddings(prompt: Tensor, backbone: Backbone) -> tuple[Tensor, Tensor]:
-    """The cosines [P, V] of a prompt [P, D] and the vocabulary's input embeddings, and the norms [V] of these."""
-    vectors, cosines, norms = normalize(prompt), list[Tensor](), list[Tensor]()
-    vocabulary = min(len(backbone.tokenizer), backbone.sizes.vocabulary)  # many models have rows to spare
-    for ids in torch.split(torch.arange(vocabulary), AT_ONCE):  # typed, unlike the method
-        embeddings = backbone.embeddings(ids.tolist())
-        cosines.append(vectors @ normalize(embeddings).T)
-        norms.append(embeddings.norm(dim=1))
-    return torch.cat(cosines, dim=1), torch.cat(norms)
-
-
-def _items(backbone: Backbone, ids: Tensor, cosines: Tensor) -> list[dict[str, Any]]:
-    tokens = backbone.tokenizer.convert_ids_to_tokens(ids.tolist())
-    rows = zip(tokens, ids.tolist(), cosines.tolist(), strict=True)
-    return [{"token": token, "id": index, "cosine": cosine} for token, index, cosine in rows]
 
 
 def print_prompt(view: dict[str, Any]) -> None:

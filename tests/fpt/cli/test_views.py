@@ -13,7 +13,6 @@ from safetensors.numpy import load_file
 from transformers import AutoTokenizer
 
 from fpt.backbones import tiny
-from fpt.cli import views
 from tests.conftest import Outcome, quick_words
 
 
@@ -176,7 +175,7 @@ Cli = Callable[..., Outcome]
 def test_the_nearest_by_cosine(
     cli: Cli, finished: Path, checkpoint: Path, stage: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(views, "AT_ONCE", 100)
+    monkeypatch.setattr("fpt.prompts.nearest.AT_ONCE", 100)
     words = [] if stage is None else [f"stage={stage}"]
     done = cli("show", f"run={finished}", "n=4", *words, "--json")
     assert done.status == 0, done.err
@@ -195,6 +194,12 @@ def test_the_nearest_by_cosine(
         assert [item["id"] for item in vector["nearest"]] == best
         assert [item["token"] for item in vector["nearest"]] == tokenizer.convert_ids_to_tokens(best)
         assert [item["cosine"] for item in vector["nearest"]] == pytest.approx(row[best].tolist(), rel=1e-4)
+
+
+def test_a_run_keeps_what_it_learned(cli: Cli, finished: Path) -> None:
+    look = json.loads(cli("show", f"run={finished}", "--json").out)
+    learned = json.loads((finished / "result.json").read_text())["learned"]
+    assert learned == {key: look[key] for key in ("typical_norm", "vectors")}
 
 
 def test_stages_are_compared_vector_by_vector(cli: Cli, finished: Path) -> None:

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,13 @@ def test_the_tables_hold_the_records_numbers(cli: Cli, finished: Path) -> None:
     assert [row[10] for row in rows] == ["–"] * 4  # memory is measured on a GPU alone
     assert "seed: 0" in page
     assert "most common label 50.00" in page
+
+
+def test_vectors_are_shown_with_the_words_nearest_to_them(cli: Cli, finished: Path) -> None:
+    learned, rows = open_run(finished).result["learned"], cells(reported(cli, finished), "Vectors")
+    assert [row[1] for row in rows] == [f"{vector['norm']:.3g}" for vector in learned["vectors"]]
+    for row, vector in zip(rows, learned["vectors"], strict=True):
+        assert row[2] == "".join(f"{escape(one['token'])} {one['cosine']:.2f}" for one in vector["nearest"])
 
 
 def test_examples_are_right_and_wrong_as_recorded(runs: dict[str, Path]) -> None:
