@@ -11,7 +11,7 @@ from bench.clock import now
 from bench.synthetic import PROMPT, Lengths, examples
 from fpt.backbones.backbone import family_of, read_config
 from fpt.backbones.location import config_values
-from fpt.backbones.precision import layers_of, packed
+from fpt.backbones.precision import Linear, layers_of
 from fpt.backbones.shapes import Shape, Stack, read_shape
 from fpt.config import compose
 from fpt.config.schema import OptimConfig
@@ -109,7 +109,7 @@ def random_model(
         layers = set(layers_of(family, body))
         for path, module in list(body.named_modules()):
             if module in layers:
-                body.set_submodule(path, packed(module, quantize, dtype))
+                body.set_submodule(path, Linear(module, quantize, dtype))
     vectors = torch.randn(PROMPT, body.config.d_model, generator=torch.Generator().manual_seed(0))
     return prompted_model(body, SoftPrompt(vectors)).to(place.device)
 

@@ -83,11 +83,8 @@ def train(config: RunConfig) -> Run:
 def score(path: str | Path, *overrides: str, split: str | None = None, stage: int | None = None) -> dict[str, Any]:
     """What a finished run's prompt scores on a split of its task, or of another by override: `fpt eval`'s JSON.
 
-    Args:
-        path: the run's folder.
-        overrides: keys that differ from the run's.
-        split: train, a validation split or a test split; None: the run's validation split.
-        stage: take this stage's prompt, on its partial PLM; None: the best prompt, on the last stage's model.
+    The split is train, a validation split or a test split; None: the run's validation split. With a `stage` it is that
+    stage's prompt, on its partial PLM; None: the best prompt, on the last stage's model.
     """
     run = open_run(path)
     config = with_split(_settings(run, overrides), split)

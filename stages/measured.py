@@ -1,7 +1,5 @@
 """Measures once, before the first update, which FFN neurons matter and, if asked for, the untrained prompt's score.
 
-A neuron's importance is its mean absolute activation on training examples, per block (Huang et al. 2022).
-
 Letters: B batch, L blocks, F neurons.
 """
 
@@ -67,9 +65,9 @@ def importance(
 ) -> dict[str, Tensor]:
     """Scores [L, F] for each stack of the full model, float32; the processes share the batches between them.
 
-    A neuron's score is its mean absolute activation after the gate, first over an example's positions without padding,
-    then over examples. In the stack that reads the source, the prompt's positions count from the block it enters; in a
-    decoder the positions are those of the target, teacher-forced.
+    A neuron's score is its mean absolute activation after the gate (Huang et al. 2022), first over an example's
+    positions without padding, then over examples. In the stack that reads the source, the prompt's positions count from
+    the block it enters; in a decoder the positions are those of the target, teacher-forced.
     """
     totals: dict[str, list[Tensor]] = {name: [] for name in model.family.row.stacks}
     first = next(iter(totals))

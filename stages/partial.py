@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from fpt.backbones.backbone import Backbone
 from fpt.backbones.location import read_values
-from fpt.backbones.precision import compute_states_in_float32, layers_of, packed
+from fpt.backbones.precision import Linear, compute_states_in_float32, layers_of
 from fpt.backbones.shapes import Selection, Shape, Stack
 from fpt.config.schema import EngineConfig, PromptConfig
 from fpt.devices import distributed
@@ -56,7 +56,7 @@ def build(backbone: Backbone, selection: Selection, engine: Engine = IN_FLOAT32)
                 owner, _, leaf = place.rpartition(".")
                 setattr(model.get_submodule(owner), leaf, parameter)
         if module in packs:
-            module = packed(module, quantize, engine.dtype)
+            module = Linear(module, quantize, engine.dtype)
             model.set_submodule(parent, module)
         engine.shard(module)
     assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))

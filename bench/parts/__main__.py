@@ -26,7 +26,7 @@ from bench.records import RESULTS, read_rows
 from bench.runs import table
 from fpt import random_streams
 from fpt.backbones.backbone import Backbone, open_backbone
-from fpt.backbones.shapes import Stack
+from fpt.backbones.shapes import Shape, Stack
 from fpt.config import compose
 from fpt.config.schema import EngineConfig
 from fpt.data.encoded import Encoded, RaggedRows
@@ -120,7 +120,7 @@ def measure(name: str, run: Path | None) -> None:
         rows = [row for row in kept_rows() if {key: row[key] for key in about} != about]
         for row in mapped(text, fitted):
             part = Stack(row["kept"], round(row.get("width", 1) * backbone.shape.source.neurons))
-            share = cost(backbone.shape.with_source(part)) / cost(backbone.shape)
+            share = cost(Shape(**{**backbone.shape, next(iter(backbone.shape)): part})) / cost(backbone.shape)
             rows.append({**about, **row, "flops": round(share, 4)})
             print(json.dumps(rows[-1]), flush=True)
         replace_file(FILE, "".join(f"{json.dumps(row)}\n" for row in rows).encode())

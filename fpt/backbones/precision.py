@@ -32,10 +32,10 @@ class Linear(nn.Module):
     # None, or T5's feed-forward network would cast its states to this weight's dtype.
     weight = None
 
-    def __init__(self, unpack: Unpack, like: nn.Linear) -> None:
-        """Replace the layer `like`, and take over its bias."""
+    def __init__(self, like: nn.Linear, quantize: str, dtype: torch.dtype) -> None:
+        """Pack a copy of a layer, on the same device, to compute in `dtype`; its bias stays as it is."""
         super().__init__()
-        self.unpack, self.bias = unpack, like.bias
+        self.unpack, self.bias = FORMATS[quantize](like.weight.detach(), dtype), like.bias
         self.in_features, self.out_features = like.in_features, like.out_features
 
     def forward(self, states: Tensor) -> Tensor:
@@ -83,11 +83,6 @@ def layers_of(family: Any, model: Any) -> list[nn.Linear]:
     """The layers of a model to quantise: all linear layers in its blocks, but neither embedding nor head."""
     blocks = (block for stack in family.row.stacks for block in family.blocks_of(model, stack))
     return [module for block in blocks for module in block.modules() if isinstance(module, nn.Linear)]
-
-
-def packed(layer: nn.Linear, quantize: str, dtype: torch.dtype) -> Linear:
-    """A quantised copy of a layer, on the same device, that computes in `dtype`."""
-    return Linear(FORMATS[quantize](layer.weight.detach(), dtype), layer)
 
 
 def packed_bytes(layer: nn.Linear, quantize: str) -> int:

@@ -1,11 +1,8 @@
-"""A model's shape, stack by stack, as config.json gives it, and the part of a model to keep.
-
-Letters: L blocks of a stack, F FFN neurons of a block.
-"""
+"""A model's shape, stack by stack, as config.json gives it, and the part of a model to keep."""
 
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from packaging.version import Version
 
@@ -43,14 +40,10 @@ class ByStack(dict[str, Part]):
         """The value of the decoder, where there is one."""
         return self["decoder"]
 
-    def with_source(self, part: Any) -> Self:
-        """A copy with another value for the first stack."""
-        return type(self)(**{**self, next(iter(self)): part})
-
 
 @dataclass(frozen=True)
 class Stack:
-    """The size of a stack: L blocks of F neurons each."""
+    """The size of a stack: its blocks, and the FFN neurons of each."""
 
     blocks: int
     neurons: int

@@ -62,7 +62,7 @@ def need(
     The `below` blocks below the prompt keep nothing for a backward pass.
     """
     # At least one block is counted: even blocks below the prompt take memory, one at a time.
-    above = shape.with_source(replace(shape.source, blocks=max(shape.source.blocks - below, 1)))
+    above = Shape(**{**shape, next(iter(shape)): replace(shape.source, blocks=max(shape.source.blocks - below, 1))})
     activations = _activations(price, above, engine, sizes, prompt, checkpointing)
     if engine.is_sharded and not checkpointing:
         activations = int(INPUTS * activations)

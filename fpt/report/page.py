@@ -95,7 +95,7 @@ class ReportedRun:
         rows = self.files.predictions if PREDICTIONS in self.files.ledger else []
         names = {True: "right", False: "wrong", None: "neither right nor wrong"}
         groups = {name: [row for row in rows if row["correct"] is value] for value, name in names.items()}
-        return {name: _spread(group, number) for name, group in groups.items() if group}
+        return {name: group[:: max(1, len(group) // number)][:number] for name, group in groups.items() if group}
 
 
 def read(files: Run, number: int, label: str) -> ReportedRun:
@@ -121,11 +121,6 @@ def _is_sound(line: object, num_stages: int) -> bool:
     numbers = [value for key, value in line.items() if key != "split"]
     sound = all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
     return sound and line["stage"] in range(1, num_stages + 1)
-
-
-def _spread(rows: Sequence[Line], number: int) -> list[Line]:
-    number = min(number, len(rows))
-    return [rows[position * len(rows) // number] for position in range(number)]
 
 
 def open_runs(places: Sequence[str]) -> list[ReportedRun]:

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter1d
 
 from fpt.units import amount
 
@@ -65,7 +65,7 @@ def loss(runs: Sequence["ReportedRun"]) -> Plot:
             axes.plot(x, y, color=colour_of(run), linewidth=0.7, alpha=0.3)
         for stage in np.unique(stages):
             inside = stages == stage
-            mean = _running_mean(y[inside], max(3, len(run.updates) // 40))
+            mean = uniform_filter1d(y[inside], max(3, len(run.updates) // 40), mode="nearest")
             axes.plot(x[inside], mean, color=colour_of(run), linewidth=1.8)
     axes.set_xlabel("updates")
     axes.set_ylabel("loss, training")
@@ -95,12 +95,6 @@ def _look(run: "ReportedRun") -> dict[str, Any]:
     """Return a run's colour, and a marker that tells runs of one colour apart."""
     marker = MARKERS[(run.number - 1) // len(COLOURS) % len(MARKERS)]
     return {"color": colour_of(run), "marker": marker, "markersize": 4}
-
-
-def _running_mean(values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """Average the `size` values around each value, fewer at the ends."""
-    kernel = np.ones(min(size, len(values)))
-    return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
 
 
 def _drawn(figure: Figure, caption: str) -> Plot:

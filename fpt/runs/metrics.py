@@ -74,12 +74,6 @@ def is_tracked(tracking: str) -> bool:
     return bool(needed) and not missing
 
 
-def scalars(line: MetricsLine) -> dict[str, float]:
-    """Name a line's numbers as TensorBoard shows them: train/loss, train/flops, validation/accuracy."""
-    split = line.get("split", "train")
-    return {f"{split}/{name}": value for name, value in line.items() if name not in ("split", "update")}
-
-
 def open_tracker(config: RunConfig, kept: Sequence[MetricsLine], say: Callable[[str], None]) -> "Tracker | None":
     """Have TensorBoard show a run, if it is to, and send it the lines that a resumed run keeps."""
     return Tracker(config, kept, say) if is_tracked(config.tracking) else None
@@ -133,8 +127,10 @@ class Tracker:
             self._try(self._wandb.finish)
 
     def _write(self, line: MetricsLine) -> None:
-        for tag, value in scalars(line).items():
-            self._writer.add_scalar(tag, value, line["update"], self._began + line.get("seconds", 0))
+        split, at = line.get("split", "train"), self._began + line.get("seconds", 0)
+        for name, value in line.items():
+            if name not in ("split", "update"):
+                self._writer.add_scalar(f"{split}/{name}", value, line["update"], at)
 
     def _try(self, call: Callable[[], None]) -> None:
         if self._has_failed:

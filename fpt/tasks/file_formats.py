@@ -133,19 +133,15 @@ def json_lines(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
     filled = ((number, line) for number, line in lines(file) if line.strip())
     for index, (number, line) in enumerate(filled):
         if not index and line.lstrip()[0] == "[":
-            yield from _array(file, faults)
+            for place, item in enumerate(_whole(file), 1):
+                where = f"{file}, record {place}"
+                with faults:
+                    yield where, _object(item, where)
             return
         where = f"{file}, line {number}"
         with faults:
             check_utf8(line, where)
             yield where, _object(_parse(line, where), where)
-
-
-def _array(file: Path, faults: Faults) -> Iterator[PlacedRecord]:
-    for number, item in enumerate(_whole(file), 1):
-        where = f"{file}, record {number}"
-        with faults:
-            yield where, _object(item, where)
 
 
 def json_records(file: Path, faults: Faults) -> Iterator[PlacedRecord]:

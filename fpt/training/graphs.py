@@ -1,8 +1,6 @@
 """Computes gradients with CUDA graphs, which launch all kernels of a forward and backward pass as one.
 
 An update launches some two thousand kernels; with a small model, a fast GPU mostly waits for these launches.
-
-Letters: B batch, S source, T target.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,7 +44,9 @@ class Recorder:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            first = _first(error)
+            first: BaseException = error
+            while first.__context__ is not None:  # ending a failed recording raises another error, which says less
+                first = first.__context__
             if isinstance(first, torch.OutOfMemoryError) or "out of memory" in str(error):
                 raise torch.OutOfMemoryError(str(first)) from None
             raise NoGraphError(reason(first)) from None
@@ -120,14 +120,20 @@ class Graphs:
     def _graph_of(self, batch: Batch) -> _Graph:
         """The graph for the batch's size, after copying the batch to the graph's input."""
         sizes = tuple(None if tensor is None else tensor.shape for tensor in batch.tensors)
-        places = [_part(whole, size) for whole, size in zip(self._inputs, sizes, strict=True)]
+        places = [
+            None if whole is None or size is None else whole[: size.numel()].view(size)
+            for whole, size in zip(self._inputs, sizes, strict=True)
+        ]
         for place, tensor in zip(places, batch.tensors, strict=True):
             if place is not None and tensor is not None:
                 place.copy_(tensor, non_blocking=True)
         if sizes not in self._graphs:
             if len(self._graphs) == MOST:  # none can be dropped alone, as they share more than their memory
                 raise NoGraphError(f"batches are of more than {MOST} sizes")
-            self._graphs[sizes] = _Graph(self._model, _with_all_positions(places), self._tokens, self._record)
+            at_its_places = Batch(*places)  # type: ignore[arg-type]
+            # A graph needs fixed sizes, so that logits are computed at padded positions too.
+            vars(at_its_places)["real"] = torch.arange(batch.labels.numel(), device=self._tokens.device)
+            self._graphs[sizes] = _Graph(self._model, at_its_places, self._tokens, self._record)
         return self._graphs[sizes]
 
 
@@ -136,20 +142,3 @@ def largest_batch(data: Encoded, at_once: int, dropout: Callable[[Sequence[int]]
     lengths = [(source, target, source + target) for source, target in data.lengths]
     longest = [max(range(len(data)), key=lambda index: lengths[index][which]) for which in range(3)]
     return replace(data.batch(longest).rows([0] * at_once), factors=dropout(longest[:1] * at_once))
-
-
-def _first(error: BaseException) -> BaseException:
-    """The first error in a chain; ending a failed recording raises another one, which says less."""
-    return error if error.__context__ is None else _first(error.__context__)
-
-
-def _part(whole: Tensor | None, size: torch.Size | None) -> Tensor | None:
-    """The first numbers of a flat buffer, as a tensor of this size."""
-    return None if whole is None or size is None else whole[: size.numel()].view(size)
-
-
-def _with_all_positions(places: list[Tensor | None]) -> Batch:
-    """A batch of these tensors that computes logits at padded positions too, as a graph needs fixed sizes."""
-    batch = Batch(*places)  # type: ignore[arg-type]
-    vars(batch)["real"] = torch.arange(batch.labels.numel(), device=batch.labels.device)
-    return batch

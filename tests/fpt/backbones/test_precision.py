@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoModelForSeq2SeqLM
 
 from fpt.backbones import precision
-from fpt.backbones.precision import FORMATS, Linear, layers_of, packed, packed_bytes
+from fpt.backbones.precision import FORMATS, Linear, layers_of, packed_bytes
 from fpt.backbones.shapes import Selection, StackSelection
 from fpt.config import run_config
 from fpt.errors import UserError
@@ -49,7 +49,7 @@ def bytes_of(layer: Linear) -> int:
 def test_states_and_gradient_are_those_of_the_weights_the_bits_stand_for(quantize: str, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     layer = layer_of(96, 40)
-    ours = packed(layer, quantize, dtype)
+    ours = Linear(layer, quantize, dtype)
     theirs = ours.unpack()
     assert theirs.dtype == dtype
     lost = (theirs.float() - layer.weight).abs().mean() / layer.weight.abs().mean()
@@ -66,7 +66,7 @@ def test_int8_is_off_by_half_a_step_at_most() -> None:
     """A step is a 127th of the output's largest weight."""
     layer = layer_of(50, 64)
     layer.weight[7] = 0
-    off = (packed(layer, "int8", torch.float32).unpack() - layer.weight).abs()
+    off = (Linear(layer, "int8", torch.float32).unpack() - layer.weight).abs()
     step = layer.weight.abs().amax(1, keepdim=True) / 127
     assert bool((off <= 0.51 * step + 2**-11 * layer.weight.abs()).all())
     assert not bool(off[7].any())
@@ -76,12 +76,12 @@ def test_int8_is_off_by_half_a_step_at_most() -> None:
 @pytest.mark.parametrize("shape", [(96, 40), (17, 32), (33, 129), (512, 128)])
 def test_the_bytes_counted_are_those_of_the_tensors(quantize: str, shape: tuple[int, int]) -> None:
     layer = layer_of(*shape)
-    assert packed_bytes(layer, quantize) == bytes_of(packed(layer, quantize, torch.float32))
+    assert packed_bytes(layer, quantize) == bytes_of(Linear(layer, quantize, torch.float32))
 
 
 def test_no_whole_weight_is_kept_for_the_way_back() -> None:
     kept: list[Any] = []
-    layer, states = packed(layer_of(64, 32), "int8", torch.float32), torch.randn(5, 32, requires_grad=True)
+    layer, states = Linear(layer_of(64, 32), "int8", torch.float32), torch.randn(5, 32, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda saved: saved):
         layer(states).sum()
     assert kept == []
@@ -132,4 +132,4 @@ def test_without_bitsandbytes_packing_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(run_config, "find_spec", lambda _: None)
     precision._library.cache_clear()
     with pytest.raises(UserError, match=r"engine\.quantize=int8: .*pip install 'fpt\[quantize\]'"):
-        packed(layer_of(4, 4), "int8", torch.float32)
+        Linear(layer_of(4, 4), "int8", torch.float32)

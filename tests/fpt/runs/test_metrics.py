@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fpt.config import compose
 from fpt.errors import UserError
 from fpt.runs import metrics
-from fpt.runs.metrics import WATCHED, lost_at, open_tracker, risen_in, scalars
+from fpt.runs.metrics import WATCHED, lost_at, open_tracker, risen_in
 from tests.conftest import Outcome, stopped_after
 
 Cli = Callable[..., Outcome]
@@ -24,9 +24,10 @@ def written(folder: Path) -> Points:
     """Every number of metrics.jsonl by name and update."""
     points: Points = {}
     for record in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()):
-        for name, value in scalars(record).items():
-            assert (name, record["update"]) not in points
-            points[name, record["update"]] = value
+        update, split = record.pop("update"), record.pop("split", "train")
+        for name, value in record.items():
+            assert (f"{split}/{name}", update) not in points
+            points[f"{split}/{name}", update] = value
     return points
 
 
