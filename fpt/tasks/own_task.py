@@ -1,5 +1,6 @@
 """The user's own task (task=files): their files, templates for source and target, and a metric."""
 
+import re
 from dataclasses import replace
 from functools import partial
 from statistics import mode
@@ -14,6 +15,7 @@ from fpt.tasks.task import MASK, TaskRules, Template
 
 # The settings that only task=files has
 KEYS = ("train", "valid", "test", "columns", "source", "target", "spare", "id", "multilabel")
+FIRST_ROW = re.compile(r"\.(csv|tsv|txt)(\.gz)?, line 2$")  # the first record of a table with a header
 OF_LABELS, OF_TWO_LABELS = ("accuracy", "macro_f1"), ("accuracy", "f1", "macro_f1", "matthews")
 
 
@@ -25,7 +27,7 @@ def rules(config: TaskConfig) -> TaskRules:
     if config.spare is not None:
         Template(f"{{{config.spare}}}", key="task.spare").check_fields(source.fields, "task.source")
     source = replace(source, spare=source.fields if config.spare is None else (config.spare,))
-    records = replace(origin, prepare=partial(_checked, config.id, MASK in source.text))
+    records = replace(origin, prepare=partial(_checked, config, source))
     if config.labels is not None:
         scored = _label_rules(config, source, target, records)
     elif config.multilabel:
@@ -73,12 +75,18 @@ def _label_rules(config: TaskConfig, source: Template, target: Template, records
     return answers.label_rules(source, words, records, tuple(dict.fromkeys((metric, "accuracy"))), target)
 
 
-def _checked(id_field: str | None, has_mask: bool, record: Record, where: str) -> Record:
+def _checked(config: TaskConfig, source: Template, record: Record, where: str) -> Record:
     """The record itself; one without its id, or with a column called mask next to a {mask}, is an error."""
-    if has_mask and MASK[1:-1] in record:
+    if MASK in source.text and MASK[1:-1] in record:
         raise UserError(f"{where}: the column 'mask' cannot be in task.source, where {MASK} is the answer; rename it")
-    if id_field is not None:
-        fields.text(record, id_field, where)
+    if FIRST_ROW.search(where) and all(fields.at(record, name) is None for name in source.fields):
+        first = f"its first line has {', '.join(map(str, record))[:200]}"
+        raise UserError(
+            f"{where}: task.source names no column of this table; {first}. A table without a header needs their names,"
+            " as in task.columns=[label,title,text], and a .csv commas between them"
+        )
+    if config.id is not None:
+        fields.text(record, config.id, where)
     return record
 
 

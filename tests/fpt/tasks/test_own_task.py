@@ -487,11 +487,16 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
         ("a.csv", "question,passage,answer\na,b,c\n".encode("utf-32"), "is UTF-16 or UTF-32; save it as UTF-8"),
         ("a.csv", codecs.BOM_UTF16_LE + b"a", "is UTF-16 or UTF-32; save it as UTF-8"),
         ("a.csv", "question,passage,answer\na,é,c\n".encode("latin-1"), "line 2: not UTF-8; .* as iconv -f latin1"),
-        ("a.csv", b"question;passage;answer\na;b;c\n", "'question' is missing; .* It has question;passage;answer"),
+        ("a.csv", b"question;passage;answer\na;b;c\n", "first line has question;passage;answer. A table"),
+        (
+            "a.csv",
+            b"3,a,b\n1,c,d\n",
+            r"names no column of this table; its first line has 3, a, b\. .* task\.columns=\[",
+        ),
         (
             "a.csv",
             b"question\tpassage\tanswer\na\tb\tc\n",
-            "'question' is missing; .* It has question\tpassage\tanswer",
+            "first line has question\tpassage\tanswer. A table",
         ),
         ("a.json", b'[{"question": 1}, 2]', r"a\.json, record 1: 'passage' is missing"),
         ("a.json", b"[2]", r"a\.json, record 1: expected a JSON object, got int"),
