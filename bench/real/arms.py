@@ -26,7 +26,7 @@ ARMS = {  # the most telling first
     VANILLA: Arm(("schedule=pt",), (0.01, 0.02, 0.03)),
     PEFT: Arm(()),
     "suffix": Arm(("schedule=pt", "prompt=suffix"), (0.02, 0.04, 0.08)),
-    "late": Arm(("prompt=late",), (0.001, 0.003, 0.01)),
+    "late": Arm(("prompt=late", "optim.lr=0.01"), (0.003, 0.01, 0.03)),
     "cr": Arm(("schedule=cr",)),
     "cr-evenly": Arm(("schedule=cr", "schedule.blocks=evenly")),  # the paper's choice of blocks
     "fr": Arm(("schedule=fr",)),
