@@ -51,10 +51,8 @@ def _in_updates(config: RunConfig, num_examples: Callable[[RunConfig], int | Non
     if config.train.epochs is None:
         return config
     if (number := num_examples(config)) is None:
-        raise UserError(
-            f"train.epochs={config.train.epochs:g}: how many training examples there are is not known before they are"
-            " read; plan with train.updates=N"
-        )
+        epochs = f"train.epochs={config.train.epochs:g}"
+        raise UserError(f"{epochs}: how many examples there are is not known yet; plan with train.updates=N")
     updates = math.ceil(number * config.train.epochs / config.train.batch_size)
     return replace(config, train=replace(config.train, updates=updates, epochs=None))
 
@@ -95,10 +93,7 @@ def check(config: RunConfig, values: dict[str, Any], where: str) -> None:
         return
     rules = rules_of(task)
     if not row.reads.writes and not rules.classes:
-        raise UserError(
-            f"{model}: answers by one label at a mask, unlike {task.name}; take a task whose examples have one each, or"
-            " a model that writes"
-        )
+        raise UserError(f"{model}: answers by one label at a mask, unlike {task.name}; take a model that writes")
     _check_mask(model, row, rules.template)
 
 

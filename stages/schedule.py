@@ -243,7 +243,5 @@ def _updates(rows: list[dict[str, Any]], updates: int) -> list[int]:
     bounds = [round(updates * share / total) for share in accumulate(shares, initial=Fraction())]
     counts = [end - start for start, end in pairwise(bounds)]
     if 0 in counts:
-        raise UserError(
-            f"train.updates={updates}: too few for {len(rows)} stages; stage {counts.index(0) + 1} would get none"
-        )
+        raise UserError(f"train.updates={updates}: too few, stage {counts.index(0) + 1} of {len(rows)} would get none")
     return counts

@@ -9,7 +9,6 @@ from rich.table import Table
 from rich.text import Text
 
 from fpt.cli.arguments import Arguments
-from fpt.runs.run import layers_and_neurons
 from fpt.units import amount
 
 UNSCORED = "without labels, so not scored"
@@ -51,8 +50,9 @@ class Output(Console):
 
 
 def stage_cells(number: int, stage: dict[str, Any]) -> dict[str, str]:
-    """The first columns of a stage's row: its number, layers, FFN widths and updates."""
-    layers, neurons = layers_and_neurons(stage)
+    """The first columns of a stage's row: its number, layers, FFN widths (one each for a single stack) and updates."""
+    blocks = [str(stage[f"{name}_layers"]) for name in ("encoder", "decoder") if stage[f"{name}_layers"]]
+    layers, neurons = "+".join(blocks), "/".join(str(stage[name]) for name in ("ffn", "decoder_ffn")[: len(blocks)])
     return {"stage": str(number), "layers enc+dec": layers, "FFN enc/dec": neurons, "updates": f"{stage['updates']:,}"}
 
 

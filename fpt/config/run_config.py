@@ -63,10 +63,7 @@ class RunConfig(Group):
 def check_quantize(quantize: str) -> None:
     """Refuse quantised weights if bitsandbytes is not installed; a plan can be made without it."""
     if quantize != "none" and find_spec("bitsandbytes") is None:
-        raise UserError(
-            f"engine.quantize={quantize}: needs bitsandbytes, which is not installed; pip install 'fpt[quantize]', or"
-            " engine.quantize=none does without"
-        )
+        raise UserError(f"engine.quantize={quantize}: bitsandbytes is not installed; pip install 'fpt[quantize]'")
 
 
 def _check_prompt(prompt: PromptConfig) -> None:

@@ -199,9 +199,7 @@ def _in_torch_file(file: Path) -> PromptFile:
         with safe_globals([(_Unread, name) for name in get_unsafe_globals_in_checkpoint(file)]):
             loaded = torch.load(file, map_location="cpu", weights_only=True)
     except Exception:  # torch has many types for files that it did not write, and advises to run what is in them
-        raise UserError(
-            f"{file}: torch's restricted reader refuses it, or did not write it; expected {FORMS}"
-        ) from None
+        raise UserError(f"{file}: is refused by torch's restricted reader; expected {FORMS}") from None
     tensor = loaded.get(TENSOR) if isinstance(loaded, dict) else loaded
     if not isinstance(tensor, torch.Tensor):
         what = ", ".join(map(str, loaded)) or "nothing" if isinstance(loaded, dict) else "an object that is no tensor"

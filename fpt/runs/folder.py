@@ -116,9 +116,7 @@ def refuse_foreign(path: Path) -> None:
 
 def _refuse_no_run(path: Path) -> None:
     if _contents(path) and not any((path / name).is_file() for name in (LEDGER, "config.yaml")):
-        raise UserError(
-            f"run.dir={path}: the folder is not a run, so resume=never leaves it alone; give another run.dir"
-        )
+        raise UserError(f"run.dir={path}: is not a run, so resume=never leaves it alone; give another run.dir")
 
 
 def _contents(path: Path) -> list[str]:

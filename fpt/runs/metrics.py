@@ -67,10 +67,7 @@ def is_tracked(tracking: str) -> bool:
     needed = {"none": [], "wandb": ["tensorboard", "wandb"]}.get(tracking, ["tensorboard"])
     missing = [name for name in needed if find_spec(name) is None]
     if missing and tracking != "auto":
-        raise UserError(
-            f"tracking={tracking}: {missing[0]} is not installed; pip install 'fpt[{tracking}]', or tracking=none does"
-            " without"
-        )
+        raise UserError(f"tracking={tracking}: {missing[0]} is not installed; pip install 'fpt[{tracking}]'")
     return bool(needed) and not missing
 
 
@@ -112,9 +109,7 @@ class Tracker:
             for line in kept:
                 self._write(line)
         except Exception as error:  # of all types
-            raise UserError(
-                f"tracking={config.tracking}: cannot be started ({reason(error)}); tracking=none does without"
-            ) from None
+            raise UserError(f"tracking={config.tracking}: cannot be started ({reason(error)})") from None
 
     def log(self, line: MetricsLine) -> None:
         """Take a line of metrics.jsonl."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cached_property, reduce
@@ -150,9 +150,7 @@ class Run:
     def result(self) -> dict[str, Any]:
         """The content of result.json, which only a finished run has."""
         if not self.is_finished:
-            raise UserError(
-                f"run={self.path}: this run is not finished; the same fpt train command, with its overrides, goes on"
-            )
+            raise UserError(f"run={self.path}: this run is not finished; the same fpt train command goes on")
         return self.read_json(RESULT)
 
     @cached_property
@@ -217,10 +215,3 @@ def open_run(path: str | Path) -> Run:
     if CONFIG not in ledger:
         raise UserError(f"run={path}: is not the folder of a run; that has a {CONFIG} and a checksums.json")
     return Run(folder, ledger)
-
-
-def layers_and_neurons(sizes: Mapping[str, Any]) -> tuple[str, str]:
-    """Format a stage's blocks as 6+6 and its FFN widths as 704/2816; in models of one stack, as one number each."""
-    layers = [size for size in (sizes["encoder_layers"], sizes["decoder_layers"]) if size]
-    neurons = [sizes["ffn"], sizes["decoder_ffn"]][: len(layers)]
-    return "+".join(map(str, layers)), "/".join(map(str, neurons))

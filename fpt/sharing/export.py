@@ -174,10 +174,7 @@ def with_prompts(tokenizer: "PreTrainedTokenizerBase", lengths: dict[str, int]) 
     from tokenizers import AddedToken, normalizers
 
     if not tokenizer.is_fast:
-        raise UserError(
-            f"to=tokens: {type(tokenizer).__name__} has no rules by which a name could stand for tokens; to=peft and"
-            " to=npy take the prompt along without a tokenizer"
-        )
+        raise UserError(f"to=tokens: {type(tokenizer).__name__} has no rules for names of prompts; to=peft needs none")
     tokenizer = deepcopy(tokenizer)
     library, rules = tokenizer.backend_tokenizer, []
     for name, length in lengths.items():

@@ -153,10 +153,7 @@ class Plan:
         try:
             return TypeAdapter(cls).validate_python(values)
         except ValidationError:
-            raise UserError(
-                f"{where}: is the plan of another version of fpt, with which this run can go on; or start over with"
-                " resume=never"
-            ) from None
+            raise UserError(f"{where}: another version of fpt wrote it, which goes on; or give resume=never") from None
 
 
 def plan_run(config: RunConfig, schedule: Schedule, inputs: Inputs, folder: SharedFolder, update: int) -> Plan:

@@ -176,15 +176,11 @@ def _check_alike(
     blocks, kinds = backbone.shape.source.blocks, [kind_of(one.config) for one in (prompt, first)]
     places = [f"as a {kind.config.place} after {kind.position(blocks)} blocks" for kind in kinds]
     if places[0] != places[1]:
-        raise UserError(
-            f"{prompt.name}: its prompt enters {places[0]}, and that of {first.name} {places[1]}; in one batch all"
-            " enter at one place"
-        )
+        enters = f"enters {places[0]}, and that of {first.name} {places[1]}"
+        raise UserError(f"{prompt.name}: its prompt {enters}; in one batch all enter at one place")
     if config.engine.dtype != other.engine.dtype:
-        raise UserError(
-            f"{prompt.name}: was trained with engine.dtype={config.engine.dtype}, {first.name} with"
-            f" {other.engine.dtype}; engine.dtype=… says which precision both are to have"
-        )
+        dtypes = f"engine.dtype={config.engine.dtype}, {first.name} with {other.engine.dtype}"
+        raise UserError(f"{prompt.name}: was trained with {dtypes}; engine.dtype=… says which both are to have")
 
 
 def windows_of_main(windows: Iterable[Window]) -> Iterator[Window]:

@@ -13,7 +13,7 @@ from stages import resolve, schedule
 from stages.resolve import for_training
 
 REFUSED = {
-    "model=roberta-large task=squad_v2": "answers by one label at a mask, unlike squad_v2; take a task",
+    "model=roberta-large task=squad_v2": "answers by one label at a mask, unlike squad_v2; take a model that writes",
     "model=roberta-large task.source_length=600": "has 512 positions, .* give task.source_length=512 or less",
     "model=gpt2-large task.source_length=1100": "has 1024 positions, of which 9 are for task.target_length=10",
     "model=gpt2-large task.max_new_tokens=900": (

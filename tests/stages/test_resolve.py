@@ -104,9 +104,7 @@ def test_epochs_are_so_many_updates_as_see_every_example_so_often(boolq: Path) -
     settled = for_training(load(words))
     assert (settled.train.updates, settled.train.epochs) == (18, None)
     assert for_training(load(words[:1])).train.updates == load(words[:1]).train.updates
-    with pytest.raises(
-        UserError, match=r"train\.epochs=2\.5: how many training examples there are is not known before"
-    ):
+    with pytest.raises(UserError, match=r"train\.epochs=2\.5: how many examples there are is not known yet"):
         for_plan(load(words))
     assert for_plan(load(["task=mnli", "train.epochs=1", "model=t5-small"])).train.updates == 12272
     assert for_plan(load(["task=rte", "task.shots=16", "train.epochs=10", "model=t5-small"])).train.updates == 10

@@ -159,7 +159,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no tensor": (lambda at: saved(at, [1]), "has no tensor 'prompt', but an object that is no tensor"),
     "a tensor of integers": (lambda at: saved(at, torch.ones(2, 2, dtype=torch.int)), r"holds int32 of shape \[2, 2\]"),
     "a tensor that is not a number": (lambda at: saved(at, torch.tensor([[float("nan")]])), "not finite"),
-    "another zip": (lambda at: written(at, b"PK\x03\x04..."), "torch's restricted reader refuses it"),
+    "another zip": (lambda at: written(at, b"PK\x03\x04..."), "is refused by torch's restricted reader"),
     "a text": (lambda at: written(at, b"prompt"), "cannot be read as safetensors"),
     "another's safetensors": (lambda at: tensors(at, other=PROMPT), "has no tensor 'prompt', but other"),
     "a pointer": (lambda at: written(at, b"version https://git-lfs.github.com/spec/v1"), "is a Git LFS pointer"),

@@ -173,4 +173,4 @@ def test_fpt_show_counts_every_label(cli: Any, tmp_path: Path) -> None:
 def test_a_model_that_says_one_word_refuses_it(cli: Any, tmp_path: Path) -> None:
     done: Outcome = cli("plan", *words(saved(tmp_path, HAD)), "model=roberta-large")
     assert done.status == 2
-    assert "answers by one label at a mask, unlike files; take a task whose examples have one each" in done.err
+    assert "answers by one label at a mask, unlike files; take a model that writes" in done.err

@@ -171,7 +171,7 @@ def test_a_model_with_prompts_takes_another(tmp_path: Path, two_runs: dict[str, 
 def test_a_tokenizer_without_rules_is_refused() -> None:
     from transformers import ByT5Tokenizer
 
-    with pytest.raises(ValueError, match="ByT5Tokenizer has no rules by which a name could stand for tokens"):
+    with pytest.raises(ValueError, match="ByT5Tokenizer has no rules for names of prompts"):
         with_prompts(ByT5Tokenizer(), {"a": 2})
 
 
