@@ -124,7 +124,7 @@ def _value(word: str, key: str, text: str) -> Any:
     if is_text(key) or key not in settings() or "choices" in settings()[key].metadata:
         return _unquoted(text)  # of a choice too: YAML reads off as false
     try:
-        value = literal.parse(text)
+        value = literal.parse(literal.spaced(text))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{word[:40]}: cannot be read as YAML ({reason(error)})") from None
     return "" if value is None else value  # only `null` is null, and not a shell's empty variable

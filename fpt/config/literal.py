@@ -3,6 +3,7 @@
 OmegaConf itself would resolve `${…}` in every text, even to environment variables.
 """
 
+import re
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ import yaml
 from omegaconf._utils import get_omega_conf_dumper, get_yaml_loader
 
 from fpt.errors import UserError
+
+# A quoted text, or a key of `{key:value}` with no space after its colon, as Hydra's users write it and YAML does not.
+UNSPACED = re.compile(r"""("(?:[^"\\]|\\.)*"|'[^']*')|([{,]\s*[^\s:,{}\[\]'"]+):(?=\S)""")
 
 
 def own_table(file: Path) -> Any:
@@ -25,10 +29,15 @@ def parse(text: str) -> Any:
     return yaml.load(text, Loader=get_yaml_loader())
 
 
+def spaced(text: str) -> str:
+    """A typed mapping with the space that YAML wants after the colon of each key."""
+    return UNSPACED.sub(lambda found: found[1] or f"{found[2]}: ", text)
+
+
 def texts(typed: str, key: str, why: str) -> dict[str, str]:
     """A typed mapping of texts, `{0: no, 1: yes}` or `[no, yes]`, in which YAML itself would see false and true."""
     try:
-        node = yaml.compose(typed, Loader=yaml.BaseLoader)
+        node = yaml.compose(spaced(typed), Loader=yaml.BaseLoader)
     except (yaml.YAMLError, RecursionError):
         node = None
     pairs = node.value if isinstance(node, yaml.MappingNode | yaml.SequenceNode) else []

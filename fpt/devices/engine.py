@@ -33,7 +33,7 @@ def open_device(config: EngineConfig) -> torch.device:
         raise UserError(f"engine.device={config.device}: torch sees {there} CUDA devices here; engine.device=cpu works")
     if number > there:
         key = "engine.processes" if config.processes > 1 else "LOCAL_WORLD_SIZE"
-        raise UserError(f"{key}={number}: torch sees {there} CUDA devices, one for each; or give engine.device=cpu")
+        raise UserError(f"{key}={number}: torch sees {there} CUDA devices for so many processes; give {there}")
     if not is_worker():
         return device
     return torch.device("cuda", device.index or 0 if number == 1 else int(os.environ["LOCAL_RANK"]))

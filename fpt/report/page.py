@@ -2,17 +2,16 @@
 
 import base64
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jinja2 import Environment, StrictUndefined
-from pydantic import FiniteFloat, TypeAdapter
 
 from fpt import __version__
 from fpt.config import literal
@@ -22,13 +21,12 @@ from fpt.report.plots import Plot, colour_of
 from fpt.runs.files import check_writable, replace_file
 from fpt.runs.folder import METRICS
 from fpt.runs.metrics import expansion_lost, lost_at
-from fpt.runs.run import MEASURED, PLAN, PREDICTIONS, UPDATES, Run, open_run, reading
+from fpt.runs.run import MEASURED, PLAN, PREDICTIONS, UPDATES, Run, open_run
 from fpt.units import amount
 
 UNMEASURED = {"peak_memory": None, "tokens_per_second": None}
 COUNTED = {"update", "stage", "flops", "seconds"}  # the keys that every line of metrics.jsonl has
 Line = dict[str, Any]
-LINE = TypeAdapter(dict[str, FiniteFloat | Literal["validation"]])  # of metrics.jsonl
 
 
 @dataclass(frozen=True)
@@ -103,11 +101,9 @@ class ReportedRun:
 def read(files: Run, number: int, label: str) -> ReportedRun:
     """Read a run for the report, and refuse damaged metrics."""
     plan = files.plan if PLAN in files.ledger else {}
-    with reading(files.path / METRICS):
-        for line in files.metrics:
-            LINE.validate_python(line, strict=True)
-            itemgetter(*COUNTED, "split" if "split" in line else "loss")(line)
-            range(1, 1 + len(plan["stages"])).index(line["stage"])
+    for place, line in enumerate(files.metrics, 1):
+        if not _is_sound(line, len(plan.get("stages", []))):
+            raise UserError(f"{files.path / METRICS}: is damaged: line {place} is not what fpt writes")
     updates = [line for line in files.metrics if "split" not in line]
     validations = [line for line in files.metrics if line.get("split") == "validation"]
     settings = literal.leaves(files.settings)
@@ -116,6 +112,15 @@ def read(files: Run, number: int, label: str) -> ReportedRun:
     if not all(run.metric in line for line in validations):
         raise UserError(f"{files.path / METRICS}: is damaged: a validation has no {run.metric or 'score'}")
     return run
+
+
+def _is_sound(line: object, num_stages: int) -> bool:
+    """Return whether a line of metrics.jsonl has finite numbers and a planned stage."""
+    if not isinstance(line, dict) or not ({"loss", "split"} & line.keys() and line.keys() >= COUNTED):
+        return False
+    numbers = [value for key, value in line.items() if key != "split"]
+    sound = all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
+    return sound and line["stage"] in range(1, num_stages + 1)
 
 
 def open_runs(places: Sequence[str]) -> list[ReportedRun]:

@@ -67,7 +67,9 @@ def is_tracked(tracking: str) -> bool:
     needed = {"none": [], "wandb": ["tensorboard", "wandb"]}.get(tracking, ["tensorboard"])
     missing = [name for name in needed if find_spec(name) is None]
     if missing and tracking != "auto":
-        raise UserError(f"tracking={tracking}: {missing[0]} is not installed; pip install 'fpt[{tracking}]'")
+        raise UserError(
+            f"tracking={tracking}: {missing[0]} is not installed; pip install 'fpt[{tracking}]', or leave it out"
+        )
     return bool(needed) and not missing
 
 

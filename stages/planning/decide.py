@@ -153,7 +153,8 @@ class Plan:
         try:
             return TypeAdapter(cls).validate_python(values)
         except ValidationError:
-            raise UserError(f"{where}: another version of fpt wrote it, which goes on; or give resume=never") from None
+            why = "was written by another version of fpt; go on with that one, or start over with resume=never"
+            raise UserError(f"{where}: {why}") from None
 
 
 def plan_run(config: RunConfig, schedule: Schedule, inputs: Inputs, folder: SharedFolder, update: int) -> Plan:
