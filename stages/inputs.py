@@ -2,13 +2,16 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from fpt.backbones.backbone import Backbone, open_backbone
 from fpt.backbones.location import read_values
+from fpt.config.mixture import tasks_of
 from fpt.config.run_config import RunConfig
+from fpt.data.batches import in_epoch
 from fpt.data.encoded import Encoded
 from fpt.data.encoding import check_labels, lost_targets, tokenised
 from fpt.data.tokens import tokens_of
@@ -20,7 +23,7 @@ from fpt.runs.progress import Progress
 from fpt.runs.run import INPUTS
 from fpt.runs.shared_folder import SharedFolder
 from fpt.tasks.task import Task, TaskRules
-from fpt.training.evaluation import Choice, Evaluator, longest_answer
+from fpt.training.evaluation import Choice, Evaluator, MixedEvaluator, longest_answer
 from stages import resolve
 
 
@@ -33,6 +36,7 @@ class Inputs:
     train: Encoded
     valid: Encoded
     test: Encoded | None
+    parts: Mapping[str, "Inputs"] = field(default_factory=dict)  # of each task of a mixture
 
     @property
     def longest(self) -> tuple[int, int]:
@@ -42,14 +46,29 @@ class Inputs:
 
     def to_score(self, config: RunConfig) -> Encoded:
         """A random sample of the training examples, on which neurons are scored; all of them if they are few."""
-        return self.train.taken(drawn(len(self.train), config.schedule.importance_examples, config.seed, "importance"))
+        count = config.schedule.importance_examples
+        if self.train.mixed:  # in the shares of training
+            return self.train.taken(in_epoch(self.train, config.seed, 0)[:count].tolist())
+        return self.train.taken(drawn(len(self.train), count, config.seed, "importance"))
 
 
 def open_inputs(config: RunConfig, task: Task, progress: Progress) -> Inputs:
     """Open the model and tokenise the data."""
     backbone = distributed.main_first(lambda: open_backbone(config.model))
-    values = read_values(backbone.folder), str(backbone.folder)
-    resolve.check_positions(config, *values)
+    resolve.check_positions(config, read_values(backbone.folder), str(backbone.folder))
+    if not task.tasks:
+        return _inputs(config, task, backbone, progress)
+    parts = {
+        name: _inputs(own, task.tasks[name], backbone, progress, f"{name}: ") for name, own in tasks_of(config).items()
+    }
+    train = Encoded.joined([part.train for part in parts.values()], task.counts)
+    valid = Encoded.joined([part.valid for part in parts.values()], [len(part.valid) for part in parts.values()])
+    train, valid = _padded_for(config, backbone, [train, valid])
+    return Inputs(backbone, task, train, valid, None, parts)
+
+
+def _inputs(config: RunConfig, task: Task, backbone: Backbone, progress: Progress, title: str = "") -> Inputs:
+    """The inputs of one task, which messages name if there are several."""
     tokens = tokens_of(task, backbone, config.task)
     with progress.running():
         splits = tokenised(task, tokens, config.task, progress.with_bar)
@@ -61,22 +80,27 @@ def open_inputs(config: RunConfig, task: Task, progress: Progress) -> Inputs:
             f" ({', '.join(task.labels)}), and a label that is cut is never right. Give a larger one"
         )
     for note in (*task.notes, *lost_targets(task, tokens)):
-        progress.say(note)
+        progress.say(f"{title}{note}")
     for split, data in zip(("training", "validation", "test"), splits, strict=False):
         sources, targets = data.num_cut
         if sources or targets:
             progress.say(
-                f"{split}: {sources:,} of {len(data):,} sources cut to {config.task.source_length} tokens,"
+                f"{title}{split}: {sources:,} of {len(data):,} sources cut to {config.task.source_length} tokens,"
                 f" {targets:,} targets to {config.task.target_length}"
             )
-    if named(config.engine.device).type == "cuda":
-        most = resolve.most_padded(*values)
-        splits = tuple(data.for_card(config.prompt.length, most) for data in splits)
-    train, valid, *tests = splits
+    train, valid, *tests = _padded_for(config, backbone, splits)
     if task.class_weights:
         weights = [task.class_weights[example.golds[0]] for example in task.train]
         train = replace(train, weights=np.array(weights, np.float32))
     return Inputs(backbone, task, train, valid, tests[0] if tests else None)
+
+
+def _padded_for(config: RunConfig, backbone: Backbone, splits: Sequence[Encoded]) -> list[Encoded]:
+    """The splits, padded in batches as suits the run's device."""
+    if named(config.engine.device).type != "cuda":
+        return list(splits)
+    most = resolve.most_padded(read_values(backbone.folder), str(backbone.folder))
+    return [data.for_card(config.prompt.length, most) for data in splits]
 
 
 def _check_vocabulary(backbone: Backbone, splits: tuple[Encoded, ...]) -> None:
@@ -89,14 +113,17 @@ def _check_vocabulary(backbone: Backbone, splits: tuple[Encoded, ...]) -> None:
 
 
 def evaluator_of(config: RunConfig, inputs: Inputs, engine: Engine, progress: Progress) -> Evaluator:
-    """The evaluator that scores a model and its prompt on the task."""
-    longest = config.task.max_new_tokens or longest_answer(inputs.task, inputs.train, config.task.target_length)
+    """The evaluator that scores a model and its prompt on the task, or on each task of a mixture."""
     tokenizer, batch_size = inputs.backbone.tokenizer, config.train.eval_batch
     count, some = config.train.eval_examples, None
     if count is not None and count < len(inputs.valid):
         some = drawn(len(inputs.valid), count, config.seed, "looks")
-    choice = choice_for(config, inputs.task, inputs.backbone)
-    return Evaluator(inputs.task, inputs.valid, tokenizer, engine, progress.with_bar, batch_size, longest, some, choice)
+    own = inputs.task, inputs.valid, tokenizer, engine, progress.with_bar, batch_size
+    if inputs.parts:
+        parts = [evaluator_of(one, inputs.parts[name], engine, progress) for name, one in tasks_of(config).items()]
+        return MixedEvaluator(*own, max(part.max_new_tokens for part in parts), some, parts=parts)
+    longest = config.task.max_new_tokens or longest_answer(inputs.task, inputs.train, config.task.target_length)
+    return Evaluator(*own, longest, some, choice_for(config, inputs.task, inputs.backbone))
 
 
 def choice_for(config: RunConfig, rules: TaskRules, backbone: Backbone) -> Choice | None:

@@ -10,6 +10,7 @@ from fpt.backbones.family_table import FamilyRow, StackRow, value_at
 from fpt.backbones.location import config_values
 from fpt.backbones.shapes import read_shape, row_of
 from fpt.config.keys import stages_of
+from fpt.config.mixture import tasks_of
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import RELATIVE_LR, OptimConfig
 from fpt.errors import UserError
@@ -75,7 +76,11 @@ def learning(config: RunConfig) -> str:
 
 
 def check(config: RunConfig, values: dict[str, Any], where: str) -> None:
-    """Refuse a run whose model cannot do its task; `values` are the model's config.json."""
+    """Refuse a run whose model cannot do its task or tasks; `values` are the model's config.json."""
+    if config.task.of is not None:
+        for own in tasks_of(config).values():
+            check(own, values, where)
+        return
     row, task, model = row_of(values, where), config.task, f"model={config.model.name}"
     if config.engine.quantize != "none" and row.first.ffn.transposed:
         why = f"packs linear layers, and {model} has layers of another kind; leave it out"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from fpt.backbones.location import locate
 from fpt.config import compose
+from fpt.config.mixture import tasks_of
 from fpt.config.run_config import RunConfig, check_quantize
 from fpt.config.schema import MOST, MOST_TOKENS, place
 from fpt.devices import processes
@@ -166,11 +167,13 @@ def read_task(config: RunConfig, progress: Progress) -> Task:
     The model's few small files are fetched first, because a missing model shows within two seconds, while requests for
     data are repeated for half a minute if the Hub does not answer; the user is told so.
     """
-    rules = rules_of(config.task)
+    tasks = [(own, rules_of(own.task)) for own in tasks_of(config).values()]
     with progress.console.status("looking for the model"):
         locate(config.model, with_weights=False)
-    if (data := data_of(config, rules)) == "hub":
-        progress.say(f"reading {rules.records.describe(data)}; if the Hub does not answer, this takes half a minute")
+    for own, rules in tasks:
+        if (data := data_of(own, rules)) == "hub":
+            origin = rules.records.describe(data)
+            progress.say(f"reading {origin}; if the Hub does not answer, this takes half a minute")
     with progress.console.status("reading the data"):
         return open_task(config)
 

@@ -13,6 +13,7 @@ from fpt.backbones import tiny
 from fpt.cli.arguments import Arguments, read_task, stage_of, subject_of
 from fpt.cli.tables import Output, in_bytes, present, say_share, stage_cells
 from fpt.config import compose
+from fpt.config.mixture import tasks_of
 from fpt.devices.ending import Failed
 from fpt.errors import UserError, reason
 from fpt.runs.progress import Progress
@@ -110,8 +111,11 @@ def show(arguments: Arguments) -> None:
     with progress.console.status("importing torch and transformers"):
         from fpt.cli.views import described_task, print_task
     with progress.running():
-        view = described_task(config, task, number, progress.with_bar)
-    present(arguments, view, print_task)
+        views = [
+            described_task(own, task.tasks.get(name, task), number, progress.with_bar)
+            for name, own in tasks_of(config).items()
+        ]
+    present(arguments, views if task.tasks else views[0], lambda _: list(map(print_task, views)))
 
 
 def _show_prompt(arguments: Arguments) -> None:

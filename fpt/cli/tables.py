@@ -14,7 +14,7 @@ from fpt.units import amount
 UNSCORED = "without labels, so not scored"
 
 
-def present(arguments: Arguments, value: Any, for_people: Callable[[Any], None]) -> None:
+def present(arguments: Arguments, value: Any, for_people: Callable[[Any], object]) -> None:
     """Print a result as JSON if --json is given, otherwise for people."""
     if "json" in arguments.options:
         print(json.dumps(value, indent=2, ensure_ascii=False))
@@ -95,6 +95,10 @@ def print_result(result: dict[str, Any], folder: str) -> None:
     }
     beside = ", ".join(f"{name} {value:.2f}" for name, value in others.items() if value is not None)
     output.say(f"{metric['name']} {metric['value']:.2f} with the prompt of update {best:,}  ({beside})", "bold")
+    if metric["name"] == "gain":
+        scores = [(*key.rpartition(".")[::2], value) for key, value in result["metrics"].items() if "." in key]
+        rows = ({"task": task, "score": name, "": f"{value:.2f}"} for task, name, value in scores)
+        output.show(rows, words="task")
     say_share(output, result)
     if result.get("ended") == "time":
         output.say(f"train.max_seconds ended it: {result['updates']:,} updates in {result['seconds']:.1f} seconds")

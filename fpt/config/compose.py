@@ -11,25 +11,32 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from fpt.config import literal
-from fpt.config.keys import GROUPS, Override, conf_dir, group_options, group_types, parse, settings
+from fpt.config.keys import GROUPS, YAML, Override, conf_dir, group_options, group_types, parse, settings
+from fpt.config.mixture import MIXTURE, tasks_of
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import ScheduleConfig, place
 from fpt.errors import UserError, check_among, did_you_mean, reason
 
 LEARNING = ("prompt", "schedule", "optim", "recycle")
-ONLY_LEARNING = ("train.updates", "train.epochs", "task.class_weights")
+ONLY_LEARNING = ("train.updates", "train.epochs", "task.class_weights", "task.weights")
 
 
 def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
     """Compose conf/ with overrides, and check everything that needs no weights.
 
-    With a `base`, groups and keys that no override names keep the values that they have in it.
+    With a `base`, groups and keys that no override names keep the values that they have in it; if it is of a mixture,
+    task= may name one of the mixture's tasks.
     """
     typed = {override.key: override for override in map(parse, words)}
+    if "task.of" in typed:
+        typed.setdefault("task", parse(f"task={MIXTURE}"))
     options: list[str] = []  # of groups, for Hydra
     values: dict[str, Any] = {}  # put in after composition
     if base is not None:
         _check_use(typed.values())
+        if base.task.of and "task" in typed and (part := tasks_of(base).get(typed["task"].value)):
+            base = part
+            del typed["task"]
         values = {key: attrgetter(key)(base) for key in settings() if key.partition(".")[0] not in typed}
     for override in typed.values():
         if override.key in GROUPS:
@@ -58,7 +65,7 @@ def _check_use(typed: Iterable[Override]) -> None:
 def _option(group: str, value: str) -> tuple[str, dict[str, Any]]:
     """A group's option for Hydra, and the values of a model or a schedule that has no file in conf/."""
     options = group_options(group)
-    if group == "schedule" and value.endswith((".yaml", ".yml")):
+    if group == "schedule" and value.endswith(YAML):
         return "schedule=pt", _schedule_file(place(value, group))
     if value in options:
         return f"{group}={value}", {}

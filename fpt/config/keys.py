@@ -14,6 +14,7 @@ from fpt.config.schema import Group, kinds_of
 from fpt.errors import UserError, did_you_mean, reason
 
 OTHER_NAMES = Path(__file__).with_name("other_names.yaml")  # what other trainers call each key or group
+YAML = (".yaml", ".yml")
 GROUPS = ("task", "model", "schedule", "prompt", "engine", "experiment")
 LABELS = "task.labels"
 LABEL_FORMS = "write 'task.labels={0: no, 1: yes}', or 'task.labels=[no, yes]' where the words are the target's values"
@@ -96,7 +97,7 @@ def parse(word: str) -> Override:
     if not (key in settings() or key in GROUPS):
         raise UserError(f"{word}: unknown key '{key}'.{hint(key) or ' See fpt train --help.'}")
     if not is_text(key) and each(word):
-        raise UserError(f"{word}: has several values at once; fpt train -m runs all combinations, one after the other")
+        raise UserError(f"{word}: has several values at once; fpt train -m runs all combinations; a list is [a,b]")
     if text == "???" or ("???" in text and not is_text(key)):  # Hydra's mark of a value that must be given
         raise UserError(f"{word}: ??? stands for a value that is not given yet; give one")
     return Override(word, key, _value(word, key, text))

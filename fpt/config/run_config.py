@@ -102,6 +102,13 @@ def _check_task(task: TaskConfig) -> None:
         raise task.error("labels", "values and words are texts, which YAML must be told; put them in quotes")
     if task.sample_seed is not None and task.shots is None:
         raise task.error("sample_seed", "is the seed of task.shots; give task.shots=N")
+    for item in fields(task):
+        is_of_one = not item.metadata.get("shared") and item.name not in ("name", "of", "weights")
+        if task.of is not None and is_of_one and getattr(task, item.name) != item.default:
+            way_out = "leave it out, or set it in a YAML file of that task's, as in task.of=[boolq,mine.yaml]"
+            raise task.error(item.name, f"is for one task, and this is a mixture; {way_out}")
+    if task.weights is not None and task.of is None:
+        raise task.error("weights", "is for task=mixture, whose tasks task.of=[…] names; leave it out")
 
 
 def _check_batch(train: TrainConfig, engine: EngineConfig) -> None:

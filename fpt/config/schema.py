@@ -34,8 +34,9 @@ def setting(default: Any = MISSING, **limits: Any) -> Any:
     """A field with the limits that its group checks: choices, above, least, most, folder_name and place.
 
     With place=True the value is a path, unless it is one of words=(…). With verbatim=True it is taken as typed, braces
-    included. In PromptConfig, only="late" marks a key for late prompts, only={value: kind} marks single values for one
-    kind of prompt, and learning=True marks a key that says how the prompt is learned, not what it is.
+    included. In TaskConfig, shared=True marks a key that the tasks of a mixture have in common. In PromptConfig,
+    only="late" marks a key for late prompts, only={value: kind} marks single values for one kind of prompt, and
+    learning=True marks a key that says how the prompt is learned, not what it is.
     """
     return field(default=default, metadata=limits)
 
@@ -108,29 +109,31 @@ class TaskConfig(Group, key="task"):
     """The data to train on, how long texts may be, and whether stages shrink the decoder too."""
 
     name: str = setting(folder_name=True)
-    data: str = setting("auto", place=True, words=("auto", "world", "hub"))
-    world: str | None = setting(None, choices=("plain", "customs"))
-    land: int | None = setting(None, least=0)
+    of: list[Any] | None = None
+    weights: list[Any] | dict[str, Any] | None = None
+    data: str = setting("auto", place=True, words=("auto", "world", "hub"), shared=True)
+    world: str | None = setting(None, choices=("plain", "customs"), shared=True)
+    land: int | None = setting(None, least=0, shared=True)
     valid_split: str = "validation"
     test_split: str | None = None
-    source_length: int = setting(492, least=2)
-    target_length: int = setting(least=2, most=MOST_TOKENS)
-    max_new_tokens: int | None = setting(None, least=1, most=MOST_TOKENS)
-    reduce_decoder: bool
-    train_examples: int | None = setting(None, least=1)
-    valid_examples: int | None = setting(None, least=1)
-    shots: int | None = setting(None, least=1)
-    sample_seed: int | None = setting(None, least=0)
+    source_length: int = setting(492, least=2, shared=True)
+    target_length: int = setting(least=2, most=MOST_TOKENS, shared=True)
+    max_new_tokens: int | None = setting(None, least=1, most=MOST_TOKENS, shared=True)
+    reduce_decoder: bool = setting(shared=True)
+    train_examples: int | None = setting(None, least=1, shared=True)
+    valid_examples: int | None = setting(None, least=1, shared=True)
+    shots: int | None = setting(None, least=1, shared=True)
+    sample_seed: int | None = setting(None, least=0, shared=True)
     template: str | None = setting(None, verbatim=True)
-    chat: bool = False
-    add_bos_token: bool = False
-    answer: str = setting("generate", choices=("generate", "score", "score_mean", "score_norm"))
-    on_error: str = setting("stop", choices=("stop", "skip"))
+    chat: bool = setting(False, shared=True)
+    add_bos_token: bool = setting(False, shared=True)
+    answer: str = setting("generate", choices=("generate", "score", "score_mean", "score_norm"), shared=True)
+    on_error: str = setting("stop", choices=("stop", "skip"), shared=True)
     train: str | None = setting(None, place=True)
     valid: str | None = setting(None, place=True)
     test: str | None = setting(None, place=True)
     columns: list[str] | None = None
-    valid_share: float = setting(0.1, above=0.0, most=0.5)
+    valid_share: float = setting(0.1, above=0.0, most=0.5, shared=True)
     source: str | None = setting(None, verbatim=True)
     target: str | None = setting(None, verbatim=True)
     spare: str | None = None

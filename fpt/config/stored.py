@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fpt.config.keys import settings
+from fpt.config.keys import YAML, settings
 from fpt.config.literal import leaves
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import HUB
@@ -37,7 +37,7 @@ def stored(config: RunConfig) -> dict[str, Any]:
 
 def with_absolute_paths(tree: dict[str, Any]) -> dict[str, Any]:
     """Plain values with their paths made absolute; they may be relative to the working directory."""
-    return _with_paths(tree, lambda path: path if path.startswith("~") else os.path.abspath(path))
+    return with_paths(tree, lambda path: path if path.startswith("~") else os.path.abspath(path))
 
 
 def relocated(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -50,10 +50,11 @@ def relocated(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
         now = os.path.normpath(folder.resolve() / os.path.relpath(path, then))
         return now if Path(now).exists() else path
 
-    return _with_paths(tree, moved)
+    return with_paths(tree, moved)
 
 
-def _with_paths(tree: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+def with_paths(tree: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """Plain values with each path changed."""
     tree = {name: dict(value) if isinstance(value, dict) else value for name, value in tree.items()}
     for key, item in settings().items():
         group, _, name = key.rpartition(".")
@@ -63,6 +64,9 @@ def _with_paths(tree: dict[str, Any], change: Callable[[str], str]) -> dict[str,
             continue
         if not value.startswith(HUB) and not (key == "model.weights" and is_hub_id(value)):
             branch[name] = change(value)
+    task = tree.get("task", {})
+    if task.get("of"):
+        task["of"] = [change(one) if str(one).endswith(YAML) else one for one in task["of"]]
     return tree
 
 

@@ -49,7 +49,7 @@ class UpdateOrder:
     def __init__(self, data: Encoded, *, batch_size: int, seed: int, bucket: int | None = None) -> None:
         self._data, self._size, self._seed = data, batch_size, seed
         # At most an epoch, or sorting would put copies of an example from several epochs into one batch.
-        self._bucket_size = max(1, min(bucket or BUCKET, len(data) // batch_size))
+        self._bucket_size = max(1, min(bucket or BUCKET, data.epoch // batch_size))
         self._bucket: tuple[int, list[list[int]]] = (-1, [])
 
     def indices(self, update: int) -> list[int]:
@@ -72,10 +72,27 @@ class UpdateOrder:
 
     def _drawn(self, start: int, count: int) -> Iterator[list[int]]:
         """`count` examples from position `start` in the sequence of all epochs, in one list for each epoch touched."""
-        total = len(self._data)
-        for epoch in range(start // total, (start + count - 1) // total + 1):
-            order = torch.randperm(total, generator=stream(self._seed, "data", epoch))
-            yield order[max(start - epoch * total, 0) : start + count - epoch * total].tolist()
+        for epoch, part in _epochs(self._data.epoch, start, count):
+            yield in_epoch(self._data, self._seed, epoch)[part].tolist()
+
+
+def in_epoch(data: Encoded, seed: int, epoch: int) -> Tensor:
+    """The indices of the examples that an epoch trains on, in its order.
+
+    A mixture's epoch takes some of each task's examples, which have epochs of their own.
+    """
+    order, first, drawn = torch.randperm(data.epoch, generator=stream(seed, "data", epoch)), 0, list[Tensor]()
+    for number, (size, count) in enumerate(data.mixed):
+        for own, part in _epochs(size, epoch * count, count):
+            drawn.append(first + torch.randperm(size, generator=stream(seed, f"data of task {number}", own))[part])
+        first += size
+    return torch.cat(drawn)[order] if drawn else order
+
+
+def _epochs(total: int, start: int, count: int) -> Iterator[tuple[int, slice]]:
+    """The epochs of `total` examples in which `count` positions lie, from `start` on, and the part of each."""
+    for epoch in range(start // total, (start + count - 1) // total + 1):
+        yield epoch, slice(max(start - epoch * total, 0), start + count - epoch * total)
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,20 @@ class Encoded:
     before: int = 0
     blank: int | None = None  # the mask token's id in a masked model, which answers there; None: other models
     weights: NDArray[np.float32] | None = None  # of the examples in the loss; None: all weigh the same
+    # In a mixture, the number of each task's examples, and how many of them an epoch takes; none: it takes all.
+    mixed: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def joined(cls, parts: Sequence["Encoded"], counts: Sequence[int]) -> "Encoded":
+        """The examples of all tasks of a mixture, one task after another; an epoch takes `counts` of them."""
+        sources, targets = (RaggedRows.joined([getattr(one, side) for one in parts]) for side in ("sources", "targets"))
+        mixed = tuple(zip(map(len, parts), counts, strict=True))
+        return cls(sources, targets, pad=parts[0].pad, blank=parts[0].blank, mixed=mixed)
+
+    @property
+    def epoch(self) -> int:
+        """How many examples an epoch takes."""
+        return sum(count for _, count in self.mixed) or len(self)
 
     @cached_property
     def lengths(self) -> list[tuple[int, int]]:

@@ -15,6 +15,7 @@ from fpt.backbones.family_table import FamilyRow, value_at
 from fpt.backbones.location import config_values
 from fpt.backbones.shapes import Shape, Stack, read_shape, read_sizes, row_of
 from fpt.config import compose
+from fpt.config.mixture import tasks_of
 from fpt.config.schema import TaskConfig
 from fpt.errors import UserError, check_among
 from fpt.prompts.files import ADAPTER, ADAPTER_CONFIG, ADAPTER_TENSOR
@@ -190,9 +191,10 @@ def with_prompts(tokenizer: "PreTrainedTokenizerBase", lengths: dict[str, int]) 
 
 def card_of_prompt(request: ExportRequest) -> str:
     """Render an export's README.md: the Hub's metadata, without a licence, which the user must add, then text."""
-    config = request.run.config
-    kind, rules = kind_of(config.prompt), rules_of(config.task)
-    data, width = data_of(config, rules), read_sizes(request.values, "").width
+    tasks = tasks_of(request.run.config)  # the first of a mixture is the one that the card shows the use for
+    config, kind = next(iter(tasks.values())), kind_of(request.run.config.prompt)
+    origins = [(data_of(own, rules_of(own.task)), rules_of(own.task).records) for own in tasks.values()]
+    width = read_sizes(request.values, "").width
     return _rendered(
         "card.md.jinja",
         {
@@ -200,12 +202,12 @@ def card_of_prompt(request: ExportRequest) -> str:
             "base_model": None if request.is_local else request.base,
             "tags": ["prompt-tuning", f"{kind.name}-prompt", "fpt"],
             "metrics": [request.run.result["metric"]["name"]],
-            "datasets": [rules.records.hub[0]] if data == "hub" else None,
+            "datasets": [records.hub[0] for data, records in origins if data == "hub"] or None,
         },
         request=request,
         model_name=model_name(request),
-        data=data,
-        records=rules.records,
+        tasks=tasks,
+        origins=origins,
         source=source_of(request.run).replace(MASK, request.row.reads.sentinel or MASK),
         kind=kind,
         width=width,
@@ -257,9 +259,11 @@ def _rendered(template: str, metadata: dict[str, Any], **facts: Any) -> str:
 
 def source_of(run: Run) -> str:
     """Return an example source: the shortest in validation, or only the template if the data may be private."""
-    if data_of(run.config, rules_of(run.config.task)) in ("world", "hub"):
-        return str(min((row["input"] for row in run.predictions), key=len))
-    task = run.config.task
+    config = next(iter(tasks_of(run.config).values()))
+    task = config.task
+    if data_of(config, rules_of(task)) in ("world", "hub"):
+        inputs = [row["input"] for row in run.predictions if row.get("task", task.name) == task.name]
+        return str(min(inputs, key=len))
     return task.source or task.template or f"a source, as fpt show task={task.name} prints it"
 
 

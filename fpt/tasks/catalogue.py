@@ -1,8 +1,10 @@
 """Finds a task's rules by its name, as the settings ask, where its data are, and which of its splits are read."""
 
 from dataclasses import replace
+from pathlib import Path
 from statistics import mode
 
+from fpt.config.mixture import tasks_of
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import TaskConfig
 from fpt.errors import UserError, check_among
@@ -15,6 +17,9 @@ GENERATED = (4000, 500)  # training and validation examples of every generated t
 
 def rules_of(task: TaskConfig) -> TaskRules:
     """The task's rules, changed as the user's settings ask."""
+    if task.of is not None:
+        names = ", ".join(Path(name).stem for name in task.of)
+        raise UserError(f"task={task.name}: is several tasks, {names}; say by task=NAME which is asked")
     rules = own_task.rules(task) if is_own(task) else _named_rules(task)
     for text in (rules.template.text, *rules.labels):
         fields.readable(text, f"task={task.name}: {text!r}")
@@ -87,6 +92,9 @@ def data_of(config: RunConfig, rules: TaskRules) -> str:
 def most_examples(config: RunConfig) -> tuple[int | None, int | None]:
     """How many training and validation examples there are at most; None where that is not known."""
     task, limits = config.task, (config.task.train_examples, config.task.valid_examples)
+    if task.of is not None:
+        trains, valids = zip(*map(most_examples, tasks_of(config).values()), strict=True)
+        return None if None in trains else sum(trains), None if None in valids else sum(valids)
     if is_own(task):
         return limits
     rules = rules_of(task)
@@ -116,6 +124,8 @@ def asked_test_split(config: RunConfig, rules: TaskRules) -> str | None:
 
 def with_split(config: RunConfig, split: str | None) -> RunConfig:
     """The configuration changed so that `split` is read: train, a validation split or a test split."""
+    if split is None and config.task.of is not None:
+        return config
     records, task = rules_of(config.task).records, config.task
     if split in records.tests:
         return replace(config, task=replace(task, test_split=split))

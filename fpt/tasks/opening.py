@@ -4,12 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from fpt.config.mixture import tasks_of
 from fpt.config.run_config import RunConfig
 from fpt.errors import UserError
 from fpt.tasks import origins
 from fpt.tasks.answers import class_weights
 from fpt.tasks.catalogue import asked_test_split, data_of, is_own, rules_of
 from fpt.tasks.fields import Faults, readable
+from fpt.tasks.mixture import mixed
 from fpt.tasks.task import ANSWER, Example, Task, TaskRules
 
 SEVERAL = 4  # a label with so many examples has at least one held out, however small the share
@@ -18,7 +20,9 @@ FEW = 50  # with fewer validation examples than this, one answer moves the score
 
 
 def open_task(config: RunConfig) -> Task:
-    """The task's examples as text, read and checked whole."""
+    """The task's examples as text, or those of all tasks of a mixture, read and checked whole."""
+    if config.task.of is not None:
+        return mixed(config, {name: open_task(own) for name, own in tasks_of(config).items()})
     task, rules = config.task, rules_of(config.task)
     test_split = asked_test_split(config, rules)
     splits = _Splits(rules, data_of(config, rules), Faults(skip=task.on_error == "skip"))

@@ -30,6 +30,7 @@ class Example(NamedTuple):
     spare: tuple[int, int] = (0, 0)  # start and end of the part of `source` that is cut first if it is too long
     group: str = ""  # the group of examples that a metric scores together; or the name of the prompt that answers
     mask: int = -1  # where `{mask}` stands in `source`; -1: nowhere
+    task: str = ""  # the name of the example's task in a mixture
 
     def marked(self, mark: str) -> "Example":
         """The example with a model's own mark in place of `{mask}`."""
@@ -175,6 +176,8 @@ class Task(TaskRules):
     baseline_name: str  # the baseline's name, such as the most common label
     majority: float  # the baseline's score on the main metric
     class_weights: Mapping[str, float] = field(default_factory=dict)  # by label word; none: all examples weigh the same
+    tasks: Mapping[str, "Task"] = field(default_factory=dict)  # by name, if this is a mixture of several
+    counts: Sequence[int] = ()  # in a mixture, how many examples of each of its tasks an epoch takes
 
     @property
     def parts(self) -> dict[str, Sequence[Example]]:

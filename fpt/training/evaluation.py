@@ -23,6 +23,7 @@ from fpt.devices.engine import Engine
 from fpt.errors import UserError
 from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import WithBar
+from fpt.tasks.mixture import GAIN, joined_scores
 from fpt.tasks.task import Example, Task
 
 Output = TypeVar("Output")
@@ -75,16 +76,16 @@ class KeptSources:
     """
 
     def __init__(self, room: int) -> None:
-        self._room, self._states = room, dict[tuple[int, ...], Tensor]()
+        self._room, self._states = room, dict[tuple[str, *tuple[int, ...]], Tensor]()
 
-    def with_states(self, model: PromptedModel, batch: Batch, indices: Sequence[int]) -> Batch:
-        """The batch of the examples at `indices` with its states, which are computed the first time."""
-        states = self._states.get(tuple(indices))
+    def with_states(self, model: PromptedModel, batch: Batch, task: str, indices: Sequence[int]) -> Batch:
+        """The batch of a task's examples at `indices` with its states, which are computed the first time."""
+        states = self._states.get((task, *indices))
         if states is None:
             states = model.below(batch)
             self._room -= states.nbytes
             if self._room >= 0:
-                self._states[tuple(indices)] = states
+                self._states[task, *indices] = states
         return replace(batch, below=states)
 
 
@@ -122,7 +123,7 @@ class Evaluator:
 
         def answered(indices: list[int]) -> list[str]:
             batch = data.batch(indices).to(self.engine.device)
-            return self._outputs(model, kept.with_states(model, batch, indices) if kept else batch)
+            return self._outputs(model, kept.with_states(model, batch, self.task.name, indices) if kept else batch)
 
         batches = batches_by_length(data, self.batch_size)
         outputs = shared_out(batches, answered, self.with_bar, split, in_step=model.in_step)
@@ -145,6 +146,23 @@ class Evaluator:
             )
         halves = slice(number // 2), slice(number // 2, None)
         return [text for half in halves for text in self._outputs(model, batch.rows(half))]
+
+
+@dataclass(frozen=True)
+class MixedEvaluator(Evaluator):
+    """Scores a mixture, of whose tasks each has its own evaluator, in `parts`."""
+
+    parts: Sequence[Evaluator] = ()
+
+    def validate(
+        self, model: PromptedModel, some: Sequence[int] | None = None, kept: KeptSources | None = None
+    ) -> Evaluation:
+        """Score the answers to each task's validation examples, those of its own sample if `some` is given, or all."""
+        own = [part.validate(model, None if some is None else part.some, kept) for part in self.parts]
+        scores = joined_scores(self.task.tasks, [evaluation.metrics for evaluation in own])
+        outputs = [output for evaluation in own for output in evaluation.answers.outputs]
+        read = [answer for evaluation in own for answer in evaluation.answers.read]
+        return Evaluation(scores, scores[GAIN], Answers(outputs, read))
 
 
 def shared_out(
@@ -188,17 +206,23 @@ def longest_answer(task: Task, train: Encoded, limit: int) -> int:
 def predictions(answers: Answers, task: Task, examples: Sequence[Example]) -> bytes:
     """The content of predictions.jsonl: id, input, output, answer, golds and correctness of every example.
 
-    Correctness is null where answers are not simply right or wrong, and where there are no golds.
+    In a mixture they name their task. Correctness is null where answers are not simply right or wrong, and where there
+    are no golds.
     """
     rows = (
         {
+            **({"task": example.task} if example.task else {}),
             "id": example.id,
             "input": example.source,
             "output": output,
             "answer": answer,
             "gold": example.golds,
-            "correct": task.correct(answer, example) if task.correct and example.golds else None,
+            "correct": _is_right(task.tasks.get(example.task, task), answer, example),
         }
         for example, output, answer in zip(examples, answers.outputs, answers.read, strict=True)
     )
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def _is_right(task: Task, answer: str, example: Example) -> bool | None:
+    return task.correct(answer, example) if task.correct and example.golds else None

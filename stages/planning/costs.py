@@ -12,6 +12,7 @@ import torch
 
 from fpt.backbones.family_table import Reading
 from fpt.backbones.shapes import Shape
+from fpt.config.mixture import tasks_of
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import EngineConfig, PromptConfig
 from fpt.data.batches import UpdateOrder, batches_by_length, micro_batches
@@ -149,10 +150,10 @@ def of_validation(config: RunConfig, schedule: Schedule, price: Price, flops: in
         return None
     source, target = config.task.source_length + config.prompt.length, config.task.target_length
     if price.reads.chooses(config.task.answer):
-        number = len(rules_of(config.task).labels)
+        number = max(len(rules_of(own.task).labels) for own in tasks_of(config).values())
         # A source is read once; its labels follow side by side, and have their first tokens from one place if causal.
         target = 1 + number * (target - 1) if price.reads.reads_target else number * target
-    looked = min(total, config.train.eval_examples or total)
+    looked = min(total, (config.train.eval_examples or total) * len(tasks_of(config)))
     times = {stage: _times(stage, schedule, config) for stage in schedule.stages}
     outputs = {stage: looked * number for stage, number in times.items()}
     if looked < total:

@@ -104,7 +104,12 @@ def evaluate(
         backbone, part = inputs.backbone, prompt.selection(inputs.backbone)
         module = prompt_in(backbone, part, prompt.config, prompt.tensors)
         with progress.running(), opened(backbone, part, engine, module) as model:
-            answers = evaluator.answers(model, data, split or config.task.valid_split)
+            if data is inputs.valid:
+                evaluation = evaluator.validate(model)
+                answers, metrics = evaluation.answers, evaluation.metrics
+            else:
+                answers = evaluator.answers(model, data, split or config.task.valid_split)
+                metrics = task.score(answers.read, examples) if examples[0].golds else {}
     # The baseline comes from training examples; a validation file that is given as task.train too has none.
     has_baseline = examples is task.valid and (config.task.valid is None or config.task.train != config.task.valid)
     scores = {
@@ -115,7 +120,7 @@ def evaluate(
         "split": split or config.task.valid_split,
         "examples": len(examples),
         "metric": task.metric,
-        "metrics": task.score(answers.read, examples) if examples[0].golds else None,
+        "metrics": metrics or None,
         "baseline": task.baseline_name if has_baseline else None,
         "majority": task.majority if has_baseline else None,
     }

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Sequence
 from itertools import combinations
 
+import numpy as np
 import pytest
 import torch
 
@@ -93,6 +94,28 @@ def test_little_of_what_is_computed_is_padding() -> None:
         real += int(batch.mask.sum())
         padded += batch.source.numel()
     assert 1 - real / padded < 0.10
+
+
+def test_a_mixture_has_its_shares_in_every_epoch_and_takes_each_tasks_examples_in_turn() -> None:
+    sizes, counts = np.array([40, 300, 24]), np.array([40, 120, 10])
+    data = Encoded.joined([lengths_like_boolq(size) for size in sizes], counts.tolist())
+    order = UpdateOrder(data, batch_size=10, seed=3, bucket=17)  # a bucket is an epoch
+    drawn = np.array([order.indices(update) for update in range(17 * 30)]).reshape(30, 170)
+    of_tasks = np.digitize(drawn, sizes.cumsum())
+    assert [np.bincount(epoch).tolist() for epoch in of_tasks] == [counts.tolist()] * 30
+    seen = np.split(np.bincount(drawn.ravel(), minlength=sizes.sum()), sizes.cumsum()[:-1])
+    assert all(times.max() - times.min() <= 1 for times in seen)
+    assert len(set(drawn[0])) == 170  # none twice before its task has given all
+    assert UpdateOrder(data, batch_size=10, seed=3, bucket=17).indices(400) == order.indices(400)
+    assert UpdateOrder(data, batch_size=10, seed=4, bucket=17).indices(400) != order.indices(400)
+
+
+def test_a_mixture_that_takes_all_is_as_one_task() -> None:
+    parts = [lengths_like_boolq(50), lengths_like_boolq(30)]
+    mixed, whole = Encoded.joined(parts, [50, 30]), of_lengths([size for part in parts for size, _ in part.lengths])
+    both = (UpdateOrder(data, batch_size=8, seed=1) for data in (mixed, whole))
+    drawn, alone = (np.array([order.indices(update) for update in range(10)]) for order in both)
+    assert np.sort(drawn, None).tolist() == np.sort(alone, None).tolist() == list(range(80))
 
 
 def test_micro_batches_are_parts_of_the_batch() -> None:
