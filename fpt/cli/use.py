@@ -230,6 +230,9 @@ def export(arguments: Arguments) -> None:
     if to == "embeds":
         if "text" not in options and "input" not in options:
             raise UserError("to=embeds: give input=FILE or text=…, what is to be embedded behind the prompt")
+        if configs[0].task.of:
+            one = f"train one task from it first, by task=NAME prompt.init=file prompt.file={paths[0]}"
+            raise UserError(f"to=embeds: is for the texts of one task, and this prompt is of several; {one}")
         windows = asked(arguments, configs[0], by_template(rules_of(configs[0].task)), faults)
         texts = ([example for _, example in window] for window in windows)
     with progress.console.status("importing torch and transformers"):
