@@ -82,6 +82,15 @@ def test_few_validation_examples_of_a_sorted_file_have_every_label(tmp_path: Pat
     assert set(few.valid) < set(whole.valid)
 
 
+def test_the_first_examples_of_a_sorted_file_lack_a_label_which_is_said(tmp_path: Path) -> None:
+    (tmp_path / "subj.all").write_text("".join(f"{number // 200} number {number}\n" for number in range(400)))
+    first = opened("subj", tmp_path, "task.train_examples=150").notes[-1]
+    assert first.startswith(
+        "no training example has the label objective: a sorted file begins with others; task.shots=N"
+    )
+    assert not any("no training example" in note for note in opened("subj", tmp_path, "task.shots=20").notes)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
