@@ -29,7 +29,7 @@ def chosen(options: argparse.Namespace) -> list[Kind]:
             for rate in rates_of(model, arm)
         ]
     arms, seeds = list(PARTS) if options.parts else options.only, range(options.seeds)
-    more = arms, seeds, options.updates, options.examples
+    more = arms, seeds, options.updates, options.shots
     return [kind for model in options.model for kind in in_turn(model, options.tasks, *more)]
 
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", default=list(ARMS), choices=list(ARMS), help="arms (default: all)")
     parser.add_argument("--seeds", type=int, default=3, help="how many (default %(default)s)")
     parser.add_argument("--updates", type=int, default=UPDATES, help="of a run (default %(default)s)")
-    parser.add_argument("--examples", type=int, help="train on the first so many (default: all)")
+    parser.add_argument("--shots", type=int, help="train on so many examples of each label (default: all)")
     parser.add_argument("--dtype", default="auto", help="the models' precision; auto: fpt's choice, PEFT in float32")
     parser.add_argument("--threads", type=int, default=1, help="of a run (default %(default)s)")
     parser.add_argument("--tune", action="store_true", help="try each arm's rates, on a seed of their own")
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not options.done and not runs.is_done(kind):
             print(kind.name, file=sys.stderr, flush=True)
             runs.make(kind, options.models, options.data, options.dtype, options.threads, busy=options.busy)
-    rows = {name: row for name, row in runs.kept(options.examples).items() if row["task"] in options.tasks}
+    rows = {name: row for name, row in runs.kept(options.shots).items() if row["task"] in options.tasks}
     if options.json:
         by_model = {model: tables.of_model(rows, model, options.updates) for model in options.model}
         found = {model: {arm: tables.summary(arm, of) for arm in of} for model, of in by_model.items()}

@@ -61,13 +61,13 @@ class Kind(NamedTuple):
     seed: int
     updates: int
     rate: float | None = None  # of `--tune`; None: the arm's own
-    examples: int | None = None  # the first so many training examples; None: all
+    shots: int | None = None  # training examples of each label; None: all
 
     @property
     def name(self) -> str:
         """The run's name, in results and on disk."""
         arm = self.arm if self.rate is None else f"{self.arm}@{self.rate:g}"
-        few = "" if self.examples is None else f"-n{self.examples}"
+        few = "" if self.shots is None else f"-k{self.shots}"
         return f"{self.model}-{self.task}-{arm}-s{self.seed}-u{self.updates}{few}"
 
     @property
@@ -83,7 +83,7 @@ class Kind(NamedTuple):
         ]
         words += [f"train.batch_size={BATCH_SIZE}", f"train.eval_every={every}", f"train.eval_examples={LOOKED_AT}"]
         words += [f"task.valid_examples={SCORED}"]
-        words += [] if self.examples is None else [f"task.train_examples={self.examples}"]
+        words += [] if self.shots is None else [f"task.shots={self.shots}"]
         return words if self.rate is None else [*words, f"optim.lr={self.rate}"]
 
     def command(self, models: Path, data: Path, dtype: str, folder: Path) -> list[str]:
@@ -105,13 +105,13 @@ def in_turn(
     arms: Sequence[str],
     seeds: Sequence[int],
     updates: int,
-    examples: int | None = None,
+    shots: int | None = None,
 ) -> list[Kind]:
     """A model's runs, the most telling first: PEFT beside vanilla, all of vanilla's, then each arm's first seed."""
 
     def each(names: Sequence[str], some: Sequence[int]) -> Iterator[Kind]:
         return (
-            Kind(model, task, arm, seed, updates, examples=examples)
+            Kind(model, task, arm, seed, updates, shots=shots)
             for seed in some
             for arm in names
             for task in tasks

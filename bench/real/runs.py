@@ -23,14 +23,14 @@ PAUSE = 0.2  # seconds between two looks at a run's metrics
 Row = dict[str, Any]
 
 
-def kept(examples: int | None = None) -> dict[str, Row]:
-    """The rows of runs on so many training examples, by the run's name; of several with one name, the last."""
-    return {row["name"]: row for row in read_rows(FILE) if row.get("examples") == examples}
+def kept(shots: int | None = None) -> dict[str, Row]:
+    """The rows of runs on so many examples of each label, by the run's name; of several with one name, the last."""
+    return {row["name"]: row for row in read_rows(FILE) if row.get("shots") == shots}
 
 
 def is_done(kind: Kind) -> bool:
     """Whether there is a row of that name that was made with the same words."""
-    row = kept(kind.examples).get(kind.name)
+    row = kept(kind.shots).get(kind.name)
     return row is not None and row["words"] == kind.words
 
 

@@ -17,10 +17,10 @@ UPDATES = 40
 
 @pytest.mark.parametrize("arm", ARMS | PARTS)
 def test_an_arm_is_a_run_that_can_be_made(arm: str) -> None:
-    kind = Kind("gemma3", "trec", arm, 2, UPDATES, rate=0.5, examples=400)
-    config, name = compose.load(kind.words), f"gemma3-trec-{arm}@0.5-s2-u{UPDATES}-n400"
+    kind = Kind("gemma3", "trec", arm, 2, UPDATES, rate=0.5, shots=64)
+    config, name = compose.load(kind.words), f"gemma3-trec-{arm}@0.5-s2-u{UPDATES}-k64"
     assert (config.seed, config.train.updates, config.optim.lr) == (2, UPDATES, 0.5)
-    assert (kind.name, config.task.train_examples) == (name, 400)
+    assert (kind.name, config.task.shots) == (name, 64)
 
 
 def test_vanilla_is_run_beside_peft_then_in_all_seeds_and_then_the_others() -> None:
