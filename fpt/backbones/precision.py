@@ -120,17 +120,9 @@ def compute_states_in_float32(model: nn.Module) -> None:
     in_bfloat16 = set[nn.Parameter]()
     for module in model.modules():
         if isinstance(module, PRODUCTS):
-            module.register_forward_pre_hook(_rounded)
+            module.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(torch.bfloat16), *inputs[1:]))
         if isinstance(module, (*PRODUCTS, nn.Embedding)):
-            module.register_forward_hook(_in_float32)
+            module.register_forward_hook(lambda _, __, states: states.float())
             in_bfloat16.update(module.parameters())
     for parameter in set(model.parameters()) - in_bfloat16:  # the few numbers of norms
         parameter.data = parameter.data.float()
-
-
-def _rounded(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return inputs[0].to(torch.bfloat16), *inputs[1:]
-
-
-def _in_float32(_: nn.Module, __: Any, states: Tensor) -> Tensor:
-    return states.float()

@@ -203,7 +203,11 @@ def print_prompt(view: dict[str, Any]) -> None:
     )
     output.show(
         (
-            {"vector": str(number), "norm": f"{vector['norm']:.3g}", "nearest": _nearest(vector)}
+            {
+                "vector": str(number),
+                "norm": f"{vector['norm']:.3g}",
+                "nearest": "  ".join(f"{item['token']} {item['cosine']:.2f}" for item in vector["nearest"]),
+            }
             for number, vector in enumerate(view["vectors"], 1)
         ),
         words="nearest",
@@ -214,7 +218,3 @@ def print_prompt(view: dict[str, Any]) -> None:
             {"stage": str(number), **{str(other): f"{value:.3f}" for other, value in enumerate(row, 1)}}
             for number, row in enumerate(similarity, 1)
         )
-
-
-def _nearest(vector: dict[str, Any]) -> str:
-    return "  ".join(f"{item['token']} {item['cosine']:.2f}" for item in vector["nearest"])

@@ -48,7 +48,7 @@ class Price:
         self._source = cache(self._source_block)
         self._decoder = cache(self._decoder_block)
         self.head = cache(self._head_position)
-        self.sizes = cache(self._sizes)
+        self.sizes = cache(lambda shape: [parameter.numel() for parameter in self._skeleton(shape).parameters()])
         self.packed_weights = cache(self._packed_weights)
 
     def forward(self, shape: Shape, *, source: int, target: int, below: int = 0, prompt: PromptConfig = SOFT) -> int:
@@ -127,9 +127,6 @@ class Price:
     def parameters(self, shape: Shape) -> int:
         """How many frozen parameters a partial PLM has, with embedding and head; a tied head is counted once."""
         return sum(self.sizes(shape))
-
-    def _sizes(self, shape: Shape) -> list[int]:
-        return [parameter.numel() for parameter in self._skeleton(shape).parameters()]
 
     def _packed_weights(self, shape: Shape, dtype: str, quantize: str) -> tuple[int, int]:
         """Bytes of all weights, and the most bytes that a single one takes while it is dequantised."""
