@@ -147,8 +147,8 @@ def test_validations_read_a_source_once_where_there_is_room(backbone: Backbone, 
     first, seen = backbone.family.blocks_of(model.body, next(iter(backbone.shape)))[0], list[bool]()
     kept = KeptSources(room)
     hook = first.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[:2] == batch.source.shape))
-    found = [model.target_log_probs(kept.with_states(model, batch, ALL), targets) for _ in range(2)]
-    said = model.generate(kept.with_states(model, batch, ALL), max_new_tokens=6)
+    found = [model.target_log_probs(kept.with_states(model, batch, "task", ALL), targets) for _ in range(2)]
+    said = model.generate(kept.with_states(model, batch, "task", ALL), max_new_tokens=6)
     hook.remove()
     assert sum(seen) == reads
     assert all(torch.equal(one, model.target_log_probs(batch, targets)) for one in found)

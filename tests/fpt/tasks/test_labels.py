@@ -143,7 +143,10 @@ def test_mnli_quotes_are_letters_and_unlabelled_rows_are_left_out_on_request(tmp
     assert [example.target for example in task.valid] == ["<extra_id_0> entailment", "<extra_id_0> contradiction"]
     assert [example.id for example in task.valid] == ["0", "2"]
     assert task.labels == ("entailment", "neutral", "contradiction")
-    assert len(task.notes) == 1
+    assert [note.partition(":")[0] for note in task.notes] == [
+        "task.on_error=skip",
+        "no training example has the label entailment, contradiction",
+    ]
     assert (task.baseline_name, task.majority) == ("most common label", 0)
 
 

@@ -100,7 +100,7 @@ def test_what_is_read_back_is_what_was_decided(quick: list[str], tmp_path: Path,
         assert resolved.optim.lr == plan.lr is not None
         assert (resolved.train.micro_batch, resolved.train.activation_checkpointing) == (4, False)
         folder.write_json("plan.json", values | {"stages": [{"name": "1-6x6-24x24"}]})
-        with pytest.raises(UserError, match=r"run/plan\.json: is the plan of another version of fpt"):
+        with pytest.raises(UserError, match=r"run/plan\.json: was written by another version of fpt"):
             plan_run(config, stages, inputs, folder, 0)
     finally:
         folder.close()
