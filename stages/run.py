@@ -9,10 +9,12 @@ from fpt.config.run_config import RunConfig
 from fpt.config.schema import RecycleConfig
 from fpt.devices import distributed
 from fpt.devices.engine import open_device
+from fpt.prompts.prompted import PromptedModel
 from fpt.runs.progress import Progress
 from fpt.runs.run import RESULT
 from fpt.tasks.task import Task
 from fpt.training.checkpoint import TrainState
+from fpt.training.evaluation import Evaluation
 from fpt.training.loop import Changed, Span, train
 from stages.inputs import open_inputs
 from stages.journal import Journal
@@ -64,9 +66,7 @@ def _through_stages(setup: Setup) -> dict[str, Any]:
             journal.begin(setup, stage, state.seconds, before=spent)
             seconds = setup.seconds_until(stage, measured.seconds) - spent
             span = Span(stage.end, schedule.updates, keep_best=stage is schedule.last, seconds=seconds)
-            sources = for_validations(setup.config, setup.plan.states, model, setup.engine.device)
-            validate = replace(setup.evaluator, kept=sources).validate_in_training
-            for event in train(model, data, state, span, validate, recipe):
+            for event in train(model, data, state, span, _validation(setup, model), recipe):
                 journal.record(event)
                 state = event if isinstance(event, TrainState) else state
                 recipe = event.recipe if isinstance(event, Changed) else recipe
@@ -76,6 +76,12 @@ def _through_stages(setup: Setup) -> dict[str, Any]:
                 return finish(setup, measured, model, ends, journal.best)
         del model  # frees the smaller model before the larger one is built
     raise AssertionError("a schedule has a last stage")
+
+
+def _validation(setup: Setup, model: PromptedModel) -> Callable[[PromptedModel], Evaluation]:
+    """A stage's validation in training, which holds what it keeps of its sources until the stage is over."""
+    kept = for_validations(setup.config, setup.plan.states, model, setup.engine.device)
+    return replace(setup.evaluator, kept=kept).validate_in_training
 
 
 def recycled(state: TrainState, config: RecycleConfig) -> TrainState:

@@ -64,17 +64,18 @@ def learned(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "prompt.safetensors")
 
 
-def one_at_a_time(compute: Callable[..., KeptStates]) -> Callable[..., KeptStates]:
-    """The same, with a look whether the states of the stage before are gone when a stage's are computed."""
-    before: list[weakref.ref[torch.Tensor]] = []
+def one_at_a_time(make: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, with a look whether what was made for the stage before is gone when a stage's is made."""
+    before: list[weakref.ref[Any]] = []
 
-    def compute_alone(*about: Any) -> KeptStates:
-        assert all(rows() is None for rows in before), "two stages' states at once"
-        kept = compute(*about)
-        before.append(weakref.ref(kept.rows))
-        return kept
+    def make_alone(*about: Any) -> Any:
+        assert all(made() is None for made in before), "two stages' states at once"
+        made = make(*about)
+        if made is not None:
+            before.append(weakref.ref(made.rows if isinstance(made, KeptStates) else made))
+        return made
 
-    return compute_alone
+    return make_alone
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,7 @@ def runs(trains: None, checkpoint: Path, boolq: Path, tmp_path_factory: pytest.T
     folders = {kind: place / kind / "run" for kind in KINDS}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("stages.kept_states.states_below", one_at_a_time(states_below))
+        patch.setattr("stages.run.for_validations", one_at_a_time(kept_states.for_validations))
         for kind, folder in folders.items():
             assert main(["train", *quick_words(checkpoint, boolq, folder), *LATE, f"prompt.cache={kind}"]) == 0
     return folders
