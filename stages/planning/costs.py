@@ -144,7 +144,8 @@ def of_validation(config: RunConfig, schedule: Schedule, price: Price, flops: in
     """What validations cost at the length limits, next to training's `flops`; None: the number of examples is unknown.
 
     `times` is how many validations training has. If they are on a sample, the best prompt and the last one are scored
-    on all examples after it. `examples` are all outputs, `flops` theirs, and `share` those of all the run's FLOPs.
+    on all examples after it. `examples` are all outputs, `flops` theirs, and `share` those of all the run's FLOPs. On a
+    CPU what the prompt does not change is computed once in a stage. The device may not be auto.
     """
     if not (total := most_examples(config)[1]):
         return None
@@ -158,7 +159,14 @@ def of_validation(config: RunConfig, schedule: Schedule, price: Price, flops: in
     outputs = {stage: looked * number for stage, number in times.items()}
     if looked < total:
         outputs[schedule.last] += 2 * total
-    spent = sum(number * price.forward(stage.shape, source=source, target=target) for stage, number in outputs.items())
+    is_kept = kind_of(config.prompt).is_behind or not price.reads.reads_target  # see `kept_states.for_validations`
+    is_kept = is_kept and config.prompt.cache != "off" and not is_for_card(config.engine)
+    sizes: dict[str, Any] = {"source": source, "target": target, "prompt": config.prompt}
+    spent = 0
+    for stage, number in outputs.items():
+        again = looked * max(0, times[stage] - 1) if is_kept else 0
+        each, kept = (cost(stage.shape, below=schedule.below(stage), **sizes) for cost in (price.forward, price.fixed))
+        spent += number * each - again * kept
     share = spent / (spent + flops)
     return {"times": sum(times.values()), "examples": sum(outputs.values()), "flops": spent, "share": share}
 

@@ -199,7 +199,7 @@ def described(config: RunConfig, schedule: Schedule) -> dict[str, Any]:
         "target_length": config.task.target_length,
         **plan.to_json(),
         "blocks": [_blocks(stage, schedule) for stage in schedule.stages],
-        "validation": of_validation(config, schedule, price, plan.flops),
+        "validation": of_validation(_with_device(config), schedule, price, plan.flops),
     }
 
 

@@ -25,6 +25,7 @@ MILLIONS = {
     "gpt2": 124,
     "gpt2-large": 774,
     "llama-3.2-1b": 1236,
+    "smollm2-135m": 135,
     "qwen3-0.6b": 596,
     "qwen3-1.7b": 1721,
     "gemma3-270m": 268,

@@ -47,6 +47,17 @@ def test_a_causal_model_reads_a_source_once_for_all_labels() -> None:
     assert flops[0] < 1.2 * flops[1]
 
 
+@pytest.mark.parametrize("given", ["smollm2-135m prompt=suffix", "t5-large prompt=suffix", "t5-large prompt=late"])
+def test_on_a_cpu_a_source_is_read_once_where_the_prompt_does_not_change_it(given: str) -> None:
+    words = [*f"model={given}".split(), "task=mnli", "schedule=pt", "train.updates=1000"]
+    words += ["train.eval_every=100", "train.eval_examples=null", "engine.device=cpu"]
+    kept, every = planned(*words)["flops"], planned(*words, "prompt.cache=off")["flops"]
+    once = planned(*words, "train.eval_every=1000")["flops"]
+    on_card = planned(*words, "engine.device=cuda", "engine.device_memory=80GB")["flops"]
+    assert every == on_card == pytest.approx(10 * once)
+    assert once < kept < 0.65 * every
+
+
 def test_where_the_number_of_examples_is_not_known_nothing_is_said(boolq: Path) -> None:
     config = load([f"task.data={boolq}", "model=t5-small"])
     assert described(config, schedule.of(config))["validation"] is None
