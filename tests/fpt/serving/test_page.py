@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fpt.tasks.predict_input import raw_example
 from tests.browser import NEEDED, started
 from tests.fpt.serving.conftest import HOSTILE, Here
 
@@ -41,7 +42,7 @@ def test_a_person_asks_and_is_answered(browser: Any, here: Here) -> None:
     Select(browser.find_element(By.ID, "prompt")).select_by_value("mnli")
     assert area.get_attribute("value") == f"{HOSTILE} mnli"
     text = "hypothesis: The lamp is red. premise: The lamp is blue."
-    (wanted,) = here.mixed.predictors["mnli"]([text])
+    (wanted,) = here.mixed.answer([raw_example(text)._replace(group="mnli")])
     assert asked(text).startswith((wanted.answer or "(nothing)") + "\nprobability ")
     assert "tokens of the text were too many, and cut" in asked("lamp " * 200)
     assert asked("x" * 2500) == "the body has more than 2,000 bytes"
