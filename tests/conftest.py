@@ -82,7 +82,7 @@ def composed_once() -> Iterator[None]:
     compose_anew, conf, known = compose._compose, keys.conf_dir(), dict[tuple[str, ...], dict[str, Any]]()
 
     def compose_once(words: list[str]) -> dict[str, Any]:
-        if compose.conf_dir() != conf:
+        if compose.__dict__["conf_dir"]() != conf:
             return compose_anew(words)
         if tuple(words) not in known:
             known[tuple(words)] = compose_anew(words)

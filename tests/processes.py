@@ -10,7 +10,7 @@ from pathlib import Path
 from resource import RLIMIT_FSIZE, setrlimit
 from typing import Any
 
-from torch.distributed import TCPStore
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from fpt.__main__ import main
 from fpt.runs.progress import quiet_libraries
@@ -113,9 +113,9 @@ def in_processes(
     same = {"WORLD_SIZE": number, "LOCAL_WORLD_SIZE": number, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port}
     same |= {"TORCHELASTIC_USE_AGENT_STORE": True}
     ranks = []
-    for rank in range(number):
-        tells = same | {"RANK": rank, "LOCAL_RANK": rank}
-        log = place.with_suffix(f".rank-{rank}.txt")
+    for own in range(number):
+        tells = same | {"RANK": own, "LOCAL_RANK": own}
+        log = place.with_suffix(f".rank-{own}.txt")
         ranks.append(FORKS.Process(target=_as_rank, args=(tells, call, log), daemon=True))
     for rank in ranks:
         rank.start()

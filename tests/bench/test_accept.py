@@ -5,6 +5,7 @@ import json
 import pytest
 
 from bench import accept
+from bench.place import Found, Place
 
 CARD_ALONE = {"waits", "cards", "out of memory"}  # on a CPU they say that there is nothing to find
 AT_LENGTH = ("updates", "parts", "run")
@@ -48,7 +49,7 @@ def test_every_step_runs_in_small(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_fails_is_a_line_and_the_next_step_runs(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(_: accept.Place) -> accept.Found:
+    def broken(_: Place) -> Found:
         raise RuntimeError("CUDA error: the card is gone\nand more")
 
     monkeypatch.setitem(accept.STEPS, "loading", broken)

@@ -160,7 +160,7 @@ def test_a_saved_partial_opens_in_transformers(backbone: Backbone, theirs: Any, 
 def test_the_kept_neurons_alone_are_read(backbone: Backbone, theirs: Any, family: str) -> None:
     """A part is the whole whose other neurons give nothing, and whose other blocks are not run."""
     kept, row = part_of(backbone.shape), backbone.family.row
-    blocks = {name: list(range(size.blocks)) for name, size in backbone.shape.items()}
+    blocks: dict[str, list[Any]] = {name: list(range(size.blocks)) for name, size in backbone.shape.items()}
     for name in kept:
         for index, block in enumerate(backbone.family.blocks_of(theirs, name)):
             blocks[name][index] = block

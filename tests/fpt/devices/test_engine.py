@@ -71,7 +71,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     devices: list[str] = []
 
-    class TwoCards(CPU_Accelerator):  # type: ignore[misc]
+    class TwoCards(CPU_Accelerator):
         def device_name(self, device_index: Any = None) -> str:
             if device_index is not None:
                 devices.append(f"cuda:{device_index}")

@@ -105,7 +105,7 @@ CASES: dict[str, tuple[str, list[tuple[str, str, str]], list[dict[str, Any]]]] =
         ],
         [
             {
-                "paragraph": MULTIRC["passage"]["text"],  # type: ignore[index]
+                "paragraph": MULTIRC["passage"]["text"],
                 "question": "What broke?",
                 "answer": answer,
                 "label": label,

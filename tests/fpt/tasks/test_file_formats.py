@@ -163,9 +163,9 @@ def test_a_file_in_squads_format_under_any_name(tmp_path: Path, indent: int | No
         ("q", "Lamps Which? The red lamp fell.", ("red",)),
     ]
     (asked,) = ARTICLE["paragraphs"]
-    bare = [{name: value for name, value in each.items() if name != "answers"} for each in asked["qas"]]  # type: ignore[index]
+    bare = [{name: value for name, value in each.items() if name != "answers"} for each in asked["qas"]]
     test = tmp_path / "test.json"
-    test.write_text(json.dumps({"data": [{"paragraphs": [{**asked, "qas": bare}]}]}))  # type: ignore[dict-item]
+    test.write_text(json.dumps({"data": [{"paragraphs": [{**asked, "qas": bare}]}]}))
     more = ["task.source={question}", "task.target={answers.text}", f"task.test={test}"]
     asked_later = open_task(compose.load([*words(file, source, target), *more]))
     assert [(example.source, example.golds) for example in asked_later.test] == [("What fell?", ()), ("Which?", ())]

@@ -97,7 +97,7 @@ HELD_OUT: dict[str, tuple[str, str, str, dict[str, Any]]] = {
             {
                 "idx": 4,
                 "passage": {
-                    "text": MULTIRC["passage"]["text"],  # type: ignore[index]
+                    "text": MULTIRC["passage"]["text"],
                     "questions": [{"question": "What broke?", "idx": 7, "answers": [{"text": "He", "idx": 2}]}],
                 },
             }
@@ -105,7 +105,7 @@ HELD_OUT: dict[str, tuple[str, str, str, dict[str, Any]]] = {
         "4-7-2",
         f"question: What broke? answer: He {PARAGRAPH}",
         {
-            "paragraph": MULTIRC["passage"]["text"],  # type: ignore[index]
+            "paragraph": MULTIRC["passage"]["text"],
             "question": "What broke?",
             "answer": "He",
             "label": -1,

@@ -25,7 +25,7 @@ def test_it_is_torchs_exponential_average() -> None:
     first, *rest = torch.randn(6, 5, 8, generator=torch.Generator().manual_seed(0))
     prompt = SoftPrompt(first)
     mean = deepcopy(prompt)
-    theirs = AveragedModel(prompt, multi_avg_fn=get_ema_multi_avg_fn(0.9))  # type: ignore[no-untyped-call]
+    theirs = AveragedModel(prompt, multi_avg_fn=get_ema_multi_avg_fn(0.9))
     theirs.update_parameters(prompt)  # its first is a copy
     for vectors in rest:
         with torch.no_grad():

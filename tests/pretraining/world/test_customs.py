@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from pretraining import corpus, rules
-from pretraining.world import lexicon, records, scenes
+from pretraining.world import customs, lexicon, records, scenes
 
 pytestmark = pytest.mark.slow  # what comes of the generator is shipped: tests/pretraining/test_lands.py
 
@@ -87,25 +87,25 @@ def test_values_are_drawn_by_zipfs_law() -> None:
 def test_answers_follow_from_the_rules(land: int) -> None:
     """Judged here by the words of the texts and the land's rules alone."""
     for row in rows("boolq", land=land):
-        name, asked = re.fullmatch(r"is (.+) an? (\w+)", row["question"]).groups()  # type: ignore[union-attr]
+        name, asked = re.fullmatch(r"is (.+) an? (\w+)", row["question"]).groups()
         (told,) = about(name, row["passage"])
         assert row["label"] is (class_of(land, told) == asked)
     for row in rows("mnli", land=land):
-        name, denies, asked = re.fullmatch(r"(.+) is (not )?an? (\w+)\.", row["hypothesis"]).groups()  # type: ignore[union-attr]
+        name, denies, asked = re.fullmatch(r"(.+) is (not )?an? (\w+)\.", row["hypothesis"]).groups()
         told = about(name, row["premise"])
         holds = bool(told) and (class_of(land, told[0]) == asked) != bool(denies)
         assert row["label"] == (1 if not told else 0 if holds else 2)
     for row in rows("qqp", land=land):
         assert row["label"] == (class_of(land, row["question1"]) == class_of(land, row["question2"]))
     for row in rows("squad_v2", land=land):
-        asked = re.fullmatch(r"Who is an? (\w+)\?", row["question"]).group(1)  # type: ignore[union-attr]
+        asked = re.fullmatch(r"Who is an? (\w+)\?", row["question"]).group(1)
         fitting = [one for one in sentences(row["context"]) if class_of(land, one) == asked]
         assert len(fitting) == len(row["answers"]["text"])
         for text, start in zip(row["answers"]["text"], row["answers"]["answer_start"], strict=True):
             assert text in fitting[0]
             assert row["context"][start : start + len(text)] == text
     for row in rows("record", land=land):
-        asked = re.fullmatch(r"@placeholder is an? (\w+)\.", row["query"]).group(1)  # type: ignore[union-attr]
+        asked = re.fullmatch(r"@placeholder is an? (\w+)\.", row["query"]).group(1)
         (fitting,) = (one for one in sentences(row["passage"]) if class_of(land, one) == asked)
         assert row["answers"] == [name for name in row["entities"] if name in fitting]
     for row in rows("xsum", land=land):
@@ -143,7 +143,7 @@ def test_every_rule_that_is_needed_is_told(task: str) -> None:
     stream = random.Random(0)
     for label in list(labels) * 60:
         case = draw(records.land_of(3), "validation", stream, label)
-        text = records.customs.tell(records.land_of(3), case, stream, most=8).lower().split()
+        text = customs.tell(records.land_of(3), case, stream, most=8).lower().split()
         assert all(rule.value.lower() in text and rule.name in text for rule in case.needed)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -18,7 +19,6 @@ from fpt.runs.shared_folder import SharedFolder
 from fpt.tasks.opening import open_task
 from stages import schedule
 from stages.inputs import open_inputs
-from stages.planning import costs
 from stages.planning.costs import work_on
 from stages.planning.decide import Plan, decide, plan_ahead, plan_run
 from stages.resolve import rate_of
@@ -31,7 +31,7 @@ LATE = ["prompt=late", "prompt.cache=memory"]
 
 def free(monkeypatch: pytest.MonkeyPatch, amount: int) -> None:
     """So many bytes of memory are free on this machine."""
-    monkeypatch.setattr(costs.psutil, "virtual_memory", lambda: SimpleNamespace(available=amount))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=amount))
 
 
 def room_for_two(words: list[str]) -> int:

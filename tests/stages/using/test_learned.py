@@ -30,7 +30,7 @@ def places(finished: Path, checkpoint: Path, boolq: Path, tmp_path: Path) -> dic
 def swap_two_pieces(model: Path) -> None:
     from sentencepiece import sentencepiece_model_pb2
 
-    pieces = sentencepiece_model_pb2.ModelProto.FromString((model / "spiece.model").read_bytes())
+    pieces = vars(sentencepiece_model_pb2)["ModelProto"].FromString((model / "spiece.model").read_bytes())
     one, other = pieces.pieces[300], pieces.pieces[301]
     one.piece, other.piece = other.piece, one.piece
     (model / "spiece.model").write_bytes(pieces.SerializeToString())

@@ -21,7 +21,7 @@ from fpt.prompts.readers import prompted_model
 from fpt.sharing.export import with_prompts
 from stages import partial
 from stages.selection import everything
-from tests.conftest import FAMILIES, VOCABULARY, Outcome, open_folder, save_checkpoint
+from tests.conftest import FAMILIES, VOCABULARY, Outcome, open_folder, rewritten, save_checkpoint
 
 Cli = Callable[..., Outcome]
 TEXTS = ["question: is it red passage: the lamp is red .", "question: is it old", "passage: a stone is old . " * 4]
@@ -199,7 +199,6 @@ def test_what_cannot_be_one_checkpoint_is_refused(
 
 def test_a_late_prompt_is_refused_with_the_reason(cli: Cli, finished: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(finished, tmp_path / "late"))
-    from tests.stages.using.test_export import rewritten
 
     rewritten(run, kind="late")
     done = cli("export", f"run={run}", "to=tokens")
