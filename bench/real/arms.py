@@ -4,14 +4,15 @@ Every arm is asked for at fpt's own defaults but where its words say otherwise; 
 its three rates on a seed of their own, and the best goes into its words.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 VANILLA, PEFT = "pt", "peft"
 BATCH_SIZE, LOOKS, LOOKED_AT, SCORED = 8, 10, 100, 500  # validations of a run, examples of each, and at its end
 TUNED_ON = 7  # the seed of `--tune`
-TASKS = ("trec", "sst2", "subj")
+UPDATES = {"trec": 300, "sst2": 150, "subj": 150}  # after which vanilla prompt tuning gains little
+TASKS = tuple(UPDATES)
 MODELS = {"smollm2": TASKS, "gemma3": ("trec",)}  # folders of `--models`, and the tasks that each is tried on
 
 
@@ -104,14 +105,14 @@ def in_turn(
     tasks: Sequence[str],
     arms: Sequence[str],
     seeds: Sequence[int],
-    updates: int,
+    updates: Mapping[str, int] = UPDATES,
     shots: int | None = None,
 ) -> list[Kind]:
     """A model's runs, the most telling first: PEFT beside vanilla, all of vanilla's, then each arm's first seed."""
 
     def each(names: Sequence[str], some: Sequence[int]) -> Iterator[Kind]:
         return (
-            Kind(model, task, arm, seed, updates, shots=shots)
+            Kind(model, task, arm, seed, updates[task], shots=shots)
             for seed in some
             for arm in names
             for task in tasks

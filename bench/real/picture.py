@@ -1,19 +1,17 @@
 """The README's picture: `python -m bench.real.picture > docs/real-models.svg` draws score against FLOPs and seconds.
 
-A line is the mean over tasks and seeds that every line has, of runs that were alone on the machine. FLOPs and seconds
-are shares of vanilla prompt tuning's.
+A line is the mean over the tasks and seeds that every line beside it has. FLOPs and seconds are shares of vanilla
+prompt tuning's; seconds are of runs that were alone on the machine.
 """
 
 import argparse
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.real import runs
-from bench.real.__main__ import UPDATES
-from bench.real.arms import ARMS, PEFT, VANILLA
+from bench.real.arms import PEFT, VANILLA
 from bench.real.runs import Row
 from bench.real.tables import Look, Pair, looks, of_model
 from bench.svg import text_of
@@ -24,8 +22,12 @@ LABELS = {
     PEFT: "PEFT in transformers' Trainer",
     "suffix": "prompt behind the source",
     "late": "late prompt",
+    "cr": "published schedule (CR)",
 }
-SPENT = {"flops": "training FLOPs", "cpu": "seconds from the command on"}
+PANELS = {  # what is spent, how it is called, and the arms that are drawn
+    "flops": ("training FLOPs", (VANILLA, "suffix", "late", "cr")),
+    "cpu": ("seconds from the command on", (VANILLA, "suffix", PEFT)),
+}
 
 
 def curve(
@@ -44,36 +46,32 @@ def curve(
 @STYLED
 def drawn(by_arm: Mapping[str, Mapping[Pair, Row]]) -> str:
     """Draw each arm's score against what it took, as SVG."""
-    alone = [{pair for pair, row in rows.items() if not row.get("busy")} for rows in by_arm.values()]
-    pairs = [pair for pair in by_arm[VANILLA] if all(pair in each for each in alone)]
-    figure = Figure(figsize=(8.4, 3.3), layout="constrained")
-    for axes, (spent, label) in zip(figure.subplots(1, 2, sharey=True), SPENT.items(), strict=True):
-        for number, (arm, rows) in enumerate(by_arm.items()):
-            if spent == "cpu" or arm != PEFT:
-                points = curve(rows, by_arm[VANILLA], pairs, spent)
-                dashes, colour = divmod(number, len(COLOURS))
-                look = {"color": COLOURS[colour], "linestyle": "--" if dashes else "-", "linewidth": 1.8}
-                axes.plot(*zip(*points, strict=True), **look, label=LABELS.get(arm, arm))
-        _named(axes, label)
-    axes.legend(loc="lower right", fontsize=8, frameon=False)
-    figure.axes[0].set_ylabel(f"accuracy, mean of {len(pairs)} run{'s' * (len(pairs) > 1)}")
+    figure = Figure(figsize=(8.4, 3.7), layout="constrained")
+    for axes, (spent, (name, arms)) in zip(figure.subplots(1, 2, sharey=True), PANELS.items(), strict=True):
+        shown = {arm: by_arm[arm] for arm in arms if arm in by_arm}
+        timed = [
+            {pair for pair, row in of_arm.items() if spent != "cpu" or not row.get("busy")} for of_arm in shown.values()
+        ]
+        pairs = [pair for pair in by_arm[VANILLA] if all(pair in each for each in timed)]
+        for arm, of_arm in shown.items():
+            points = curve(of_arm, by_arm[VANILLA], pairs, spent)
+            colour = COLOURS[list(LABELS).index(arm)]
+            axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.8, label=LABELS[arm])
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        axes.set_xlabel(f"{name}, of vanilla prompt tuning's")
+        axes.set_title(f"mean of {len(pairs)} runs", fontsize=9)
+        axes.legend(loc="lower right", fontsize=8, frameon=False)
+    figure.axes[0].set_ylabel("accuracy, validation")
     return text_of(figure, "picture")
-
-
-def _named(axes: Axes, spent: str) -> None:
-    axes.set_xlim(left=0)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.set_xlabel(f"{spent}, of vanilla prompt tuning's")
 
 
 def main() -> None:
     """Print the picture."""
     parser = argparse.ArgumentParser(prog="python -m bench.real.picture", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="smollm2")
-    parser.add_argument("--updates", type=int, default=UPDATES)
-    parser.add_argument("--only", nargs="+", default=[VANILLA, PEFT, "suffix"], choices=list(ARMS), help="arms")
     options = parser.parse_args()
-    print(drawn(of_model(runs.kept(), options.model, options.updates, options.only)), end="")
+    print(drawn(of_model(runs.kept(), options.model)), end="")
 
 
 if __name__ == "__main__":

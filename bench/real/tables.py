@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from bench.real.arms import ARMS, BATCH_SIZE, COMPRESSED, PARTS, PEFT, SHARES, TASKS, VANILLA
+from bench.real.arms import ARMS, BATCH_SIZE, COMPRESSED, PARTS, PEFT, SHARES, TASKS, UPDATES, VANILLA
 from bench.real.runs import Row
 from bench.runs import table
 from stages.several import Point, reaches
@@ -17,7 +17,7 @@ Pair = tuple[str, int]  # task and seed
 INTRODUCTION = """\
 ## {model}
 
-{runs} runs of {updates} updates of {batch} examples, {threads}, {processor}.
+{runs} runs of batches of {batch} examples ({updates}), {threads}, {processor}.
 ± is a 95 % interval over seeds or runs. Seconds are the processor's, from the command on, and beside vanilla's or
 PEFT's of the same task and seed.
 """
@@ -41,12 +41,12 @@ def looks(row: Row) -> list[Look]:
 
 
 def of_model(
-    rows: Mapping[str, Row], model: str, updates: int, arms: Iterable[str] = ARMS
+    rows: Mapping[str, Row], model: str, updates: Mapping[str, int] = UPDATES, arms: Iterable[str] = ARMS
 ) -> dict[str, dict[Pair, Row]]:
-    """A model's rows of so many updates, without those that tune a rate: by arm, task and seed."""
+    """A model's rows of so many updates on each task, without those that tune a rate: by arm, task and seed."""
     found: dict[str, dict[Pair, Row]] = {arm: {} for arm in arms}
     for row in rows.values():
-        if (row["model"], row["updates"], row["rate"]) == (model, updates, None) and row["arm"] in found:
+        if (row["model"], row["updates"], row["rate"]) == (model, updates[row["task"]], None) and row["arm"] in found:
             found[row["arm"]][row["task"], row["seed"]] = row
     return {arm: of_arm for arm, of_arm in found.items() if of_arm}
 
@@ -84,26 +84,26 @@ def _to_score(row: Row, other: Row, spent: str) -> float | None:
     return None if there is None else there / whole
 
 
-def printed(rows: Mapping[str, Row], model: str, updates: int) -> str:
+def printed(rows: Mapping[str, Row], model: str, updates: Mapping[str, int]) -> str:
     """A model's table in Markdown, of the runs that are done; nothing if none is."""
     by_arm = of_model(rows, model, updates)
     if not by_arm:
         return ""
     some = next(iter(next(iter(by_arm.values())).values()))
+    tasks = [task for task in TASKS if any(pair[0] == task for of_arm in by_arm.values() for pair in of_arm)]
     introduction = INTRODUCTION.format(
         model=model,
         runs=sum(map(len, by_arm.values())),
-        updates=updates,
+        updates=", ".join(f"{task}: {updates[task]} updates" for task in tasks),
         batch=BATCH_SIZE,
         threads=f"{some['threads']} thread{'s' * (some['threads'] > 1)}",
         processor=some["processor"],
     )
-    tasks = [task for task in TASKS if any(pair[0] == task for of_arm in by_arm.values() for pair in of_arm)]
     lines = [_line(arm, summary(arm, by_arm), tasks) for arm in by_arm]
     return f"{introduction}\n{table(('arm', *tasks, *COLUMNS), lines)}"
 
 
-def of_parts(rows: Mapping[str, Row], model: str, updates: int) -> str:
+def of_parts(rows: Mapping[str, Row], model: str, updates: Mapping[str, int]) -> str:
     """The paper's Table 1: a prompt's last score on the part that it was trained on, then on the full model."""
     by_arm = of_model(rows, model, updates, PARTS)
 

@@ -12,14 +12,14 @@ from bench.real.tables import of_model, of_parts, printed, summary
 from fpt.config import compose
 from fpt.data.encoded import IGNORED
 
-UPDATES = 40
+UPDATES = dict.fromkeys(TASKS, 40)
 
 
 @pytest.mark.parametrize("arm", ARMS | PARTS)
 def test_an_arm_is_a_run_that_can_be_made(arm: str) -> None:
-    kind = Kind("gemma3", "trec", arm, 2, UPDATES, rate=0.5, shots=64)
-    config, name = compose.load(kind.words), f"gemma3-trec-{arm}@0.5-s2-u{UPDATES}-k64"
-    assert (config.seed, config.train.updates, config.optim.lr) == (2, UPDATES, 0.5)
+    kind = Kind("gemma3", "trec", arm, 2, 40, rate=0.5, shots=64)
+    config, name = compose.load(kind.words), f"gemma3-trec-{arm}@0.5-s2-u40-k64"
+    assert (config.seed, config.train.updates, config.optim.lr) == (2, 40, 0.5)
     assert (kind.name, config.task.shots) == (name, 64)
 
 
@@ -32,7 +32,7 @@ def test_vanilla_is_run_beside_peft_then_in_all_seeds_and_then_the_others() -> N
 
 
 def row(arm: str, seed: int, looks: list[list[Any]], **more: Any) -> dict[str, Any]:
-    kind = Kind("smollm2", "trec", arm, seed, UPDATES)
+    kind = Kind("smollm2", "trec", arm, seed, 40)
     fixed = {"metric": {"last": looks[-1][3]}, "flops": looks[-1][2], "stages": 1, "threads": 1, "processor": "a"}
     return {"name": kind.name, **kind._asdict(), "looks": looks, **fixed, **more}
 
