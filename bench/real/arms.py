@@ -34,6 +34,8 @@ ARMS = {  # the most telling first
     "ld": Arm(("schedule=ld",)),
     "cr-half": Arm(("schedule=cr-half",)),
     "fast": Arm(("schedule=fast",)),
+    "bos": Arm(("schedule=pt", "task.add_bos_token=true")),
+    "chat": Arm(("schedule=pt", "task.chat=true")),
 }
 # PEFT's rates to try, the best first. Its vectors are as large as what enters the first block, and a Gemma multiplies
 # its embeddings there by the root of their width.
