@@ -46,7 +46,7 @@ class Inputs:
 
     def to_score(self, config: RunConfig) -> Encoded:
         """A random sample of the training examples, on which neurons are scored; all of them if they are few."""
-        count = config.schedule.importance_examples
+        count = config.num_scored
         if self.train.mixed:  # in the shares of training
             return self.train.taken(in_epoch(self.train, config.seed, 0)[:count].tolist())
         return self.train.taken(drawn(len(self.train), count, config.seed, "importance"))

@@ -153,7 +153,7 @@ class ScheduleConfig(Group, key="schedule"):
     reduce: str = setting("task", choices=("task", "encoder", "both"))
     blocks: str = setting("auto", choices=("auto", "evenly", "outer"))
     partial_end: bool = False
-    importance_examples: int = setting(1000, least=1)
+    importance_examples: int | None = setting(None, least=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,7 +49,7 @@ class Work:
 def work_at_limits(config: RunConfig, schedule: Schedule, reads: Reading, examples: int | None) -> Work:
     """The work of a run in which every text is as long as the task's limits allow."""
     source, target = longest = config.task.source_length, config.task.target_length
-    whole, scored = source + config.prompt.length, config.schedule.importance_examples
+    whole, scored = source + config.prompt.length, config.num_scored
     is_scored, number = bool(schedule.scored()), examples or 0
     return Work(
         lambda *_: [(config.train.batch_size, whole, target)],

@@ -392,3 +392,16 @@ def test_a_batch_has_no_more_examples_than_there_are() -> None:
     loaded = compose.load(["train.batch_size=32", "train.micro_batch=24", "engine.processes=4"])
     sizes = [loaded.with_batches_of(number).train for number in (None, 100, 16, 2)]
     assert [(train.batch_size, train.micro_batch) for train in sizes] == [(32, 24), (32, 24), (16, 16), (4, 4)]
+
+
+@pytest.mark.parametrize(
+    ("words", "number"),
+    [
+        ("experiment=large-cr", 1000),
+        ("train.updates=150 train.batch_size=8", 64),
+        ("train.updates=1000 train.batch_size=16", 160),
+        ("train.updates=1000 train.batch_size=16 schedule.importance_examples=5000", 5000),
+    ],
+)
+def test_neurons_are_scored_on_a_hundredth_of_what_a_run_trains_on(words: str, number: int) -> None:
+    assert compose.load([*words.split(), "task=boolq", "model=t5-large"]).num_scored == number
