@@ -27,7 +27,7 @@ class Output(Console):
 
     def __init__(self, *, width: int = 120) -> None:
         """Open standard output; `width` is used for pipes and files, which have none of their own."""
-        super().__init__(highlight=False, soft_wrap=True)
+        super().__init__(highlight=False, markup=False, emoji=False, soft_wrap=True)
         if not self.is_terminal:
             self.width = width
 
@@ -36,7 +36,7 @@ class Output(Console):
         raise
 
     def say(self, text: str = "", style: str = "") -> None:
-        """Print text as it is, without reading rich's markup in it."""
+        """Print text as it is."""
         self.print(Text(text, style=style))
 
     def show(self, rows: Iterable[dict[str, str]], *, words: str = "") -> None:

@@ -36,7 +36,7 @@ from fpt.runs.progress import Progress
 from fpt.sharing.export import check_request, source_of
 from fpt.tasks import file_formats, predict_input
 from fpt.tasks.catalogue import rules_of, with_split
-from fpt.tasks.fields import Faults, Record
+from fpt.tasks.fields import Faults, Record, as_text
 from fpt.tasks.predict_input import ToExample, by_template
 from fpt.tasks.task import Example
 
@@ -165,7 +165,7 @@ def in_lines(ending: str, answers: Iterable[tuple[Record, "Prediction"]]) -> Ite
             if not columns:
                 columns = list(record)
                 yield _row(ending, [*columns, *ADDED])
-            cells = [str(record.get(name, "")) for name in columns]
+            cells = ["" if record.get(name) is None else as_text(record[name]) for name in columns]
             yield _row(ending, [*cells, answer.answer, f"{answer.score:.6g}"])
 
 
@@ -173,8 +173,8 @@ def _row(ending: str, cells: Sequence[str]) -> str:
     """Format a row of a table; in a TSV, tabs and line ends within cells become spaces."""
     if ending == ".tsv":
         return "\t".join(re.sub(r"[\t\r\n]", " ", cell) for cell in cells)
-    csv.writer(text := io.StringIO(), lineterminator="").writerow(cells)
-    return text.getvalue()
+    csv.writer(text := io.StringIO()).writerow(cells)  # with line ends of its own, so that it quotes those in cells
+    return text.getvalue().removesuffix("\r\n")
 
 
 def _write(lines: Iterator[str], file: Path | None) -> None:

@@ -169,7 +169,7 @@ def _print_example(output: Output, example: dict[str, Any]) -> None:
     rows = Table.grid(padding=(0, 2))
     for side in ("source", "target"):
         rows.add_row(side, Text(example[side]))
-        rows.add_row("tokens", Text(" ".join(example[f"{side}_tokens"]), style="cyan"))
+        rows.add_row("tokens", Text(" ".join(example[f"{side}_tokens"]).replace("\n", "\\n"), style="cyan"))
     rows.add_row("gold", Text(" | ".join(gold or "∅" for gold in example["golds"])))
     output.print(rows)
 

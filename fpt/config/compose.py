@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from fpt.config import literal
 from fpt.config.keys import GROUPS, YAML, Override, conf_dir, group_options, group_types, parse, settings
-from fpt.config.mixture import MIXTURE, tasks_of
+from fpt.config.mixture import MIXTURE, tasks_of, with_limits
 from fpt.config.run_config import RunConfig
 from fpt.config.schema import ScheduleConfig, place
 from fpt.errors import UserError, check_among, did_you_mean, reason
@@ -50,7 +50,8 @@ def load(words: Sequence[str], base: RunConfig | None = None) -> RunConfig:
     for key, value in values.items():
         group, _, name = key.rpartition(".")
         (tree.setdefault(group, {}) if group else tree)[name] = value
-    return from_values(tree)
+    config = from_values(tree)
+    return with_limits(config, typed) if "task.of" in typed else config
 
 
 def _check_use(typed: Iterable[Override]) -> None:

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fpt.config import schema
-from fpt.config.schema import EngineConfig, Group, PromptConfig, TaskConfig, TrainConfig, place, setting
+from fpt.config.schema import OF_ONE, EngineConfig, Group, PromptConfig, TaskConfig, TrainConfig, place, setting
 from fpt.errors import UserError
 from fpt.units import bytes_of
 
@@ -114,8 +114,8 @@ def _check_task(task: TaskConfig) -> None:
     for item in fields(task):
         is_of_one = not item.metadata.get("shared") and item.name not in ("name", "of", "weights")
         if task.of is not None and is_of_one and getattr(task, item.name) != item.default:
-            way_out = "leave it out, or set it in a YAML file of that task's, as in task.of=[boolq,mine.yaml]"
-            raise task.error(item.name, f"is for one task, and this is a mixture; {way_out}")
+            in_file = "" if item.name in OF_ONE else ", or set it in a YAML file of that task's"
+            raise task.error(item.name, f"is for one task, and this is a mixture; leave it out{in_file}")
     if task.weights is not None and task.of is None:
         raise task.error("weights", "is for task=mixture, whose tasks task.of=[…] names; leave it out")
 

@@ -104,6 +104,9 @@ class ModelConfig(Group, key="model"):
     config: dict[str, Any] | None = None
 
 
+OF_ONE = ("of", "weights", "class_weights", "test", "test_split")  # keys that no task of a mixture can have
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig(Group, key="task"):
     """The data to train on, how long texts may be, and whether stages shrink the decoder too."""

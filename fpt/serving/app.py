@@ -26,7 +26,7 @@ from fpt import __version__
 from fpt.devices.ending import Interrupted, heard
 from fpt.errors import UserError, reason
 from fpt.tasks.file_formats import unique
-from fpt.tasks.predict_input import RAW, by_prompt
+from fpt.tasks.predict_input import by_prompt, raw_field
 from fpt.tasks.task import Example, TaskRules
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def make(service: Service, waiting: Waiting) -> FastAPI:
 def _add_addresses(app: FastAPI, service: Service, waiting: Waiting) -> None:
     page, policy = _page(service)
     name, prompt = next(iter(service.prompts.items()))
-    example = {service.field: name, RAW: prompt.example}
+    example = {service.field: name, raw_field(prompt.rules): prompt.example}
     to_example = by_prompt({name: served.rules for name, served in service.prompts.items()}, service.field)
     body = {"content": {"application/json": {"schema": {"type": "object"}, "example": example}}, "required": True}
 
@@ -134,7 +134,7 @@ def _add_addresses(app: FastAPI, service: Service, waiting: Waiting) -> None:
     async def predict(request: Request) -> dict[str, Any]:
         """Answer a record, with what `fpt predict --json` prints and the prompt's name.
 
-        A record has the fields of a prompt's template, or the whole source as `text`.
+        A record has the fields of a prompt's template, or the whole source as `text` (`source` if that is a field).
         """
         asked = to_example(_record(await _body(request, service.longest_body)), "record")
         try:
@@ -214,7 +214,7 @@ def _page(service: Service) -> tuple[str, str]:
         f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:;"
         " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
-    return template.render(**vars(service), script=script, version=__version__), policy
+    return template.render(**vars(service), raw_field=raw_field, script=script, version=__version__), policy
 
 
 def bound(host: str, port: int) -> socket.socket:

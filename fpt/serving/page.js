@@ -2,7 +2,8 @@ const by = (id) => document.getElementById(id);
 const form = by("ask"), prompts = by("prompt"), text = by("text"), answer = by("answer");
 const button = form.querySelector("button");
 
-const example = () => prompts.selectedOptions[0].dataset.example;
+const chosen = () => prompts.selectedOptions[0].dataset;
+const example = () => chosen().example;
 let shown = "";
 const showExample = () => {
   if (text.value === shown) text.value = example();  // what a person typed stays
@@ -18,7 +19,7 @@ const line = (kind, words) => {
 };
 
 const ask = async () => {
-  const record = { [form.dataset.field]: prompts.value, text: text.value };
+  const record = { [form.dataset.field]: prompts.value, [chosen().raw]: text.value };
   const response = await fetch("predict", {
     method: "POST",
     headers: { "Content-Type": "application/json" },

@@ -19,7 +19,7 @@ def rules_of(task: TaskConfig) -> TaskRules:
     """The task's rules, changed as the user's settings ask."""
     if task.of is not None:
         names = ", ".join(Path(name).stem for name in task.of)
-        raise UserError(f"task={task.name}: is several tasks, {names}; say by task=NAME which is asked")
+        raise UserError(f"task={task.name}: this prompt is of several tasks, {names}; task=NAME says which is meant")
     rules = own_task.rules(task) if is_own(task) else _named_rules(task)
     for text in (rules.template.text, *rules.labels):
         fields.readable(text, f"task={task.name}: {text!r}")

@@ -134,7 +134,7 @@ def _field(record: Record, name: str, where: str, kind: Any, expected: str) -> A
     if isinstance(value, kind):
         return value
     if name in record or value is not None:
-        of_list = f"; '{name}.0' is its first, task.multilabel=true takes all as labels"
+        of_list = f"; '{name}.0' is its first; if they are labels, task.multilabel=true takes all"
         way_out = of_list if isinstance(value, list) and "*" not in name else ""
         raise UserError(f"{where}: '{name}' is {value!r:.100}; expected {expected}{way_out}")
     others = f". It has {', '.join(map(str, record))[:200]}" if record else ""

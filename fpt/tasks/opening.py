@@ -70,8 +70,8 @@ def _to_learn_and_validate(config: RunConfig, splits: "_Splits") -> tuple[list[E
             for example, gold in islice(each, task.train_examples)
         ]
     if unseen := [label for label, members in _by_label(train, rules.classes).items() if not members]:
-        sorted_file = "a sorted file begins with others; task.shots=N draws N of each label"
-        notes.append(f"no training example has the label {', '.join(unseen)}: {sorted_file}")
+        cut = ": a sorted file begins with others; task.shots=N draws N of each label" if task.train_examples else ""
+        notes.append(f"no training example has the label {', '.join(unseen)}{cut}")
     if is_own(task) and len(valid) < FEW:
         points = f"of {len(valid)} validation examples one answer is {100 / len(valid):.1f} points of the score"
         notes.append(f"{points}; more say more: task.valid, or a larger task.valid_share")

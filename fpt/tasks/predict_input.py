@@ -13,7 +13,7 @@ from fpt.tasks.task import MASK, Example, TaskRules
 ToExample = Callable[[Record, str], Example]  # of a record and its place; a wrong record is a UserError
 
 LINES = ".txt"
-RAW = "text"  # the field that holds a whole source, used without the template
+RAW = ("text", "source", "whole source")  # fields that may hold a whole source, which needs no template
 
 
 def check_input(file: Path) -> None:
@@ -32,14 +32,23 @@ def raw_example(source: str, what: str = "text") -> Example:
     return Example("", readable(source, what), "", (), mask=source.find(MASK))
 
 
+def raw_field(rules: TaskRules) -> str:
+    """The field of a record that may hold a whole source: `text`, or `source` where the template has {text}."""
+    taken = {name.partition(".")[0] for name in rules.template.fields}
+    return next(name for name in RAW if name not in taken)
+
+
 def by_template(rules: TaskRules) -> ToExample:
-    """A function that makes an example of a record that has the template's fields, or the whole source as `text`."""
-    names = rules.template.fields
+    """A function that makes an example of a record with the template's fields, or with the whole source in its field.
+
+    A record that has some of the template's fields is not taken for a whole source.
+    """
+    names, raw = rules.template.fields, raw_field(rules)
 
     def read(record: Record, where: str) -> Example:
-        if RAW in record and any(name not in record and fields.at(record, name) is None for name in names):
-            return raw_example(fields.text(record, RAW, where))
-        return rules.template.fill(fields.texts_of(record, names, where, f", or the whole source as '{RAW}'"))
+        if raw in record and not any(name in record or fields.at(record, name) is not None for name in names):
+            return raw_example(fields.text(record, raw, where))
+        return rules.template.fill(fields.texts_of(record, names, where, f", or the whole source as '{raw}'"))
 
     return read
 
@@ -71,7 +80,7 @@ def rows_and_examples(
             with faults:
                 where = f"{file}, line {number}"
                 check_utf8(line, where)
-                yield {RAW: line}, raw_example(line, where)
+                yield {RAW[0]: line}, raw_example(line, where)
         return
     for where, record in file_formats.read(file, faults, columns):
         with faults:

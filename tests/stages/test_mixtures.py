@@ -86,7 +86,7 @@ def test_a_text_is_answered_for_one_task(mixture: Path, cli: Cli) -> None:
     for asked in (["predict", "text=thing 1"], ["eval", "split=train"], ["serve"]):
         refused = cli(asked[0], f"run={mixture}", *asked[1:])
         assert (refused.status, refused.err.count("\n")) == (2, 1)
-        assert "is several tasks, boolq, faq; say by task=NAME which is asked" in refused.err
+        assert "this prompt is of several tasks, boolq, faq; task=NAME says which is meant" in refused.err
 
 
 def test_its_prompt_is_exported_and_another_run_starts_from_it(

@@ -51,6 +51,16 @@ def test_counts_lengths_and_examples(cli: Callable[..., Outcome], boolq: Path, t
         assert example["cut"] == 0
 
 
+def test_labels_in_brackets_stand_in_the_table(cli: Callable[..., Outcome], tmp_path: Path) -> None:
+    """In which rich would see markup, and :smile: for an emoji."""
+    rows = [{"q": f"number {number}", "a": ("[neg]", "[/pos]", ":smile:")[number % 3]} for number in range(30)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    words = [f"task.train={tmp_path}/a.jsonl", "task.source={q}", "task.target={a}"]
+    done = cli("show", "task=files", *words, 'task.labels=["[neg]","[/pos]",":smile:"]')
+    assert done.status == 0, done.err
+    assert all(f"'{label}'" in done.out for label in ("[neg]", "[/pos]", ":smile:"))
+
+
 @pytest.mark.parametrize("labels", [[None, None], [True, False]])
 def test_a_test_split_is_listed_when_it_is_asked_for(
     cli: Callable[..., Outcome], boolq: Path, tmp_path: Path, labels: list[bool | None]

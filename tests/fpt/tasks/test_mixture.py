@@ -38,6 +38,30 @@ def test_each_task_has_its_own_settings_and_those_of_all(own: Path, boolq: Path)
     assert (tasks["faq"].train, tasks["faq"].metric) == (str(own.parent / "faq.jsonl"), "macro_f1")
 
 
+@pytest.mark.parametrize(
+    ("given", "limits"),
+    [
+        ("[boolq,mnli]", (128, 10)),
+        ("[boolq,xsum]", (128, 512)),
+        ("[boolq,{own}]", (128, 128)),
+        ("[boolq,mnli] task.target_length=7", (128, 7)),
+        ("[boolq,mnli] model=t5-large", (492, 10)),
+        ("[boolq,{long}]", (200, 90)),
+    ],
+)
+def test_limits_are_the_longest_of_the_tasks(own: Path, given: str, limits: tuple[int, int]) -> None:
+    long = own.with_name("long.yaml")
+    long.write_text(OWN + "source_length: 200\ntarget_length: 90\n")
+    config = load(f"task.of={given.format(own=own, long=long)}".split())
+    assert {(one.task.source_length, one.task.target_length) for one in tasks_of(config).values()} == {limits}
+    assert (config.task.source_length, config.task.target_length) == limits
+
+
+def test_labels_in_a_file_may_be_a_list(own: Path) -> None:
+    own.write_text(OWN.replace("{red: rouge, blue: bleu}", "[red, blue]"))
+    assert tasks_of(load([f"task.of=[boolq,{own}]"]))["faq"].task.labels == {"red": "red", "blue": "blue"}
+
+
 def test_a_file_changes_a_named_task(tmp_path: Path) -> None:
     (tmp_path / "other.yaml").write_text("name: mnli\nvalid_split: mismatched\ndata: hub\n")
     mnli = tasks_of(load([f"task.of=[boolq,{tmp_path}/other.yaml]", "task.world=plain"]))["mnli"].task
@@ -93,7 +117,7 @@ MISTAKES = {
     "task.of=[boolq,mixture]": ["task.of=[boolq, mixture]", "allowed are boolq, cb"],
     "task.of=[boolq,files]": ["task.of=[boolq, files]", "FILE.yaml"],
     "task.of=[boolq,boolq]": ["task.of=[boolq, boolq]", "two tasks are called boolq"],
-    "task.of=[boolq,nowhere.yaml]": ["nowhere.yaml cannot be read as settings"],
+    "task.of=[boolq,nowhere.yaml]": ["nowhere.yaml: no such file"],
     "task.of=boolq": ["task.of=boolq", "expected a list or null"],
     "task=boolq task.of=[cb,mnli]": ["task.of=[cb, mnli]", "is for task=mixture", "task=boolq"],
     "task.weights=[1,2]": ["task.weights=[1, 2]", "is for task=mixture"],
@@ -106,7 +130,7 @@ MISTAKES = {
         "for each of boolq, mnli",
     ],
     "task.of=[boolq,mnli] 'task.labels={no: nein}'": ["task.labels=", "is for one task", "YAML"],
-    "task.of=[boolq,mnli] task.test_split=test": ["task.test_split=test", "is for one task"],
+    "task.of=[boolq,mnli] task.test_split=test": ["task.test_split=test", "this is a mixture; leave it out"],
     "task.of=[boolq,mnli] task.class_weights=balanced": ["task.class_weights=balanced", "is for one task"],
     "task.of=[boolq,squad_v2] task.answer=score": ["task.answer=score", "squad_v2"],
 }
@@ -129,7 +153,10 @@ def test_a_mistake_is_one_clear_line(words: str) -> None:
         ("name: mnli\ntemplates: x", r"sets templates.*Did you mean 'template'\?"),
         ("- boolq", "cannot be read as settings"),
         ("train: 5", "cannot be read as settings"),
-        ("name: [boolq]", "task.name=.*expected a text"),
+        ("name: [boolq]", "mine.yaml: task.name=.*expected a text"),
+        ("target: {answer}", "mine.yaml: task.target=.*expected a text or null; a text that begins with { stands in"),
+        ("name: mnli\nlabels: [no, yes]", "mine.yaml: task.labels=.*put them in quotes|labels.*in quotes"),
+        ("labels: [[a], b]", "mine.yaml: task.labels="),
     ],
 )
 def test_a_file_that_is_no_task_is_refused(tmp_path: Path, text: str, why: str) -> None:

@@ -95,6 +95,32 @@ def test_of_bytes_under_a_locale_of_ascii(word: str | bytes, said: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("template", "record", "source"),
+    [
+        ("{question}", {"question": "q"}, "ask q"),
+        ("{question}", {"text": "whole"}, "whole"),
+        ("{question} {more}", {"text": "whole", "question": "q"}, "'more' is missing"),
+        ("{text}", {"text": "t"}, "ask t"),
+        ("{text}", {"source": "whole"}, "whole"),
+        (
+            "{text} {more}",
+            {"text": "t"},
+            "'more' is missing; expected a text or a number, or the whole source as 'source'",
+        ),
+        ("{text.of} {source}", {"whole source": "whole"}, "whole"),
+    ],
+)
+def test_a_whole_source_is_told_from_a_field(template: str, record: dict[str, Any], source: str) -> None:
+    config = load(["task=files", "task.train=a.jsonl", f"task.source=ask {template}", "task.target={a}"])
+    reads = by_template(rules_of(config.task))
+    if "missing" in source:
+        with pytest.raises(UserError, match=re.escape(source)):
+            reads(record, "line 1")
+    else:
+        assert reads(record, "line 1").source == source
+
+
+@pytest.mark.parametrize(
     ("given", "said"), [(None, "expected a text, not None"), (3, "not 3"), ("{mask} or {mask}", "has {mask} 2 times")]
 )
 def test_what_is_no_text_to_answer_is_named(given: Any, said: str) -> None:
